@@ -1,0 +1,329 @@
+"""The contract of a manifold.
+
+**Shapes.** A point is an ambient tensor ``(*batch, *event_shape)``, a tangent vector at it has the same shape, scalars
+and times are ``(*batch)``. Everything broadcasts over batch shapes; dtype and device follow the inputs; a random draw
+takes a ``generator`` and never touches global random state.
+
+**Required.** A subclass calls ``super().__init__(dim, event_shape)`` and writes four methods: ``projx``, ``proju``,
+``expmap``, ``logmap``. It writes ``inner`` too, unless its metric is the one induced by the ambient space.
+
+**Free.** ``norm``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``, ``embed``, the checks, and what a
+divergence needs (``divergence_frame``, ``log_volume_derivative``). The defaults are right for every manifold that keeps
+the contract; the built-in manifolds override them where a closed form is more accurate or faster.
+
+**Optional facts.** ``volume`` and ``random_uniform`` where the manifold is compact; ``injectivity_radius``;
+``kernel_log_normaliser`` where ``embed`` is homogeneous. Without them a default source or baseline that needs them is
+refused, with a sentence that names them.
+
+**Guarded.** The default ``inner`` claims that geodesics have normal acceleration (``proju(x_t, acceleration) == 0``);
+an overridden one claims constant speed and Gauss's lemma. `manifolds.testing.check_manifold` tests these claims.
+
+**Not checked.** Methods do not verify that ``x`` is on the manifold or ``u`` tangent: they run in inner loops. Call
+`check_point` and `check_tangent` where data enters.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from manifolds.numerics import safe_sqrt, tolerance
+
+
+class Manifold(nn.Module):
+    """A Riemannian manifold embedded in a vector space of tensors of shape ``event_shape``.
+
+    Args:
+        dim: intrinsic dimension.
+        event_shape: shape of one point in the ambient space.
+    """
+
+    volume: float | None = None
+    """Total Riemannian volume; None where it is infinite or unknown."""
+
+    injectivity_radius: float | None = None
+    """Every geodesic shorter than this is minimal and unique; ``math.inf`` is allowed, None means not stated."""
+
+    def __init__(self, dim: int, event_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.dim = int(dim)
+        self.event_shape = torch.Size(event_shape)
+        if self.dim < 1 or not self.event_shape:
+            raise ValueError(
+                f"{type(self).__name__}: dim must be at least 1 and event_shape must not be empty, got dim {dim} and "
+                f"event_shape {tuple(event_shape)}; a number is a point of shape (1,)"
+            )
+
+    # Required.
+
+    def projx(self, x: Tensor) -> Tensor:
+        """Return the point of the manifold nearest to ``x``, for ambient ``x`` near the manifold.
+
+        Idempotent, and differentiable with the right derivative at points already on the manifold.
+        """
+        raise TypeError(f"{type(self).__name__} does not define projx(x)")
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        """Return the projection of the ambient vector ``u`` to the tangent space at ``x``."""
+        raise TypeError(f"{type(self).__name__} does not define proju(x, u)")
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        """Return where the geodesic from ``x`` with initial velocity ``u`` is at time 1."""
+        raise TypeError(f"{type(self).__name__} does not define expmap(x, u)")
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the initial velocity at ``x`` of a shortest geodesic that reaches ``y`` at time 1.
+
+        At the cut locus it is one of the shortest, always the same one: ``expmap(x, logmap(x, y)) == y`` there too.
+        """
+        raise TypeError(f"{type(self).__name__} does not define logmap(x, y)")
+
+    # Metric.
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Return the Riemannian inner product of tangent vectors ``u`` and ``v`` at ``x``, shape ``(*batch)``."""
+        return (u * v).sum(self._event_axes)
+
+    def norm(self, x: Tensor, u: Tensor) -> Tensor:
+        """Return the Riemannian length of ``u`` at ``x``, shape ``(*batch)``; its derivative at ``u = 0`` is 0."""
+        return safe_sqrt(self.inner(x, u, u))
+
+    def dist(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the geodesic distance between ``x`` and ``y``, shape ``(*batch)``; its derivative at 0 is 0."""
+        return self.norm(x, self.logmap(x, y))
+
+    # Geodesics.
+
+    def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Follow the geodesic from ``x`` with initial velocity ``u``.
+
+        Args:
+            x: start points ``(*batch, *event_shape)``.
+            u: initial velocities, the same shape.
+            t: times ``(*batch)``.
+
+        Returns:
+            The position ``x_t`` and the velocity ``dx_t`` at time ``t``.
+        """
+        t = t.expand(torch.broadcast_shapes(t.shape, self.batch_shape(x), self.batch_shape(u)))
+        x_t, dx_t = torch.func.jvp(lambda s: self.expmap(x, self.lift(s) * u), (t,), (torch.ones_like(t),))[:2]
+        return x_t, dx_t
+
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return position and velocity at time ``t`` of the geodesic that leaves ``x`` at 0 and reaches ``y`` at 1."""
+        return self.shoot(x, self.logmap(x, y), t)
+
+    def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
+        """Carry the tangent vector ``u`` from ``x`` to ``y``.
+
+        The default projects to the tangent space at ``y``. That is not parallel transport: it shortens vectors.
+        """
+        return self.proju(y, u)
+
+    # Bases, volume and what a divergence needs.
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        """Return a basis of the tangent space at ``x``, orthonormal in `inner`: ``(*batch, dim, *event_shape)``.
+
+        No basis can be continuous on every manifold (not on a sphere, for one), so do not learn its coefficients.
+        """
+        basis = self._euclidean_basis(x)
+        if self.metric_is_induced:
+            return basis
+        lower = torch.linalg.cholesky(self._gram(x, basis))
+        return torch.linalg.solve_triangular(lower, basis.flatten(-len(self.event_shape)), upper=False).reshape(
+            basis.shape
+        )
+
+    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors ``e_i`` and covectors ``w_i``, each ``(*batch, dim, *event_shape)``.
+
+        They are such that the divergence of a tangent field ``v`` at ``x`` is ``sum_i <w_i, Dv(x) e_i>``, with the
+        ambient derivative and the plain sum over coordinates, plus `log_volume_derivative` along ``v``.
+        """
+        basis = self._euclidean_basis(x)
+        return basis, basis
+
+    def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
+        """Return the derivative along ``u`` of the log-density of the Riemannian volume, shape ``(*batch)``.
+
+        The density is taken with respect to the measure whose divergence `divergence_frame` computes: by default the
+        one induced by the ambient space. It is zero while the metric is the induced one.
+        """
+        if self.metric_is_induced:
+            return torch.zeros_like((x * u).sum(self._event_axes))
+        return torch.func.jvp(self._log_volume_density, (x,), (u,))[1]
+
+    @property
+    def metric_is_induced(self) -> bool:
+        """Whether the metric is that of the ambient space, that is, `inner` is not overridden."""
+        return type(self).inner is Manifold.inner
+
+    def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        """Return ``log |det d(exp_x)_u|`` in orthonormal bases, shape ``(*batch)``.
+
+        It is what a density on the tangent space at ``x`` changes by when ``expmap`` carries it to the manifold.
+        """
+        y = self.expmap(x, u)
+        basis_x = self.tangent_basis(x).movedim(-1 - len(self.event_shape), 0)
+        basis_y = self.tangent_basis(y).movedim(-1 - len(self.event_shape), 0)
+        columns = torch.func.vmap(lambda e: torch.func.jvp(lambda w: self.expmap(x, w), (u,), (e,))[1])(
+            basis_x.expand(self.dim, *u.shape)
+        )
+        matrix = self.inner(y, columns[:, None], basis_y[None]).movedim((0, 1), (-2, -1))
+        return torch.linalg.slogdet(matrix).logabsdet
+
+    def random_uniform(
+        self,
+        *shape: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Return points uniform in the Riemannian volume, ``(*shape, *event_shape)``."""
+        raise ValueError(
+            f"{self} has no uniform distribution here: its volume is infinite, or random_uniform is not written; "
+            "pass a source"
+        )
+
+    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor | None:
+        """Return ``log`` of the integral over y of ``exp(-concentration |embed(x) - embed(y)|^2 / 2)``, or None.
+
+        None, the default, says that the integral depends on ``x`` or has no known form; then there is no smoothing
+        kernel, hence no kernel-density baseline, on this manifold.
+        """
+        return None
+
+    # Coordinates for networks.
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return a smooth injective map of points to vectors, ``(*batch, embed_dim)``: what networks read."""
+        return x.flatten(-len(self.event_shape))
+
+    @property
+    def embed_dim(self) -> int:
+        """Length of the vectors that `embed` returns."""
+        return math.prod(self.event_shape)
+
+    # Checks, for the borders.
+
+    def check_point(self, x: Tensor, tol: float | None = None) -> None:
+        """Raise ValueError unless every entry of ``x`` is a point of the manifold.
+
+        Args:
+            x: points ``(*batch, *event_shape)``.
+            tol: largest distance from ``projx(x)`` allowed, relative to ``max(1, |x|)``; by default 100 units of
+                rounding (`manifolds.numerics.tolerance`).
+        """
+        self._check_shape("points", x)
+        deviation = self._relative_size(self.projx(x) - x, x)
+        self._raise_at_worst(
+            deviation, x, tol, f"points of {self}", "off it by", f"project them with {type(self).__name__}.projx"
+        )
+
+    def check_tangent(self, x: Tensor, u: Tensor, tol: float | None = None) -> None:
+        """Raise ValueError unless every entry of ``u`` is tangent at ``x``.
+
+        Args:
+            x: points ``(*batch, *event_shape)``.
+            u: vectors, the same shape.
+            tol: largest distance from ``proju(x, u)`` allowed, relative to ``max(1, |u|)``.
+        """
+        self._check_shape("tangent vectors", u)
+        deviation = self._relative_size(self.proju(x, u) - u, u)
+        self._raise_at_worst(
+            deviation, u, tol, f"tangent vectors of {self}", "normal by", "project them with proju(x, u)"
+        )
+
+    # Shapes.
+
+    def batch_shape(self, x: Tensor) -> torch.Size:
+        """Return the batch shape of points or tangent vectors ``x``."""
+        return x.shape[: x.ndim - len(self.event_shape)]
+
+    def lift(self, s: Tensor) -> Tensor:
+        """Append axes of length one to scalars ``(*batch)``, so that they multiply points."""
+        return s[(..., *(None,) * len(self.event_shape))]
+
+    @property
+    def _event_axes(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.event_shape), 0))
+
+    # The parts of the defaults.
+
+    def _euclidean_basis(self, x: Tensor) -> Tensor:
+        """Return a basis of the tangent space, orthonormal in the ambient dot product."""
+        projector = self._projector(x)
+        # The columns of U that belong to the dim non-zero singular values span the range of the projector. The
+        # divergence does not depend on which basis is taken, so the SVD's own derivative is not wanted.
+        u = torch.linalg.svd(projector.detach()).U[..., : self.dim]
+        return u.mT.reshape(*self.batch_shape(x), self.dim, *self.event_shape)
+
+    def _projector(self, x: Tensor) -> Tensor:
+        """Return the matrix of ``proju(x, .)``, ``(*batch, N, N)`` with N ambient coordinates."""
+        n = math.prod(self.event_shape)
+        units = torch.eye(n, dtype=x.dtype, device=x.device).reshape(n, *self.event_shape)
+        rows = self.proju(x.unsqueeze(len(self.batch_shape(x))), units)
+        return rows.flatten(-len(self.event_shape)).mT
+
+    def _gram(self, x: Tensor, vectors: Tensor) -> Tensor:
+        """Return the inner products of ``(*batch, k, *event_shape)`` tangent vectors with each other."""
+        k = len(self.event_shape)
+        return self.inner(x.unsqueeze(-1 - k).unsqueeze(-1 - k), vectors.unsqueeze(-1 - k), vectors.unsqueeze(-2 - k))
+
+    def _log_volume_density(self, x: Tensor) -> Tensor:
+        """Return half the log-determinant of the metric in a Euclidean-orthonormal basis of the tangent space.
+
+        Written without a basis, which could not be differentiated: with P the orthogonal projector to the tangent
+        space, it is the determinant of P G P + (I - P). P follows from the possibly oblique projector Q of ``proju`` as
+        Q (Q + Q' - I)^-1.
+        """
+        q = self._projector(x)
+        eye = torch.eye(q.shape[-1], dtype=x.dtype, device=x.device)
+        p = torch.linalg.solve(q + q.mT - eye, q, left=False)
+        vectors = p.mT.reshape(*self.batch_shape(x), q.shape[-1], *self.event_shape)
+        return torch.linalg.slogdet(self._gram(x, vectors) + eye - p).logabsdet / 2
+
+    def _check_shape(self, what: str, x: Tensor) -> None:
+        k = len(self.event_shape)
+        if x.ndim < k or x.shape[x.ndim - k :] != self.event_shape:
+            raise ValueError(
+                f"{what} of {self} have shape (*batch, {', '.join(map(str, self.event_shape))}), got "
+                f"{tuple(x.shape)}; reshape or transpose them"
+            )
+        if not x.is_floating_point():
+            raise ValueError(f"{what} of {self} are floating point, got {x.dtype}; convert with .float() or .double()")
+
+    def _relative_size(self, difference: Tensor, x: Tensor) -> Tensor:
+        size = torch.linalg.vector_norm(x, dim=self._event_axes)
+        return torch.linalg.vector_norm(difference, dim=self._event_axes) / size.clamp(min=1)
+
+    def _raise_at_worst(
+        self, deviation: Tensor, x: Tensor, tol: float | None, what: str, finding: str, remedy: str
+    ) -> None:
+        bound = tolerance(x.dtype) if tol is None else tol
+        bad = ~(deviation <= bound)
+        if not bool(bad.any()):
+            return
+        finite = torch.isfinite(x).flatten(x.ndim - len(self.event_shape)).all(-1)
+        if not bool(finite.all()):
+            index, fault = _first(~finite), "not finite"
+            remedy = "remove or repair them"
+        else:
+            index = _first(bad)
+            fault = f"{finding} {float(deviation[index]):.3g}, more than {bound:.3g}"
+        where = f"the one at index {', '.join(map(str, index))}" if index else "this one"
+        raise ValueError(f"{what}: {where} is {fault} ({int(bad.sum())} of {bad.numel()} are); {remedy}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{self} is not a function; call one of its methods, such as expmap(x, u)")
+
+
+def _first(mask: Tensor) -> tuple[int, ...]:
+    """Return the index of the first true entry."""
+    return tuple(int(i) for i in mask.nonzero()[0])

@@ -1,0 +1,61 @@
+"""Flat space."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from manifolds.base import Manifold
+
+
+class Euclidean(Manifold):
+    """The vector space R^n with its usual metric: points ``(n,)``, volume infinite.
+
+    Args:
+        n: dimension.
+    """
+
+    injectivity_radius = math.inf
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n, (n,))
+        self.n = n
+
+    # Projections.
+
+    def projx(self, x: Tensor) -> Tensor:
+        return x
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return u.expand(torch.broadcast_shapes(x.shape, u.shape))
+
+    # Geodesics.
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return x + u
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        return y - x
+
+    def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        x_t = x + self.lift(t) * u
+        return x_t, u.expand_as(x_t)
+
+    # Bases and volume.
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        return torch.eye(self.n, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], self.n, self.n)
+
+    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        basis = self.tangent_basis(x)
+        return basis, basis
+
+    def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return torch.zeros_like((x + u)[..., 0])
+
+    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The Gaussian integral: the kernel is a normal density with variance ``1 / concentration``."""
+        return self.n / 2 * torch.log(2 * math.pi / concentration)
+
+    def extra_repr(self) -> str:
+        return str(self.n)

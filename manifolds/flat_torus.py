@@ -1,0 +1,97 @@
+"""Products of circles."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from manifolds.base import Manifold
+
+
+def wrap_radians(angle: Tensor) -> Tensor:
+    """Return ``angle`` modulo 2 pi in [-pi, pi), bit for bit the same when applied twice; its derivative is 1.
+
+    Angles already inside come back unchanged. Outside, subtracting a whole number of turns may round to +pi, which is
+    -pi: a remainder would return +pi there, and something else on the second call.
+    """
+    turns = torch.round(angle / (2 * math.pi))
+    wrapped = angle - (2 * math.pi) * turns
+    wrapped = torch.where(wrapped >= math.pi, wrapped - 2 * math.pi, wrapped)
+    wrapped = torch.where(wrapped < -math.pi, wrapped + 2 * math.pi, wrapped)
+    return torch.where((angle >= -math.pi) & (angle < math.pi), angle, wrapped)
+
+
+class FlatTorus(Manifold):
+    """The product of n circles of circumference 2 pi, with the flat metric.
+
+    Points are angles in radians in [-pi, pi), shape ``(n,)``; the volume is (2 pi)^n. ``dist`` goes the short way
+    round. Where two angles are exactly half a turn apart, ``logmap`` returns -pi.
+
+    Args:
+        n: number of angles.
+    """
+
+    injectivity_radius = math.pi
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n, (n,))
+        self.n = n
+        self.volume = (2 * math.pi) ** n
+
+    # Projections.
+
+    def projx(self, x: Tensor) -> Tensor:
+        return wrap_radians(x)
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return u.expand(torch.broadcast_shapes(x.shape, u.shape))
+
+    # Geodesics.
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return wrap_radians(x + u)
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        return wrap_radians(y - x)
+
+    def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        x_t = wrap_radians(x + self.lift(t) * u)
+        return x_t, u.expand_as(x_t)
+
+    # Bases and volume.
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        return torch.eye(self.n, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], self.n, self.n)
+
+    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        basis = self.tangent_basis(x)
+        return basis, basis
+
+    def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return torch.zeros_like((x + u)[..., 0])
+
+    def random_uniform(
+        self,
+        *shape: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        draw = torch.rand(*shape, self.n, generator=generator, dtype=dtype, device=device)
+        return wrap_radians((2 * draw - 1) * math.pi)
+
+    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The von Mises integral, (2 pi exp(-k) I_0(k))^n: the kernel is a product of von Mises densities."""
+        return self.n * torch.log(2 * math.pi * torch.special.i0e(concentration))
+
+    # Coordinates for networks.
+
+    def embed(self, x: Tensor) -> Tensor:
+        return torch.cat([torch.cos(x), torch.sin(x)], dim=-1)
+
+    @property
+    def embed_dim(self) -> int:
+        return 2 * self.n
+
+    def extra_repr(self) -> str:
+        return str(self.n)

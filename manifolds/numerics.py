@@ -1,0 +1,84 @@
+"""Small-angle functions and tolerances that every manifold shares.
+
+The functions here take the *square* of an angle. A norm has no derivative at zero, its square does; written in
+the square, ``cos`` and ``sin(a)/a`` are entire functions, so values and derivatives of every order are right at zero,
+where the usual formulas divide by it. Each function selects between a series and the closed form with ``torch.where``;
+since that differentiates both branches, the argument of the branch not taken is replaced by a harmless one.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_SERIES_BOUND = 0.1
+"""Below this square the series is used: its first neglected term is under 2e-18, and above it the derivative of the
+closed form loses at most a factor 1 / 0.1 to cancellation."""
+
+
+def horner(q: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """Evaluate ``sum_k coefficients[k] q^k``."""
+    value = torch.full_like(q, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        value = value * q + coefficient
+    return value
+
+
+def _even(q: Tensor, coefficients: tuple[float, ...], closed_form: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the series near ``q = 0`` and ``closed_form(sqrt(q))`` elsewhere."""
+    small = q < _SERIES_BOUND
+    root = torch.sqrt(torch.where(small, 1.0, q))
+    return torch.where(small, horner(torch.where(small, q, 0.0), coefficients), closed_form(root))
+
+
+_COS = tuple((-1) ** k / math.factorial(2 * k) for k in range(8))
+_SINC = tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(8))
+_COSH = tuple(1 / math.factorial(2 * k) for k in range(8))
+_SINHC = tuple(1 / math.factorial(2 * k + 1) for k in range(8))
+
+
+def cos_of_root(q: Tensor) -> Tensor:
+    """Return ``cos(sqrt(q))`` for ``q >= 0``, smooth at 0."""
+    return _even(q, _COS, torch.cos)
+
+
+def sinc_of_root(q: Tensor) -> Tensor:
+    """Return ``sin(a) / a`` at ``a = sqrt(q)`` for ``q >= 0``, smooth at 0."""
+    return _even(q, _SINC, lambda a: torch.sin(a) / a)
+
+
+def cosh_of_root(q: Tensor) -> Tensor:
+    """Return ``cosh(sqrt(q))`` for ``q >= 0``, smooth at 0."""
+    return _even(q, _COSH, torch.cosh)
+
+
+def sinhc_of_root(q: Tensor) -> Tensor:
+    """Return ``sinh(a) / a`` at ``a = sqrt(q)`` for ``q >= 0``, smooth at 0."""
+    return _even(q, _SINHC, lambda a: torch.sinh(a) / a)
+
+
+def safe_norm(x: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
+    """Return the Euclidean norm, whose derivative at zero is taken to be zero instead of NaN.
+
+    Args:
+        x: tensor of any shape.
+        dim: the axis of the vectors.
+        keepdim: keep that axis with length one.
+    """
+    return safe_sqrt((x * x).sum(dim, keepdim=keepdim))
+
+
+def safe_sqrt(q: Tensor) -> Tensor:
+    """Return ``sqrt(q)`` for ``q >= 0``, with derivative zero at zero instead of infinity."""
+    zero = q <= 0
+    return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, q)))
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Return how far from a manifold a point may lie and still pass ``check_point``: 100 units of rounding.
+
+    One unit is ``torch.finfo(dtype).eps / 2``, so 6e-6 in float32 and 1.1e-14 in float64; distances are relative to the
+    larger of 1 and the point's own size.
+    """
+    return 50 * torch.finfo(dtype).eps

@@ -1,0 +1,162 @@
+"""The unit sphere."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from manifolds.base import Manifold
+from manifolds.numerics import cos_of_root, horner, safe_sqrt, sinc_of_root
+
+
+class Sphere(Manifold):
+    """The unit sphere S^n in R^(n+1), with the metric induced by it: ``Sphere(2)`` is the surface of the earth.
+
+    Points are unit vectors ``(n + 1,)``; distances are angles in radians in [0, pi]; the volume is the area,
+    2 pi^((n+1)/2) / Gamma((n+1)/2). At the antipode, its cut locus, ``logmap`` returns pi times the first vector of
+    ``tangent_basis(x)``.
+
+    Args:
+        n: intrinsic dimension, at least 1.
+    """
+
+    injectivity_radius = math.pi
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n, (n + 1,))
+        self.n = n
+        self.volume = 2 * math.pi ** ((n + 1) / 2) / math.gamma((n + 1) / 2)
+
+    # Projections.
+
+    def projx(self, x: Tensor) -> Tensor:
+        """Return ``x / |x|``; the centre, nearest to every point alike, goes to the first axis."""
+        centre = (x * x).sum(-1, keepdim=True) == 0
+        axis = torch.eye(1, self.n + 1, dtype=x.dtype, device=x.device)[0]
+        return _normalise(torch.where(centre, axis, x))
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return u - (x * u).sum(-1, keepdim=True) * x
+
+    # Metric.
+
+    def dist(self, x: Tensor, y: Tensor) -> Tensor:
+        # Half-angle form: accurate at every separation; acos of the dot product loses half the digits at 0 and pi.
+        # A chord's length has no derivative at zero; vector_norm's convention there is zero.
+        chord, cochord = torch.linalg.vector_norm(y - x, dim=-1), torch.linalg.vector_norm(y + x, dim=-1)
+        return 2 * torch.atan2(chord, cochord)
+
+    # Geodesics.
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        q = (u * u).sum(-1, keepdim=True)
+        # Normalised, because a vector that is tangent only to rounding would push repeated maps off the sphere.
+        return _normalise(cos_of_root(q) * x + sinc_of_root(q) * u)
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        # The tangential part of y is that of y - x and of y + x. The smaller of the two is exact (Sterbenz), so it
+        # keeps its digits near x and near the antipode, where the tangential part of y itself has lost them.
+        d, s = y - x, y + x
+        d2, s2 = (d * d).sum(-1, keepdim=True), (s * s).sum(-1, keepdim=True)
+        near = d2 <= s2
+        w = self.proju(x, torch.where(near, d, s))
+        scaled = _angle_over_sine(d2, s2, (w * w).sum(-1, keepdim=True)) * w
+        antipode = ~near & ((w * w).sum(-1, keepdim=True) <= torch.finfo(w.dtype).tiny)
+        return torch.where(antipode, math.pi * self._first_tangent(x), scaled)
+
+    def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        s = t[..., None]
+        q = (u * u).sum(-1, keepdim=True)
+        phase = s * s * q
+        cos, sinc = cos_of_root(phase), sinc_of_root(phase)
+        x_t = _normalise(cos * x + s * sinc * u)
+        return x_t, cos * u - s * q * sinc * x
+
+    def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
+        """Carry ``u`` along the shortest geodesic (parallel transport); undefined at the antipode.
+
+        The denominator 1 + <x, y> is |x + y|^2 / 2, which does not cancel near the antipode.
+        """
+        s = x + y
+        return u - 2 * (s * u).sum(-1, keepdim=True) / (s * s).sum(-1, keepdim=True) * s
+
+    # Bases and volume.
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        """Return the last n columns of the Householder reflection that takes the first axis to ``-sign(x_0) x``."""
+        sign = torch.where(x[..., :1] < 0, -1.0, 1.0).to(x.dtype)
+        v = torch.cat([x[..., :1] + sign, x[..., 1:]], dim=-1)
+        # |v|^2 / 2 = 1 + |x_0|, at least 1: nothing cancels.
+        scaled = x[..., 1:, None] / (1 + x[..., :1].abs())[..., None]
+        eye = torch.eye(self.n + 1, dtype=x.dtype, device=x.device)[1:]
+        return eye - scaled * v[..., None, :]
+
+    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        basis = self.tangent_basis(x)
+        return basis, basis
+
+    def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return (self.n - 1) * torch.log(torch.abs(sinc_of_root((u * u).sum(-1)))) + torch.zeros_like(x[..., 0])
+
+    def random_uniform(
+        self,
+        *shape: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        return _normalise(torch.randn(*shape, self.n + 1, generator=generator, dtype=dtype, device=device))
+
+    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The von Mises-Fisher integral, times exp(-k): the kernel is the density with mean direction y.
+
+        It is vol(S^(n-1)) times the integral over s = 1 - cos(angle) in [0, 2] of exp(-k s) (s (2 - s))^(n/2 - 1).
+        """
+        k = concentration
+        if self.n == 1:
+            return torch.log(2 * math.pi * torch.special.i0e(k))
+        if self.n == 2:
+            return torch.log(2 * math.pi * -torch.expm1(-2 * k) / k)
+        return self._kernel_log_normaliser_by_quadrature(k)
+
+    def _kernel_log_normaliser_by_quadrature(self, k: Tensor) -> Tensor:
+        """Gauss-Legendre in the angle, over the range where the integrand exceeds e^-40 of its peak."""
+        order = torch.arange(1, 128, dtype=torch.float64, device=k.device)
+        off = order / torch.sqrt(4 * order * order - 1)
+        nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
+        weights = vectors[0] ** 2
+        upper = (9 * math.sqrt(self.n) / k.double().sqrt()).clamp(max=math.pi)[..., None]
+        angle = upper * (1 + nodes) / 2
+        integrand = torch.exp(-2 * k.double()[..., None] * torch.sin(angle / 2) ** 2) * torch.sin(angle) ** (self.n - 1)
+        equator = 2 * math.pi ** (self.n / 2) / math.gamma(self.n / 2)
+        return torch.log(equator * upper[..., 0] * (weights * integrand).sum(-1)).to(k.dtype)
+
+    def extra_repr(self) -> str:
+        return str(self.n)
+
+    def _first_tangent(self, x: Tensor) -> Tensor:
+        """Return the first vector of `tangent_basis` without the others."""
+        sign = torch.where(x[..., :1] < 0, -1.0, 1.0).to(x.dtype)
+        scaled = x[..., 1:2] / (1 + x[..., :1].abs())
+        tail = x[..., 2:]
+        return torch.cat([-scaled * (x[..., :1] + sign), 1 - scaled * x[..., 1:2], -scaled * tail], dim=-1)
+
+
+def _normalise(x: Tensor) -> Tensor:
+    """Return ``x / |x|`` for non-zero ``x``."""
+    return x / torch.sqrt((x * x).sum(-1, keepdim=True))
+
+
+def _angle_over_sine(chord2: Tensor, cochord2: Tensor, sine2: Tensor) -> Tensor:
+    """Return ``angle / sin(angle)`` from the squares of 2 sin(angle/2), 2 cos(angle/2) and sin(angle).
+
+    At small angles it is asin(c) / (c sqrt(1 - c^2)) with c = sin(angle/2), a series in c^2.
+    """
+    small = chord2 < 0.04
+    angle = 2 * torch.atan2(torch.sqrt(torch.where(small, 1.0, chord2)), safe_sqrt(cochord2))
+    degenerate = small | (sine2 <= torch.finfo(sine2.dtype).tiny)
+    large = angle / torch.sqrt(torch.where(degenerate, 1.0, sine2))
+    return torch.where(small, horner(torch.where(small, chord2, 0.0) / 4, _ANGLE_OVER_SINE), large)
+
+
+_ANGLE_OVER_SINE = tuple(math.prod(2 * j / (2 * j + 1) for j in range(1, k + 1)) for k in range(8))

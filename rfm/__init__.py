@@ -1,0 +1,1 @@
+"""Riemannian flow matching on PyTorch."""
