@@ -1,0 +1,338 @@
+"""Products of manifolds: different factors side by side, and powers of one."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from manifolds.base import Manifold
+
+
+class Product(Manifold):
+    """The product of several manifolds, with the weighted sum of their metrics.
+
+    A point is one vector ``(N,)``: the factors' points, flattened and concatenated in order; `split` and `join`
+    convert. The metric is ``sum_i w_i <u_i, v_i>``: lengths in factor i are multiplied by ``sqrt(w_i)``, the volume by
+    the product of the ``w_i^(d_i / 2)``. Weights do not change geodesics; they say how much a unit of length in one
+    factor (radians, say) counts against a unit in another (metres). `embed` joins the factors' embeddings, unweighted.
+    ``volume`` is None where it is infinite, unknown, or outside the range of a double.
+
+    Args:
+        factors: one manifold or more; a product may itself be a factor.
+        weights: one positive number per factor, multiplying its squared metric; by default all 1.
+
+    References:
+        Lee, Introduction to Riemannian Manifolds (2nd edition, 2018), chapter 2, product metrics.
+    """
+
+    def __init__(self, *factors: Manifold, weights: Sequence[float] | None = None) -> None:
+        if not factors or not all(isinstance(factor, Manifold) for factor in factors):
+            raise ValueError(
+                f"Product: factors must be manifolds, at least one, got {[type(f).__name__ for f in factors]}; "
+                "pass them one by one, as in Product(Sphere(2), FlatTorus(1))"
+            )
+        chosen = (1.0,) * len(factors) if weights is None else tuple(float(w) for w in weights)
+        if len(chosen) != len(factors) or not all(0 < w < math.inf for w in chosen):
+            raise ValueError(
+                f"Product: weights must be one positive finite number per factor, got {chosen} for {len(factors)} "
+                "factors; they multiply the squared metric"
+            )
+        sizes = tuple(math.prod(factor.event_shape) for factor in factors)
+        super().__init__(sum(factor.dim for factor in factors), (sum(sizes),))
+        self.factors = nn.ModuleList(factors)
+        self.weights = chosen
+        self.sizes = sizes
+        volumes = [f.volume and f.volume * w ** (f.dim / 2) for f, w in zip(factors, chosen, strict=True)]
+        self.volume = _product_of_volumes(volumes)
+        radii = [f.injectivity_radius for f in factors]
+        self.injectivity_radius = (
+            None
+            if any(r is None for r in radii)
+            else min(math.sqrt(w) * r for w, r in zip(chosen, radii, strict=True) if r is not None)
+        )
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the factors' parts ``(*batch, *factor.event_shape)`` of points or vectors ``(*batch, N)``."""
+        pieces = torch.split(x, list(self.sizes), dim=-1)
+        return tuple(p.reshape(*p.shape[:-1], *f.event_shape) for p, f in zip(pieces, self._factors, strict=True))
+
+    def join(self, *parts: Tensor) -> Tensor:
+        """Return the points or vectors ``(*batch, N)`` with these parts, whose batch shapes broadcast."""
+        if len(parts) != len(self.sizes):
+            raise ValueError(f"{self}: join takes one part per factor, {len(self.sizes)}, got {len(parts)}")
+        flat = [p.flatten(-len(f.event_shape)) for p, f in zip(parts, self._factors, strict=True)]
+        batch = torch.broadcast_shapes(*(p.shape[:-1] for p in flat))
+        return torch.cat([p.expand(*batch, p.shape[-1]) for p in flat], dim=-1)
+
+    # Projections.
+
+    def projx(self, x: Tensor) -> Tensor:
+        return self.join(*(f.projx(a) for f, a in self._pairs(x)))
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.join(*(f.proju(a, b) for f, a, b in self._triples(x, u)))
+
+    # Metric.
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        terms = [f.inner(a, b, c) for (f, a, b), c in zip(self._triples(x, u), self.split(v), strict=True)]
+        return _sum([w * term for w, term in zip(self.weights, terms, strict=True)])
+
+    @property
+    def metric_is_induced(self) -> bool:
+        """Whether every factor's metric is induced and every weight is 1."""
+        return all(f.metric_is_induced for f in self._factors) and all(w == 1 for w in self.weights)
+
+    def dist(self, x: Tensor, y: Tensor) -> Tensor:
+        # The factors' own distances keep their accuracy; vector_norm's derivative at zero is zero.
+        terms = [math.sqrt(w) * f.dist(a, b) for w, (f, a, b) in zip(self.weights, self._triples(x, y), strict=True)]
+        return torch.linalg.vector_norm(torch.stack(torch.broadcast_tensors(*terms), dim=-1), dim=-1)
+
+    # Geodesics.
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.join(*(f.expmap(a, b) for f, a, b in self._triples(x, u)))
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.join(*(f.logmap(a, b) for f, a, b in self._triples(x, y)))
+
+    def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._join_pairs([f.shoot(a, b, t) for f, a, b in self._triples(x, u)])
+
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._join_pairs([f.geodesic(a, b, t) for f, a, b in self._triples(x, y)])
+
+    def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
+        """Carry each part of ``u`` as its factor does: parallel transport where every factor's is."""
+        return self.join(*(f.transp(a, b, c) for (f, a, b), c in zip(self._triples(x, y), self.split(u), strict=True)))
+
+    # Bases and volume.
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        blocks = [f.tangent_basis(a) / math.sqrt(w) for w, (f, a) in zip(self.weights, self._pairs(x), strict=True)]
+        return self._block_diagonal(blocks)
+
+    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # The divergence does not see a constant factor of the volume, hence no weights.
+        frames = [f.divergence_frame(a) for f, a in self._pairs(x)]
+        return self._block_diagonal([e for e, _ in frames]), self._block_diagonal([w for _, w in frames])
+
+    def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
+        return _sum([f.log_volume_derivative(a, b) for f, a, b in self._triples(x, u)])
+
+    def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return _sum([f.log_det_expmap(a, b) for f, a, b in self._triples(x, u)])
+
+    def random_uniform(
+        self,
+        *shape: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        draws = [f.random_uniform(*shape, generator=generator, dtype=dtype, device=device) for f in self._factors]
+        return self.join(*draws)
+
+    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor | None:
+        """The sum of the factors', plus what the weights add to the volume; None where a factor has none."""
+        terms = [f.kernel_log_normaliser(concentration) for f in self._factors]
+        known = [term for term in terms if term is not None]
+        if len(known) < len(terms):
+            return None
+        return _sum(known) + sum(f.dim / 2 * math.log(w) for f, w in zip(self._factors, self.weights, strict=True))
+
+    # Coordinates for networks.
+
+    def embed(self, x: Tensor) -> Tensor:
+        return torch.cat([f.embed(a) for f, a in self._pairs(x)], dim=-1)
+
+    @property
+    def embed_dim(self) -> int:
+        return sum(f.embed_dim for f in self._factors)
+
+    # Checks, for the borders.
+
+    def check_point(self, x: Tensor, tol: float | None = None) -> None:
+        """Raise ValueError, naming the factor, unless every factor's part passes its own check."""
+        self._check_shape("points", x)
+        for i, (f, a) in enumerate(self._pairs(x)):
+            _name_errors(f"factor {i} of {self}", f.check_point, a, tol=tol)
+
+    def check_tangent(self, x: Tensor, u: Tensor, tol: float | None = None) -> None:
+        """Raise ValueError, naming the factor, unless every factor's part of ``u`` passes its own check."""
+        self._check_shape("tangent vectors", u)
+        for i, (f, a, b) in enumerate(self._triples(x, u)):
+            _name_errors(f"factor {i} of {self}", f.check_tangent, a, b, tol=tol)
+
+    def extra_repr(self) -> str:
+        weights = "" if all(w == 1 for w in self.weights) else f", weights={self.weights}"
+        return ", ".join(map(repr, self._factors)) + weights
+
+    @property
+    def _factors(self) -> tuple[Manifold, ...]:
+        return tuple(cast(Manifold, factor) for factor in self.factors)
+
+    def _pairs(self, x: Tensor) -> list[tuple[Manifold, Tensor]]:
+        return list(zip(self._factors, self.split(x), strict=True))
+
+    def _triples(self, x: Tensor, y: Tensor) -> list[tuple[Manifold, Tensor, Tensor]]:
+        return list(zip(self._factors, self.split(x), self.split(y), strict=True))
+
+    def _join_pairs(self, pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        return self.join(*(x_t for x_t, _ in pairs)), self.join(*(dx_t for _, dx_t in pairs))
+
+    def _block_diagonal(self, blocks: list[Tensor]) -> Tensor:
+        """Return ``(*batch, dim, N)`` from the factors' ``(*batch, d_i, *event_shape_i)``, zero off the blocks."""
+        total, start, rows = sum(self.sizes), 0, []
+        for f, size, block in zip(self._factors, self.sizes, blocks, strict=True):
+            flat = block.flatten(-len(f.event_shape))
+            rows.append(nn.functional.pad(flat, (start, total - start - size)))
+            start += size
+        return torch.cat(rows, dim=-2)
+
+
+class Power(Manifold):
+    """The product of k copies of one manifold, computed as one batched call.
+
+    Points are ``(k, *m.event_shape)``; the metric is the sum over copies, the volume ``m.volume ** k``. The copies are
+    one more batch axis to ``m``: nothing loops over them. ``Power(SE3(), 128)`` is a protein backbone of 128 residues.
+
+    ``volume`` is None where it is infinite, unknown, or outside the range of a double.
+
+    Args:
+        m: the manifold.
+        k: number of copies, at least 1.
+    """
+
+    def __init__(self, m: Manifold, k: int) -> None:
+        if not isinstance(m, Manifold) or k < 1:
+            raise ValueError(f"Power: takes a manifold and a number of copies of at least 1, got {m!r} and {k!r}")
+        super().__init__(m.dim * k, (k, *m.event_shape))
+        self.m = m
+        self.k = k
+        self.volume = _product_of_volumes([m.volume] * k)
+        self.injectivity_radius = m.injectivity_radius
+
+    # Projections.
+
+    def projx(self, x: Tensor) -> Tensor:
+        return self.m.projx(x)
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.m.proju(x, u)
+
+    # Metric.
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return self.m.inner(x, u, v).sum(-1)
+
+    @property
+    def metric_is_induced(self) -> bool:
+        """Whether the metric of ``m`` is induced."""
+        return self.m.metric_is_induced
+
+    def dist(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(self.m.dist(x, y), dim=-1)
+
+    # Geodesics.
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.m.expmap(x, u)
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.m.logmap(x, y)
+
+    def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.shoot(x, u, t[..., None])
+
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.geodesic(x, y, t[..., None])
+
+    def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
+        """Carry each copy's vector as ``m`` does."""
+        return self.m.transp(x, y, u)
+
+    # Bases and volume.
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        return self._block_diagonal(self.m.tangent_basis(x))
+
+    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        vectors, covectors = self.m.divergence_frame(x)
+        return self._block_diagonal(vectors), self._block_diagonal(covectors)
+
+    def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.m.log_volume_derivative(x, u).sum(-1)
+
+    def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.m.log_det_expmap(x, u).sum(-1)
+
+    def random_uniform(
+        self,
+        *shape: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        return self.m.random_uniform(*shape, self.k, generator=generator, dtype=dtype, device=device)
+
+    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor | None:
+        """Return k times that of ``m``; None where it has none."""
+        one = self.m.kernel_log_normaliser(concentration)
+        return None if one is None else self.k * one
+
+    # Coordinates for networks.
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.m.embed(x).flatten(-2)
+
+    @property
+    def embed_dim(self) -> int:
+        return self.k * self.m.embed_dim
+
+    # Checks, for the borders.
+
+    def check_point(self, x: Tensor, tol: float | None = None) -> None:
+        """Raise ValueError, giving batch index and copy, unless every copy is a point of ``m``."""
+        self._check_shape("points", x)
+        _name_errors(f"{self}, whose copy is the last index", self.m.check_point, x, tol=tol)
+
+    def check_tangent(self, x: Tensor, u: Tensor, tol: float | None = None) -> None:
+        """Raise ValueError, giving batch index and copy, unless every copy's vector is tangent."""
+        self._check_shape("tangent vectors", u)
+        _name_errors(f"{self}, whose copy is the last index", self.m.check_tangent, x, u, tol=tol)
+
+    def extra_repr(self) -> str:
+        return f"{self.m!r}, {self.k}"
+
+    def _block_diagonal(self, vectors: Tensor) -> Tensor:
+        """Return ``(*batch, k d, k, *event)`` from ``(*batch, k, d, *event)``: copy a's vectors, zero on the others."""
+        rank = len(self.m.event_shape)
+        eye = torch.eye(self.k, dtype=vectors.dtype, device=vectors.device)[:, None, :]
+        spread = vectors.unsqueeze(-1 - rank) * self.m.lift(eye)
+        return spread.flatten(-3 - rank, -2 - rank)
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _product_of_volumes(volumes: Sequence[float | None]) -> float | None:
+    """Return the product, or None where one is None or the product is not a normal double."""
+    product = 1.0
+    for volume in volumes:
+        product *= math.inf if volume is None else volume
+    return product if 1e-307 < product < math.inf else None
+
+
+def _name_errors(owner: str, check: Callable[..., None], *args: Tensor, tol: float | None) -> None:
+    """Run a check, and say in the error whose part failed."""
+    try:
+        check(*args, tol=tol)
+    except ValueError as error:
+        raise ValueError(f"{owner}: {error}") from None
