@@ -1,0 +1,370 @@
+"""Read and write tables of numbers as text: what spreadsheets, other programs and people put into CSV files.
+
+Cells are separated by commas, tabs, semicolons or runs of spaces. Lines that start with ``#`` and blank lines are
+skipped anywhere, lines of prose before a header too. A byte-order mark, any line ends and quoted cells are understood.
+The first row is a header when none of its cells is a number; without a header, columns are named by their numbers,
+counted from 1. Decimals are written with a point. Everything wrong with a file is a `TableError`.
+"""
+
+import csv
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_SEPARATORS: tuple[str | None, ...] = ("\t", ";", ",", None)
+"""None stands for runs of spaces."""
+
+_SAMPLE_LINES = 200
+_MISSING = frozenset({"", "-", "?", "na", "n/a", "null", "none"})
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_WORD = re.compile(r'"([^"]*)"|(\S+)')
+
+
+class TableError(ValueError):
+    """A table that cannot be used; the message has at most three lines: where, what, and the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The cells of a table, as text.
+
+    Args:
+        file: the file's name, for messages.
+        names: one name for each column: the header's, or "1", "2", ... without a header.
+        has_header: whether the names come from the file.
+        rows: the cells, without surrounding blanks; every row has ``len(names)`` of them.
+        lines: the line of the file, counted from 1, on which each row starts.
+    """
+
+    file: str
+    names: tuple[str, ...]
+    has_header: bool
+    rows: Sequence[Sequence[str]] = field(repr=False)
+    lines: Sequence[int] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def index(self, column: str) -> int:
+        """Return the position, from 0, of a column given by its name or by its number, counted from 1.
+
+        A name that matches exactly goes before one that matches ignoring case, and both before a number.
+
+        Raises:
+            TableError: there is no such column, or more than one.
+        """
+        matches = self._matches(column)
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise TableError(
+                f"{self.file}: {len(matches)} columns are named {_shown(column)}\n"
+                f"name them by number: {', '.join(str(i + 1) for i in matches[:12])}"
+            )
+        raise TableError(f"{self.file}: there is no column {_shown(column)}\n{self.describe_columns()}")
+
+    def has(self, column: str) -> bool:
+        """Return whether `index` would find exactly one column."""
+        return len(self._matches(column)) == 1
+
+    def key(self, index: int) -> str:
+        """Return the text by which `index` finds the column at this position: its name if that is unique."""
+        name = self.names[index]
+        return name if name and self._matches(name) == [index] else str(index + 1)
+
+    def holds_numbers(self, index: int) -> bool:
+        """Return whether the first cell of the column at this position is a number."""
+        return parse_number(self.rows[0][index]) is not None
+
+    def numbers(self, columns: Sequence[str]) -> NDArray[np.float64]:
+        """Return the named columns as numbers, shape ``(n, len(columns))``.
+
+        Raises:
+            TableError: a column is missing, or a cell in one of them is not a finite number.
+        """
+        values = [self._column_of_numbers(self.index(column)) for column in columns]
+        return np.stack(values, axis=1) if values else np.empty((len(self), 0))
+
+    def error(self, row: int, finding: str, remedy: str) -> TableError:
+        """Return the exception that says what is wrong with one row, counted from 0."""
+        return TableError(f"{self.file}, line {self.lines[row]}: {finding}\n{remedy}")
+
+    def describe_columns(self) -> str:
+        """Return one sentence that says which columns there are."""
+        count = len(self.names)
+        if not self.has_header:
+            return f"the file has no header; its columns are the numbers {'1' if count == 1 else f'1 to {count}'}"
+        listed = ", ".join(_shown(name) for name in self.names[:12])
+        return f"its columns are {listed}{f' and {count - 12} more' if count > 12 else ''}"
+
+    def _matches(self, column: str) -> list[int]:
+        wanted = column.strip()
+        exact = [i for i, name in enumerate(self.names) if name == wanted]
+        if exact:
+            return exact
+        similar = [i for i, name in enumerate(self.names) if name.casefold() == wanted.casefold()]
+        if similar:
+            return similar
+        number = int(wanted) if re.fullmatch(r"[0-9]{1,9}", wanted) else 0
+        return [number - 1] if 1 <= number <= len(self.names) else []
+
+    def _column_of_numbers(self, index: int) -> NDArray[np.float64]:
+        parsed = [parse_number(row[index]) for row in self.rows]
+        values = np.array([np.nan if value is None else value for value in parsed], dtype=np.float64)
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad) == 0:
+            return values
+        row = int(bad[0])
+        cell = self.rows[row][index]
+        where = f"column {_shown(self.names[index])}" if self.has_header else f"column {index + 1}"
+        also = f" ({len(bad)} of {len(self)} rows are like that)" if len(bad) > 1 else ""
+        raise self.error(row, f"{_finding(cell, parsed[row])} in {where}{also}", _remedy(cell))
+
+
+def read_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
+    """Read a table from a text file.
+
+    Args:
+        path: the file.
+        minimum_rows: fewer rows than this, not counting the header, are an error.
+
+    Raises:
+        TableError: the file is missing, a folder, not UTF-8 text, or empty, has too few rows, or rows of different
+            lengths.
+    """
+    file = _shown_path(path)
+    lines = [(i, line) for i, line in enumerate(_read_lines(path, file), start=1) if not _is_skipped(line)]
+    if not lines:
+        raise TableError(f"{file}: the file is empty\nput one point on each line")
+    separator, width = _separator_and_width([line for _, line in lines[:_SAMPLE_LINES]])
+    numbered = [(i, row) for i, row in _rows(lines, separator, file) if any(row)]
+    numbered = _without_prose(numbered, width)
+    has_header = bool(numbered) and _is_header(numbered[0][1])
+    first = numbered[0] if numbered else (0, [])
+    names = tuple(first[1]) if has_header else tuple(str(i + 1) for i in range(width))
+    body = numbered[1:] if has_header else numbered
+    if len(body) < minimum_rows:
+        found = "a header but no rows" if has_header and not body else f"{len(body)} row{'s' * (len(body) != 1)}"
+        wanted = f"at least {minimum_rows} {'is' if minimum_rows == 1 else 'are'} needed"
+        raise TableError(f"{file}: the file has {found}, and {wanted}\nadd points, one on a line")
+    expected = f"the header (line {first[0]}) has {len(names)}" if has_header else f"most lines have {width}"
+    _check_lengths(body, len(names), expected, file)
+    return Table(file, names, has_header, [row for _, row in body], [i for i, _ in body])
+
+
+def write_table(target: str | os.PathLike[str] | TextIO, names: Sequence[str], values: ArrayLike) -> None:
+    """Write numbers as comma-separated text with a header, in digits that read back to the same numbers.
+
+    A file appears whole or not at all: it is written beside its place and renamed.
+
+    Args:
+        target: a path, or a text stream.
+        names: one name for each column; `read_table` must be able to tell them from numbers.
+        values: numbers, ``(n, len(names))``; float32 is written in the digits that float32 needs.
+
+    Raises:
+        ValueError: the shapes do not fit, or a name looks like a number.
+        TableError: the file cannot be written.
+    """
+    cells = _as_text(names, values)
+    if not isinstance(target, str | os.PathLike):
+        _write_rows(target, names, cells)
+        return
+    path = Path(target)
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device has no place to be renamed to
+            with path.open("w", encoding="utf-8", newline="") as stream:
+                _write_rows(stream, names, cells)
+        else:
+            _write_atomically(path, names, cells)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise TableError(
+            f"{_shown_path(target)}: cannot be written ({reason})\nname a file in a folder in which you may write"
+        ) from None
+
+
+def parse_number(cell: str) -> float | None:
+    """Return the number that a cell holds, which may be NaN or infinite, or None if it holds none."""
+    try:
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
+
+
+# From bytes to lines.
+
+
+def _read_lines(path: str | os.PathLike[str], file: str) -> list[str]:
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise TableError(f"{file}: there is no such file\ncheck the name and the folder") from None
+    except IsADirectoryError:
+        raise TableError(f"{file}: this is a folder\nname a file in it") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TableError(f"{file}: cannot be read ({reason})\nname a text file that you may read") from None
+    if b"\0" in content:
+        raise TableError(f"{file}: this is not a text file (it holds zero bytes)\nsave the table as CSV, in UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise TableError(f"{file}, line {line}: this is not UTF-8 text\nsave the table as CSV, in UTF-8") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _is_skipped(line: str) -> bool:
+    stripped = line.strip()
+    return not stripped or stripped.startswith("#")
+
+
+# From lines to rows.
+
+
+def _separator_and_width(lines: Sequence[str]) -> tuple[str | None, int]:
+    """Return the separator, and the number of cells that lines usually have with it.
+
+    It is the one that cuts most lines into the same number of cells, two or more, and most cells into numbers: the
+    sum of the two shares decides. A decimal comma counts as a number, lest ``1,5;2,5`` be cut at its commas.
+    """
+    best: tuple[float, str | None, int] = (0.0, ",", 1)
+    for separator in _SEPARATORS:
+        rows = [_cells(line, separator) for line in lines]
+        width, count = Counter(len(row) for row in rows).most_common(1)[0]
+        # Half of the lines will do, except for spaces, since names and prose hold those too.
+        if width < 2 or 2 * count < len(rows) + (separator is None):
+            continue
+        cells = [cell for row in rows for cell in row]
+        numeric = sum(parse_number(cell) is not None or bool(_DECIMAL_COMMA.fullmatch(cell)) for cell in cells)
+        score = count / len(rows) + numeric / len(cells)
+        if score > best[0]:
+            best = score, separator, width
+    return best[1], best[2]
+
+
+def _cells(line: str, separator: str | None) -> list[str]:
+    if separator is None:
+        return [quoted or plain for quoted, plain in _WORD.findall(line)]
+    try:
+        return [cell.strip() for row in csv.reader([line], delimiter=separator, skipinitialspace=True) for cell in row]
+    except csv.Error:
+        return []
+
+
+def _rows(lines: Sequence[tuple[int, str]], separator: str | None, file: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row's first line and its cells; a quoted cell may run over several lines."""
+    if separator is None:
+        yield from ((i, _cells(line, None)) for i, line in lines)
+        return
+    # Strict, because otherwise a quote that is never closed swallows the rest of the file in silence.
+    reader = csv.reader((line for _, line in lines), delimiter=separator, skipinitialspace=True, strict=True)
+    start = 0
+    try:
+        for row in reader:
+            yield lines[start][0], [cell.strip() for cell in row]
+            start = reader.line_num
+    except csv.Error as error:
+        raise TableError(
+            f'{file}, line {lines[start][0]}: a quoted cell does not end where it should ({error})\nrepair the " there'
+        ) from None
+
+
+def _without_prose(rows: list[tuple[int, list[str]]], width: int) -> list[tuple[int, list[str]]]:
+    """Drop leading rows of another length that hold no number, if a header follows them."""
+    for k, (_, row) in enumerate(rows):
+        if not _is_header(row):
+            break
+        if len(row) == width:
+            return rows[k:]
+    return rows
+
+
+def _is_header(row: Sequence[str]) -> bool:
+    return all(parse_number(cell) is None for cell in row) and any(cell.casefold() not in _MISSING for cell in row)
+
+
+def _check_lengths(rows: Iterable[tuple[int, list[str]]], width: int, expected: str, file: str) -> None:
+    for line, row in rows:
+        if len(row) != width:
+            found = f"{len(row)} cell{'s' * (len(row) != 1)}"
+            raise TableError(
+                f"{file}, line {line}: {found}, but {expected}\nrepair that line, or start it with # to skip it"
+            )
+
+
+# Messages.
+
+
+def _finding(cell: str, value: float | None) -> str:
+    if value is not None:
+        return f"{_shown(cell)} is not a finite number"
+    return f"{_shown(cell)} is not a number" if cell else "an empty cell"
+
+
+def _remedy(cell: str) -> str:
+    if _DECIMAL_COMMA.fullmatch(cell):
+        return f"write decimals with a point: {cell.replace(',', '.')[:40]}"
+    return "repair or remove that row"
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def _shown_path(path: str | os.PathLike[str]) -> str:
+    name = os.fspath(path)
+    return name if name.isprintable() and name else repr(name)
+
+
+# Writing.
+
+
+def _as_text(names: Sequence[str], values: ArrayLike) -> NDArray[np.str_]:
+    array = np.asarray(values)
+    if array.ndim != 2 or array.shape[1] != len(names) or not names:
+        raise ValueError(
+            f"write_table: values have shape (n, {len(names)}), one column for each name, got {array.shape}; stack "
+            "columns along axis 1"
+        )
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"write_table: values are numbers, got {array.dtype}; convert them")
+    if not _is_header([name.strip() for name in names]):
+        raise ValueError(f"write_table: {list(names)} would be read back as a row of data; use names, not numbers")
+    return array.astype(str)
+
+
+def _write_rows(stream: TextIO, names: Sequence[str], cells: NDArray[np.str_]) -> None:
+    # Quoted where a name could pass for a comment or for several cells.
+    plain = all(re.fullmatch(r"[\w.-]+", name) for name in names)
+    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_MINIMAL if plain else csv.QUOTE_ALL)
+    writer.writerow(names)
+    stream.writelines(",".join(row) + "\n" for row in cells.tolist())
+
+
+def _write_atomically(path: Path, names: Sequence[str], cells: NDArray[np.str_]) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with open(handle, "w", encoding="utf-8", newline="") as stream:  # noqa: PTH123, a file descriptor
+            _write_rows(stream, names, cells)
+        _take_default_mode(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _take_default_mode(file: Path) -> None:
+    """Give a temporary file, which only its owner may read, the mode that a new file has."""
+    mask = os.umask(0)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
