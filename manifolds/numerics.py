@@ -82,3 +82,19 @@ def tolerance(dtype: torch.dtype) -> float:
     larger of 1 and the point's own size.
     """
     return 50 * torch.finfo(dtype).eps
+
+
+def log_sinhc_of_root(q: Tensor) -> Tensor:
+    """Return ``log(sinh(a) / a)`` at ``a = sqrt(q)`` for ``q >= 0``, smooth at 0 and accurate relative to its value.
+
+    The logarithm of `sinhc_of_root` would round ``q / 6`` to the units of 1, and overflow where this does not.
+    """
+    small = q < _LOG_SINHC_BOUND
+    inner = torch.where(small, q, 0.0)
+    a = torch.sqrt(torch.where(small, _LOG_SINHC_BOUND, q))
+    near = torch.log1p(inner * horner(inner, _SINHC_MINUS_ONE))
+    return torch.where(small, near, a - torch.log(2 * a) + torch.log1p(-torch.exp(-2 * a)))
+
+
+_LOG_SINHC_BOUND = 9.0
+_SINHC_MINUS_ONE = tuple(1 / math.factorial(2 * k + 3) for k in range(13))
