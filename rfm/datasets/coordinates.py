@@ -151,17 +151,17 @@ class LatitudeLongitude(Coordinates):
     def _check(self, table: Table, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> None:
         beyond = np.abs(latitude) > 90
         if beyond.any():
-            swapped = bool((np.abs(longitude) <= 90).all() and (latitude >= -180).all() and (latitude <= 360).all())
-            remedy = self._remedy_for_swapped() if swapped else _REPAIR
+            swappable = bool((np.abs(longitude) <= 90).all() and (latitude >= -180).all() and (latitude <= 360).all())
+            remedy = f"{self._remedy_if_swapped()}; else {_REPAIR}" if swappable else _REPAIR
             raise _out_of_range(table, beyond, "latitude", latitude, "in -90 to 90", remedy)
         beyond = (longitude < -180) | (longitude > 360)
         if beyond.any():
             raise _out_of_range(table, beyond, "longitude", longitude, "in -180 to 360", _REPAIR)
 
-    def _remedy_for_swapped(self) -> str:
+    def _remedy_if_swapped(self) -> str:
         if any(column.casefold() in LATITUDE_NAMES | LONGITUDE_NAMES for column in self.columns):
-            return "latitude and longitude look swapped: correct the header"
-        return f"latitude and longitude look swapped: try --columns {self.columns[1]} {self.columns[0]}"
+            return "latitude and longitude look swapped: if so, correct the header"
+        return f"latitude and longitude look swapped: if so, use --columns {self.columns[1]} {self.columns[0]}"
 
 
 @final

@@ -112,6 +112,7 @@ def _chunks(url: str, relative: str, timeout: float) -> Iterator[bytes]:
     """Yield the content of a URL, showing progress on a terminal; network failures are `DatasetError`."""
     # Imported here because most runs download nothing.
     from http.client import HTTPException
+    from urllib.error import HTTPError
     from urllib.request import urlopen
 
     from tqdm import tqdm
@@ -126,6 +127,8 @@ def _chunks(url: str, relative: str, timeout: float) -> Iterator[bytes]:
                     bar.update(len(chunk))
                     yield chunk
     except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         raise DatasetError(f"{url}: cannot be downloaded ({_reason(error)})\n{_by_hand(relative)}") from None
 
 
@@ -134,5 +137,8 @@ def _by_hand(relative: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error or type(error).__name__
-    return " ".join(str(reason).split())[:200]
+    """Return one line that says what went wrong, without the file's name or an error's number."""
+    if isinstance(inner := getattr(error, "reason", None), Exception):  # a URLError only wraps what happened
+        return _reason(inner)
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return " ".join(text.split())[:200]

@@ -134,7 +134,7 @@ def read_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
 
     Args:
         path: the file.
-        minimum_rows: fewer rows than this, not counting the header, are an error.
+        minimum_rows: fewer rows than this, not counting the header, are an error; at least 1.
 
     Raises:
         TableError: the file is missing, a folder, not UTF-8 text, or empty, has too few rows, or rows of different
@@ -151,6 +151,7 @@ def read_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
     first = numbered[0] if numbered else (0, [])
     names = tuple(first[1]) if has_header else tuple(str(i + 1) for i in range(width))
     body = numbered[1:] if has_header else numbered
+    minimum_rows = max(minimum_rows, 1)
     if len(body) < minimum_rows:
         found = "a header but no rows" if has_header and not body else f"{len(body)} row{'s' * (len(body) != 1)}"
         wanted = f"at least {minimum_rows} {'is' if minimum_rows == 1 else 'are'} needed"

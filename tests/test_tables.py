@@ -1,0 +1,268 @@
+"""Tables: every way of writing one reads alike, and whatever is wrong is one TableError of at most three lines."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from rfm.datasets import Table, TableError, read_table, write_table
+
+SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def table_of(tmp_path: Path, content: str | bytes, minimum_rows: int = 1) -> Table:
+    file = tmp_path / "points.csv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_table(file, minimum_rows)
+
+
+def message_of(tmp_path: Path, content: str | bytes, columns: tuple[str, ...] = ()) -> str:
+    with pytest.raises(TableError) as caught:
+        table_of(tmp_path, content).numbers(columns)
+    message = str(caught.value)
+    assert len(message.splitlines()) <= 3
+    assert "points.csv" in message
+    return message
+
+
+# One table, written in many ways.
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "lat,lon\n1.5,2\n-3,4e1\n",
+        "lat,lon\n1.5,2\n-3,4e1",
+        "lat,lon\r\n1.5,2\r\n-3,4e1\r\n",
+        "lat,lon\r1.5,2\r-3,4e1\r",
+        "\ufefflat,lon\n1.5,2\n-3,4e1\n",
+        "lat\tlon\n1.5\t2\n-3\t4e1\n",
+        "lat;lon\n1.5;2\n-3;4e1\n",
+        "lat, lon\n1.5, 2\n-3, 4e1\n",
+        "lat,\tlon\n1.5,\t2\n-3,\t4e1\n",
+        "  lat   lon\n  1.5   2\n -3    4e1  \n",
+        '"lat","lon"\n"1.5","2"\n"-3","4e1"\n',
+        '"lat" "lon"\n"1.5" 2\n-3 "4e1"\n',
+        "# a comment, with a comma\nlat,lon\n# another\n1.5,2\n\n-3,4e1\n\n  # last\n",
+        "# one\n# two\n\nlat,lon\n1.5,2\n,\n-3,4e1\n,\n",
+        "Catalogue of points\nby someone, somewhere, some day\nlat,lon\n1.5,2\n-3,4e1\n",
+    ],
+)
+def test_one_table_in_many_notations(tmp_path: Path, content: str) -> None:
+    table = table_of(tmp_path, content)
+    assert table.names == ("lat", "lon")
+    assert table.has_header
+    np.testing.assert_array_equal(table.numbers(["lat", "lon"]), [[1.5, 2], [-3, 40]])
+    np.testing.assert_array_equal(table.numbers(["LON", "1"]), [[2, 1.5], [40, -3]])
+
+
+def test_without_header_columns_have_numbers(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "# a comment\n1,2,3\n4,5,6\n")
+    assert table.names == ("1", "2", "3")
+    assert not table.has_header
+    np.testing.assert_array_equal(table.numbers(["3", "1"]), [[3, 1], [6, 4]])
+
+
+def test_text_columns_that_are_not_asked_for_are_fine(tmp_path: Path) -> None:
+    table = table_of(tmp_path, 'place,lat,note\n"Paris, France",48.8,\nBonn,50.7,"a ""b""\nc"\nX,1,2\n')
+    np.testing.assert_array_equal(table.numbers(["lat"])[:, 0], [48.8, 50.7, 1])
+    assert list(table.lines) == [2, 3, 5]
+    assert table.rows[0][0] == "Paris, France"
+
+
+def test_separator_inside_text_is_not_the_separator(tmp_path: Path) -> None:
+    assert table_of(tmp_path, "a, b\t1\t2\nc, d\t3\t4\n").numbers(["2", "3"]).tolist() == [[1, 2], [3, 4]]
+    assert table_of(tmp_path, "2020-01-01 10:00,1\n2020-01-02 11:00,2\n").numbers(["2"]).tolist() == [[1], [2]]
+    assert table_of(tmp_path, "a b\n1\n2\n").names == ("a b",)
+
+
+def test_a_name_that_matches_exactly_goes_first(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "Lat,lat,x,x\n1,2,3,4\n")
+    assert table.index("lat") == 1
+    assert [table.key(i) for i in range(4)] == ["Lat", "lat", "3", "4"]
+    with pytest.raises(TableError, match="2 columns are named 'LAT'\nname them by number: 1, 2"):
+        table.index("LAT")
+
+
+# What is wrong with a file, row or column.
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "the file is empty"),
+        (b"\n# only a comment\n", "the file is empty"),
+        (b"lat,lon\n", "a header but no rows"),
+        (b"lat,lon\n1,2,3\n", "line 2: 3 cells, but the header (line 1) has 2"),
+        (b"1,2\n1,2\n\n1\n", "line 4: 1 cell, but most lines have 2"),
+        (b"\x89PNG\0\0", "not a text file"),
+        (b"lat,lon\n1,2\nM\xfcnchen,3\n", "line 3: this is not UTF-8"),
+        (b'lat,lon\n1,2\n"3,4\n5,6\n', "line 3: a quoted cell does not end"),
+    ],
+)
+def test_files_that_are_no_tables(tmp_path: Path, content: bytes, expected: str) -> None:
+    assert expected in message_of(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("", "an empty cell in column 'lon'"),
+        ("abc", "'abc' is not a number"),
+        ("1_0", "'1_0' is not a number"),
+        ("nan", "'nan' is not a finite number"),
+        ("-inf", "'-inf' is not a finite number"),
+        ("1e999", "'1e999' is not a finite number"),
+        ('"1,5"', "write decimals with a point: 1.5"),
+        ("y" * 1000, "yyy...' is not a number"),
+    ],
+)
+def test_cells_that_are_no_numbers(tmp_path: Path, cell: str, expected: str) -> None:
+    message = message_of(tmp_path, f"# comment\nlat,lon\n1,2\n3,{cell}\n", ("lat", "lon"))
+    assert expected in message
+    assert "line 4:" in message
+    assert len(message) < 400
+
+
+def test_decimal_commas_are_named(tmp_path: Path) -> None:
+    message = message_of(tmp_path, "lat;lon\n48,5;11,6\n48,7;11,8\n", ("lat",))
+    assert "'48,5' is not a number in column 'lat' (2 of 2 rows are like that)" in message
+    assert "48.5" in message
+
+
+def test_missing_columns_list_what_is_there(tmp_path: Path) -> None:
+    assert "its columns are 'lat', 'lon'" in message_of(tmp_path, "lat,lon\n1,2\n", ("depth",))
+    assert "no column '0'" in message_of(tmp_path, "lat,lon\n1,2\n", ("0",))
+    assert "its columns are the numbers 1 to 2" in message_of(tmp_path, "1,2\n3,4\n", ("lat",))
+    assert "and 88 more" in message_of(tmp_path, ",".join(f"c{i}" for i in range(100)) + "\n" + "1," * 99 + "1", ("x",))
+
+
+def test_too_few_rows(tmp_path: Path) -> None:
+    assert len(table_of(tmp_path, "lat,lon\n1,2\n")) == 1
+    with pytest.raises(TableError, match="the file has 1 row, and at least 2 are needed"):
+        table_of(tmp_path, "lat,lon\n1,2\n", minimum_rows=2)
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "", "a\nb", "nul\0"])
+def test_no_such_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TableError) as caught:
+        read_table(str(tmp_path / "folder") + os.sep + name)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_folder(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="this is a folder"):
+        read_table(tmp_path)
+
+
+# Properties.
+
+TABLE_LIKE = st.text(st.sampled_from("0123456789.,;\t -+e\"#\n\r'nalx"), max_size=120).map(str.encode)
+
+
+@SETTINGS
+@given(content=st.binary(max_size=200) | TABLE_LIKE | st.text(max_size=100).map(str.encode))
+@example(content=b'"')
+@example(content=b"a\x85b,c\n1,2")
+@example(content=b'"' + b"x" * 140_000 + b'",1\n2,3')
+def test_rubbish_raises_nothing_else(tmp_path: Path, content: bytes) -> None:
+    error = values = None
+    try:
+        table = table_of(tmp_path, content)
+        values = table.numbers([table.key(i) for i in range(len(table.names))])
+    except TableError as caught:
+        error = caught
+    if values is None:
+        assert 1 <= len(str(error).splitlines()) <= 3
+    else:
+        assert values.shape == (len(table), len(table.names))
+        assert np.isfinite(values).all()
+
+
+NAMES = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), min_size=1, max_size=8).filter(
+    lambda name: name == name.strip() and any(c.isalpha() for c in name) and not is_number(name)
+)
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text.casefold() in {"na", "null", "none", "n/a"}
+    return True
+
+
+@SETTINGS
+@given(data=st.data(), width=st.integers(1, 4), dtype=st.sampled_from([np.float32, np.float64, np.int64]))
+def test_written_tables_read_back_bit_for_bit(
+    tmp_path: Path, data: st.DataObject, width: int, dtype: type[np.generic]
+) -> None:
+    names = data.draw(st.lists(NAMES, min_size=width, max_size=width, unique_by=str.casefold))
+    elements = st.integers(-(2**53), 2**53) if dtype is np.int64 else None
+    rows = data.draw(st.integers(1, 5))
+    values = data.draw(arrays.arrays(dtype, (rows, width), elements=elements))
+    if dtype is not np.int64:
+        values = np.nan_to_num(values)
+    file = tmp_path / "out.csv"
+    write_table(file, names, values)
+    table = read_table(file)
+    assert table.names == tuple(names)
+    np.testing.assert_array_equal(table.numbers(names).astype(dtype), values)
+
+
+@SETTINGS
+@given(
+    data=st.data(),
+    separator=st.sampled_from([",", "\t", ";", " ", "   "]),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    header=st.booleans(),
+)
+def test_any_notation_reads_back(tmp_path: Path, data: st.DataObject, separator: str, end: str, header: bool) -> None:
+    finite = st.floats(allow_nan=False, allow_infinity=False)
+    values = data.draw(st.integers(2, 4).flatmap(lambda k: st.lists(st.tuples(*[finite] * k), min_size=1, max_size=5)))
+    lines = [separator.join(map(repr, row)) for row in values]
+    if header:
+        lines.insert(0, separator.join(f"name{i}" for i in range(len(values[0]))))
+    table = table_of(tmp_path, end.join(lines))
+    assert table.has_header == header
+    np.testing.assert_array_equal(table.numbers(table.names), values)
+
+
+# Writing.
+
+
+def test_a_stream_gets_the_fewest_digits() -> None:
+    stream = io.StringIO()
+    write_table(stream, ["lat", "lon"], np.array([[0.1, 1 / 3]], dtype=np.float32))
+    assert stream.getvalue() == "lat,lon\n0.1,0.33333334\n"
+
+
+def test_an_existing_file_is_replaced_whole(tmp_path: Path) -> None:
+    file = tmp_path / "out.csv"
+    file.write_text("old")
+    write_table(file, ["a"], [[1.0]])
+    assert file.read_text() == "a\n1.0\n"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_nowhere_to_write(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="cannot be written"):
+        write_table(tmp_path / "missing" / "out.csv", ["a"], [[1.0]])
+    with pytest.raises(TableError, match="cannot be written"):
+        write_table(tmp_path, ["a"], [[1.0]])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [(["a"], [[1.0, 2.0]]), (["a"], [1.0]), ([], np.empty((1, 0))), (["1", "2"], [[1.0, 2.0]]), (["a"], [["b"]])],
+)
+def test_what_is_no_table_is_not_written(tmp_path: Path, names: list[str], values: object) -> None:
+    with pytest.raises(ValueError, match="write_table"):
+        write_table(tmp_path / "out.csv", names, values)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
