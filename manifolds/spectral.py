@@ -1,0 +1,242 @@
+"""Functions of symmetric matrices, with derivatives that are right at repeated eigenvalues.
+
+``f(A) = Q f(D) Q'`` is smooth in ``A`` although ``Q`` is not: automatic derivatives of ``eigh`` divide by differences of
+eigenvalues. Here ``Q`` and ``D`` are constants, and ``A = Q (D + E) Q'`` enters through E, which is zero in value but
+not in derivative, by the expansion
+
+    f(D + E)_ij = f(d_i) + f[d_i, d_j] E_ij + sum_k f[d_i, d_k, d_j] E_ik E_kj + O(E^3)
+
+with divided differences, which stay accurate as their arguments merge. First and second derivatives, in forward and
+reverse mode, are therefore exact; third and higher ones are not defined by this expansion and come out as zero.
+A matrix that is not finite gives NaN for itself alone, where ``eigh`` would raise for the whole batch.
+
+References:
+    Daleckii, Krein 1965; Higham: Functions of Matrices, 2008, section 3.2 and theorem 3.11 (first derivative).
+    Bhatia: Matrix Analysis, 1997, section V.3 and X.4 (higher derivatives).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from manifolds.numerics import horner, log_sinhc_of_root, sinhc_of_root
+
+
+def symmetrise(a: Tensor) -> Tensor:
+    """Return ``(a + a') / 2``, symmetric bit for bit."""
+    return (a + a.mT) / 2
+
+
+def symmetric_exp(s: Tensor) -> Tensor:
+    """Return the exponential of symmetric matrices ``(*batch, n, n)``."""
+    d, basis = eigh(s)
+    return _expand(basis, torch.exp(d), _pairs(_exp_quotient, d), _exp_second(d), s - s.detach())
+
+
+def symmetric_exp_derivative(s: Tensor, h: Tensor) -> Tensor:
+    """Return the derivative of `symmetric_exp` at ``s`` along the symmetric ``h``."""
+    d, basis = eigh(s)
+    return _derivative(basis, _pairs(_exp_quotient, d), _exp_second(d), s - s.detach(), h)
+
+
+def symmetric_log(x: Tensor) -> Tensor:
+    """Return the logarithm of symmetric positive definite matrices ``(*batch, n, n)``."""
+    d, basis = eigh(x)
+    return _expand(basis, torch.log(d), _pairs(log_quotient, d), _log_second(d), x - x.detach())
+
+
+def symmetric_log_derivative(x: Tensor, h: Tensor) -> Tensor:
+    """Return the derivative of `symmetric_log` at ``x`` along the symmetric ``h``."""
+    d, basis = eigh(x)
+    return _derivative(basis, _pairs(log_quotient, d), _log_second(d), x - x.detach(), h)
+
+
+def symmetric_log_difference(x: Tensor, y: Tensor) -> Tensor:
+    """Return ``log y - log x``, with rounding error in proportion to ``y - x``; exactly zero where they are equal.
+
+    In the eigenbases P of x and Q of y it is ``(P' (log y - log x) Q)_ij = log[d_i, e_j] (P' (y - x) Q)_ij``.
+    """
+    live = symmetric_log(y) - symmetric_log(x)
+    (d, p), (e, q) = eigh(x), eigh(y)
+    core = log_quotient(d[..., :, None], e[..., None, :]) * (p.mT @ (y - x).detach() @ q)
+    return symmetrise(p @ core @ q.mT) + (live - live.detach())
+
+
+def gram_log(b: Tensor, e: Tensor) -> Tensor:
+    """Return ``log(b b')`` given also ``e = b b' - I`` without cancellation.
+
+    Args:
+        b: matrices ``(*batch, n, n)``; only their value is used, derivatives are those of ``e``.
+        e: symmetric matrices of the same shape.
+    """
+    basis, d, log_d = _gram_spectrum(b, e)
+    return _expand(basis, log_d, _pairs(log_quotient, d), _log_second(d), e - e.detach())
+
+
+def gram_sqrt(b: Tensor, e: Tensor) -> Tensor:
+    """Return the positive square root of ``b b'``, with the arguments of `gram_log`."""
+    basis, _, log_d = _gram_spectrum(b, e)
+    root = torch.exp(log_d / 2)
+    sums = root[..., :, None] + root[..., None, :]
+    second = -1 / (sums[..., :, :, None] * sums[..., None, :, :] * sums[..., :, None, :])
+    return _expand(basis, root, 1 / sums, second, e - e.detach())
+
+
+def log_det_sinhc(s: Tensor) -> Tensor:
+    """Return ``sum_{i<j} log(sinh(a) / a)``, ``a = (d_i - d_j) / 2``, over the eigenvalues of ``s``: ``(*batch)``."""
+    d, basis = eigh(s)
+    gap = d[..., :, None] - d[..., None, :]
+    e = basis.mT @ (s - s.detach()) @ basis
+    slope, turn = _slope_of_log_det_sinhc(gap, e)
+    linear = torch.diag_embed(slope) + turn / 2
+    return log_sinhc_of_root(gap * gap / 4).sum((-2, -1)) / 2 + (linear * e).sum((-2, -1))
+
+
+def log_det_sinhc_gradient(s: Tensor) -> Tensor:
+    """Return the gradient of `log_det_sinhc`, a symmetric matrix; differentiable once."""
+    d, basis = eigh(s)
+    gap = d[..., :, None] - d[..., None, :]
+    slope, turn = _slope_of_log_det_sinhc(gap, basis.mT @ (s - s.detach()) @ basis)
+    return basis @ (torch.diag_embed(slope) + turn) @ basis.mT
+
+
+def log_quotient(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``(log a - log b) / (a - b)`` for positive ``a, b``, and ``1 / a`` where they are equal."""
+    low = torch.minimum(a, b)
+    gap = torch.maximum(a, b) - low
+    equal = gap == 0
+    gap = torch.where(equal, 1.0, gap)
+    return torch.where(equal, 1 / low, torch.log1p(gap / low) / gap)
+
+
+def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the eigenvalues and eigenvectors of symmetric ``a``, as constants; NaN where ``a`` is not finite."""
+    finite = torch.isfinite(a).all(-1).all(-1)[..., None, None]
+    d, basis = torch.linalg.eigh(torch.where(finite, a, 0.0).detach())
+    return torch.where(finite[..., 0], d, torch.nan), basis
+
+
+def _gram_spectrum(b: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return eigenvectors, eigenvalues and their logarithms of ``b b' = I + e``.
+
+    They are taken from e where it is small, since 1 + e has lost it, and elsewhere from the singular values of b: the
+    eigenvalues of ``b b'`` may spread wider than its entries can resolve.
+    """
+    b, e = torch.broadcast_tensors(b.detach(), e.detach())
+    finite = (torch.isfinite(b) & torch.isfinite(e)).all(-1).all(-1)[..., None, None]
+    near = ((e * e).sum((-2, -1)) < 0.25)[..., None]
+    d, basis = torch.linalg.eigh(torch.where(finite & near[..., None], e, 0.0))
+    eye = torch.eye(b.shape[-1], dtype=b.dtype, device=b.device)
+    left, singular, _ = torch.linalg.svd(torch.where(finite, b, eye))
+    log_d = torch.where(near, torch.log1p(d), 2 * torch.log(singular))
+    d = torch.where(near, 1 + d, singular * singular)
+    return torch.where(near[..., None], basis, left), d, torch.where(finite[..., 0], log_d, torch.nan)
+
+
+def _expand(basis: Tensor, values: Tensor, first: Tensor, second: Tensor, zero: Tensor) -> Tensor:
+    """Return ``Q f(D + E) Q'`` to second order in ``E = Q' zero Q``."""
+    e = basis.mT @ zero @ basis
+    core = torch.diag_embed(values) + first * e + torch.einsum("...ikj,...ik,...kj->...ij", second, e, e)
+    return symmetrise(basis @ core @ basis.mT)
+
+
+def _derivative(basis: Tensor, first: Tensor, second: Tensor, zero: Tensor, h: Tensor) -> Tensor:
+    """Return the derivative of ``Q f(D + E) Q'`` along ``h``, to first order in ``E = Q' zero Q``."""
+    e, h = basis.mT @ zero @ basis, basis.mT @ h @ basis
+    half = torch.einsum("...ikj,...ik,...kj->...ij", second, h, e)
+    return symmetrise(basis @ (first * h + half + half.mT) @ basis.mT)
+
+
+def _pairs(quotient: Callable[[Tensor, Tensor], Tensor], d: Tensor) -> Tensor:
+    return quotient(d[..., :, None], d[..., None, :])
+
+
+def _exp_quotient(a: Tensor, b: Tensor) -> Tensor:
+    return torch.exp((a + b) / 2) * sinhc_of_root((a - b) ** 2 / 4)
+
+
+def _exp_second(d: Tensor) -> Tensor:
+    return _second_quotient(d, _exp_quotient, lambda m: (torch.exp(m), torch.ones_like(m)), _EXP_SERIES, 0.1)
+
+
+def _log_second(d: Tensor) -> Tensor:
+    return _second_quotient(d, log_quotient, lambda m: (1 / (m * m), m), _LOG_SERIES, 0.05)
+
+
+def _second_quotient(
+    d: Tensor,
+    first: Callable[[Tensor, Tensor], Tensor],
+    scales: Callable[[Tensor], tuple[Tensor, Tensor]],
+    series: tuple[float, ...],
+    cluster: float,
+) -> Tensor:
+    """Return ``f[d_i, d_k, d_j]``, ``(*batch, n, n, n)``.
+
+    Three arguments within ``cluster`` units of each other take the Taylor series at their mean m, whose p-th term has
+    the complete homogeneous polynomial h_p of the deviations from m; others divide by the widest of their gaps.
+
+    Args:
+        d: eigenvalues ``(*batch, n)``.
+        first: the first divided difference of f.
+        scales: of m, what the series is multiplied by and the unit of the deviations.
+        series: ``f^(p + 2)(m) / (p + 2)!`` in these units, from p = 0.
+        cluster: the widest gap, in units, for which the series is exact to rounding.
+    """
+    triples = torch.broadcast_tensors(d[..., :, None, None], d[..., None, :, None], d[..., None, None, :])
+    low, middle, high = torch.stack(triples).sort(0).values
+    mean = (low + middle + high) / 3
+    factor, unit = scales(mean)
+    gap = high - low
+    close = gap < cluster * unit
+    p, q, r = ((torch.where(close, x - mean, 0.0) / unit) for x in (low, middle, high))
+    # The deviations add up to zero, so the generating function of h_p is 1 / (1 + e2 t^2 - e3 t^3).
+    e2, e3 = p * q + q * r + r * p, p * q * r
+    h = [torch.ones_like(p), torch.zeros_like(p), -e2]
+    for _ in series[3:]:
+        h.append(e3 * h[-3] - e2 * h[-2])
+    near = torch.zeros_like(p)
+    for coefficient, term in zip(series, h, strict=True):
+        near = near + coefficient * term
+    far = (first(middle, high) - first(low, middle)) / torch.where(close, 1.0, gap)
+    return torch.where(close, factor * near, far)
+
+
+def _slope_of_log_det_sinhc(gap: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradient of `log_det_sinhc` in the eigenbasis, and its change along E, from gaps ``d_i - d_j``."""
+    diagonal = torch.diagonal(e, dim1=-2, dim2=-1)
+    turn = (_curvature(gap) * (diagonal[..., :, None] - diagonal[..., None, :])).sum(-1)
+    # Off the diagonal: the divided difference of the gradient's entries i and j, summed over k.
+    to, fro, width = gap[..., :, None, :], gap[..., None, :, :], gap[..., :, :, None]
+    close = width.abs() < 0.5
+    gauss = torch.zeros_like(to + fro)
+    for node, weight in _GAUSS:
+        gauss = gauss + weight * _curvature((to + fro) / 2 + node * width)
+    divided = torch.where(close, gauss, (_slope(to) - _slope(fro)) / torch.where(close, 1.0, width)).sum(-1)
+    off = 1 - torch.eye(e.shape[-1], dtype=e.dtype, device=e.device)
+    return _slope(gap).sum(-1), torch.diag_embed(turn) + off * divided * e
+
+
+def _slope(d: Tensor) -> Tensor:
+    """Return the derivative of ``log(sinh(d/2) / (d/2))``, that is ``coth(d/2)/2 - 1/d``."""
+    small = d.abs() < 1
+    safe = torch.where(small, 1.0, d)
+    q = torch.where(small, d * d, 0.0)
+    return torch.where(small, d * horner(q, _SLOPE), 0.5 / torch.tanh(safe / 2) - 1 / safe)
+
+
+def _curvature(d: Tensor) -> Tensor:
+    """Return the second derivative of ``log(sinh(d/2) / (d/2))``, that is ``1/d^2 - 1/(4 sinh(d/2)^2)``."""
+    small = d.abs() < 1
+    safe = torch.where(small, 1.0, d)
+    q = torch.where(small, d * d, 0.0)
+    return torch.where(small, horner(q, _CURVATURE), 1 / safe**2 - 0.25 / torch.sinh(safe / 2) ** 2)
+
+
+_EXP_SERIES = tuple(1 / math.factorial(p + 2) for p in range(8))
+_LOG_SERIES = tuple((-1) ** (p + 1) / (p + 2) for p in range(10))
+_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510, 43867 / 798, -174611 / 330)
+_SLOPE = tuple(b / math.factorial(2 * k + 2) for k, b in enumerate(_BERNOULLI))
+_CURVATURE = tuple((2 * k + 1) * b / math.factorial(2 * k + 2) for k, b in enumerate(_BERNOULLI))
+_GAUSS = ((-math.sqrt(0.15), 5 / 18), (0.0, 8 / 18), (math.sqrt(0.15), 5 / 18))
