@@ -1,0 +1,223 @@
+"""Rigid motions of space."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from manifolds.base import Manifold
+from manifolds.numerics import cos_of_root, horner, safe_sqrt, sinc_of_root
+from manifolds.rotations import cross, relative_quaternion, rodrigues, rotvec_of_quaternion, skew_of_product
+from manifolds.special_orthogonal import SO3
+
+
+class SE3(Manifold):
+    """Rigid motions (poses) with the left-invariant product metric ``|omega|^2 + |v|^2 / length^2``.
+
+    Points are matrices ``[[R, p], [0, 1]]``, shape ``(4, 4)``, which take body coordinates to world coordinates.
+    Tangent vectors are ambient, ``[[R hat(omega), dp], [0, 0]]``: ``omega`` is the angular velocity in the body's
+    frame, ``dp`` the velocity of the position in the world's frame, whose length ``|v|`` is the same in both.
+
+    As a Riemannian manifold this is SO(3) x R^3. In a geodesic the position moves on a straight line at constant speed
+    while the body turns about a fixed axis. It is not the screw motion, the one-parameter subgroup of the group, in
+    which the position spirals: that is `screw_expmap` and `screw_logmap`. The two agree where ``omega`` and ``v`` are
+    parallel or one of them is zero. SE(3) has no bi-invariant Riemannian metric, so they cannot agree always.
+
+    Densities are with respect to ``dR dp / length^3``, ``dR`` of total mass 8 pi^2; the volume is infinite. Cut locus
+    and conventions at angle pi are those of `SO3`. Distances are invariant under ``compose(a, .)``, not under
+    ``compose(., a)``.
+
+    Args:
+        length: the distance that counts as much as a turn by one radian, in the units of the positions.
+
+    References:
+        Park, Distance metrics on the rigid-body motions, 1995, doi:10.1115/1.2826116.
+        Sola, Deray, Atchuthan, A micro Lie theory for state estimation in robotics, 2018, arXiv:1812.01537, appendix D
+        (the screw motion).
+    """
+
+    injectivity_radius = math.pi
+
+    def __init__(self, length: float = 1.0) -> None:
+        super().__init__(6, (4, 4))
+        self.length = float(length)
+        if not 0 < self.length < math.inf:
+            raise ValueError(
+                f"SE3: length must be positive and finite, got {length}; give it in units of the positions"
+            )
+        self.rotations = SO3()
+
+    # Projections.
+
+    def projx(self, x: Tensor) -> Tensor:
+        """Return the pose with the nearest rotation and the same position."""
+        return _point(self.rotations.projx(_matrix(x)), _vector(x))
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return _tangent(self.rotations.proju(_matrix(x), _matrix(u)), _vector(u))
+
+    # Metric.
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        turn = self.rotations.inner(_matrix(x), _matrix(u), _matrix(v))
+        return turn + (_vector(u) * _vector(v)).sum(-1) / self.length**2
+
+    def dist(self, x: Tensor, y: Tensor) -> Tensor:
+        angle = self.rotations.dist(_matrix(x), _matrix(y))
+        way = (_vector(y) - _vector(x)) / self.length
+        return safe_sqrt(angle * angle + (way * way).sum(-1))
+
+    # Geodesics.
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return _point(self.rotations.expmap(_matrix(x), _matrix(u)), _vector(x) + _vector(u))
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        return _tangent(self.rotations.logmap(_matrix(x), _matrix(y)), _vector(y) - _vector(x))
+
+    def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        r_t, dr_t = self.rotations.shoot(_matrix(x), _matrix(u), t)
+        return _point(r_t, _vector(x) + t[..., None] * _vector(u)), _tangent(dr_t, _vector(u))
+
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        r_t, dr_t = self.rotations.geodesic(_matrix(x), _matrix(y), t)
+        way = _vector(y) - _vector(x)
+        return _point(r_t, _vector(x) + t[..., None] * way), _tangent(dr_t, way)
+
+    def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
+        """Carry ``u`` along the geodesic of ``logmap(x, y)`` (parallel transport): ``dp`` stays, see `SO3.transp`."""
+        return _tangent(self.rotations.transp(_matrix(x), _matrix(y), _matrix(u)), _vector(u))
+
+    # Bases and volume.
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        """Return three turns about the body's axes, then three displacements by ``length`` along the world's."""
+        turns = self.rotations.tangent_basis(_matrix(x))
+        axes = torch.eye(3, dtype=x.dtype, device=x.device).expand(*turns.shape[:-2], 3)
+        zero = torch.zeros_like(axes)
+        return torch.cat([_tangent(turns, zero), _tangent(torch.zeros_like(turns), self.length * axes)], dim=-3)
+
+    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        basis = self.tangent_basis(x)
+        dual = torch.cat([basis[..., :3, :, :] / 2, basis[..., 3:, :, :] / self.length**2], dim=-3)
+        return basis, dual
+
+    def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
+        return torch.zeros_like((x * u)[..., 0, 0])
+
+    def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.rotations.log_det_expmap(_matrix(x), _matrix(u))
+
+    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The integral on SO(3) times the Gaussian one in ``p / length``."""
+        gaussian = 1.5 * torch.log(2 * math.pi / concentration)
+        return self.rotations.kernel_log_normaliser(concentration) + gaussian
+
+    # Group operations.
+
+    def identity(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
+        """Return the pose that moves nothing, ``(4, 4)``."""
+        return torch.eye(4, dtype=dtype, device=device)
+
+    def compose(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return ``x y``: the motion ``y``, then ``x``."""
+        return _point(_product(_matrix(x), _matrix(y)), self.act(x, _vector(y)))
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Return the inverse motion."""
+        return _point(_matrix(x).mT, -(_matrix(x) * _vector(x)[..., :, None]).sum(-2))
+
+    def act(self, x: Tensor, points: Tensor) -> Tensor:
+        """Return ``R a + p`` for points ``a`` of space, ``(*batch, 3)``, broadcasting with poses ``(*batch, 4, 4)``."""
+        return _turned(_matrix(x), points) + _vector(x)
+
+    def screw_expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        """Return ``x Exp(x^-1 u)``, the group exponential: where the screw motion with initial velocity ``u`` is at 1.
+
+        Its velocity is constant in the body's frame. It is not a geodesic, unless ``omega`` and ``v`` are parallel: it
+        has the rotation of ``expmap(x, u)`` and another position, ``p + V(R omega) dp``.
+        """
+        body = skew_of_product(_matrix(x), _matrix(u))
+        omega, way = _turned(_matrix(x), body), _vector(u)
+        _, b = rodrigues(omega)
+        q = (omega * omega).sum(-1, keepdim=True)
+        once = cross(omega, way)
+        p = _vector(x) + way + b * once + _sine_defect(q) * cross(omega, once)
+        return _point(self.rotations.expmap(_matrix(x), _matrix(u)), p)
+
+    def screw_logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the velocity at ``x`` of the screw motion that reaches ``y`` at time 1: ``x Log(x^-1 y)``.
+
+        It inverts `screw_expmap` and turns by at most pi; at pi it has the axis that ``logmap`` has.
+        """
+        r = _matrix(x)
+        body = rotvec_of_quaternion(*relative_quaternion(r, _matrix(y), _matrix(y) - r))
+        omega, way = _turned(r, body), _vector(y) - _vector(x)
+        once = cross(omega, way)
+        dp = way - once / 2 + _cotangent_defect((omega * omega).sum(-1, keepdim=True)) * cross(omega, once)
+        return _tangent(cross(r, body[..., None, :]), dp)
+
+    # Coordinates for networks.
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the nine entries of the rotation and the position divided by ``length``."""
+        return torch.cat([_matrix(x).flatten(-2), _vector(x) / self.length], dim=-1)
+
+    @property
+    def embed_dim(self) -> int:
+        return 12
+
+    def extra_repr(self) -> str:
+        return f"length={self.length:g}"
+
+
+def _matrix(x: Tensor) -> Tensor:
+    return x[..., :3, :3]
+
+
+def _vector(x: Tensor) -> Tensor:
+    return x[..., :3, 3]
+
+
+def _tangent(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Return ``[[matrix, vector], [0, 0]]``."""
+    batch = torch.broadcast_shapes(matrix.shape[:-2], vector.shape[:-1])
+    top = torch.cat([matrix.expand(*batch, 3, 3), vector[..., None].expand(*batch, 3, 1)], dim=-1)
+    return torch.nn.functional.pad(top, (0, 0, 0, 1))
+
+
+def _point(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Return ``[[matrix, vector], [0, 1]]``."""
+    batch = torch.broadcast_shapes(matrix.shape[:-2], vector.shape[:-1])
+    top = torch.cat([matrix.expand(*batch, 3, 3), vector[..., None].expand(*batch, 3, 1)], dim=-1)
+    bottom = torch.eye(4, dtype=top.dtype, device=top.device)[3:]
+    return torch.cat([top, bottom.expand(*batch, 1, 4)], dim=-2)
+
+
+def _turned(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Return ``matrix vector``, without ``@``; see `manifolds.rotations`."""
+    return (matrix * vector[..., None, :]).sum(-1)
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    return (x[..., :, :, None] * y[..., None, :, :]).sum(-2)
+
+
+def _sine_defect(q: Tensor) -> Tensor:
+    """Return ``(a - sin(a)) / a^3`` at ``a = sqrt(q)``, smooth at 0."""
+    small = q < 0.1
+    series = horner(torch.where(small, q, 0.0), _SINE_DEFECT)
+    return torch.where(small, series, (1 - sinc_of_root(q)) / torch.where(small, 1.0, q))
+
+
+def _cotangent_defect(q: Tensor) -> Tensor:
+    """Return ``(1 - (a/2) cot(a/2)) / a^2`` at ``a = sqrt(q)`` for ``q`` up to pi^2, smooth at 0."""
+    small = q < 0.1
+    series = horner(torch.where(small, q, 0.0), _COTANGENT_DEFECT)
+    cotangent = cos_of_root(q / 4) / sinc_of_root(q / 4)
+    return torch.where(small, series, (1 - cotangent) / torch.where(small, 1.0, q))
+
+
+_SINE_DEFECT = tuple((-1) ** k / math.factorial(2 * k + 3) for k in range(7))
+# |B_2k| / (2k)! with Bernoulli numbers B_2k.
+_COTANGENT_DEFECT = (1 / 12, 1 / 720, 1 / 30240, 1 / 1209600, 1 / 47900160, 691 / 1307674368000, 1 / 74724249600)

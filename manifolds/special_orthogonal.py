@@ -1,0 +1,231 @@
+"""The group of rotations of space."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from manifolds.base import Manifold
+from manifolds.numerics import horner, safe_sqrt, sinc_of_root
+from manifolds.rotations import (
+    cross,
+    matrix_of_quaternion,
+    relative_quaternion,
+    rodrigues,
+    rotvec_of_quaternion,
+    skew_of_product,
+    turn_rows,
+)
+
+
+class SO3(Manifold):
+    """The rotation group SO(3) with the bi-invariant metric ``<U, V> = tr(U' V) / 2``.
+
+    Points are rotation matrices ``(3, 3)`` with determinant +1. Tangent vectors at ``x`` are ambient, ``x hat(omega)``
+    with ``omega`` the angular velocity in the body's frame; their length is ``|omega|``. ``dist`` is the angle of
+    ``x' y``, in [0, pi] radians; the volume is 8 pi^2. `embed` gives the nine entries.
+
+    At angle pi, the cut locus, ``logmap`` takes of the two shortest geodesics the one that turns about the axis whose
+    largest component, in the frame of ``x``, is positive; the gradient of ``dist`` is 0 there and at coincidence.
+    `manifolds.rotations` converts to and from quaternions, rotation vectors, six numbers and Euler angles.
+
+    References:
+        Sola, Deray, Atchuthan, A micro Lie theory for state estimation in robotics, 2018, arXiv:1812.01537, appendix B.
+    """
+
+    volume = 8 * math.pi**2
+    injectivity_radius = math.pi
+
+    def __init__(self) -> None:
+        super().__init__(3, (3, 3))
+
+    # Projections.
+
+    def projx(self, x: Tensor) -> Tensor:
+        """Return the nearest rotation, determinant +1, of any matrix; the identity for the zero matrix.
+
+        Where several are nearest (a reflection, rank one) it is one of them. The error is a few
+        units of rounding near SO(3); far from it, it grows with the square of ``s_1 / (s_2 + s_3)``, singular values
+        of which the last has the sign of the determinant.
+
+        Method: FOAM, which writes the nearest rotation as a cubic in ``x``, given ``s_1 + s_2 + s_3``, the largest
+        root of a quartic. It has the right derivatives of every order; the SVD's own derivative is NaN at a rotation.
+
+        References:
+            Markley, Attitude determination using vector observations: a fast optimal matrix algorithm, 1993, Journal of
+            the Astronautical Sciences 41(2), equations 10 to 16.
+        """
+        x = _scaled(x)
+        cofactor = _cofactor(x)
+        det = (x[..., :1, :] * cofactor[..., :1, :]).sum(-1, keepdim=True)
+        excess = _largest_root_less_3(det, (cofactor * cofactor).sum((-2, -1), keepdim=True))
+        sigma = 3 + excess
+        kappa_excess = excess * (sigma + 3) / 2
+        zeta = (3 + kappa_excess) * sigma - det
+        # Written as a correction of x, all of whose terms are small near SO(3), so that a second projection changes x by
+        # little more than the rounding of one addition.
+        d = cofactor - x
+        polar = cross(x.roll(-1, -2), d.roll(-2, -2)) + cross(d.roll(-1, -2), x.roll(-2, -2))
+        change = (kappa_excess - (zeta - 8)) * x + excess * cofactor + 5 * d + polar
+        nearest = x + change / torch.where(zeta > 0, zeta, 1.0)
+        # Where that loses digits, go through the quaternion: it gives a rotation even where no nearest one is unique.
+        eye = torch.eye(3, dtype=x.dtype, device=x.device).expand_as(x)
+        rotation = matrix_of_quaternion(*relative_quaternion(eye, nearest, nearest - eye))
+        return torch.where(zeta > 4, nearest, rotation)
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._tangent(x, skew_of_product(x, u))
+
+    # Metric.
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return (u * v).sum((-2, -1)) / 2
+
+    def dist(self, x: Tensor, y: Tensor) -> Tensor:
+        # The sine is exact to rounding near 0 (taken from y - x) and near pi, where 1 + cos would have lost half the
+        # digits of the half angle. vector_norm's derivative at zero is zero.
+        d = y - x
+        sine = torch.linalg.vector_norm(skew_of_product(x, d), dim=-1)
+        return torch.atan2(sine, 1 - (d * d).sum((-2, -1)) / 4)
+
+    # Geodesics.
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._exp(x, skew_of_product(x, u))
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._tangent(x, self._log(x, y))
+
+    def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._shoot(x, skew_of_product(x, u), t)
+
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._shoot(x, self._log(x, y), t)
+
+    def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
+        """Carry ``u`` along the geodesic of ``logmap(x, y)`` (parallel transport, an isometry).
+
+        Seen in the body's frame the vector turns by *minus half* the angle of ``x' y``; left translation, which keeps
+        it constant there, is not parallel transport.
+        """
+        real, imaginary = relative_quaternion(x, y, y - x)
+        size = torch.sqrt(real * real + (imaginary * imaginary).sum(-1, keepdim=True))
+        cos, v = real / size, imaginary / size
+        omega = skew_of_product(x, u)
+        turned = cross(v, omega)
+        return self._tangent(y, omega - turned + cross(v, turned) / (1 + cos))
+
+    # Bases and volume.
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        """Return ``x hat(e_i)`` for the three coordinate axes: the left-invariant frame."""
+        axes = torch.eye(3, dtype=x.dtype, device=x.device)
+        return cross(x[..., None, :, :], axes[:, None, :])
+
+    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        basis = self.tangent_basis(x)
+        return basis, basis / 2
+
+    def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
+        return torch.zeros_like((x * u)[..., 0, 0])
+
+    def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        quarter = self.inner(x, u, u) / 4
+        return 2 * torch.log(torch.abs(sinc_of_root(quarter))) + torch.zeros_like(x[..., 0, 0])
+
+    def random_uniform(
+        self,
+        *shape: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Return Haar-distributed rotations: normal quaternions are uniform in direction on the 3-sphere."""
+        q = torch.randn(*shape, 4, generator=generator, dtype=dtype, device=device)
+        return matrix_of_quaternion(q[..., :1], q[..., 1:])
+
+    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The integral of ``exp(-2 k (1 - cos(angle)))``: 8 pi^2 exp(-z) (I_0(z) - I_1(z)) with z = 2 k.
+
+        The kernel is the matrix Fisher density with isotropic parameter k. By Weyl's integral formula the angle has
+        density (1 - cos(angle)) / pi.
+        """
+        z = 2 * concentration
+        # For large z the difference cancels, and its asymptotic series is exact; at 25 its last term is below 1e-16.
+        large = z > 25
+        q = 1 / torch.where(large, z, 25.0)
+        tail = torch.log(horner(q, _BESSEL_DIFFERENCE)) + 1.5 * torch.log(q) - math.log(2 * math.pi) / 2
+        moderate = torch.where(large, 1.0, z)
+        body = torch.log(torch.special.i0e(moderate) - torch.special.i1e(moderate))
+        return math.log(self.volume) + torch.where(large, tail, body)
+
+    # Parts. Vectors omega (*batch, 3) are tangent vectors in the body's frame.
+
+    def _tangent(self, x: Tensor, omega: Tensor) -> Tensor:
+        """Return ``x hat(omega)``."""
+        return cross(x, omega[..., None, :])
+
+    def _exp(self, x: Tensor, omega: Tensor) -> Tensor:
+        a, b = rodrigues(omega)
+        return _orthonormalised(turn_rows(x, a, b, omega))
+
+    def _log(self, x: Tensor, y: Tensor) -> Tensor:
+        return rotvec_of_quaternion(*relative_quaternion(x, y, y - x))
+
+    def _shoot(self, x: Tensor, omega: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        x_t = self._exp(x, t[..., None] * omega)
+        return x_t, self._tangent(x_t, omega)
+
+
+def _cofactor(x: Tensor) -> Tensor:
+    """Return the matrix of cofactors, ``det(x)`` times the inverse transpose."""
+    return cross(x.roll(-1, -2), x.roll(-2, -2))
+
+
+def _scaled(x: Tensor) -> Tensor:
+    """Return ``x`` with the Frobenius norm of a rotation, sqrt(3); zero stays zero."""
+    size2 = (x * x).sum((-2, -1), keepdim=True)
+    return x * torch.sqrt(3 / torch.where(size2 > 0, size2, 1.0))
+
+
+def _largest_root_less_3(det: Tensor, cofactor2: Tensor) -> Tensor:
+    """Return ``s_1 + s_2 + s_3 - 3`` for a matrix whose squared norm is 3.
+
+    The sum is the largest root of ``r^4 - 6 r^2 - 8 det r + 9 - 4 |cofactor|^2``, all of whose roots are real, and at
+    most 3, which it is at a rotation. Laguerre's iteration, of third order, descends to it from there.
+    """
+    defect = 1 - det
+    constant, linear = 24 * defect + 4 * (3 - cofactor2), 64 + 8 * defect
+    e = torch.zeros_like(det)
+    for _ in range(_ROOT_STEPS):
+        value = (((e + 12) * e + 48) * e + linear) * e + constant
+        slope = ((4 * e + 36) * e + 96) * e + linear
+        discriminant = 9 * slope * slope - 12 * value * ((12 * e + 72) * e + 96)
+        divisor = slope + safe_sqrt(discriminant)
+        e = e - 4 * value / torch.where(divisor > 0, divisor, 1.0)
+    return e
+
+
+def _orthonormalised(x: Tensor) -> Tensor:
+    """Return the rotation nearest to a matrix that is one up to rounding, with the derivative of that projection.
+
+    One step of the iteration of ``projx``. Without it the rounding of 10,000 composed maps would add up.
+    """
+    excess = (x * x).sum((-2, -1), keepdim=True) - 3
+    return x + ((_cofactor(x) - x) / 2 - excess / 4 * x)
+
+
+def _bessel_difference_coefficients(count: int) -> tuple[float, ...]:
+    """Return c_k of ``exp(-z) (I_0(z) - I_1(z)) sqrt(2 pi z) = sum_k c_k z^-(k + 1)`` (DLMF 10.40.1)."""
+    terms = []
+    a_0 = a_1 = 1.0
+    for k in range(1, count + 1):
+        odd = (2 * k - 1) ** 2
+        a_0, a_1 = -a_0 * (0 - odd) / (8 * k), -a_1 * (4 - odd) / (8 * k)
+        terms.append(a_0 - a_1)
+    return tuple(terms)
+
+
+_BESSEL_DIFFERENCE = _bessel_difference_coefficients(20)
+
+_ROOT_STEPS = 6
