@@ -240,7 +240,7 @@ class LogEuclideanSPD(_PositiveDefinite):
         return symmetric_exp(position), symmetric_exp_derivative(position, velocity)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
-        """Carry ``u`` to ``y`` (parallel transport, along any path): the logarithm's derivative of it stays the same."""
+        """Carry ``u`` to ``y`` (parallel transport, along any path): its image under Dlog stays the same."""
         return symmetric_exp_derivative(symmetric_log(y), symmetric_log_derivative(x, u))
 
     # Bases and volume.

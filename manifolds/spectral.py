@@ -1,8 +1,8 @@
 """Functions of symmetric matrices, with derivatives that are right at repeated eigenvalues.
 
-``f(A) = Q f(D) Q'`` is smooth in ``A`` although ``Q`` is not: automatic derivatives of ``eigh`` divide by differences of
-eigenvalues. Here ``Q`` and ``D`` are constants, and ``A = Q (D + E) Q'`` enters through E, which is zero in value but
-not in derivative, by the expansion
+``f(A) = Q f(D) Q'`` is smooth in ``A`` although ``Q`` is not: automatic derivatives of ``eigh`` divide by differences
+of eigenvalues. Here ``Q`` and ``D`` are constants, and ``A = Q (D + E) Q'`` enters through E, which is zero in value
+but not in derivative, by the expansion
 
     f(D + E)_ij = f(d_i) + f[d_i, d_j] E_ij + sum_k f[d_i, d_k, d_j] E_ik E_kj + O(E^3)
 
