@@ -40,7 +40,9 @@ class FiniteGroup(Constants):
 
     def push(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the images of the tangent vector ``u`` at ``x``, each at its image of ``x``, shaped as the orbit."""
-        return torch.func.jvp(self.orbit, (x,), (u.expand_as(x),))[1]
+        # Forward mode refuses tensors that overlap themselves, as expanded ones do.
+        x, u = (a.contiguous() for a in torch.broadcast_tensors(x, u))
+        return torch.func.jvp(self.orbit, (x,), (u,))[1]
 
     def invariants(self, x: Tensor) -> Tensor:
         """Return a smooth function of ``x`` that is equal at two points if and only if they share an orbit."""
@@ -53,8 +55,8 @@ class FiniteGroup(Constants):
 class Antipodal(FiniteGroup):
     """The two elements x -> x and x -> -x on the sphere S^n: its quotient is the space of lines, or axes.
 
-    `invariants` are the entries of the traceless symmetric matrix x x' - I/(n + 1), which gives x up to sign; they are
-    scaled so that small distances are kept.
+    `invariants` are the entries of the traceless symmetric matrix x x' - I/(n + 1), which gives x up to sign, scaled to
+    a unit vector. At a small angle w it moves by w sqrt(2 + 2/n).
 
     Args:
         n: intrinsic dimension of the sphere.
@@ -75,8 +77,8 @@ class Antipodal(FiniteGroup):
 
     def invariants(self, x: Tensor) -> Tensor:
         i, j = torch.triu_indices(self.n + 1, self.n + 1, 1, device=x.device)
-        diagonal = (x * x - 1 / (self.n + 1)) / math.sqrt(2)
-        return torch.cat([diagonal, x[..., i] * x[..., j]], dim=-1)
+        traceless = torch.cat([x * x - 1 / (self.n + 1), math.sqrt(2) * x[..., i] * x[..., j]], dim=-1)
+        return traceless * math.sqrt((self.n + 1) / self.n)
 
     def extra_repr(self) -> str:
         return str(self.n)

@@ -43,6 +43,7 @@ class RotationGroup(Constants):
     def invariants(self, x: Tensor) -> Tensor:
         """Return the coordinates of the rotated tensors for rotation matrices ``x``, ``(*batch, invariant_dim)``.
 
+        They are one unit vector for each tensor, and the mean of each over all rotations is zero.
         Two rotations x and y have the same if and only if y = x g for an element g. Lengths of differences do not
         change if both are rotated from the left.
         """
@@ -116,8 +117,8 @@ class Icosahedral(RotationGroup):
 class _RotatedTensor(Constants):
     """The map x -> coordinates of Re sum_z (x z)^power, less its mean over rotations x, in an orthonormal basis.
 
-    It is scaled so that no derivative exceeds 1 for the metric of ``SO3``, in which lengths are angles. For the
-    tetrahedron, the cube and the icosahedron every derivative is then 1 (Schur's lemma): small distances are kept.
+    It is scaled to length 1, which rotations do not change. At angle w from x it moves by a multiple of w, the same in
+    every direction for the tetrahedron, the cube and the icosahedron (Schur's lemma).
     """
 
     exponents: Tensor
@@ -141,7 +142,8 @@ class _RotatedTensor(Constants):
         self.constant("imag", z.imag)
         self.constant("mean", torch.tensor([square * _sphere_moment(e) for e in exponents], dtype=torch.float64))
         self.constant("coefficients", torch.tensor(counts, dtype=torch.float64).sqrt())
-        self.constant("coefficients", self.coefficients / self._largest_derivative())
+        length = torch.linalg.vector_norm(self.rotated(torch.eye(3, dtype=torch.float64)))
+        self.constant("coefficients", self.coefficients / length)
 
     def rotated(self, x: Tensor) -> Tensor:
         re, im = x @ self.real.to(x).mT, x @ self.imag.to(x).mT
@@ -154,13 +156,6 @@ class _RotatedTensor(Constants):
         im_ab = re[..., a, 0, :] * im[..., b, 1, :] + im[..., a, 0, :] * re[..., b, 1, :]
         monomials = (re_ab * re[..., c, 2, :] - im_ab * im[..., c, 2, :]).sum(-1)
         return self.coefficients.to(x) * (monomials - self.mean.to(x))
-
-    def _largest_derivative(self) -> float:
-        """Return the largest length of a derivative along a unit tangent vector, the same at every rotation."""
-        eye = torch.eye(3, dtype=torch.float64)
-        hats = torch.linalg.cross(eye[:, None], eye[None], dim=-1).mT
-        columns = torch.stack([torch.func.jvp(self.rotated, (eye,), (hat,))[1] for hat in hats])
-        return float(torch.linalg.matrix_norm(columns, 2))
 
 
 def _sphere_moment(exponents: Sequence[int]) -> float:
