@@ -108,7 +108,7 @@ def test_longitudes_follow_the_input(longitudes: tuple[int, int], positive: bool
 def test_angles_follow_the_input() -> None:
     coordinates = choose_coordinates(FlatTorus(1), table_of("a", "5", "350"))
     assert coordinates == Angles(("a",), positive_angles=True)
-    np.testing.assert_allclose(coordinates.columns_of(torch.tensor([[-1e-20], [-0.5]])), [[0], [360 - 90 / math.pi]])
+    np.testing.assert_allclose(coordinates.columns_of(torch.tensor([[-1e-20], [-0.5]])), [[0.0], [360 - 90 / math.pi]])
 
 
 def test_points_in_float32_are_written_in_degrees_of_float64() -> None:
@@ -177,7 +177,7 @@ def test_choice(manifold: Manifold, lines: list[str], columns: list[str] | None,
         (Sphere(2), ["lat,lon,x,y,z", "1,2,0,0,1"], None, "not clear which columns"),
         (Sphere(2), ["lat,b", "1,2"], None, "not clear which columns"),
         (Sphere(2), ["lat,latitude", "1,2"], ["lat", "latitude"], "names the same coordinate twice"),
-        (Sphere(2), ["lat,lon", "1,2"], ["lat"], "1 columns are named"),
+        (Sphere(2), ["lat,lon", "1,2"], ["lat"], "--columns names 1, and a point of Sphere(2) has 2"),
         (Sphere(2), ["lat,lon", "1,2"], ["lat", "1"], "named twice"),
         (Sphere(2), ["lat,lon", "1,2"], ["lat", "depth"], "no column 'depth'\nits columns are 'lat', 'lon'"),
         (Sphere(2), ["a,a", "1,2"], ["1", "2"], "no name of its own"),
@@ -194,6 +194,7 @@ def test_choice(manifold: Manifold, lines: list[str], columns: list[str] | None,
             "line 3: this point is not on the unit sphere, its norm is 1.5",
         ),
         (Sphere(2), ["x,y,z", "0,0,0"], None, "its norm is 0"),
+        (Sphere(2), ["x,y,z", "1e300,0,0"], None, "its norm is inf"),
         (Sphere(2), ["lat,lon", "1,2", "nan,3"], None, "line 3: 'nan' is not a finite number"),
     ],
 )

@@ -187,7 +187,8 @@ class Cartesian(Coordinates):
     def points(self, table: Table) -> Tensor:
         x = self._numbers(table)
         if self.unit_norm:
-            norm = np.linalg.norm(x, axis=1)
+            with np.errstate(over="ignore"):  # an infinite norm is as far off as a large one
+                norm = np.linalg.norm(x, axis=1)
             bad = np.flatnonzero(~(np.abs(norm - 1) <= SPHERE_TOLERANCE))
             if len(bad):
                 also = f" ({len(bad)} of {len(table)} rows are like that)" if len(bad) > 1 else ""
@@ -319,7 +320,7 @@ def _(manifold: Sphere, table: Table, keys: tuple[str, ...] | None, radians: boo
         return Cartesian(keys, unit_norm=True)
     if len(keys) != 2:
         raise TableError(
-            f"{table.file}: {len(keys)} columns are named by --columns, and a point of {manifold} has 2 (latitude and "
+            f"{table.file}: --columns names {len(keys)}, and a point of {manifold} has 2 (latitude and "
             f"longitude) or 3 (x, y, z)\n{table.describe_columns()}"
         )
     latitude, longitude = _by_role(table, keys)
@@ -374,7 +375,7 @@ def _just_enough(manifold: Manifold, table: Table, keys: tuple[str, ...] | None)
         found = [table.key(i) for i in range(len(table.names)) if table.holds_numbers(i)]
         what = f"{len(found)} columns hold numbers"
     else:
-        found, what = list(keys), f"{len(keys)} columns are named by --columns"
+        found, what = list(keys), f"--columns names {len(keys)}"
     if len(found) != needed:
         raise TableError(
             f"{table.file}: {what}, and a point of {manifold} has {needed}\n{table.describe_columns()}\n"

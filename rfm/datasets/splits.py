@@ -71,7 +71,8 @@ def deduplicated_split(points: ArrayLike | Tensor, seed: int, sort_rows: bool = 
         seed: of the permutation.
         sort_rows: before the split, put the rows that are left in ascending order (by the first number, then the
             second, and so on, as ``numpy.unique`` does), not in the order in which they come. That makes another
-            split, which depends on the coordinates in which the rows are given.
+            split, which depends on the coordinates: figures quoted for sorted rows are for unit vectors x, y, z,
+            `Dataset.points`.
 
     Raises:
         ValueError: there are fewer than 10 different rows.
