@@ -125,8 +125,8 @@ def test_invariants_separate_the_cosets(group: RotationGroup, order):
     torch.testing.assert_close(
         group.invariants(x[:, None] @ group.matrices), e[:, None].expand(-1, order, -1), rtol=0, atol=5e-15
     )
-    # Not only different for different cosets: the distance between invariants is at least 0.6 of that between cosets, at
-    # random pairs and at close ones.
+    # Not only different for different cosets: the distance between invariants is at least 0.6 of that between cosets,
+    # at random pairs and at close ones.
     near = x @ torch.linalg.matrix_exp(1e-3 * (a := randn(400, 3, 3, seed=2)) - 1e-3 * a.mT)
     for other in (y, near):
         apart = angle(x[:, None].mT @ other[:, None] @ group.matrices).amin(-1)
