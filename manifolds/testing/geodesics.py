@@ -59,7 +59,7 @@ def expmap_stays(p: Probe) -> Iterator[Measurement]:
     y = p.x
     for i in range(100):
         # To and fro, so that the walk stays near its start where the manifold is not compact.
-        u = p.m.proju(y, p.v if i % 2 else -p.w)
+        u = p.m.proju(y, (p.v, p.w, -p.v, -p.w)[i % 4])
         y = p.m.expmap(y, 0.1 * p.reach * u / p.lift(p.m.norm(y, u).clamp(min=1))).detach()
     yield Measurement(off(y), allowed(y), {"x": p.x}, "the end of 100 short steps, against its projx,")
 
@@ -108,7 +108,7 @@ def shoot_follows(p: Probe) -> Iterator[Measurement]:
 
 @law(
     "velocity is the derivative of position",
-    means="the velocity is scaled, is that at t = 0, or is that of another parametrisation; flows trained on it are wrong",
+    means="the velocity is scaled, is that at t = 0, or another parametrisation's; flows trained on it are wrong",
     remedy="differentiate the position by hand once more, or remove the override of shoot or geodesic",
     needs=(methods_run, expmap_first_order, shoot_follows),
 )

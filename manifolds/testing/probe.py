@@ -149,10 +149,6 @@ class Probe:
         """Return Euclidean norms of ambient tensors."""
         return torch.linalg.vector_norm(a.flatten(-self.k), dim=-1)
 
-    def coordinates(self, m: Any, x: Tensor) -> Tensor:
-        """Return what two tensors share if and only if they are one point: their embedding."""
-        return m.embed(x)
-
     def point_difference(self, m: Any, a: Tensor, b: Tensor) -> Tensor:
         """Return a vector that is 0 where ``a`` and ``b`` are one point, whatever tensors stand for it."""
         if self.points_are_classes and type(self.m.manifold).embed is Manifold.embed:
@@ -172,21 +168,24 @@ class Probe:
             inputs: tensors ``(n, ...)``.
         """
         n = len(next(iter(inputs.values())))
-        error = _rows(residual(self.m, lambda a: a, **inputs), n)
-        doubles = {name: value.double() for name, value in inputs.items()}
-        plain = _as_rows(residual(self.reference, lambda a: a, **doubles), n)
+        # One batch of the inputs as they are, followed by noisy copies.
+        doubles = {name: value.detach().double() for name, value in inputs.items()}
+        copies = {name: value.repeat(1 + _REPEATS, *(1,) * (value.ndim - 1)) for name, value in doubles.items()}
+        together = _as_rows(residual(self.reference, self._perturb, **copies), n * (1 + _REPEATS))
+        plain, noisy = together[:n], together[n:].reshape(_REPEATS, n, -1)
+        own = plain if self.dtype == torch.float64 else _as_rows(residual(self.m, lambda a: a, **inputs), n)
         floor = torch.ones(n, dtype=torch.float64) if relative is None else relative.detach().double().cpu()
-        amplified = floor.clone()
-        for _ in range(_REPEATS):
-            change = _rows(_as_rows(residual(self.reference, self._perturb, **doubles), n) - plain, n) / _NOISE
-            amplified = torch.maximum(amplified, change.nan_to_num(0.0))
+        change = (torch.linalg.vector_norm(noisy - plain, dim=-1).amax(0) / _NOISE).nan_to_num(0.0)
         scale = torch.stack([_rows(value, n) for value in doubles.values()]).amax(0).clamp(min=1.0)
-        allowed = SLACK * self.unit * torch.minimum(amplified, _LARGEST_AMPLIFICATION * scale)
-        return Measurement(error, allowed, inputs, what)
+        allowed = SLACK * self.unit * torch.minimum(torch.maximum(floor, change), _LARGEST_AMPLIFICATION * scale)
+        return Measurement(torch.linalg.vector_norm(own, dim=-1), allowed, inputs, what)
 
     def _perturb(self, a: Tensor) -> Tensor:
-        noise = torch.randn(a.shape, generator=self.generator, dtype=a.dtype).to(a.device)
-        size = torch.linalg.vector_norm(a, dim=tuple(range(1, a.ndim)), keepdim=True) if a.ndim > 1 else a.abs()
+        """Put relative noise on all but the first of ``1 + _REPEATS`` equal parts of a batch."""
+        noise = torch.randn(a.shape, generator=self.generator, dtype=torch.float64).to(a.device)
+        noise[: len(a) // (1 + _REPEATS)] = 0.0
+        value = a.detach()
+        size = torch.linalg.vector_norm(value, dim=tuple(range(1, a.ndim)), keepdim=True) if a.ndim > 1 else value.abs()
         return a + _NOISE * size / math.sqrt(max(1, a[0].numel())) * noise
 
 

@@ -1,0 +1,77 @@
+"""The checker passes every built-in manifold, and names what is wrong with every broken one."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from manifolds import Manifold, Sphere
+from manifolds.testing import LAWS, ConformanceError, check_manifold
+
+from broken_manifolds import BROKEN, RIGHT
+from manifold_zoo import ZOO
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in (*ZOO, *RIGHT)])
+def test_right_manifolds_pass(make: Callable[[], Manifold]) -> None:
+    check_manifold(make()).raise_if_failed()
+
+
+@pytest.mark.parametrize(("make", "law"), [pytest.param(make, law, id=name) for name, make, law in BROKEN])
+def test_broken_manifolds_fail_with_the_right_diagnosis(make: Callable[[], Manifold], law: str) -> None:
+    report = check_manifold(make())
+    assert not report.passed
+    first = report.findings[0]
+    assert first.law == law, str(report)
+    assert not first.follows_from
+    with pytest.raises(ConformanceError, match="breaks"):
+        report.raise_if_failed()
+
+
+def test_every_law_is_broken_by_some_manifold_or_rests_on_others() -> None:
+    named = {law for _, _, law in BROKEN}
+    assert {law.name for law in LAWS} - named == {
+        "distance is symmetric",
+        "derivative of logmap at the point is the identity",
+        "methods compile",
+    }
+
+
+def test_report_says_where_and_what_to_do() -> None:
+    name, make, law = next(entry for entry in BROKEN if entry[0] == "DistanceIsTheChord")
+    text = str(check_manifold(make()))
+    assert text.startswith(f"{name}()")
+    for part in (law, "seed 0", "claim", "x = [", "y = [", "allowed", "means", "do ", "Not tested"):
+        assert part in text
+
+
+def test_seed_decides_the_inputs() -> None:
+    make = next(make for name, make, _ in BROKEN if name == "LogIsScaled")
+    one, again, other = (check_manifold(make(), seed=seed).findings[0] for seed in (3, 3, 4))
+    assert one.error == again.error != other.error
+
+
+def test_points_of_the_caller_are_used() -> None:
+    points = Sphere(2).random_uniform(8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert check_manifold(Sphere(2), points=points).passed
+
+
+def test_argument_errors_name_the_remedy() -> None:
+    with pytest.raises(ValueError, match="instance"):
+        check_manifold(Sphere)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least 6"):
+        check_manifold(Sphere(2), samples=2)
+
+
+def test_global_random_state_is_untouched() -> None:
+    before = torch.get_rng_state()
+    check_manifold(Sphere(2))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ZOO])
+def test_built_in_manifolds_compile(make: Callable[[], Manifold]) -> None:
+    report = check_manifold(make(), compile=True)
+    report.raise_if_failed()
+    assert "methods compile" in report.held
