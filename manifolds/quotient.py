@@ -55,7 +55,8 @@ class Quotient(Manifold):
 
     def nearest(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the representative of ``y`` that is nearest to ``x``: the first of the nearest where several are."""
-        return self._select(self.group.orbit(y), self._nearest_index(x, self.group.orbit(y), x_has_orbit=False))
+        images = self.group.orbit(y)
+        return self._select(images, self._nearest_index(x, images, from_images=False))
 
     # Projections.
 
@@ -101,7 +102,7 @@ class Quotient(Manifold):
         The result is tangent at ``y`` as given: first ``u`` moves to the representative of ``x`` nearest to ``y``.
         """
         images = self.group.orbit(x)
-        index = self._nearest_index(y, images, x_has_orbit=True)
+        index = self._nearest_index(y, images, from_images=True)
         return self.m.transp(self._select(images, index), y, self._select(self.group.push(x, u), index))
 
     # Bases and volume.
@@ -176,14 +177,14 @@ class Quotient(Manifold):
     def extra_repr(self) -> str:
         return f"{self.m!r}, {self.group!r}"
 
-    def _nearest_index(self, x: Tensor, images: Tensor, x_has_orbit: bool) -> Tensor:
+    def _nearest_index(self, x: Tensor, images: Tensor, from_images: bool) -> Tensor:
         """Return which of ``images``, ``(*batch, order, *event_shape)``, is nearest to ``x``.
 
-        With ``x_has_orbit`` the distance is measured from the images to ``x``, as transport from them is.
+        With ``from_images`` the distance is measured from the images to ``x``, as transport from them is.
         """
         # The choice is locally constant, so it needs no derivative; argmin returns the first of equal minima.
         x, images = x.detach().unsqueeze(-1 - len(self.event_shape)), images.detach()
-        distance = self.m.dist(images, x) if x_has_orbit else self.m.dist(x, images)
+        distance = self.m.dist(images, x) if from_images else self.m.dist(x, images)
         return distance.argmin(-1)
 
     def _select(self, images: Tensor, index: Tensor) -> Tensor:
