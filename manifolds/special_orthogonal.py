@@ -53,7 +53,7 @@ class SO3(Manifold):
 
         References:
             Markley, Attitude determination using vector observations: a fast optimal matrix algorithm, 1993, Journal of
-            the Astronautical Sciences 41(2), equations 10 to 16.
+            the Astronautical Sciences 41(2), 261-280.
         """
         x = _scaled(x)
         cofactor = _cofactor(x)
@@ -62,8 +62,8 @@ class SO3(Manifold):
         sigma = 3 + excess
         kappa_excess = excess * (sigma + 3) / 2
         zeta = (3 + kappa_excess) * sigma - det
-        # Written as a correction of x, all of whose terms are small near SO(3), so that a second projection changes x by
-        # little more than the rounding of one addition.
+        # Written as a correction of x, all of whose terms are small near SO(3), so that a second projection changes x
+        # by little more than the rounding of one addition.
         d = cofactor - x
         polar = cross(x.roll(-1, -2), d.roll(-2, -2)) + cross(d.roll(-1, -2), x.roll(-2, -2))
         change = (kappa_excess - (zeta - 8)) * x + excess * cofactor + 5 * d + polar
@@ -71,7 +71,7 @@ class SO3(Manifold):
         # Where that loses digits, go through the quaternion: it gives a rotation even where no nearest one is unique.
         eye = torch.eye(3, dtype=x.dtype, device=x.device).expand_as(x)
         rotation = matrix_of_quaternion(*relative_quaternion(eye, nearest, nearest - eye))
-        return torch.where(zeta > 4, nearest, rotation)
+        return _orthonormalised(torch.where(zeta > 4, nearest, rotation))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return self._tangent(x, skew_of_product(x, u))
