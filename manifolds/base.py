@@ -207,6 +207,19 @@ class Manifold(nn.Module):
         """Length of the vectors that `embed` returns."""
         return math.prod(self.event_shape)
 
+    def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
+        """Return the tangent vector at ``x`` that a network means by ``w``, ``(*batch, field_dim)``.
+
+        The default reads an ambient vector and projects it. Manifolds whose points are classes override it, so that the
+        vector turns with the representative.
+        """
+        return self.proju(x, w.reshape(*w.shape[:-1], *self.event_shape))
+
+    @property
+    def field_dim(self) -> int:
+        """Length of the vectors that `tangent_from_vector` reads."""
+        return math.prod(self.event_shape)
+
     # Checks, for the borders.
 
     def check_point(self, x: Tensor, tol: float | None = None) -> None:

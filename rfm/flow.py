@@ -1,0 +1,249 @@
+"""A flow: a manifold, a velocity field and a source, as one distribution."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from manifolds import Manifold
+from rfm.integrators import Method, integrate
+from rfm.likelihood import log_prob, transport
+from rfm.serialization import (
+    SavedFlowError,
+    build,
+    describe,
+    read_json,
+    read_tensors,
+    remove_other,
+    write_json,
+    write_tensors,
+)
+from rfm.sources import Source, Uniform
+
+FORMAT_VERSION = 1
+_BATCH = 4096
+
+
+class Flow(nn.Module):
+    """The distribution at time 1 of points that start in the source at time 0 and follow the field.
+
+    Nothing here is differentiated: for gradients through a solve call `rfm.integrate`.
+
+    Args:
+        manifold: where the points live.
+        field: ``field(x, t, **condition)``, tangent at ``x``; a module or a plain function.
+        source: the distribution at time 0; `rfm.sources.Uniform` where the volume is finite.
+    """
+
+    def __init__(self, manifold: Manifold, field: Callable[..., Tensor], source: Source | None = None) -> None:
+        super().__init__()
+        self.manifold = manifold
+        self.field = field
+        self.source = Uniform(manifold) if source is None else source
+        self.history: list[dict[str, float]] = []
+        """One record per validation during the fit: step, loss, validation_nll (nats), seconds."""
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: int | Sequence[int],
+        *,
+        condition: Tensor | None = None,
+        guidance: float = 1.0,
+        generator: torch.Generator | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+        return_log_prob: bool = False,
+    ) -> Any:
+        """Draw points.
+
+        Args:
+            shape: how many, a number or a shape.
+            condition: condition vectors ``(*shape, c)``, or one ``(c,)`` for all.
+            guidance: weight w of classifier-free guidance: the field is ``(1 - w) v(x, t) + w v(x, t, condition)``
+                (Ho & Salimans, 2022, arXiv:2207.12598, in the tangent space); 1 uses the conditional field alone.
+            generator: source of randomness.
+            solver: how to integrate; adaptive by default.
+            batch_size: points integrated together, which bounds memory.
+            return_log_prob: also return the log-density, computed on the way.
+
+        Returns:
+            Points ``(*shape, *event_shape)``; with ``return_log_prob`` a pair with the log-densities ``(*shape)``.
+
+        Raises:
+            ValueError: for guidance without a condition, or log-densities under guidance: guidance changes the field,
+                and the samples are then not those of the conditional density.
+        """
+        size = torch.Size([shape] if isinstance(shape, int) else shape)
+        if guidance != 1.0 and condition is None:
+            raise ValueError("Flow.sample: guidance needs a condition to guide towards; pass condition=")
+        if guidance != 1.0 and return_log_prob:
+            raise ValueError("Flow.sample: a guided sample has no exact log-density; use guidance=1")
+        dtype, device = self._dtype_and_device()
+        x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
+        field = self.field if guidance == 1.0 else _guided(self.field, guidance)
+        parts, log_probs = [], []
+        for x, own in self._batches(x_0, condition, size, batch_size):
+            if return_log_prob:
+                solution = transport(field, self.manifold, x, 0.0, 1.0, solver, **own)
+                assert solution.integral is not None
+                log_probs.append(self.source.log_prob(x) - solution.integral[-1])
+            else:
+                solution = integrate(field, self.manifold, x, (0.0, 1.0), solver, **own)
+            parts.append(solution.final)
+        points = torch.cat(parts).reshape(*size, *self.manifold.event_shape)
+        return (points, torch.cat(log_probs).reshape(size)) if return_log_prob else points
+
+    @torch.no_grad()
+    def log_prob(
+        self,
+        x: Tensor,
+        *,
+        condition: Tensor | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+    ) -> Tensor:
+        """Return the exact log-density in nats, with respect to the Riemannian volume.
+
+        Args:
+            x: points ``(*batch, *event_shape)``.
+            condition: condition vectors ``(*batch, c)``, or one ``(c,)`` for all.
+            solver: how to integrate; adaptive by default.
+            batch_size: points integrated together, which bounds memory.
+
+        Returns:
+            ``(*batch)``, in the dtype of the field.
+        """
+        self.manifold._check_shape("points", x)
+        batch = self.manifold.batch_shape(x)
+        dtype, device = self._dtype_and_device(x)
+        flat = self.manifold.projx(x.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape))
+        parts = [
+            log_prob(self.field, self.source, part, solver, **own)
+            for part, own in self._batches(flat, condition, batch, batch_size)
+        ]
+        return torch.cat(parts).reshape(batch)
+
+    @torch.no_grad()
+    def trajectory(
+        self,
+        x_0: Tensor,
+        times: Tensor | Sequence[float],
+        *,
+        condition: Tensor | None = None,
+        solver: Method | None = None,
+    ) -> Tensor:
+        """Return where points ``x_0`` given at ``times[0]`` are at all the times, ``(len(times), *x_0.shape)``.
+
+        The times may run down. The default solver keeps the error near 1e-6 per step.
+        """
+        dtype, device = self._dtype_and_device(x_0)
+        own: dict[str, Any] = {} if condition is None else {"condition": condition.to(device=device, dtype=dtype)}
+        return integrate(self.field, self.manifold, x_0.to(device=device, dtype=dtype), times, solver, **own).x
+
+    def save(self, folder: str | Path) -> None:
+        """Save to a folder: ``flow.json`` and the tensors it names.
+
+        Weights are written first, under a name made of their content; ``flow.json`` is replaced last, in one step.
+        Interrupted at any moment, the folder holds the old flow or the new one.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = write_tensors(folder, "weights", self.state_dict())
+        parts = {"manifold": self.manifold, "field": self.field, "source": self.source}
+        record = {
+            "format": "rfm flow",
+            "version": FORMAT_VERSION,
+            "weights": name,
+            **{key: describe(part) for key, part in parts.items()},
+            "history": self.history,
+        }
+        write_json(folder / "flow.json", record)
+        remove_other(folder, "weights", name)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        manifold: Manifold | None = None,
+        field: Callable[..., Tensor] | None = None,
+        source: Source | None = None,
+    ) -> "Flow":
+        """Load a saved flow.
+
+        Args:
+            folder: where `save` put it.
+            manifold: needed if the flow was saved with a manifold of your own; it is never imported from the file's
+                word.
+            field: likewise for a field of your own.
+            source: likewise for a source of your own.
+
+        Raises:
+            SavedFlowError: if the folder is not a saved flow, is damaged, or needs an object passed in.
+        """
+        folder = Path(folder)
+        path = folder / "flow.json"
+        if not folder.is_dir():
+            raise SavedFlowError(f"{folder} is not a folder; a saved flow is one that holds flow.json")
+        record = read_json(path)
+        if record.get("format") != "rfm flow" or not isinstance(record.get("weights"), str):
+            raise SavedFlowError(f"{path} is not a saved flow, or is damaged; fit again")
+        if record.get("version") != FORMAT_VERSION:
+            raise SavedFlowError(
+                f"{path} has format version {record.get('version')}, this library reads {FORMAT_VERSION}; "
+                "load it with the version of the library that saved it"
+            )
+        given: dict[str, Any] = {"manifold": manifold, "field": field, "source": source}
+        parts = {key: build(record.get(key), f"{path}: {key}") if part is None else part for key, part in given.items()}
+        if not isinstance(parts["manifold"], Manifold) or not callable(parts["field"]):
+            raise SavedFlowError(f"{path} is damaged: it names no manifold or no field; fit again")
+        if not isinstance(parts["source"], Source):
+            raise SavedFlowError(f"{path} is damaged: it names no source; fit again")
+        flow = cls(**parts)
+        if Path(record["weights"]).name != record["weights"]:
+            raise SavedFlowError(f"{path} is damaged: weights must be a file beside it, got {record['weights']!r}")
+        tensors = read_tensors(folder / record["weights"])
+        try:
+            flow.load_state_dict(tensors)
+        except RuntimeError as error:
+            fault = str(error).splitlines()[-1].strip()
+            raise SavedFlowError(f"{folder}: the weights do not fit the field that flow.json names ({fault})") from None
+        history = record.get("history")
+        flow.history = history if isinstance(history, list) else []
+        return flow.eval()
+
+    def _dtype_and_device(self, x: Tensor | None = None) -> tuple[torch.dtype, torch.device]:
+        """Return the field's dtype and device; those of ``x`` for a field without parameters."""
+        for tensor in (*self.parameters(), *(() if x is None else (x,))):
+            return tensor.dtype, tensor.device
+        return torch.get_default_dtype(), torch.get_default_device()
+
+    def _batches(
+        self, x: Tensor, condition: Tensor | None, shape: torch.Size, batch_size: int
+    ) -> list[tuple[Tensor, dict[str, Any]]]:
+        """Return chunks of ``x`` with their conditions."""
+        if batch_size < 1:
+            raise ValueError(f"Flow: batch_size must be at least 1, got {batch_size}")
+        chunks = x.split(batch_size)
+        if condition is None:
+            return [(chunk, {}) for chunk in chunks]
+        try:
+            full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), -1)
+        except (RuntimeError, IndexError):
+            raise ValueError(
+                f"Flow: condition of shape {tuple(condition.shape)} does not fit points of batch shape {tuple(shape)}; "
+                "give one vector (c,), or one per point"
+            ) from None
+        return [(c, {"condition": own}) for c, own in zip(chunks, full.split(batch_size), strict=True)]
+
+
+def _guided(field: Callable[..., Tensor], weight: float) -> Callable[..., Tensor]:
+    """Return the field of classifier-free guidance; the combination of two tangent vectors is tangent."""
+
+    def guided(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return torch.lerp(field(x, t), field(x, t, condition=condition), weight)
+
+    return guided

@@ -1,0 +1,177 @@
+"""Saving objects as data: constructor arguments in JSON, tensors in safetensors, and nothing that runs.
+
+An object is recorded as the name of its class and the arguments of its constructor, which its class keeps as attributes
+of the same names. Loading resolves names among the public classes of `manifolds` and `rfm` and nowhere else, so a file
+cannot make code run.
+"""
+
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+_PUBLIC = ("manifolds", "rfm.sources", "rfm.networks")
+
+
+class SavedFlowError(ValueError):
+    """A saved flow that is missing, damaged, or needs an object passed in."""
+
+
+def describe(value: Any) -> Any:
+    """Return ``value`` as JSON data: numbers, lists, and classes with their constructor arguments.
+
+    An object of a class that is not public in this library becomes ``{"external": name}``, to be passed in on loading.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, Sequence | nn.ModuleList):
+        return [describe(item) for item in value]
+    name = _public_name(type(value))
+    if name is None:
+        kind = value if inspect.isfunction(value) else type(value)
+        return {"external": f"{kind.__module__}.{kind.__qualname__}"}
+    arguments = {}
+    for parameter in inspect.signature(type(value)).parameters.values():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            arguments[parameter.name] = describe(getattr(value, parameter.name))
+    return {"class": name, "arguments": arguments}
+
+
+def build(record: Any, where: str) -> Any:
+    """Return the object that ``describe`` recorded.
+
+    Args:
+        record: JSON data.
+        where: what it is part of, for messages.
+
+    Raises:
+        SavedFlowError: if it names a class that is not a public one of this library, or its arguments do not fit.
+    """
+    if isinstance(record, list):
+        return [build(item, where) for item in record]
+    if not isinstance(record, dict):
+        return record
+    if "external" in record:
+        raise SavedFlowError(f"{where} uses {record['external']}, which is not part of this library; pass it to load()")
+    kind = _public_class(record.get("class"))
+    arguments = record.get("arguments")
+    if kind is None or not isinstance(arguments, dict):
+        raise SavedFlowError(f"{where} names {record.get('class')!r}, which is no class of this library; pass it in")
+    built = {key: build(value, where) for key, value in arguments.items()}
+    parameters = inspect.signature(kind).parameters.values()
+    positional = [item for p in parameters if p.kind is p.VAR_POSITIONAL for item in built.pop(p.name, None) or []]
+    try:
+        return kind(*positional, **built)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SavedFlowError(f"{where}: {kind.__name__} cannot be made as recorded ({error})") from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        # mkstemp makes files that only their owner can read.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write ``data`` as indented JSON, atomically."""
+    write_atomically(path, lambda file: _write_text(file, json.dumps(data, indent=1, allow_nan=False) + "\n"))
+
+
+def write_tensors(folder: Path, stem: str, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors to ``folder`` under a name made of ``stem`` and their content; return the file's name."""
+    from safetensors.torch import save
+
+    data = save({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()})
+    name = f"{stem}-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
+
+    def write(file: Path) -> None:
+        file.write_bytes(data)
+
+    write_atomically(folder / name, write)
+    return name
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read what `write_tensors` wrote.
+
+    Raises:
+        SavedFlowError: if the file is missing, or its content is not what its name says.
+    """
+    from safetensors.torch import load
+
+    if not path.is_file():
+        raise SavedFlowError(f"{path} is missing; copy it from where the flow was saved, or fit again")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest()[:16] != path.stem.rpartition("-")[2]:
+        raise SavedFlowError(f"{path} is damaged: its content does not match its name; copy it again, or fit again")
+    return load(data)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        SavedFlowError: if the file is missing or is not a JSON object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SavedFlowError(f"{path} does not exist; {path.parent} is not a saved flow") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise SavedFlowError(f"{path} cannot be read ({_first_line(error)}); copy it again, or fit again") from error
+    if not isinstance(data, dict):
+        raise SavedFlowError(f"{path} is damaged: it does not hold a JSON object; copy it again, or fit again")
+    return data
+
+
+def remove_other(folder: Path, stem: str, keep: str) -> None:
+    """Delete the files that `write_tensors` wrote under ``stem`` before, all but ``keep``."""
+    for path in folder.glob(f"{stem}-*.safetensors"):
+        if path.name != keep:
+            path.unlink(missing_ok=True)
+
+
+def _public_name(kind: type) -> str | None:
+    for module in _PUBLIC:
+        if getattr(importlib.import_module(module), kind.__name__, None) is kind:
+            return f"{module}.{kind.__name__}"
+    return None
+
+
+def _public_class(name: Any) -> type | None:
+    module, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+    if module not in _PUBLIC or attribute not in importlib.import_module(module).__all__:
+        return None
+    kind = getattr(importlib.import_module(module), attribute)
+    return kind if inspect.isclass(kind) else None
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
