@@ -55,21 +55,9 @@ class SO3(Manifold):
             Markley, Attitude determination using vector observations: a fast optimal matrix algorithm, 1993, Journal of
             the Astronautical Sciences 41(2), 261-280.
         """
-        x = _scaled(x)
-        cofactor = _cofactor(x)
-        det = (x[..., :1, :] * cofactor[..., :1, :]).sum(-1, keepdim=True)
-        excess = _largest_root_less_3(det, (cofactor * cofactor).sum((-2, -1), keepdim=True))
-        sigma = 3 + excess
-        kappa_excess = excess * (sigma + 3) / 2
-        zeta = (3 + kappa_excess) * sigma - det
-        # Written as a correction of x, all of whose terms are small near SO(3), so that a second projection changes x
-        # by little more than the rounding of one addition.
-        d = cofactor - x
-        polar = cross(x.roll(-1, -2), d.roll(-2, -2)) + cross(d.roll(-1, -2), x.roll(-2, -2))
-        change = (kappa_excess - (zeta - 8)) * x + excess * cofactor + 5 * d + polar
-        nearest = x + change / torch.where(zeta > 0, zeta, 1.0)
+        nearest, zeta = _foam(_scaled(x))
         # Where that loses digits, go through the quaternion: it gives a rotation even where no nearest one is unique.
-        eye = torch.eye(3, dtype=x.dtype, device=x.device).expand_as(x)
+        eye = torch.eye(3, dtype=x.dtype, device=x.device)
         rotation = matrix_of_quaternion(*relative_quaternion(eye, nearest, nearest - eye))
         return _orthonormalised(torch.where(zeta > 4, nearest, rotation))
 
@@ -186,6 +174,25 @@ def _scaled(x: Tensor) -> Tensor:
     """Return ``x`` with the Frobenius norm of a rotation, sqrt(3); zero stays zero."""
     size2 = (x * x).sum((-2, -1), keepdim=True)
     return x * torch.sqrt(3 / torch.where(size2 > 0, size2, 1.0))
+
+
+def _foam(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rotation nearest to ``x``, whose squared norm is 3, and ``(s_1 + s_2)(s_2 + s_3)(s_3 + s_1)``.
+
+    With ``r = s_1 + s_2 + s_3``, ``kappa = (r^2 - 3) / 2`` and ``zeta = kappa r - det x``, the second result, the
+    rotation is ``((kappa + 3) x + r cof(x) - x x' x) / zeta``. It is written here as a correction of ``x`` whose terms
+    are all small near SO(3), so that a second projection changes ``x`` by little more than one addition rounds.
+    The cubic term is gone: ``3 x - x x' x`` is the polarised cofactor of ``x`` and ``cof(x)``, and ``cof(cof(x)) =
+    det(x) x``.
+    """
+    cofactor = _cofactor(x)
+    det = (x[..., :1, :] * cofactor[..., :1, :]).sum(-1, keepdim=True)
+    excess = _largest_root_less_3(det, (cofactor * cofactor).sum((-2, -1), keepdim=True))
+    kappa_excess = excess * (excess + 6) / 2
+    zeta = (3 + kappa_excess) * (3 + excess) - det
+    d = cofactor - x
+    change = (kappa_excess - (zeta - 8) + (det - 1)) * x + excess * cofactor + 4 * d - _cofactor(d)
+    return x + change / torch.where(zeta > 0, zeta, 1.0), zeta
 
 
 def _largest_root_less_3(det: Tensor, cofactor2: Tensor) -> Tensor:
