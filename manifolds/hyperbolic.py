@@ -57,16 +57,7 @@ class Hyperboloid(Manifold):
     # Metric.
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        xs, us, vs = x[..., 1:], u[..., 1:], v[..., 1:]
-        x0, p2 = x[..., 0], (xs * xs).sum(-1)
-        xu, xv = (xs * us).sum(-1), (xs * vs).sum(-1)
-        # -u_0 v_0 cancels the radial part of the rest, all but 1 / (c x_0^2) of it. Far from the origin the parts
-        # along and across the radius are therefore taken apart, and added with their own weights.
-        near = self.curvature * p2 < 1
-        p2 = torch.where(near, 1.0, p2)
-        across_u, across_v = us - (xu / p2)[..., None] * xs, vs - (xv / p2)[..., None] * xs
-        far_value = (across_u * across_v).sum(-1) + xu * xv / (p2 * self.curvature * x0 * x0)
-        return torch.where(near, (us * vs).sum(-1) - (xu / x0) * (xv / x0), far_value)
+        return (self._coefficients(x, u) * self._coefficients(x, v)).sum(-1)
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         return 2 * self._radius * torch.asinh(safe_sqrt(self.curvature * self._chord2(x, y)) / 2)
@@ -79,7 +70,7 @@ class Hyperboloid(Manifold):
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         k = self.curvature * self._chord2(x, y)[..., None] / 4
-        return self._tangent(x, _angle_over_sinh(k) * self._towards(x, y, k))
+        return self._tangent(x, _angle_over_sinh(k) * ((y - x)[..., 1:] - 2 * k * x[..., 1:]))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         s = t[..., None]
@@ -89,12 +80,17 @@ class Hyperboloid(Manifold):
         return x_t, self._tangent(x_t, cosh * u[..., 1:] + s * q * sinhc * x[..., 1:])
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
-        """Carry ``u`` along the geodesic (parallel transport): ``u + <y, u> / (1/c - <x, y>) (x + y)``."""
-        k = self.curvature * self._chord2(x, y)[..., None] / 4
-        # <y, u> is the inner product with the tangential part of y, and 1/c - <x, y> = 2 (1 + k) / c.
-        towards = self._tangent(x, self._towards(x, y, k))
-        scale = self.inner(x, towards, u)[..., None] * (self.curvature / 2) / (1 + k)
-        return self._tangent(y, u[..., 1:] + scale * (x + y)[..., 1:])
+        """Carry ``u`` along the geodesic (parallel transport).
+
+        ``u + <y, u> / (1/c - <x, y>) (x + y)`` would cancel far from the origin. Coefficients in `tangent_basis` are
+        turned instead, by the gyration of `PoincareBall.transp`.
+        """
+        r, xs, s = self._radius, x[..., 1:], x + y
+        a, b = 2 * r / (x[..., :1] + r), 2 * r / (y[..., :1] + r)
+        # The difference of the points in the unit ball, p = x_s / (x_0 + R), from that of their spatial parts.
+        ball, d = xs / (x[..., :1] + r), (y - x)[..., 1:]
+        d = (d - (d * s[..., 1:]).sum(-1, keepdim=True) / s[..., :1] * ball) / (y[..., :1] + r)
+        return self._combination(y, _gyrate(ball, d, a, b, self._coefficients(x, u)))
 
     # Bases and volume.
 
@@ -159,28 +155,46 @@ class Hyperboloid(Manifold):
         u0 = (xs / x[..., :1] * us).sum(-1, keepdim=True)
         return torch.cat([u0, us.expand(*u0.shape[:-1], self.n)], dim=-1)
 
-    def _towards(self, x: Tensor, y: Tensor, k: Tensor) -> Tensor:
-        """Return the spatial part of the tangential part of ``y`` at ``x``, with k = sinh^2(dist / 2R)."""
-        return (y - x)[..., 1:] - 2 * k * x[..., 1:]
+    def _coefficients(self, x: Tensor, u: Tensor) -> Tensor:
+        """Return the coefficients of ``u`` in `tangent_basis`, ``(*batch, n)``."""
+        r, xs, us = self._radius, x[..., 1:], u[..., 1:]
+        x0, p2 = x[..., :1], (xs * xs).sum(-1, keepdim=True)
+        xu = (xs * us).sum(-1, keepdim=True)
+        # The part along the radius shrinks by R / x_0. Far from the origin it is taken apart first, and what rounding
+        # leaves of it in the other part is removed once more.
+        near = self.curvature * p2 < 1
+        p2 = torch.where(near, 1.0, p2)
+        across = us - xu / p2 * xs
+        across = across - (xs * across).sum(-1, keepdim=True) / p2 * xs
+        return torch.where(near, us - xu / (x0 * (x0 + r)) * xs, across + xu * r / (p2 * x0) * xs)
+
+    def _combination(self, x: Tensor, w: Tensor) -> Tensor:
+        """Return the tangent vector with coefficients ``w`` in `tangent_basis`; all terms add."""
+        r, xs = self._radius, x[..., 1:]
+        u0 = (xs * w).sum(-1, keepdim=True) / r
+        return torch.cat([u0, w + u0 / (x[..., :1] + r) * xs], dim=-1)
 
     def _chord2(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Minkowski square of ``y - x``, which is ``4 R^2 sinh^2(dist / 2R)``, without cancellation."""
         xs, ys, x0, y0 = x[..., 1:], y[..., 1:], x[..., 0], y[..., 0]
-        d, s = ys - xs, ys + xs
-        d2, s2, ds, xy = (d * d).sum(-1), (s * s).sum(-1), (d * s).sum(-1), (xs * ys).sum(-1)
+        d = ys - xs
+        d2, x2, y2, xy = (d * d).sum(-1), (xs * xs).sum(-1), (ys * ys).sum(-1), (xs * ys).sum(-1)
         r2, s0 = 1 / self.curvature, x0 + y0
-        d0 = ds / s0
-        # Close to the origin |d_0| is at most 0.87 |d|, and the plain difference loses nothing. Farther out, points on
-        # opposite sides make sums of positive terms. On the same side the plain difference leaves only 4 R^2 / s_0^2 of
-        # the part of d along s, so that part is taken apart: chord^2 (s^2 - d_0^2) = s^2 |d across s|^2 + 4 R^2 d_0^2.
+        d0 = (d * (xs + ys)).sum(-1) / s0
+        # Close to the origin |d_0| is at most 0.87 |d|, and the plain difference loses nothing. Farther out, points in
+        # different directions make sums of positive terms. In similar directions the parts along and across them are
+        # taken apart, chord^2 (|x + y|^2 - d_0^2) = 4 |x ^ y|^2 + 4 R^2 d_0^2, with the area |x ^ y| from the longer of
+        # x and y and the shortest side of the triangle, whose rounding is the least.
         close = s0 < 4 * self._radius
-        opposite = ~close & (xy <= 0)
-        apart = close | opposite
-        s2 = torch.where(apart, 1.0, s2)
-        across = d - (ds / s2)[..., None] * s
-        numerator = s2 * (across * across).sum(-1) + 4 * r2 * d0 * d0
-        same = numerator / torch.where(apart, 1.0, 2 * (x0 * y0 - r2 + xy))
-        return torch.where(close, d2 - d0 * d0, torch.where(opposite, 2 * (x0 * y0 - r2 - xy), same))
+        apart = ~close & (2 * xy <= x0 * y0)
+        plain = close | apart
+        longer = torch.where((x2 >= y2)[..., None], xs, ys)
+        side = torch.where((d2 < torch.minimum(x2, y2))[..., None], d, torch.where((x2 >= y2)[..., None], ys, xs))
+        l2 = torch.where(plain, 1.0, torch.maximum(x2, y2))
+        across = side - ((side * longer).sum(-1) / l2)[..., None] * longer
+        area = 4 * l2 * (across * across).sum(-1) + 4 * r2 * d0 * d0
+        along = area / torch.where(plain, 1.0, 2 * (x0 * y0 - r2 + xy))
+        return torch.where(close, d2 - d0 * d0, torch.where(apart, 2 * (x0 * y0 - r2 - xy), along))
 
 
 class PoincareBall(Manifold):
@@ -254,16 +268,9 @@ class PoincareBall(Manifold):
         return x_t, dx_t
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
-        """Carry ``u`` along the geodesic (parallel transport): a gyration of ``u``, scaled by the ratio of lambdas.
-
-        The gyration turns the plane of x and y by twice the angle of ``1 - c y conj(x)``; it is the Cayley transform of
-        ``c (x y' - y x')``, in which y may be replaced by y - x.
-        """
+        """Carry ``u`` along the geodesic (parallel transport): a gyration of ``u``, scaled by the ratio of lambdas."""
         c, d, a, b = self.curvature, y - x, self._gap(x), self._gap(y)
-        d2 = c * (d * d).sum(-1, keepdim=True)
-        turned = _wedge(x, d, u)
-        turned = ((a + b + d2) * turned + 2 * c * _wedge(x, d, turned)) * c / (a * b + d2)
-        return b / a * (u + turned)
+        return b / a * _gyrate(math.sqrt(c) * x, math.sqrt(c) * d, a, b, u)
 
     # Bases and volume.
 
@@ -327,6 +334,17 @@ def _checked_curvature(name: str, curvature: float) -> float:
             "Euclidean"
         )
     return float(curvature)
+
+
+def _gyrate(x: Tensor, d: Tensor, a: Tensor, b: Tensor, u: Tensor) -> Tensor:
+    """Return ``gyr[y, -x] u`` in the unit ball, for ``y = x + d``, ``a = 1 - |x|^2``, ``b = 1 - |y|^2``.
+
+    It turns the plane of x and y by twice the angle of ``1 - y conj(x)``: the Cayley transform of ``x y' - y x'``, in
+    which y may be replaced by d. ``1 - <x, y>`` is ``(a + b + |d|^2) / 2``.
+    """
+    d2 = (d * d).sum(-1, keepdim=True)
+    turned = _wedge(x, d, u)
+    return u + ((a + b + d2) * turned + 2 * _wedge(x, d, turned)) / (a * b + d2)
 
 
 def _wedge(x: Tensor, y: Tensor, u: Tensor) -> Tensor:
