@@ -46,6 +46,15 @@ class Manifold(nn.Module):
     injectivity_radius: float | None = None
     """Every geodesic shorter than this is minimal and unique; ``math.inf`` is allowed, None means not stated."""
 
+    logmap_radius: float = math.inf
+    """Distance up to which ``logmap`` is claimed to be right; finite where a solver finds it."""
+
+    points_are_classes: bool = False
+    """Whether different tensors may stand for one point (orbits, subspaces)."""
+
+    points_per_class: int = 1
+    """How many points of the ambient manifold stand for one class where densities refer to the full volume."""
+
     def __init__(self, dim: int, event_shape: Sequence[int]) -> None:
         super().__init__()
         self.dim = int(dim)
@@ -160,6 +169,11 @@ class Manifold(nn.Module):
     def metric_is_induced(self) -> bool:
         """Whether the metric is that of the ambient space, that is, `inner` is not overridden."""
         return type(self).inner is Manifold.inner
+
+    @property
+    def transp_is_isometric(self) -> bool:
+        """Whether `transp` keeps inner products: the default, a projection, does not."""
+        return type(self).transp is not Manifold.transp
 
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """Return ``log |det d(exp_x)_u|`` in orthonormal bases, shape ``(*batch)``.

@@ -44,6 +44,8 @@ class Flow(nn.Module):
         self.source = Uniform(manifold) if source is None else source
         self.history: list[dict[str, float]] = []
         """One record per validation during the fit: step, loss, validation_nll (nats), seconds."""
+        self.stopped = ""
+        """Why the fit ended, in words."""
 
     @torch.no_grad()
     def sample(
@@ -159,6 +161,7 @@ class Flow(nn.Module):
             "weights": name,
             **{key: describe(part) for key, part in parts.items()},
             "history": self.history,
+            "stopped": self.stopped,
         }
         write_json(folder / "flow.json", record)
         remove_other(folder, "weights", name)
@@ -213,6 +216,7 @@ class Flow(nn.Module):
             raise SavedFlowError(f"{folder}: the weights do not fit the field that flow.json names ({fault})") from None
         history = record.get("history")
         flow.history = history if isinstance(history, list) else []
+        flow.stopped = str(record.get("stopped", ""))
         return flow.eval()
 
     def _dtype_and_device(self, x: Tensor | None = None) -> tuple[torch.dtype, torch.device]:

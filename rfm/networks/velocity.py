@@ -32,6 +32,8 @@ class VelocityField(nn.Module):
         condition_dim: length of the condition vectors; 0 for an unconditional field.
         offset: subtracted from ``embed(x)`` before anything else; zeros by default.
         scale: unit of length of the data, by which the input is divided and the output multiplied.
+        condition_offset: subtracted from the condition vectors; zeros by default.
+        condition_scale: the condition vectors are divided by it; ones by default.
     """
 
     def __init__(
@@ -44,12 +46,15 @@ class VelocityField(nn.Module):
         condition_dim: int = 0,
         offset: Sequence[float] | None = None,
         scale: float = 1.0,
+        condition_offset: Sequence[float] | None = None,
+        condition_scale: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.manifold = manifold
         self.width, self.depth, self.features = width, depth, features
         self.max_frequency, self.condition_dim, self.scale = float(max_frequency), condition_dim, float(scale)
-        self.offset = None if offset is None else [float(value) for value in offset]
+        self.offset = _floats(offset)
+        self.condition_offset, self.condition_scale = _floats(condition_offset), _floats(condition_scale)
 
         frequency = torch.logspace(0, math.log10(max(self.max_frequency, 1.0)), features)
         # A generator of its own: the projections are part of the architecture, not of the training's randomness.
@@ -57,6 +62,8 @@ class VelocityField(nn.Module):
         self.register_buffer("projection", frequency[:, None] * nn.functional.normalize(direction, dim=1))
         self.register_buffer("frequency", frequency)
         self.register_buffer("shift", torch.tensor(self.offset or [0.0] * manifold.embed_dim))
+        self.register_buffer("condition_shift", torch.tensor(self.condition_offset or [0.0] * condition_dim))
+        self.register_buffer("condition_unit", torch.tensor(self.condition_scale or [1.0] * condition_dim))
         self.log_damping = nn.Parameter(torch.full((features,), math.log(0.5)))
 
         self.context = nn.Linear(2 + 2 * _TIME_WAVES + _condition_inputs(condition_dim), _CONTEXT_WIDTH)
@@ -70,6 +77,8 @@ class VelocityField(nn.Module):
     projection: Tensor
     frequency: Tensor
     shift: Tensor
+    condition_shift: Tensor
+    condition_unit: Tensor
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the velocity at ``x``, tangent there.
@@ -77,7 +86,8 @@ class VelocityField(nn.Module):
         Args:
             x: points ``(*batch, *event_shape)``.
             t: times ``(*batch)``, or one time for all, shape ``()``.
-            condition: vectors ``(*batch, condition_dim)``; None for the unconditional velocity.
+            condition: vectors ``(*batch, condition_dim)``; rows with a NaN, or None for all, mean not known: there
+                the velocity is the unconditional one.
         """
         biases, damping = self._at_time(t, condition)
         e = (self.manifold.embed(x) - self.shift) / self.scale
@@ -137,7 +147,9 @@ class VelocityField(nn.Module):
             if condition is None:
                 parts.append(torch.zeros_like(s).expand(*s.shape[:-1], self.condition_dim + 1))
             else:
-                given = torch.cat([condition, torch.ones_like(condition[..., :1])], dim=-1)
+                known = ~torch.isnan(condition).any(-1, keepdim=True)
+                standard = (condition - self.condition_shift) / self.condition_unit
+                given = torch.cat([torch.where(known, standard, 0.0), known.to(standard)], dim=-1)
                 batch = torch.broadcast_shapes(given.shape[:-1], s.shape[:-1])
                 parts = [part.expand(*batch, part.shape[-1]) for part in [*parts, given]]
         elif condition is not None:
@@ -152,6 +164,10 @@ class VelocityField(nn.Module):
 
 _TIME_WAVES = 8
 _CONTEXT_WIDTH = 64
+
+
+def _floats(values: Sequence[float] | None) -> list[float] | None:
+    return None if values is None else [float(value) for value in values]
 
 
 def _condition_inputs(condition_dim: int) -> int:

@@ -1,0 +1,135 @@
+"""The state of a training run, saved so that a killed run can go on to the same result."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rfm.serialization import SavedFlowError, read_json, read_tensors, remove_other, write_json, write_tensors
+
+_FILE = "checkpoint.json"
+_STEM = "checkpoint"
+
+
+@dataclass
+class Checkpoint:
+    """Where a run stands.
+
+    Weights, averaged weights and optimiser state live in the training's own objects; they are gathered on `save` and
+    put back by `restore`.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    since_best: int = 0
+    best_nll: float = math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """Averaged weights of the best validation so far; empty before the first."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls) -> "Checkpoint":
+        """Return the state before the first step."""
+        return cls()
+
+    @property
+    def last_validation(self) -> dict[str, float]:
+        """The last validation NLL, if there was one."""
+        return {"validation_nll": self.history[-1]["validation_nll"]} if self.history else {}
+
+    def record(self, nll: float, loss: float, average: nn.Module) -> None:
+        """Note a validation, and keep the averaged weights if it is the best."""
+        self.history.append({"step": self.step, "loss": loss, "validation_nll": nll, "seconds": round(self.seconds, 3)})
+        if nll < self.best_nll:
+            self.best_nll, self.since_best = nll, 0
+            self.best = {key: value.detach().clone() for key, value in average.state_dict().items()}
+        else:
+            self.since_best += 1
+
+    def save(
+        self,
+        folder: Path,
+        fingerprint: str,
+        model: nn.Module,
+        average: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        parameters: list[nn.Parameter],
+    ) -> None:
+        """Write the state; interrupted, the folder holds the one before."""
+        tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+        tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
+        tensors |= {f"best.{key}": value for key, value in self.best.items()}
+        for i, parameter in enumerate(parameters):
+            tensors |= {f"optimizer.{i}.{key}": value for key, value in optimizer.state[parameter].items()}
+        name = write_tensors(folder, _STEM, tensors)
+        record = {
+            "fingerprint": fingerprint,
+            "tensors": name,
+            "step": self.step,
+            "seconds": self.seconds,
+            "since_best": self.since_best,
+            "best_nll": self.best_nll if math.isfinite(self.best_nll) else None,
+            "history": self.history,
+        }
+        write_json(folder / _FILE, record)
+        remove_other(folder, _STEM, name)
+
+    @classmethod
+    def load(cls, folder: Path, fingerprint: str) -> "Checkpoint | None":
+        """Return the saved state, or None where there is none.
+
+        Raises:
+            SavedFlowError: if it is damaged, or belongs to other data or settings.
+        """
+        path = folder / _FILE
+        if not path.exists():
+            return None
+        record = read_json(path)
+        if record.get("fingerprint") != fingerprint:
+            raise SavedFlowError(
+                f"{path} belongs to a run with other data or settings; resume with the same ones, or choose another out"
+            )
+        tensors = read_tensors(folder / Path(str(record.get("tensors"))).name)
+        best_nll = record["best_nll"]
+        return cls(
+            step=record["step"],
+            seconds=record["seconds"],
+            since_best=record["since_best"],
+            best_nll=math.inf if best_nll is None else best_nll,
+            history=record["history"],
+            best=_part(tensors, "best."),
+            tensors=tensors,
+        )
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Delete the saved state, after the run is done."""
+        (folder / _FILE).unlink(missing_ok=True)
+        remove_other(folder, _STEM, "")
+
+    def restore(
+        self,
+        model: nn.Module,
+        average: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        parameters: list[nn.Parameter],
+    ) -> None:
+        """Put weights, averages and optimiser state back."""
+        model.load_state_dict(_part(self.tensors, "model."))
+        average.load_state_dict(_part(self.tensors, "average."))
+        for i, parameter in enumerate(parameters):
+            entries: dict[str, Any] = _part(self.tensors, f"optimizer.{i}.")
+            optimizer.state[parameter] = {
+                # Adam counts its steps in a tensor that stays on the CPU unless it is fused on a GPU.
+                key: value.to(parameter.device) if value.ndim or parameter.is_cuda else value
+                for key, value in entries.items()
+            }
+        self.tensors = {}
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,340 @@
+"""`fit`: from points on a manifold to a trained flow, with defaults chosen from the data."""
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from manifolds import Manifold
+from rfm.checkpoint import Checkpoint
+from rfm.couplings import Coupling
+from rfm.flow import Flow
+from rfm.networks import VelocityField
+from rfm.progress import training_bar
+from rfm.serialization import describe
+from rfm.sources import Source, default_source
+from rfm.training import Budget, Points, train
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_BATCH_SIZE = 512
+_LEARNING_RATE = 3e-3
+_POINT_TOLERANCE = 1e-3
+"""How far off the manifold data may be, relative to its size: tables round to a few digits."""
+
+
+def fit(
+    points: Tensor | np.ndarray[Any, Any],
+    manifold: Manifold,
+    *,
+    condition: Tensor | np.ndarray[Any, Any] | None = None,
+    weights: Tensor | np.ndarray[Any, Any] | None = None,
+    validation: float | Tensor = 0.1,
+    source: Source | None = None,
+    field: nn.Module | None = None,
+    coupling: Coupling | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    max_seconds: float | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    fabric: "Fabric | None" = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = True,
+) -> Flow:
+    """Fit a flow to points on a manifold, by Riemannian flow matching.
+
+    Under ``torchrun`` the processes share the work and get the same flow.
+
+    Args:
+        points: data ``(n, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
+        manifold: where they live.
+        condition: vectors ``(n, c)`` the density is conditional on, or numbers ``(n,)``; NaN where not known.
+        weights: weights of the points ``(n,)``, for example inverse sampling probabilities; equal by default.
+        validation: share of the points held out to decide when to stop and which weights to keep, or the indices of
+            those points.
+        source: distribution at time 0; see `rfm.sources.default_source`.
+        field: a velocity network ``field(x, t, **condition)``; a `rfm.networks.VelocityField` by default, whose finest
+            scale is that of the distances between neighbouring points.
+        coupling: pairing of source and data points in each batch; independent by default.
+        steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
+        batch_size: pairs per step, 512 by default.
+        learning_rate: peak learning rate of AdamW, 3e-3 by default.
+        max_seconds: a cap on the training time; ``Flow.stopped`` says whether it was reached. A run with a cap does not
+            repeat exactly.
+        seed: of every random draw; the same seed on the same device gives the same flow.
+        device: "cpu", "cuda", ...; the first GPU where there is one.
+        fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``.
+        out: folder for checkpoints and the saved flow.
+        resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run is
+            loaded.
+        force: replace a flow that ``out`` holds already.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        The flow, on the CPU, with ``history``.
+
+    Raises:
+        ValueError: for points, weights or conditions that cannot be used, naming what, where and the remedy.
+        FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
+    """
+    data = _check_data(points, manifold, condition, weights)
+    train_index, validation_index = _split(len(data.x), validation, seed)
+    training_data = data.take(train_index)
+    check_metric(manifold, training_data.x)
+    if source is None:
+        source = default_source(manifold, training_data.x)
+    ours = field is None
+    if field is None:
+        with _seeded(seed):
+            field = default_field(manifold, training_data.x, training_data.condition)
+    flow = Flow(manifold, field, source)
+    dtype = next((p.dtype for p in field.parameters()), torch.float32)
+    data = Points(manifold.projx(data.x).to(dtype), data.condition, data.weights)
+    if data.condition is not None:
+        data = Points(data.x, data.condition.to(dtype), data.weights)
+    budget = Budget(
+        steps=_positive("steps", steps, min(max(len(train_index), 2000), 8000)),
+        batch_size=_positive("batch_size", batch_size, _BATCH_SIZE),
+        learning_rate=learning_rate or _LEARNING_RATE,
+        seed=seed,
+        max_seconds=max_seconds,
+    )
+    fingerprint = _fingerprint(flow, data, validation_index, budget)
+    folder = None if out is None else Path(out)
+    checkpoint = None
+    if folder is not None:
+        if (folder / "flow.json").exists() and resume and not (folder / "checkpoint.json").exists():
+            return Flow.load(folder, manifold=manifold, field=field, source=source)
+        checkpoint = _open(folder, fingerprint, resume, force)
+    with _launched(fabric, device) as running, training_bar(progress and running.is_global_zero) as report:
+        if budget.batch_size % running.world_size:
+            raise ValueError(
+                f"fit: a batch of {budget.batch_size} does not divide among {running.world_size} processes; "
+                "choose a multiple"
+            )
+        train(
+            flow,
+            data.take(train_index),
+            data.take(validation_index),
+            budget,
+            running,
+            coupling=coupling,
+            drop_condition=ours and data.condition is not None,
+            folder=folder,
+            checkpoint=checkpoint,
+            fingerprint=fingerprint,
+            report=report,
+        )
+        flow.cpu()
+        if folder is not None and running.is_global_zero:
+            flow.save(folder)
+            Checkpoint.remove(folder)
+        running.barrier()
+    return flow
+
+
+def default_field(manifold: Manifold, points: Tensor, condition: Tensor | None = None) -> VelocityField:
+    """Return the velocity network that `fit` trains unless given another, with scales taken from the points.
+
+    Args:
+        manifold: where the points live.
+        points: data ``(n, *event_shape)``.
+        condition: condition vectors ``(n, c)``.
+    """
+    embedded = manifold.embed(points.double())
+    # A compact manifold has a scale of its own; elsewhere it is that of the data.
+    offset, scale = None, 1.0
+    if manifold.volume is None:
+        mean = embedded.mean(0)
+        offset, scale = mean.tolist(), float((embedded - mean).square().mean().sqrt()) or 1.0
+    known: dict[str, Any] = {}
+    if condition is not None:
+        rows = condition[~condition.isnan().any(-1)].double()
+        unit = rows.std(0, correction=0) if len(rows) else torch.ones(condition.shape[-1])
+        known = {
+            "condition_dim": condition.shape[-1],
+            "condition_offset": (rows.mean(0) if len(rows) else torch.zeros_like(unit)).tolist(),
+            "condition_scale": torch.where(unit > 0, unit, 1.0).tolist(),
+        }
+    return VelocityField(
+        manifold, max_frequency=_finest_frequency(embedded / scale), offset=offset, scale=scale, **known
+    )
+
+
+def check_metric(manifold: Manifold, points: Tensor) -> None:
+    """Raise ValueError if geodesics contradict the metric: the part of the checker that a wrong density depends on.
+
+    Args:
+        manifold: the manifold.
+        points: points on it ``(n, *event_shape)``; a few are used.
+    """
+    if type(manifold).__module__.partition(".")[0] == "manifolds" or len(points) < 6:
+        return
+    from manifolds.testing import check_manifold
+    from manifolds.testing.geodesics import acceleration_normal, gauss_lemma, speed_constant
+
+    x = points[:: max(1, len(points) // 16)][:16]
+    laws = (acceleration_normal, speed_constant, gauss_lemma)
+    report = check_manifold(manifold, points=x, dtypes=(torch.float64,), laws=laws)
+    if not report.passed:
+        raise ValueError(f"fit: {manifold} breaks its contract; run rfm check for all of it\n{report.findings[0]}")
+
+
+def _check_data(points: Any, manifold: Manifold, condition: Any, weights: Any) -> Points:
+    x = _tensor("points", points)
+    if x.ndim != 1 + len(manifold.event_shape) or x.shape[1:] != manifold.event_shape:
+        raise ValueError(
+            f"fit: points on {manifold} have shape (n, {', '.join(map(str, manifold.event_shape))}), got "
+            f"{tuple(x.shape)}; reshape or transpose them"
+        )
+    if len(x) < 2:
+        raise ValueError(f"fit: needs at least two points, got {len(x)}; give it more data")
+    manifold.check_point(x, tol=_POINT_TOLERANCE)
+    c = w = None
+    if condition is not None:
+        c = _tensor("condition", condition)
+        c = c[:, None] if c.ndim == 1 else c
+        if c.ndim != 2 or len(c) != len(x) or bool(c.isinf().any()):
+            raise ValueError(
+                f"fit: condition must hold one finite vector per point, ({len(x)}, c), got shape {tuple(c.shape)}"
+                f"{' with infinite entries' if c.isinf().any() else ''}; use NaN where it is not known"
+            )
+    if weights is not None:
+        w = _tensor("weights", weights)
+        if w.shape != (len(x),) or not bool((w >= 0).all() and w.isfinite().all() and w.sum() > 0):
+            raise ValueError(
+                f"fit: weights must be {len(x)} finite numbers, none negative and not all zero, got shape "
+                f"{tuple(w.shape)} and minimum {float(w.min()) if w.numel() else math.nan:g}; correct them"
+            )
+    return Points(x, c, w)
+
+
+def _tensor(name: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values).detach().cpu().double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"fit: {name} cannot be read as numbers ({error}); pass a tensor or an array") from None
+
+
+def _split(n: int, validation: float | Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of training and validation points."""
+    if isinstance(validation, Tensor):
+        held = validation.long().flatten().cpu()
+        if len(held) == 0 or int(held.min()) < 0 or int(held.max()) >= n:
+            raise ValueError(f"fit: validation must hold indices from 0 to {n - 1}, at least one")
+        rest = torch.ones(n, dtype=torch.bool)
+        rest[held] = False
+        if not bool(rest.any()):
+            raise ValueError("fit: validation holds every point, none is left to train on; hold out fewer")
+        return rest.nonzero()[:, 0], held
+    if not 0 < validation < 1:
+        raise ValueError(f"fit: validation must be a share between 0 and 1, or indices, got {validation}")
+    count = min(max(1, round(n * validation)), n - 1)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[:-count], order[-count:]
+
+
+def _finest_frequency(embedded: Tensor) -> float:
+    """Return the inverse of half the median distance between neighbours, between 4 and 128.
+
+    Above 128, at a scale of half a degree on a sphere, noise between neighbours is all there is to learn.
+    """
+    from scipy.spatial import cKDTree
+
+    rows = torch.unique(embedded, dim=0).numpy()
+    if len(rows) < 2:
+        return 4.0
+    some = rows[:: max(1, len(rows) // 2000)]
+    distance = float(np.median(np.asarray(cKDTree(rows).query(some, k=2)[0])[:, 1]))
+    return min(max(2.0 / distance, 4.0), 128.0)
+
+
+def _positive(name: str, value: int | None, default: int) -> int:
+    if value is not None and value < 1:
+        raise ValueError(f"fit: {name} must be at least 1, got {value}")
+    return default if value is None else int(value)
+
+
+def _fingerprint(flow: Flow, data: Points, validation: Tensor, budget: Budget) -> str:
+    """Return a hash of everything that decides the result of a run."""
+    digest = hashlib.sha256()
+    settings = [describe(part) for part in (flow.manifold, flow.field, flow.source)]
+    settings.append([budget.steps, budget.batch_size, budget.learning_rate, budget.seed])
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for tensor in (data.x, data.condition, data.weights, validation):
+        digest.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _open(folder: Path, fingerprint: str, resume: bool, force: bool) -> Checkpoint | None:
+    """Make the folder, and return the checkpoint to go on from."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; choose another folder for the flow")
+    if not (resume or force):
+        for name, what in (("flow.json", "a flow"), ("checkpoint.json", "an unfinished run")):
+            if (folder / name).exists():
+                raise FileExistsError(
+                    f"{folder} already holds {what}; resume it, force its replacement, or choose another folder"
+                )
+    folder.mkdir(parents=True, exist_ok=True)
+    return Checkpoint.load(folder, fingerprint) if resume else None
+
+
+@contextmanager
+def _launched(fabric: "Fabric | None", device: torch.device | str | None) -> Iterator["Fabric"]:
+    """Yield a launched Fabric; end the process group if it was begun here."""
+    import torch.distributed as dist
+
+    begun = dist.is_initialized()
+    if fabric is None:
+        fabric = _make_fabric(device)
+        fabric.launch()
+    try:
+        yield fabric
+    finally:
+        # Left to the interpreter's exit, gloo's threads may outlive what they use.
+        if dist.is_initialized() and not begun:
+            dist.destroy_process_group()
+
+
+def _make_fabric(device: torch.device | str | None) -> "Fabric":
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    from lightning_fabric import Fabric
+
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    try:
+        kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return Fabric(
+            accelerator="cpu" if kind.type == "cpu" else "gpu" if kind.type == "cuda" else kind.type,
+            devices=processes if distributed or kind.index is None else [kind.index],
+            num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+            strategy="ddp" if distributed else "auto",
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"fit: device {device!r} cannot be used here ({reason}); choose another, such as cpu"
+        ) from None
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the initialisers of modules, which know global randomness only, and put it back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,50 @@
+"""Progress bars on stderr."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def training_bar(show: bool) -> Iterator[Callable[[float, dict[str, Any]], None] | None]:
+    """Yield a function that takes the share of the budget spent and a record, and shows both; None if not to show.
+
+    The bar shows the budget and not the steps, because a run may be bounded by time.
+    """
+    if not show:
+        yield None
+        return
+    from tqdm import tqdm
+
+    form = "{desc} {percentage:3.0f}%|{bar}|{postfix}"
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    with tqdm(total=1.0, desc="fit", bar_format=form, file=sys.stderr, ncols=110) as bar:
+        first: list[float] = []
+        shown = [0.0]
+
+        def report(spent: float, record: dict[str, Any]) -> None:
+            now = time.monotonic()
+            if not first:
+                first.extend([now, spent])
+            if now - shown[0] < interval and spent < 1:
+                return
+            shown[0] = now
+            done = spent - first[1]
+            left = (now - first[0]) * (1 - spent) / done if done > 0 else 0.0
+            nll = record.get("validation_nll")
+            validation = "validation NLL not yet" if nll is None else f"validation NLL {nll:.3f} nats"
+            bar.n = min(spent, 1.0)
+            bar.set_postfix_str(
+                f"step {record['step']}, loss {float(record['loss']):.3f}, {validation}, {_clock(max(left, 0))} left",
+                refresh=False,
+            )
+            bar.refresh()
+
+        yield report
