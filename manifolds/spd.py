@@ -34,15 +34,16 @@ class _PositiveDefinite(Manifold):
     # Projections.
 
     def projx(self, x: Tensor) -> Tensor:
-        """Return the symmetric part, with eigenvalues below eight epsilons of the largest raised to that.
+        """Return the symmetric part, with eigenvalues below eight epsilons of the largest raised to sixteen.
 
-        Inside the cone it is the symmetric part, bit for bit. A matrix of zeros counts as having size 1.
+        Inside the cone it is the symmetric part, bit for bit. A matrix of zeros counts as having size 1. The step from
+        eight to sixteen is what rounding may move an eigenvalue: a second projection finds nothing to raise.
         """
         x = symmetrise(x)
         d, basis = eigh(x)
         size = d.abs().amax(-1, keepdim=True)
-        floor = 8 * torch.finfo(x.dtype).eps * torch.where(size == 0, 1.0, size)
-        low = d < floor
+        floor = 16 * torch.finfo(x.dtype).eps * torch.where(size == 0, 1.0, size)
+        low = d < floor / 2
         lift = torch.where(low, floor - d, 0.0)
         gap = d[..., :, None] - d[..., None, :]
         flat = gap == 0
@@ -208,6 +209,9 @@ class LogEuclideanSPD(_PositiveDefinite):
     Points are ``(n, n)``; ``inner(X, U, V) = tr(Dlog_X[U] Dlog_X[V])``, with the derivative of the logarithm. The space
     is flat and geodesics are ``exp`` of straight lines; ``X -> s R X R'`` is an isometry for rotations R and numbers
     s > 0, ``X -> A X A'`` in general is not. Documented domain as for `SPD`.
+
+    First derivatives of every map are exact. Second ones are for ``embed``, ``dist`` and the mean; the other maps contain
+    the derivative of a logarithm or exponential already, and their second derivatives lack its third.
 
     Args:
         n: size of the matrices; the dimension is n (n + 1) / 2.
