@@ -6,6 +6,13 @@
 from collections.abc import Callable
 
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
+from manifolds.finite_group import Antipodal
+from manifolds.hyperbolic import Hyperboloid, PoincareBall
+from manifolds.product import Power, Product
+from manifolds.quotient import Quotient
+from manifolds.spd import SPD, LogEuclideanSPD
+from manifolds.special_euclidean import SE3
+from manifolds.special_orthogonal import SO3
 
 ZOO: list[tuple[str, Callable[[], Manifold]]] = [
     ("Euclidean(1)", lambda: Euclidean(1)),
@@ -15,4 +22,18 @@ ZOO: list[tuple[str, Callable[[], Manifold]]] = [
     ("Sphere(1)", lambda: Sphere(1)),
     ("Sphere(2)", lambda: Sphere(2)),
     ("Sphere(4)", lambda: Sphere(4)),
+    ("Hyperboloid(1)", lambda: Hyperboloid(1)),
+    ("Hyperboloid(3, 0.5)", lambda: Hyperboloid(3, 0.5)),
+    ("PoincareBall(2)", lambda: PoincareBall(2)),
+    ("PoincareBall(3, 2.0)", lambda: PoincareBall(3, 2.0)),
+    ("SO3()", lambda: SO3()),
+    ("SE3(2.0)", lambda: SE3(2.0)),
+    ("SPD(2)", lambda: SPD(2)),
+    ("SPD(3)", lambda: SPD(3)),
+    ("LogEuclideanSPD(2)", lambda: LogEuclideanSPD(2)),
+    ("Product(Sphere(2), FlatTorus(1))", lambda: Product(Sphere(2), FlatTorus(1), weights=(1.0, 0.25))),
+    ("Product(Hyperboloid(2), SPD(2))", lambda: Product(Hyperboloid(2), SPD(2))),
+    ("Power(Sphere(2), 2)", lambda: Power(Sphere(2), 2)),
+    ("Power(SE3(), 3)", lambda: Power(SE3(), 3)),
+    ("Quotient(Sphere(2), Antipodal(2))", lambda: Quotient(Sphere(2), Antipodal(2))),
 ]

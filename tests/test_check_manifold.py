@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from broken_manifolds import BROKEN, RIGHT
+from manifold_zoo import ZOO
 
 from manifolds import Manifold, Sphere
 from manifolds.testing import LAWS, ConformanceError, check_manifold
 
-from broken_manifolds import BROKEN, RIGHT
-from manifold_zoo import ZOO
+# The first forward-mode derivative of a process compiles torch's own decompositions with torch.jit.script.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in (*ZOO, *RIGHT)])
@@ -19,7 +21,9 @@ def test_right_manifolds_pass(make: Callable[[], Manifold]) -> None:
 
 @pytest.mark.parametrize(("make", "law"), [pytest.param(make, law, id=name) for name, make, law in BROKEN])
 def test_broken_manifolds_fail_with_the_right_diagnosis(make: Callable[[], Manifold], law: str) -> None:
-    report = check_manifold(make())
+    # One dtype where that shows it: twice as fast.
+    single = law not in ("dtype is kept", "logmap keeps its digits near the point")
+    report = check_manifold(make(), dtypes=(torch.float64,) if single else (torch.float32, torch.float64))
     assert not report.passed
     first = report.findings[0]
     assert first.law == law, str(report)

@@ -11,9 +11,12 @@ from manifolds.testing.autodiff import jvp, vjp
 from manifolds.testing.geodesics import (
     acceleration_normal,
     cut_pairs,
+    dist_is_norm,
     expmap_first_order,
+    expmap_starts,
     gauss_lemma,
     log_arrives,
+    log_digits,
     log_inverts,
     speed_constant,
     velocity_right,
@@ -21,14 +24,22 @@ from manifolds.testing.geodesics import (
 from manifolds.testing.law import Measurement, law
 from manifolds.testing.methods import METHODS, POINT, Method
 from manifolds.testing.probe import Probe, Round
-from manifolds.testing.projections import basis_orthonormal, embed_smooth, inner_is_metric, projx_corrects
+from manifolds.testing.projections import (
+    basis_orthonormal,
+    draws_are_points,
+    embed_smooth,
+    inner_is_metric,
+    proju_projects,
+    projx_corrects,
+)
 from manifolds.testing.quadrature import gauss_legendre
 from manifolds.testing.structure import draws_use_generator, has_uniform, methods_run
 
 
 def _paths(p: Probe) -> Callable[[Any, Tensor], dict[str, Tensor]]:
     """Return smooth curves of inputs through the probe's, all on the manifold, as a function of times ``(n,)``."""
-    a, b, c, d = (0.3 * p.tangent(q) for q in (p.x, p.y, p.x, p.x))
+    # Of Riemannian length, so that the curves bend as little as the manifold does.
+    a, b, c, d = (0.3 * p.unit_tangent(q) for q in (p.x, p.y, p.x, p.x))
     e = p.normal(len(p.x))
 
     def at(m: Any, s: Tensor) -> dict[str, Tensor]:
@@ -95,7 +106,7 @@ def derivatives_right(p: Probe) -> Iterator[Measurement]:
     means="a square root, a norm, an acos or an angle divided by its sine is differentiated at 0; torch.where does not "
     "help by itself, because it differentiates both branches",
     remedy="give the branch not taken a harmless argument, and use manifolds.numerics (safe_sqrt, sinc_of_root)",
-    needs=(methods_run,),
+    needs=(methods_run, proju_projects, expmap_starts, log_arrives),
     every_dtype=True,
 )
 def derivatives_finite(p: Probe) -> Iterator[Measurement]:
@@ -147,7 +158,7 @@ def _finite(p: Probe, method: Method, varied: str, places: list[tuple[str, Tenso
     "derivative of logmap at the point is the identity",
     means="the derivative is cut off or zeroed where the points coincide, or digits are lost before differentiating",
     remedy="write the small-angle form as a series in the squared distance, whose derivative is right at 0",
-    needs=(methods_run, log_inverts, derivatives_right, derivatives_finite),
+    needs=(methods_run, log_inverts, log_digits, derivatives_right, derivatives_finite),
     every_dtype=True,
 )
 def log_first_order(p: Probe) -> Iterator[Measurement]:
@@ -248,8 +259,8 @@ def _ball_counts(p: Probe) -> Iterator[tuple[float, Tensor, Tensor, Tensor, Tens
     if p.cut is None or not math.isfinite(p.cut):
         radii: tuple[float, ...] = (p.reach,)
     else:
-        radii = tuple(share * min(p.cut, p.logmap_radius) for share in (0.3, 0.6, 0.95))
-    centres = p.x[-4:]
+        radii = tuple(share * min(p.cut, p.logmap_radius) for share in (0.15, 0.3, 0.6, 0.95))
+    centres = p.x[-6:]
     generator = torch.Generator(p.device).manual_seed(p.seed)
     draws = p.m.random_uniform(_DRAWS, generator=generator, dtype=p.dtype, device=p.device)
     distances = torch.stack([p.m.dist(centre, draws) for centre in centres]).detach()
@@ -290,7 +301,16 @@ def _small_enough(p: Probe) -> str:
     "random_uniform is uniform",
     means="draws are uniform in coordinates, or a cube is normalised, instead of uniform in the Riemannian volume",
     remedy="normalise Gaussian draws on spheres and groups; elsewhere correct by the metric's density",
-    needs=(methods_run, draws_use_generator, log_inverts, log_arrives, basis_orthonormal, log_det_right),
+    needs=(
+        methods_run,
+        draws_use_generator,
+        draws_are_points,
+        dist_is_norm,
+        log_inverts,
+        log_arrives,
+        basis_orthonormal,
+        log_det_right,
+    ),
     applies=_small_enough,
 )
 def uniform_is_uniform(p: Probe) -> Iterator[Measurement]:

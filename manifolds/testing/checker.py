@@ -25,6 +25,7 @@ LAWS: tuple[Law, ...] = (
     *geodesics.DISTANCE,
     *calculus.DERIVATIVES,
     *calculus.VOLUME,
+    *projections.CHECKS,
     *structure.LATE,
 )
 """Every law, in the order in which roots of trouble are looked for."""

@@ -29,6 +29,7 @@ from manifolds.testing.law import Measurement
 SLACK = 64.0
 """Units of rounding allowed, before amplification."""
 
+_CANDIDATES = 2048
 _NOISE = 1e-10
 _REPEATS = 4
 _LARGEST_AMPLIFICATION = 1e3
@@ -216,15 +217,25 @@ def choose_points(manifold: Manifold, samples: int, generator: torch.Generator) 
     moved = (projected - special).flatten(-k).norm(dim=-1)
     again = (m.projx(projected) - projected).flatten(-k).norm(dim=-1)
     on = (moved < 1e-6) & (again < 1e-6)
-    if drawn is None:
-        scales = torch.tensor([0.3, 1.0], dtype=torch.float64).repeat(256)[(..., *(None,) * k)]
-        ambient = scales * torch.randn(512, *shape, generator=generator, dtype=torch.float64)
-        ambient[256:] += special[-1]
+    if drawn is not None:
+        on[0] = False  # The origin: a projection that does nothing would let it pass.
+    else:
+        scales = torch.tensor([0.3, 1.0], dtype=torch.float64).repeat(_CANDIDATES // 2)[(..., *(None,) * k)]
+        ambient = scales * torch.randn(_CANDIDATES, *shape, generator=generator, dtype=torch.float64)
+        ambient[_CANDIDATES // 2 :] += special[-1]
         candidates = m.projx(ambient)
-        strain, special_strain = _distortion(manifold, candidates), _distortion(manifold, projected)
-        good = candidates[strain <= strain.nan_to_num(math.inf).quantile(0.25)]
-        drawn = good[torch.randperm(len(good), generator=generator)[:samples]]
-        on &= special_strain <= 2 * strain.nan_to_num(math.inf).quantile(0.25)
+        strain = _distortion(manifold, candidates).nan_to_num(math.inf)
+        if manifold.dim == math.prod(shape):
+            # On an open set what projx moves ends at the rim.
+            strain = torch.where((candidates - ambient).flatten(-k).norm(dim=-1) < 1e-9, strain, math.inf)
+        bound = 5 * strain.min()
+        good = (
+            candidates[strain <= bound]
+            if int((strain <= bound).sum()) >= samples
+            else candidates[strain.argsort()[:samples]]
+        )
+        drawn = good[torch.randperm(len(good), generator=generator)]
+        on &= _distortion(manifold, projected) <= bound
     return torch.cat([projected[on], drawn])[:samples].detach()
 
 

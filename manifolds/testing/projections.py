@@ -10,7 +10,7 @@ from manifolds.testing.autodiff import jvp
 from manifolds.testing.law import Measurement, law
 from manifolds.testing.probe import Probe, Round
 from manifolds.testing.quadrature import gauss_legendre
-from manifolds.testing.structure import methods_run
+from manifolds.testing.structure import SLACK_OF_CHECK, draws_use_generator, has_uniform, methods_run, verdict
 
 
 @law(
@@ -63,7 +63,7 @@ def projx_corrects(p: Probe) -> Iterator[Measurement]:
     # Finite differences, so that a wrong derivative and a wrong value are told apart.
     h, scale = 1e-4, 1e-6 if p.dtype == torch.float64 else 1e-2
     h = h if p.dtype == torch.float64 else 1e-2
-    kinds = {"a tangent": p.tangent(p.x)}
+    kinds = {"a tangent": p.unit_tangent(p.x)}
     off = p.normal_direction(p.x)
     if off is not None:
         kinds["an off-manifold"] = off
@@ -77,7 +77,7 @@ def projx_corrects(p: Probe) -> Iterator[Measurement]:
             error = (moved_code - expected).norm(dim=-1)
         else:
             error = p.size(moved - p.m.proju(p.x, moved))
-        what = f"the change of projx(x + s a) with s, for {what} a of length 1,"
+        what = f"the change of projx(x + s a) with s, for {what} a,"
         yield Measurement(error.detach(), torch.full_like(error, scale).detach(), {"x": p.x, "a": a}, what)
 
 
@@ -155,7 +155,7 @@ def basis_orthonormal(p: Probe) -> Iterator[Measurement]:
     means="embed jumps or kinks at a seam, the default embed is used with coordinates that wrap (angles), or its "
     "derivative is wrong; a network that reads it learns a field that jumps, which has no valid density",
     remedy="embed angles as (cos, sin), classes as a smooth invariant (x x'), and leave absolute values and signs out",
-    needs=(methods_run,),
+    needs=(methods_run, proju_projects),
 )
 def embed_smooth(p: Probe) -> Iterator[Measurement]:
     """embed(c(b)) - embed(c(a)) is the integral of its derivative, for geodesics c that go all the way round."""
@@ -188,7 +188,7 @@ def embed_smooth(p: Probe) -> Iterator[Measurement]:
     "embed is injective",
     means="embed forgets a coordinate, or identifies points (x and -x, say) that the manifold does not",
     remedy="return enough coordinates: the ambient ones are always enough where a point is one tensor",
-    needs=(methods_run,),
+    needs=(methods_run, proju_projects),
 )
 def embed_injective(p: Probe) -> Iterator[Measurement]:
     """With every tangent direction embed moves; it tells different points apart, and has length embed_dim."""
@@ -210,5 +210,70 @@ def embed_injective(p: Probe) -> Iterator[Measurement]:
         yield Measurement(error, torch.zeros_like(error), {"x": p.x, "y": y}, found=found)
 
 
-PROJECTIONS = (projx_idempotent, proju_projects, projx_corrects, proju_orthogonal, inner_is_metric, basis_orthonormal)
+@law(
+    "random draws are points",
+    means="random_uniform returns points that are off the manifold, or outside the range in which angles are kept",
+    remedy="end random_uniform with projx",
+    needs=(methods_run, draws_use_generator, projx_idempotent, projx_corrects),
+    every_dtype=True,
+    applies=has_uniform,
+)
+def draws_are_points(p: Probe) -> Iterator[Measurement]:
+    """Every draw of random_uniform is a point: projx leaves it where it is."""
+    generator = torch.Generator(p.device).manual_seed(p.seed)
+    points = p.m.random_uniform(64, generator=generator, dtype=p.dtype, device=p.device)
+    error = p.size(p.m.projx(points) - points)
+    yield Measurement(error, SLACK_OF_CHECK * p.unit * p.size(points).clamp(min=1), {"x": points}, "projx of a draw")
+
+
+# The checks at the borders.
+
+
+@law(
+    "check_point and check_tangent tell good from bad",
+    means="a check was overridden, or projx or proju leaves wrong inputs as they are (every input then passes)",
+    remedy="remove the override, or raise ValueError wherever the distance to projx(x) exceeds the tolerance",
+    needs=(methods_run, projx_idempotent, projx_corrects, proju_projects),
+    every_dtype=True,
+)
+def checks_tell(p: Probe) -> Iterator[Measurement]:
+    """Good inputs pass; a wrong shape, integers, NaN, and what is off by 0.1 raise ValueError."""
+    p.m.check_point(p.x)
+    p.m.check_tangent(p.x, p.m.proju(p.x, p.u))
+    bad: dict[str, Tensor] = {
+        "points of a wrong shape": p.x.reshape(-1)[: p.x[0].numel() - 1],
+        "integer points": p.x.to(torch.int64),
+        "points that are not a number": p.x * float("nan"),
+    }
+    off = p.normal_direction(p.x)
+    if off is not None:
+        bad["points that are off by 0.1"] = p.x + 0.1 * off
+    for what, x in bad.items():
+        yield verdict(not _refuses(p.m.check_point, x), f"check_point accepts {what}", x=x)
+    if off is not None:
+        yield verdict(
+            not _refuses(p.m.check_tangent, p.x, p.u + 0.1 * off),
+            "check_tangent accepts vectors that are normal by 0.1",
+        )
+    yield verdict(not _refuses(p.m.check_tangent, p.x, p.u * float("nan")), "check_tangent accepts NaN")
+
+
+def _refuses(check: Any, *arguments: Tensor) -> bool:
+    try:
+        check(*arguments)
+    except ValueError:
+        return True
+    return False
+
+
+PROJECTIONS = (
+    projx_idempotent,
+    proju_projects,
+    projx_corrects,
+    draws_are_points,
+    proju_orthogonal,
+    inner_is_metric,
+    basis_orthonormal,
+)
 EMBEDDING = (embed_smooth, embed_injective)
+CHECKS = (checks_tell,)
