@@ -210,8 +210,8 @@ class LogEuclideanSPD(_PositiveDefinite):
     is flat and geodesics are ``exp`` of straight lines; ``X -> s R X R'`` is an isometry for rotations R and numbers
     s > 0, ``X -> A X A'`` in general is not. Documented domain as for `SPD`.
 
-    First derivatives of every map are exact. Second ones are for ``embed``, ``dist`` and the mean; the other maps contain
-    the derivative of a logarithm or exponential already, and their second derivatives lack its third.
+    First derivatives of every map are exact. Second ones are exact for ``embed``, ``dist`` and the mean; the other maps
+    contain the derivative of a logarithm or exponential already, and their second derivatives lack its third.
 
     Args:
         n: size of the matrices; the dimension is n (n + 1) / 2.
