@@ -334,6 +334,12 @@ class DistanceIsTheChord(PlainSphere):
         return safe_norm(y - x)
 
 
+@wrong("distance keeps its digits near the point")
+class DistanceWithAcos(PlainSphere):
+    def dist(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.acos((x * y).sum(-1).clamp(-1, 1))
+
+
 @wrong("distance is the norm of the logarithm")
 class DistanceIsAsymmetric(PlainSphere):
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
@@ -416,6 +422,12 @@ class EmbedIdentifiesAntipodes(PlainSphere):
 @wrong("the uniform density is normalised")
 class VolumeOfTheBall(PlainSphere):
     volume = 4 / 3 * math.pi
+
+
+@wrong("random draws are points")
+class DrawsOffTheManifold(PlainSphere):
+    def random_uniform(self, *shape: int, generator=None, dtype=None, device=None) -> Tensor:  # type: ignore[no-untyped-def]
+        return torch.randn(*shape, 3, generator=generator, dtype=dtype, device=device)
 
 
 @wrong("random_uniform is uniform")

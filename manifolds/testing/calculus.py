@@ -327,7 +327,8 @@ def uniform_is_uniform(p: Probe) -> Iterator[Measurement]:
 @law(
     "the uniform density is normalised",
     means="volume is that of another normalisation of the metric, or of part of the manifold",
-    remedy="compute the volume in the metric of inner: scaling inner by c multiplies it by c^(dim / 2)",
+    remedy="compute the volume in the metric of inner: scaling inner by c multiplies it by c^(dim / 2); if it counts "
+    "every representative of a class, state points_per_class",
     needs=(methods_run, inner_is_metric, log_inverts, log_arrives, log_det_right, gauss_lemma, uniform_is_uniform),
     applies=_small_enough,
 )
