@@ -2,7 +2,39 @@
 
 from manifolds.base import Manifold
 from manifolds.euclidean import Euclidean
+from manifolds.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
 from manifolds.flat_torus import FlatTorus
+from manifolds.hyperbolic import Hyperboloid, PoincareBall
+from manifolds.product import Power, Product
+from manifolds.quotient import Quotient
+from manifolds.rotation_group import Cyclic, Dihedral, Icosahedral, Octahedral, RotationGroup, Tetrahedral
+from manifolds.spd import SPD, LogEuclideanSPD
+from manifolds.special_euclidean import SE3
+from manifolds.special_orthogonal import SO3
 from manifolds.sphere import Sphere
 
-__all__ = ["Euclidean", "FlatTorus", "Manifold", "Sphere"]
+__all__ = [
+    "SE3",
+    "SO3",
+    "SPD",
+    "Antipodal",
+    "Cyclic",
+    "Dihedral",
+    "Euclidean",
+    "FiniteGroup",
+    "FlatTorus",
+    "Hyperboloid",
+    "Icosahedral",
+    "LeftMultiplication",
+    "LogEuclideanSPD",
+    "Manifold",
+    "Octahedral",
+    "PoincareBall",
+    "Power",
+    "Product",
+    "Quotient",
+    "RightMultiplication",
+    "RotationGroup",
+    "Sphere",
+    "Tetrahedral",
+]

@@ -48,3 +48,12 @@ def training_bar(show: bool) -> Iterator[Callable[[float, dict[str, Any]], None]
             bar.refresh()
 
         yield report
+
+
+@contextmanager
+def counting_bar(show: bool, name: str, total: int) -> Iterator[Callable[[int], Any]]:
+    """Yield a function that counts points done; tqdm shows the rate and the time left."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=name, unit=" points", file=sys.stderr, disable=not show) as bar:
+        yield bar.update

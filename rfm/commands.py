@@ -1,0 +1,364 @@
+"""What each command does, on the library's public functions."""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manifolds import Euclidean, FlatTorus, Manifold, Sphere
+from rfm import datasets
+from rfm.datasets.download import file_sha256
+from rfm.datasets.splits import Split, group_split
+from rfm.datasets.tables import Table
+from rfm.evaluation import Evaluation
+from rfm.evaluation import evaluate as evaluate_flow
+from rfm.fitting import fit as fit_flow
+from rfm.flow import Flow
+from rfm.run_folder import RunData, describe_run, is_run_folder
+
+
+def fit(arguments: argparse.Namespace) -> None:
+    """``rfm fit``: a table in, a run folder out."""
+    table = datasets.read_table(arguments.table, minimum_rows=2)
+    manifold = named_manifold(arguments.manifold, table, arguments.columns)
+    coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians)
+    points = coordinates.points(table)
+    names = tuple(arguments.condition or ())
+    condition = torch.from_numpy(table.numbers(names)) if names else None
+    weights = torch.from_numpy(table.numbers([arguments.weights]))[:, 0] if arguments.weights else None
+    data = RunData(
+        points,
+        _split(points, arguments.test_share, arguments.seed),
+        coordinates,
+        Path(arguments.table).name,
+        file_sha256(Path(arguments.table)),
+        condition,
+        names,
+    )
+    flow = _fit(manifold, data, arguments, weights)
+    _report(arguments, _fitted(flow, data, Path(arguments.out)), _fitted_text(flow, data, Path(arguments.out)))
+
+
+def sample(arguments: argparse.Namespace) -> None:
+    """``rfm sample``: points in the columns and units of the input."""
+    flow, data = _load(arguments)
+    out = _output(arguments)
+    condition = data.condition_vector(_assignments(arguments.condition))
+    generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
+    log_prob = None
+    with _bar(arguments, "sample", arguments.n) as advance:
+        parts, scores = [], []
+        for count in _chunks(arguments.n):
+            drawn = flow.sample(
+                count,
+                condition=condition,
+                guidance=arguments.guidance,
+                generator=generator,
+                return_log_prob=arguments.log_prob,
+            )
+            points, log_prob = drawn if arguments.log_prob else (drawn, None)
+            parts.append(points)
+            if log_prob is not None:
+                scores.append(log_prob)
+            advance(count)
+    names = list(data.coordinates.names)
+    values = data.coordinates.columns_of(torch.cat(parts))
+    if scores:
+        columns = data.coordinates.score_columns(torch.cat(scores))
+        names += list(columns)
+        values = np.column_stack([values, *columns.values()])
+    _write(arguments, out, names, values)
+
+
+def log_prob(arguments: argparse.Namespace) -> None:
+    """``rfm log-prob``: the density at the points of a table."""
+    flow, data = _load(arguments)
+    out = _output(arguments)
+    table = datasets.read_table(arguments.table)
+    points = data.coordinates.points(table)
+    condition = torch.from_numpy(table.numbers(data.condition_names)) if data.condition_names else None
+    with _bar(arguments, "log-prob", len(points)) as advance:
+        scores = []
+        for chunk in torch.arange(len(points)).split(_CHUNK):
+            own = None if condition is None else condition[chunk]
+            scores.append(flow.log_prob(points[chunk], condition=own))
+            advance(len(chunk))
+    columns = data.coordinates.score_columns(torch.cat(scores))
+    _write(arguments, out, list(columns), np.column_stack(list(columns.values())))
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """``rfm evaluate``: test likelihood beside the baselines."""
+    flow, data = _load(arguments)
+    result = evaluate_flow(flow, data, _note(arguments))
+    _report(arguments, describe_run(data) | _evaluated(result), result.table())
+
+
+def plot(arguments: argparse.Namespace) -> None:
+    """``rfm plot``: the picture of a run."""
+    flow, data = _load(arguments)
+    arguments.out = arguments.out or str(Path(arguments.run) / "density.png")
+    out = _output(arguments)
+    assert out is not None
+    _draw(flow, data, out, data.source)
+    print(out)
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """``rfm demo``: the main job on real data."""
+    dataset = datasets.load(arguments.dataset)
+    folder = Path(arguments.out or f"runs/demo-{dataset.name}")
+    arguments.out, arguments.steps, arguments.batch_size = str(folder), None, None
+    # A demo is to be run again and again; only what an earlier demo made is replaced.
+    arguments.resume, arguments.force = False, _is_demo(folder)
+    source = f"{dataset.name}: {dataset.source}"
+    data = RunData(
+        dataset.points, group_split(dataset.points, arguments.seed), dataset.coordinates, source, dataset.sha256
+    )
+    note = _note(arguments)
+    note(f"{len(dataset.points)} points, {source}")
+    flow = _fit(Sphere(2), data, arguments, None)
+    (folder / _DEMO_MARK).touch()
+    result = evaluate_flow(flow, data, note)
+    note("figure")
+    figure = folder / "map.png"
+    _draw(flow, data, figure, f"{dataset.name.capitalize()}: {len(dataset.points):,} points, and a flow fitted to them")
+    text = f"{result.table()}\n{_fitted_text(flow, data, folder)}\nmap: {figure}"
+    _report(arguments, _fitted(flow, data, folder) | _evaluated(result) | {"map": str(figure)}, text)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """``rfm check``: the laws, on a user's manifold."""
+    from manifolds.testing import check_manifold
+
+    report = check_manifold(imported_manifold(arguments.manifold), seed=arguments.seed, compile=arguments.compile)
+    print(report)
+    return 0 if report.passed else 1
+
+
+def named_manifold(name: str, table: Table, columns: Sequence[str] | None) -> Manifold:
+    """Return the manifold that ``--manifold`` means for a table.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if ":" in name:
+        return imported_manifold(name)
+    counted = len(columns) if columns else sum(table.holds_numbers(i) for i in range(len(table.names)))
+    makers: dict[str, Callable[[], Manifold]] = {
+        "sphere": lambda: Sphere(max(2, len(columns or ()) - 1)),
+        "torus": lambda: FlatTorus(max(1, counted)),
+        "euclidean": lambda: Euclidean(max(1, counted)),
+    }
+    if name not in makers:
+        raise ValueError(
+            f"unknown manifold {name!r}\nchoose {', '.join(makers)}, or a manifold of your own as my_module:thing"
+        )
+    return makers[name]()
+
+
+def imported_manifold(name: str) -> Manifold:
+    """Return a manifold given as ``module:name``; the current folder counts as importable.
+
+    Raises:
+        ValueError: if it cannot be imported, or is no manifold.
+    """
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise ValueError(f"{name!r} does not name a manifold\nwrite my_module:thing, an object or a class")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        thing = getattr(importlib.import_module(module), attribute)
+        manifold = thing() if isinstance(thing, type) else thing
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{name}: cannot be imported ({type(error).__name__}: {reason})\ncheck it in Python") from None
+    if not isinstance(manifold, Manifold):
+        raise ValueError(f"{name}: is not a manifolds.Manifold but {type(manifold).__name__}\nsubclass Manifold")
+    return manifold
+
+
+_CHUNK = 4096
+_DEMO_MARK = ".demo"
+
+
+def _fit(manifold: Manifold, data: RunData, arguments: argparse.Namespace, weights: Tensor | None) -> Flow:
+    folder = Path(arguments.out)
+    kept = torch.cat([data.split.train, data.split.validation])
+    held = torch.arange(len(data.split.train), len(kept))
+    _refuse_existing(folder, arguments)
+    # First, so that a run killed while training can be resumed from the folder alone.
+    flow = fit_flow(
+        data.points[kept],
+        manifold,
+        condition=data.conditions_at(kept).get("condition"),
+        weights=None if weights is None else weights[kept],
+        validation=held,
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        max_seconds=arguments.max_seconds,
+        seed=arguments.seed,
+        device=arguments.device,
+        out=folder,
+        resume=arguments.resume,
+        force=arguments.force,
+        progress=not arguments.quiet,
+    )
+    if _is_first_process():
+        data.save(folder)
+    return flow
+
+
+def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
+    """Say how to go on in the words of the command line, before the library says it in its own."""
+    if arguments.resume or arguments.force:
+        return
+    if (folder / "flow.json").exists() or (folder / "checkpoint.json").exists():
+        what = "a flow" if (folder / "flow.json").exists() else "an unfinished run"
+        raise FileExistsError(f"{folder} already holds {what}\nuse --resume, --force, or another --out")
+
+
+def _is_first_process() -> bool:
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _is_demo(folder: Path) -> bool:
+    return (folder / _DEMO_MARK).exists() or ((folder / "checkpoint.json").exists() and not is_run_folder(folder))
+
+
+def _split(points: Tensor, test_share: float, seed: int) -> Split:
+    """Hold out shares of the points for testing and validation, equal points together."""
+    places, place = torch.unique(points.flatten(1), dim=0, return_inverse=True)
+    if len(places) < 4:
+        raise ValueError(
+            f"the table holds {len(places)} different points, too few to hold some out\ngive it at least 4"
+        )
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))
+    position = rank[place]
+    test = round(len(places) * test_share)
+    validation = max(1, round(len(places) * 0.1))
+    first_test, first_validation = len(places) - test, len(places) - test - validation
+    is_test = position >= first_test
+    is_validation = ~is_test & (position >= first_validation)
+    rows = torch.arange(len(points))
+    return Split(rows[~is_test & ~is_validation], rows[is_validation], rows[is_test])
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
+    folder = Path(arguments.run)
+    manifold = imported_manifold(arguments.manifold) if arguments.manifold else None
+    flow = Flow.load(folder, manifold=manifold)
+    return flow, RunData.load(folder)
+
+
+def _output(arguments: argparse.Namespace) -> Path | None:
+    """Return the file to write, refused if it exists."""
+    if arguments.out is None:
+        return None
+    out = Path(arguments.out)
+    if out.is_dir():
+        raise IsADirectoryError(f"--out {out} is a folder\nname a file in it")
+    if out.exists() and not arguments.force:
+        raise FileExistsError(f"--out {out} exists\nuse --force to replace it, or another name")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist\nmake it first")
+    return out
+
+
+def _assignments(words: Sequence[str]) -> dict[str, float]:
+    given = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            given[name] = float(value)
+        except ValueError:
+            raise ValueError(f"--condition {word!r} is not NAME=NUMBER\nwrite for example magnitude=6") from None
+    return given
+
+
+def _chunks(count: int) -> list[int]:
+    return [_CHUNK] * (count // _CHUNK) + ([count % _CHUNK] if count % _CHUNK else [])
+
+
+def _write(arguments: argparse.Namespace, out: Path | None, names: list[str], values: np.ndarray[Any, Any]) -> None:
+    if arguments.json:
+        columns = {name: values[:, i].tolist() for i, name in enumerate(names)}
+        text = json.dumps(columns, allow_nan=False)
+        if out is None:
+            print(text)
+        else:
+            from rfm.serialization import write_json
+
+            write_json(out, columns)
+    else:
+        datasets.write_table(sys.stdout if out is None else out, names, values)
+
+
+def _report(arguments: argparse.Namespace, record: dict[str, Any], text: str) -> None:
+    if _is_first_process():
+        print(json.dumps(record, indent=1) if arguments.json else text)
+
+
+def _fitted(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
+    last = flow.history[-1] if flow.history else {}
+    best = min((record["validation_nll"] for record in flow.history), default=None)
+    return {
+        "run": str(folder),
+        **describe_run(data),
+        "steps": last.get("step"),
+        "seconds": last.get("seconds"),
+        "validation_nll_nats": best,
+        "stopped": flow.stopped,
+    }
+
+
+def _fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
+    record = _fitted(flow, data, folder)
+    return (
+        f"fitted {record['train']} points in {record['seconds']:.0f} s; validation NLL "
+        f"{record['validation_nll_nats']:.3f} nats; {flow.stopped}\nrun: {folder}"
+    )
+
+
+def _evaluated(result: Evaluation) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "test_nll_nats": {
+            name: {"mean": estimate.mean, "standard_error": estimate.standard_error} for name, estimate in result.rows
+        }
+    }
+    if result.against_kernel is not None:
+        difference = result.against_kernel
+        record["flow_minus_best_kernel_nats"] = {
+            "mean": difference.mean,
+            "interval_95": list(difference.interval_95),
+        }
+    return record
+
+
+def _draw(flow: Flow, data: RunData, path: Path, title: str) -> None:
+    from rfm.plotting import plot_flow, save_figure
+
+    save_figure(plot_flow(flow, data.points, title=title, coordinates=data.coordinates), path)
+
+
+def _note(arguments: argparse.Namespace) -> Callable[[str], None]:
+    """Return a function that tells what is being done, on stderr."""
+    return lambda message: None if arguments.quiet else print(f"{message} ...", file=sys.stderr, flush=True)
+
+
+def _bar(arguments: argparse.Namespace, name: str, total: int) -> Any:
+    from rfm.progress import counting_bar
+
+    return counting_bar(not arguments.quiet and total > _CHUNK, name, total)

@@ -1,0 +1,83 @@
+"""Test likelihood of a flow beside what any model must beat: the source, and kernel densities."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rfm.flow import Flow
+from rfm.metrics import Estimate, KernelDensity, negative_log_likelihood, paired_difference
+from rfm.run_folder import RunData
+from rfm.sources import Uniform
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Negative log-likelihoods of the test points.
+
+    Args:
+        rows: model and its test NLL in nats, worst model first.
+        against_kernel: NLL of the flow minus that of the best kernel density, paired by point and clustered by place;
+            None where there is no kernel.
+        count: number of test points.
+    """
+
+    rows: tuple[tuple[str, Estimate], ...]
+    against_kernel: Estimate | None
+    count: int
+
+    def table(self) -> str:
+        """Return the table as text."""
+        lines = [f"{'model':<34}test NLL, nats   standard error   points"]
+        lines += [f"{name:<34}{e.mean:>14.3f}{e.standard_error:>17.3f}{self.count:>9}" for name, e in self.rows]
+        if self.against_kernel is not None:
+            difference = self.against_kernel
+            low, high = difference.interval_95
+            verdict = "the flow is better" if high < 0 else "the kernel is better" if low > 0 else "no clear difference"
+            lines.append(
+                f"flow minus best kernel, per point: {difference.mean:+.3f} "
+                f"(95 % interval {low:+.3f} to {high:+.3f}): {verdict}"
+            )
+        return "\n".join(lines)
+
+
+def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda message: None) -> Evaluation:
+    """Score the test points under the flow and under the baselines, which are fitted to the same training points.
+
+    Args:
+        flow: the flow.
+        data: its data; weights and bandwidths of the kernels are chosen on its validation points.
+        note: is told what is being computed.
+
+    Raises:
+        ValueError: if no points were held out for testing.
+    """
+    if len(data.split.test) == 0:
+        raise ValueError("evaluate: this run held out no test points; fit again with a test share above 0")
+    test = data.points[data.split.test]
+    broad = "uniform" if isinstance(flow.source, Uniform) else "source"
+    scores: list[tuple[str, Tensor]] = [(broad, flow.source.log_prob(test))]
+    kernels = _kernel_scores(flow, data, test, note)
+    note("flow")
+    own = flow.log_prob(test, **data.conditions_at(data.split.test)).double()
+    scores += [*kernels, ("flow", own)]
+    against = None
+    if kernels:
+        best = max((score for _, score in kernels), key=lambda score: float(score.mean()))
+        against = paired_difference(-own, -best, groups=test)
+    rows = tuple((name, negative_log_likelihood(score)) for name, score in scores)
+    return Evaluation(rows, against, len(test))
+
+
+def _kernel_scores(flow: Flow, data: RunData, test: Tensor, note: Callable[[str], None]) -> list[tuple[str, Tensor]]:
+    if flow.manifold.kernel_log_normaliser(torch.ones((), dtype=torch.float64)) is None:
+        return []
+    train, validation = data.points[data.split.train], data.points[data.split.validation]
+    note("kernel densities")
+    one = KernelDensity.one_bandwidth(flow.manifold, train, validation)
+    mixture = KernelDensity.mixture(flow.manifold, train, validation)
+    return [
+        ("kernel density, one bandwidth", one.log_prob(test)),
+        ("kernel density, 30 bandwidths", mixture.log_prob(test)),
+    ]

@@ -1,0 +1,64 @@
+"""Figures: how they are made, what they have in common, and how they are written."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rfm.serialization import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DATA_COLOUR = "#0072b2"
+SAMPLE_COLOUR = "#d55e00"
+INK = "#333333"
+"""Blue and vermilion differ for colour-blind readers too. Source: Okabe and Ito, Color Universal Design, 2008."""
+
+PAPER = "#f7f7f5"
+DENSITY_COLOURS = "magma"
+
+
+def new_figure(width: float, height: float, title: str | None) -> "Figure":
+    """Return an empty figure of ``width`` by ``height`` inches at 120 dots per inch, whose layout avoids overlap."""
+    # matplotlib is slow to import, and only pictures need it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    figure = Figure(figsize=(width, height), dpi=120, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    if title:
+        # Titles and column names are text, whatever dollar signs they hold.
+        figure.suptitle(title, fontsize=15, fontweight="bold", color=INK, parse_math=False)
+    return figure
+
+
+def finish(axes: "Axes", title: str, x: str = "", y: str = "") -> None:
+    """Give a panel its title, the labels of its axes, and the common look."""
+    axes.set_title(title, fontsize=12, color=INK, parse_math=False)
+    axes.set_xlabel(x, fontsize=11, color=INK, parse_math=False)
+    axes.set_ylabel(y, fontsize=11, color=INK, parse_math=False)
+    axes.tick_params(labelsize=10, colors=INK)
+    for spine in axes.spines.values():
+        spine.set_edgecolor("#888888")
+        spine.set_linewidth(0.8)
+
+
+def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    """Write a figure as a PNG file, whole or not at all; the same figure makes the same bytes.
+
+    Args:
+        figure: the figure.
+        path: a name that ends in ``.png``; its folder is made if need be, and an existing file is replaced.
+
+    Raises:
+        ValueError: the name does not end in ``.png``.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"save_figure: figures are written as PNG, got the name {path.name!r}; end it in .png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the name of the software, which holds its version.
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi="figure", metadata={"Software": None}))

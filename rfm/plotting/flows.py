@@ -1,0 +1,134 @@
+"""The picture of a flow, chosen by its manifold."""
+
+import math
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from manifolds import Euclidean, FlatTorus, Manifold, Sphere
+from rfm.datasets.coordinates import Cartesian, Coordinates
+from rfm.flow import Flow
+from rfm.plotting import maps
+from rfm.plotting.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
+from rfm.plotting.layouts import SOLVER, Chart, Points, Subject, line, pairs, plane
+from rfm.plotting.panels import Array, Limits, robust_limits
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_POINTS = 5000
+"""Points drawn of each kind: more would hide each other."""
+
+
+def plot_flow(
+    flow: Flow,
+    points: Tensor | NDArray[Any] | None = None,
+    samples: Tensor | NDArray[Any] | None = None,
+    *,
+    title: str | None = None,
+    coordinates: Coordinates | None = None,
+    evaluations: int = 16_000,
+) -> "Figure":
+    """Draw a flow: its density where a page can hold it, and data beside samples.
+
+    The picture is a world map on ``Sphere(2)``; a histogram with the density on the line and the circle; a plane with
+    the density on ``Euclidean(2)`` and ``FlatTorus(2)`` (a Ramachandran plot); and elsewhere marginals of the first
+    three coordinates, in pairs. As many data as samples are drawn, in the same style: if there are more, a random
+    choice of them, the same at every call.
+
+    Args:
+        flow: an unconditional flow.
+        points: data ``(n, *event_shape)``; without them there is no panel of data.
+        samples: samples of the flow, ``(m, *event_shape)``; by default as many are drawn here as there are data, at
+            most `MOST_POINTS`, with a fixed seed.
+        title: stands above everything.
+        coordinates: names the axes. On ``Sphere(2)``, `Cartesian` coordinates say that the sphere is not the earth: no
+            coastlines are drawn.
+        evaluations: about how many times to evaluate the log-density; more take longer and show more detail.
+
+    Returns:
+        A figure; see `save_figure`.
+
+    Raises:
+        ValueError: points or samples have another shape than points of the manifold.
+    """
+    data = None if points is None else _as_points(flow.manifold, points, "points")
+    if samples is None:
+        _, device = flow._dtype_and_device()
+        count = 2000 if data is None or not len(data) else min(len(data), MOST_POINTS)
+        drawn = flow.sample(count, generator=torch.Generator(device).manual_seed(0), solver=SOLVER)
+    else:
+        drawn = _as_points(flow.manifold, samples, "samples")
+    sets = [Points("samples", SAMPLE_COLOUR, drawn)]
+    if data is not None:
+        sets.insert(0, Points("data", DATA_COLOUR, data))
+    count = min([len(s.all) for s in sets if len(s.all)] + [MOST_POINTS])
+    return _figure(flow.manifold, Subject(flow, sets, count, title, coordinates, evaluations))
+
+
+def _as_points(manifold: Manifold, values: Tensor | NDArray[Any], what: str) -> Tensor:
+    """Return ``(n, *event_shape)``, floating point."""
+    x = torch.as_tensor(values)
+    x = x if x.is_floating_point() else x.float()
+    manifold._check_shape(what, x)
+    return x.detach().reshape(-1, *manifold.event_shape)
+
+
+# One picture for each kind of manifold.
+
+
+@singledispatch
+def _figure(manifold: Manifold, subject: Subject) -> "Figure":
+    k = min(3, manifold.embed_dim)
+    columns = subject.columns(lambda x: manifold.embed(x)[..., :k])
+    chart = Chart([f"embedding coordinate {i + 1}" for i in range(k)], _limits(columns))
+    return line(subject, chart, columns, None) if k == 1 else pairs(subject, chart, columns, scatter=True)
+
+
+@_figure.register(Sphere)
+def _(manifold: Sphere, subject: Subject) -> "Figure":
+    if manifold.dim != 2:
+        return _figure.dispatch(Manifold)(manifold, subject)
+    earth = subject.coordinates is None or subject.coordinates.kind != Cartesian.kind
+    figure = new_figure(12, 9, subject.title)
+    grid = figure.add_gridspec(2, len(subject.sets), height_ratios=(1.7, 1))
+    maps.draw_density(figure, grid[0, :], subject.flow, subject.evaluations, SOLVER, earth=earth)
+    for i, (s, columns) in enumerate(zip(subject.sets, subject.columns(lambda x: x), strict=True)):
+        axes = maps.world_map(figure, grid[1, i], s.title(len(columns)), earth=earth)
+        maps.draw_points(axes, columns, s.colour, subject.count)
+    return figure
+
+
+@_figure.register(FlatTorus)
+def _(manifold: FlatTorus, subject: Subject) -> "Figure":
+    k = min(3, manifold.n)
+    columns = subject.columns(lambda x: torch.rad2deg(x[..., :k]))
+    names = subject.names("angle ", k, " (degrees)")
+    chart = Chart(names, [(-180.0, 180.0)] * k, unit=math.pi / 180, ticks=60, most_bins=72 if k == 1 else 60)
+    return _flat(manifold.n, subject, chart, columns, "degree", "square radian")
+
+
+@_figure.register(Euclidean)
+def _(manifold: Euclidean, subject: Subject) -> "Figure":
+    k = min(3, manifold.n)
+    columns = subject.columns(lambda x: x[..., :k])
+    chart = Chart(subject.names("x", k), _limits(columns))
+    return _flat(manifold.n, subject, chart, columns, "unit of length", "unit of area")
+
+
+def _flat(n: int, subject: Subject, chart: Chart, columns: list[Array], length: str, area: str) -> "Figure":
+    """Choose the layout on a flat manifold of dimension ``n``, given what its densities are per."""
+    if n == 1:
+        return line(subject, chart, columns, f"probability per {length}")
+    if n == 2:
+        return plane(subject, chart, columns, f"log-density (nats per {area})")
+    return pairs(subject, chart, columns, scatter=False)
+
+
+def _limits(columns: list[Array]) -> list[Limits]:
+    """Return the limits of each coordinate that data and samples share."""
+    return [robust_limits(values) for values in np.concatenate(columns).T]

@@ -1,0 +1,175 @@
+"""Layouts: what a picture shows, and the pictures that are made of plane panels."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rfm.datasets.coordinates import Coordinates
+from rfm.flow import Flow
+from rfm.integrators import Adaptive
+from rfm.plotting.figures import INK, PAPER, finish, new_figure
+from rfm.plotting.panels import (
+    Array,
+    Limits,
+    bin_count,
+    colour_bar,
+    draw_density,
+    draw_grid,
+    draw_histogram,
+    point_style,
+    shares,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours do not show a hundredth of a nat.
+SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Data, or samples."""
+
+    name: str
+    colour: str
+    all: Tensor
+
+    def title(self, count: int) -> str:
+        n = len(self.all)
+        return f"{self.name}: {count:,} of {n:,} points" if n > count else f"{self.name}: {n:,} points"
+
+    def some(self, count: int) -> Tensor:
+        """Return ``count`` of the points, or all if there are not as many; files are often sorted, so at random."""
+        order = torch.randperm(len(self.all), generator=torch.Generator().manual_seed(0))
+        return self.all[order[:count].to(self.all.device)]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a picture shows; ``count`` points of each set are drawn."""
+
+    flow: Flow
+    sets: list[Points]
+    count: int
+    title: str | None
+    coordinates: Coordinates | None
+    evaluations: int
+
+    def columns(self, chart: Callable[[Tensor], Tensor]) -> list[Array]:
+        """Return what is drawn of each set, in the coordinates of a page, ``(count, k)``."""
+        return [chart(s.some(self.count)).double().cpu().numpy() for s in self.sets]
+
+    def names(self, usual: str, k: int, unit: str = "") -> list[str]:
+        """Return the labels of the first ``k`` axes, out of ``self.coordinates`` if it fits the manifold."""
+        given = () if self.coordinates is None else self.coordinates.names
+        fits = len(given) == math.prod(self.flow.manifold.event_shape)
+        return [(given[i] if fits else f"{usual}{i + 1}") + unit for i in range(k)]
+
+    def log_density(self, x: Array) -> Array:
+        """Return the flow's log-density at points ``(n, d)``, nats."""
+        return self.flow.log_prob(torch.from_numpy(x).float(), solver=SOLVER).double().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """The axes of a page.
+
+    Args:
+        names: a label for each axis.
+        limits: what each axis shows, in the units of the page.
+        unit: a unit of the page in units of the manifold.
+        ticks: the distance between ticks; None leaves it to matplotlib.
+        most_bins: most bins of a histogram along an axis.
+    """
+
+    names: list[str]
+    limits: list[Limits]
+    unit: float = 1.0
+    ticks: float | None = None
+    most_bins: int = 60
+
+    def dress(self, axes: "Axes", title: str, i: int, j: int | None = None, y: str = "") -> None:
+        """Give a panel axis ``i`` across and axis ``j`` upwards, or the label ``y``."""
+        finish(axes, title, self.names[i], y if j is None else self.names[j])
+        axes.set_xlim(*self.limits[i])
+        if j is not None:
+            axes.set_ylim(*self.limits[j])
+        for axis, k in ((axes.xaxis, i), (axes.yaxis, j)):
+            if k is not None and self.ticks is not None:
+                low, high = self.limits[k]
+                axis.set_ticks(np.arange(low, high + self.ticks / 2, self.ticks))
+
+
+def line(subject: Subject, chart: Chart, columns: list[Array], density_label: str | None) -> "Figure":
+    """Draw histograms over one axis, and the density unless ``density_label`` is None."""
+    figure = new_figure(12, 5.5, subject.title)
+    axes = figure.add_subplot(facecolor=PAPER)
+    bins = bin_count(subject.count, chart.most_bins)
+    styles: tuple[dict[str, Any], ...] = ({"histtype": "stepfilled", "alpha": 0.3}, {"histtype": "step", "lw": 1.6})
+    for s, column, style in zip(subject.sets, columns, styles[-len(columns) :], strict=True):
+        draw_histogram(axes, column[:, 0], chart.limits[0], bins, s.title(len(column)), color=s.colour, **style)
+    if density_label is not None:
+        x = np.linspace(*chart.limits[0], max(2, min(subject.evaluations, 1001)))
+        density = np.exp(subject.log_density(chart.unit * x[:, None])) * chart.unit
+        axes.plot(x, density, color=INK, linewidth=1.8, label="density of the flow")
+    axes.set_ylim(0, 1.12 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(loc="upper center", ncols=3, frameon=False, fontsize=11, labelcolor=INK)
+    chart.dress(axes, "", 0, y=density_label or "probability density")
+    return figure
+
+
+def plane(subject: Subject, chart: Chart, columns: list[Array], density_label: str) -> "Figure":
+    """Draw the log-density, then points, in square panels side by side."""
+    panels = 1 + len(columns)
+    figure = new_figure(4.2 * panels + 0.6, 5.8, subject.title)
+    # The colour bar has a row of its own, so that the panels stay in line.
+    rows = figure.add_gridspec(2, panels, height_ratios=(1, 0.04))
+    density, *others = (figure.add_subplot(rows[0, i]) for i in range(panels))
+    n = max(2, math.isqrt(subject.evaluations))
+    centres = [low + (np.arange(n) + 0.5) * (high - low) / n for low, high in chart.limits]
+    grid = np.stack(np.meshgrid(*centres), axis=-1).reshape(-1, 2)
+    shown = draw_density(density, subject.log_density(chart.unit * grid).reshape(n, n), *chart.limits)
+    place = figure.add_subplot(rows[1, 0])
+    colour_bar(figure, shown, density_label, cax=place, orientation="horizontal", extend="both")
+    chart.dress(density, "density of the flow", 0, 1)
+    for axes, s, column in zip(others, subject.sets, columns, strict=True):
+        axes.scatter(column[:, 0], column[:, 1], color=s.colour, **point_style(subject.count))
+        axes.set_facecolor(PAPER)
+        chart.dress(axes, s.title(len(column)), 0, 1)
+    for axes in (density, *others):
+        axes.set_box_aspect(1)
+    return figure
+
+
+def pairs(subject: Subject, chart: Chart, columns: list[Array], *, scatter: bool) -> "Figure":
+    """Draw marginals of pairs of coordinates, data above samples: dots, or shares of points as colours."""
+    chosen = list(itertools.combinations(range(len(chart.names)), 2))
+    figure = new_figure(4 * len(chosen) + 1, 4.4 * len(columns) + 0.4, subject.title)
+    grid = figure.subplots(len(columns), len(chosen), squeeze=False)
+    bins = bin_count(subject.count // 4, chart.most_bins)
+    for column_of_panels, (i, j) in zip(grid.T, chosen, strict=True):
+        x_limits, y_limits = chart.limits[i], chart.limits[j]
+        cells = [shares(column[:, i], column[:, j], x_limits, y_limits, bins) for column in columns]
+        # One scale for data and samples, which a single crowded cell cannot stretch.
+        top = max(float(np.quantile(cells, 0.998)), 1e-9)
+        for axes, s, column, share in zip(column_of_panels, subject.sets, columns, cells, strict=True):
+            axes.set_box_aspect(1)
+            chart.dress(axes, s.title(len(column)), i, j)
+            axes.set_facecolor(PAPER)
+            if scatter:
+                axes.scatter(column[:, i], column[:, j], color=s.colour, **point_style(subject.count))
+                continue
+            shown = draw_grid(axes, share, x_limits, y_limits, vmin=0, vmax=top, interpolation="nearest")
+        if not scatter:
+            label = f"percent of points per cell ({bins} x {bins} cells)"
+            place = list(column_of_panels)
+            colour_bar(figure, shown, label, ax=place, extend="max", location="bottom", aspect=30)
+    return figure

@@ -1,0 +1,117 @@
+"""What a run folder holds beside the flow: the data it was fitted to, how it was split, and how its table was written.
+
+With it, a run can be evaluated and plotted after the table has moved.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rfm.datasets.coordinates import Coordinates, coordinates_from_dict
+from rfm.datasets.splits import Split
+from rfm.serialization import SavedFlowError, read_json, read_tensors, remove_other, write_json, write_tensors
+
+_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run.
+
+    Args:
+        points: all points ``(n, *event_shape)``, float64.
+        split: indices of training, validation and test points.
+        coordinates: the columns and units that points are read from and written in.
+        source: where the data came from, in words or as a file's name.
+        sha256: of the table; empty where there was none.
+        condition: vectors ``(n, c)``, or None.
+        condition_names: names of the entries of ``condition``.
+    """
+
+    points: Tensor
+    split: Split
+    coordinates: Coordinates
+    source: str
+    sha256: str = ""
+    condition: Tensor | None = None
+    condition_names: tuple[str, ...] = ()
+
+    def conditions_at(self, index: Tensor) -> dict[str, Any]:
+        """Return the conditions of some points as keyword arguments; none for an unconditional run."""
+        return {} if self.condition is None else {"condition": self.condition[index]}
+
+    def save(self, folder: Path) -> None:
+        """Write to a run folder; ``run.json`` last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"points": self.points, "train": self.split.train, "validation": self.split.validation}
+        tensors["test"] = self.split.test
+        if self.condition is not None:
+            tensors["condition"] = self.condition
+        name = write_tensors(folder, "data", tensors)
+        record = {
+            "data": name,
+            "source": self.source,
+            "sha256": self.sha256,
+            "coordinates": self.coordinates.to_dict(),
+            "condition_names": list(self.condition_names),
+        }
+        write_json(folder / _FILE, record)
+        remove_other(folder, "data", name)
+
+    @classmethod
+    def load(cls, folder: Path) -> "RunData":
+        """Read from a run folder.
+
+        Raises:
+            SavedFlowError: if there is none, or it is damaged.
+        """
+        record = read_json(folder / _FILE)
+        tensors = read_tensors(folder / Path(str(record.get("data"))).name)
+        try:
+            split = Split(tensors["train"], tensors["validation"], tensors["test"])
+            coordinates = coordinates_from_dict(record["coordinates"])
+            names = tuple(str(name) for name in record["condition_names"])
+            return cls(
+                tensors["points"],
+                split,
+                coordinates,
+                str(record["source"]),
+                str(record["sha256"]),
+                tensors.get("condition"),
+                names,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise SavedFlowError(f"{folder / _FILE} is damaged ({error}); fit again") from None
+
+    def condition_vector(self, given: dict[str, float]) -> Tensor | None:
+        """Return the condition vector ``(c,)`` that names and values mean; None for an unconditional run.
+
+        Raises:
+            ValueError: if the names are not those of the run.
+        """
+        if set(given) != set(self.condition_names) and (given or self.condition_names):
+            if not given:
+                return None
+            wanted = ", ".join(self.condition_names) or "none"
+            raise ValueError(f"this flow's conditions are: {wanted}; got {', '.join(given)}; give each one once")
+        if not self.condition_names:
+            return None
+        return torch.tensor([given[name] for name in self.condition_names], dtype=torch.float64)
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Return whether a folder holds run data."""
+    return (folder / _FILE).is_file()
+
+
+def describe_run(data: RunData) -> dict[str, Any]:
+    """Return the counts of a run's data, for reports."""
+    return {
+        "data": data.source,
+        "train": len(data.split.train),
+        "validation": len(data.split.validation),
+        "test": len(data.split.test),
+    }
