@@ -129,7 +129,7 @@ def line(subject: Subject, chart: Chart, columns: list[Array], density_label: st
 def plane(subject: Subject, chart: Chart, columns: list[Array], density_label: str) -> "Figure":
     """Draw the log-density, then points, in square panels side by side."""
     panels = 1 + len(columns)
-    figure = new_figure(4.2 * panels + 0.6, 5.8, subject.title)
+    figure = new_figure(4.2 * panels + 0.6, 5.5, subject.title)
     # The colour bar has a row of its own, so that the panels stay in line.
     rows = figure.add_gridspec(2, panels, height_ratios=(1, 0.04))
     density, *others = (figure.add_subplot(rows[0, i]) for i in range(panels))
