@@ -116,7 +116,8 @@ class Manifold(nn.Module):
         Returns:
             The position ``x_t`` and the velocity ``dx_t`` at time ``t``.
         """
-        t = t.expand(torch.broadcast_shapes(t.shape, self.batch_shape(x), self.batch_shape(u)))
+        # Contiguous: forward mode refuses a tensor whose entries share memory.
+        t = t.expand(torch.broadcast_shapes(t.shape, self.batch_shape(x), self.batch_shape(u))).contiguous()
         x_t, dx_t = torch.func.jvp(lambda s: self.expmap(x, self.lift(s) * u), (t,), (torch.ones_like(t),))[:2]
         return x_t, dx_t
 
@@ -163,6 +164,7 @@ class Manifold(nn.Module):
         """
         if self.metric_is_induced:
             return torch.zeros_like((x * u).sum(self._event_axes))
+        x, u = _broadcast(x, u)
         return torch.func.jvp(self._log_volume_density, (x,), (u,))[1]
 
     @property
@@ -180,6 +182,7 @@ class Manifold(nn.Module):
 
         It is what a density on the tangent space at ``x`` changes by when ``expmap`` carries it to the manifold.
         """
+        x, u = _broadcast(x, u)
         y = self.expmap(x, u)
         basis_x = self.tangent_basis(x).movedim(-1 - len(self.event_shape), 0)
         basis_y = self.tangent_basis(y).movedim(-1 - len(self.event_shape), 0)
@@ -283,10 +286,12 @@ class Manifold(nn.Module):
     def _euclidean_basis(self, x: Tensor) -> Tensor:
         """Return a basis of the tangent space, orthonormal in the ambient dot product."""
         projector = self._projector(x)
-        # The columns of U that belong to the dim non-zero singular values span the range of the projector. The
-        # divergence does not depend on which basis is taken, so the SVD's own derivative is not wanted.
+        # The columns of U that belong to the dim non-zero singular values span the range of the projector. Which basis
+        # is taken does not matter, so the SVD's derivative, infinite here, is not wanted; but the basis has to stay
+        # tangent as x moves, and gets the derivative of the projection.
         u = torch.linalg.svd(projector.detach()).U[..., : self.dim]
-        return u.mT.reshape(*self.batch_shape(x), self.dim, *self.event_shape)
+        basis = u.mT.reshape(*self.batch_shape(x), self.dim, *self.event_shape)
+        return self.proju(x.unsqueeze(-1 - len(self.event_shape)), basis)
 
     def _projector(self, x: Tensor) -> Tensor:
         """Return the matrix of ``proju(x, .)``, ``(*batch, N, N)`` with N ambient coordinates."""
@@ -349,6 +354,12 @@ class Manifold(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"{self} is not a function; call one of its methods, such as expmap(x, u)")
+
+
+def _broadcast(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Give both the same batch shape, with memory of their own, as forward-mode derivatives need it."""
+    x, u = torch.broadcast_tensors(x, u)
+    return x.contiguous(), u.contiguous()
 
 
 def _first(mask: Tensor) -> tuple[int, ...]:

@@ -46,6 +46,9 @@ class Product(Manifold):
         self.sizes = sizes
         volumes = [f.volume and f.volume * w ** (f.dim / 2) for f, w in zip(factors, chosen, strict=True)]
         self.volume = _product_of_volumes(volumes)
+        self.points_are_classes = any(f.points_are_classes for f in factors)
+        self.points_per_class = math.prod(f.points_per_class for f in factors)
+        self.logmap_radius = min(math.sqrt(w) * f.logmap_radius for f, w in zip(factors, self.weights, strict=True))
         radii = [f.injectivity_radius for f in factors]
         self.injectivity_radius = (
             None
@@ -108,6 +111,11 @@ class Product(Manifold):
         """Carry each part of ``u`` as its factor does: parallel transport where every factor's is."""
         return self.join(*(f.transp(a, b, c) for (f, a, b), c in zip(self._triples(x, y), self.split(u), strict=True)))
 
+    @property
+    def transp_is_isometric(self) -> bool:
+        """Whether every factor's transport is."""
+        return all(f.transp_is_isometric for f in self._factors)
+
     # Bases and volume.
 
     def tangent_basis(self, x: Tensor) -> Tensor:
@@ -151,6 +159,14 @@ class Product(Manifold):
     @property
     def embed_dim(self) -> int:
         return sum(f.embed_dim for f in self._factors)
+
+    def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
+        parts = w.split([f.field_dim for f in self._factors], dim=-1)
+        return self.join(*(f.tangent_from_vector(a, b) for (f, a), b in zip(self._pairs(x), parts, strict=True)))
+
+    @property
+    def field_dim(self) -> int:
+        return sum(f.field_dim for f in self._factors)
 
     # Checks, for the borders.
 
@@ -213,6 +229,8 @@ class Power(Manifold):
         self.m = m
         self.k = k
         self.volume = _product_of_volumes([m.volume] * k)
+        self.points_are_classes, self.points_per_class = m.points_are_classes, m.points_per_class**k
+        self.logmap_radius = m.logmap_radius
         self.injectivity_radius = m.injectivity_radius
 
     # Projections.
@@ -254,6 +272,11 @@ class Power(Manifold):
         """Carry each copy's vector as ``m`` does."""
         return self.m.transp(x, y, u)
 
+    @property
+    def transp_is_isometric(self) -> bool:
+        """Whether that of ``m`` is."""
+        return self.m.transp_is_isometric
+
     # Bases and volume.
 
     def tangent_basis(self, x: Tensor) -> Tensor:
@@ -291,6 +314,13 @@ class Power(Manifold):
     @property
     def embed_dim(self) -> int:
         return self.k * self.m.embed_dim
+
+    def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
+        return self.m.tangent_from_vector(x, w.unflatten(-1, (self.k, self.m.field_dim)))
+
+    @property
+    def field_dim(self) -> int:
+        return self.k * self.m.field_dim
 
     # Checks, for the borders.
 

@@ -28,7 +28,7 @@ class Quotient(Manifold):
 
     **Fields** must be equivariant: at ``g x`` the image of the vector at ``x``. A function of `embed` has the same
     coordinates at both, which is something else (under the antipodal map the image of the vector u at x is -u at -x);
-    `tangent_from_embedding` makes an equivariant vector of it.
+    `tangent_from_vector` makes an equivariant vector of it.
 
     Args:
         m: the manifold.
@@ -48,6 +48,8 @@ class Quotient(Manifold):
         self.m = m
         self.group = group
         self.volume = m.volume
+        self.points_are_classes = True
+        self.points_per_class = group.order * m.points_per_class
         if m.injectivity_radius is not None and group.displacement is not None:
             # A point closer to x than half the displacement has its other representatives farther than that from x.
             self.injectivity_radius = min(m.injectivity_radius, group.displacement / 2)
@@ -151,20 +153,24 @@ class Quotient(Manifold):
         """Length of the vectors that `embed` returns."""
         return self.group.invariant_dim if self.waves is None else self.waves.count  # type: ignore[return-value]
 
-    def tangent_from_embedding(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return the tangent vector at ``x`` that is the gradient of ``<h, embed(x)>`` with ``h`` held fixed.
+    def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
+        """Return the tangent vector at ``x`` that is the gradient of ``<w, embed(x)>`` with ``w`` held fixed.
 
-        If ``h`` is a function of ``embed(x)``, the result is an equivariant field; and every tangent vector is the
-        image of some ``h`` where ``embed`` has a derivative of full rank. The gradient is the ambient one, passed
+        If ``w`` is a function of ``embed(x)``, the result is an equivariant field; and every tangent vector is the
+        image of some ``w`` where ``embed`` has a derivative of full rank. The gradient is the ambient one, passed
         through ``proju``: the Riemannian one where the metric is a constant multiple of the induced metric.
 
         Args:
             x: points ``(*batch, *event_shape)``.
-            h: vectors ``(*batch, embed_dim)``.
+            w: vectors ``(*batch, embed_dim)``.
         """
-        x = x.expand(*torch.broadcast_shapes(self.batch_shape(x), h.shape[:-1]), *self.event_shape)
+        x = x.expand(*torch.broadcast_shapes(self.batch_shape(x), w.shape[:-1]), *self.event_shape)
         pull = torch.func.vjp(self.embed, x)[1]
-        return self.proju(x, pull(h.expand(*self.batch_shape(x), self.embed_dim))[0])
+        return self.proju(x, pull(w.expand(*self.batch_shape(x), self.embed_dim))[0])
+
+    @property
+    def field_dim(self) -> int:
+        return self.embed_dim
 
     # Checks, for the borders.
 

@@ -283,12 +283,12 @@ def test_embed_has_a_derivative_of_full_rank(m):
     assert torch.linalg.svdvals(columns)[:, -1].min() > 0.2
 
 
-def test_tangent_from_embedding_is_equivariant(m):
+def test_tangent_from_vector_is_equivariant(m):
     x = points(m, 50)
     matrix, phase = randn(m.embed_dim, m.embed_dim), 3 * randn(m.embed_dim, seed=12)
 
     def field(z):
-        return m.tangent_from_embedding(z, torch.cos(m.embed(z) @ matrix + phase))
+        return m.tangent_from_vector(z, torch.cos(m.embed(z) @ matrix + phase))
 
     u = field(x)
     m.check_tangent(x, u)
@@ -314,7 +314,7 @@ def test_batches_broadcast(m):
     torch.testing.assert_close(m.dist(x[2], y[1, 0]), m.dist(x, y)[1, 2])
     assert m.embed(x[0]).shape == (m.embed_dim,)
     h = torch.zeros(4, 1, m.embed_dim, dtype=torch.float64)
-    assert m.tangent_from_embedding(x, h).shape == (4, 5, *m.event_shape)
+    assert m.tangent_from_vector(x, h).shape == (4, 5, *m.event_shape)
 
 
 def test_functions_of_torch_func(m):
@@ -344,7 +344,7 @@ def test_compiles_without_breaks(name):
 
     def step(x, y, t):
         x_t, dx_t = m.geodesic(x, y, t)
-        return m.dist(x, y), x_t, m.embed(x_t), m.norm(x_t, dx_t), m.tangent_from_embedding(x, m.embed(y))
+        return m.dist(x, y), x_t, m.embed(x_t), m.norm(x_t, dx_t), m.tangent_from_vector(x, m.embed(y))
 
     args = (points(m, 5), points(m, 5, seed=1), torch.full((5,), 0.3, dtype=torch.float64))
     compiled = torch.compile(step, fullgraph=True, backend="eager")
