@@ -1,0 +1,64 @@
+# make install    .venv with all that tests and experiments need
+# make demo       fit the world's airports, print a table, draw a map; arguments as in: make demo ARGS=earthquake
+# make test       linter, type checker, tests, documentation: what must pass before a change goes in
+# make slow       the tests marked slow
+# make bench      the benchmarks, printed as ratios
+# make docs       the documentation, in site/
+# make clean      delete what was built, but neither .venv nor runs/
+
+# A name that only stands for versions not chosen (a shim) does not run.
+PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+
+# One thread to a process: the tests run in two processes at once.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+DATA := $(abspath $(dir $(lastword $(MAKEFILE_LIST)))../shared/data)
+ifeq ($(origin RFM_DATA),undefined)
+ifneq ($(wildcard $(DATA)/.),)
+export RFM_DATA := $(DATA)
+endif
+endif
+
+.PHONY: install test slow demo bench docs clean
+.DELETE_ON_ERROR:
+
+install: .venv/.installed-all
+
+# What the library and its command need, for those who only want to use them.
+.venv/.installed: pyproject.toml constraints.txt Makefile
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
+	# First and alone: asked for together with what depends on it, it may bring gigabytes for GPUs that are not there.
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+.venv/.installed-all: .venv/.installed
+	$(PIP) --editable '.[test,docs,bench]'
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/rfm demo $(ARGS)
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+	$(BIN)/mkdocs build --strict --quiet
+
+slow: install
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m slow
+
+bench: install
+	set -e; for file in experiments/benchmarks/[a-z]*.py; do \
+		$(BIN)/python -m experiments.benchmarks.$$(basename $$file .py); \
+	done
+
+docs: install
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find manifolds rfm experiments tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
