@@ -28,6 +28,9 @@ class OptimalTransport:
 
     Args:
         manifold: whose distance is the cost.
+
+    Raises:
+        ValueError: on use, if the batches differ in size.
     """
 
     def __init__(self, manifold: Manifold) -> None:
@@ -36,6 +39,10 @@ class OptimalTransport:
     def __call__(self, x_0: Tensor, x_1: Tensor) -> Tensor:
         from scipy.optimize import linear_sum_assignment
 
+        if len(x_0) != len(x_1):
+            raise ValueError(
+                f"OptimalTransport: needs as many sources as targets, got {len(x_0)} and {len(x_1)}; draw as many"
+            )
         cost = self.manifold.dist(x_1[:, None], x_0[None]) ** 2
         _, index = linear_sum_assignment(cost.detach().cpu().numpy())
         return torch.as_tensor(index, device=x_0.device)

@@ -1,5 +1,6 @@
 """A flow: a manifold, a velocity field and a source, as one distribution."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,9 +142,13 @@ class Flow(nn.Module):
 
         The times may run down. The default solver keeps the error near 1e-6 per step.
         """
+        self.manifold._check_shape("initial points", x_0)
+        batch = self.manifold.batch_shape(x_0)
         dtype, device = self._dtype_and_device(x_0)
-        own: dict[str, Any] = {} if condition is None else {"condition": condition.to(device=device, dtype=dtype)}
-        return integrate(self.field, self.manifold, x_0.to(device=device, dtype=dtype), times, solver, **own).x
+        flat = x_0.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape)
+        [(x, own)] = self._batches(flat, condition, batch, max(1, len(flat)))
+        solution = integrate(self.field, self.manifold, x, times, solver, **own)
+        return solution.x.reshape(-1, *x_0.shape)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder: ``flow.json`` and the tensors it names.
@@ -154,12 +159,14 @@ class Flow(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         name = write_tensors(folder, "weights", self.state_dict())
-        parts = {"manifold": self.manifold, "field": self.field, "source": self.source}
+        shared = {"manifold": self.manifold}
         record = {
             "format": "rfm flow",
             "version": FORMAT_VERSION,
             "weights": name,
-            **{key: describe(part) for key, part in parts.items()},
+            "manifold": describe(self.manifold),
+            "field": describe(self.field, shared),
+            "source": describe(self.source, shared),
             "history": self.history,
             "stopped": self.stopped,
         }
@@ -199,16 +206,25 @@ class Flow(nn.Module):
                 f"{path} has format version {record.get('version')}, this library reads {FORMAT_VERSION}; "
                 "load it with the version of the library that saved it"
             )
-        given: dict[str, Any] = {"manifold": manifold, "field": field, "source": source}
-        parts = {key: build(record.get(key), f"{path}: {key}") if part is None else part for key, part in given.items()}
-        if not isinstance(parts["manifold"], Manifold) or not callable(parts["field"]):
-            raise SavedFlowError(f"{path} is damaged: it names no manifold or no field; fit again")
-        if not isinstance(parts["source"], Source):
-            raise SavedFlowError(f"{path} is damaged: it names no source; fit again")
-        flow = cls(**parts)
-        if Path(record["weights"]).name != record["weights"]:
-            raise SavedFlowError(f"{path} is damaged: weights must be a file beside it, got {record['weights']!r}")
+        if not re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", record["weights"]):
+            raise SavedFlowError(f"{path} is damaged: weights must be a file beside it, got {record['weights'][:80]!r}")
         tensors = read_tensors(folder / record["weights"])
+        if manifold is None:
+            manifold = build(record.get("manifold"), f"{path}: manifold")
+        if not isinstance(manifold, Manifold):
+            raise SavedFlowError(f"{path} is damaged: it names no manifold; fit again")
+        shared = {"manifold": manifold}
+        if field is None:
+            field = build(record.get("field"), f"{path}: field", shared)
+        if source is None:
+            source = build(record.get("source"), f"{path}: source", shared)
+        if not callable(field) or isinstance(field, Manifold | Source) or not isinstance(source, Source):
+            raise SavedFlowError(f"{path} is damaged: it names no field or no source; fit again")
+        flow = cls(manifold, field, source)
+        for name, tensor in flow.state_dict(keep_vars=True).items():
+            # A flow comes back in the precision that it was saved in.
+            if name in tensors and tensor.is_floating_point() and tensors[name].is_floating_point():
+                tensor.data = tensor.data.to(tensors[name].dtype)
         try:
             flow.load_state_dict(tensors)
         except RuntimeError as error:
@@ -235,7 +251,7 @@ class Flow(nn.Module):
         if condition is None:
             return [(chunk, {}) for chunk in chunks]
         try:
-            full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), -1)
+            full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
         except (RuntimeError, IndexError):
             raise ValueError(
                 f"Flow: condition of shape {tuple(condition.shape)} does not fit points of batch shape {tuple(shape)}; "

@@ -43,4 +43,5 @@ class GeodesicPath:
             t: times ``(*batch)``; they broadcast against the points.
         """
         x_t, dx_t = self.manifold.geodesic(x_0, x_1, t)
-        return PathSample(x_0, x_1, t, x_t, dx_t)
+        # A field is always called with one time per point.
+        return PathSample(x_0, x_1, t.expand(self.manifold.batch_shape(x_t)), x_t, dx_t)

@@ -24,17 +24,25 @@ class SavedFlowError(ValueError):
     """A saved flow that is missing, damaged, or needs an object passed in."""
 
 
-def describe(value: Any) -> Any:
+def describe(value: Any, shared: Mapping[str, Any] | None = None) -> Any:
     """Return ``value`` as JSON data: numbers, lists, and classes with their constructor arguments.
 
     An object of a class that is not public in this library becomes ``{"external": name}``, to be passed in on loading.
+
+    Args:
+        value: what to describe.
+        shared: objects recorded elsewhere, by name; where ``value`` holds one of them it is recorded as
+            ``{"shared": name}``.
     """
+    for key, part in (shared or {}).items():
+        if value is part:
+            return {"shared": key}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
         return value.tolist()
     if isinstance(value, Sequence | nn.ModuleList):
-        return [describe(item) for item in value]
+        return [describe(item, shared) for item in value]
     name = _public_name(type(value))
     if name is None:
         kind = value if inspect.isfunction(value) else type(value)
@@ -42,37 +50,51 @@ def describe(value: Any) -> Any:
     arguments = {}
     for parameter in inspect.signature(type(value)).parameters.values():
         if parameter.kind is not parameter.VAR_KEYWORD:
-            arguments[parameter.name] = describe(getattr(value, parameter.name))
+            arguments[parameter.name] = describe(getattr(value, parameter.name), shared)
     return {"class": name, "arguments": arguments}
 
 
-def build(record: Any, where: str) -> Any:
+def build(record: Any, where: str, shared: Mapping[str, Any] | None = None) -> Any:
     """Return the object that ``describe`` recorded.
 
     Args:
         record: JSON data.
         where: what it is part of, for messages.
+        shared: the objects that ``describe`` was told are recorded elsewhere.
 
     Raises:
         SavedFlowError: if it names a class that is not a public one of this library, or its arguments do not fit.
     """
+    try:
+        return _build(record, where, shared or {})
+    except RecursionError:
+        raise SavedFlowError(f"{where} is damaged: it is nested too deeply; copy it again, or fit again") from None
+
+
+def _build(record: Any, where: str, shared: Mapping[str, Any]) -> Any:
     if isinstance(record, list):
-        return [build(item, where) for item in record]
+        return [_build(item, where, shared) for item in record]
     if not isinstance(record, dict):
         return record
+    if record.keys() == {"shared"}:
+        if record["shared"] not in shared:
+            raise SavedFlowError(f"{where} is damaged: it refers to {record['shared']!r}, which is not recorded")
+        return shared[record["shared"]]
     if "external" in record:
         raise SavedFlowError(f"{where} uses {record['external']}, which is not part of this library; pass it to load()")
     kind = _public_class(record.get("class"))
     arguments = record.get("arguments")
     if kind is None or not isinstance(arguments, dict):
         raise SavedFlowError(f"{where} names {record.get('class')!r}, which is no class of this library; pass it in")
-    built = {key: build(value, where) for key, value in arguments.items()}
+    built = {key: _build(value, where, shared) for key, value in arguments.items()}
     parameters = inspect.signature(kind).parameters.values()
     positional = [item for p in parameters if p.kind is p.VAR_POSITIONAL for item in built.pop(p.name, None) or []]
     try:
         return kind(*positional, **built)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise SavedFlowError(f"{where}: {kind.__name__} cannot be made as recorded ({error})") from error
+    except RecursionError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise SavedFlowError(f"{where}: {kind.__name__} cannot be made as recorded ({_first_line(error)})") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -114,6 +136,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         SavedFlowError: if the file is missing, or its content is not what its name says.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     if not path.is_file():
@@ -121,7 +144,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest()[:16] != path.stem.rpartition("-")[2]:
         raise SavedFlowError(f"{path} is damaged: its content does not match its name; copy it again, or fit again")
-    return load(data)
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise SavedFlowError(f"{path} holds no tensors ({_first_line(error)}); copy it again, or fit again") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -134,7 +160,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SavedFlowError(f"{path} does not exist; {path.parent} is not a saved flow") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SavedFlowError(f"{path} cannot be read ({_first_line(error)}); copy it again, or fit again") from error
     if not isinstance(data, dict):
         raise SavedFlowError(f"{path} is damaged: it does not hold a JSON object; copy it again, or fit again")
@@ -150,7 +176,7 @@ def remove_other(folder: Path, stem: str, keep: str) -> None:
 
 def _public_name(kind: type) -> str | None:
     for module in _PUBLIC:
-        if getattr(importlib.import_module(module), kind.__name__, None) is kind:
+        if _public_class(f"{module}.{kind.__name__}") is kind:
             return f"{module}.{kind.__name__}"
     return None
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 
+__all__ = ["Source", "Uniform", "WrappedNormal", "default_source"]
+
 
 class Source(nn.Module, ABC):
     """A distribution on a manifold that can be sampled and scored.
@@ -74,7 +76,7 @@ class WrappedNormal(Source):
         scale: standard deviation in every direction, in the unit of the metric.
 
     Raises:
-        ValueError: if the injectivity radius is not infinite, ``scale`` is not positive, or ``mean`` is no point.
+        ValueError: if the injectivity radius is not infinite, ``scale`` is not positive, or ``mean`` is not one point.
     """
 
     mean: Tensor
@@ -86,9 +88,14 @@ class WrappedNormal(Source):
                 f"WrappedNormal: the exponential map of {manifold} is not one-to-one, so its density would be a sum "
                 "over images; use Uniform where the volume is finite, or a source made for this manifold"
             )
-        if not scale > 0:
-            raise ValueError(f"WrappedNormal: scale must be positive, got {scale}")
+        if not 0 < scale < math.inf:
+            raise ValueError(f"WrappedNormal: scale must be positive and finite, got {scale}")
         mean = torch.as_tensor(mean)
+        if mean.shape != manifold.event_shape:
+            raise ValueError(
+                f"WrappedNormal: mean must be one point of {manifold}, of shape {tuple(manifold.event_shape)}, got "
+                f"{tuple(mean.shape)}; pass one point, for example a mean over the data projected with projx"
+            )
         manifold.check_point(mean)
         self.register_buffer("mean", mean)
         self.scale = float(scale)

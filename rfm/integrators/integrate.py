@@ -1,5 +1,7 @@
 """Solving the ordinary differential equation of a velocity field on a manifold."""
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,23 +36,18 @@ def integrate(
         method: `Adaptive` Dormand-Prince 5(4) by default; or `FixedStep`.
         with_integral: the field returns a pair, tangent vector and scalar ``(*batch)``, and the scalar is integrated
             along the path with the same method and error control.
-        raise_on_failure: raise if any sample failed; otherwise the solution says which did.
+        raise_on_failure: raise if any sample failed; otherwise the solution says which did. Pass False under
+            `torch.func.vmap` and `torch.compile`, where control flow may not depend on values.
         condition: passed on to the field. Tensors whose leading axes are the batch shape follow their samples.
 
     Returns:
         A `Solution`.
 
     Raises:
-        ValueError: if the times do not run one way.
+        ValueError: if the times are not finite or do not run one way.
         IntegrationError: if a solve failed and ``raise_on_failure``.
     """
-    times = torch.as_tensor(times, dtype=x.dtype, device=x.device)
-    gaps = times.diff()
-    if times.ndim != 1 or len(times) < 2 or not bool((gaps > 0).all() or (gaps < 0).all()):
-        raise ValueError(
-            "integrate: times must be at least two numbers, strictly ascending or strictly descending, got "
-            f"{[round(float(s), 6) for s in times.flatten()[:6]]}"
-        )
+    span = _checked(times)
     manifold._check_shape("initial points", x)
     batch = manifold.batch_shape(x)
     k = len(batch)
@@ -67,11 +64,11 @@ def integrate(
         u, q = out if with_integral else (out, torch.zeros_like(t))
         return u, q
 
-    solution = (method or Adaptive()).solve(rhs, manifold, flat, times)
-    count = len(times)
+    solution = (method or Adaptive()).solve(rhs, manifold, flat, span)
+    count = len(span)
     integral = solution.integral
     solution = Solution(
-        times,
+        solution.times,
         solution.x.reshape(count, *batch, *manifold.event_shape),
         integral.reshape(count, *batch) if with_integral and integral is not None else None,
         solution.status.reshape(batch),
@@ -80,3 +77,20 @@ def integrate(
     if raise_on_failure and not bool(solution.success.all()):
         raise IntegrationError(f"integrate: {solution.describe_failure()}", solution)
     return solution
+
+
+def _checked(times: Tensor | Sequence[float]) -> tuple[float, ...]:
+    """Return the times as numbers, if they run one way."""
+    values = times.tolist() if isinstance(times, Tensor) else times
+    try:
+        span = tuple(float(s) for s in values)
+    except TypeError:
+        span = ()
+    steps = [b - a for a, b in itertools.pairwise(span)]
+    finite = all(math.isfinite(s) for s in span)
+    if len(span) < 2 or not finite or not (all(h > 0 for h in steps) or all(h < 0 for h in steps)):
+        raise ValueError(
+            "integrate: times must be at least two finite numbers, strictly ascending or strictly descending, got "
+            f"{[round(s, 6) for s in span[:6]] or times}"
+        )
+    return span

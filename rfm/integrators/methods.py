@@ -20,7 +20,7 @@ RightHandSide = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 class Method(Protocol):
     """A way to solve for a batch of initial points ``x`` of shape ``(n, *event_shape)``."""
 
-    def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: Tensor) -> Solution:
+    def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...]) -> Solution:
         """Return positions and integrals at ``times``, of batch shape ``(n,)``."""
         ...
 
@@ -46,24 +46,27 @@ class FixedStep:
         if self.steps < 1:
             raise ValueError(f"FixedStep: steps must be at least 1, got {self.steps}")
 
-    def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: Tensor) -> Solution:
-        span = [float(s) for s in times]
-        length = sum(abs(b - a) for a, b in itertools.pairwise(span)) or 1.0
-        counts = [max(1, round(self.steps * abs(b - a) / length)) for a, b in itertools.pairwise(span)]
+    def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...]) -> Solution:
+        length = abs(times[-1] - times[0])
+        counts = [max(1, round(self.steps * abs(b - a) / length)) for a, b in itertools.pairwise(times)]
         integral = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        failed = ~torch.isfinite(x.flatten(1)).all(1)
         xs, integrals = [x], [integral]
-        for start, end, count in zip(span, span[1:], counts, strict=False):
+        for start, end, count in zip(times, times[1:], counts, strict=False):
             h = (end - start) / count
             for i in range(count):
                 t = torch.full((), start + i * h, dtype=x.dtype, device=x.device).expand(len(x))
                 x, increment, _, _ = _step(self.tableau, rhs, manifold, x, t, torch.full_like(integral, h))
                 integral = integral + increment
+            failed = failed | ~(torch.isfinite(x.flatten(1)).all(1) & torch.isfinite(integral))
+            x = torch.where(manifold.lift(failed), math.nan, x)
+            integral = torch.where(failed, math.nan, integral)
             xs.append(x)
             integrals.append(integral)
         evaluations = torch.full((len(x),), len(self.tableau.c) * sum(counts), device=x.device)
-        finite = torch.isfinite(x.flatten(1)).all(1) & torch.isfinite(integral)
-        status = torch.where(finite, SUCCEEDED, NOT_FINITE)
-        return Solution(times, torch.stack(xs), torch.stack(integrals), status, evaluations)
+        status = torch.where(failed, NOT_FINITE, SUCCEEDED)
+        grid = torch.tensor(times, dtype=x.dtype, device=x.device)
+        return Solution(grid, torch.stack(xs), torch.stack(integrals), status, evaluations)
 
 
 @dataclass(frozen=True)
@@ -93,20 +96,21 @@ class Adaptive:
         if not (self.atol >= 0 and self.rtol >= 0 and self.atol + self.rtol > 0):
             raise ValueError(f"Adaptive: tolerances must be positive, got atol {self.atol} and rtol {self.rtol}")
 
-    def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: Tensor) -> Solution:
+    def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...]) -> Solution:
         n = len(x)
         x = x.clone()
-        t = times[0].expand(n).clone()
-        sign = math.copysign(1.0, float(times[-1] - times[0]))
+        grid = torch.tensor(times, dtype=x.dtype, device=x.device)
+        t = grid[0].expand(n).clone()
+        sign = math.copysign(1.0, times[-1] - times[0])
         integral = torch.zeros_like(t)
         status = torch.full((n,), SUCCEEDED, device=x.device)
         steps = torch.zeros(n, dtype=torch.long, device=x.device)
         first = rhs(x, t, None)
-        h = self._initial_step(rhs, manifold, x, t, first, sign, abs(float(times[-1] - times[0])))
+        h = self._initial_step(rhs, manifold, x, t, first, sign, abs(times[-1] - times[0]))
         evaluations = torch.full((n,), 2, device=x.device)
         first = (first[0].clone(), first[1].clone())
         xs, integrals = [x.clone()], [integral.clone()]
-        for end in times[1:]:
+        for end in grid[1:]:
             while True:
                 index = torch.nonzero((t != end) & (status == SUCCEEDED)).flatten()
                 if len(index) == 0:
@@ -153,7 +157,7 @@ class Adaptive:
             failed = status != SUCCEEDED
             xs.append(torch.where(manifold.lift(failed), math.nan, x))
             integrals.append(torch.where(failed, math.nan, integral))
-        return Solution(times, torch.stack(xs), torch.stack(integrals), status, evaluations)
+        return Solution(grid, torch.stack(xs), torch.stack(integrals), status, evaluations)
 
     def _scale(self, x: Tensor) -> Tensor:
         return self.atol + self.rtol * torch.linalg.vector_norm(x.flatten(1), dim=1)
@@ -188,6 +192,8 @@ class Adaptive:
         scale = self._scale(x)
         d_1 = torch.maximum(manifold.norm(x, first[0]), first[1].abs()) / scale
         h_0 = torch.where(d_1 < 1e-5, 1e-3, 1e-2 / (d_1 * scale).clamp(min=1e-3)).clamp(max=span)
+        # A field that is NaN here is still tried, and then reported, from a step that can shrink.
+        h_0 = torch.nan_to_num(h_0, nan=min(1e-3, span))
         y = manifold.projx(x + manifold.lift(sign * h_0) * first[0])
         second = rhs(y, t + sign * h_0, None)
         change = manifold.norm(y, manifold.proju(y, second[0] - first[0]))
