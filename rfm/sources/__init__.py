@@ -1,0 +1,35 @@
+"""Base distributions: where a flow starts.
+
+====================== ======================================================
+`Uniform`              every manifold of finite volume
+`WrappedNormal`        Euclidean, hyperbolic, positive definite, flat torus
+`VonMisesFisher`       spheres
+`IsotropicGaussianSO3` rotations
+`RigidMotionSource`    rigid motions
+`ProductSource`        products
+`PowerSource`          powers
+====================== ======================================================
+
+`default_source` chooses one from the data.
+"""
+
+from rfm.sources.base import Source, Uniform
+from rfm.sources.default import default_source
+from rfm.sources.isotropic_gaussian_so3 import IsotropicGaussianSO3
+from rfm.sources.product import PowerSource, ProductSource
+from rfm.sources.rigid_motion import RigidMotionSource
+from rfm.sources.von_mises_fisher import VonMisesFisher
+from rfm.sources.wrapped_normal import WrappedNormal, wrapped_log_density
+
+__all__ = [
+    "IsotropicGaussianSO3",
+    "PowerSource",
+    "ProductSource",
+    "RigidMotionSource",
+    "Source",
+    "Uniform",
+    "VonMisesFisher",
+    "WrappedNormal",
+    "default_source",
+    "wrapped_log_density",
+]

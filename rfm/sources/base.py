@@ -1,0 +1,128 @@
+"""What a source is, and the one that every manifold of finite volume has."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from manifolds import Manifold
+
+
+class Source(nn.Module, ABC):
+    """A distribution on a manifold that can be sampled and scored.
+
+    A subclass writes `sample` and `log_prob`. To be saved with a flow it keeps its constructor's arguments as
+    attributes of the same names.
+
+    Args:
+        manifold: where it lives.
+    """
+
+    def __init__(self, manifold: Manifold) -> None:
+        super().__init__()
+        self.manifold = manifold
+
+    @abstractmethod
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Return independent draws.
+
+        Args:
+            shape: how many.
+            generator: source of randomness; global random state is not touched where one is given.
+            dtype: of the points, by default torch's default.
+            device: of the points, by default that of the source's own tensors.
+
+        Returns:
+            Points ``(*shape, *event_shape)``.
+        """
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density with respect to the Riemannian volume, in nats, ``(*batch)``."""
+
+
+class Uniform(Source):
+    """The uniform distribution on a manifold of finite volume.
+
+    Args:
+        manifold: where it lives.
+
+    Raises:
+        ValueError: if the manifold states no finite volume.
+    """
+
+    def __init__(self, manifold: Manifold) -> None:
+        super().__init__(manifold)
+        if manifold.volume is None:
+            raise ValueError(f"Uniform: {manifold} has no finite volume; use another source, such as WrappedNormal")
+        self._volume = manifold.volume
+
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        return self.manifold.random_uniform(*shape, generator=generator, dtype=dtype, device=device)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return torch.full_like(x.flatten(x.ndim - len(self.manifold.event_shape))[..., 0], -math.log(self._volume))
+
+
+def checked_point(owner: str, name: str, manifold: Manifold, point: Tensor) -> Tensor:
+    """Return one point of ``manifold`` in float64, projected there once more.
+
+    Args:
+        owner: the class that takes it, for the message.
+        name: the argument.
+        manifold: where it has to be.
+        point: a tensor, or nested numbers, which are read in float64.
+
+    Raises:
+        ValueError: if it is no point, or not a single one.
+    """
+    point = point if isinstance(point, Tensor) else torch.as_tensor(point, dtype=torch.float64)
+    if point.shape != manifold.event_shape:
+        raise ValueError(
+            f"{owner}: {name} must be one point of {manifold}, of shape {tuple(manifold.event_shape)}, got "
+            f"{tuple(point.shape)}; pass one point, for example a mean over the data projected with projx"
+        )
+    try:
+        manifold.check_point(point)
+    except ValueError as error:
+        raise ValueError(f"{owner}: {name} is no point of its manifold: {error}") from None
+    return manifold.projx(point.detach().double())
+
+
+def checked_scale(owner: str, name: str, scale: float) -> float:
+    """Return ``scale`` as a float.
+
+    Raises:
+        ValueError: unless it is positive and finite.
+    """
+    if not 0 < scale < math.inf:
+        raise ValueError(f"{owner}: {name} must be positive and finite, got {scale}; it is a standard deviation")
+    return float(scale)
+
+
+def checked_part(owner: str, name: str, source: object, manifold: Manifold) -> Source:
+    """Return ``source``, a part of another source that lives on ``manifold``.
+
+    Raises:
+        ValueError: if it is no source, or one on another manifold.
+    """
+    if not isinstance(source, Source):
+        raise ValueError(f"{owner}: {name} must be a source, got {type(source).__name__}; make one on {manifold}")
+    own = source.manifold
+    # A loaded source holds a manifold equal to this one, made from the same arguments.
+    if own is not manifold and (type(own) is not type(manifold) or repr(own) != repr(manifold)):
+        raise ValueError(f"{owner}: {name} lives on {own}, where {manifold} is required; make it on {manifold}")
+    return source

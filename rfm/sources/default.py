@@ -1,0 +1,67 @@
+"""The source a fit starts from unless told otherwise."""
+
+import math
+from functools import singledispatch
+from typing import cast
+
+from torch import Tensor
+
+from manifolds import SE3, Manifold, Power, Product
+from rfm.sources.base import Source, Uniform
+from rfm.sources.product import PowerSource, ProductSource
+from rfm.sources.wrapped_normal import WrappedNormal
+
+
+@singledispatch
+def default_source(manifold: Manifold, points: Tensor) -> Source:
+    """Return the source a fit starts from unless told otherwise.
+
+    It is `Uniform` where the volume is finite; on other products and powers the defaults of their factors, side by
+    side; and a `WrappedNormal` about the points where the injectivity radius is infinite.
+
+    A generic function: give your own manifold a default with ``default_source.register(MyManifold)``, a function of
+    the manifold and the points.
+
+    Args:
+        manifold: the manifold of the data.
+        points: the data ``(n, *event_shape)``, for the centre and width of a wrapped normal.
+
+    Raises:
+        ValueError: if the manifold has neither, naming what to supply.
+    """
+    if manifold.volume is not None:
+        return Uniform(manifold)
+    if manifold.injectivity_radius != math.inf:
+        raise ValueError(
+            f"{manifold} has no default source: its volume is not finite and its injectivity radius is not infinite; "
+            "pass source=, for example a product of a uniform and a normal part"
+        )
+    points = points.double()
+    centre = manifold.projx(points.mean(0))
+    u = manifold.logmap(centre, points)
+    scale = (manifold.inner(centre, u, u).mean() / manifold.dim).sqrt()
+    return WrappedNormal(manifold, centre, float(scale) or 1.0)
+
+
+@default_source.register
+def _(manifold: Product, points: Tensor) -> Source:
+    if manifold.volume is not None:
+        return Uniform(manifold)
+    parts = zip(manifold.factors, manifold.split(points), strict=True)
+    return ProductSource(manifold, [default_source(cast(Manifold, factor), part) for factor, part in parts])
+
+
+@default_source.register
+def _(manifold: Power, points: Tensor) -> Source:
+    if manifold.volume is not None:
+        return Uniform(manifold)
+    return PowerSource(manifold, default_source(manifold.m, points.flatten(0, 1)))
+
+
+@default_source.register
+def _(manifold: SE3, points: Tensor) -> Source:
+    raise ValueError(
+        f"{manifold} has no default source: its volume is infinite and its geodesics meet again; pass source="
+        "RigidMotionSource(manifold, Uniform(SO3()), translation_scale), with IsotropicGaussianSO3 in place of Uniform "
+        "for rotations about one of them, and PowerSource around it on a power of SE3"
+    )

@@ -1,0 +1,85 @@
+"""Distributions of poses."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from manifolds import SE3
+from manifolds.constants import Constants
+from rfm.sources.base import Source, checked_part, checked_scale
+
+
+class RigidMotionSource(Source, Constants):
+    """Rigid motions with a rotation from any source on SO(3), and independent normal translations.
+
+    With `IsotropicGaussianSO3` it is the prior of FrameDiff, with `Uniform` that of most flow models of proteins. The
+    density is with respect to ``dR dp / length^3``, as `SE3` says.
+
+    Args:
+        manifold: the group of rigid motions.
+        rotation: a source on ``SO3()``.
+        translation_scale: standard deviation of each coordinate of the translation, in the unit of the positions (not
+            of ``length``).
+        translation_mean: mean translation ``(3,)``, zero by default.
+
+    Raises:
+        ValueError: if the manifold is not SE3, ``rotation`` is not on SO3, ``translation_scale`` is not positive and
+            finite, or ``translation_mean`` is not one finite vector of three.
+
+    References:
+        Yim et al.: SE(3) diffusion model with application to protein backbone generation, 2023, arXiv:2302.02277,
+        section 3. Bose et al.: SE(3)-stochastic flow matching for protein backbone generation, 2023, arXiv:2310.02391,
+        section 3.
+    """
+
+    manifold: SE3
+    translation_mean: Tensor
+
+    def __init__(
+        self,
+        manifold: SE3,
+        rotation: Source,
+        translation_scale: float = 1.0,
+        translation_mean: Tensor | None = None,
+    ) -> None:
+        super().__init__(manifold)
+        if not isinstance(manifold, SE3):
+            raise ValueError(
+                f"RigidMotionSource: lives on SE3, got {manifold}; use PowerSource on a power of it, ProductSource on "
+                "Product(SO3(), Euclidean(3))"
+            )
+        self.rotation = checked_part("RigidMotionSource", "rotation", rotation, manifold.rotations)
+        self.translation_scale = checked_scale("RigidMotionSource", "translation_scale", translation_scale)
+        mean = torch.zeros(3) if translation_mean is None else torch.as_tensor(translation_mean, dtype=torch.float64)
+        if mean.shape != (3,) or not bool(mean.isfinite().all()):
+            raise ValueError(
+                f"RigidMotionSource: translation_mean must be one finite vector (3,), got {mean.tolist()}; pass the "
+                "mean position of the data"
+            )
+        self.constant("translation_mean", mean.detach())
+
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        mean = self.translation_mean.to(dtype=dtype or torch.get_default_dtype(), device=device)
+        rotation = self.rotation.sample(shape, generator, mean.dtype, mean.device)
+        normal = torch.randn(*shape, 3, generator=generator, dtype=mean.dtype, device=mean.device)
+        top = torch.cat([rotation, (mean + self.translation_scale * normal)[..., None]], dim=-1)
+        bottom = torch.eye(4, dtype=mean.dtype, device=mean.device)[3:].expand(*shape, 1, 4)
+        return torch.cat([top, bottom], dim=-2)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        # In units of ``length``, in which the volume is the usual one.
+        scale = self.translation_scale / self.manifold.length
+        # The difference in float64: positions far from the origin would lose digits.
+        z = (x[..., :3, 3].double() - self.translation_mean.to(x.device)) / self.translation_scale
+        translation = -(z * z).sum(-1) / 2 - 3 * math.log(scale * math.sqrt(2 * math.pi))
+        return self.rotation.log_prob(x[..., :3, :3]) + translation.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"translation_scale={self.translation_scale:g}"

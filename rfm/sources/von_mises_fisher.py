@@ -1,0 +1,103 @@
+"""The von Mises-Fisher distribution on spheres."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from manifolds import Sphere
+from manifolds.constants import Constants
+from rfm.sources.base import Source, checked_point
+
+
+class VonMisesFisher(Source, Constants):
+    """The distribution on a sphere with density proportional to ``exp(concentration <mean, x>)``.
+
+    Concentration 0 is the uniform distribution; at a large one, k, it looks like a normal distribution of standard
+    deviation ``1 / sqrt(k)`` in the tangent space at the mean. Samples and densities are exact for every k from 0 to
+    1e8 and more: nothing is computed from ``<mean, x>`` itself, which is 1 to rounding there.
+
+    Args:
+        manifold: the sphere.
+        mean: the mean direction, a unit vector ``(n + 1,)``.
+        concentration: k, at least 0 and finite.
+
+    Raises:
+        ValueError: if the manifold is no sphere, ``mean`` not one point on it, or ``concentration`` negative or not
+            finite.
+
+    References:
+        Wood: Simulation of the von Mises Fisher distribution, 1994, doi:10.1080/03610919408813161, algorithm VM*
+        (sampling). Mardia, Jupp: Directional Statistics, 2000, doi:10.1002/9780470316979, section 9.3 (density).
+    """
+
+    manifold: Sphere
+    mean: Tensor
+
+    def __init__(self, manifold: Sphere, mean: Tensor, concentration: float) -> None:
+        super().__init__(manifold)
+        if not isinstance(manifold, Sphere):
+            raise ValueError(
+                f"VonMisesFisher: lives on a Sphere, got {manifold}; use IsotropicGaussianSO3 on rotations, "
+                "WrappedNormal on the flat torus and where the injectivity radius is infinite"
+            )
+        if not 0 <= concentration < math.inf:
+            raise ValueError(
+                f"VonMisesFisher: concentration must be finite and at least 0, got {concentration}; for a density that "
+                "is lowest at the mean pass its antipode"
+            )
+        self.concentration = float(concentration)
+        self.constant("mean", checked_point("VonMisesFisher", "mean", manifold, mean))
+        k = torch.tensor(self.concentration, dtype=torch.float64)
+        # The closed form at n = 2 divides by k.
+        self._log_normaliser = math.log(manifold.volume or 0) if k == 0 else float(manifold.kernel_log_normaliser(k))
+
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        mean = self.mean.to(device=device)
+        draw = self._versine_by_inversion if self.manifold.n == 2 else self._versine_by_rejection
+        versine = draw(math.prod(shape), generator, mean.device).reshape(*shape, 1)
+        normal = torch.randn(*shape, self.manifold.n + 1, generator=generator, dtype=mean.dtype, device=mean.device)
+        across = self.manifold.projx(self.manifold.proju(mean, normal))
+        x = mean - versine * mean + torch.sqrt(versine * (2 - versine)) * across
+        return self.manifold.projx(x).to(dtype or torch.get_default_dtype())
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        chord = x.double() - self.mean.to(x.device)
+        return (-self.concentration / 2 * (chord * chord).sum(-1) - self._log_normaliser).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"concentration={self.concentration:g}"
+
+    def _versine_by_inversion(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Return ``1 - <mean, x>`` on the 2-sphere, where its density is ``exp(-k s)`` on [0, 2]."""
+        k = self.concentration
+        u = torch.rand(count, generator=generator, dtype=torch.float64, device=device)
+        return 2 * u if k == 0 else (-torch.log1p(u * math.expm1(-2 * k)) / k).clamp(max=2)
+
+    def _versine_by_rejection(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Return ``1 - <mean, x>``, density proportional to ``exp(-k s) (s (2 - s))^(n/2 - 1)`` on [0, 2].
+
+        Wood's algorithm in terms of s. His x_0 is ``1 - e``; his Z, of the distribution Beta(n/2, n/2), is
+        ``a / (a + c)`` for two sums of n squared normal numbers, and ``2 b a / (c + b a)`` is 1 - W.
+        """
+        n, k = self.manifold.n, self.concentration
+        b = n / (2 * k + math.hypot(2 * k, n))
+        e = 2 * b / (1 + b)
+        versine = torch.empty(count, dtype=torch.float64, device=device)
+        missing = torch.arange(count, device=device)
+        while len(missing):
+            normal = torch.randn(2, len(missing), n, generator=generator, dtype=torch.float64, device=device)
+            a, c = (normal * normal).sum(-1)
+            s = 2 * b * a / (c + b * a)
+            log_ratio = k * (e - s) + n * torch.log((1 + (1 - e) / e * s) / (2 - e))
+            u = torch.rand(len(missing), generator=generator, dtype=torch.float64, device=device)
+            accepted = torch.log(u) <= log_ratio
+            versine[missing[accepted]] = s[accepted]
+            missing = missing[~accepted]
+        return versine
