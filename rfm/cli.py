@@ -233,8 +233,8 @@ def _positive_number(text: str) -> float:
 
 def _positive(text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    if not 1 <= value <= 10**9:
+        raise argparse.ArgumentTypeError(f"must be at least 1 and at most a billion, got {text}")
     return value
 
 

@@ -32,7 +32,7 @@ def fit(arguments: argparse.Namespace) -> None:
     points = coordinates.points(table)
     names = tuple(arguments.condition or ())
     condition = torch.from_numpy(table.numbers(names)) if names else None
-    weights = torch.from_numpy(table.numbers([arguments.weights]))[:, 0] if arguments.weights else None
+    weights = _weights(table, arguments.weights) if arguments.weights else None
     data = RunData(
         points,
         _split(points, arguments.test_share, arguments.seed),
@@ -188,6 +188,14 @@ def imported_manifold(name: str) -> Manifold:
 
 _CHUNK = 4096
 _DEMO_MARK = ".demo"
+
+
+def _weights(table: Table, column: str) -> Tensor:
+    weights = table.numbers([column])[:, 0]
+    if (weights < 0).any():
+        row = int(np.flatnonzero(weights < 0)[0])
+        raise table.error(row, f"weight {weights[row]:.6g} is negative", "weights are at least 0; correct that row")
+    return torch.from_numpy(weights)
 
 
 def _fit(manifold: Manifold, data: RunData, arguments: argparse.Namespace, weights: Tensor | None) -> Flow:

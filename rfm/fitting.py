@@ -5,8 +5,9 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from rfm.couplings import Coupling
 from rfm.flow import Flow
 from rfm.networks import VelocityField
 from rfm.progress import training_bar
-from rfm.serialization import describe
+from rfm.serialization import SavedFlowError, describe, read_json, write_json
 from rfm.sources import Source, default_source
 from rfm.training import Budget, Points, train
 
@@ -31,6 +32,8 @@ _BATCH_SIZE = 512
 _LEARNING_RATE = 3e-3
 _POINT_TOLERANCE = 1e-3
 """How far off the manifold data may be, relative to its size: tables round to a few digits."""
+_RECORD = "fit.json"
+"""The file in a run folder that says which data and settings its flow belongs to."""
 
 
 def fit(
@@ -39,7 +42,7 @@ def fit(
     *,
     condition: Tensor | np.ndarray[Any, Any] | None = None,
     weights: Tensor | np.ndarray[Any, Any] | None = None,
-    validation: float | Tensor = 0.1,
+    validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int] = 0.1,
     source: Source | None = None,
     field: nn.Module | None = None,
     coupling: Coupling | None = None,
@@ -92,12 +95,21 @@ def fit(
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
     """
     data = _check_data(points, manifold, condition, weights)
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"fit: seed must be at least 0 and below 2^63, got {seed}")
     train_index, validation_index = _split(len(data.x), validation, seed)
     training_data = data.take(train_index)
+    _check_shares(data, train_index, validation_index)
     check_metric(manifold, training_data.x)
     if source is None:
         source = default_source(manifold, training_data.x)
+    _check_source(source, manifold)
     ours = field is None
+    if field is not None and not (isinstance(field, nn.Module) and any(p.requires_grad for p in field.parameters())):
+        raise ValueError(
+            f"fit: field must be a torch.nn.Module with parameters to train, got {type(field).__name__}; "
+            "put a field that is known into rfm.Flow instead"
+        )
     if field is None:
         with _seeded(seed):
             field = default_field(manifold, training_data.x, training_data.condition)
@@ -107,17 +119,18 @@ def fit(
     if data.condition is not None:
         data = Points(data.x, data.condition.to(dtype), data.weights)
     budget = Budget(
-        steps=_positive("steps", steps, min(max(len(train_index), 2000), 8000)),
-        batch_size=_positive("batch_size", batch_size, _BATCH_SIZE),
-        learning_rate=learning_rate or _LEARNING_RATE,
+        steps=_whole("steps", steps, min(max(len(train_index), 2000), 8000)),
+        batch_size=_whole("batch_size", batch_size, _BATCH_SIZE),
+        learning_rate=_above_zero("learning_rate", _LEARNING_RATE if learning_rate is None else learning_rate),
         seed=seed,
-        max_seconds=max_seconds,
+        max_seconds=None if max_seconds is None else _above_zero("max_seconds", max_seconds),
     )
     fingerprint = _fingerprint(flow, data, validation_index, budget)
     folder = None if out is None else Path(out)
     checkpoint = None
     if folder is not None:
-        if (folder / "flow.json").exists() and resume and not (folder / "checkpoint.json").exists():
+        if resume and (folder / "flow.json").exists() and not (folder / "checkpoint.json").exists():
+            _check_same_run(folder, fingerprint)
             return Flow.load(folder, manifold=manifold, field=field, source=source)
         checkpoint = _open(folder, fingerprint, resume, force)
     with _launched(fabric, device) as running, training_bar(progress and running.is_global_zero) as report:
@@ -126,6 +139,8 @@ def fit(
                 f"fit: a batch of {budget.batch_size} does not divide among {running.world_size} processes; "
                 "choose a multiple"
             )
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         train(
             flow,
             data.take(train_index),
@@ -141,6 +156,8 @@ def fit(
         )
         flow.cpu()
         if folder is not None and running.is_global_zero:
+            # A kill in between leaves the checkpoint, from which the same call with resume ends the run again.
+            write_json(folder / _RECORD, {"fingerprint": fingerprint, "settings": asdict(budget)})
             flow.save(folder)
             Checkpoint.remove(folder)
         running.barrier()
@@ -230,12 +247,38 @@ def _tensor(name: str, values: Any) -> Tensor:
         raise ValueError(f"fit: {name} cannot be read as numbers ({error}); pass a tensor or an array") from None
 
 
-def _split(n: int, validation: float | Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def _check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
+    if data.weights is None:
+        return
+    for name, index in (("training", train), ("validation", validation)):
+        if not bool(data.weights[index].sum() > 0):
+            raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
+
+
+def _check_source(source: Source, manifold: Manifold) -> None:
+    draws = source.sample((4,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    try:
+        manifold.check_point(draws, tol=_POINT_TOLERANCE)
+    except ValueError as error:
+        raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold\n{error}") from None
+
+
+def _split(
+    n: int, validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int], seed: int
+) -> tuple[Tensor, Tensor]:
     """Return the indices of training and validation points."""
-    if isinstance(validation, Tensor):
-        held = validation.long().flatten().cpu()
-        if len(held) == 0 or int(held.min()) < 0 or int(held.max()) >= n:
-            raise ValueError(f"fit: validation must hold indices from 0 to {n - 1}, at least one")
+    if isinstance(validation, Tensor | np.ndarray | Sequence):
+        held = torch.as_tensor(validation).flatten().cpu()
+        if len(held) == 0 or held.dtype.is_floating_point or held.dtype == torch.bool:
+            raise ValueError(
+                f"fit: validation must hold whole numbers, the indices of points, at least one, got {len(held)} of "
+                f"{held.dtype}; for a mask pass mask.nonzero()"
+            )
+        held = held.long()
+        if int(held.min()) < 0 or int(held.max()) >= n:
+            raise ValueError(
+                f"fit: validation must hold indices from 0 to {n - 1}, got {int(held.min())} to {int(held.max())}"
+            )
         rest = torch.ones(n, dtype=torch.bool)
         rest[held] = False
         if not bool(rest.any()):
@@ -263,10 +306,18 @@ def _finest_frequency(embedded: Tensor) -> float:
     return min(max(2.0 / distance, 4.0), 128.0)
 
 
-def _positive(name: str, value: int | None, default: int) -> int:
-    if value is not None and value < 1:
-        raise ValueError(f"fit: {name} must be at least 1, got {value}")
-    return default if value is None else int(value)
+def _whole(name: str, value: int | None, default: int) -> int:
+    if value is None:
+        return default
+    if value != int(value) or value < 1:
+        raise ValueError(f"fit: {name} must be a whole number, at least 1, got {value}")
+    return int(value)
+
+
+def _above_zero(name: str, value: float) -> float:
+    if not 0 < value < math.inf:
+        raise ValueError(f"fit: {name} must be a number above 0, got {value}")
+    return float(value)
 
 
 def _fingerprint(flow: Flow, data: Points, validation: Tensor, budget: Budget) -> str:
@@ -280,17 +331,24 @@ def _fingerprint(flow: Flow, data: Points, validation: Tensor, budget: Budget) -
     return digest.hexdigest()[:32]
 
 
+def _check_same_run(folder: Path, fingerprint: str) -> None:
+    if not (folder / _RECORD).exists() or read_json(folder / _RECORD).get("fingerprint") != fingerprint:
+        raise SavedFlowError(
+            f"{folder} holds a flow that was fitted to other data or with other settings; resume with the same ones, "
+            "force its replacement, or choose another folder"
+        )
+
+
 def _open(folder: Path, fingerprint: str, resume: bool, force: bool) -> Checkpoint | None:
-    """Make the folder, and return the checkpoint to go on from."""
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; choose another folder for the flow")
+    """Refuse a folder that must not be written to, and return the checkpoint to go on from."""
+    if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
+        raise FileExistsError(f"{folder} is a file, or below one; choose another folder for the flow")
     if not (resume or force):
         for name, what in (("flow.json", "a flow"), ("checkpoint.json", "an unfinished run")):
             if (folder / name).exists():
                 raise FileExistsError(
                     f"{folder} already holds {what}; resume it, force its replacement, or choose another folder"
                 )
-    folder.mkdir(parents=True, exist_ok=True)
     return Checkpoint.load(folder, fingerprint) if resume else None
 
 
@@ -325,7 +383,7 @@ def _make_fabric(device: torch.device | str | None) -> "Fabric":
             num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
             strategy="ddp" if distributed else "auto",
         )
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"fit: device {device!r} cannot be used here ({reason}); choose another, such as cpu"

@@ -41,7 +41,9 @@ def divergence(
             value, derivative = torch.func.jvp(lambda y: field(y, t, **condition), (x,), (e,))[:2]
             return value, derivative
 
-        u, du = torch.func.vmap(along, in_dims=axis, out_dims=(None, axis))(frame)  # type: ignore[arg-type]
+        # The new axis goes first: vmap cannot put it elsewhere where a derivative is zero for all directions alike.
+        u, du = torch.func.vmap(along, in_dims=axis, out_dims=(None, 0))(frame)  # type: ignore[arg-type]
+        du = du.movedim(0, axis)
     trace = (du * coframe).flatten(axis).sum(-1)
     return u, trace + manifold.log_volume_derivative(x, u)
 

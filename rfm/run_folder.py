@@ -57,6 +57,7 @@ class RunData:
             "sha256": self.sha256,
             "coordinates": self.coordinates.to_dict(),
             "condition_names": list(self.condition_names),
+            "fit": _fit_of(folder),
         }
         write_json(folder / _FILE, record)
         remove_other(folder, "data", name)
@@ -68,7 +69,12 @@ class RunData:
         Raises:
             SavedFlowError: if there is none, or it is damaged.
         """
-        record = read_json(folder / _FILE)
+        if not is_run_folder(folder) or (record := read_json(folder / _FILE)).get("fit") != _fit_of(folder):
+            # A fit writes its flow first; a kill may come between the two.
+            raise SavedFlowError(
+                f"{folder} holds no data, or those of an earlier fit, beside its flow\n"
+                "if rfm fit was interrupted, give the same command again with --resume"
+            )
         tensors = read_tensors(folder / Path(str(record.get("data"))).name)
         try:
             split = Split(tensors["train"], tensors["validation"], tensors["test"])
@@ -100,6 +106,12 @@ class RunData:
         if not self.condition_names:
             return None
         return torch.tensor([given[name] for name in self.condition_names], dtype=torch.float64)
+
+
+def _fit_of(folder: Path) -> Any:
+    """Return what identifies the fit whose flow a folder holds."""
+    path = folder / "fit.json"
+    return read_json(path).get("fingerprint") if path.is_file() else None
 
 
 def is_run_folder(folder: Path) -> bool:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _WARMUP_STEPS = 100
 _EMA_DECAY = 0.998
+_EMA_LONGEST_SHARE = 0.2
+"""The weights are averaged over at most this share of a run, or a short one would remember where it began."""
 _CONDITION_DROPOUT = 0.1
 _PATIENCE = 8
 _VALIDATIONS = 20
@@ -167,7 +169,7 @@ def train(
     parameters = [p for p in flow.field.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=budget.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     average = torch.optim.swa_utils.AveragedModel(
-        flow.field, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(_EMA_DECAY)
+        flow.field, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(_ema_decay(budget.steps))
     )
     average.to(fabric.device)
     model, fabric_optimizer = fabric.setup(flow.field, optimizer)
@@ -181,7 +183,7 @@ def train(
     path = GeodesicPath(flow.manifold)
     every = max(1, budget.steps // _VALIDATIONS)
     started = time.monotonic() - state.seconds
-    running = torch.zeros((), device=fabric.device)
+    running = torch.tensor(state.history[-1]["loss"] if state.history else 0.0, device=fabric.device)
 
     spent = fabric.broadcast(budget.spent(state.step, state.seconds))
     while spent < 1 and state.since_best < _PATIENCE:
@@ -203,6 +205,11 @@ def train(
             spent = fabric.broadcast(spent)
         if state.step % every == 0 or spent >= 1:
             nll = _validate(flow, average.module, validation, fabric)
+            if not math.isfinite(nll + float(running)):
+                raise ValueError(
+                    f"fit: training diverged by step {state.step} (loss {float(running):g}, validation NLL {nll:g}); "
+                    "lower learning_rate, or look for outliers in the points"
+                )
             state.record(nll, float(running), average.module)
             state.seconds = time.monotonic() - started
             if folder is not None and fabric.is_global_zero:
@@ -227,6 +234,10 @@ def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric"
     if fabric.world_size > 1:
         torch.distributed.all_reduce(total)
     return float(total[0] / total[1])
+
+
+def _ema_decay(steps: int) -> float:
+    return max(0.0, min(_EMA_DECAY, 1 - 1 / (_EMA_LONGEST_SHARE * steps)))
 
 
 def _why(budget: Budget, state: Checkpoint) -> str:

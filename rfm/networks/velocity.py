@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ class VelocityField(nn.Module):
     """A velocity field on a manifold that resolves features of several scales.
 
     A network that reads coordinates alone is too smooth for real catalogues, whose clusters are hundreds of times
-    smaller than the space. This one reads ``sin`` and ``cos`` of random projections of ``manifold.embed(x)``, with
+    smaller than the space. This one reads sines of random projections of ``manifold.embed(x)`` with random phases, at
     frequencies spaced geometrically from 1 to ``max_frequency`` (Tancik et al., Fourier Features Let Networks Learn
     High Frequency Functions, 2020, arXiv:2006.10739). The velocity of a flow that starts in a smooth source has
     structure of size ``1 - t`` at time ``t``, so a feature of frequency f is damped by ``exp(-(c f (1 - t))^2 / 2)``,
@@ -57,9 +58,11 @@ class VelocityField(nn.Module):
         self.condition_offset, self.condition_scale = _floats(condition_offset), _floats(condition_scale)
 
         frequency = torch.logspace(0, math.log10(max(self.max_frequency, 1.0)), features)
-        # A generator of its own: the projections are part of the architecture, not of the training's randomness.
+        # Generators of their own: the projections are part of the architecture, not of the training's randomness.
         direction = torch.randn(features, manifold.embed_dim, generator=torch.Generator().manual_seed(0))
+        phase = torch.rand(features, generator=torch.Generator().manual_seed(1))
         self.register_buffer("projection", frequency[:, None] * nn.functional.normalize(direction, dim=1))
+        self.register_buffer("phase", 2 * math.pi * phase)
         self.register_buffer("frequency", frequency)
         self.register_buffer("shift", torch.tensor(self.offset or [0.0] * manifold.embed_dim))
         self.register_buffer("condition_shift", torch.tensor(self.condition_offset or [0.0] * condition_dim))
@@ -68,13 +71,15 @@ class VelocityField(nn.Module):
 
         self.context = nn.Linear(2 + 2 * _TIME_WAVES + _condition_inputs(condition_dim), _CONTEXT_WIDTH)
         self.biases = nn.Linear(_CONTEXT_WIDTH, width * (depth + 1))
-        self.first = nn.Linear(manifold.embed_dim + 2 * features, width, bias=False)
+        self.coarse = nn.Linear(manifold.embed_dim, width, bias=False)
+        self.fine = nn.Linear(features, width, bias=False)
         self.hidden = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(depth))
         self.last = nn.Linear(width, manifold.field_dim)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
     projection: Tensor
+    phase: Tensor
     frequency: Tensor
     shift: Tensor
     condition_shift: Tensor
@@ -91,10 +96,10 @@ class VelocityField(nn.Module):
         """
         biases, damping = self._at_time(t, condition)
         e = (self.manifold.embed(x) - self.shift) / self.scale
-        z = nn.functional.linear(e, self.projection)
-        h = self.first(torch.cat([e, damping * torch.sin(z), damping * torch.cos(z)], dim=-1)) + biases[0]
+        z = nn.functional.linear(e, self.projection, self.phase)
+        h = _add_linear(biases[0] + self.coarse(e), damping * torch.sin(z), self.fine)
         for layer, bias in zip(self.hidden, biases[1:], strict=True):
-            h = h + layer(nn.functional.silu(h)) + bias
+            h = _add_linear(h + bias, nn.functional.silu(h), layer)
         return self._tangent(x, self.last(nn.functional.silu(h)))
 
     def pushforward(
@@ -116,26 +121,22 @@ class VelocityField(nn.Module):
         """
         axis = x.ndim - len(self.manifold.event_shape)
         biases, damping = self._at_time(t, condition)
-        e, de = _value_and_derivatives(self.manifold.embed, x, tangents, axis)
+        # The axis of directions goes first: factors that all directions share then broadcast over whole blocks.
+        directions = tangents.movedim(axis, 0)
+        e, de = _value_and_derivatives(self.manifold.embed, (x,), (directions,))
         e, de = (e - self.shift) / self.scale, de / self.scale
-        z, dz = nn.functional.linear(e, self.projection), nn.functional.linear(de, self.projection)
-        sin, cos = damping * torch.sin(z), damping * torch.cos(z)
-        h = self.first(torch.cat([e, sin, cos], dim=-1)) + biases[0]
-        dh = self.first(torch.cat([de, dz * cos.unsqueeze(axis), dz * -sin.unsqueeze(axis)], dim=-1))
+        z, dz = nn.functional.linear(e, self.projection, self.phase), nn.functional.linear(de, self.projection)
+        h = _add_linear(biases[0] + self.coarse(e), damping * torch.sin(z), self.fine)
+        dh = _add_linear(self.coarse(de), dz * (damping * torch.cos(z)), self.fine)
         for layer, bias in zip(self.hidden, biases[1:], strict=True):
             a, da = _silu_and_derivative(h)
-            h = h + layer(a) + bias
-            dh = dh + layer(dh * da.unsqueeze(axis))
+            dh = _add_linear(dh, dh * da, layer)
+            h = _add_linear(h + bias, a, layer)
         a, da = _silu_and_derivative(h)
-        w, dw = self.last(a), nn.functional.linear(dh * da.unsqueeze(axis), self.last.weight)
-
+        w, dw = self.last(a), nn.functional.linear(dh * da, self.last.weight)
         # The ambient vector depends on x, and so does the projection that makes it tangent.
-        def along(tangent: Tensor, derivative: Tensor) -> tuple[Tensor, Tensor]:
-            value, change = torch.func.jvp(self._tangent, (x, w), (tangent, derivative))[:2]
-            return value, change
-
-        u, du = torch.func.vmap(along, in_dims=axis, out_dims=(None, axis))(tangents, dw)  # type: ignore[arg-type]
-        return u, du
+        u, du = _value_and_derivatives(self._tangent, (x, w), (directions, dw))
+        return u, du.movedim(0, axis)
 
     def _at_time(self, t: Tensor, condition: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the biases of all layers and the damping of the features, which do not depend on ``x``."""
@@ -155,7 +156,9 @@ class VelocityField(nn.Module):
         elif condition is not None:
             raise ValueError("VelocityField: a condition was given to a field made with condition_dim=0")
         biases = self.biases(nn.functional.silu(self.context(torch.cat(parts, dim=-1))))
-        damping = torch.exp(-((self.frequency * self.log_damping.exp() * (1 - s)) ** 2) / 2)
+        # Bounded below at e^-30: numbers too small for the normal range would slow the layer that reads them tenfold.
+        rate = (self.frequency * self.log_damping.exp()) ** 2 / -2
+        damping = torch.exp((rate * (1 - s) ** 2).clamp(min=-30))
         return biases.chunk(self.depth + 1, dim=-1), damping
 
     def _tangent(self, x: Tensor, w: Tensor) -> Tensor:
@@ -175,20 +178,28 @@ def _condition_inputs(condition_dim: int) -> int:
     return condition_dim + 1 if condition_dim else 0
 
 
+def _add_linear(base: Tensor, x: Tensor, layer: nn.Module) -> Tensor:
+    """Return ``base + layer(x)`` for a layer without bias; outside of autograd, in the memory of ``base``."""
+    weight = cast(nn.Linear, layer).weight
+    flat, inputs = base.reshape(-1, weight.shape[0]), x.reshape(-1, weight.shape[1])
+    total = torch.addmm(flat, inputs, weight.mT) if torch.is_grad_enabled() else flat.addmm_(inputs, weight.mT)
+    return total.reshape(*x.shape[:-1], weight.shape[0])
+
+
 def _silu_and_derivative(h: Tensor) -> tuple[Tensor, Tensor]:
     gate = torch.sigmoid(h)
     value = h * gate
-    return value, gate + value * (1 - gate)
+    return value, torch.addcmul(gate, gate, h - value)
 
 
 def _value_and_derivatives(
-    function: Callable[[Tensor], Tensor], x: Tensor, tangents: Tensor, axis: int
+    function: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Return ``function(x)`` and its derivatives along ``tangents``, stacked at ``axis``."""
+    """Return ``function(*at)`` and its derivatives along directions stacked at the first axis of each of ``along``."""
 
-    def along(tangent: Tensor) -> tuple[Tensor, Tensor]:
-        value, change = torch.func.jvp(function, (x,), (tangent,))[:2]
+    def one(*direction: Tensor) -> tuple[Tensor, Tensor]:
+        value, change = torch.func.jvp(function, at, direction)[:2]
         return value, change
 
-    value, change = torch.func.vmap(along, in_dims=axis, out_dims=(None, axis))(tangents)  # type: ignore[arg-type]
+    value, change = torch.func.vmap(one, out_dims=(None, 0))(*along)  # type: ignore[arg-type]
     return value, change
