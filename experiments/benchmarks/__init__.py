@@ -1,0 +1,1 @@
+"""Comparisons with other libraries, each a command that prints a table."""
