@@ -133,7 +133,7 @@ def fit(
             _check_same_run(folder, fingerprint)
             return Flow.load(folder, manifold=manifold, field=field, source=source)
         checkpoint = _open(folder, fingerprint, resume, force)
-    with _launched(fabric, device) as running, training_bar(progress and running.is_global_zero) as report:
+    with launched(fabric, device) as running, training_bar(progress and running.is_global_zero) as report:
         if budget.batch_size % running.world_size:
             raise ValueError(
                 f"fit: a batch of {budget.batch_size} does not divide among {running.world_size} processes; "
@@ -353,7 +353,7 @@ def _open(folder: Path, fingerprint: str, resume: bool, force: bool) -> Checkpoi
 
 
 @contextmanager
-def _launched(fabric: "Fabric | None", device: torch.device | str | None) -> Iterator["Fabric"]:
+def launched(fabric: "Fabric | None", device: torch.device | str | None) -> Iterator["Fabric"]:
     """Yield a launched Fabric; end the process group if it was begun here."""
     import torch.distributed as dist
 

@@ -1,0 +1,59 @@
+"""Timing two ways of doing one thing, in one process, in turns, so that a machine's moods strike both alike."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Args:
+        what: what was timed, with sizes.
+        ours: median seconds of ours.
+        other: median seconds of what it is compared with.
+        ratio: median of the ratios ours / other, turn by turn.
+        goal: what the ratio should be at most.
+        difference: largest difference between the results of both, in the unit that ``checked`` names.
+        checked: what was compared.
+    """
+
+    what: str
+    ours: float
+    other: float
+    ratio: float
+    goal: float
+    difference: float
+    checked: str
+
+    def line(self) -> str:
+        """Return the row of a markdown table."""
+        verdict = "yes" if self.ratio <= self.goal else "no"
+        return (
+            f"| {self.what} | {1e3 * self.ours:.2f} | {1e3 * self.other:.2f} | {self.ratio:.3f} | {self.goal:.2f} | "
+            f"{verdict} | {self.checked}: {self.difference:.1e} |"
+        )
+
+
+HEADER = """\
+| what | ours, ms | other, ms | ours / other | goal, at most | reached | results compared |
+|---|---:|---:|---:|---:|---|---|"""
+
+
+def in_turns(ours: Callable[[], object], other: Callable[[], object], turns: int = 25) -> tuple[float, float, float]:
+    """Return median seconds of both, and the median ratio turn by turn, after three turns to warm up."""
+    pairs = []
+    for turn in range(turns + 3):
+        seconds = []
+        # Who goes first alternates: the second finds the caches as the first left them.
+        for function in (ours, other) if turn % 2 else (other, ours):
+            start = time.perf_counter()
+            function()
+            seconds.append(time.perf_counter() - start)
+        if turn >= 3:
+            pairs.append(seconds if turn % 2 else seconds[::-1])
+    first, second = zip(*pairs, strict=True)
+    ratio = statistics.median(a / b for a, b in pairs)
+    return statistics.median(first), statistics.median(second), ratio
