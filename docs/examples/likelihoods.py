@@ -1,0 +1,33 @@
+import math
+
+import torch
+
+import rfm
+from manifolds import SO3, Sphere
+
+# --8<-- [start:integral]
+sphere = Sphere(2)
+field = rfm.networks.VelocityField(sphere, width=32, depth=1, features=16, max_frequency=4.0)
+torch.nn.init.normal_(field.last.weight, std=0.05, generator=torch.Generator().manual_seed(0))
+flow = rfm.Flow(sphere, field)
+
+x = sphere.random_uniform(500, generator=torch.Generator().manual_seed(1))
+share = flow.log_prob(x).exp() * sphere.volume  # p(x) / uniform density
+print(f"integral: {float(share.mean()):.4f} +- {float(share.std()) / math.sqrt(len(x)):.4f}")
+# --8<-- [end:integral]
+assert abs(float(share.mean()) - 1) < 5 * float(share.std()) / math.sqrt(len(x))
+
+# --8<-- [start:units]
+earth_radius_km = 6371.0088
+nats_per_steradian = flow.log_prob(x)
+nats_per_km2 = nats_per_steradian - 2 * math.log(earth_radius_km)
+bits_per_steradian = nats_per_steradian / math.log(2)
+# --8<-- [end:units]
+
+# --8<-- [start:rotations]
+# Papers that give rotations the total volume pi^2 print numbers that are log 8 = 2.08 larger than ours.
+rotations = SO3()
+uniform = -math.log(rotations.volume)  # -log(8 pi^2) = -4.37
+in_total_volume_pi2 = uniform + math.log(8)  # -2.29
+# --8<-- [end:rotations]
+assert round(in_total_volume_pi2, 2) == -2.29
