@@ -9,6 +9,7 @@ from torch import Tensor
 from manifolds import SO3
 from manifolds.constants import Constants
 from manifolds.numerics import log_sinhc_of_root, sinc_of_root
+from manifolds.rotations import turn_rows
 from rfm.sources.base import Source, checked_point, checked_scale
 
 
@@ -73,11 +74,11 @@ class IsotropicGaussianSO3(Source, Constants):
         device: torch.device | str | None = None,
     ) -> Tensor:
         mean = self.mean.to(device=device)
-        u = torch.rand(*shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        axis = torch.randn(*shape, 3, generator=generator, dtype=mean.dtype, device=mean.device)
+        u = torch.rand(shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        axis = torch.randn((*shape, 3), generator=generator, dtype=mean.dtype, device=mean.device)
         axis = axis / torch.linalg.vector_norm(axis, dim=-1, keepdim=True)
-        omega = self._angle_of_quantile(u)[..., None] * axis
-        x = self.manifold.expmap(mean, torch.tensordot(omega, self.manifold.tangent_basis(mean), dims=1))
+        angle = self._angle_of_quantile(u)[..., None]
+        x = turn_rows(mean, torch.sin(angle), 2 * torch.sin(angle / 2) ** 2, axis)
         return x.to(dtype or torch.get_default_dtype())
 
     def log_prob(self, x: Tensor) -> Tensor:
