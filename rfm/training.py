@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rfm.checkpoint import Checkpoint
 from rfm.couplings import Coupling
 from rfm.flow import Flow
-from rfm.integrators import Adaptive
+from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.losses import flow_matching_loss
 from rfm.paths import GeodesicPath
@@ -225,10 +225,17 @@ def train(
 
 @torch.no_grad()
 def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric") -> float:
-    """Return the mean negative log-likelihood of the validation points in nats, shared between the processes."""
+    """Return the mean negative log-likelihood of the validation points in nats, shared between the processes.
+
+    NaN where the field cannot be integrated.
+    """
     part = validation.take(torch.arange(fabric.global_rank, len(validation.x), fabric.world_size).to(fabric.device))
     condition = {} if part.condition is None else {"condition": part.condition}
-    nll = -log_prob(field, flow.source, part.x, _VALIDATION_SOLVER, **condition).double()
+    try:
+        nll = -log_prob(field, flow.source, part.x, _VALIDATION_SOLVER, **condition).double()
+    except IntegrationError:
+        # Not raised here: the other processes wait for this one's share.
+        nll = part.x.new_full((len(part.x),), math.nan, dtype=torch.float64)
     weights = torch.ones_like(nll) if part.weights is None else part.weights.to(nll)
     total = torch.stack([(weights * nll).sum(), weights.sum()])
     if fabric.world_size > 1:

@@ -1,0 +1,100 @@
+"""Training in several processes: the flow that one process would have made."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import rfm
+
+_SCRIPT = '''
+"""Fit a small flow; under torchrun, with the other processes."""
+
+import sys
+
+import torch
+
+from manifolds import Sphere
+from rfm.fitting import fit
+from rfm.networks import VelocityField
+
+torch.set_num_threads(1)
+x = Sphere(2).projx(torch.randn(120, 3, generator=torch.Generator().manual_seed(0)) + 1.5)
+torch.manual_seed(0)
+field = VelocityField(Sphere(2), width=32, depth=1, features=16, max_frequency=4.0)
+options = {"validation": list(range(21)), "weights": torch.linspace(1, 2, 120)}
+flow = fit(
+    x, Sphere(2), field=field, steps=40, batch_size=64, out=sys.argv[1], progress=False, device="cpu", **options
+)
+assert not torch.distributed.is_initialized()
+assert flow.history[-1]["step"] == 40
+'''
+
+
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def _torchrun(*arguments: str) -> list[str]:
+    # A port of its own choosing, so that tests can run side by side.
+    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *rendezvous, *arguments]
+
+
+def test_two_processes_make_the_flow_of_one(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT)
+    _run([sys.executable, str(script), "one"], tmp_path)
+    done = _run(_torchrun(str(script), "two"), tmp_path)
+    assert "destroy_process_group" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+    one, two = rfm.Flow.load(tmp_path / "one"), rfm.Flow.load(tmp_path / "two")
+    # Written once, and nothing left over.
+    for folder in ("one", "two"):
+        names = sorted(path.name.partition("-")[0] for path in (tmp_path / folder).iterdir())
+        assert names == ["fit.json", "flow.json", "weights"]
+    expected, found = one.state_dict(), two.state_dict()
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        # Adam divides by the size of the gradient: where that is near zero, rounding decides the step.
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-3)
+    for a, b in zip(one.history, two.history, strict=True):
+        assert a["step"] == b["step"]
+        assert a["validation_nll"] == pytest.approx(b["validation_nll"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_command_line_under_torchrun_reports_once(tmp_path: Path) -> None:
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    rows = "\n".join(f"{a:.5f},{b:.5f}" for a, b in x.tolist())
+    (tmp_path / "points.csv").write_text(f"a,b\n{rows}\n")
+    fit = ["fit", "points.csv", "--manifold", "euclidean", "--out", "run", "--steps", "3", "--batch-size", "16"]
+    done = _run(_torchrun("-m", "rfm", *fit, "--json", "--quiet", "--device", "cpu"), tmp_path)
+    assert done.stdout.count('"validation_nll_nats"') == 1
+    assert "destroy_process_group" not in done.stderr
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_batch_that_does_not_divide_is_told(tmp_path: Path) -> None:
+    from lightning_fabric import Fabric
+
+    from manifolds import Sphere
+
+    class Two(Fabric):
+        """As if there were two processes."""
+
+        @property
+        def world_size(self) -> int:
+            return 2
+
+    x = Sphere(2).random_uniform(20, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"a batch of 7 does not divide among 2 processes; choose a multiple"):
+        rfm.fit(x, Sphere(2), batch_size=7, fabric=Two(accelerator="cpu", devices=1), out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()

@@ -1,0 +1,592 @@
+"""`rfm.fit`: what it learns, what it repeats, what it refuses."""
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rfm
+from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Sphere
+from rfm.couplings import OptimalTransport
+from rfm.networks import VelocityField
+from rfm.serialization import SavedFlowError
+from rfm.sources import Source, Uniform, WrappedNormal
+from rfm.training import Budget, _ema_decay
+
+
+@pytest.fixture(autouse=True)
+def _few_validations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfm.training._VALIDATIONS", 5)
+
+
+def small(manifold: Manifold, condition_dim: int = 0, seed: int = 0) -> VelocityField:
+    """A network that trains in a blink."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VelocityField(manifold, width=32, depth=1, features=16, max_frequency=4.0, condition_dim=condition_dim)
+
+
+def clustered(manifold: Manifold, n: int = 200, spread: float = 0.2, seed: int = 0) -> Tensor:
+    """Points about one place, away from every seam."""
+    generator = torch.Generator().manual_seed(seed)
+    centre = manifold.projx(torch.linspace(0.3, 1.0, math.prod(manifold.event_shape)).reshape(manifold.event_shape))
+    x = centre.double().expand(n, *manifold.event_shape)
+    noise = spread * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    return manifold.expmap(x, manifold.proju(x, noise))
+
+
+def fit_small(points: Tensor, manifold: Manifold, **options: Any) -> rfm.Flow:
+    settings: dict[str, Any] = {"steps": 40, "batch_size": 64, "progress": False, "device": "cpu"} | options
+    if "field" not in settings:
+        settings["field"] = small(manifold)
+    return rfm.fit(points, manifold, **settings)
+
+
+def state(flow: rfm.Flow) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in flow.state_dict().items()}
+
+
+def assert_same(a: rfm.Flow, b: rfm.Flow) -> None:
+    """Equal bit for bit, histories too, but for the time they took."""
+    left, right = state(a), state(b)
+    assert left.keys() == right.keys()
+    for key in left:
+        assert torch.equal(left[key], right[key]), key
+    strip = [{k: v for k, v in record.items() if k != "seconds"} for record in a.history]
+    assert strip == [{k: v for k, v in record.items() if k != "seconds"} for record in b.history]
+    assert a.stopped == b.stopped
+
+
+@pytest.mark.parametrize("manifold", [Sphere(2), FlatTorus(2), Euclidean(2), SO3()], ids=str)
+def test_fit_learns_a_cluster(manifold: Manifold) -> None:
+    x = clustered(manifold)
+    # Far from the data, so that there is something to learn where the default would be nearly right.
+    source = WrappedNormal(manifold, torch.zeros(2), 2.0) if isinstance(manifold, Euclidean) else None
+    flow = fit_small(x[:150], manifold, steps=120, source=source, learning_rate=2e-2)
+    losses = [record["loss"] for record in flow.history]
+    assert losses[-1] < losses[0]
+    assert [record["step"] for record in flow.history] == sorted(record["step"] for record in flow.history)
+    fresh = x[150:].float()
+    gain = (flow.log_prob(fresh) - flow.source.log_prob(fresh)).mean()
+    assert gain > 0.5
+    samples = flow.sample(20, generator=torch.Generator().manual_seed(1))
+    manifold.check_point(samples)
+    assert not flow.training
+
+
+def test_defaults_choose_themselves() -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold, 60).float().numpy()
+    flow = rfm.fit(x, manifold, steps=2, batch_size=16, progress=False, device="cpu")
+    assert isinstance(flow.field, VelocityField)
+    assert isinstance(flow.source, Uniform)
+    assert 4.0 <= flow.field.max_frequency <= 128.0
+    assert flow.stopped == "all 2 steps done"
+
+
+def test_the_same_seed_repeats_bit_for_bit_and_another_does_not() -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    options: dict[str, Any] = {"steps": 10, "batch_size": 32, "progress": False, "device": "cpu"}
+    first = rfm.fit(x[:50], manifold, seed=3, **options)
+    torch.rand(7)
+    assert_same(first, rfm.fit(x[:50], manifold, seed=3, **options))
+    other = rfm.fit(x[:50], manifold, seed=4, **options)
+    assert not torch.equal(first.log_prob(x[:5]), other.log_prob(x[:5]))
+
+
+def test_global_randomness_is_left_alone() -> None:
+    manifold = FlatTorus(2)
+    x = clustered(manifold, 50)
+    torch.manual_seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr, index]
+    flow = rfm.fit(x, manifold, steps=3, batch_size=8, progress=False, device="cpu")
+    flow.sample(3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]
+
+
+class _KilledError(Exception):
+    pass
+
+
+@contextmanager
+def killed_after_checkpoint(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[None]:
+    """Make training die right after the given number of checkpoints were saved."""
+    from rfm.checkpoint import Checkpoint
+
+    save, saved = Checkpoint.save, []
+
+    def dying(self: Checkpoint, *arguments: Any) -> None:
+        save(self, *arguments)
+        saved.append(self.step)
+        if len(saved) == count:
+            raise _KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", dying)
+        with pytest.raises(_KilledError):
+            yield
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conditional: bool
+) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    condition = x[:, :1] if conditional else None
+
+    def run(out: Path | None, **options: Any) -> rfm.Flow:
+        return fit_small(x, manifold, condition=condition, field=small(manifold, conditional), out=out, **options)
+
+    whole = run(None)
+    with killed_after_checkpoint(monkeypatch, 3):
+        run(tmp_path)
+    assert not (tmp_path / "flow.json").exists()
+    resumed = run(tmp_path, resume=True)
+    assert_same(whole, resumed)
+    assert_same(whole, rfm.Flow.load(tmp_path))
+    assert not list(tmp_path.glob("checkpoint*"))
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+_SCRIPT = """
+import sys, time, torch, rfm
+from manifolds import Sphere
+from rfm import training
+from rfm.networks import VelocityField
+torch.set_num_threads(1)
+slow = float(sys.argv[2])
+validate = training._validate
+def validating(*arguments):
+    time.sleep(slow)
+    return validate(*arguments)
+training._validate, training._VALIDATIONS = validating, 6
+g = torch.Generator().manual_seed(0)
+x = Sphere(2).projx(torch.randn(200, 3, generator=g) + 2)
+torch.manual_seed(0)
+field = VelocityField(Sphere(2), width=32, depth=1, features=16, max_frequency=4.0)
+rfm.fit(x, Sphere(2), field=field, steps=60, batch_size=64, out=sys.argv[1], resume=True, progress=False, device="cpu")
+"""
+
+
+def test_a_run_killed_by_the_system_resumes_to_the_same_result(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def start(out: Path, slow: float) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", _SCRIPT, str(out), str(slow)])
+
+    assert start(whole, 0).wait(120) == 0
+    process = start(killed, 0.3)
+    try:
+        deadline = time.monotonic() + 120
+        while not (killed / "checkpoint.json").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (killed / "flow.json").exists()
+    assert start(killed, 0).wait(120) == 0
+    assert_same(rfm.Flow.load(whole), rfm.Flow.load(killed))
+
+
+def test_a_finished_run_is_loaded_by_resume(tmp_path: Path) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    flow = fit_small(x, manifold, out=tmp_path, steps=5)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert_same(flow, fit_small(x, manifold, out=tmp_path, steps=5, resume=True))
+    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+
+def test_a_finished_run_of_other_data_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    fit_small(x, manifold, out=tmp_path, steps=5)
+    with pytest.raises(SavedFlowError, match="other data or with other settings; resume with the same"):
+        fit_small(x[:-1], manifold, out=tmp_path, steps=5, resume=True)
+    with pytest.raises(SavedFlowError, match="other data or with other settings"):
+        fit_small(x, manifold, out=tmp_path, steps=6, resume=True)
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    with killed_after_checkpoint(monkeypatch, 1):
+        fit_small(x, manifold, out=tmp_path)
+    with pytest.raises(SavedFlowError, match="other data or settings"):
+        fit_small(-x, manifold, out=tmp_path, resume=True)
+    with pytest.raises(SavedFlowError, match="other data or settings"):
+        fit_small(x, manifold, out=tmp_path, resume=True, seed=1)
+    with pytest.raises(FileExistsError, match="an unfinished run; resume it"):
+        fit_small(x, manifold, out=tmp_path)
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    with killed_after_checkpoint(monkeypatch, 1):
+        fit_small(x, manifold, out=tmp_path)
+    tensors = next(tmp_path.glob("checkpoint-*.safetensors"))
+    tensors.write_bytes(tensors.read_bytes()[:-7])
+    with pytest.raises(SavedFlowError, match="damaged"):
+        fit_small(x, manifold, out=tmp_path, resume=True)
+    (tmp_path / "checkpoint.json").write_text("{")
+    with pytest.raises(SavedFlowError, match=r"checkpoint\.json cannot be read"):
+        fit_small(x, manifold, out=tmp_path, resume=True)
+
+
+def test_an_existing_flow_is_refused_unless_forced(tmp_path: Path) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    first = fit_small(x, manifold, out=tmp_path, steps=5)
+    with pytest.raises(FileExistsError, match="already holds a flow; resume it, force"):
+        fit_small(x, manifold, out=tmp_path, steps=5)
+    second = fit_small(x, manifold, out=tmp_path, steps=7, force=True)
+    loaded = rfm.Flow.load(tmp_path)
+    assert_same(second, loaded)
+    assert not torch.equal(first.log_prob(x[:3]), loaded.log_prob(x[:3]))
+    assert len(list(tmp_path.glob("weights-*"))) == 1
+
+
+def test_out_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    manifold = Sphere(2)
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(FileExistsError, match="choose another folder"):
+            fit_small(clustered(manifold), manifold, out=out)
+
+
+def test_training_stops_when_validation_no_longer_improves(monkeypatch: pytest.MonkeyPatch) -> None:
+    nlls = iter([3.0, 2.0, *(2.5 for _ in range(100))])
+    monkeypatch.setattr("rfm.training._validate", lambda *arguments: next(nlls))
+    manifold = Sphere(2)
+    monkeypatch.setattr("rfm.training._VALIDATIONS", 20)
+    flow = fit_small(clustered(manifold), manifold, steps=60)
+    assert flow.stopped == "validation NLL had not improved for 8 validations, at step 30 of 60"
+    assert [record["validation_nll"] for record in flow.history] == [3.0, 2.0] + [2.5] * 8
+
+
+def test_the_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    seen: list[dict[str, Tensor]] = []
+
+    def validating(flow: rfm.Flow, field: nn.Module, *rest: Any) -> float:
+        seen.append({key: value.clone() for key, value in field.state_dict().items()})
+        return abs(len(seen) - 3.0)
+
+    monkeypatch.setattr("rfm.training._validate", validating)
+    flow = fit_small(x, manifold)
+    assert isinstance(flow.field, nn.Module)
+    for key, value in flow.field.state_dict().items():
+        assert torch.equal(value, seen[2][key])
+
+
+def test_a_cap_on_time_is_reported() -> None:
+    manifold = Sphere(2)
+    flow = fit_small(clustered(manifold), manifold, steps=10**6, max_seconds=0.5)
+    assert flow.stopped.startswith("the cap of 0.5 seconds was reached at step ")
+    assert flow.history
+    assert flow.history[-1]["step"] < 10**6
+
+
+def test_the_learning_rate_falls_to_zero_by_the_nearer_end() -> None:
+    budget = Budget(steps=1000, batch_size=1, learning_rate=2.0, seed=0, max_seconds=10.0)
+    assert budget.spent(500, 1.0) == 0.5
+    assert budget.spent(500, 9.0) == 0.9
+    assert budget.learning_rate_at(1000, 1.2) == pytest.approx(0)
+    assert budget.learning_rate_at(9, 0.0) == pytest.approx(0.2)
+
+
+def test_averages_of_short_runs_forget_the_start() -> None:
+    assert _ema_decay(8000) == 0.998
+    for steps in (1, 5, 20, 100, 1000):
+        assert _ema_decay(steps) ** steps < 0.01
+
+
+def test_weights_move_the_density() -> None:
+    manifold = Sphere(2)
+    a = clustered(manifold, 100, 0.1)
+    x = torch.cat([a, -a])
+    first = torch.arange(200) < 100
+    weights = torch.where(first, 9.0, 1.0)
+    flow = fit_small(x, manifold, weights=weights, steps=150, learning_rate=2e-2)
+    nearer_first = manifold.dist(flow.sample(400, generator=torch.Generator().manual_seed(0)), a[:1].float())
+    share = (nearer_first < math.pi / 2).float().mean()
+    assert 0.8 < share < 0.98
+    assert flow.log_prob(a).mean() > flow.log_prob(-a).mean() + 1
+
+
+def test_weights_of_one_are_no_weights() -> None:
+    manifold = FlatTorus(2)
+    x = clustered(manifold, 50)
+    weighted = fit_small(x, manifold, weights=np.ones(50), steps=40)
+    assert weighted.history[-1]["validation_nll"] == pytest.approx(
+        fit_small(x, manifold, steps=40).history[-1]["validation_nll"], abs=0.2
+    )
+
+
+def test_the_density_follows_the_condition_and_guidance() -> None:
+    manifold = Sphere(2)
+    a = clustered(manifold, 150, 0.1)
+    x = torch.cat([a, -a])
+    condition = torch.where(torch.arange(300) < 150, 0.0, 1.0)
+    condition[::10] = math.nan
+    flow = rfm.fit(
+        x,
+        manifold,
+        condition=condition,
+        field=small(manifold, 1),
+        steps=200,
+        batch_size=128,
+        learning_rate=2e-2,
+        progress=False,
+        device="cpu",
+    )
+    here, there = torch.zeros(1), torch.ones(1)
+    assert flow.log_prob(a, condition=here).mean() > flow.log_prob(a, condition=there).mean() + 2
+    assert flow.log_prob(a, condition=torch.full((1,), math.nan)).isfinite().all()
+
+    def share(**options: Any) -> float:
+        drawn = flow.sample(200, generator=torch.Generator().manual_seed(0), **options)
+        return float((manifold.dist(drawn, a[:1].float()) < math.pi / 2).float().mean())
+
+    assert share(condition=here) > 0.9
+    assert share(condition=there) < 0.1
+    assert 0.25 < share() < 0.75
+    # 0 is the unconditional field, 1 the conditional one.
+    assert share(condition=here, guidance=0.0) == share()
+    assert share(condition=here, guidance=2.0) >= 0.9
+
+
+def test_a_default_field_learns_both_with_and_without_condition() -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold, 60)
+    condition = np.stack([np.arange(60.0), np.ones(60)], axis=1)
+    condition[3] = np.nan
+    flow = rfm.fit(x, manifold, condition=condition, steps=2, batch_size=8, progress=False, device="cpu")
+    assert isinstance(flow.field, VelocityField)
+    assert flow.field.condition_dim == 2
+    # A constant entry has no spread to divide by.
+    assert flow.field.condition_scale is not None
+    assert flow.field.condition_scale[1] == 1.0
+    assert flow.sample((2, 3), condition=torch.tensor([1.0, 1.0])).shape == (2, 3, 3)
+
+
+def test_validation_points_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    seen: list[Tensor] = []
+    from rfm import training
+
+    validate = training._validate
+
+    def validating(flow: rfm.Flow, field: nn.Module, validation: training.Points, fabric: Any) -> float:
+        seen.append(validation.x)
+        return validate(flow, field, validation, fabric)
+
+    monkeypatch.setattr(training, "_validate", validating)
+    held = torch.tensor([5, 1, 7])
+    flow = fit_small(x, manifold, validation=held, steps=3)
+    assert torch.equal(seen[0], manifold.projx(x[held]).float())
+    assert_same(flow, fit_small(x, manifold, validation=held.numpy(), steps=3))
+    assert_same(flow, fit_small(x, manifold, validation=[5, 1, 7], steps=3))
+
+
+class _Linear(nn.Module):
+    """A field of the user's own, in float64, that reads points as they are."""
+
+    def __init__(self, manifold: Manifold) -> None:
+        super().__init__()
+        self.manifold = manifold
+        self.linear = nn.Linear(4, 3, dtype=torch.float64)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        joined = torch.cat([x, t[..., None].expand(*x.shape[:-1], 1)], dim=-1)
+        return self.manifold.proju(x, self.linear(joined))
+
+
+def test_a_field_of_the_users_own(tmp_path: Path) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    flow = fit_small(x, manifold, field=_Linear(manifold), steps=50, learning_rate=3e-2, out=tmp_path)
+    assert flow.sample(3).dtype == torch.float64
+    assert (flow.log_prob(x) - flow.source.log_prob(x)).mean() > 0.1
+    with pytest.raises(SavedFlowError, match="pass it to load"):
+        rfm.Flow.load(tmp_path)
+    assert_same(flow, rfm.Flow.load(tmp_path, field=_Linear(manifold)))
+
+
+class _North(Source):
+    """Uniform on the northern half."""
+
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        x = self.manifold.random_uniform(*shape, generator=generator, dtype=dtype, device=device)
+        return torch.cat([x[..., :2], x[..., 2:].abs()], dim=-1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return torch.where(x[..., 2] >= 0, -math.log(2 * math.pi), -math.inf)
+
+
+def test_a_source_of_the_users_own(tmp_path: Path) -> None:
+    manifold = Sphere(2)
+    flow = fit_small(clustered(manifold, 50, 0.05), manifold, source=_North(manifold), steps=3, out=tmp_path)
+    assert isinstance(flow.source, _North)
+    with pytest.raises(SavedFlowError, match="pass it to load"):
+        rfm.Flow.load(tmp_path)
+    assert_same(flow, rfm.Flow.load(tmp_path, source=_North(manifold)))
+
+
+def test_optimal_transport_shortens_the_paths() -> None:
+    manifold = Sphere(2)
+    x = manifold.random_uniform(100, generator=torch.Generator().manual_seed(0))
+    independent = fit_small(x, manifold, steps=5)
+    paired = fit_small(x, manifold, steps=5, coupling=OptimalTransport(manifold))
+    # At the start the field is zero, and the loss is the mean squared length of the paths.
+    assert paired.history[0]["loss"] < independent.history[0]["loss"] / 3
+
+
+def test_points_a_little_off_are_projected() -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    flow = fit_small((x * 1e4).round() / 1e4, manifold, steps=3)
+    assert flow.log_prob((x * 1e4).round() / 1e4).isfinite().all()
+
+
+def _row(x: Tensor, row: int, value: float) -> Tensor:
+    x = x.clone()
+    x[row] = value
+    return x
+
+
+_BAD: dict[str, tuple[Callable[[Tensor], dict[str, Any]], str]] = {
+    "NaN": (lambda x: {"points": _row(x, 7, math.nan)}, r"points of Sphere.*7.*"),
+    "infinity": (lambda x: {"points": _row(x, 7, math.inf)}, r"points of Sphere.*7.*"),
+    "off the sphere": (lambda x: {"points": _row(x, 7, 1.0)}, r"points of Sphere.*7.*projx"),
+    "wrong shape": (lambda x: {"points": x.T}, r"have shape \(n, 3\), got \(3, 40\); reshape or transpose"),
+    "one number": (lambda x: {"points": 3.0}, r"have shape \(n, 3\), got \(\)"),
+    "words": (lambda x: {"points": ["a"]}, "points cannot be read as numbers"),
+    "one row": (lambda x: {"points": x[:1]}, "at least two points, got 1; give it more"),
+    "no row": (lambda x: {"points": x[:0]}, "at least two points, got 0"),
+    "negative weight": (lambda x: {"weights": _row(torch.ones(40), 3, -1)}, "weights must be 40 finite numbers"),
+    "NaN weight": (lambda x: {"weights": _row(torch.ones(40), 3, math.nan)}, "weights must be 40 finite"),
+    "zero weights": (lambda x: {"weights": torch.zeros(40)}, "not all zero"),
+    "weights of training points": (
+        lambda x: {"weights": _row(torch.zeros(40), 3, 1.0), "validation": [3]},
+        "weights of all training points are zero; hold out",
+    ),
+    "weights of validation points": (
+        lambda x: {"weights": _row(torch.ones(40), 3, 0.0), "validation": [3]},
+        "weights of all validation points are zero",
+    ),
+    "too few weights": (lambda x: {"weights": torch.ones(39)}, r"weights must be 40 .* got shape \(39,\)"),
+    "too few conditions": (lambda x: {"condition": torch.ones(39, 2)}, r"condition must hold .*\(40, c\)"),
+    "infinite condition": (lambda x: {"condition": _row(torch.ones(40), 3, math.inf)}, "infinite entries; use NaN"),
+    "no steps": (lambda x: {"steps": 0}, "steps must be a whole number, at least 1, got 0"),
+    "half a step": (lambda x: {"steps": 2.5}, "steps must be a whole number, at least 1, got 2.5"),
+    "no batch": (lambda x: {"batch_size": -1}, "batch_size must be a whole number, at least 1"),
+    "learning rate": (lambda x: {"learning_rate": 0.0}, "learning_rate must be a number above 0"),
+    "diverging": (lambda x: {"learning_rate": 1e30, "batch_size": 4}, "diverged by step .* lower learning_rate"),
+    "no time": (lambda x: {"max_seconds": 0.0}, "max_seconds must be a number above 0"),
+    "seed": (lambda x: {"seed": -1}, "seed must be at least 0"),
+    "device": (lambda x: {"device": "abacus"}, "device 'abacus' cannot be used here"),
+    "device without data": (lambda x: {"device": "meta"}, "device 'meta' cannot be used here"),
+    "device that is none": (lambda x: {"device": 1.5}, "device 1.5 cannot be used here"),
+    "validation share": (lambda x: {"validation": 1.0}, "share between 0 and 1"),
+    "validation row": (lambda x: {"validation": [40]}, "indices from 0 to 39, got 40 to 40"),
+    "validation mask": (lambda x: {"validation": torch.ones(40) > 0}, "for a mask pass mask.nonzero"),
+    "validation of none": (lambda x: {"validation": []}, "at least one"),
+    "validation of all": (lambda x: {"validation": torch.arange(40)}, "holds every point"),
+    "field": (lambda x: {"field": lambda x, t: x}, "field must be a torch.nn.Module .* got function"),
+    "field without parameters": (lambda x: {"field": nn.Identity()}, "with parameters to train, got Identity"),
+    "source": (lambda x: {"source": Uniform(FlatTorus(2))}, "source draws no points of Sphere"),
+}
+
+
+@pytest.mark.parametrize("case", _BAD)
+def test_bad_input_is_told_in_a_sentence(case: str, tmp_path: Path) -> None:
+    make, message = _BAD[case]
+    manifold = Sphere(2)
+    x = clustered(manifold, 40)
+    options = {"points": x, "steps": 20, "batch_size": 8, "field": small(manifold)} | make(x)
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match=message) as caught:
+        rfm.fit(options.pop("points"), manifold, out=out, progress=False, **{"device": "cpu"} | options)
+    assert len(str(caught.value).splitlines()) <= 3
+    if case != "diverging":
+        assert not out.exists()
+
+
+def test_without_a_default_source_the_remedy_is_named() -> None:
+    manifold = SE3()
+    with pytest.raises(ValueError, match=r"no default source.*pass source="):
+        rfm.fit(torch.eye(4).expand(10, 4, 4), manifold, progress=False)
+
+
+class _Stretched(Manifold):
+    """A plane whose metric is not that of its straight lines."""
+
+    def __init__(self) -> None:
+        super().__init__(2, (2,))
+
+    def projx(self, x: Tensor) -> Tensor:
+        return x
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return u.expand(torch.broadcast_shapes(x.shape, u.shape))
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return x + u
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        return y - x
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return (u * v).sum(-1) * (1 + x.square().sum(-1))
+
+
+class _Plane(_Stretched):
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return (u * v).sum(-1)
+
+    injectivity_radius = math.inf
+
+
+def test_a_metric_that_contradicts_the_geodesics_is_refused() -> None:
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="breaks its contract; run rfm check"):
+        fit_small(x, _Stretched(), source=WrappedNormal(Euclidean(2), torch.zeros(2)))
+    fit_small(x, _Plane(), steps=2)
+
+
+def test_flow_matching_loss_falls_with_the_default_network() -> None:
+    manifold = Sphere(2)
+    flow = rfm.fit(clustered(manifold, 100), manifold, steps=60, batch_size=64, progress=False, device="cpu")
+    assert flow.history[-1]["loss"] < flow.history[0]["loss"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_fit_on_a_gpu_returns_to_the_cpu() -> None:
+    manifold = Sphere(2)
+    flow = fit_small(clustered(manifold), manifold, steps=3, device="cuda")
+    assert next(flow.parameters()).device.type == "cpu"
