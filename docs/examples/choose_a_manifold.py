@@ -1,5 +1,6 @@
 import torch
 
+import rfm
 from manifolds import (
     SE3,
     SO3,
@@ -32,6 +33,12 @@ axes = Quotient(Sphere(2), Antipodal(2))  # directions without a sign
 crystals = Quotient(SO3(), RightMultiplication(Octahedral()))  # orientations of cubic crystals
 # --8<-- [end:quotient]
 
+# --8<-- [start:source]
+pose = SE3(length=10.0)
+source = rfm.sources.RigidMotionSource(pose, rfm.sources.Uniform(SO3()), translation_scale=10.0)
+# --8<-- [end:source]
+
+assert source.sample((5,)).shape == (5, 4, 4)
 assert x.shape == place_and_time.event_shape
 assert backbone.event_shape == (128, 4, 4)
 assert axes.dist(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 0.0, -1.0])) == 0
