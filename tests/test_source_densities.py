@@ -362,7 +362,7 @@ def test_wrapped_normal_on_the_circle_is_exact(scale: float) -> None:
 
 
 @pytest.mark.parametrize("concentration", [1e-8, 0.3, 5.0, 300.0, 1e4, 1e8])
-@pytest.mark.parametrize("n", [1, 2, 3, 6])
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 200])
 def test_von_mises_fisher_is_exact(n: int, concentration: float) -> None:
     mean = torch.eye(n + 1, dtype=F64)[0]
     source = VonMisesFisher(Sphere(n), mean, concentration)
@@ -374,7 +374,7 @@ def test_von_mises_fisher_is_exact(n: int, concentration: float) -> None:
             x = torch.zeros(n + 1, dtype=F64)
             x[0], x[1] = math.cos(angle), math.sin(angle)
             s = ((mp.mpf(float(x[0])) - 1) ** 2 + mp.mpf(float(x[1])) ** 2) / 2
-            assert_close_to_truth(source.log_prob(x), k * (1 - s) - log_normaliser, 40)
+            assert_close_to_truth(source.log_prob(x), k * (1 - s) - log_normaliser, 20)
 
 
 def heat_kernel(angle: float, scale: float) -> mp.mpf:
