@@ -245,8 +245,10 @@ class PoincareBall(Manifold):
         w, sech2 = sinhc_of_root(q) / cosh_of_root(q) * u / a, 1 / cosh_of_root(q) ** 2
         m = x + w
         m2 = self.curvature * (m * m).sum(-1, keepdim=True)
-        # The Moebius sum of x and w, with its denominator 1 + 2c<x, w> + c^2 |x|^2 |w|^2 as a sum of positive terms.
-        return self.projx((a * m + m2 * x) / (a * sech2 + m2))
+        # The Moebius sum of x and w, with its denominator 1 + 2c<x, w> + c^2 |x|^2 |w|^2 as a sum of positive terms. As
+        # a step from x, because the derivative of the sum itself is left over from terms 1 / a times as large.
+        w2 = self.curvature * (w * w).sum(-1, keepdim=True)
+        return self.projx(x + a * (w + w2 * x) / (a * sech2 + m2))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         d, a, b = y - x, self._gap(x), self._gap(y)
@@ -261,10 +263,11 @@ class PoincareBall(Manifold):
         m = x + w
         m2 = c * (m * m).sum(-1, keepdim=True)
         denominator = a * sech2 + m2
-        x_t = self.projx((a * m + m2 * x) / denominator)
-        # The derivative of the quotient, after x_t - x = a (w + c |w|^2 x) / denominator.
+        step = w + c * w2 * x
+        x_t = self.projx(x + a * step / denominator)
+        # The derivative of that quotient.
         w_dw, m_dw = (w * dw).sum(-1, keepdim=True), (m * dw).sum(-1, keepdim=True)
-        dx_t = a / denominator * (dw + 2 * c * w_dw * x_t - 2 * c * m_dw / denominator * (w + c * w2 * x))
+        dx_t = a / denominator * (dw + 2 * c * w_dw * x_t - 2 * c * m_dw / denominator * step)
         return x_t, dx_t
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:

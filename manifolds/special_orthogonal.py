@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.numerics import horner, safe_sqrt, sinc_of_root
+from manifolds.numerics import horner, safe_norm, safe_sqrt, sinc_of_root
 from manifolds.rotations import (
     cross,
     matrix_of_quaternion,
@@ -26,7 +26,8 @@ class SO3(Manifold):
     ``x' y``, in [0, pi] radians; the volume is 8 pi^2. `embed` gives the nine entries.
 
     At angle pi, the cut locus, ``logmap`` takes of the two shortest geodesics the one that turns about the axis whose
-    largest component, in the frame of ``x``, is positive; the gradient of ``dist`` is 0 there and at coincidence.
+    largest component, in the frame of ``x``, is positive; the gradient of ``dist`` is that of this geodesic's length,
+    and 0 at coincidence.
     `manifolds.rotations` converts to and from quaternions, rotation vectors, six numbers and Euler angles.
 
     References:
@@ -70,11 +71,10 @@ class SO3(Manifold):
         return (u * v).sum((-2, -1)) / 2
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
-        # The sine is exact to rounding near 0 (taken from y - x) and near pi, where 1 + cos would have lost half the
-        # digits of the half angle. vector_norm's derivative at zero is zero.
-        d = y - x
-        sine = torch.linalg.vector_norm(skew_of_product(x, d), dim=-1)
-        return torch.atan2(sine, 1 - (d * d).sum((-2, -1)) / 4)
+        # Half-angle form: both parts are exact to rounding at every angle, and so is the derivative. An atan2 of sine and
+        # cosine of the whole angle has a wrong one near pi, where the direction of the sine is rounding.
+        real, imaginary = relative_quaternion(x, y, y - x)
+        return 2 * torch.atan2(safe_norm(imaginary), real[..., 0])
 
     # Geodesics.
 
