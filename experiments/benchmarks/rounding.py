@@ -4,15 +4,15 @@ A computed value f~ of f at rounded arguments z_1, z_2 is off by
 
     |f~ - f(z)| / (u K)  units,   K = max(|f|, sum_i |D_i f| |z_i|),   u = eps / 2,
 
-with f exact (`experiments.benchmarks.truth`), plain Euclidean norms of flattened tensors, spectral norms of derivatives,
-and D_i along the changes of z_i that projection to the manifold does not undo: u K is how far rounding the arguments or
+with f exact (`experiments.benchmarks.truth`), plain Euclidean norms of flattened tensors, spectral norms of
+derivatives, and D_i along the changes of z_i that projection to the manifold does not undo: u K is how far rounding the arguments or
 the result may move the result. A derivative is judged by its value J e along a random tangent vector e = (e_1, e_2) of
 the arguments, contracted from all rows of reverse-mode gradients, with
 
     K = max(|J e|, sum_i |D_i f| |e_i|, sum_i |D_i (J e)| |z_i|).
 
-The round trip ``exp(x, log(x, y))`` is judged by the K of exp: it does not forgive a log that ends elsewhere, also where
-the log itself is ill-conditioned (at the antipode its K is infinite, and every value would pass).
+The round trip ``exp(x, log(x, y))`` is judged by the K of exp: it does not forgive a log that ends elsewhere, also
+where the log itself is ill-conditioned (at the antipode its K is infinite, and every value would pass).
 """
 
 import math
@@ -25,7 +25,17 @@ import torch
 from mpmath import mpf
 from torch import Tensor
 
-from experiments.benchmarks.truth import DIGITS, Branch, ScrewTruth, Truth, Vector, norm, truth_of
+from experiments.benchmarks.truth import (
+    DIGITS,
+    Branch,
+    ProductTruth,
+    ScrewTruth,
+    SphereTruth,
+    Truth,
+    Vector,
+    norm,
+    truth_of,
+)
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
 from manifolds.product import Power, Product
@@ -190,7 +200,7 @@ def _directions(m: Manifold, x: Tensor, separation: float, generator: torch.Gene
 class Reference:
     """Exact value and derivative at one pair of arguments, for each geodesic that is shortest to rounding.
 
-    ``derivatives`` is empty where there is none (a distance at 0, both at the antipode): there they must be finite only.
+    ``derivatives`` is empty where there is none (a distance at 0, both at the antipode): it must be finite there.
     """
 
     values: list[Vector]
@@ -293,14 +303,14 @@ def _is_smooth(truth: Truth, name: str, x: Vector, b: Vector) -> bool:
     # Nearer than this, differences would step across the singular point.
     near = mpf(10) ** -12
     distance = truth.length(x, truth.log(x, b))
-    at_cut = len(truth.branches(x, b, float(near))) > 1 and not isinstance(x, str) and _cut_is_singular(truth)
+    at_cut = len(truth.branches(x, b, float(near))) > 1 and _cut_is_singular(truth)
     return not at_cut and (name == "log" or distance > near)
 
 
 def _cut_is_singular(truth: Truth) -> bool:
     """Return whether the logarithm has no limit from one side at the cut locus: on spheres, not on SO(3) or tori."""
-    factors = getattr(truth, "factors", [truth])
-    return any(type(f).__name__ == "SphereTruth" for f in factors)
+    factors = truth.factors if isinstance(truth, ProductTruth) else [truth]
+    return any(isinstance(f, SphereTruth) for f in factors)
 
 
 def _round_trip(truth: Truth, x: Vector, y: Vector) -> Reference:

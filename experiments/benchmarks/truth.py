@@ -10,6 +10,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 
 import mpmath
 from mpmath import mpf
@@ -218,15 +219,7 @@ class SO3Truth(Truth):
     """Rotations; branch 1 is the long way round."""
 
     def project(self, x: Vector) -> Vector:
-        m = _matrix(x, 3)
-        for _ in range(5):
-            # Newton and Schulz: from float32 on, each step doubles the digits.
-            gram = _product(_transpose(m), m)
-            step = [[(3 if i == j else 0) - gram[i][j] for j in range(3)] for i in range(3)]
-            m = [_scale(mpf(1) / 2, row) for row in _product(m, step)]
-            if max(abs(gram[i][j] - (i == j)) for i in range(3) for j in range(3)) < mpf(10) ** -26:
-                break
-        return _flat(m)
+        return list(_polar(tuple(x)))
 
     def tangent(self, x: Vector, u: Vector) -> Vector:
         return self._turned(x, self.body(x, u))
@@ -346,8 +339,7 @@ class _MatrixTruth(Truth):
         return self._rebuilt(q, [[f(d[i]) if i == j else mpf(0) for j in range(self.n)] for i in range(self.n)])
 
     def _eigen(self, a: Vector) -> tuple[Vector, Matrix]:
-        d, q = mpmath.eigsy(mpmath.matrix(_matrix(a, self.n)))
-        return list(d), [[q[i, j] for j in range(self.n)] for i in range(self.n)]
+        return _eigen(tuple(a), self.n)
 
     def _rebuilt(self, q: Matrix, core: Matrix) -> Vector:
         return _flat(_product(_product(q, core), _transpose(q)))
@@ -500,6 +492,26 @@ def rotation(omega: Vector) -> Matrix:
     half = mpmath.sinc(a / 2)
     s, c = mpmath.sinc(a), half * half / 2
     return [[(i == j) + s * once[i][j] + c * twice[i][j] for j in range(3)] for i in range(3)]
+
+
+@lru_cache(maxsize=64)
+def _polar(x: tuple[mpf, ...]) -> tuple[mpf, ...]:
+    """Return the rotation nearest to a matrix that is one to seven digits."""
+    m = _matrix(list(x), 3)
+    for _ in range(5):
+        # Newton and Schulz: each step doubles the digits.
+        gram = _product(_transpose(m), m)
+        step = [[(3 if i == j else 0) - gram[i][j] for j in range(3)] for i in range(3)]
+        m = [_scale(mpf(1) / 2, row) for row in _product(m, step)]
+        if max(abs(gram[i][j] - (i == j)) for i in range(3) for j in range(3)) < mpf(10) ** -26:
+            break
+    return tuple(_flat(m))
+
+
+@lru_cache(maxsize=64)
+def _eigen(a: tuple[mpf, ...], n: int) -> tuple[Vector, Matrix]:
+    d, q = mpmath.eigsy(mpmath.matrix(_matrix(list(a), n)))
+    return list(d), [[q[i, j] for j in range(n)] for i in range(n)]
 
 
 def _screw_matrix(omega: Vector) -> Matrix:
