@@ -1,0 +1,448 @@
+"""The command line, every command from end to end on small tables."""
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import rfm
+from rfm import cli
+from rfm.datasets.coordinates import EARTH_RADIUS_KM
+
+_FIT = ["--steps", "20", "--batch-size", "32", "--device", "cpu"]
+_COMMANDS = ["fit", "sample", "log-prob", "evaluate", "plot", "demo", "check"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_networks() -> Iterator[None]:
+    """Keep training short: the default network is made for thousands of steps."""
+    from rfm import training
+    from rfm.networks import VelocityField
+
+    defaults = VelocityField.__init__.__defaults__
+    assert defaults is not None
+    assert defaults[:3] == (256, 3, 256)
+    VelocityField.__init__.__defaults__ = (16, 1, 16, *defaults[3:])
+    validations, training._VALIDATIONS = training._VALIDATIONS, 2
+    yield
+    VelocityField.__init__.__defaults__ = defaults
+    training._VALIDATIONS = validations
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0) -> tuple[str, str]:
+    """Run a command in this process; return stdout and stderr."""
+    found = cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert found == status, err
+    return out, err
+
+
+def columns(text: str) -> dict[str, np.ndarray[Any, Any]]:
+    """Read a table of numbers that the command line printed."""
+    rows = list(csv.reader(io.StringIO(text)))
+    values = np.array(rows[1:], dtype=float)
+    return {name: values[:, i] for i, name in enumerate(rows[0])}
+
+
+def write_quakes(path: Path, n: int = 80) -> Path:
+    """Write places of the Pacific, longitude first and counted from 0 to 360, beside other columns."""
+    generator = np.random.default_rng(0)
+    lines = ["id,lng,LAT,depth"]
+    for i in range(n):
+        longitude, latitude = 180 + 15 * generator.standard_normal(), 8 * generator.standard_normal()
+        lines.append(f"q{i},{longitude:.3f},{latitude:.3f},{generator.uniform(1, 9):.2f}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table and the run that was fitted to it; not to be written to."""
+    folder = tmp_path_factory.mktemp("made")
+    table = write_quakes(folder / "quakes.csv")
+    assert cli.main(["fit", str(table), "--manifold", "sphere", "--out", str(folder / "run"), "--quiet", *_FIT]) == 0
+    return folder
+
+
+@pytest.fixture
+def quakes(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A copy of the folder of `made`."""
+    capsys.readouterr()
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_fit_reports_to_stdout_and_progress_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_quakes(tmp_path / "quakes.csv")
+    out, err = run(capsys, "fit", table, "--manifold", "sphere", "--out", tmp_path / "run", *_FIT)
+    assert "validation NLL" in out
+    assert f"run: {tmp_path / 'run'}" in out
+    assert "fit 100%" in err
+    assert "validation NLL" in err
+    names = sorted(path.name.partition("-")[0] for path in (tmp_path / "run").iterdir())
+    assert names == ["data", "fit.json", "flow.json", "run.json", "weights"]
+
+
+def test_fit_in_json_and_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_quakes(tmp_path / "quakes.csv")
+    out, err = run(capsys, "fit", table, "--manifold", "sphere", "--out", tmp_path / "run", "--json", "--quiet", *_FIT)
+    record = json.loads(out)
+    assert err == ""
+    assert record["train"] + record["validation"] + record["test"] == 80
+    assert record["steps"] == 20
+    assert math.isfinite(record["validation_nll_nats"])
+    assert record["stopped"] == "all 20 steps done"
+
+
+def test_an_existing_run_is_refused_resumed_or_replaced(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", quakes / "run", "--quiet", *_FIT]
+    before = (quakes / "run" / "flow.json").read_bytes()
+    _, err = run(capsys, *fit, status=2)
+    assert "already holds a flow\nuse --resume, --force, or another --out" in err
+    run(capsys, *fit, "--resume")
+    assert (quakes / "run" / "flow.json").read_bytes() == before
+    _, err = run(capsys, *fit, "--seed", 1, "--resume", status=2)
+    assert "other data or with other settings" in err
+    run(capsys, *fit, "--seed", 1, "--force")
+    assert (quakes / "run" / "flow.json").read_bytes() != before
+    assert len(list((quakes / "run").glob("*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize("moment", ["training", "before the flow", "before the data"])
+@pytest.mark.parametrize("over_an_old_run", [False, True])
+def test_a_fit_killed_at_any_moment_is_ended_by_the_same_command_with_resume(
+    quakes: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    over_an_old_run: bool,
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def die(*arguments: Any) -> None:
+        raise KilledError
+
+    place = {
+        "training": "rfm.checkpoint.Checkpoint.remove",
+        "before the flow": "rfm.flow.Flow.save",
+        "before the data": "rfm.run_folder.RunData.save",
+    }
+    folder = quakes / ("run" if over_an_old_run else "new")
+    fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", folder, "--quiet", "--seed", 5, *_FIT]
+    force = ["--force"] if over_an_old_run else []
+    with monkeypatch.context() as patch:
+        patch.setattr(place[moment], die)
+        with pytest.raises(KilledError):
+            run(capsys, *fit, *force)
+    if (folder / "flow.json").exists():
+        _, err = run(capsys, "evaluate", folder, status=2)
+        assert "give the same command again with --resume" in err
+    run(capsys, *fit, "--resume")
+    run(capsys, *[*fit[:5], quakes / "whole", *fit[6:]])
+    for name in ("flow.json", "run.json"):
+        whole, resumed = (json.loads((place / name).read_text()) for place in (quakes / "whole", folder))
+        for record in (whole, resumed):
+            for entry in record.get("history", []):
+                del entry["seconds"]
+        assert whole == resumed
+    run(capsys, "evaluate", folder)
+
+
+def test_samples_come_in_the_columns_and_units_of_the_input(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, err = run(capsys, "sample", quakes / "run", "-n", 50)
+    assert err == ""
+    found = columns(out)
+    assert list(found) == ["lng", "LAT"]
+    assert len(found["lng"]) == 50
+    assert (found["lng"] >= 0).all()
+    assert (found["lng"] < 360).all()
+    assert (found["lng"] > 180).any()
+    assert (np.abs(found["LAT"]) <= 90).all()
+
+
+def test_samples_repeat_with_the_seed(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, _ = run(capsys, "sample", quakes / "run", "-n", 5, "--seed", 7)
+    assert run(capsys, "sample", quakes / "run", "-n", 5, "--seed", 7)[0] == first
+    assert run(capsys, "sample", quakes / "run", "-n", 5, "--seed", 8)[0] != first
+    as_json = json.loads(run(capsys, "sample", quakes / "run", "-n", 5, "--seed", 7, "--json")[0])
+    assert as_json["lng"] == pytest.approx(columns(first)["lng"])
+
+
+def test_samples_can_be_scored_on_the_way_and_again(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples, scores = quakes / "samples.csv", quakes / "scores.csv"
+    out, _ = run(capsys, "sample", quakes / "run", "-n", 20, "--log-prob", "--out", samples)
+    assert out == ""
+    found = columns(samples.read_text())
+    assert list(found) == ["lng", "LAT", "log_prob_nats_per_steradian", "log_prob_nats_per_km2"]
+    run(capsys, "log-prob", quakes / "run", samples, "--out", scores)
+    again = columns(scores.read_text())
+    assert list(again) == ["log_prob_nats_per_steradian", "log_prob_nats_per_km2"]
+    for name, score in again.items():
+        np.testing.assert_allclose(score, found[name], atol=0.02)
+
+
+def test_an_output_is_refused_unless_forced(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = quakes / "out.csv"
+    out.write_text("mine")
+    for command in (["sample", quakes / "run", "-n", 2], ["log-prob", quakes / "run", quakes / "quakes.csv"]):
+        _, err = run(capsys, *command, "--out", out, status=2)
+        assert "out.csv exists\nuse --force" in err
+        assert out.read_text() == "mine"
+    _, err = run(capsys, "plot", quakes / "run", "--out", out, status=2)
+    assert "use --force" in err
+    run(capsys, "sample", quakes / "run", "-n", 2, "--out", out, "--force")
+    assert out.read_text().startswith("lng,LAT\n")
+    _, err = run(capsys, "sample", quakes / "run", "--out", quakes, status=2)
+    assert "is a folder" in err
+    _, err = run(capsys, "sample", quakes / "run", "--out", quakes / "no" / "out.csv", status=2)
+    assert "does not exist\nmake it first" in err
+
+
+def test_scores_are_densities_in_row_order(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A grid of equal areas: midpoints in the sine of the latitude and in the longitude.
+    sines, longitudes = (np.arange(60) + 0.5) / 30 - 1, (np.arange(120) + 0.5) * 3
+    grid = [(longitude, math.degrees(math.asin(s))) for s in sines for longitude in longitudes]
+    table = quakes / "grid.csv"
+    table.write_text("lng,LAT\n" + "".join(f"{a:.9f},{b:.9f}\n" for a, b in grid))
+    out, _ = run(capsys, "log-prob", quakes / "run", table, "--quiet")
+    found = columns(out)
+    per_steradian, per_km2 = found["log_prob_nats_per_steradian"], found["log_prob_nats_per_km2"]
+    area = 4 * math.pi / len(grid)
+    assert np.exp(per_steradian).sum() * area == pytest.approx(1, abs=2e-3)
+    assert np.exp(per_km2).sum() * area * EARTH_RADIUS_KM**2 == pytest.approx(1, abs=2e-3)
+    # Some rows alone, in another order.
+    some = [i for i in (4000, 117, 3339, 110) if grid[i][0] > 180]
+    assert len(some) > 2
+    table.write_text("LAT,lng\n" + "".join(f"{grid[i][1]:.9f},{grid[i][0] - 360:.9f}\n" for i in some))
+    again = columns(run(capsys, "log-prob", quakes / "run", table)[0])
+    np.testing.assert_allclose(again["log_prob_nats_per_steradian"], per_steradian[some], atol=1e-3)
+
+
+def test_evaluate_and_plot_need_no_table(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (quakes / "quakes.csv").unlink()
+    out, err = run(capsys, "evaluate", quakes / "run")
+    assert "uniform" in out
+    assert "kernel density, one bandwidth" in out
+    assert "flow minus best kernel" in out
+    assert "flow ..." in err
+    record = json.loads(run(capsys, "evaluate", quakes / "run", "--json", "--quiet")[0])
+    assert record["data"] == "quakes.csv"
+    assert set(record["test_nll_nats"]) >= {"uniform", "flow"}
+    assert record["test_nll_nats"]["uniform"]["mean"] == pytest.approx(math.log(4 * math.pi))
+    out, _ = run(capsys, "plot", quakes / "run")
+    assert Path(out.strip()) == quakes / "run" / "density.png"
+    assert (quakes / "run" / "density.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_angles_on_a_torus_keep_their_units(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    degrees = generator.normal([-60, -45], 10, size=(60, 2))
+    for name, values, options in (("deg", degrees, []), ("rad", np.radians(degrees), ["--radians"])):
+        table = tmp_path / f"{name}.tsv"
+        table.write_text("# torsions\nphi\tpsi\n" + "".join(f"{a:.9f}\t{b:.9f}\n" for a, b in values))
+        fit = ["fit", table, "--manifold", "torus", *options, "--out", tmp_path / name, "--quiet", *_FIT]
+        run(capsys, *fit)
+    deg, rad = (columns(run(capsys, "sample", tmp_path / name, "-n", 30, "--log-prob")[0]) for name in ("deg", "rad"))
+    assert list(deg) == ["phi", "psi", "log_prob_nats_per_radian2", "log_prob_nats_per_degree2"]
+    assert list(rad) == ["phi", "psi", "log_prob_nats_per_radian2"]
+    assert np.abs(deg["phi"]).max() > 10
+    assert np.abs(rad["phi"]).max() <= math.pi + 1e-6
+    shift = 2 * math.log(math.pi / 180)
+    np.testing.assert_allclose(deg["log_prob_nats_per_degree2"], deg["log_prob_nats_per_radian2"] + shift, atol=1e-5)
+
+
+def test_conditions_weights_and_columns_by_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    lines = ["mag;w;px;py"]
+    for magnitude in generator.uniform(4, 6, 60):
+        x, y = generator.normal(magnitude, 0.1, 2)
+        lines.append(f"{magnitude:.3f};{generator.uniform(0.5, 1):.3f};{x:.4f};{y:.4f}")
+    table = tmp_path / "t.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    fit = ["fit", table, "--manifold", "euclidean", "--columns", 3, "py", "--condition", "mag", "--weights", "w"]
+    run(capsys, *fit, "--out", tmp_path / "run", "--quiet", *_FIT)
+    out, _ = run(capsys, "sample", tmp_path / "run", "-n", 4, "--condition", "mag=5", "--guidance", 2)
+    assert list(columns(out)) == ["px", "py"]
+    free, _ = run(capsys, "sample", tmp_path / "run", "-n", 4)
+    assert free != out
+    scores = columns(run(capsys, "log-prob", tmp_path / "run", table)[0])
+    assert len(scores["log_prob_nats"]) == 60
+    _, err = run(capsys, "sample", tmp_path / "run", "--condition", "size=5", status=2)
+    assert "conditions are: mag; got size" in err
+    _, err = run(capsys, "sample", tmp_path / "run", "--condition", "mag=big", status=2)
+    assert "is not NAME=NUMBER" in err
+    record = json.loads(run(capsys, "evaluate", tmp_path / "run", "--json", "--quiet")[0])
+    assert "flow" in record["test_nll_nats"]
+
+
+def test_the_demo_makes_a_table_and_a_map_again_and_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dataclasses
+
+    from rfm import datasets
+
+    whole = datasets.airports()
+    some = dataclasses.replace(whole, points=whole.points[::100])
+    monkeypatch.setattr(datasets, "load", lambda name: some)
+    monkeypatch.chdir(tmp_path)
+    out, err = run(capsys, "demo", "--max-seconds", 0.3, "--device", "cpu")
+    assert "kernel density, 30 bandwidths" in out
+    assert "the cap of 0.3 seconds was reached" in out
+    assert f"{len(some.points)} points" in err
+    assert (tmp_path / "runs" / "demo-airports" / "map.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads(run(capsys, "demo", "--max-seconds", 0.3, "--json", "--quiet", "--device", "cpu")[0])
+    assert Path(record["map"]).exists()
+    assert "flow" in record["test_nll_nats"]
+    # A run that no demo made is not replaced.
+    (tmp_path / "runs" / "demo-airports" / ".demo").unlink()
+    _, err = run(capsys, "demo", "--max-seconds", 0.3, status=2)
+    assert "already holds a flow" in err
+
+
+_OWN = '''
+import torch
+from manifolds import Manifold
+
+class Circle(Manifold):
+    """The unit circle, by its angle."""
+
+    volume = 2 * torch.pi
+
+    def __init__(self):
+        super().__init__(1, (1,))
+
+    def projx(self, x):
+        return torch.remainder(x + torch.pi, 2 * torch.pi) - torch.pi
+
+    def proju(self, x, u):
+        return u.expand(torch.broadcast_shapes(x.shape, u.shape))
+
+    def expmap(self, x, u):
+        return self.projx(x + u)
+
+    def logmap(self, x, y):
+        return self.projx(y - x)
+
+    def random_uniform(self, *shape, generator=None, dtype=None, device=None):
+        u = torch.rand(*shape, 1, generator=generator, dtype=dtype, device=device)
+        return 2 * torch.pi * u - torch.pi
+
+    def embed(self, x):
+        return torch.cat([torch.cos(x), torch.sin(x)], dim=-1)
+
+    embed_dim = 2
+
+class Bent(Circle):
+    def inner(self, x, u, v):
+        return (u * v).sum(-1) * (2 + torch.cos(x[..., 0]))
+
+number = 3
+'''
+
+
+def test_a_manifold_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_circle.py").write_text(_OWN)
+    (tmp_path / "angles.csv").write_text("angle\n" + "".join(f"{0.01 * i:.3f}\n" for i in range(60)))
+    monkeypatch.chdir(tmp_path)
+    out, _ = run(capsys, "check", "my_circle:Bent", status=1)
+    assert "Bent" in out
+    run(capsys, "fit", "angles.csv", "--manifold", "my_circle:Circle", "--out", "run", "--quiet", *_FIT)
+    _, err = run(capsys, "sample", "run", status=2)
+    assert "my_circle.Circle" in err
+    out, _ = run(capsys, "sample", "run", "--manifold", "my_circle:Circle", "-n", 3)
+    assert out.startswith("angle\n")
+    _, err = run(capsys, "fit", "angles.csv", "--manifold", "my_circle:Bent", "--out", "bent", "--quiet", status=2)
+    assert "breaks its contract" in err
+    assert not (tmp_path / "bent").exists()
+    for name, fault in (("number", "is not a manifolds.Manifold but int"), ("Square", "cannot be imported")):
+        _, err = run(capsys, "check", f"my_circle:{name}", status=2)
+        assert fault in err
+
+
+def test_check_passes_a_manifold_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
+    from manifolds import Euclidean
+
+    sys.modules["plane_for_test"] = type(sys)("plane_for_test")
+    sys.modules["plane_for_test"].plane = Euclidean(2)  # type: ignore[attr-defined]
+    try:
+        out, _ = run(capsys, "check", "plane_for_test:plane")
+    finally:
+        del sys.modules["plane_for_test"]
+    assert "Euclidean(2)" in out
+
+
+def test_interruption_says_how_to_go_on(
+    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rfm.commands.fit_flow", interrupted)
+    fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", quakes / "new", *_FIT]
+    _, err = run(capsys, *fit, status=130)
+    assert err == "rfm fit: interrupted; rfm fit ... --resume goes on\n"
+
+
+_QUIET_IMPORTS = """
+import contextlib, io, sys, time
+from rfm.cli import main
+started = time.process_time()
+text = io.StringIO()
+with contextlib.redirect_stdout(text):
+    for arguments in {calls!r}:
+        try:
+            main(arguments)
+        except SystemExit as exit:
+            assert exit.code == 0, (arguments, exit.code)
+loaded = [name for name in ("torch", "numpy", "scipy", "matplotlib", "lightning_fabric") if name in sys.modules]
+assert not loaded, loaded
+assert time.process_time() - started < 2
+sys.stdout.write(text.getvalue())
+"""
+
+
+def test_help_and_version_are_quick_and_load_nothing_heavy() -> None:
+    calls = [["--version"], ["--help"], *([name, "--help"] for name in _COMMANDS)]
+    done = subprocess.run(
+        [sys.executable, "-c", _QUIET_IMPORTS.format(calls=calls)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"rfm {rfm.__version__}\n")
+    for word in ("--manifold", "--seed", "--json", "--resume", "--force", "rfm demo", *_COMMANDS):
+        assert word in done.stdout
+
+
+def test_the_module_runs_and_a_closed_pipe_is_no_fault(quakes: Path) -> None:
+    command = f"{sys.executable} -m rfm sample run -n 5000 --quiet | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=quakes,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "lng,LAT\n"
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_a_flow_fitted_by_the_command_line_loads_in_python(quakes: Path) -> None:
+    flow = rfm.Flow.load(quakes / "run")
+    assert flow.sample(3, generator=torch.Generator().manual_seed(0)).shape == (3, 3)
+    assert flow.history
