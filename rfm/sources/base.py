@@ -78,7 +78,10 @@ class Uniform(Source):
 
 
 def checked_point(owner: str, name: str, manifold: Manifold, point: Tensor) -> Tensor:
-    """Return one point of ``manifold`` in float64, projected there once more.
+    """Return one point of ``manifold`` in float64.
+
+    A point in float64 stays as it is, bit for bit, so that saving and loading do not move it; one of less precision is
+    projected after the conversion.
 
     Args:
         owner: the class that takes it, for the message.
@@ -99,7 +102,8 @@ def checked_point(owner: str, name: str, manifold: Manifold, point: Tensor) -> T
         manifold.check_point(point)
     except ValueError as error:
         raise ValueError(f"{owner}: {name} is no point of its manifold: {error}") from None
-    return manifold.projx(point.detach().double())
+    point = point.detach()
+    return point if point.dtype == torch.float64 else manifold.projx(point.double())
 
 
 def checked_scale(owner: str, name: str, scale: float) -> float:
