@@ -10,7 +10,7 @@ magnitude = 4 + 3 * torch.rand(300, generator=generator)
 centre = torch.stack([torch.cos(magnitude), torch.sin(magnitude), torch.zeros(300)], dim=-1)
 points = sphere.projx(centre + 0.1 * torch.randn(300, 3, generator=generator))
 field = VelocityField(sphere, width=64, depth=2, features=32, max_frequency=8.0, condition_dim=1)
-options = {"field": field, "steps": 100, "progress": False}
+options = {"field": field, "steps": 40, "progress": False}
 
 # --8<-- [start:condition]
 flow = rfm.fit(points, sphere, condition=magnitude, **options)

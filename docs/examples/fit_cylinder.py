@@ -21,7 +21,7 @@ manifold = Cylinder()
 source = UniformTimesNormal(manifold, mean=1.5, scale=1.0)
 # A small network and few steps, to be done in seconds: leave out field= and steps= for a real fit.
 field = VelocityField(manifold, width=64, depth=2, features=64, max_frequency=8.0)
-flow = rfm.fit(points, manifold, source=source, field=field, steps=150)
+flow = rfm.fit(points, manifold, source=source, field=field, steps=100)
 
 samples = flow.sample(200, generator=generator)
 log_density = flow.log_prob(samples)  # in nats, per radian and unit of log-speed
