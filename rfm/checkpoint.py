@@ -39,11 +39,14 @@ class Checkpoint:
     @property
     def last_validation(self) -> dict[str, float]:
         """The last validation NLL, if there was one."""
-        return {"validation_nll": self.history[-1]["validation_nll"]} if self.history else {}
+        known = [record["validation_nll"] for record in self.history if "validation_nll" in record]
+        return {"validation_nll": known[-1]} if known else {}
 
     def record(self, nll: float, loss: float, average: nn.Module) -> None:
         """Note a validation, and keep the averaged weights if it is the best."""
-        self.history.append({"step": self.step, "loss": loss, "validation_nll": nll, "seconds": round(self.seconds, 3)})
+        # A field that cannot be integrated yet has no likelihood; JSON has no word for that but leaving it out.
+        known = {"validation_nll": nll} if math.isfinite(nll) else {}
+        self.history.append({"step": self.step, "loss": loss, **known, "seconds": round(self.seconds, 3)})
         if nll < self.best_nll:
             self.best_nll, self.since_best = nll, 0
             self.best = {key: value.detach().clone() for key, value in average.state_dict().items()}

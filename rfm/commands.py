@@ -321,7 +321,7 @@ def _report(arguments: argparse.Namespace, record: dict[str, Any], text: str) ->
 
 def _fitted(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
     last = flow.history[-1] if flow.history else {}
-    best = min((record["validation_nll"] for record in flow.history), default=None)
+    best = min((record["validation_nll"] for record in flow.history if "validation_nll" in record), default=None)
     return {
         "run": str(folder),
         **describe_run(data),
@@ -334,9 +334,11 @@ def _fitted(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
 
 def _fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     record = _fitted(flow, data, folder)
+    best = record["validation_nll_nats"]
+    validation = "not known" if best is None else f"{best:.3f} nats"
     return (
-        f"fitted {record['train']} points in {record['seconds']:.0f} s; validation NLL "
-        f"{record['validation_nll_nats']:.3f} nats; {flow.stopped}\nrun: {folder}"
+        f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; validation NLL {validation}; "
+        f"{flow.stopped}\nrun: {folder}"
     )
 
 

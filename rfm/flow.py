@@ -44,7 +44,8 @@ class Flow(nn.Module):
         self.field = field
         self.source = Uniform(manifold) if source is None else source
         self.history: list[dict[str, float]] = []
-        """One record per validation during the fit: step, loss, validation_nll (nats), seconds."""
+        """One record per validation during the fit: step, loss, seconds, and validation_nll in nats unless the field
+        could not be integrated yet."""
         self.stopped = ""
         """Why the fit ended, in words."""
 
