@@ -71,8 +71,8 @@ class SO3(Manifold):
         return (u * v).sum((-2, -1)) / 2
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
-        # Half-angle form: both parts are exact to rounding at every angle, and so is the derivative. An atan2 of sine and
-        # cosine of the whole angle has a wrong one near pi, where the direction of the sine is rounding.
+        # Half-angle form: both parts are exact to rounding at every angle, and so is the derivative. That of an
+        # atan2 of the whole angle's sine and cosine is wrong near pi, where the direction of the sine is rounding.
         real, imaginary = relative_quaternion(x, y, y - x)
         return 2 * torch.atan2(safe_norm(imaginary), real[..., 0])
 

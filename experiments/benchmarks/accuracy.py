@@ -30,11 +30,11 @@ Scores = dict[tuple[str, torch.dtype, str, str, str], Score]
 def measure(points: int, seed: int, quick: bool) -> Scores:
     """Score ours and every peer on every subject."""
     scores: Scores = {}
-    cells = [(s, d, r) for s in SUBJECTS for d in DTYPES for r in _separations(s, quick)]
+    cells = [(s, d, i, r) for s in SUBJECTS for d in DTYPES for i, r in enumerate(_separations(s, quick))]
     with tqdm(cells, file=sys.stderr, mininterval=1) as progress:
-        for subject, dtype, separation in progress:
+        for subject, dtype, index, separation in progress:
             progress.set_description(f"{subject.name} {_bits(dtype)} {label(separation)}")
-            cell = exact(subject, separation, points, dtype, seed)
+            cell = exact(subject, separation, points, dtype, seed * 1000 + index)
             libraries = {OURS: score(cell, subject.maps)}
             for peer in PEERS:
                 if subject.name in peer.maps and peer.version != "not installed":

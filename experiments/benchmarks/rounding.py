@@ -5,9 +5,9 @@ A computed value f~ of f at rounded arguments z_1, z_2 is off by
     |f~ - f(z)| / (u K)  units,   K = max(|f|, sum_i |D_i f| |z_i|),   u = eps / 2,
 
 with f exact (`experiments.benchmarks.truth`), plain Euclidean norms of flattened tensors, spectral norms of
-derivatives, and D_i along the changes of z_i that projection to the manifold does not undo: u K is how far rounding the arguments or
-the result may move the result. A derivative is judged by its value J e along a random tangent vector e = (e_1, e_2) of
-the arguments, contracted from all rows of reverse-mode gradients, with
+derivatives, and D_i along the changes of z_i that projection to the manifold does not undo: u K is how far rounding the
+arguments or the result may move the result. A derivative is judged by its value J e along a random tangent vector
+e = (e_1, e_2) of the arguments, contracted from all rows of reverse-mode gradients, with
 
     K = max(|J e|, sum_i |D_i f| |e_i|, sum_i |D_i (J e)| |z_i|).
 
