@@ -383,8 +383,8 @@ def test_random_bytes_as_a_table(content: bytes, manifold: str, empty_folder: Pa
 
 _COMMANDS = ["fit", "sample", "log-prob", "evaluate", "plot", "demo", "check"]
 _known_words = """
-    run t.csv . / .. --manifold sphere torus --out x --columns 1 2 --condition a=1 = --weights --steps -n 0 -1 1e400 --seed
-    --json --help --version --force --resume --quiet --device cpu --guidance nan -- - a:b :
+    run t.csv . / .. --manifold sphere torus --out x --columns 1 2 --condition a=1 = --weights --steps -n 0 -1 1e400
+    --seed --json --help --version --force --resume --quiet --device cpu --guidance nan -- - a:b :
 """
 _words = st.one_of(st.text(max_size=12), st.sampled_from([*_COMMANDS, *_known_words.split()]))
 

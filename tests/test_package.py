@@ -1,0 +1,201 @@
+"""The package as a whole: layers, what an import costs, the wheel, the README."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rfm
+
+ROOT = Path(__file__).parents[1]
+
+# Lowest first: a module imports those before it, its own package, and manifolds. A new module takes its place here.
+_LAYERS = [
+    *("schedules", "sources", "couplings", "paths", "losses", "networks", "integrators", "likelihood", "conversions"),
+    *("inverse", "flow_maps", "metrics", "serialization", "flow", "progress", "checkpoint", "training", "fitting"),
+    *("datasets", "run_folder", "evaluation", "plotting", "commands", "cli", "__main__"),
+]
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """Yield the full names that a file imports, wherever it does so."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports hide where an arrow points"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def _sources(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found
+    return found
+
+
+def test_manifolds_import_torch_and_nothing_else() -> None:
+    allowed = set(sys.stdlib_module_names) | {"torch", "manifolds"}
+    for file in _sources("manifolds"):
+        # Adapters import what they adapt, when they are used.
+        if "interop" not in file.parts:
+            assert {name.partition(".")[0] for name in _imports(file)} <= allowed, file
+
+
+def test_imports_point_downward() -> None:
+    for file in _sources("rfm"):
+        own = file.relative_to(ROOT / "rfm").with_suffix("").parts[0]
+        if own == "__init__":  # names every public module, and loads it when it is asked for
+            continue
+        assert own in _LAYERS, f"{file}: give {own} a place among the layers"
+        below = {*_LAYERS[: _LAYERS.index(own)], own}
+        for name in _imports(file):
+            first, *rest = name.split(".")
+            assert first not in ("experiments", "tests"), f"{file} imports {name}"
+            if first == "rfm" and not rest[0].startswith("__"):
+                assert rest[0] in below, f"{file} imports {name}, which is above it"
+
+
+def test_no_module_for_everything() -> None:
+    for package in ("rfm", "manifolds", "experiments"):
+        for file in _sources(package):
+            assert not {"utils", "common", "helpers"} & {part.removesuffix(".py") for part in file.parts}
+
+
+def test_both_packages_are_typed() -> None:
+    for package in ("rfm", "manifolds"):
+        assert (ROOT / package / "py.typed").is_file()
+
+
+def _loaded(statement: str) -> set[str]:
+    program = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    return set(done.stdout.split())
+
+
+def test_import_loads_torch_and_numpy_at_most() -> None:
+    names = ["Flow", "GeodesicPath", "flow_matching_loss", "integrate", "divergence", "sources", "fit", "datasets"]
+    loaded = _loaded("import rfm, manifolds\n" + "\n".join(f"rfm.{name}" for name in names))
+    assert "torch" in loaded
+    # torch itself loads tqdm where it is installed.
+    heavy = {"scipy", "matplotlib", "lightning_fabric", "tqdm", "safetensors", "airportsdata", "experiments"}
+    assert heavy & loaded <= _loaded("import torch")
+
+
+def test_public_names_exist() -> None:
+    for name in rfm.__all__:
+        assert getattr(rfm, name) is not None
+    assert dir(rfm) == sorted(rfm.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'flows'"):
+        _ = rfm.flows
+
+
+def test_the_version_is_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == rfm.__version__ == importlib.metadata.version("riemannian-flow-matching")
+
+
+def test_constraints_pin_every_dependency() -> None:
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    names = {re.sub(r"[-_.]+", "-", name).lower() for name in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(name for extra in ("test", "docs", "bench") for name in _extra(project, extra)),
+    ]
+    for requirement in wanted:
+        name = re.match(r"[\w.-]+", requirement)
+        assert name is not None
+        assert re.sub(r"[-_.]+", "-", name[0]).lower() in names, requirement
+
+
+def _extra(project: dict[str, dict[str, list[str]]], name: str) -> list[str]:
+    return project["optional-dependencies"][name]
+
+
+def _readme_blocks() -> list[str]:
+    return re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:
+    blocks = _readme_blocks()
+    if not (ROOT / "README.md").read_text().strip():
+        pytest.skip("the README is empty")
+    assert blocks
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for block in blocks:
+        done = subprocess.run(
+            [sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the sources, so that the checkout stays as it is."""
+    pytest.importorskip("build")
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "source"
+    copy.mkdir()
+    skipped = shutil.ignore_patterns("__pycache__")
+    for name in ("rfm", "manifolds", "experiments", "tests", "docs"):
+        shutil.copytree(ROOT / name, copy / name, ignore=skipped)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    # From a folder in which no module called build can stand in the way.
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(copy)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def test_the_wheel_holds_the_two_packages_alone(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    info = f"riemannian_flow_matching-{rfm.__version__}.dist-info"
+    assert {name.partition("/")[0] for name in names} == {"rfm", "manifolds", info}
+    assert {"rfm/py.typed", "manifolds/py.typed", "rfm/coastlines.npz", f"{info}/licenses/LICENSE"} <= set(names)
+    for package in ("rfm", "manifolds"):
+        sources = {str(file.relative_to(ROOT)) for file in _sources(package)}
+        assert {name for name in names if name.startswith(f"{package}/") and name.endswith(".py")} == sources
+
+
+@pytest.mark.slow
+def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run([sys.executable, *install], check=True, timeout=300)
+    environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+
+    def call(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert str(site) in call("-c", "import rfm; print(rfm.__file__)")
+    assert str(site) in call("-c", "import manifolds; print(manifolds.__file__)")
+    command = str(site / "bin" / "rfm")
+    assert call(command, "--version") == f"rfm {rfm.__version__}\n"
+    assert "rfm demo" in call(command, "--help")
+    places = np.random.default_rng(0).normal(0, 20, size=(40, 2))
+    (tmp_path / "t.csv").write_text("lat,lon\n" + "".join(f"{a:.3f},{b:.3f}\n" for a, b in places))
+    fit = ["fit", "t.csv", "--manifold", "sphere", "--out", "run", "--steps", "3", "--batch-size", "16"]
+    assert "run: run" in call(command, *fit, "--device", "cpu")
+    assert call(command, "sample", "run", "-n", "3").startswith("lat,lon\n")
+    assert "uniform" in call(command, "evaluate", "run")
+    call(command, "plot", "run")
+    assert (tmp_path / "run" / "density.png").is_file()
