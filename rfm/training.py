@@ -34,6 +34,7 @@ _CONDITION_DROPOUT = 0.1
 _PATIENCE = 8
 _VALIDATIONS = 20
 _VALIDATION_POINTS = 512
+_FINEST_TIME = 0.003
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 
 
@@ -121,8 +122,7 @@ class BatchSampler:
             uniform = torch.rand(size, dtype=torch.float64, **like)
             index = torch.searchsorted(self.cumulative, uniform).clamp(max=len(x) - 1)
         x_0, x_1 = self.source.sample((size,), dtype=x.dtype, **like), x[index]
-        # Stratified times: one in each of `size` equal slices of [0, 1).
-        t = (torch.arange(size, device=x.device) + torch.rand(size, dtype=x.dtype, **like)) / size
+        t = _times(size, x.dtype, like)
         if self.coupling is not None:
             x_0 = x_0[self.coupling(x_0, x_1)]
         share = slice(rank, None, world)
@@ -132,7 +132,7 @@ class BatchSampler:
             if self.drop_condition:
                 given = torch.where(torch.rand(size, 1, **like) < _CONDITION_DROPOUT, math.nan, given)
             condition["condition"] = given[share]
-        return x_0[share], x_1[share], t.to(x.dtype)[share], condition
+        return x_0[share], x_1[share], t[share], condition
 
 
 def train(
@@ -248,6 +248,20 @@ def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric"
 
 def _ema_decay(steps: int) -> float:
     return max(0.0, min(_EMA_DECAY, 1 - 1 / (_EMA_LONGEST_SHARE * steps)))
+
+
+def _times(size: int, dtype: torch.dtype, like: dict[str, Any]) -> Tensor:
+    """Return the times of a batch: half of them uniform, half with ``1 - t`` log-uniform from 1 down to 0.003.
+
+    Structure of size r is decided while ``1 - t`` is about r, which uniform times hardly visit where r is small. The
+    regression has the same solution for any density of times. Each half is stratified: one draw in each of as many
+    equal slices.
+    """
+    late = size // 2
+    slots = torch.arange(size, device=like["device"])
+    width = torch.where(slots < late, 1 / max(late, 1), 1 / (size - late))
+    u = (slots - torch.where(slots < late, 0, late) + torch.rand(size, **like)) * width
+    return torch.where(slots < late, 1 - _FINEST_TIME**u, u).to(dtype)
 
 
 def _why(budget: Budget, state: Checkpoint) -> str:
