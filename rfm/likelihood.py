@@ -30,6 +30,8 @@ def divergence(
     Returns:
         ``u`` of the shape of ``x``, and the divergence ``(*batch)`` with respect to the Riemannian volume.
     """
+    # Forward mode refuses tensors that overlap themselves, as expanded ones do.
+    x = x.contiguous()
     frame, coframe = manifold.divergence_frame(x)
     axis = x.ndim - len(manifold.event_shape)
     own = getattr(field, "pushforward", None)

@@ -77,7 +77,7 @@ def _build(record: Any, where: str, shared: Mapping[str, Any]) -> Any:
     if not isinstance(record, dict):
         return record
     if record.keys() == {"shared"}:
-        if record["shared"] not in shared:
+        if not isinstance(record["shared"], str) or record["shared"] not in shared:
             raise SavedFlowError(f"{where} is damaged: it refers to {record['shared']!r}, which is not recorded")
         return shared[record["shared"]]
     if "external" in record:
