@@ -14,6 +14,7 @@ from manifolds.spectral import (
     log_det_sinhc,
     log_det_sinhc_gradient,
     symmetric_exp,
+    symmetric_exp_after,
     symmetric_exp_derivative,
     symmetric_log,
     symmetric_log_derivative,
@@ -233,15 +234,15 @@ class LogEuclideanSPD(_PositiveDefinite):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return symmetric_exp(symmetric_log(x) + symmetric_log_derivative(x, u))
+        return symmetric_exp_after(x, symmetric_log_derivative(x, u))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         return symmetric_exp_derivative(symmetric_log(x), symmetric_log_difference(x, y))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         velocity = symmetric_log_derivative(x, u)
-        position = symmetric_log(x) + self.lift(t) * velocity
-        return symmetric_exp(position), symmetric_exp_derivative(position, velocity)
+        way = self.lift(t) * velocity
+        return symmetric_exp_after(x, way), symmetric_exp_derivative(symmetric_log(x) + way, velocity)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` to ``y`` (parallel transport, along any path): its image under Dlog stays the same."""

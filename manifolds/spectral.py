@@ -41,6 +41,28 @@ def symmetric_exp_derivative(s: Tensor, h: Tensor) -> Tensor:
     return _derivative(basis, _pairs(_exp_quotient, d), _exp_second(d), s - s.detach(), h)
 
 
+def symmetric_exp_after(x: Tensor, v: Tensor) -> Tensor:
+    """Return ``exp(log x + v)``, with rounding error in proportion to ``x`` where ``v`` is small.
+
+    The exponential multiplies the rounding of ``log x``, which is large where the eigenvalues spread. So a small step
+    is added to ``x``: ``(P' (exp s - exp r) Q)_ij = exp[r_i, s_j] (P' (s - r) Q)_ij`` in the eigenbases P of r = log x
+    and Q of s = log x + v. A large step would cancel where it shrinks, and has no need of it.
+    """
+    s = symmetric_log(x) + v
+    (d, p), (e, q) = eigh(x), eigh(s)
+    core = _exp_quotient(torch.log(d)[..., :, None], e[..., None, :]) * (p.mT @ v.detach() @ q)
+    small = ((v * v).sum((-2, -1)) < 1).detach()[..., None, None]
+    value = torch.where(
+        small, x.detach() + symmetrise(p @ core @ q.mT), symmetrise(q * torch.exp(e)[..., None, :] @ q.mT)
+    )
+    # For the derivatives, too, the largest eigenvalues of s are better known from the sum.
+    y = eigh(value)[0]
+    known = small[..., 0] & (y * e.abs().amax(-1, keepdim=True) > y[..., -1:])
+    e = torch.where(known, torch.log(torch.where(known, y, 1.0)), e)
+    zero = s - s.detach()
+    return value + _expand(q, torch.zeros_like(e), _pairs(_exp_quotient, e), _exp_second(e), zero)
+
+
 def symmetric_log(x: Tensor) -> Tensor:
     """Return the logarithm of symmetric positive definite matrices ``(*batch, n, n)``."""
     d, basis = eigh(x)
