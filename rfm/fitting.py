@@ -173,11 +173,12 @@ def default_field(manifold: Manifold, points: Tensor, condition: Tensor | None =
         condition: condition vectors ``(n, c)``.
     """
     embedded = manifold.embed(points.double())
-    # A compact manifold has a scale of its own; elsewhere it is that of the data.
-    offset, scale = None, 1.0
+    # A compact manifold has an origin and a scale of its own; elsewhere they are those of the data.
     if manifold.volume is None:
         mean = embedded.mean(0)
         offset, scale = mean.tolist(), float((embedded - mean).square().mean().sqrt()) or 1.0
+    else:
+        offset, scale = None, float(embedded.abs().max()) or 1.0
     known: dict[str, Any] = {}
     if condition is not None:
         rows = condition[~condition.isnan().any(-1)].double()

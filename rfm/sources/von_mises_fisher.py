@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,7 +48,8 @@ class VonMisesFisher(Source, Constants):
             )
         self.concentration = float(concentration)
         self.constant("mean", checked_point("VonMisesFisher", "mean", manifold, mean))
-        self._log_normaliser = _log_normaliser(manifold.n, self.concentration)
+        k = torch.tensor(self.concentration, dtype=torch.float64)
+        self._log_normaliser = float(manifold.kernel_log_normaliser(k))
 
     def sample(
         self,
@@ -100,27 +100,3 @@ class VonMisesFisher(Source, Constants):
             versine[missing[accepted]] = s[accepted]
             missing = missing[~accepted]
         return versine
-
-
-def _log_normaliser(n: int, k: float) -> float:
-    """Return ``log`` of the integral of ``exp(k (<mean, x> - 1))`` over the n-sphere.
-
-    On the circle it is a Bessel function. In higher dimensions, Gauss-Legendre in the angle a over twelve widths either
-    side of the peak of ``k (cos(a) - 1) + (n - 1) log(sin(a))``, added up in logarithms: in dimension 100 the integrand
-    itself is below the least double. Accurate to rounding for every n and k.
-    """
-    if n == 1:
-        return math.log(2 * math.pi * float(torch.special.i0e(torch.tensor(k, dtype=torch.float64))))
-    m, h = n - 1, math.hypot(n - 1, 2 * k)
-    # At the peak k sin^2(a) = m cos(a); 1 - cos(a) without cancellation.
-    cos, versine = 2 * k / (m + h), (m + m * m / (h + 2 * k)) / (m + h)
-    sine2 = versine * (1 + cos)
-    peak, width = math.atan2(math.sqrt(sine2), cos), 1 / math.sqrt(k * cos + m / sine2)
-    low, high = max(0.0, peak - 12 * width), min(math.pi, peak + 12 * width)
-    # Enough for rounding error; numpy's own error in nodes and weights is larger beyond 100.
-    nodes, weights = np.polynomial.legendre.leggauss(80)
-    a = low + (high - low) / 2 * (1 + nodes)
-    exponents = m * np.log(np.sin(a)) - 2 * k * np.sin(a / 2) ** 2
-    log_equator = math.log(2) + n / 2 * math.log(math.pi) - math.lgamma(n / 2)
-    top = float(exponents.max())
-    return log_equator + top + math.log((high - low) / 2 * float((weights * np.exp(exponents - top)).sum()))
