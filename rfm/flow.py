@@ -149,7 +149,7 @@ class Flow(nn.Module):
         flat = x_0.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape)
         [(x, own)] = self._batches(flat, condition, batch, max(1, len(flat)))
         solution = integrate(self.field, self.manifold, x, times, solver, **own)
-        return solution.x.reshape(-1, *x_0.shape)
+        return solution.x.reshape(len(solution.times), *x_0.shape)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder: ``flow.json`` and the tensors it names.

@@ -86,8 +86,8 @@ def check_manifold(
     notes: list[str] = []
     ordered = tuple(laws)
     with warnings.catch_warnings():
-        # The first forward-mode derivative of a process warns about torch's own insides; where warnings are errors, that
-        # would be blamed on the manifold.
+        # The first forward-mode derivative of a process warns about torch's own insides; where warnings are errors,
+        # that would be blamed on the manifold.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
     probes = []
