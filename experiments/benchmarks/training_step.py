@@ -52,9 +52,8 @@ def _training(width: int, batch: int, steps: int) -> float:
         if len(stamps) == steps:
             raise _EnoughError
 
-    with launched(None, "cpu") as fabric:
-        with contextlib.suppress(_EnoughError):
-            train(flow, data, data.take(torch.arange(10)), budget, fabric, report=report)
+    with launched(None, "cpu") as fabric, contextlib.suppress(_EnoughError):
+        train(flow, data, data.take(torch.arange(10)), budget, fabric, report=report)
     return (stamps[-1] - stamps[9]) / (steps - 10)
 
 
