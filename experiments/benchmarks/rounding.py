@@ -364,7 +364,7 @@ class Score:
         if self.mark:
             return self.mark
         if self.units >= 1e4:
-            return f"{self.units:.0e}".replace("e+0", "e")
+            return f"{self.units:.0e}".replace("e+0", "e").replace("e+", "e")
         return f"{self.units:.0f}" if self.units >= 10 else f"{self.units:.1f}"
 
 
