@@ -4,7 +4,6 @@ Results go to stdout or ``--out``, progress to stderr. A fault is at most three 
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -48,9 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _UsageError as error:
         return _fail(str(error))
     name = arguments.command
-    # A thread that spins while it waits for another that has lost its core makes a busy machine ten times slower. The
-    # setting is read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         # Imported here: it loads torch, which asking for help must not.
         from rfm import commands

@@ -32,7 +32,7 @@ _EMA_LONGEST_SHARE = 0.2
 """The weights are averaged over at most this share of a run, or a short one would remember where it began."""
 _CONDITION_DROPOUT = 0.1
 _PATIENCE = 8
-_VALIDATIONS = 20
+_VALIDATIONS = 16
 _VALIDATION_POINTS = 512
 _FINEST_TIME = 0.003
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)

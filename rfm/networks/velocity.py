@@ -40,9 +40,9 @@ class VelocityField(nn.Module):
     def __init__(
         self,
         manifold: Manifold,
-        width: int = 256,
+        width: int = 192,
         depth: int = 3,
-        features: int = 256,
+        features: int = 512,
         max_frequency: float = 64.0,
         condition_dim: int = 0,
         offset: Sequence[float] | None = None,
