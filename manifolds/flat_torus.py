@@ -11,14 +11,13 @@ from manifolds.base import Manifold
 def wrap_radians(angle: Tensor) -> Tensor:
     """Return ``angle`` modulo 2 pi in [-pi, pi), bit for bit the same when applied twice; its derivative is 1.
 
-    Angles already inside come back unchanged. Outside, subtracting a whole number of turns may round to +pi, which is
-    -pi: a remainder would return +pi there, and something else on the second call.
+    Angles already inside come back unchanged: less than half a turn from zero, they are no turns away from it.
+    Outside, subtracting a whole number of turns may round to +pi, which is -pi: a remainder would return +pi there, and
+    something else on the second call.
     """
-    turns = torch.round(angle / (2 * math.pi))
-    wrapped = angle - (2 * math.pi) * turns
+    wrapped = torch.add(angle, torch.round(angle * (0.5 / math.pi)), alpha=-2 * math.pi)
     wrapped = torch.where(wrapped >= math.pi, wrapped - 2 * math.pi, wrapped)
-    wrapped = torch.where(wrapped < -math.pi, wrapped + 2 * math.pi, wrapped)
-    return torch.where((angle >= -math.pi) & (angle < math.pi), angle, wrapped)
+    return torch.where(wrapped < -math.pi, wrapped + 2 * math.pi, wrapped)
 
 
 class FlatTorus(Manifold):
@@ -55,7 +54,7 @@ class FlatTorus(Manifold):
         return wrap_radians(y - x)
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        x_t = wrap_radians(x + self.lift(t) * u)
+        x_t = wrap_radians(torch.addcmul(x, self.lift(t), u))
         return x_t, u.expand_as(x_t)
 
     # Bases and volume.

@@ -54,23 +54,15 @@ class Sphere(Manifold):
         return _normalise(cos_of_root(q) * x + sinc_of_root(q) * u)
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        # The tangential part of y is that of y - x and of y + x. The smaller of the two is exact (Sterbenz), so it
-        # keeps its digits near x and near the antipode, where the tangential part of y itself has lost them.
-        d, s = y - x, y + x
-        d2, s2 = (d * d).sum(-1, keepdim=True), (s * s).sum(-1, keepdim=True)
-        near = d2 <= s2
-        w = self.proju(x, torch.where(near, d, s))
-        scaled = _angle_over_sine(d2, s2, (w * w).sum(-1, keepdim=True)) * w
-        antipode = ~near & ((w * w).sum(-1, keepdim=True) <= torch.finfo(w.dtype).tiny)
-        return torch.where(antipode, math.pi * self._first_tangent(x), scaled)
+        w, factor, _ = self._towards(x, y)
+        return factor * w
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        s = t[..., None]
-        q = (u * u).sum(-1, keepdim=True)
-        phase = s * s * q
-        cos, sinc = cos_of_root(phase), sinc_of_root(phase)
-        x_t = _normalise(cos * x + s * sinc * u)
-        return x_t, cos * u - s * q * sinc * x
+        return _turn(x, u, 1.0, safe_sqrt((u * u).sum(-1, keepdim=True)), t[..., None])
+
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        w, factor, angle = self._towards(x, y)
+        return _turn(x, w, factor, angle, t[..., None])
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the shortest geodesic (parallel transport); undefined at the antipode.
@@ -138,12 +130,51 @@ class Sphere(Manifold):
     def extra_repr(self) -> str:
         return str(self.n)
 
+    def _towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a tangent vector w at ``x`` towards ``y``, and with a last axis of one the angle and angle / |w|.
+
+        The tangential part of y is that of y - x and of y + x. The smaller of the two is exact (Sterbenz), so it keeps
+        its digits near x and near the antipode, where the tangential part of y itself has lost them. Factors with an
+        axis of one multiply rows; selecting rows by them, with where, would take twice as long.
+        """
+        side = torch.where((x * y).sum(-1, keepdim=True) < 0, -1.0, 1.0).to(x.dtype)
+        z = torch.addcmul(y, -side, x)
+        w = torch.addcmul(z, -(x * z).sum(-1, keepdim=True), x)
+        z2, w2 = (z * z).sum(-1, keepdim=True), (w * w).sum(-1, keepdim=True)
+        near = side > 0
+        antipode = ~near & (w2 <= torch.finfo(w.dtype).tiny)
+        w = torch.addcmul(w, antipode.to(w.dtype), self._first_tangent(x))
+        # The length of z is twice the sine of half the angle, or of half its supplement.
+        supplement = 2 * torch.asin(safe_sqrt(z2).clamp(max=1.9) / 2)
+        angle = torch.where(near, supplement, math.pi - supplement)
+        small = near & (z2 < 0.04)
+        length = torch.sqrt(torch.where(small | antipode, 1.0, w2))
+        terms = _ANGLE_OVER_SINE[: 5 if x.dtype == torch.float32 else 8]
+        return w, torch.where(small, horner(torch.where(small, z2, 0.0) / 4, terms), angle / length), angle
+
     def _first_tangent(self, x: Tensor) -> Tensor:
         """Return the first vector of `tangent_basis` without the others."""
+        axes = torch.eye(2, self.n + 1, dtype=x.dtype, device=x.device)
         sign = torch.where(x[..., :1] < 0, -1.0, 1.0).to(x.dtype)
         scaled = x[..., 1:2] / (1 + x[..., :1].abs())
-        tail = x[..., 2:]
-        return torch.cat([-scaled * (x[..., :1] + sign), 1 - scaled * x[..., 1:2], -scaled * tail], dim=-1)
+        return axes[1] - scaled * x - (scaled * sign) * axes[0]
+
+
+def _turn(x: Tensor, w: Tensor, factor: Tensor | float, angle: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return position and velocity at time t on the great circle from ``x`` with initial velocity ``factor * w``.
+
+    Args:
+        x: points.
+        w: tangent vectors.
+        factor: with a last axis of one, like the others.
+        angle: the speed, ``factor * |w|``.
+        t: times.
+    """
+    phase = t * angle
+    cos, sin = torch.cos(phase), torch.sin(phase)
+    still = angle == 0
+    progress = torch.where(still, t, sin / torch.where(still, 1.0, angle)) * factor
+    return torch.addcmul(cos * x, progress, w), torch.addcmul(-angle * sin * x, cos * factor, w)
 
 
 def _gauss_legendre(order: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -159,16 +190,5 @@ def _normalise(x: Tensor) -> Tensor:
     return x / torch.sqrt((x * x).sum(-1, keepdim=True))
 
 
-def _angle_over_sine(chord2: Tensor, cochord2: Tensor, sine2: Tensor) -> Tensor:
-    """Return ``angle / sin(angle)`` from the squares of 2 sin(angle/2), 2 cos(angle/2) and sin(angle).
-
-    At small angles it is asin(c) / (c sqrt(1 - c^2)) with c = sin(angle/2), a series in c^2.
-    """
-    small = chord2 < 0.04
-    angle = 2 * torch.atan2(torch.sqrt(torch.where(small, 1.0, chord2)), safe_sqrt(cochord2))
-    degenerate = small | (sine2 <= torch.finfo(sine2.dtype).tiny)
-    large = angle / torch.sqrt(torch.where(degenerate, 1.0, sine2))
-    return torch.where(small, horner(torch.where(small, chord2, 0.0) / 4, _ANGLE_OVER_SINE), large)
-
-
 _ANGLE_OVER_SINE = tuple(math.prod(2 * j / (2 * j + 1) for j in range(1, k + 1)) for k in range(8))
+"""Series of ``asin(c) / (c sqrt(1 - c^2))`` in c^2, with c the sine of half the angle: angle / sin(angle)."""
