@@ -127,3 +127,11 @@ def test_targets_of_make_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"`make ([a-z]+)`", page.read_text(encoding="utf-8")):
             assert re.search(rf"^{target}:", rules, re.MULTILINE), f"{page}: make {target}"
+
+
+def test_marks_that_include_examples_are_whole():
+    """A formatter that takes the marks for Python breaks them, and the page then shows the mark."""
+    lines = [(page.name, line) for page in DOCS.rglob("*.md") for line in page.read_text(encoding="utf-8").splitlines()]
+    marks = [(name, line) for name, line in lines if line.lstrip().startswith("--8")]
+    assert marks
+    assert [(name, line) for name, line in marks if not line.lstrip().startswith('--8<-- "')] == []
