@@ -1,6 +1,7 @@
 """The command line, every command from end to end on small tables."""
 
 import csv
+import inspect
 import io
 import json
 import math
@@ -32,7 +33,7 @@ def _small_networks() -> Iterator[None]:
 
     defaults = VelocityField.__init__.__defaults__
     assert defaults is not None
-    assert defaults[:3] == (256, 3, 256)
+    assert list(inspect.signature(VelocityField).parameters)[1:4] == ["width", "depth", "features"]
     VelocityField.__init__.__defaults__ = (16, 1, 16, *defaults[3:])
     validations, training._VALIDATIONS = training._VALIDATIONS, 2
     yield
