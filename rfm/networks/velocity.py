@@ -156,7 +156,7 @@ class VelocityField(nn.Module):
         elif condition is not None:
             raise ValueError("VelocityField: a condition was given to a field made with condition_dim=0")
         biases = self.biases(nn.functional.silu(self.context(torch.cat(parts, dim=-1))))
-        # Bounded below at e^-30: numbers too small for the normal range would slow the layer that reads them tenfold.
+        # Bounded below at e^-30: numbers too small for the normal range slow down the layer that reads them.
         rate = (self.frequency * self.log_damping.exp()) ** 2 / -2
         damping = torch.exp((rate * (1 - s) ** 2).clamp(min=-30))
         return biases.chunk(self.depth + 1, dim=-1), damping
