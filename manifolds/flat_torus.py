@@ -15,9 +15,10 @@ def wrap_radians(angle: Tensor) -> Tensor:
     Outside, subtracting a whole number of turns may round to +pi, which is -pi: a remainder would return +pi there, and
     something else on the second call.
     """
-    wrapped = torch.add(angle, torch.round(angle * (0.5 / math.pi)), alpha=-2 * math.pi)
-    wrapped = torch.where(wrapped >= math.pi, wrapped - 2 * math.pi, wrapped)
-    return torch.where(wrapped < -math.pi, wrapped + 2 * math.pi, wrapped)
+    wrapped = torch.add(angle, torch.round(angle.detach() * (0.5 / math.pi)), alpha=-2 * math.pi)
+    # Of what is left, pi and above is one turn too much, below -pi one too few: what sticks out of the interval tells.
+    inside = wrapped.detach().clamp(-math.pi, math.pi - 2 * torch.finfo(angle.dtype).eps)
+    return torch.add(wrapped, torch.sign(wrapped.detach() - inside), alpha=-2 * math.pi)
 
 
 class FlatTorus(Manifold):

@@ -75,6 +75,42 @@ def safe_sqrt(q: Tensor) -> Tensor:
     return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, q)))
 
 
+def root(q: Tensor) -> Tensor:
+    """Return ``sqrt(q)`` for ``q >= 0``, of positive value and finite derivative at zero: a length to divide by.
+
+    What is added is the smallest normal number: it changes no root that is above 1e-15 in float32, 1e-146 in float64.
+    """
+    return torch.sqrt(q + torch.finfo(q.dtype).tiny)
+
+
+def components_first(x: Tensor) -> Tensor:
+    """Return a tensor ``(*batch, n)`` as ``(n, *batch)``, in memory too.
+
+    On a CPU, arithmetic between ``(B, 1)`` and ``(B, 3)`` and sums over 3 leave most of the vector unit idle; between
+    ``(B,)`` and ``(3, B)`` they do not. Long vectors fill it either way, but a second layout would be a second formula.
+    """
+    return torch.stack(x.unbind(-1)) if x.shape[-1] <= _FEW else x.movedim(-1, 0).contiguous()
+
+
+def components_last(x: Tensor) -> Tensor:
+    """Return a tensor ``(n, *batch)`` as ``(*batch, n)``, in memory too; the inverse of `components_first`."""
+    return torch.stack(x.unbind(0), dim=-1) if len(x) <= _FEW else x.movedim(0, -1).contiguous()
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """Return the sum of ``x * y`` over the first axis, with components first ``(n, *batch)``."""
+    if len(x) > _FEW:
+        return (x * y).sum(0)
+    total = x[0] * y[0]
+    for a, b in zip(x.unbind(0)[1:], y.unbind(0)[1:], strict=True):
+        total = torch.addcmul(total, a, b)
+    return total
+
+
+_FEW = 16
+"""Up to as many components, stacking them is the faster transposition."""
+
+
 def tolerance(dtype: torch.dtype) -> float:
     """Return how far from a manifold a point may lie and still pass ``check_point``: 100 units of rounding.
 
