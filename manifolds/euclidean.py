@@ -57,5 +57,10 @@ class Euclidean(Manifold):
         """The Gaussian integral: the kernel is a normal density with variance ``1 / concentration``."""
         return self.n / 2 * torch.log(2 * math.pi / concentration)
 
+    # Coordinates for networks.
+
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        return w, dw
+
     def extra_repr(self) -> str:
         return str(self.n)

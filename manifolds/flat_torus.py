@@ -93,5 +93,12 @@ class FlatTorus(Manifold):
     def embed_dim(self) -> int:
         return 2 * self.n
 
+    def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = torch.cos(x), torch.sin(x)
+        return torch.cat([cos, sin], dim=-1), torch.cat([-sin * v, cos * v], dim=-1)
+
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        return w, dw
+
     def extra_repr(self) -> str:
         return str(self.n)

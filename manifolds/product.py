@@ -168,6 +168,15 @@ class Product(Manifold):
     def field_dim(self) -> int:
         return sum(f.field_dim for f in self._factors)
 
+    def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = [f.embed_jvp(a, b) for (f, a), b in zip(self._pairs(x), self.split(v), strict=True)]
+        return torch.cat([e for e, _ in pairs], dim=-1), torch.cat([de for _, de in pairs], dim=-1)
+
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        sizes = [f.field_dim for f in self._factors]
+        parts = zip(self._triples(x, v), w.split(sizes, dim=-1), dw.split(sizes, dim=-1), strict=True)
+        return self._join_pairs([f.tangent_from_vector_jvp(a, b, c, db) for (f, a, c), b, db in parts])
+
     # Checks, for the borders.
 
     def check_point(self, x: Tensor, tol: float | None = None) -> None:
@@ -321,6 +330,14 @@ class Power(Manifold):
     @property
     def field_dim(self) -> int:
         return self.k * self.m.field_dim
+
+    def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        e, de = self.m.embed_jvp(x, v)
+        return e.flatten(-2), de.flatten(-2)
+
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (self.k, self.m.field_dim)
+        return self.m.tangent_from_vector_jvp(x, w.unflatten(-1, shape), v, dw.unflatten(-1, shape))
 
     # Checks, for the borders.
 

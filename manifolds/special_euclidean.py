@@ -167,6 +167,16 @@ class SE3(Manifold):
     def embed_dim(self) -> int:
         return 12
 
+    def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.embed(x), self.embed(v)
+
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        w, dw = w.unflatten(-1, (4, 4)), dw.unflatten(-1, (4, 4))
+        u, du = self.rotations.tangent_from_vector_jvp(
+            _matrix(x), _matrix(w).flatten(-2), _matrix(v), _matrix(dw).flatten(-2)
+        )
+        return _tangent(u, _vector(w)), _tangent(du, _vector(dw))
+
     def extra_repr(self) -> str:
         return f"length={self.length:g}"
 

@@ -147,6 +147,13 @@ class SO3(Manifold):
         body = torch.log(torch.special.i0e(moderate) - torch.special.i1e(moderate))
         return math.log(self.volume) + torch.where(large, tail, body)
 
+    # Coordinates for networks.
+
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        w, dw = w.unflatten(-1, (3, 3)), dw.unflatten(-1, (3, 3))
+        omega, change = skew_of_product(x, w), skew_of_product(v, w) + skew_of_product(x, dw)
+        return self._tangent(x, omega), self._tangent(v, omega) + self._tangent(x, change)
+
     # Parts. Vectors omega (*batch, 3) are tangent vectors in the body's frame.
 
     def _tangent(self, x: Tensor, omega: Tensor) -> Tensor:

@@ -132,6 +132,13 @@ class Sphere(Manifold):
         log_equator = math.log(2) + self.n / 2 * math.log(math.pi) - math.lgamma(self.n / 2)
         return log_equator + torch.log((high - low) / 2) + torch.logsumexp(exponents + torch.log(weights), dim=-1)
 
+    # Coordinates for networks.
+
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        along = (x * w).sum(-1, keepdim=True)
+        change = ((v * w) + (x * dw)).sum(-1, keepdim=True)
+        return w - along * x, torch.addcmul(dw - along * v, change, x, value=-1)
+
     def extra_repr(self) -> str:
         return str(self.n)
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _WARMUP_STEPS = 100
 _EMA_DECAY = 0.998
+_EMA_EVERY, _EMA_LONG = 4, 1000
+"""In a run of at least this many steps the weights are averaged every so many: they hardly move in between."""
 _EMA_LONGEST_SHARE = 0.2
 """The weights are averaged over at most this share of a run, or a short one would remember where it began."""
 _CONDITION_DROPOUT = 0.1
@@ -169,8 +171,9 @@ def train(
     assert isinstance(flow.field, nn.Module)
     parameters = [p for p in flow.field.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=budget.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    ema_every, ema_decay = _ema(budget.steps)
     average = torch.optim.swa_utils.AveragedModel(
-        flow.field, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(_ema_decay(budget.steps))
+        flow.field, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema_decay)
     )
     average.to(fabric.device)
     model, fabric_optimizer = fabric.setup(flow.field, optimizer)
@@ -181,7 +184,7 @@ def train(
     state = Checkpoint.start() if checkpoint is None else checkpoint
     if checkpoint is not None:
         checkpoint.restore(flow.field, average.module, optimizer, parameters)
-        average.n_averaged.fill_(checkpoint.step)
+        average.n_averaged.fill_(checkpoint.step // ema_every)
     sampler = BatchSampler(flow, data.to(fabric.device), budget, coupling, drop_condition)
     path = GeodesicPath(flow.manifold)
     every = max(1, budget.steps // _VALIDATIONS)
@@ -198,8 +201,9 @@ def train(
         nn.utils.clip_grad_norm_(parameters, 10.0)
         fabric_optimizer.step()
         fabric_optimizer.zero_grad()
-        average.update_parameters(flow.field)
         state.step += 1
+        if state.step % ema_every == 0:
+            average.update_parameters(flow.field)
         state.seconds = time.monotonic() - started
         running = loss.detach() if state.step == 1 else torch.lerp(running, loss.detach(), 0.02)
         spent = budget.spent(state.step, state.seconds)
@@ -246,8 +250,10 @@ def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric"
     return float(total[0] / total[1])
 
 
-def _ema_decay(steps: int) -> float:
-    return max(0.0, min(_EMA_DECAY, 1 - 1 / (_EMA_LONGEST_SHARE * steps)))
+def _ema(steps: int) -> tuple[int, float]:
+    """Return how often the average of the weights is updated, in steps, and its decay each time."""
+    every = _EMA_EVERY if steps >= _EMA_LONG else 1
+    return every, max(0.0, min(_EMA_DECAY, 1 - 1 / (_EMA_LONGEST_SHARE * steps))) ** every
 
 
 def _times(size: int, dtype: torch.dtype, like: dict[str, Any]) -> Tensor:

@@ -416,6 +416,12 @@ class EmbedIdentifiesAntipodes(PlainSphere):
         return 9
 
 
+@wrong("coordinates for networks differentiate as said")
+class TangentForgetsThatTheProjectionMoves(PlainSphere):
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        return self.proju(x, w), self.proju(x, dw)
+
+
 # Volume.
 
 

@@ -102,6 +102,31 @@ def derivatives_right(p: Probe) -> Iterator[Measurement]:
 
 
 @law(
+    "coordinates for networks differentiate as said",
+    means="embed_jvp or tangent_from_vector_jvp is a closed form of another map: exact divergences would be wrong",
+    remedy="correct the closed form, or remove the override: the default differentiates",
+    needs=(methods_run, embed_smooth, derivatives_right),
+)
+def coordinates_differentiate(p: Probe) -> Iterator[Measurement]:
+    """embed_jvp and tangent_from_vector_jvp return the value and the derivatives of the maps they are named after."""
+    eps = torch.finfo(p.dtype).eps
+    v = torch.stack([p.v, p.w])
+    w, dw = p.normal(len(p.x), p.m.field_dim), p.normal(2, len(p.x), p.m.field_dim)
+    pairs = {
+        "embed_jvp": (p.m.embed_jvp(p.x, v), [jvp(p.m.embed, (p.x,), (a,)) for a in v]),
+        "tangent_from_vector_jvp": (
+            p.m.tangent_from_vector_jvp(p.x, w, v, dw),
+            [jvp(p.m.tangent_from_vector, (p.x, w), (a, b)) for a, b in zip(v, dw, strict=True)],
+        ),
+    }
+    for name, ((value, changes), expected) in pairs.items():
+        for change, (its_value, its_change) in zip(changes, expected, strict=True):
+            both = torch.stack([value - its_value, change - its_change], dim=1).detach().flatten(1)
+            size = torch.stack([its_value, its_change], dim=1).detach().flatten(1).norm(dim=-1).clamp(min=1)
+            yield Measurement(both.norm(dim=-1), 1e4 * eps * size, {"x": p.x, "v": v[0]}, name)
+
+
+@law(
     "derivatives are finite at hard places",
     means="a square root, a norm, an acos or an angle divided by its sine is differentiated at 0; torch.where does not "
     "help by itself, because it differentiates both branches",
@@ -344,5 +369,5 @@ def volume_right(p: Probe) -> Iterator[Measurement]:
         yield Measurement(error, allowed, {"x": centres[:1]}, what)
 
 
-DERIVATIVES = (derivatives_right, derivatives_finite, log_first_order)
+DERIVATIVES = (derivatives_right, coordinates_differentiate, derivatives_finite, log_first_order)
 VOLUME = (log_det_right, divergence_right, uniform_is_uniform, volume_right)
