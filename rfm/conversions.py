@@ -11,14 +11,15 @@ density if the noise is Gaussian; the other three need no such thing.
 **Where a conversion is singular**, the prediction does not say what is asked, and the result is NaN, never infinite and
 never a plausible number:
 
-- from the velocity: the score where ``sigma = 0``; all where ``alpha' sigma = alpha sigma'``, as where paths stand still;
+- from the velocity: the score where ``sigma = 0``; all where ``alpha' sigma = alpha sigma'``: the paths stand still;
 - from the score: velocity and end point where ``alpha = 0``;
-- from the noise: velocity and end point where ``alpha = 0``; the score where ``sigma = 0``; the velocity where ``sigma'``
-  is infinite;
+- from the noise: velocity and end point where ``alpha = 0``; the score where ``sigma = 0``; the velocity where
+  ``sigma'`` is infinite;
 - from the end point: all where ``sigma = 0``.
 
-With most schedules ``alpha = 0`` at time 0 and ``sigma = 0`` at time 1. So integrate a field made from noise predictions from a time after 0, or from a schedule with ``alpha(0) > 0``, and one
-made from end points to a time before 1, then take the end point predicted there.
+With most schedules ``alpha = 0`` at time 0 and ``sigma = 0`` at time 1. So integrate a field made from noise predictions
+from a time after 0, or with a schedule whose ``alpha(0)`` is positive, and one made from noise or end points to a time
+before 1, and take the end point predicted there.
 
 On manifolds, for a `GeodesicPath`: `velocity_from_endpoint` and `endpoint_from_velocity`.
 
@@ -168,8 +169,8 @@ def velocity_from_endpoint(path: GeodesicPath, x_t: Tensor, t: Tensor, endpoint:
 def endpoint_from_velocity(path: GeodesicPath, x_t: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
     """Return where a path with this velocity at ``x_t`` ends: ``exp_x(-kappa / kappa' velocity)``.
 
-    The end point of a mean velocity is the exponential of the mean of ``log_x(x_1)``, which on a curved space is no mean
-    of ``x_1``. Where kappa is 0 it is ``x_t``; where the path stands still before, it is NaN.
+    The end point of a mean velocity is the exponential of the mean of ``log_x(x_1)``, which on a curved space is no
+    mean of ``x_1``. Where kappa is 0 it is ``x_t``; where the path stands still before, it is NaN.
 
     Args:
         path: the path that the network was trained on.

@@ -111,12 +111,13 @@ def fit(
     training_data = data.take(train_index)
     _check_shares(data, train_index, validation_index)
     check_metric(manifold, training_data.x)
-    path = GeodesicPath(manifold) if path is None else path
+    given_path, path = path, GeodesicPath(manifold) if path is None else path
     times = UniformAndLateTimes() if times is None else times
     if source is None:
         source = path.source or default_source(manifold, training_data.x)
     _check_source(source, manifold)
-    _check_path(path, manifold, source, training_data.x)
+    if given_path is not None:
+        _check_path(given_path, manifold, source, training_data.x)
     ours = field is None
     if field is not None and not (isinstance(field, nn.Module) and any(p.requires_grad for p in field.parameters())):
         raise ValueError(

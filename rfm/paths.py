@@ -1,13 +1,13 @@
 """Conditional probability paths: how a pair of end points becomes a training target.
 
-Time runs from 0, the source, to 1, the data. On a manifold take `GeodesicPath`; in a vector space also `AffinePath`, and
-`GaussianPath` where the source is Gaussian and scores are wanted; `ConditionalFlowPath` for anything else.
+Time runs from 0, the source, to 1, the data. On a manifold take `GeodesicPath`; in a vector space also `AffinePath`,
+and `GaussianPath` where the source is Gaussian and scores are wanted; `ConditionalFlowPath` for anything else.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -36,8 +36,8 @@ class PathSample(NamedTuple):
 class ConditionalPath(ABC):
     """A path from each source point to each data point.
 
-    A subclass has ``manifold`` and writes `sample`. One that does not start at ``x_0`` or end at ``x_1`` exactly says so
-    in `starts_at_source` and `ends_at_data`.
+    A subclass has ``manifold`` and writes `sample`. One that does not start at ``x_0`` or end at ``x_1`` exactly says
+    so in `starts_at_source` and `ends_at_data`.
     """
 
     manifold: Manifold
@@ -85,8 +85,8 @@ class ConditionalPath(ABC):
             gap = float((self.manifold.dist(x_t, x) / scale).max())
             if not gap <= tol:
                 raise ValueError(
-                    f"{type(self).__name__}: at time {time:g} the path is {gap:.3g} from {name}, relative to its length; "
-                    "time runs from 0, the source, to 1, the data"
+                    f"{type(self).__name__}: at time {time:g} the path is {gap:.3g} from {name}, relative to its "
+                    "length; time runs from 0, the source, to 1, the data"
                 )
 
 
@@ -139,7 +139,7 @@ class AffinePath(ConditionalPath):
     """
 
     manifold: Manifold
-    schedule: Schedule = Linear()
+    schedule: Schedule = field(default_factory=Linear)
 
     def __post_init__(self) -> None:
         _check_flat(type(self).__name__, self.manifold)
@@ -198,9 +198,8 @@ class GaussianPath(AffinePath):
 
     def _noise(self, x: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
         at = self.schedule(t)
-        return (x - self.manifold.lift(at.alpha) * x_1) / self.manifold.lift(
-            torch.where(at.sigma == 0, math.nan, at.sigma)
-        )
+        sigma = torch.where(at.sigma == 0, math.nan, at.sigma)
+        return (x - self.manifold.lift(at.alpha) * x_1) / self.manifold.lift(sigma)
 
 
 @dataclass(frozen=True)
@@ -219,8 +218,8 @@ class ConditionalFlowPath(ConditionalPath):
 
     manifold: Manifold
     flow: Callable[[Tensor, Tensor, Tensor], Tensor]
-    starts_at_source: bool = True  # type: ignore[assignment]
-    ends_at_data: bool = True  # type: ignore[assignment]
+    starts_at_source: bool = True
+    ends_at_data: bool = True
 
     def sample(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
         batch = torch.broadcast_shapes(self.manifold.batch_shape(x_0), self.manifold.batch_shape(x_1), t.shape)

@@ -1,8 +1,8 @@
 """Schedules: how much of the data and how much of the noise a path holds at each time.
 
 Time runs from 0, the source, to 1, the data: diffusion papers mostly count the other way. A `Schedule` gives the
-coefficients of ``x_t = alpha(t) x_1 + sigma(t) noise`` in flat space, a `Kappa` the share of a geodesic that is still to
-go; both give derivatives with values. Quantities that vanish at an end are computed without cancellation there.
+coefficients of ``x_t = alpha(t) x_1 + sigma(t) noise`` in flat space, a `Kappa` the share of a geodesic that is still
+to go; both give derivatives with values. Quantities that vanish at an end are computed without cancellation there.
 """
 
 import math
@@ -48,8 +48,8 @@ class Coefficients(NamedTuple):
 class Schedule(ABC):
     """The coefficients of ``x_t = alpha(t) x_1 + sigma(t) noise``.
 
-    A subclass writes ``__call__``: from times ``(*batch)`` in [0, 1] to `Coefficients`, in the dtype and on the device of
-    the times. `FunctionSchedule` makes one from two functions.
+    A subclass writes ``__call__``: from times ``(*batch)`` in [0, 1] to `Coefficients`, in the dtype and on the device
+    of the times. `FunctionSchedule` makes one from two functions.
     """
 
     source_scale: float = 1.0
@@ -133,7 +133,7 @@ class VariancePreserving(Schedule):
 
     Song et al., 2020, arXiv:2011.13456, appendix C: the continuous limit of DDPM (Ho et al., 2020, arXiv:2006.11239).
 
-    The path ends at the data, but ``sigma`` has slope -inf there: at exactly t = 1 the velocity of a path is not finite.
+    The path ends at the data, but ``sigma`` has slope -inf there: at t = 1 the velocity of a path is not finite.
     It does not start at the source exactly: ``alpha(0) = exp(-(beta_min + beta_max) / 4)``, 0.0066 by default.
 
     Args:
@@ -174,8 +174,8 @@ class VarianceExploding(Schedule):
 
     Song et al., 2020, arXiv:2011.13456, appendix C, with time reversed.
 
-    The source is N(0, sigma_max^2), so a path's ``x_0`` is the unit noise times ``sigma_max``. The path neither starts at
-    ``x_0``, but at ``x_1 + x_0``, nor ends at the data, but at a standard deviation of ``sigma_min`` from it. Make
+    The source is N(0, sigma_max^2), so a path's ``x_0`` is the unit noise times ``sigma_max``. The path does not start
+    at ``x_0``, but at ``x_1 + x_0``, and does not end at the data, but at a standard deviation of ``sigma_min`` from it. Make
     ``sigma_max`` large beside the data, and ``sigma_min`` small.
 
     Args:
@@ -313,7 +313,7 @@ class FunctionKappa(Kappa):
 def _with_derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
     # Contiguous: forward mode refuses a tensor whose entries share memory.
     t = t.contiguous()
-    value, derivative = torch.func.jvp(function, (t,), (torch.ones_like(t),))
+    value, derivative = torch.func.jvp(function, (t,), (torch.ones_like(t),))[:2]
     return value, derivative
 
 

@@ -6,8 +6,8 @@ decides where a finite network is accurate. Two uses, one line apart::
     flow_matching_loss(field, path, x_0, x_1, times=times)                                  # errors count as drawn
     flow_matching_loss(field, path, x_0, x_1, times=times, weight=times.importance_weight)  # errors count equally
 
-The second is an unbiased estimate of the loss with uniform times. No sampler returns exactly 0 or 1, where some schedules
-are singular.
+The second is an unbiased estimate of the loss with uniform times. No sampler returns exactly 0 or 1, where some
+schedules are singular.
 """
 
 import math
@@ -143,7 +143,7 @@ class BetaTimes(TimeDensity):
 
 @dataclass(frozen=True)
 class DensityTimes(TimeDensity):
-    """Any density, as a function: it is joined by straight lines between equally spaced nodes, and made to integrate to 1.
+    """Any density, given as a function, joined by straight lines between equally spaced nodes and normalised.
 
     What is drawn, and what `density` returns, is that interpolant: importance weights are exact whatever the nodes.
 
