@@ -17,9 +17,9 @@ never a plausible number:
   ``sigma'`` is infinite;
 - from the end point: all where ``sigma = 0``.
 
-With most schedules ``alpha = 0`` at time 0 and ``sigma = 0`` at time 1. So integrate a field made from noise predictions
-from a time after 0, or with a schedule whose ``alpha(0)`` is positive, and one made from noise or end points to a time
-before 1, and take the end point predicted there.
+With most schedules ``alpha = 0`` at time 0 and ``sigma = 0`` at time 1. So integrate a field made from noise
+predictions from a time after 0, or with a schedule whose ``alpha(0)`` is positive, and one made from noise or end
+points to a time before 1, and take the end point predicted there.
 
 On manifolds, for a `GeodesicPath`: `velocity_from_endpoint` and `endpoint_from_velocity`.
 

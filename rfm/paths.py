@@ -226,7 +226,8 @@ class ConditionalFlowPath(ConditionalPath):
         # Contiguous: forward mode refuses a tensor whose entries share memory.
         t = t.expand(batch).contiguous()
         x_t, dx_t = torch.func.jvp(lambda s: self.flow(x_0, x_1, s), (t,), (torch.ones_like(t),))[:2]
-        return PathSample(x_0, x_1, t, x_t, dx_t)
+        # Forward mode takes plain numbers for double precision where the time has no axes.
+        return PathSample(x_0, x_1, t, x_t, dx_t.to(x_t.dtype))
 
 
 def _time(t: float) -> Tensor:

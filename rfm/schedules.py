@@ -175,8 +175,8 @@ class VarianceExploding(Schedule):
     Song et al., 2020, arXiv:2011.13456, appendix C, with time reversed.
 
     The source is N(0, sigma_max^2), so a path's ``x_0`` is the unit noise times ``sigma_max``. The path does not start
-    at ``x_0``, but at ``x_1 + x_0``, and does not end at the data, but at a standard deviation of ``sigma_min`` from it. Make
-    ``sigma_max`` large beside the data, and ``sigma_min`` small.
+    at ``x_0``, but at ``x_1 + x_0``, and does not end at the data, but at a standard deviation of ``sigma_min`` from it.
+    Make ``sigma_max`` large beside the data, and ``sigma_min`` small.
 
     Args:
         sigma_min: standard deviation of the noise at t = 1.
@@ -314,7 +314,8 @@ def _with_derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[T
     # Contiguous: forward mode refuses a tensor whose entries share memory.
     t = t.contiguous()
     value, derivative = torch.func.jvp(function, (t,), (torch.ones_like(t),))[:2]
-    return value, derivative
+    # Forward mode takes plain numbers for double precision where the time has no axes.
+    return value, derivative.to(value.dtype)
 
 
 def _check_power(owner: object, power: int) -> None:

@@ -89,7 +89,8 @@ class LogitNormalTimes(TimeDensity):
     """``log(t / (1 - t))`` is normal: the middle of the way, where velocities are hardest to tell, is visited most.
 
     Esser et al., Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, 2024, arXiv:2403.03206,
-    section 3.1. The density vanishes at both ends, so importance weights are unbounded there.
+    section 3.1. The density vanishes so fast at both ends that importance weights have no finite
+    variance: use it unweighted.
 
     Args:
         mean: of the logit; positive for later times.
