@@ -175,8 +175,8 @@ class VarianceExploding(Schedule):
     Song et al., 2020, arXiv:2011.13456, appendix C, with time reversed.
 
     The source is N(0, sigma_max^2), so a path's ``x_0`` is the unit noise times ``sigma_max``. The path does not start
-    at ``x_0``, but at ``x_1 + x_0``, and does not end at the data, but at a standard deviation of ``sigma_min`` from it.
-    Make ``sigma_max`` large beside the data, and ``sigma_min`` small.
+    at ``x_0``, but at ``x_1 + x_0``, and does not end at the data, but with noise ``sigma_min`` about it. Make
+    ``sigma_max`` large beside the data, and ``sigma_min`` small.
 
     Args:
         sigma_min: standard deviation of the noise at t = 1.

@@ -1,5 +1,6 @@
 """Conversions between velocity, score, noise and end point, and their singular ends."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -191,7 +192,7 @@ def test_ddim_steps_go_to_the_data(schedule: Schedule) -> None:
     ts = torch.linspace(0, 1, 401, dtype=torch.float64)
     first = schedule(ts[0])
     x = 2 * first.alpha + torch.sqrt(first.alpha**2 / 4 + first.sigma**2) * z
-    for t, s in zip(ts[:-1], ts[1:], strict=True):
+    for t, s in itertools.pairwise(ts):
         at = schedule(t)
         endpoint = 2 + at.alpha / 4 / (at.alpha**2 / 4 + at.sigma**2) * (x - 2 * at.alpha)
         x = ddim_step(schedule, s, from_endpoint(schedule, x, t, endpoint))

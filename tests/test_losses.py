@@ -166,7 +166,11 @@ def test_weights_multiply_each_loss() -> None:
     x_0, x_1, t = points(m, 4, 5), points(m, 4, 5, seed=50), times(4, 5)
     for loss, network in ((flow_matching_loss, field), (endpoint_loss, lambda x, t: m.expmap(x, field(x, t)))):
         each = loss(network, path, x_0, x_1, t, reduction="none")
-        for reduction, expected in (("none", t**2 * each), ("mean", (t**2 * each).mean()), ("sum", (t**2 * each).sum())):
+        for reduction, expected in (
+            ("none", t**2 * each),
+            ("mean", (t**2 * each).mean()),
+            ("sum", (t**2 * each).sum()),
+        ):
             ours = loss(network, path, x_0, x_1, t, reduction, weight=lambda s: s**2)
             torch.testing.assert_close(ours, expected)
 

@@ -338,10 +338,10 @@ def test_a_reversed_flow_is_told() -> None:
     m = Sphere(2)
     x_0, x_1 = points(m, 5), points(m, 5, seed=50)
     reversed_path = ConditionalFlowPath(m, lambda a, b, s: m.geodesic(b, a, s)[0])
-    with pytest.raises(ValueError, match="at time 0 the path is .* from x_0.*time runs from 0, the source, to 1"):
+    with pytest.raises(ValueError, match=r"at time 0 the path is .* from x_0.*time runs from 0, the source, to 1"):
         reversed_path.check_ends(x_0, x_1)
     half = ConditionalFlowPath(m, lambda a, b, s: m.geodesic(a, b, s / 2)[0])
-    with pytest.raises(ValueError, match="at time 1 the path is .* from x_1"):
+    with pytest.raises(ValueError, match=r"at time 1 the path is .* from x_1"):
         half.check_ends(x_0, x_1)
     ConditionalFlowPath(m, half.flow, ends_at_data=False).check_ends(x_0, x_1)
 

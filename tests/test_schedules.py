@@ -64,7 +64,10 @@ def test_single_precision_is_as_good_near_the_ends(schedule: Schedule) -> None:
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3)], ids=str)
 def test_shapes_and_dtypes_follow_the_times(schedule: Schedule, shape: tuple[int, ...]) -> None:
     for dtype in (torch.float32, torch.float64):
-        for part in (*schedule(torch.full(shape, 0.3, dtype=dtype)), *schedule.probability_flow(torch.full(shape, 0.3, dtype=dtype))):
+        for part in (
+            *schedule(torch.full(shape, 0.3, dtype=dtype)),
+            *schedule.probability_flow(torch.full(shape, 0.3, dtype=dtype)),
+        ):
             assert part.shape == shape
         assert {part.dtype for part in schedule(torch.full(shape, 0.3, dtype=dtype))} == {dtype}
 
