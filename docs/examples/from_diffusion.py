@@ -75,9 +75,8 @@ difference = (flow.log_prob(points) - exact).abs().max()
 assert difference < 0.05
 
 # --8<-- [start:train]
-data = (
-    centres[torch.arange(600) % 3] + spread * torch.randn(600, 2, generator=torch.Generator().manual_seed(1))
-).float()
+noise = torch.randn(600, 2, generator=torch.Generator().manual_seed(1))
+data = centres[torch.arange(600) % 3].float() + spread * noise
 cosine = rfm.GaussianPath(plane, schedules.Cosine())
 # A small network and few steps, to be done in seconds: leave out field= and steps= for a real fit.
 field = VelocityField(plane, width=32, depth=2, features=32)
