@@ -346,7 +346,7 @@ def test_a_reversed_flow_is_told() -> None:
     ConditionalFlowPath(m, half.flow, ends_at_data=False).check_ends(x_0, x_1)
 
 
-def test_paths_work_under_vmap_and_compile_free_transforms() -> None:
+def test_paths_work_under_vmap_and_compile() -> None:
     m = Sphere(2)
     x_0, x_1, t = points(m, 4), points(m, 4, seed=50), times(4)
     paths: list[ConditionalPath] = [
@@ -356,6 +356,9 @@ def test_paths_work_under_vmap_and_compile_free_transforms() -> None:
     for path in paths:
         ours = torch.func.vmap(lambda a, b, s, path=path: path.sample(a, b, s).dx_t)(x_0, x_1, t)
         torch.testing.assert_close(ours, path.sample(x_0, x_1, t).dx_t)
+        torch._dynamo.reset()
+        compiled = torch.compile(lambda a, b, s, path=path: path.sample(a, b, s).dx_t, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(x_0, x_1, t), ours)
 
 
 # In fit.
