@@ -4,37 +4,50 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rfm import datasets, metrics, networks, plotting, sources
+    from rfm import conversions, datasets, metrics, networks, plotting, schedules, sources, times
     from rfm.fitting import fit
     from rfm.flow import Flow
     from rfm.integrators import integrate
     from rfm.likelihood import divergence
-    from rfm.losses import flow_matching_loss
-    from rfm.paths import GeodesicPath, PathSample
+    from rfm.losses import endpoint_loss, flow_matching_loss
+    from rfm.paths import AffinePath, ConditionalFlowPath, ConditionalPath, GaussianPath, GeodesicPath, PathSample
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AffinePath",
+    "ConditionalFlowPath",
+    "ConditionalPath",
     "Flow",
+    "GaussianPath",
     "GeodesicPath",
     "PathSample",
     "__version__",
+    "conversions",
     "datasets",
     "divergence",
+    "endpoint_loss",
     "fit",
     "flow_matching_loss",
     "integrate",
     "metrics",
     "networks",
     "plotting",
+    "schedules",
     "sources",
+    "times",
 ]
 
 _HOMES = {
+    "AffinePath": "paths",
+    "ConditionalFlowPath": "paths",
+    "ConditionalPath": "paths",
     "Flow": "flow",
+    "GaussianPath": "paths",
     "GeodesicPath": "paths",
     "PathSample": "paths",
     "divergence": "likelihood",
+    "endpoint_loss": "losses",
     "fit": "fitting",
     "flow_matching_loss": "losses",
     "integrate": "integrators",

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,11 @@ from rfm.checkpoint import Checkpoint
 from rfm.couplings import Coupling
 from rfm.flow import Flow
 from rfm.networks import VelocityField
+from rfm.paths import ConditionalPath, GeodesicPath
 from rfm.progress import training_bar
 from rfm.serialization import SavedFlowError, describe, read_json, write_json
 from rfm.sources import Source, default_source
+from rfm.times import TimeSampler, UniformAndLateTimes
 from rfm.training import Budget, Points, train
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def fit(
     source: Source | None = None,
     field: nn.Module | None = None,
     coupling: Coupling | None = None,
+    path: ConditionalPath | None = None,
+    times: TimeSampler | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -69,10 +73,16 @@ def fit(
         weights: weights of the points ``(n,)``, for example inverse sampling probabilities; equal by default.
         validation: share of the points held out to decide when to stop and which weights to keep, or the indices of
             those points.
-        source: distribution at time 0; see `rfm.sources.default_source`.
+        source: distribution at time 0; that of the path, if it presumes one, else see
+            `rfm.sources.default_source`.
         field: a velocity network ``field(x, t, **condition)``; a `rfm.networks.VelocityField` by default, whose finest
             scale is that of the distances between neighbouring points.
         coupling: pairing of source and data points in each batch; independent by default.
+        path: the conditional path to train on, on the same manifold; the geodesic at constant speed by default. The
+            flow's density belongs to the path's start, so it is as wrong as that is far from the source; see
+            `ConditionalPath.starts_at_source`.
+        times: how to draw training times, whose density weights the errors; by default
+            `rfm.times.UniformAndLateTimes`, half of them uniform and half crowded at the data.
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
         learning_rate: peak learning rate of AdamW, 3e-3 by default.
@@ -101,9 +111,13 @@ def fit(
     training_data = data.take(train_index)
     _check_shares(data, train_index, validation_index)
     check_metric(manifold, training_data.x)
+    given_path, path = path, GeodesicPath(manifold) if path is None else path
+    times = UniformAndLateTimes() if times is None else times
     if source is None:
-        source = default_source(manifold, training_data.x)
+        source = path.source or default_source(manifold, training_data.x)
     _check_source(source, manifold)
+    if given_path is not None:
+        _check_path(given_path, manifold, source, training_data.x)
     ours = field is None
     if field is not None and not (isinstance(field, nn.Module) and any(p.requires_grad for p in field.parameters())):
         raise ValueError(
@@ -125,7 +139,7 @@ def fit(
         seed=seed,
         max_seconds=None if max_seconds is None else _above_zero("max_seconds", max_seconds),
     )
-    fingerprint = _fingerprint(flow, data, validation_index, budget)
+    fingerprint = _fingerprint(flow, data, validation_index, budget, path, times)
     folder = None if out is None else Path(out)
     checkpoint = None
     if folder is not None:
@@ -148,6 +162,8 @@ def fit(
             budget,
             running,
             coupling=coupling,
+            path=path,
+            times=times,
             drop_condition=ours and data.condition is not None,
             folder=folder,
             checkpoint=checkpoint,
@@ -264,6 +280,14 @@ def _check_source(source: Source, manifold: Manifold) -> None:
         raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold\n{error}") from None
 
 
+def _check_path(path: ConditionalPath, manifold: Manifold, source: Source, x: Tensor) -> None:
+    own = path.manifold
+    if own is not manifold and (type(own) is not type(manifold) or repr(own) != repr(manifold)):
+        raise ValueError(f"fit: path lives on {own}, where {manifold} is required; make it on {manifold}")
+    x_1 = manifold.projx(x[:4])
+    path.check_ends(source.sample((len(x_1),), generator=torch.Generator().manual_seed(0), dtype=x.dtype), x_1)
+
+
 def _split(
     n: int, validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int], seed: int
 ) -> tuple[Tensor, Tensor]:
@@ -321,15 +345,26 @@ def _above_zero(name: str, value: float) -> float:
     return float(value)
 
 
-def _fingerprint(flow: Flow, data: Points, validation: Tensor, budget: Budget) -> str:
+def _fingerprint(
+    flow: Flow, data: Points, validation: Tensor, budget: Budget, path: ConditionalPath, times: TimeSampler
+) -> str:
     """Return a hash of everything that decides the result of a run."""
     digest = hashlib.sha256()
     settings = [describe(part) for part in (flow.manifold, flow.field, flow.source)]
     settings.append([budget.steps, budget.batch_size, budget.learning_rate, budget.seed])
+    settings += [_settings(path), _settings(times)]
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for tensor in (data.x, data.condition, data.weights, validation):
         digest.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def _settings(value: Any) -> Any:
+    """Return `describe`, with the arguments of paths, schedules and time samplers; functions go by their names."""
+    if not is_dataclass(value):
+        return describe(value)
+    kind = type(value)
+    return [f"{kind.__module__}.{kind.__qualname__}", *(_settings(getattr(value, f.name)) for f in fields(value))]
 
 
 def _check_same_run(folder: Path, fingerprint: str) -> None:

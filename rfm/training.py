@@ -21,7 +21,8 @@ from rfm.flow import Flow
 from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.losses import flow_matching_loss
-from rfm.paths import GeodesicPath
+from rfm.paths import ConditionalPath, GeodesicPath
+from rfm.times import TimeSampler, UniformAndLateTimes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -36,7 +37,6 @@ _CONDITION_DROPOUT = 0.1
 _PATIENCE = 8
 _VALIDATIONS = 16
 _VALIDATION_POINTS = 512
-_FINEST_TIME = 0.003
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 
 
@@ -103,13 +103,21 @@ class BatchSampler:
         coupling: which source point goes with which target; independent when None.
         drop_condition: make a tenth of the conditions unknown (NaN), so that the field learns the unconditional
             velocity too (Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598).
+        times: how to draw times; `rfm.times.UniformAndLateTimes` when None.
     """
 
     def __init__(
-        self, flow: Flow, train: Points, budget: Budget, coupling: Coupling | None, drop_condition: bool
+        self,
+        flow: Flow,
+        train: Points,
+        budget: Budget,
+        coupling: Coupling | None,
+        drop_condition: bool,
+        times: TimeSampler | None = None,
     ) -> None:
         self.source, self.train, self.budget, self.coupling = flow.source, train, budget, coupling
         self.drop_condition = drop_condition
+        self.times = UniformAndLateTimes() if times is None else times
         self.generator = torch.Generator(train.x.device)
         self.cumulative = None if train.weights is None else (train.weights / train.weights.sum()).double().cumsum(0)
 
@@ -124,7 +132,7 @@ class BatchSampler:
             uniform = torch.rand(size, dtype=torch.float64, **like)
             index = torch.searchsorted(self.cumulative, uniform).clamp(max=len(x) - 1)
         x_0, x_1 = self.source.sample((size,), dtype=x.dtype, **like), x[index]
-        t = _times(size, x.dtype, like)
+        t = self.times.sample((size,), dtype=x.dtype, **like)
         if self.coupling is not None:
             x_0 = x_0[self.coupling(x_0, x_1)]
         share = slice(rank, None, world)
@@ -145,6 +153,8 @@ def train(
     fabric: "Fabric",
     *,
     coupling: Coupling | None = None,
+    path: ConditionalPath | None = None,
+    times: TimeSampler | None = None,
     drop_condition: bool = False,
     folder: Path | None = None,
     checkpoint: Checkpoint | None = None,
@@ -161,6 +171,8 @@ def train(
         budget: steps, batch size, learning rate, seed, time.
         fabric: a launched Fabric: device, precision, processes.
         coupling: see `BatchSampler`.
+        path: whose velocity is regressed on; the geodesic at constant speed when None.
+        times: see `BatchSampler`.
         drop_condition: see `BatchSampler`.
         folder: where to keep checkpoints; none are kept when None.
         checkpoint: a checkpoint to go on from.
@@ -185,8 +197,8 @@ def train(
     if checkpoint is not None:
         checkpoint.restore(flow.field, average.module, optimizer, parameters)
         average.n_averaged.fill_(checkpoint.step // ema_every)
-    sampler = BatchSampler(flow, data.to(fabric.device), budget, coupling, drop_condition)
-    path = GeodesicPath(flow.manifold)
+    sampler = BatchSampler(flow, data.to(fabric.device), budget, coupling, drop_condition, times)
+    path = GeodesicPath(flow.manifold) if path is None else path
     every = max(1, budget.steps // _VALIDATIONS)
     started = time.monotonic() - state.seconds
     running = torch.tensor(state.history[-1]["loss"] if state.history else 0.0, device=fabric.device)
@@ -254,20 +266,6 @@ def _ema(steps: int) -> tuple[int, float]:
     """Return how often the average of the weights is updated, in steps, and its decay each time."""
     every = _EMA_EVERY if steps >= _EMA_LONG else 1
     return every, max(0.0, min(_EMA_DECAY, 1 - 1 / (_EMA_LONGEST_SHARE * steps))) ** every
-
-
-def _times(size: int, dtype: torch.dtype, like: dict[str, Any]) -> Tensor:
-    """Return the times of a batch: half of them uniform, half with ``1 - t`` log-uniform from 1 down to 0.003.
-
-    Structure of size r is decided while ``1 - t`` is about r, which uniform times hardly visit where r is small. The
-    regression has the same solution for any density of times. Each half is stratified: one draw in each of as many
-    equal slices.
-    """
-    late = size // 2
-    slots = torch.arange(size, device=like["device"])
-    width = torch.where(slots < late, 1 / max(late, 1), 1 / (size - late))
-    u = (slots - torch.where(slots < late, 0, late) + torch.rand(size, **like)) * width
-    return torch.where(slots < late, 1 - _FINEST_TIME**u, u).to(dtype)
 
 
 def _why(budget: Budget, state: Checkpoint) -> str:

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 
 # Lowest first: a module imports those before it, its own package, and manifolds. A new module takes its place here.
 _LAYERS = [
-    *("schedules", "sources", "couplings", "paths", "losses", "networks", "integrators", "likelihood", "conversions"),
+    *("schedules", "times", "sources", "couplings", "paths", "losses", "networks", "integrators", "likelihood"),
+    "conversions",
     *("inverse", "flow_maps", "metrics", "serialization", "flow", "progress", "checkpoint", "training", "fitting"),
     *("datasets", "run_folder", "evaluation", "plotting", "commands", "cli", "__main__"),
 ]
