@@ -10,11 +10,13 @@
 there in float64 and goes back in its own dtype and on its own device. Importing geomstats with the pytorch backend
 sets torch's default dtype to float64; the adapter does not depend on that, so it may be set back.
 
+**Logarithms** that geomstats iterates for (Stiefel) are wrong for distant points, without a word; the checker says so.
+
 **Derivatives.** Methods work under `torch.func` although geomstats branches on values. What geomstats itself cannot
 differentiate raises: logarithms that go through scipy (SO(3), Grassmann, Stiefel), which training and likelihoods do
 not differentiate. Exponential maps must be differentiable: the velocity of a geodesic is the derivative of ``expmap``.
 
-Where both libraries have a manifold, use ours: it is exact to rounding, in any dtype, and tens of times faster.
+Where both libraries have a manifold, use ours: it is exact to rounding, in any dtype, on any device.
 """
 
 import math
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.interop.transformable import apply_to_rows
+from manifolds.product import Product
 
 try:
     import geomstats.backend
@@ -39,8 +42,10 @@ except (ImportError, AttributeError) as error:
     ) from error
 
 
-def from_geomstats(space: Any, volume: float | None = None) -> "FromGeomstats":
+def from_geomstats(space: Any, volume: float | None = None) -> Manifold:
     """Return a geomstats space, with the metric that it is equipped with, as one of our manifolds.
+
+    A product whose points are its factors' points one after another becomes a `Product` of what the factors become.
 
     Args:
         space: an equipped space of real points, whose points are single tensors.
@@ -68,6 +73,9 @@ def from_geomstats(space: Any, volume: float | None = None) -> "FromGeomstats":
             "smooth map that is the same all over an orbit; networks would learn a field that is not one of the "
             "quotient: use manifolds.Quotient, or the total space"
         )
+    factors = _factors(space)
+    if factors:
+        return Product(*(from_geomstats(factor) for factor in factors))
     adapted = FromGeomstats(space, volume)
     adapted.check_geodesics()
     return adapted
@@ -188,6 +196,15 @@ class FromGeomstats(Manifold):
                 return function(*rows).reshape((len(rows[0]), *shape))
 
         return apply_to_rows(in_double, *rows).reshape((*batch, *shape)).to(like.device, dtype)
+
+
+def _factors(space: Any) -> list[Any]:
+    """Return the factors of a product with concatenated points and the sum of their metrics; else none."""
+    factors = list(getattr(space, "factors", ()))
+    metrics = list(getattr(space.metric, "factors", ()))
+    plain = type(space.metric).__name__ == "ProductRiemannianMetric" and len(space.shape) == 1
+    same = len(metrics) == len(factors) and all(m is f.metric for m, f in zip(metrics, factors, strict=True))
+    return factors if plain and same else []
 
 
 def _injectivity_radius(space: Any) -> float | None:

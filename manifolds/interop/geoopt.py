@@ -50,6 +50,8 @@ def from_geoopt(manifold: Any, event_shape: Sequence[int], dim: int | None = Non
             f"from_geoopt: takes an instance of a geoopt manifold, got {manifold!r}; pass geoopt.Sphere(), say"
         )
     shape = tuple(int(n) for n in event_shape)
+    if isinstance(manifold, ToGeoopt) and shape == tuple(manifold.manifold.event_shape):
+        return manifold.manifold
     fits, reason = manifold._check_shape(shape, "event_shape") if shape else (False, "it is empty")
     if not fits:
         raise ValueError(f"from_geoopt: points of {manifold} cannot have event_shape {shape}: {reason}")

@@ -154,7 +154,7 @@ def meshes_from_arrays(
         )
     parts = list(zip(vertices.split(of_vertices), faces.long().split(of_faces), strict=True))
     for i, (v, f) in enumerate(parts):
-        if f.numel() and not (0 <= int(f.min()) and int(f.max()) < len(v)):
+        if f.numel() and not (int(f.min()) >= 0 and int(f.max()) < len(v)):
             raise ValueError(
                 f"meshes_from_arrays: faces of mesh {i} must name vertices 0 to {len(v) - 1}, got {int(f.min())} to "
                 f"{int(f.max())}; count them within each mesh"

@@ -22,7 +22,7 @@ def apply_to_rows(function: BatchFunction, *rows: Tensor) -> Tensor:
             `torch.func.jvp` and `torch.func.vjp` of it give: an operation that has none raises.
         rows: tensors that share their first axis.
     """
-    return _Rows.apply(function, *rows)
+    return _Rows.apply(function, *rows)  # type: ignore[no-untyped-call]
 
 
 class _Rows(torch.autograd.Function):
