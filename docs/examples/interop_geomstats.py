@@ -1,4 +1,5 @@
 # --8<-- [start:import]
+import math
 import os
 
 os.environ["GEOMSTATS_BACKEND"] = "pytorch"  # before geomstats is imported for the first time
@@ -6,17 +7,14 @@ os.environ["GEOMSTATS_BACKEND"] = "pytorch"  # before geomstats is imported for 
 import torch
 from geomstats.geometry.pre_shape import PreShapeSpace
 
+import rfm
 from manifolds.interop.geomstats import from_geomstats
+from rfm.networks import VelocityField
 
 torch.set_default_dtype(torch.float32)  # importing geomstats has set it to float64
 # --8<-- [end:import]
 
 # --8<-- [start:shapes]
-import math
-
-import rfm
-from rfm.networks import VelocityField
-
 # Triangles in the plane without their position and size: a 3-sphere, on which projected noise is uniform.
 shapes = from_geomstats(PreShapeSpace(3, 2), volume=2 * math.pi**2)
 triangle = torch.tensor([[0.0, 1.0], [1.0, 0.0], [-1.0, -0.5]])

@@ -69,8 +69,8 @@ def from_geomstats(space: Any, volume: float | None = None) -> Manifold:
     total = getattr(space.metric, "_total_space", None)
     if total is not None and type(total) is type(space):
         raise ValueError(
-            f"from_geomstats: the points of {_name(space)} are classes, each standing for an orbit, and geomstats has no "
-            "smooth map that is the same all over an orbit; networks would learn a field that is not one of the "
+            f"from_geomstats: the points of {_name(space)} are classes, each standing for an orbit, and geomstats has "
+            "no smooth map that is the same all over an orbit; networks would learn a field that is not one of the "
             "quotient: use manifolds.Quotient, or the total space"
         )
     factors = _factors(space)

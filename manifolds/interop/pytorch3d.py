@@ -44,8 +44,8 @@ def require_compiled() -> ModuleType:
     """
     return _part(
         "pytorch3d._C",
-        "no wheel's compiled part loads with current versions of torch: build pytorch3d from source against yours, which "
-        "takes a quarter of an hour, with pip install --no-build-isolation "
+        "no wheel's compiled part loads with current versions of torch: build pytorch3d from source against yours, "
+        "which takes a quarter of an hour, with pip install --no-build-isolation "
         "git+https://github.com/facebookresearch/pytorch3d.git",
     )
 
@@ -63,8 +63,8 @@ def transform3d_from_poses(x: Tensor) -> Any:
     """
     if x.shape[-2:] != (4, 4) or x.ndim > 3:
         raise ValueError(
-            f"transform3d_from_poses: poses must have shape (n, 4, 4) or (4, 4), got {tuple(x.shape)}; a Transform3d has "
-            "one batch axis: flatten the others"
+            f"transform3d_from_poses: poses must have shape (n, 4, 4) or (4, 4), got {tuple(x.shape)}; a Transform3d "
+            "has one batch axis: flatten the others"
         )
     return require_transforms().Transform3d(matrix=x.mT.contiguous(), dtype=x.dtype, device=x.device)
 

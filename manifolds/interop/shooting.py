@@ -21,8 +21,8 @@ def shoot_at(manifold: Manifold, x: Tensor, y: Tensor, iterations: int = 32) -> 
     """Solve ``expmap(x, u) == y`` for a tangent vector ``u`` by Gauss-Newton with step halving.
 
     It starts from the projection of ``y - x``; half-way, samples that have not converged start again from twice that,
-    since the projection falls short of distant points. The geodesic found connects the points; it is the shortest only where
-    they are near. The number of iterations is fixed: samples that are done, or have failed, wait for the others.
+    since the projection falls short of distant points. The geodesic found connects the points; it is the shortest only
+    where they are near. The number of iterations is fixed: samples that are done, or have failed, wait for the others.
 
     Args:
         manifold: its ``expmap``, ``proju`` and ``tangent_basis`` are used.
