@@ -39,6 +39,8 @@ install: .venv/.installed-all
 
 .venv/.installed-all: .venv/.installed
 	$(PIP) --editable '.[test,docs,bench]'
+	# Its Python part alone: the compiled part loads with no current torch, and what it depends on is not needed.
+	$(PIP) --no-deps easypytorch3d
 	touch $@
 
 demo: .venv/.installed

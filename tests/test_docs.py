@@ -21,9 +21,11 @@ pytestmark = pytest.mark.skipif(not EXAMPLES, reason="the documentation is not p
 
 
 def run(file: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a file with warnings as errors, but for one that torch raises inside its forward-mode derivatives."""
+    """Run a file with warnings as errors, but for those that libraries raise on import and first use."""
+    # Forward-mode derivatives of torch; the loader of backends of geomstats.
+    ignored = ("ignore:`torch.jit.script` is deprecated:DeprecationWarning", "ignore:BackendImporter:ImportWarning")
     return subprocess.run(
-        [sys.executable, "-B", "-W", "error", "-W", "ignore:`torch.jit.script` is deprecated:DeprecationWarning", file],
+        [sys.executable, "-B", "-W", "error", *(a for warning in ignored for a in ("-W", warning)), file],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
