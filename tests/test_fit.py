@@ -21,7 +21,7 @@ from rfm.couplings import OptimalTransport
 from rfm.networks import VelocityField
 from rfm.serialization import SavedFlowError
 from rfm.sources import Source, Uniform, WrappedNormal
-from rfm.training import Budget, _ema_decay
+from rfm.training import Budget, _ema
 
 
 @pytest.fixture(autouse=True)
@@ -313,9 +313,11 @@ def test_the_learning_rate_falls_to_zero_by_the_nearer_end() -> None:
 
 
 def test_averages_of_short_runs_forget_the_start() -> None:
-    assert _ema_decay(8000) == 0.998
-    for steps in (1, 5, 20, 100, 1000):
-        assert _ema_decay(steps) ** steps < 0.01
+    assert _ema(8000) == (4, 0.998**4)
+    for steps in (1, 5, 20, 100, 1000, 1500):
+        every, decay = _ema(steps)
+        assert every == 1 or steps >= 1000
+        assert decay ** (steps / every) < 0.01
 
 
 def test_weights_move_the_density() -> None:
