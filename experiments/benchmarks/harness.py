@@ -37,6 +37,32 @@ class Row:
         )
 
 
+@dataclass(frozen=True)
+class Limit:
+    """One figure that is to stay below a bound.
+
+    Args:
+        what: what was measured.
+        value: the figure.
+        goal: what it should be at most.
+        unit: of both.
+    """
+
+    what: str
+    value: float
+    goal: float
+    unit: str
+
+    def line(self) -> str:
+        """Return the row of a markdown table."""
+        verdict = "yes" if self.value <= self.goal else "no"
+        return f"| {self.what} | {self.value:.3g} {self.unit} | {self.goal:g} {self.unit} | {verdict} |"
+
+
+LIMIT_HEADER = """\
+| what | measured | goal, at most | reached |
+|---|---:|---:|---|"""
+
 HEADER = """\
 | what | ours, ms | other, ms | ours / other | goal, at most | reached | results compared |
 |---|---:|---:|---:|---:|---|---|"""

@@ -1,4 +1,8 @@
-"""A whole training step beside the bare network's forward pass, backward pass and optimiser step."""
+"""A whole training step beside the bare network's, and beside the loop of the reference implementation.
+
+That loop (riemannian-fm's ``train.py``, read as a recipe, not run) draws batches from a ``DataLoader``, takes positions
+and velocities of paths by ``vmap(jvp)``, and trains a perceptron that reads coordinates and time.
+"""
 
 import contextlib
 import time
