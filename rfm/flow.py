@@ -54,6 +54,8 @@ class Flow(nn.Module):
         self.field = field
         self.source = Uniform(manifold) if source is None else source
         self.conditions = conditions
+        if conditions is not None:
+            _check_fit(field, conditions)
         self.history: list[dict[str, float]] = []
         """One record per validation during the fit: step, loss, seconds, and validation_nll in nats unless the field
         could not be integrated yet."""
@@ -240,9 +242,9 @@ class Flow(nn.Module):
         try:
             named = record.get("conditions")
             conditions = None if named is None else Conditions.from_dict(named)
+            flow = cls(manifold, field, source, conditions=conditions)
         except ValueError as error:
             raise SavedFlowError(f"{path} is damaged: {error}; fit again") from None
-        flow = cls(manifold, field, source, conditions=conditions)
         for name, tensor in flow.state_dict(keep_vars=True).items():
             # A flow comes back in the precision that it was saved in.
             if name in tensors and tensor.is_floating_point() and tensors[name].is_floating_point():
@@ -296,6 +298,20 @@ class Flow(nn.Module):
         if self.conditions is not None and condition.ndim:
             self.conditions.check(condition)
         return condition
+
+
+def _check_fit(field: Any, conditions: Conditions) -> None:
+    """Raise ValueError if a field that says how many labels the entries of its conditions have says something else."""
+    dim = getattr(field, "condition_dim", None)
+    if dim is None:
+        return
+    labels = tuple(getattr(field, "condition_labels", None) or [0] * dim)
+    if labels != conditions.labels:
+        raise ValueError(
+            f"Flow: the conditions {', '.join(conditions.names)} have {list(conditions.labels)} labels, the field was "
+            f"made for {list(labels)}; give it condition_dim={len(conditions.labels)} and condition_labels="
+            f"{list(conditions.labels)}"
+        )
 
 
 def _guided(field: Callable[..., Tensor], weight: float) -> Callable[..., Tensor]:
