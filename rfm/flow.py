@@ -103,10 +103,10 @@ class Flow(nn.Module):
             raise ValueError("Flow.sample: a guided sample has no exact log-density; use guidance=1")
         dtype, device = self._dtype_and_device()
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
-        condition = None if guidance == 0.0 else condition
         field = self.field if guidance in (0.0, 1.0) else _guided(self.field, guidance)
         parts, log_probs = [], []
-        for x, own in self._batches(x_0, condition, size, batch_size):
+        for x, given in self._batches(x_0, condition, size, batch_size):
+            own = {} if guidance == 0.0 else given
             if return_log_prob:
                 solution = transport(field, self.manifold, x, 0.0, 1.0, solver, **own)
                 assert solution.integral is not None
@@ -293,7 +293,7 @@ class Flow(nn.Module):
                 )
             vectors = self.conditions.encode(condition)
             for sentence in self.conditions.extrapolations(vectors):
-                warnings.warn(f"Flow: {sentence}", stacklevel=4)
+                warnings.warn(f"Flow: {sentence}", stacklevel=5)
             return vectors
         if self.conditions is not None and condition.ndim:
             self.conditions.check(condition)
