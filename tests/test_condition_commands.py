@@ -44,8 +44,8 @@ def write_quakes(path: Path, n: int = 60) -> Path:
     lines = ["latitude,longitude,magnitude,Region,year"]
     for i in range(n):
         region = "Chile" if i % 2 else "Japan"
-        latitude, longitude = (-30, -70) if i % 2 else (36, 140)
-        latitude, longitude = latitude + generator.normal(), longitude + generator.normal()
+        centre = (-30, -70) if i % 2 else (36, 140)
+        latitude, longitude = centre + generator.normal(size=2)
         magnitude = "" if i % 10 == 3 else "NA" if i % 10 == 4 else f"{generator.uniform(4, 8):.1f}"
         region = "" if i % 12 == 5 else region
         lines.append(f"{latitude:.3f},{longitude:.3f},{magnitude},{region},{2000 + i % 3}")
