@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rfm import conversions, datasets, metrics, networks, plotting, schedules, sources, times
+    from rfm import conditions, conversions, datasets, metrics, networks, plotting, schedules, sources, times
     from rfm.fitting import fit
     from rfm.flow import Flow
     from rfm.integrators import integrate
@@ -23,6 +23,7 @@ __all__ = [
     "GeodesicPath",
     "PathSample",
     "__version__",
+    "conditions",
     "conversions",
     "datasets",
     "divergence",

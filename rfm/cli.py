@@ -18,6 +18,8 @@ examples:
   rfm log-prob runs/quakes points.csv --out scores.csv
   rfm evaluate runs/quakes                             test likelihood beside kernel densities
   rfm plot runs/quakes --out map.png
+  rfm fit quakes.csv --manifold sphere --condition magnitude region --out runs/by-region
+  rfm sample runs/by-region --condition magnitude=6 region=chile --guidance 2
 """
 
 _MANIFOLD_HELP = """\
@@ -124,7 +126,15 @@ def _add_fit(commands: Any) -> None:
         "position by default",
     )
     one.add_argument("--radians", action="store_true", help="angles on the torus are in radians, not degrees")
-    one.add_argument("--condition", nargs="+", metavar="COLUMN", help="columns the density is conditional on")
+    one.add_argument(
+        "--condition",
+        nargs="+",
+        metavar="COLUMN",
+        help="columns the density is conditional on: numbers, or text, which is labels;\nempty cells are not known",
+    )
+    one.add_argument(
+        "--label", nargs="+", metavar="COLUMN", help="those of --condition whose numbers are labels, such as years"
+    )
     one.add_argument("--weights", metavar="COLUMN", help="column of weights of the points")
     one.add_argument("--steps", type=_positive, help="optimiser steps (default: by the number of points, 2000 to 8000)")
     one.add_argument("--batch-size", type=_positive, help="pairs per step (default: 512)")
@@ -145,12 +155,18 @@ def _add_fit(commands: Any) -> None:
 
 def _add_sample(commands: Any) -> None:
     one = _command(commands, "sample", "draw points, in the columns and units of the table that was fitted", run=True)
-    one.add_argument("-n", type=_positive, default=1000, metavar="COUNT", help="how many (default: 1000)")
-    one.add_argument(
-        "--condition", nargs="+", metavar="NAME=VALUE", default=[], help="values of the columns it is conditional on"
+    one.add_argument("-n", type=_positive, metavar="COUNT", help="how many (default: 1000)")
+    group = one.add_mutually_exclusive_group()
+    _add_condition(group)
+    group.add_argument(
+        "--condition-file", metavar="FILE", help="table with the condition columns; one sample is drawn for each row"
     )
     one.add_argument(
-        "--guidance", type=_number, default=1.0, help="weight of classifier-free guidance (default: 1, none)"
+        "--guidance",
+        type=_number,
+        default=1.0,
+        help="weight of classifier-free guidance (default: 1, none): above 1 the samples\nare more typical of the "
+        "condition than the data are",
     )
     one.add_argument("--log-prob", action="store_true", help="add columns with the log-density of each sample")
     _add_seed(one)
@@ -160,6 +176,7 @@ def _add_sample(commands: Any) -> None:
 def _add_log_prob(commands: Any) -> None:
     one = _command(commands, "log-prob", "score the points of a table: log-density in nats, in row order", run=True)
     one.add_argument("table", help="text file with the same columns as the table that was fitted")
+    _add_condition(one, "; the table's columns by default")
     _add_table_output(one)
 
 
@@ -172,6 +189,7 @@ def _add_evaluate(commands: Any) -> None:
 
 def _add_plot(commands: Any) -> None:
     one = _command(commands, "plot", "draw a flow: a map, a Ramachandran plot, ... by manifold", run=True)
+    _add_condition(one, "; the data drawn are those nearest to it")
     one.add_argument("--out", metavar="FILE", help="PNG file (default: density.png in the run's folder)")
     one.add_argument("--force", action="store_true", help="replace the file")
 
@@ -200,6 +218,16 @@ def _add_check(commands: Any) -> None:
     one.add_argument("manifold", metavar="MODULE:NAME", help="an object, or a class without arguments")
     one.add_argument("--compile", action="store_true", help="also capture every method with torch.compile")
     _add_seed(one)
+
+
+def _add_condition(one: Any, more: str = "") -> None:
+    one.add_argument(
+        "--condition",
+        nargs="+",
+        metavar="NAME=VALUE",
+        default=[],
+        help=f"what is known of the columns it is conditional on{more}",
+    )
 
 
 def _add_seed(one: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
 from rfm import datasets
+from rfm.conditions import Conditions
 from rfm.datasets.download import file_sha256
 from rfm.datasets.splits import Split, group_split
 from rfm.datasets.tables import Table
@@ -30,8 +31,7 @@ def fit(arguments: argparse.Namespace) -> None:
     manifold = named_manifold(arguments.manifold, table, arguments.columns)
     coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians)
     points = coordinates.points(table)
-    names = tuple(arguments.condition or ())
-    condition = torch.from_numpy(table.numbers(names)) if names else None
+    conditions, condition = _conditions_of(table, arguments, coordinates.columns)
     weights = _weights(table, arguments.weights) if arguments.weights else None
     data = RunData(
         points,
@@ -40,9 +40,8 @@ def fit(arguments: argparse.Namespace) -> None:
         Path(arguments.table).name,
         file_sha256(Path(arguments.table)),
         condition,
-        names,
     )
-    flow = _fit(manifold, data, arguments, weights)
+    flow = _fit(manifold, data, arguments, weights, conditions)
     _report(arguments, _fitted(flow, data, Path(arguments.out)), _fitted_text(flow, data, Path(arguments.out)))
 
 
@@ -50,15 +49,23 @@ def sample(arguments: argparse.Namespace) -> None:
     """``rfm sample``: points in the columns and units of the input."""
     flow, data = _load(arguments)
     out = _output(arguments)
-    condition = data.condition_vector(_assignments(arguments.condition))
+    condition = _given(flow, arguments)
+    if arguments.condition_file is not None:
+        condition = _condition_file(flow, arguments)
+    if arguments.guidance != 1 and condition is None:
+        raise ValueError("--guidance needs something to guide towards\ngive --condition or --condition-file")
+    total = _DRAWN if arguments.n is None else arguments.n
+    if condition is not None and condition.ndim == 2:
+        total = len(condition)
     generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
     log_prob = None
-    with _bar(arguments, "sample", arguments.n) as advance:
+    with _bar(arguments, "sample", total) as advance:
         parts, scores = [], []
-        for count in _chunks(arguments.n):
+        for rows in torch.arange(total).split(_CHUNK):
+            count = len(rows)
             drawn = flow.sample(
                 count,
-                condition=condition,
+                condition=condition if condition is None or condition.ndim == 1 else condition[rows],
                 guidance=arguments.guidance,
                 generator=generator,
                 return_log_prob=arguments.log_prob,
@@ -83,7 +90,12 @@ def log_prob(arguments: argparse.Namespace) -> None:
     out = _output(arguments)
     table = datasets.read_table(arguments.table)
     points = data.coordinates.points(table)
-    condition = torch.from_numpy(table.numbers(data.condition_names)) if data.condition_names else None
+    condition = _given(flow, arguments)
+    if condition is None and flow.conditions is not None:
+        condition = datasets.read_conditions(table, flow.conditions)
+        _warn(arguments, flow.conditions.extrapolations(condition))
+    if condition is not None:
+        condition = condition.expand(len(points), -1)
     with _bar(arguments, "log-prob", len(points)) as advance:
         scores = []
         for chunk in torch.arange(len(points)).split(_CHUNK):
@@ -107,7 +119,13 @@ def plot(arguments: argparse.Namespace) -> None:
     arguments.out = arguments.out or str(Path(arguments.run) / "density.png")
     out = _output(arguments)
     assert out is not None
-    _draw(flow, data, out, data.source)
+    condition = _given(flow, arguments)
+    if condition is None:
+        _draw(flow, data.points, data, out, data.source)
+    else:
+        assert flow.conditions is not None
+        near = data.points[_nearest(flow.conditions, data, condition)]
+        _draw(flow, near, data, out, f"{data.source}: {flow.conditions.title(condition) or 'nothing known'}", condition)
     print(out)
 
 
@@ -129,7 +147,13 @@ def demo(arguments: argparse.Namespace) -> None:
     result = evaluate_flow(flow, data, note)
     note("figure")
     figure = folder / "map.png"
-    _draw(flow, data, figure, f"{dataset.name.capitalize()}: {len(dataset.points):,} points, and a flow fitted to them")
+    _draw(
+        flow,
+        data.points,
+        data,
+        figure,
+        f"{dataset.name.capitalize()}: {len(dataset.points):,} points, and a flow fitted to them",
+    )
     text = f"{result.table()}\n{_fitted_text(flow, data, folder)}\nmap: {figure}"
     _report(arguments, _fitted(flow, data, folder) | _evaluated(result) | {"map": str(figure)}, text)
 
@@ -187,6 +211,7 @@ def imported_manifold(name: str) -> Manifold:
 
 
 _CHUNK = 4096
+_DRAWN = 1000
 _DEMO_MARK = ".demo"
 
 
@@ -198,7 +223,79 @@ def _weights(table: Table, column: str) -> Tensor:
     return torch.from_numpy(weights)
 
 
-def _fit(manifold: Manifold, data: RunData, arguments: argparse.Namespace, weights: Tensor | None) -> Flow:
+def _conditions_of(
+    table: Table, arguments: argparse.Namespace, taken: Sequence[str]
+) -> tuple[Conditions | None, Tensor | None]:
+    """Return what the columns of ``--condition`` mean, and their vectors."""
+    if arguments.condition:
+        return datasets.find_conditions(table, arguments.condition, arguments.label or (), taken)
+    if arguments.label:
+        raise ValueError("--label says which columns of --condition hold labels\ngive --condition too")
+    return None, None
+
+
+def _given(flow: Flow, arguments: argparse.Namespace) -> Tensor | None:
+    """Return the condition vector ``(c,)`` that ``--condition`` means, or None; warn beyond the range of the data."""
+    words = {}
+    for word in arguments.condition:
+        name, equals, value = word.partition("=")
+        if not equals or name in words:
+            fault = "is given twice" if name in words else "is not NAME=VALUE"
+            raise ValueError(f"--condition {word!r} {fault}\nwrite for example magnitude=6, each name once")
+        words[name] = value
+    if not words:
+        return None
+    conditions = _conditional(flow, arguments)
+    vector = conditions.encode(words)
+    _warn(arguments, conditions.extrapolations(vector))
+    return vector
+
+
+def _condition_file(flow: Flow, arguments: argparse.Namespace) -> Tensor:
+    conditions = _conditional(flow, arguments)
+    if arguments.n is not None:
+        raise ValueError("-n and --condition-file both say how many samples to draw\ngive one of them")
+    vectors = datasets.read_conditions(datasets.read_table(arguments.condition_file), conditions)
+    _warn(arguments, conditions.extrapolations(vectors))
+    return vectors
+
+
+def _conditional(flow: Flow, arguments: argparse.Namespace) -> Conditions:
+    if flow.conditions is None:
+        raise ValueError(
+            f"the flow in {arguments.run} knows no conditions by name\n"
+            "give none, or fit again with --condition and the columns"
+        )
+    return flow.conditions
+
+
+def _warn(arguments: argparse.Namespace, sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        print(f"rfm {arguments.command}: {sentence}", file=sys.stderr)
+
+
+def _nearest(conditions: Conditions, data: RunData, wanted: Tensor) -> Tensor:
+    """Return the indices of the points with the wanted labels and, of those, the tenth with the nearest numbers."""
+    assert data.condition is not None
+    labels = torch.tensor([bool(count) for count in conditions.labels])
+    known = ~wanted.isnan()
+    alike = (data.condition == wanted)[:, labels & known].all(-1).nonzero()[:, 0]
+    numbers = data.condition[alike][:, ~labels & known]
+    if not numbers.shape[1]:
+        return alike
+    spread = (numbers - numbers.nanmean(0)).square().nanmean(0).sqrt()
+    distance = ((numbers - wanted[~labels & known]) / torch.where(spread > 0, spread, 1.0)).square().sum(-1)
+    order = distance.nan_to_num(torch.inf).argsort()
+    return alike[order[: max(1, len(alike) // 10)]]
+
+
+def _fit(
+    manifold: Manifold,
+    data: RunData,
+    arguments: argparse.Namespace,
+    weights: Tensor | None,
+    conditions: Conditions | None = None,
+) -> Flow:
     folder = Path(arguments.out)
     kept = torch.cat([data.split.train, data.split.validation])
     held = torch.arange(len(data.split.train), len(kept))
@@ -208,6 +305,7 @@ def _fit(manifold: Manifold, data: RunData, arguments: argparse.Namespace, weigh
         data.points[kept],
         manifold,
         condition=data.conditions_at(kept).get("condition"),
+        conditions=conditions,
         weights=None if weights is None else weights[kept],
         validation=held,
         steps=arguments.steps,
@@ -285,21 +383,6 @@ def _output(arguments: argparse.Namespace) -> Path | None:
     return out
 
 
-def _assignments(words: Sequence[str]) -> dict[str, float]:
-    given = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        try:
-            given[name] = float(value)
-        except ValueError:
-            raise ValueError(f"--condition {word!r} is not NAME=NUMBER\nwrite for example magnitude=6") from None
-    return given
-
-
-def _chunks(count: int) -> list[int]:
-    return [_CHUNK] * (count // _CHUNK) + ([count % _CHUNK] if count % _CHUNK else [])
-
-
 def _write(arguments: argparse.Namespace, out: Path | None, names: list[str], values: np.ndarray[Any, Any]) -> None:
     if arguments.json:
         columns = {name: values[:, i].tolist() for i, name in enumerate(names)}
@@ -325,6 +408,7 @@ def _fitted(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
     return {
         "run": str(folder),
         **describe_run(data),
+        **({} if flow.conditions is None else {"conditions": flow.conditions.to_dict()["columns"]}),
         "steps": last.get("step"),
         "seconds": last.get("seconds"),
         "validation_nll_nats": best,
@@ -338,7 +422,8 @@ def _fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     validation = "not known" if best is None else f"{best:.3f} nats"
     return (
         f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; validation NLL {validation}; "
-        f"{flow.stopped}\nrun: {folder}"
+        f"{flow.stopped}\n"
+        f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"
     )
 
 
@@ -354,13 +439,19 @@ def _evaluated(result: Evaluation) -> dict[str, Any]:
             "mean": difference.mean,
             "interval_95": list(difference.interval_95),
         }
+    if result.against_unconditional is not None:
+        difference = result.against_unconditional
+        record["conditional_minus_unconditional_nats"] = {
+            "mean": difference.mean,
+            "interval_95": list(difference.interval_95),
+        }
     return record
 
 
-def _draw(flow: Flow, data: RunData, path: Path, title: str) -> None:
+def _draw(flow: Flow, points: Tensor, data: RunData, path: Path, title: str, condition: Tensor | None = None) -> None:
     from rfm.plotting import plot_flow, save_figure
 
-    save_figure(plot_flow(flow, data.points, title=title, coordinates=data.coordinates), path)
+    save_figure(plot_flow(flow, points, title=title, coordinates=data.coordinates, condition=condition), path)
 
 
 def _note(arguments: argparse.Namespace) -> Callable[[str], None]:

@@ -19,13 +19,16 @@ class Evaluation:
     Args:
         rows: model and its test NLL in nats, worst model first.
         against_kernel: NLL of the flow minus that of the best kernel density, paired by point and clustered by place;
-            None where there is no kernel.
+            None where there is no kernel. Kernel densities know no conditions, and neither does the flow here.
         count: number of test points.
+        against_unconditional: NLL of the flow given the conditions of the points minus that of the same flow without
+            them, paired likewise; None for an unconditional flow.
     """
 
     rows: tuple[tuple[str, Estimate], ...]
     against_kernel: Estimate | None
     count: int
+    against_unconditional: Estimate | None = None
 
     def table(self) -> str:
         """Return the table as text."""
@@ -37,6 +40,14 @@ class Evaluation:
             verdict = "the flow is better" if high < 0 else "the kernel is better" if low > 0 else "no clear difference"
             lines.append(
                 f"flow minus best kernel, per point: {difference.mean:+.3f} "
+                f"(95 % interval {low:+.3f} to {high:+.3f}): {verdict}"
+            )
+        if self.against_unconditional is not None:
+            difference = self.against_unconditional
+            low, high = difference.interval_95
+            verdict = "conditions help" if high < 0 else "conditions hurt" if low > 0 else "no clear difference"
+            lines.append(
+                f"flow with minus without conditions, per point: {difference.mean:+.3f} "
                 f"(95 % interval {low:+.3f} to {high:+.3f}): {verdict}"
             )
         return "\n".join(lines)
@@ -60,14 +71,22 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     scores: list[tuple[str, Tensor]] = [(broad, flow.source.log_prob(test))]
     kernels = _kernel_scores(flow, data, test, note)
     note("flow")
-    own = flow.log_prob(test, **data.conditions_at(data.split.test)).double()
-    scores += [*kernels, ("flow", own)]
+    own = flow.log_prob(test).double()
+    given = None
+    if data.condition is not None:
+        note("flow, with conditions")
+        given = flow.log_prob(test, **data.conditions_at(data.split.test)).double()
+    scores += [*kernels, ("flow" if given is None else "flow without conditions", own)]
     against = None
     if kernels:
         best = max((score for _, score in kernels), key=lambda score: float(score.mean()))
         against = paired_difference(-own, -best, groups=test)
+    gain = None
+    if given is not None:
+        scores.append(("flow with conditions", given))
+        gain = paired_difference(-given, -own, groups=test)
     rows = tuple((name, negative_log_likelihood(score)) for name, score in scores)
-    return Evaluation(rows, against, len(test))
+    return Evaluation(rows, against, len(test), gain)
 
 
 def _kernel_scores(flow: Flow, data: RunData, test: Tensor, note: Callable[[str], None]) -> list[tuple[str, Tensor]]:

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from rfm.checkpoint import Checkpoint
+from rfm.conditions import Conditions
 from rfm.couplings import Coupling
 from rfm.flow import Flow
 from rfm.networks import VelocityField
@@ -42,7 +43,8 @@ def fit(
     points: Tensor | np.ndarray[Any, Any],
     manifold: Manifold,
     *,
-    condition: Tensor | np.ndarray[Any, Any] | None = None,
+    condition: Tensor | np.ndarray[Any, Any] | Mapping[str, Any] | None = None,
+    conditions: Conditions | None = None,
     weights: Tensor | np.ndarray[Any, Any] | None = None,
     validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int] = 0.1,
     source: Source | None = None,
@@ -69,7 +71,9 @@ def fit(
     Args:
         points: data ``(n, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
         manifold: where they live.
-        condition: vectors ``(n, c)`` the density is conditional on, or numbers ``(n,)``; NaN where not known.
+        condition: what the density is conditional on: vectors ``(n, c)`` or numbers ``(n,)``, NaN where not known; or
+            columns by name, of numbers or of texts that are labels, None where not known.
+        conditions: what the entries of ``condition`` mean; found from its columns by default.
         weights: weights of the points ``(n,)``, for example inverse sampling probabilities; equal by default.
         validation: share of the points held out to decide when to stop and which weights to keep, or the indices of
             those points.
@@ -104,6 +108,7 @@ def fit(
         ValueError: for points, weights or conditions that cannot be used, naming what, where and the remedy.
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
     """
+    condition, conditions = _named(condition, conditions)
     data = _check_data(points, manifold, condition, weights)
     if not 0 <= seed < 2**63:
         raise ValueError(f"fit: seed must be at least 0 and below 2^63, got {seed}")
@@ -118,7 +123,6 @@ def fit(
     _check_source(source, manifold)
     if given_path is not None:
         _check_path(given_path, manifold, source, training_data.x)
-    ours = field is None
     if field is not None and not (isinstance(field, nn.Module) and any(p.requires_grad for p in field.parameters())):
         raise ValueError(
             f"fit: field must be a torch.nn.Module with parameters to train, got {type(field).__name__}; "
@@ -126,8 +130,9 @@ def fit(
         )
     if field is None:
         with _seeded(seed):
-            field = default_field(manifold, training_data.x, training_data.condition)
-    flow = Flow(manifold, field, source)
+            labels = None if conditions is None else conditions.labels
+            field = default_field(manifold, training_data.x, training_data.condition, labels)
+    flow = Flow(manifold, field, source, conditions=conditions)
     dtype = next((p.dtype for p in field.parameters()), torch.float32)
     data = Points(manifold.projx(data.x).to(dtype), data.condition, data.weights)
     if data.condition is not None:
@@ -164,7 +169,8 @@ def fit(
             coupling=coupling,
             path=path,
             times=times,
-            drop_condition=ours and data.condition is not None,
+            # A field of another kind need not know that NaN means not known.
+            drop_condition=isinstance(field, VelocityField) and data.condition is not None,
             folder=folder,
             checkpoint=checkpoint,
             fingerprint=fingerprint,
@@ -180,13 +186,16 @@ def fit(
     return flow
 
 
-def default_field(manifold: Manifold, points: Tensor, condition: Tensor | None = None) -> VelocityField:
+def default_field(
+    manifold: Manifold, points: Tensor, condition: Tensor | None = None, condition_labels: Sequence[int] | None = None
+) -> VelocityField:
     """Return the velocity network that `fit` trains unless given another, with scales taken from the points.
 
     Args:
         manifold: where the points live.
         points: data ``(n, *event_shape)``.
         condition: condition vectors ``(n, c)``.
+        condition_labels: how many labels each of their entries has, 0 for numbers; numbers alone by default.
     """
     embedded = manifold.embed(points.double())
     # A compact manifold has an origin and a scale of its own; elsewhere they are those of the data.
@@ -197,12 +206,13 @@ def default_field(manifold: Manifold, points: Tensor, condition: Tensor | None =
         offset, scale = None, float(embedded.abs().max()) or 1.0
     known: dict[str, Any] = {}
     if condition is not None:
-        rows = condition[~condition.isnan().any(-1)].double()
-        unit = rows.std(0, correction=0) if len(rows) else torch.ones(condition.shape[-1])
+        mean = condition.double().nanmean(0).nan_to_num(0.0)
+        unit = (condition.double() - mean).square().nanmean(0).sqrt().nan_to_num(0.0)
         known = {
             "condition_dim": condition.shape[-1],
-            "condition_offset": (rows.mean(0) if len(rows) else torch.zeros_like(unit)).tolist(),
+            "condition_offset": mean.tolist(),
             "condition_scale": torch.where(unit > 0, unit, 1.0).tolist(),
+            "condition_labels": condition_labels,
         }
     return VelocityField(
         manifold, max_frequency=_finest_frequency(embedded / scale), offset=offset, scale=scale, **known
@@ -233,6 +243,27 @@ def _is_tested(manifold: Manifold) -> bool:
     """Return whether the library's own tests check it: adapters hold what others wrote."""
     package, _, module = type(manifold).__module__.partition(".")
     return package == "manifolds" and not module.startswith("interop")
+
+
+def _named(condition: Any, conditions: Conditions | None) -> tuple[Any, Conditions | None]:
+    """Return condition vectors, or None, and what they mean if that is known."""
+    if isinstance(condition, Mapping):
+        try:
+            conditions = conditions or Conditions.of(condition)
+            return conditions.encode(condition), conditions
+        except ValueError as error:
+            raise ValueError(f"fit: {error}") from None
+    if conditions is not None:
+        if condition is None:
+            raise ValueError("fit: conditions says what condition means, which is missing; pass condition= too")
+        vectors = _tensor("condition", condition)
+        vectors = vectors[:, None] if vectors.ndim == 1 else vectors
+        try:
+            conditions.check(vectors)
+        except ValueError as error:
+            raise ValueError(f"fit: {error}") from None
+        return vectors, conditions
+    return condition, None
 
 
 def _check_data(points: Any, manifold: Manifold, condition: Any, weights: Any) -> Points:
@@ -360,6 +391,8 @@ def _fingerprint(
     settings = [describe(part) for part in (flow.manifold, flow.field, flow.source)]
     settings.append([budget.steps, budget.batch_size, budget.learning_rate, budget.seed])
     settings += [_settings(path), _settings(times)]
+    if flow.conditions is not None:
+        settings.append(flow.conditions.to_dict())
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for tensor in (data.x, data.condition, data.weights, validation):
         digest.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())

@@ -1,7 +1,8 @@
 """A flow: a manifold, a velocity field and a source, as one distribution."""
 
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from rfm.conditions import Conditions
 from rfm.integrators import Method, integrate
 from rfm.likelihood import log_prob, transport
 from rfm.serialization import (
@@ -36,13 +38,24 @@ class Flow(nn.Module):
         manifold: where the points live.
         field: ``field(x, t, **condition)``, tangent at ``x``; a module or a plain function.
         source: the distribution at time 0; `rfm.sources.Uniform` where the volume is finite.
+        conditions: what the entries of the field's condition vectors mean, so that conditions can be given by name.
     """
 
-    def __init__(self, manifold: Manifold, field: Callable[..., Tensor], source: Source | None = None) -> None:
+    def __init__(
+        self,
+        manifold: Manifold,
+        field: Callable[..., Tensor],
+        source: Source | None = None,
+        *,
+        conditions: Conditions | None = None,
+    ) -> None:
         super().__init__()
         self.manifold = manifold
         self.field = field
         self.source = Uniform(manifold) if source is None else source
+        self.conditions = conditions
+        if conditions is not None:
+            _check_fit(field, conditions)
         self.history: list[dict[str, float]] = []
         """One record per validation during the fit: step, loss, seconds, and validation_nll in nats unless the field
         could not be integrated yet."""
@@ -54,7 +67,7 @@ class Flow(nn.Module):
         self,
         shape: int | Sequence[int],
         *,
-        condition: Tensor | None = None,
+        condition: Tensor | Mapping[str, Any] | None = None,
         guidance: float = 1.0,
         generator: torch.Generator | None = None,
         solver: Method | None = None,
@@ -65,9 +78,12 @@ class Flow(nn.Module):
 
         Args:
             shape: how many, a number or a shape.
-            condition: condition vectors ``(*shape, c)``, or one ``(c,)`` for all.
+            condition: condition vectors ``(*shape, c)``, or one ``(c,)`` for all; or by name where the flow has
+                `conditions`, such as ``{"magnitude": 6, "region": "chile"}``, one value each or one per point. What is
+                left out or NaN is not known.
             guidance: weight w of classifier-free guidance: the field is ``(1 - w) v(x, t) + w v(x, t, condition)``
-                (Ho & Salimans, 2022, arXiv:2207.12598, in the tangent space); 1 uses the conditional field alone.
+                (Ho & Salimans, 2022, arXiv:2207.12598, in the tangent space); 1 uses the conditional field alone, 0 the
+                unconditional one.
             generator: source of randomness.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
@@ -87,9 +103,10 @@ class Flow(nn.Module):
             raise ValueError("Flow.sample: a guided sample has no exact log-density; use guidance=1")
         dtype, device = self._dtype_and_device()
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
-        field = self.field if guidance == 1.0 else _guided(self.field, guidance)
+        field = self.field if guidance in (0.0, 1.0) else _guided(self.field, guidance)
         parts, log_probs = [], []
-        for x, own in self._batches(x_0, condition, size, batch_size):
+        for x, given in self._batches(x_0, condition, size, batch_size):
+            own = {} if guidance == 0.0 else given
             if return_log_prob:
                 solution = transport(field, self.manifold, x, 0.0, 1.0, solver, **own)
                 assert solution.integral is not None
@@ -105,7 +122,7 @@ class Flow(nn.Module):
         self,
         x: Tensor,
         *,
-        condition: Tensor | None = None,
+        condition: Tensor | Mapping[str, Any] | None = None,
         solver: Method | None = None,
         batch_size: int = _BATCH,
     ) -> Tensor:
@@ -113,7 +130,7 @@ class Flow(nn.Module):
 
         Args:
             x: points ``(*batch, *event_shape)``.
-            condition: condition vectors ``(*batch, c)``, or one ``(c,)`` for all.
+            condition: condition vectors ``(*batch, c)``, or one ``(c,)`` for all; or by name, as in `sample`.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
 
@@ -136,7 +153,7 @@ class Flow(nn.Module):
         x_0: Tensor,
         times: Tensor | Sequence[float],
         *,
-        condition: Tensor | None = None,
+        condition: Tensor | Mapping[str, Any] | None = None,
         solver: Method | None = None,
     ) -> Tensor:
         """Return where points ``x_0`` given at ``times[0]`` are at all the times, ``(len(times), *x_0.shape)``.
@@ -168,6 +185,7 @@ class Flow(nn.Module):
             "manifold": describe(self.manifold),
             "field": describe(self.field, shared),
             "source": describe(self.source, shared),
+            "conditions": None if self.conditions is None else self.conditions.to_dict(),
             "history": self.history,
             "stopped": self.stopped,
         }
@@ -221,7 +239,12 @@ class Flow(nn.Module):
             source = build(record.get("source"), f"{path}: source", shared)
         if not callable(field) or isinstance(field, Manifold | Source) or not isinstance(source, Source):
             raise SavedFlowError(f"{path} is damaged: it names no field or no source; fit again")
-        flow = cls(manifold, field, source)
+        try:
+            named = record.get("conditions")
+            conditions = None if named is None else Conditions.from_dict(named)
+            flow = cls(manifold, field, source, conditions=conditions)
+        except ValueError as error:
+            raise SavedFlowError(f"{path} is damaged: {error}; fit again") from None
         for name, tensor in flow.state_dict(keep_vars=True).items():
             # A flow comes back in the precision that it was saved in.
             if name in tensors and tensor.is_floating_point() and tensors[name].is_floating_point():
@@ -243,7 +266,7 @@ class Flow(nn.Module):
         return torch.get_default_dtype(), torch.get_default_device()
 
     def _batches(
-        self, x: Tensor, condition: Tensor | None, shape: torch.Size, batch_size: int
+        self, x: Tensor, condition: Tensor | Mapping[str, Any] | None, shape: torch.Size, batch_size: int
     ) -> list[tuple[Tensor, dict[str, Any]]]:
         """Return chunks of ``x`` with their conditions."""
         if batch_size < 1:
@@ -251,6 +274,7 @@ class Flow(nn.Module):
         chunks = x.split(batch_size)
         if condition is None:
             return [(chunk, {}) for chunk in chunks]
+        condition = self._vectors(condition)
         try:
             full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
         except (RuntimeError, IndexError):
@@ -260,11 +284,45 @@ class Flow(nn.Module):
             ) from None
         return [(c, {"condition": own}) for c, own in zip(chunks, full.split(batch_size), strict=True)]
 
+    def _vectors(self, condition: Tensor | Mapping[str, Any]) -> Tensor:
+        """Return condition vectors, checked where it is known what they mean."""
+        if isinstance(condition, Mapping):
+            if self.conditions is None:
+                raise ValueError(
+                    "Flow: this flow has no names for conditions; fit with condition={name: values}, or pass vectors"
+                )
+            vectors = self.conditions.encode(condition)
+            for sentence in self.conditions.extrapolations(vectors):
+                warnings.warn(f"Flow: {sentence}", stacklevel=5)
+            return vectors
+        if self.conditions is not None and condition.ndim:
+            self.conditions.check(condition)
+        return condition
+
+
+def _check_fit(field: Any, conditions: Conditions) -> None:
+    """Raise ValueError if a field that says how many labels the entries of its conditions have says something else."""
+    dim = getattr(field, "condition_dim", None)
+    if dim is None:
+        return
+    labels = tuple(getattr(field, "condition_labels", None) or [0] * dim)
+    if labels != conditions.labels:
+        raise ValueError(
+            f"Flow: the conditions {', '.join(conditions.names)} have {list(conditions.labels)} labels, the field was "
+            f"made for {list(labels)}; give it condition_dim={len(conditions.labels)} and condition_labels="
+            f"{list(conditions.labels)}"
+        )
+
 
 def _guided(field: Callable[..., Tensor], weight: float) -> Callable[..., Tensor]:
-    """Return the field of classifier-free guidance; the combination of two tangent vectors is tangent."""
+    """Return the field of classifier-free guidance; the combination of two tangent vectors is tangent.
+
+    A field may offer both velocities from one evaluation, as ``without_and_with(x, t, condition)``.
+    """
+    both = getattr(field, "without_and_with", None)
 
     def guided(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        return torch.lerp(field(x, t), field(x, t, condition=condition), weight)
+        free, given = both(x, t, condition) if both else (field(x, t), field(x, t, condition=condition))
+        return torch.lerp(free, given, weight)
 
     return guided

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rfm.datasets.coordinates import Coordinates, coordinates_from_dict
@@ -27,8 +26,7 @@ class RunData:
         coordinates: the columns and units that points are read from and written in.
         source: where the data came from, in words or as a file's name.
         sha256: of the table; empty where there was none.
-        condition: vectors ``(n, c)``, or None.
-        condition_names: names of the entries of ``condition``.
+        condition: vectors ``(n, c)``, or None; the flow's `Conditions` say what they mean.
     """
 
     points: Tensor
@@ -37,7 +35,6 @@ class RunData:
     source: str
     sha256: str = ""
     condition: Tensor | None = None
-    condition_names: tuple[str, ...] = ()
 
     def conditions_at(self, index: Tensor) -> dict[str, Any]:
         """Return the conditions of some points as keyword arguments; none for an unconditional run."""
@@ -56,7 +53,6 @@ class RunData:
             "source": self.source,
             "sha256": self.sha256,
             "coordinates": self.coordinates.to_dict(),
-            "condition_names": list(self.condition_names),
             "fit": _fit_of(folder),
         }
         write_json(folder / _FILE, record)
@@ -79,7 +75,6 @@ class RunData:
         try:
             split = Split(tensors["train"], tensors["validation"], tensors["test"])
             coordinates = coordinates_from_dict(record["coordinates"])
-            names = tuple(str(name) for name in record["condition_names"])
             return cls(
                 tensors["points"],
                 split,
@@ -87,25 +82,9 @@ class RunData:
                 str(record["source"]),
                 str(record["sha256"]),
                 tensors.get("condition"),
-                names,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SavedFlowError(f"{folder / _FILE} is damaged ({error}); fit again") from None
-
-    def condition_vector(self, given: dict[str, float]) -> Tensor | None:
-        """Return the condition vector ``(c,)`` that names and values mean; None for an unconditional run.
-
-        Raises:
-            ValueError: if the names are not those of the run.
-        """
-        if set(given) != set(self.condition_names) and (given or self.condition_names):
-            if not given:
-                return None
-            wanted = ", ".join(self.condition_names) or "none"
-            raise ValueError(f"this flow's conditions are: {wanted}; got {', '.join(given)}; give each one once")
-        if not self.condition_names:
-            return None
-        return torch.tensor([given[name] for name in self.condition_names], dtype=torch.float64)
 
 
 def _fit_of(folder: Path) -> Any:

@@ -34,6 +34,7 @@ _EMA_EVERY, _EMA_LONG = 4, 1000
 _EMA_LONGEST_SHARE = 0.2
 """The weights are averaged over at most this share of a run, or a short one would remember where it began."""
 _CONDITION_DROPOUT = 0.1
+_PARTIAL_CONDITIONS = 0.3
 _PATIENCE = 8
 _VALIDATIONS = 16
 _VALIDATION_POINTS = 512
@@ -102,7 +103,8 @@ class BatchSampler:
         budget: batch size and seed.
         coupling: which source point goes with which target; independent when None.
         drop_condition: make a tenth of the conditions unknown (NaN), so that the field learns the unconditional
-            velocity too (Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598).
+            velocity too (Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598), and random parts
+            of three more tenths where a condition has several entries, so that any of them may be given.
         times: how to draw times; `rfm.times.UniformAndLateTimes` when None.
     """
 
@@ -140,7 +142,7 @@ class BatchSampler:
         if self.train.condition is not None:
             given = self.train.condition[index]
             if self.drop_condition:
-                given = torch.where(torch.rand(size, 1, **like) < _CONDITION_DROPOUT, math.nan, given)
+                given = torch.where(_hidden(given.shape, like), math.nan, given)
             condition["condition"] = given[share]
         return x_0[share], x_1[share], t[share], condition
 
@@ -260,6 +262,17 @@ def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric"
     if fabric.world_size > 1:
         torch.distributed.all_reduce(total)
     return float(total[0] / total[1])
+
+
+def _hidden(shape: torch.Size, like: dict[str, Any]) -> Tensor:
+    """Return which entries of a batch of conditions ``(n, c)`` are to be unknown."""
+    n, c = shape
+    draw = torch.rand(n, 1, **like)
+    hidden = (draw < _CONDITION_DROPOUT).expand(n, c)
+    if c > 1:
+        partial = draw < _CONDITION_DROPOUT + _PARTIAL_CONDITIONS
+        hidden = hidden | (partial & (torch.rand(n, c, **like) < 0.5))
+    return hidden
 
 
 def _ema(steps: int) -> tuple[int, float]:

@@ -270,7 +270,7 @@ def test_bad_arguments_of_sample(broken: Path, capsys: pytest.CaptureFixture[str
     for option, value in (("-n", "0"), ("-n", "1e9"), ("-n", "9" * 30), ("--guidance", "inf"), ("--guidance", "2")):
         refused(capsys, broken.parent, "sample", "run", option, value)
     err = refused(capsys, broken.parent, "sample", "run", "--condition", "size=3")
-    assert "this flow's conditions are: none" in err
+    assert "the flow in run knows no conditions by name" in err
 
 
 def test_no_held_out_points_means_no_evaluation(here: Path, saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,7 @@ def test_it_works_under_vmap() -> None:
 
 
 @pytest.mark.parametrize("missing", ["all", "one entry"])
-def test_rows_with_a_nan_are_unconditional(missing: str) -> None:
+def test_entries_that_are_nan_are_not_known(missing: str) -> None:
     m = Sphere(2)
     field = network(m, condition_dim=3, condition_offset=[1.0, 2.0, 3.0], condition_scale=[0.5, 1.0, 2.0])
     x, t, condition = points(m, 4), times(4), normal(4, 3, seed=4)
@@ -116,7 +116,12 @@ def test_rows_with_a_nan_are_unconditional(missing: str) -> None:
     condition[1, :] = math.nan
     condition[2, 0 if missing == "one entry" else slice(None)] = math.nan
     mixed = field(x, t, condition)
-    torch.testing.assert_close(mixed, torch.where(torch.tensor([[False], [True], [True], [False]]), free, known))
+    same = torch.tensor([0, 1, 3] if missing == "one entry" else [0, 1, 2, 3])
+    rows = torch.where(torch.tensor([[False], [True], [True], [False]]), free, known)
+    torch.testing.assert_close(mixed[same], rows[same])
+    if missing == "one entry":
+        assert float((mixed[2] - known[2]).abs().max()) > 1e-3
+        assert float((mixed[2] - free[2]).abs().max()) > 1e-3
     assert float((known - free).abs().max()) > 1e-3
     # A zero is known; so is the offset, which standardises to zero.
     offset = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64).expand(4, 3)
@@ -213,6 +218,7 @@ def test_arguments_are_kept_under_their_names() -> None:
         "scale": 2,
         "condition_offset": (0, 1),
         "condition_scale": [1.0, 4.0],
+        "condition_labels": [0, 3],
     }
     m = Sphere(2)
     field = VelocityField(m, **settings)

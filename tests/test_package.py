@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 # Lowest first: a module imports those before it, its own package, and manifolds. A new module takes its place here.
 _LAYERS = [
     *("schedules", "times", "sources", "couplings", "paths", "losses", "networks", "integrators", "likelihood"),
-    "conversions",
+    *("conversions", "conditions"),
     *("inverse", "flow_maps", "metrics", "serialization", "flow", "progress", "checkpoint", "training", "fitting"),
     *("datasets", "run_folder", "evaluation", "plotting", "commands", "cli", "__main__"),
 ]

@@ -1,5 +1,6 @@
 """Data: tables of numbers, the coordinates in which they hold points, published data sets, and splits."""
 
+from rfm.datasets.condition_columns import find_conditions, read_conditions
 from rfm.datasets.coordinates import (
     Angles,
     Cartesian,
@@ -28,11 +29,13 @@ __all__ = [
     "coordinates_from_dict",
     "deduplicated_split",
     "earthquake",
+    "find_conditions",
     "fire",
     "flood",
     "group_split",
     "load",
     "raw_split",
+    "read_conditions",
     "read_table",
     "volcano",
     "write_table",

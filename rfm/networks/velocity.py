@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from rfm.networks.condition_inputs import ConditionInputs
 
 
 class VelocityField(nn.Module):
@@ -35,6 +36,8 @@ class VelocityField(nn.Module):
         scale: unit of length of the data, by which the input is divided and the output multiplied.
         condition_offset: subtracted from the condition vectors; zeros by default.
         condition_scale: the condition vectors are divided by it; ones by default.
+        condition_labels: how many labels each entry of a condition vector has, which then holds the position of one, 0
+            to the number less one; 0 for an entry that is a number. Numbers alone by default.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class VelocityField(nn.Module):
         scale: float = 1.0,
         condition_offset: Sequence[float] | None = None,
         condition_scale: Sequence[float] | None = None,
+        condition_labels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.manifold = manifold
@@ -56,6 +60,13 @@ class VelocityField(nn.Module):
         self.max_frequency, self.condition_dim, self.scale = float(max_frequency), condition_dim, float(scale)
         self.offset = _floats(offset)
         self.condition_offset, self.condition_scale = _floats(condition_offset), _floats(condition_scale)
+        self.condition_labels = None if condition_labels is None else [int(count) for count in condition_labels]
+        for given in (self.condition_offset, self.condition_scale, self.condition_labels):
+            if given is not None and len(given) != condition_dim:
+                raise ValueError(
+                    f"VelocityField: condition_offset, condition_scale and condition_labels have condition_dim = "
+                    f"{condition_dim} entries, got {len(given)}"
+                )
 
         frequency = torch.logspace(0, math.log10(max(self.max_frequency, 1.0)), features)
         # Generators of their own: the projections are part of the architecture, not of the training's randomness.
@@ -65,11 +76,14 @@ class VelocityField(nn.Module):
         self.register_buffer("phase", 2 * math.pi * phase)
         self.register_buffer("frequency", frequency)
         self.register_buffer("shift", torch.tensor(self.offset or [0.0] * manifold.embed_dim))
-        self.register_buffer("condition_shift", torch.tensor(self.condition_offset or [0.0] * condition_dim))
-        self.register_buffer("condition_unit", torch.tensor(self.condition_scale or [1.0] * condition_dim))
         self.log_damping = nn.Parameter(torch.full((features,), math.log(0.5)))
 
-        self.context = nn.Linear(2 + 2 * _TIME_WAVES + _condition_inputs(condition_dim), _CONTEXT_WIDTH)
+        self.condition_inputs = ConditionInputs(
+            self.condition_offset or [0.0] * condition_dim,
+            self.condition_scale or [1.0] * condition_dim,
+            self.condition_labels or [0] * condition_dim,
+        )
+        self.context = nn.Linear(2 + 2 * _TIME_WAVES + self.condition_inputs.width, _CONTEXT_WIDTH)
         self.biases = nn.Linear(_CONTEXT_WIDTH, width * (depth + 1))
         self.coarse = nn.Linear(manifold.embed_dim, width, bias=False)
         self.fine = nn.Linear(features, width, bias=False)
@@ -82,8 +96,6 @@ class VelocityField(nn.Module):
     phase: Tensor
     frequency: Tensor
     shift: Tensor
-    condition_shift: Tensor
-    condition_unit: Tensor
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the velocity at ``x``, tangent there.
@@ -91,8 +103,8 @@ class VelocityField(nn.Module):
         Args:
             x: points ``(*batch, *event_shape)``.
             t: times ``(*batch)``, or one time for all, shape ``()``.
-            condition: vectors ``(*batch, condition_dim)``; rows with a NaN, or None for all, mean not known: there
-                the velocity is the unconditional one.
+            condition: vectors ``(*batch, condition_dim)``; entries that are NaN are not known. Where none is known, or
+                for None, the velocity is the unconditional one.
         """
         biases, damping = self._at_time(t, condition)
         e = (self.manifold.embed(x) - self.shift) / self.scale
@@ -150,6 +162,14 @@ class VelocityField(nn.Module):
         u, du = self.manifold.tangent_from_vector_jvp(x, self.scale * w, directions, self.scale * dw)
         return u, du.movedim(0, axis)
 
+    def without_and_with(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the unconditional and the conditional velocity at ``x``, from one evaluation of twice the batch."""
+        batch = self.manifold.batch_shape(x)
+        given = condition.expand(*batch, condition.shape[-1])
+        both = torch.stack([torch.full_like(given, math.nan), given])
+        free, held = self(torch.stack([x, x]), t.expand(2, *t.shape) if t.ndim else t, both).unbind()
+        return free, held
+
     def _at_time(self, t: Tensor, condition: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the biases of all layers and the damping of the features, which do not depend on ``x``."""
         s = t.unsqueeze(-1)
@@ -158,11 +178,14 @@ class VelocityField(nn.Module):
         parts = [s, torch.log(1.003 - s.clamp(max=1)), torch.sin(s * wave), torch.cos(s * wave)]
         if self.condition_dim:
             if condition is None:
-                parts.append(torch.zeros_like(s).expand(*s.shape[:-1], self.condition_dim + 1))
+                parts.append(torch.zeros_like(s).expand(*s.shape[:-1], self.condition_inputs.width))
+            elif condition.shape[-1] != self.condition_dim:
+                raise ValueError(
+                    f"VelocityField: condition vectors have {self.condition_dim} entries, got shape "
+                    f"{tuple(condition.shape)}"
+                )
             else:
-                known = ~torch.isnan(condition).any(-1, keepdim=True)
-                standard = (condition - self.condition_shift) / self.condition_unit
-                given = torch.cat([torch.where(known, standard, 0.0), known.to(standard)], dim=-1)
+                given = self.condition_inputs(condition)
                 batch = torch.broadcast_shapes(given.shape[:-1], s.shape[:-1])
                 parts = [part.expand(*batch, part.shape[-1]) for part in [*parts, given]]
         elif condition is not None:
@@ -184,11 +207,6 @@ _CONTEXT_WIDTH = 64
 
 def _floats(values: Sequence[float] | None) -> list[float] | None:
     return None if values is None else [float(value) for value in values]
-
-
-def _condition_inputs(condition_dim: int) -> int:
-    """Return the number of inputs for a condition: its entries and a flag that says it was given."""
-    return condition_dim + 1 if condition_dim else 0
 
 
 def _add_linear(base: Tensor, x: Tensor, layer: nn.Module) -> Tensor:

@@ -1,6 +1,7 @@
 """The picture of a flow, chosen by its manifold."""
 
 import math
+from collections.abc import Mapping
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ def plot_flow(
     *,
     title: str | None = None,
     coordinates: Coordinates | None = None,
+    condition: Tensor | Mapping[str, Any] | None = None,
     evaluations: int = 16_000,
 ) -> "Figure":
     """Draw a flow: its density where a page can hold it, and data beside samples.
@@ -41,13 +43,15 @@ def plot_flow(
     choice of them, the same at every call.
 
     Args:
-        flow: an unconditional flow.
+        flow: the flow.
         points: data ``(n, *event_shape)``; without them there is no panel of data.
         samples: samples of the flow, ``(m, *event_shape)``; by default as many are drawn here as there are data, at
             most `MOST_POINTS`, with a fixed seed.
         title: stands above everything.
         coordinates: names the axes. On ``Sphere(2)``, `Cartesian` coordinates say that the sphere is not the earth: no
             coastlines are drawn.
+        condition: one condition for the density and the samples drawn here, as `Flow.sample` takes it; none for the
+            unconditional density.
         evaluations: about how many times to evaluate the log-density; more take longer and show more detail.
 
     Returns:
@@ -60,14 +64,14 @@ def plot_flow(
     if samples is None:
         _, device = flow._dtype_and_device()
         count = 2000 if data is None or not len(data) else min(len(data), MOST_POINTS)
-        drawn = flow.sample(count, generator=torch.Generator(device).manual_seed(0), solver=SOLVER)
+        drawn = flow.sample(count, generator=torch.Generator(device).manual_seed(0), solver=SOLVER, condition=condition)
     else:
         drawn = _as_points(flow.manifold, samples, "samples")
     sets = [Points("samples", SAMPLE_COLOUR, drawn)]
     if data is not None:
         sets.insert(0, Points("data", DATA_COLOUR, data))
     count = min([len(s.all) for s in sets if len(s.all)] + [MOST_POINTS])
-    return _figure(flow.manifold, Subject(flow, sets, count, title, coordinates, evaluations))
+    return _figure(flow.manifold, Subject(flow, sets, count, title, coordinates, evaluations, condition))
 
 
 def _as_points(manifold: Manifold, values: Tensor | NDArray[Any], what: str) -> Tensor:
@@ -96,7 +100,9 @@ def _(manifold: Sphere, subject: Subject) -> "Figure":
     earth = subject.coordinates is None or subject.coordinates.kind != Cartesian.kind
     figure = new_figure(12, 9, subject.title)
     grid = figure.add_gridspec(2, len(subject.sets), height_ratios=(1.7, 1))
-    maps.draw_density(figure, grid[0, :], subject.flow, subject.evaluations, SOLVER, earth=earth)
+    maps.draw_density(
+        figure, grid[0, :], subject.flow, subject.evaluations, SOLVER, earth=earth, condition=subject.condition
+    )
     for i, (s, columns) in enumerate(zip(subject.sets, subject.columns(lambda x: x), strict=True)):
         axes = maps.world_map(figure, grid[1, i], s.title(len(columns)), earth=earth)
         maps.draw_points(axes, columns, s.colour, subject.count)

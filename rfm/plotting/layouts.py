@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ class Subject:
     title: str | None
     coordinates: Coordinates | None
     evaluations: int
+    condition: Tensor | Mapping[str, Any] | None = None
 
     def columns(self, chart: Callable[[Tensor], Tensor]) -> list[Array]:
         """Return what is drawn of each set, in the coordinates of a page, ``(count, k)``."""
@@ -75,7 +76,12 @@ class Subject:
 
     def log_density(self, x: Array) -> Array:
         """Return the flow's log-density at points ``(n, d)``, nats."""
-        return self.flow.log_prob(torch.from_numpy(x).float(), solver=SOLVER).double().cpu().numpy()
+        return (
+            self.flow.log_prob(torch.from_numpy(x).float(), solver=SOLVER, condition=self.condition)
+            .double()
+            .cpu()
+            .numpy()
+        )
 
 
 @dataclass(frozen=True)

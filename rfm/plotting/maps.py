@@ -1,6 +1,7 @@
 """Maps of the sphere, in Mollweide's equal-area projection: equal densities of points look equally dense everywhere."""
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rfm.flow import Flow
 from rfm.integrators import Method
@@ -66,10 +68,19 @@ def world_map(figure: "Figure", place: Any, title: str, *, earth: bool, dark: bo
     return axes
 
 
-def draw_density(figure: "Figure", place: Any, flow: Flow, evaluations: int, solver: Method, *, earth: bool) -> "Axes":
+def draw_density(
+    figure: "Figure",
+    place: Any,
+    flow: Flow,
+    evaluations: int,
+    solver: Method,
+    *,
+    earth: bool,
+    condition: Tensor | Mapping[str, Any] | None = None,
+) -> "Axes":
     """Add a map of a flow's log-density, in nats per steradian, with a colour bar."""
     axes = world_map(figure, place, "density of the flow", earth=earth, dark=True)
-    longitude, latitude, log_density = log_density_grid(flow, evaluations, solver)
+    longitude, latitude, log_density = log_density_grid(flow, evaluations, solver, condition)
     low, high = colour_limits(log_density, np.log(np.cos(latitude).clip(min=1e-9))[:, None])
     shown = axes.pcolormesh(
         longitude, latitude, log_density, shading="gouraud", cmap=DENSITY_COLOURS, vmin=low, vmax=high, zorder=0
@@ -88,7 +99,9 @@ def draw_points(axes: "Axes", points: NDArray[Any], colour: str, count: int) -> 
     axes.scatter(longitude, latitude, color=colour, zorder=3, **point_style(count))
 
 
-def log_density_grid(flow: Flow, evaluations: int, solver: Method) -> tuple[Array, Array, Array]:
+def log_density_grid(
+    flow: Flow, evaluations: int, solver: Method, condition: Tensor | Mapping[str, Any] | None = None
+) -> tuple[Array, Array, Array]:
     """Return longitudes and latitudes in radians, and the log-density of a flow on ``Sphere(2)`` where they cross.
 
     The log-density is evaluated at the centres of cells of equal size, fewer along a parallel near the poles, and
@@ -98,16 +111,17 @@ def log_density_grid(flow: Flow, evaluations: int, solver: Method) -> tuple[Arra
         flow: a flow on ``Sphere(2)``.
         evaluations: about how many evaluations of the log-density to spend.
         solver: how to integrate.
+        condition: one condition.
     """
     rows = max(6, int(math.sqrt(evaluations * math.pi / 4)))
     latitude = (np.arange(rows) + 0.5) * math.pi / rows - math.pi / 2
     counts = np.maximum(4, 2 * rows * np.cos(latitude)).astype(int)
     parallels = [(np.arange(n) + 0.5) * 2 * math.pi / n - math.pi for n in counts]
     points = np.concatenate([_unit_vectors(along, north) for along, north in zip(parallels, latitude, strict=True)])
-    log_density = flow.log_prob(torch.from_numpy(points).float(), solver=solver).double().cpu().numpy()
+    log_density = flow.log_prob(torch.from_numpy(points).float(), solver=solver, condition=condition)
 
     longitude = np.linspace(-math.pi, math.pi, 2 * rows + 1)
-    values = np.split(log_density, np.cumsum(counts)[:-1])
+    values = np.split(log_density.double().cpu().numpy(), np.cumsum(counts)[:-1])
     inner = [np.interp(longitude, along, v, period=2 * math.pi) for along, v in zip(parallels, values, strict=True)]
     south, north = (np.full_like(longitude, row.mean()) for row in (values[0], values[-1]))
     return longitude, np.concatenate([[-math.pi / 2], latitude, [math.pi / 2]]), np.stack([south, *inner, north])

@@ -1,0 +1,111 @@
+"""Conditions from the columns of a table.
+
+An empty cell is a condition that is not known; in a column of numbers, ``NA``, ``nan`` and their like are too. In a
+column of labels they are labels: NA is Namibia.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rfm.conditions import Conditions
+from rfm.datasets.tables import Table, TableError, parse_number
+
+_NO_NUMBER = frozenset({"", "-", "?", "na", "n/a", "null", "none"})
+
+
+def find_conditions(
+    table: Table, columns: Sequence[str], labels: Sequence[str] = (), taken: Sequence[str] = ()
+) -> tuple[Conditions, Tensor]:
+    """Find what columns of a table mean, and read them.
+
+    A column is of numbers if at least half of its known cells are, else of labels.
+
+    Args:
+        table: the table.
+        columns: names of columns, or numbers counted from 1.
+        labels: those whose numbers are labels.
+        taken: columns that cannot be conditions, since they hold the points.
+
+    Returns:
+        The conditions and their vectors, float64 ``(n, len(columns))``.
+
+    Raises:
+        TableError: a column is missing, or a cell in one of them cannot be used; the message names it.
+    """
+    keys = [table.key(table.index(column)) for column in columns]
+    forced = {table.key(table.index(column)) for column in labels}
+    wrong = [key for key in keys if keys.count(key) > 1 or key in taken]
+    if wrong:
+        reason = "it holds the points" if wrong[0] in taken else "it is named twice"
+        raise TableError(f"{table.file}: column {wrong[0]!r} cannot be a condition: {reason}\nchoose other columns")
+    if forced - set(keys):
+        raise TableError(
+            f"{table.file}: column {min(forced - set(keys))!r} is said to hold labels, but is no condition\n"
+            "name it among the conditions too"
+        )
+    cells = {
+        key: _texts(table, key) if key in forced or not _mostly_numbers(table, key) else _numbers(table, key)
+        for key in keys
+    }
+    try:
+        conditions = Conditions.of(cells, labels=forced)
+        return conditions, conditions.encode(cells)
+    except ValueError as error:
+        raise TableError(f"{table.file}: {error}") from None
+
+
+def read_conditions(table: Table, conditions: Conditions) -> Tensor:
+    """Return the condition vectors of a table's rows, float64 ``(n, c)``; every condition must have its column.
+
+    Raises:
+        TableError: a column is missing, or a cell is no number or no known label; the message names it.
+    """
+    vectors = []
+    for column in conditions.columns:
+        if not table.has(column.name):
+            raise TableError(
+                f"{table.file}: there is no column {column.name!r}, a condition of this flow\n"
+                f"{table.describe_columns()}\nadd it, with empty cells where it is not known"
+            )
+        if not column.labels:
+            vectors.append(np.array(_numbers(table, column.name)))
+            continue
+        texts = _texts(table, column.name)
+        entries = {}
+        for row, text in enumerate(texts):
+            if text and text not in entries:
+                try:
+                    entries[text] = column.entry(text)
+                except ValueError as error:
+                    raise table.error(row, str(error), "repair that cell, or leave it empty: not known") from None
+        vectors.append(np.array([entries.get(text, math.nan) for text in texts]))
+    return torch.from_numpy(np.stack(vectors, axis=1))
+
+
+def _texts(table: Table, key: str) -> list[str]:
+    index = table.index(key)
+    return [row[index] for row in table.rows]
+
+
+def _mostly_numbers(table: Table, key: str) -> bool:
+    known = [text for text in _texts(table, key) if text.casefold() not in _NO_NUMBER]
+    return 2 * sum(parse_number(text) is not None for text in known) >= len(known)
+
+
+def _numbers(table: Table, key: str) -> list[float]:
+    """Return a column's numbers, NaN where not known."""
+    values = []
+    for row, text in enumerate(_texts(table, key)):
+        value = math.nan if text.casefold() in _NO_NUMBER else parse_number(text)
+        if value is None or math.isinf(value):
+            raise table.error(
+                row,
+                f"{text[:40]!r} is not a finite number in column {key!r}",
+                f"repair or empty that cell, or say that they are labels: --label {key}",
+            )
+        values.append(value)
+    return values
