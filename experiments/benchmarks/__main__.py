@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from experiments.benchmarks import divergence, path_sampling, training_step
-from experiments.benchmarks.harness import HEADER
+from experiments.benchmarks import divergence, path_sampling, startup, training_step
+from experiments.benchmarks.harness import HEADER, LIMIT_HEADER
 
 _PAGE = """\
 # Speed
@@ -24,6 +24,10 @@ with others gives times that vary, ratios much less.
 - versions: {versions}
 
 {table}
+
+## What a user waits for
+
+{limits}
 """
 
 
@@ -39,6 +43,10 @@ def main() -> None:
         for row in part.rows():
             lines.append(row.line())
             print(row.line(), flush=True)
+    waits = [LIMIT_HEADER]
+    for limit in startup.limits():
+        waits.append(limit.line())
+        print(limit.line(), flush=True)
     if arguments.out:
         packages = ("torch", "flow_matching")
         versions = ", ".join(f"{name} {_version(name)}" for name in packages)
@@ -49,6 +57,7 @@ def main() -> None:
                 device=f"{platform.machine()} CPU, {_processor()}",
                 versions=f"Python {platform.python_version()}, {versions}",
                 table="\n".join(lines),
+                limits="\n".join(waits),
             )
         )
 

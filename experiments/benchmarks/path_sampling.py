@@ -62,7 +62,7 @@ def _beside_peer(manifold: Manifold, theirs: object, turns: int) -> Row:
 
 
 def _beside_derivative(manifold: Manifold, source: Source, turns: int) -> Row:
-    """Time `GeodesicPath` beside ``vmap(jvp)`` of the same geodesic, ``expmap(x_0, t logmap(x_0, x_1))`` with our maps."""
+    """Time `GeodesicPath` beside ``vmap(jvp)`` of ``expmap(x_0, t logmap(x_0, x_1))`` with our maps."""
     spectral = isinstance(manifold, SPD | LogEuclideanSPD)
     x_0, x_1, t = _pairs(source, _SLOW_BATCH if spectral else _BATCH)
     path = GeodesicPath(manifold)

@@ -6,8 +6,12 @@ and velocities of paths by ``vmap(jvp)``, and trains a perceptron that reads coo
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from experiments.benchmarks.harness import Row
 from manifolds import Sphere
@@ -17,26 +21,32 @@ from rfm.networks import VelocityField
 from rfm.training import Budget, Points, train
 
 
-def rows(turns: int = 9, steps: int = 60) -> list[Row]:
-    """Time `rfm.training.train` as `fit` calls it, without validations, at the default sizes and at width 512."""
-    return [_row(width, batch, turns, steps) for width, batch in ((256, 512), (512, 1024))]
+def rows(turns: int = 9, steps: int = 60) -> Iterator[Row]:
+    """Time `rfm.training.train` as `fit` calls it, without validations, at the default batch and at width 512."""
+    for width, batch in ((256, 512), (512, 1024)):
+        what = f"training step on S^2, batch {batch}, width {width}, beside the bare network's step"
+        yield _row(what, _bare, width, batch, 1.1, turns, steps)
+    for width in (128, 512):
+        what = f"training step on S^2, batch 512, width {width}, beside a DataLoader loop with a perceptron"
+        yield _row(what, _loader_loop, width, 512, 1.0, turns, steps)
 
 
-def _row(width: int, batch: int, turns: int, steps: int) -> Row:
-    ratios, ours, bare = [], [], []
+def _row(
+    what: str, other: Callable[[int, int, int], float], width: int, batch: int, goal: float, turns: int, steps: int
+) -> Row:
+    ratios, ours, others = [], [], []
     for turn in range(turns + 1):
         pair = [0.0, 0.0]
         for i in (0, 1) if turn % 2 else (1, 0):
-            pair[i] = (_training, _bare)[i](width, batch, steps)
+            pair[i] = (_training, other)[i](width, batch, steps)
         if turn:
             ours.append(pair[0])
-            bare.append(pair[1])
+            others.append(pair[1])
             ratios.append(pair[0] / pair[1])
     middle = turns // 2
-    what = f"training step on S^2, batch {batch}, width {width}, beside the bare network's step"
     parameters = sum(p.numel() for p in VelocityField(Sphere(2), width=width).parameters())
     return Row(
-        what, sorted(ours)[middle], sorted(bare)[middle], sorted(ratios)[middle], 1.15, parameters, "same parameters"
+        what, sorted(ours)[middle], sorted(others)[middle], sorted(ratios)[middle], goal, parameters, "our parameters"
     )
 
 
@@ -78,3 +88,31 @@ def _bare(width: int, batch: int, steps: int) -> float:
         optimizer.step()
         optimizer.zero_grad()
     return (time.perf_counter() - start) / (steps - 10)
+
+
+def _loader_loop(width: int, batch: int, steps: int) -> float:
+    """Return seconds per step of a plain loop: loader, machine-made velocities, a perceptron of six layers, Adam."""
+    sphere = Sphere(2)
+    points = sphere.random_uniform(10_000, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(TensorDataset(points), batch_size=batch, shuffle=True, drop_last=True)
+    sizes = [4, *(width,) * 6]
+    layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.SiLU())]
+    field = nn.Sequential(*layers, nn.Linear(width, 3))
+    optimizer = torch.optim.Adam(field.parameters(), lr=1e-3)
+
+    def path(a: Tensor, b: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        x_t, dx_t = torch.func.jvp(lambda s: sphere.expmap(a, s * sphere.logmap(a, b)), (t,), (torch.ones_like(t),))[:2]
+        return x_t, dx_t
+
+    stamps: list[float] = []
+    while len(stamps) < steps:
+        for (x_1,) in loader:
+            x_0, t = sphere.random_uniform(len(x_1)), torch.rand(len(x_1))
+            x_t, dx_t = torch.func.vmap(path)(x_0, x_1, t)
+            velocity = sphere.proju(x_t, field(torch.cat([x_t, t[:, None]], dim=-1)))
+            loss = (velocity - dx_t).square().sum(-1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            stamps.append(time.perf_counter())
+    return (stamps[steps - 1] - stamps[9]) / (steps - 10)
