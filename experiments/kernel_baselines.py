@@ -21,11 +21,12 @@ from tqdm import tqdm
 from manifolds import Sphere
 from rfm.datasets import DatasetError, deduplicated_split, group_split, load, raw_split
 from rfm.datasets.splits import Split
-from rfm.metrics import KernelDensity, negative_log_likelihood
+from rfm.metrics import negative_log_likelihood
+from rfm.sources import KernelMixture
 
 DATASETS = ("volcano", "earthquake", "flood", "fire")
 SPLITS = ("raw", "group", "deduplicated")
-FITS = {"one bandwidth": KernelDensity.one_bandwidth, "mixture": KernelDensity.mixture}
+FITS = {"one bandwidth": KernelMixture.one_bandwidth, "mixture": KernelMixture.mixture}
 
 REFERENCE = {
     ("one bandwidth", "raw"): {

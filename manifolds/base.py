@@ -13,8 +13,8 @@ defaults are right for every manifold that keeps the contract; the built-in mani
 is more accurate or faster.
 
 **Optional facts.** ``volume`` and ``random_uniform`` where the manifold is compact; ``injectivity_radius``;
-``kernel_log_normaliser`` where ``embed`` is homogeneous. Without them a default source or baseline that needs them is
-refused, with a sentence that names them.
+``kernel_log_normaliser`` and ``kernel_sample`` where ``embed`` is homogeneous. Without them a default source or
+baseline that needs them is refused, with a sentence that names them.
 
 **Guarded.** The default ``inner`` claims that geodesics have normal acceleration (``proju(x_t, acceleration) == 0``);
 an overridden one claims constant speed and Gauss's lemma. `manifolds.testing.check_manifold` tests these claims.
@@ -213,6 +213,19 @@ class Manifold(nn.Module):
         kernel, hence no kernel-density baseline, on this manifold.
         """
         return None
+
+    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return draws y whose density is proportional to ``exp(-concentration |embed(x) - embed(y)|^2 / 2)``.
+
+        Args:
+            x: centres ``(*batch, *event_shape)``.
+            concentration: positive, ``(*batch)``; it broadcasts with the centres.
+            generator: source of randomness, on the device of ``x``.
+        """
+        raise ValueError(
+            f"{self} has no draws from a smoothing kernel; write its kernel_sample(x, concentration, generator) beside "
+            "kernel_log_normaliser(concentration), or start from another source, such as WrappedNormal or Uniform"
+        )
 
     # Coordinates for networks.
 

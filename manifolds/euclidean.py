@@ -57,6 +57,12 @@ class Euclidean(Manifold):
         """The Gaussian integral: the kernel is a normal density with variance ``1 / concentration``."""
         return self.n / 2 * torch.log(2 * math.pi / concentration)
 
+    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw from normal distributions with mean ``x`` and variance ``1 / concentration``."""
+        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
+        normal = torch.randn(*batch, self.n, generator=generator, dtype=x.dtype, device=x.device)
+        return x + normal * torch.rsqrt(concentration)[..., None].to(x.dtype)
+
     # Coordinates for networks.
 
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:

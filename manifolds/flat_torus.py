@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.von_mises_fisher import draw_versine
 
 
 def wrap_radians(angle: Tensor) -> Tensor:
@@ -83,6 +84,14 @@ class FlatTorus(Manifold):
     def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
         """The von Mises integral, (2 pi exp(-k) I_0(k))^n: the kernel is a product of von Mises densities."""
         return self.n * torch.log(2 * math.pi * torch.special.i0e(concentration))
+
+    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw angles from independent von Mises distributions about those of ``x``."""
+        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
+        versine = draw_versine(1, concentration[..., None].expand(*batch, self.n), generator)
+        angle = 2 * torch.asin(torch.sqrt(versine / 2))
+        side = torch.randint(0, 2, versine.shape, generator=generator, device=x.device) * 2 - 1
+        return wrap_radians(x + (side * angle).to(x.dtype))
 
     # Coordinates for networks.
 

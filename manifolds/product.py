@@ -151,6 +151,10 @@ class Product(Manifold):
             return None
         return _sum(known) + sum(f.dim / 2 * math.log(w) for f, w in zip(self._factors, self.weights, strict=True))
 
+    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw each factor's part from its own kernel: the embeddings are joined unweighted."""
+        return self.join(*(f.kernel_sample(a, concentration, generator) for f, a in self._pairs(x)))
+
     # Coordinates for networks.
 
     def embed(self, x: Tensor) -> Tensor:
@@ -314,6 +318,10 @@ class Power(Manifold):
         """Return k times that of ``m``; None where it has none."""
         one = self.m.kernel_log_normaliser(concentration)
         return None if one is None else self.k * one
+
+    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw each copy from the kernel of ``m``."""
+        return self.m.kernel_sample(x, concentration[..., None], generator)
 
     # Coordinates for networks.
 

@@ -264,6 +264,19 @@ class LogEuclideanSPD(_PositiveDefinite):
         """Zero: the space is flat."""
         return torch.zeros_like((x + u)[..., 0, 0])
 
+    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The Gaussian integral: `embed` is an isometry to flat space."""
+        return self.dim / 2 * torch.log(2 * math.pi / concentration)
+
+    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return ``exp`` of normal matrices with mean ``log x`` and variance ``1 / concentration``."""
+        batch = torch.broadcast_shapes(x.shape[:-2], concentration.shape)
+        normal = torch.randn(*batch, self.dim, generator=generator, dtype=x.dtype, device=x.device)
+        step = (normal[..., None, None] * self._symmetric_basis(x)).sum(-3)
+        return symmetric_exp_after(
+            x.expand(*batch, self.n, self.n), step * self.lift(torch.rsqrt(concentration)).to(x.dtype)
+        )
+
     # Means.
 
     def frechet_mean(self, points: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -113,6 +113,13 @@ class SE3(Manifold):
         gaussian = 1.5 * torch.log(2 * math.pi / concentration)
         return self.rotations.kernel_log_normaliser(concentration) + gaussian
 
+    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw rotations as `SO3.kernel_sample` does, and positions from normals of variance ``length^2 / k``."""
+        rotation = self.rotations.kernel_sample(_matrix(x), concentration, generator)
+        normal = torch.randn(*rotation.shape[:-1], generator=generator, dtype=x.dtype, device=x.device)
+        step = self.length * torch.rsqrt(concentration).to(x.dtype)
+        return _point(rotation, _vector(x) + step[..., None] * normal)
+
     # Group operations.
 
     def identity(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:

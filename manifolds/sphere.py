@@ -7,6 +7,7 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.numerics import components_first, components_last, cos_of_root, dot, root, sinc_of_root
+from manifolds.von_mises_fisher import draw_versine
 
 
 class Sphere(Manifold):
@@ -113,6 +114,14 @@ class Sphere(Manifold):
             zero = k == 0
             return torch.log(2 * math.pi * torch.where(zero, 2.0, -torch.expm1(-2 * k) / torch.where(zero, 1.0, k)))
         return self._kernel_log_normaliser_by_quadrature(k.double()).to(k.dtype)
+
+    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw from von Mises-Fisher distributions with mean directions ``x``; concentration 0 is allowed, uniform."""
+        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
+        versine = draw_versine(self.n, concentration.expand(batch), generator).to(x.dtype)[..., None]
+        normal = torch.randn(*batch, self.n + 1, generator=generator, dtype=x.dtype, device=x.device)
+        across = self.projx(self.proju(x, normal))
+        return self.projx(x - versine * x + torch.sqrt(versine * (2 - versine)) * across)
 
     def _kernel_log_normaliser_by_quadrature(self, k: Tensor) -> Tensor:
         """Integrate ``exp(k (cos(a) - 1)) sin(a)^(n - 1)`` over the angle a, times the area of the equator.

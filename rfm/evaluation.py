@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from rfm.flow import Flow
-from rfm.metrics import Estimate, KernelDensity, negative_log_likelihood, paired_difference
+from rfm.metrics import Estimate, negative_log_likelihood, paired_difference
 from rfm.run_folder import RunData
-from rfm.sources import Uniform
+from rfm.sources import KernelMixture, Uniform
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def _kernel_scores(flow: Flow, data: RunData, test: Tensor, note: Callable[[str]
         return []
     train, validation = data.points[data.split.train], data.points[data.split.validation]
     note("kernel densities")
-    one = KernelDensity.one_bandwidth(flow.manifold, train, validation)
-    mixture = KernelDensity.mixture(flow.manifold, train, validation)
+    one = KernelMixture.one_bandwidth(flow.manifold, train, validation)
+    mixture = KernelMixture.mixture(flow.manifold, train, validation)
     return [
         ("kernel density, one bandwidth", one.log_prob(test)),
         ("kernel density, 30 bandwidths", mixture.log_prob(test)),

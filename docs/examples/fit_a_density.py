@@ -35,7 +35,7 @@ print(flow.history[-1])  # step, loss, validation_nll in nats, seconds
 
 # --8<-- [start:judge]
 test = points[split.test]
-kernel = rfm.metrics.KernelDensity.mixture(sphere, points[split.train], points[split.validation])
+kernel = rfm.sources.KernelMixture.mixture(sphere, points[split.train], points[split.validation])
 scores = {"uniform": flow.source.log_prob(test), "kernel mixture": kernel.log_prob(test), "flow": flow.log_prob(test)}
 for name, log_prob in scores.items():
     nll = rfm.metrics.negative_log_likelihood(log_prob)

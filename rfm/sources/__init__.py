@@ -5,6 +5,7 @@
 `WrappedNormal`        Euclidean, hyperbolic, positive definite, flat torus
 `VonMisesFisher`       spheres
 `IsotropicGaussianSO3` rotations
+`KernelMixture`        every manifold with a kernel, fitted to data
 `RigidMotionSource`    rigid motions
 `ProductSource`        products
 `PowerSource`          powers
@@ -16,6 +17,7 @@
 from rfm.sources.base import Source, Uniform
 from rfm.sources.default import default_source
 from rfm.sources.isotropic_gaussian_so3 import IsotropicGaussianSO3
+from rfm.sources.kernel_mixture import KernelMixture
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.rigid_motion import RigidMotionSource
 from rfm.sources.von_mises_fisher import VonMisesFisher
@@ -23,6 +25,7 @@ from rfm.sources.wrapped_normal import WrappedNormal, wrapped_log_density
 
 __all__ = [
     "IsotropicGaussianSO3",
+    "KernelMixture",
     "PowerSource",
     "ProductSource",
     "RigidMotionSource",

@@ -59,12 +59,8 @@ class VonMisesFisher(Source, Constants):
         device: torch.device | str | None = None,
     ) -> Tensor:
         mean = self.mean.to(device=device)
-        draw = self._versine_by_inversion if self.manifold.n == 2 else self._versine_by_rejection
-        versine = draw(math.prod(shape), generator, mean.device).reshape(*shape, 1)
-        normal = torch.randn(*shape, self.manifold.n + 1, generator=generator, dtype=mean.dtype, device=mean.device)
-        across = self.manifold.projx(self.manifold.proju(mean, normal))
-        x = mean - versine * mean + torch.sqrt(versine * (2 - versine)) * across
-        return self.manifold.projx(x).to(dtype or torch.get_default_dtype())
+        k = torch.full(shape, self.concentration, dtype=mean.dtype, device=mean.device)
+        return self.manifold.kernel_sample(mean, k, generator).to(dtype or torch.get_default_dtype())
 
     def log_prob(self, x: Tensor) -> Tensor:
         chord = x.double() - self.mean.to(x.device)
@@ -72,31 +68,3 @@ class VonMisesFisher(Source, Constants):
 
     def extra_repr(self) -> str:
         return f"concentration={self.concentration:g}"
-
-    def _versine_by_inversion(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        """Return ``1 - <mean, x>`` on the 2-sphere, where its density is ``exp(-k s)`` on [0, 2]."""
-        k = self.concentration
-        u = torch.rand(count, generator=generator, dtype=torch.float64, device=device)
-        return 2 * u if k == 0 else (-torch.log1p(u * math.expm1(-2 * k)) / k).clamp(max=2)
-
-    def _versine_by_rejection(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        """Return ``1 - <mean, x>``, density proportional to ``exp(-k s) (s (2 - s))^(n/2 - 1)`` on [0, 2].
-
-        Wood's algorithm in terms of s. His x_0 is ``1 - e``; his Z, of the distribution Beta(n/2, n/2), is
-        ``a / (a + c)`` for two sums of n squared normal numbers, and ``2 b a / (c + b a)`` is 1 - W.
-        """
-        n, k = self.manifold.n, self.concentration
-        b = n / (2 * k + math.hypot(2 * k, n))
-        e = 2 * b / (1 + b)
-        versine = torch.empty(count, dtype=torch.float64, device=device)
-        missing = torch.arange(count, device=device)
-        while len(missing):
-            normal = torch.randn(2, len(missing), n, generator=generator, dtype=torch.float64, device=device)
-            a, c = (normal * normal).sum(-1)
-            s = 2 * b * a / (c + b * a)
-            log_ratio = k * (e - s) + n * torch.log((1 + (1 - e) / e * s) / (2 - e))
-            u = torch.rand(len(missing), generator=generator, dtype=torch.float64, device=device)
-            accepted = torch.log(u) <= log_ratio
-            versine[missing[accepted]] = s[accepted]
-            missing = missing[~accepted]
-        return versine

@@ -1,0 +1,297 @@
+"""Kernel densities: the mixture of a kernel around every data point."""
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from manifolds import Manifold
+from manifolds.constants import Constants
+from rfm.sources.base import Source, checked_part
+from rfm.sources.default import default_source
+from rfm.sources.kernel_sums import log_kernel_sums
+
+_CHUNK_ELEMENTS = 2**18
+"""Distances held at a time: 2 MiB, about a second-level cache, where the passes over them are fastest."""
+
+
+class KernelMixture(Source, Constants):
+    """A mixture of kernel densities of several widths on the same centres, and of a broad background.
+
+    A kernel of concentration k about y has the density ``exp(-k |embed(x) - embed(y)|^2 / 2) / Z(k)`` with respect to
+    the Riemannian volume, ``log Z`` being ``manifold.kernel_log_normaliser(k)``: von Mises-Fisher on spheres, products
+    of von Mises on tori, Gaussian with variance 1 / k on flat space, matrix Fisher on rotations.
+
+    Sums run in float64 and drop only kernels that together are below 1e-13 of the sum. Time grows as the number of
+    centres times the number of queries; memory is bounded. Results carry no gradient.
+
+    Args:
+        manifold: a manifold with a kernel.
+        points: centres of the kernels, ``(n, *event_shape)``.
+        concentrations: positive, ``(K,)``, in one over the squared unit of ``embed``.
+        weights: of the K kernel densities and, last, of the background: ``(K + 1,)``, not negative, sum 1.
+        background: a density that is positive everywhere, so that no point is impossible.
+        sample_weights: relative weight of each centre, ``(n,)``, not negative; by default equal.
+
+    Raises:
+        ValueError: the manifold has no kernel, or an argument is not as said.
+    """
+
+    points: Tensor
+    concentrations: Tensor
+    weights: Tensor
+    sample_weights: Tensor | None
+    background: Source
+    _log_normalisers: Tensor
+    _embedded: Tensor
+    _log_shares: Tensor | None
+
+    def __init__(
+        self,
+        manifold: Manifold,
+        points: Tensor,
+        concentrations: Tensor,
+        weights: Tensor,
+        background: Source,
+        sample_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(manifold)
+        self.constant("points", _checked_points(manifold, points, "points"))
+        self.constant("concentrations", _checked_concentrations(concentrations).to(self.points.device))
+        weights = _checked_mixture_weights(weights, len(self.concentrations))
+        self.constant("weights", weights.to(self.points.device))
+        self.background = checked_part("KernelMixture", "background", background, manifold)
+        self.constant("_log_normalisers", _log_normalisers(manifold, self.concentrations))
+        self.constant("_embedded", manifold.embed(self.points))
+        self.register_buffer("sample_weights", None)
+        self.register_buffer("_log_shares", None)
+        if sample_weights is not None:
+            shares = _shares(sample_weights, self.points, "sample_weights")
+            self.constant("sample_weights", shares)
+            # Centres of weight zero add nothing, but would undo the bound on what the sums drop.
+            self.constant("_embedded", self._embedded[shares > 0])
+            self.constant("_log_shares", shares[shares > 0].log())
+
+    @classmethod
+    def one_bandwidth(
+        cls,
+        manifold: Manifold,
+        train: Tensor,
+        validation: Tensor,
+        *,
+        concentrations: Tensor | None = None,
+        background: Source | None = None,
+        sample_weights: Tensor | None = None,
+        validation_weights: Tensor | None = None,
+    ) -> Self:
+        """Return the density of the one concentration that makes validation likeliest, with 1 % background.
+
+        Args:
+            manifold: a manifold with a kernel.
+            train: centres, ``(n, *event_shape)``.
+            validation: points to choose by, ``(m, *event_shape)``.
+            concentrations: to choose from; by default 40, geometrically from 10 to 1e8. On a manifold without finite
+                volume, which sets no scale, these are divided by the mean squared distance of the embedded centres
+                from their mean (it is 1 for uniform points on a sphere).
+            background: by default `rfm.sources.default_source` of the centres: uniform where the volume is finite.
+            sample_weights: of the centres, ``(n,)``.
+            validation_weights: of the validation points, ``(m,)``.
+
+        Raises:
+            ValueError: the manifold has no kernel or no default background, or an argument is not as said.
+        """
+        k = _default_concentrations(manifold, train, 40) if concentrations is None else concentrations
+        start = cls._unfitted(manifold, train, k, background, sample_weights)
+        log_p, shares = start._validation_scores(validation, validation_weights)
+        mixed = torch.logaddexp(log_p[:, :-1] + math.log(0.99), log_p[:, -1:] + math.log(0.01))
+        best = int((shares @ mixed).argmax())
+        weights = torch.tensor([0.99, 0.01], dtype=torch.float64)
+        return cls(manifold, train, k[best : best + 1], weights, start.background, sample_weights)
+
+    @classmethod
+    def mixture(
+        cls,
+        manifold: Manifold,
+        train: Tensor,
+        validation: Tensor,
+        *,
+        concentrations: Tensor | None = None,
+        background: Source | None = None,
+        sample_weights: Tensor | None = None,
+        validation_weights: Tensor | None = None,
+        steps: int = 300,
+    ) -> Self:
+        """Return the mixture of all concentrations and the background, weighted by EM on validation.
+
+        Expectation maximisation moves the weights alone, from equal ones; no step makes validation less likely.
+
+        Args:
+            manifold: a manifold with a kernel.
+            train: centres, ``(n, *event_shape)``.
+            validation: points to weight by, ``(m, *event_shape)``.
+            concentrations: by default 30, geometrically from 10 to 1e8, scaled as in `one_bandwidth`. The cap matters
+                where test points repeat training points: there the likelihood grows with it without bound.
+            background: by default `rfm.sources.default_source` of the centres: uniform where the volume is finite.
+            sample_weights: of the centres, ``(n,)``.
+            validation_weights: of the validation points, ``(m,)``.
+            steps: number of EM steps.
+
+        Raises:
+            ValueError: the manifold has no kernel or no default background, or an argument is not as said.
+        """
+        k = _default_concentrations(manifold, train, 30) if concentrations is None else concentrations
+        start = cls._unfitted(manifold, train, k, background, sample_weights)
+        log_p, shares = start._validation_scores(validation, validation_weights)
+        weights = start.weights
+        for _ in range(steps):
+            weights = shares @ torch.softmax(log_p + weights.log(), dim=-1)
+        return cls(manifold, train, k, weights / weights.sum(), start.background, sample_weights)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        points = self.points.to(device=device)
+        like: dict[str, Any] = {"generator": generator, "dtype": points.dtype, "device": points.device}
+        component = _drawn(self.weights.to(points.device), torch.rand(shape, **like))
+        u = torch.rand(shape, **like)
+        if self.sample_weights is None:
+            centre = (u * len(points)).long().clamp(max=len(points) - 1)
+        else:
+            centre = _drawn(self.sample_weights.to(points.device), u)
+        is_kernel = component < len(self.concentrations)
+        k = self.concentrations.to(points.device)[component.clamp(max=len(self.concentrations) - 1)]
+        x = self.manifold.kernel_sample(points[centre], k, generator)
+        other = self.background.sample(shape, **like)
+        return torch.where(self.manifold.lift(is_kernel), x, other).to(dtype or torch.get_default_dtype())
+
+    @torch.no_grad()
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density with respect to the Riemannian volume, in nats, ``(*batch)``.
+
+        Args:
+            x: points ``(*batch, *event_shape)``; the result has their dtype and device.
+        """
+        log_weights = self.weights.log()
+        parts = [torch.logsumexp(self._components(part) + log_weights, dim=-1) for part in self._chunks(x)]
+        return torch.cat(parts).reshape(self.manifold.batch_shape(x)).to(x)
+
+    @torch.no_grad()
+    def component_log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density of each component in the order of ``weights``, in nats, ``(*batch, K + 1)``.
+
+        Args:
+            x: points ``(*batch, *event_shape)``; the result has their dtype and device.
+        """
+        parts = [self._components(part) for part in self._chunks(x)]
+        return torch.cat(parts).reshape(*self.manifold.batch_shape(x), len(self.weights)).to(x)
+
+    @classmethod
+    def _unfitted(
+        cls,
+        manifold: Manifold,
+        train: Tensor,
+        concentrations: Tensor,
+        background: Source | None,
+        sample_weights: Tensor | None,
+    ) -> Self:
+        """Return the mixture with equal weights."""
+        if background is None:
+            background = _default_background(manifold, _checked_points(manifold, train, "train"))
+        components = len(_checked_concentrations(concentrations)) + 1
+        weights = torch.full((components,), 1 / components, dtype=torch.float64)
+        return cls(manifold, train, concentrations, weights, background, sample_weights)
+
+    def _validation_scores(self, validation: Tensor, validation_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the components' log-densities ``(m, K + 1)`` and the points' shares ``(m,)``, which sum to 1."""
+        points = _checked_points(self.manifold, validation, "validation").to(self.points.device)
+        return self.component_log_prob(points), _shares(validation_weights, points, "validation_weights")
+
+    def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
+        flat = x.detach().reshape(-1, *self.manifold.event_shape).to(self.points)
+        return flat.split(max(1, _CHUNK_ELEMENTS // len(self._embedded)))
+
+    def _components(self, x: Tensor) -> Tensor:
+        kernels = log_kernel_sums(self.manifold.embed(x), self._embedded, self.concentrations, self._log_shares)
+        return torch.cat([kernels - self._log_normalisers, self.background.log_prob(x)[:, None]], dim=-1)
+
+
+def _default_concentrations(manifold: Manifold, train: Tensor, count: int) -> Tensor:
+    unscaled = torch.logspace(1, 8, count, dtype=torch.float64, device=train.device)
+    if manifold.volume is not None:
+        return unscaled
+    embedded = manifold.embed(_checked_points(manifold, train, "train"))
+    spread = float((embedded - embedded.mean(0)).square().sum(-1).mean())
+    return unscaled / (spread or 1.0)
+
+
+def _default_background(manifold: Manifold, points: Tensor) -> Source:
+    try:
+        return default_source(manifold, points)
+    except ValueError as error:
+        raise ValueError(f"{error}; to a kernel density, pass it as background=") from error
+
+
+def _log_normalisers(manifold: Manifold, concentrations: Tensor) -> Tensor:
+    log_z = manifold.kernel_log_normaliser(concentrations)
+    if log_z is None:
+        raise ValueError(
+            f"KernelMixture: {manifold} has no smoothing kernel of known normaliser, so no kernel-density baseline; "
+            "write its kernel_log_normaliser(concentration), or compare with the source's density instead"
+        )
+    return log_z
+
+
+def _checked_points(manifold: Manifold, points: Tensor, name: str) -> Tensor:
+    """Return the points detached, in float64."""
+    manifold.check_point(points)
+    if manifold.batch_shape(points) != (len(points),) or len(points) == 0:
+        raise ValueError(
+            f"KernelMixture: {name} must have shape (n, {', '.join(map(str, manifold.event_shape))}) with n at least "
+            f"1, got {tuple(points.shape)}"
+        )
+    return points.detach().double()
+
+
+def _checked_concentrations(concentrations: Tensor) -> Tensor:
+    k = concentrations.detach().double()
+    if k.ndim != 1 or len(k) == 0 or not bool((torch.isfinite(k) & (k > 0)).all()):
+        raise ValueError(
+            "KernelMixture: concentrations must be positive and finite, shape (K,) with K at least 1, got "
+            f"{concentrations.tolist()}"
+        )
+    return k
+
+
+def _checked_mixture_weights(weights: Tensor, kernels: int) -> Tensor:
+    w = weights.detach().double()
+    if w.shape != (kernels + 1,) or not bool((w >= 0).all()) or not abs(float(w.sum()) - 1) < 1e-6:
+        raise ValueError(
+            f"KernelMixture: weights must be {kernels + 1} numbers (one for each concentration, and the background's "
+            f"last), not negative, with sum 1, got {weights.tolist()}; divide them by their sum"
+        )
+    return w
+
+
+def _shares(weights: Tensor | None, points: Tensor, name: str) -> Tensor:
+    """Return the points' weights divided by their sum, float64; equal ones for None."""
+    w = torch.ones(len(points)) if weights is None else weights.detach()
+    w = w.to(dtype=torch.float64, device=points.device)
+    if w.shape != (len(points),) or not bool((torch.isfinite(w) & (w >= 0)).all()) or not float(w.sum()) > 0:
+        raise ValueError(
+            f"KernelMixture: {name} must be one finite number for each of the {len(points)} points, not negative and "
+            f"not all zero, got shape {tuple(w.shape)} with minimum {float(w.min()) if w.numel() else math.nan}"
+        )
+    return w / w.sum()
+
+
+def _drawn(weights: Tensor, u: Tensor) -> Tensor:
+    """Return indices with these probabilities, from uniform numbers ``u``; never one of weight zero."""
+    cumulative = weights.cumsum(0)
+    last = weights.nonzero()[-1, 0]
+    return torch.searchsorted(cumulative, u * cumulative[-1], right=True).clamp(max=last)
