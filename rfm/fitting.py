@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ def fit(
     conditions: Conditions | None = None,
     weights: Tensor | np.ndarray[Any, Any] | None = None,
     validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int] = 0.1,
-    source: Source | None = None,
+    source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     field: nn.Module | None = None,
     coupling: Coupling | None = None,
     path: ConditionalPath | None = None,
@@ -77,7 +77,8 @@ def fit(
         weights: weights of the points ``(n,)``, for example inverse sampling probabilities; equal by default.
         validation: share of the points held out to decide when to stop and which weights to keep, or the indices of
             those points.
-        source: distribution at time 0; that of the path, if it presumes one, else see
+        source: distribution at time 0, or what makes one from the manifold and the training points, such as
+            ``KernelMixture.fit``; by default that of the path, if it presumes one, else see
             `rfm.sources.default_source`.
         field: a velocity network ``field(x, t, **condition)``; a `rfm.networks.VelocityField` by default, whose finest
             scale is that of the distances between neighbouring points.
@@ -120,6 +121,9 @@ def fit(
     times = UniformAndLateTimes() if times is None else times
     if source is None:
         source = path.source or default_source(manifold, training_data.x)
+    elif not isinstance(source, Source):
+        # From the training points alone: a source that knew those of validation would look better than it is.
+        source = source(manifold, manifold.projx(training_data.x))
     _check_source(source, manifold)
     if given_path is not None:
         _check_path(given_path, manifold, source, training_data.x)
@@ -144,7 +148,7 @@ def fit(
         seed=seed,
         max_seconds=None if max_seconds is None else _above_zero("max_seconds", max_seconds),
     )
-    fingerprint = _fingerprint(flow, data, validation_index, budget, path, times)
+    fingerprint = _fingerprint(flow, data, validation_index, budget, path, times, coupling)
     folder = None if out is None else Path(out)
     checkpoint = None
     if folder is not None:
@@ -384,7 +388,13 @@ def _above_zero(name: str, value: float) -> float:
 
 
 def _fingerprint(
-    flow: Flow, data: Points, validation: Tensor, budget: Budget, path: ConditionalPath, times: TimeSampler
+    flow: Flow,
+    data: Points,
+    validation: Tensor,
+    budget: Budget,
+    path: ConditionalPath,
+    times: TimeSampler,
+    coupling: Coupling | None,
 ) -> str:
     """Return a hash of everything that decides the result of a run."""
     digest = hashlib.sha256()
@@ -393,6 +403,9 @@ def _fingerprint(
     settings += [_settings(path), _settings(times)]
     if flow.conditions is not None:
         settings.append(flow.conditions.to_dict())
+    if coupling is not None:
+        known = {k: v for k, v in getattr(coupling, "__dict__", {}).items() if isinstance(v, int | float | str)}
+        settings.append([type(coupling).__qualname__, sorted(known.items())])
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for tensor in (data.x, data.condition, data.weights, validation):
         digest.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())

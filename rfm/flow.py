@@ -20,6 +20,7 @@ from rfm.serialization import (
     read_json,
     read_tensors,
     remove_other,
+    split_arguments,
     write_json,
     write_tensors,
 )
@@ -176,15 +177,17 @@ class Flow(nn.Module):
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        name = write_tensors(folder, "weights", self.state_dict())
-        shared = {"manifold": self.manifold}
+        shared, arguments = {"manifold": self.manifold}, dict[str, Tensor]()
+        field = describe(self.field, shared, arguments)
+        source = describe(self.source, shared, arguments)
+        name = write_tensors(folder, "weights", self.state_dict() | arguments)
         record = {
             "format": "rfm flow",
             "version": FORMAT_VERSION,
             "weights": name,
             "manifold": describe(self.manifold),
-            "field": describe(self.field, shared),
-            "source": describe(self.source, shared),
+            "field": field,
+            "source": source,
             "conditions": None if self.conditions is None else self.conditions.to_dict(),
             "history": self.history,
             "stopped": self.stopped,
@@ -227,16 +230,16 @@ class Flow(nn.Module):
             )
         if not re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", record["weights"]):
             raise SavedFlowError(f"{path} is damaged: weights must be a file beside it, got {record['weights'][:80]!r}")
-        tensors = read_tensors(folder / record["weights"])
+        arguments, tensors = split_arguments(read_tensors(folder / record["weights"]))
         if manifold is None:
             manifold = build(record.get("manifold"), f"{path}: manifold")
         if not isinstance(manifold, Manifold):
             raise SavedFlowError(f"{path} is damaged: it names no manifold; fit again")
         shared = {"manifold": manifold}
         if field is None:
-            field = build(record.get("field"), f"{path}: field", shared)
+            field = build(record.get("field"), f"{path}: field", shared, arguments)
         if source is None:
-            source = build(record.get("source"), f"{path}: source", shared)
+            source = build(record.get("source"), f"{path}: source", shared, arguments)
         if not callable(field) or isinstance(field, Manifold | Source) or not isinstance(source, Source):
             raise SavedFlowError(f"{path} is damaged: it names no field or no source; fit again")
         try:

@@ -17,6 +17,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+_ARGUMENT = "argument-"
+"""Begins the names of tensors that are constructor arguments: no parameter of a module has a hyphen in its name."""
+
+_LISTED = 256
+"""Tensors of at most so many numbers are recorded as lists."""
+
 _PUBLIC = ("manifolds", "rfm.sources", "rfm.networks")
 
 
@@ -24,7 +30,7 @@ class SavedFlowError(ValueError):
     """A saved flow that is missing, damaged, or needs an object passed in."""
 
 
-def describe(value: Any, shared: Mapping[str, Any] | None = None) -> Any:
+def describe(value: Any, shared: Mapping[str, Any] | None = None, tensors: dict[str, Tensor] | None = None) -> Any:
     """Return ``value`` as JSON data: numbers, lists, and classes with their constructor arguments.
 
     An object of a class that is not public in this library becomes ``{"external": name}``, to be passed in on loading.
@@ -33,6 +39,8 @@ def describe(value: Any, shared: Mapping[str, Any] | None = None) -> Any:
         value: what to describe.
         shared: objects recorded elsewhere, by name; where ``value`` holds one of them it is recorded as
             ``{"shared": name}``.
+        tensors: is given the tensors of more than 256 numbers, by a name that is recorded as ``{"tensor": name}``;
+            without it they become lists, as short ones do.
     """
     for key, part in (shared or {}).items():
         if value is part:
@@ -40,53 +48,61 @@ def describe(value: Any, shared: Mapping[str, Any] | None = None) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
-        return value.tolist()
+        if tensors is None or value.numel() <= _LISTED:
+            return value.tolist()
+        name = f"{_ARGUMENT}{len(tensors)}"
+        tensors[name] = value
+        return {"tensor": name}
     if isinstance(value, Sequence | nn.ModuleList):
-        return [describe(item, shared) for item in value]
-    name = _public_name(type(value))
-    if name is None:
+        return [describe(item, shared, tensors) for item in value]
+    public = _public_name(type(value))
+    if public is None:
         kind = value if inspect.isfunction(value) else type(value)
         return {"external": f"{kind.__module__}.{kind.__qualname__}"}
     arguments = {}
     for parameter in inspect.signature(type(value)).parameters.values():
         if parameter.kind is not parameter.VAR_KEYWORD:
-            arguments[parameter.name] = describe(getattr(value, parameter.name), shared)
-    return {"class": name, "arguments": arguments}
+            arguments[parameter.name] = describe(getattr(value, parameter.name), shared, tensors)
+    return {"class": public, "arguments": arguments}
 
 
-def build(record: Any, where: str, shared: Mapping[str, Any] | None = None) -> Any:
+def build(
+    record: Any, where: str, shared: Mapping[str, Any] | None = None, tensors: Mapping[str, Tensor] | None = None
+) -> Any:
     """Return the object that ``describe`` recorded.
 
     Args:
         record: JSON data.
         where: what it is part of, for messages.
         shared: the objects that ``describe`` was told are recorded elsewhere.
+        tensors: those that ``describe`` gave names to.
 
     Raises:
         SavedFlowError: if it names a class that is not a public one of this library, or its arguments do not fit.
     """
     try:
-        return _build(record, where, shared or {})
+        return _build(record, where, {"shared": shared or {}, "tensor": tensors or {}})
     except RecursionError:
         raise SavedFlowError(f"{where} is damaged: it is nested too deeply; copy it again, or fit again") from None
 
 
-def _build(record: Any, where: str, shared: Mapping[str, Any]) -> Any:
+def _build(record: Any, where: str, known: Mapping[str, Mapping[str, Any]]) -> Any:
     if isinstance(record, list):
-        return [_build(item, where, shared) for item in record]
+        return [_build(item, where, known) for item in record]
     if not isinstance(record, dict):
         return record
-    if record.keys() == {"shared"}:
-        if not isinstance(record["shared"], str) or record["shared"] not in shared:
-            raise SavedFlowError(f"{where} is damaged: it refers to {record['shared']!r}, which is not recorded")
-        return shared[record["shared"]]
+    if record.keys() in ({"shared"}, {"tensor"}):
+        [(kept, name)] = record.items()
+        if not isinstance(name, str) or name not in known[kept]:
+            raise SavedFlowError(f"{where} is damaged: it refers to {name!r}, which is not recorded")
+        return known[kept][name]
     if "external" in record:
         raise SavedFlowError(f"{where} uses {record['external']}, which is not part of this library; pass it to load()")
     kind = _public_class(record.get("class"))
     arguments = record.get("arguments")
     if kind is None or not isinstance(arguments, dict):
         raise SavedFlowError(f"{where} names {record.get('class')!r}, which is no class of this library; pass it in")
-    built = {key: _build(value, where, shared) for key, value in arguments.items()}
+    built = {key: _build(value, where, known) for key, value in arguments.items()}
     parameters = inspect.signature(kind).parameters.values()
     positional = [item for p in parameters if p.kind is p.VAR_POSITIONAL for item in built.pop(p.name, None) or []]
     try:
@@ -109,6 +125,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def split_arguments(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the tensors that ``describe`` gave names to, and the others."""
+    arguments = {key: value for key, value in tensors.items() if key.startswith(_ARGUMENT)}
+    return arguments, {key: value for key, value in tensors.items() if key not in arguments}
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -135,15 +135,13 @@ class BatchSampler:
             index = torch.searchsorted(self.cumulative, uniform).clamp(max=len(x) - 1)
         x_0, x_1 = self.source.sample((size,), dtype=x.dtype, **like), x[index]
         t = self.times.sample((size,), dtype=x.dtype, **like)
+        given = None if self.train.condition is None else self.train.condition[index]
+        if given is not None and self.drop_condition:
+            given = torch.where(_hidden(given.shape, like), math.nan, given)
         if self.coupling is not None:
-            x_0 = x_0[self.coupling(x_0, x_1)]
+            x_0 = x_0[self.coupling(x_0, x_1, condition=given, generator=generator)]
         share = slice(rank, None, world)
-        condition: dict[str, Any] = {}
-        if self.train.condition is not None:
-            given = self.train.condition[index]
-            if self.drop_condition:
-                given = torch.where(_hidden(given.shape, like), math.nan, given)
-            condition["condition"] = given[share]
+        condition = {} if given is None else {"condition": given[share]}
         return x_0[share], x_1[share], t[share], condition
 
 

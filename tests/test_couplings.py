@@ -1,19 +1,35 @@
-"""Couplings: the pairing is the cheapest, and targets stay where they are."""
+"""Couplings: the pairing is the cheapest, targets stay where they are, and sources do not learn the condition."""
 
 import itertools
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from random_fields import points
+from torch import Tensor
 
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Quotient, Sphere
 from manifolds.finite_group import Antipodal
-from rfm.couplings import OptimalTransport
+from rfm.couplings import Coupling, Independent, OptimalTransport, Sinkhorn
+
+MANIFOLDS = [Sphere(2), FlatTorus(2), SO3(), Euclidean(3), Quotient(Sphere(2), Antipodal(2))]
+COUPLINGS: list[Callable[[Manifold], Coupling]] = [lambda m: Independent(), OptimalTransport, Sinkhorn]
+NAMES = ["independent", "exact", "sinkhorn"]
 
 
-@pytest.mark.parametrize(
-    "m", [Sphere(2), FlatTorus(2), SO3(), Euclidean(3), Quotient(Sphere(2), Antipodal(2))], ids=str
-)
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def mean_cost(m: Manifold, x_0: Tensor, x_1: Tensor) -> float:
+    return float((m.dist(x_0, x_1) ** 2).mean())
+
+
+# Exact transport.
+
+
+@pytest.mark.parametrize("m", MANIFOLDS, ids=str)
 def test_pairing_is_the_cheapest_of_all(m: Manifold) -> None:
     x_0, x_1 = points(m, 6), points(m, 6, seed=50)
     index = OptimalTransport(m)(x_0, x_1)
@@ -28,7 +44,7 @@ def test_pairing_is_the_cheapest_of_all(m: Manifold) -> None:
 def test_targets_keep_their_order() -> None:
     m = Sphere(2)
     x_1 = points(m, 20)
-    shuffled = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    shuffled = torch.randperm(20, generator=seeded())
     index = OptimalTransport(m)(x_1[shuffled], x_1)
     assert torch.equal(shuffled[index], torch.arange(20))
 
@@ -44,11 +60,183 @@ def test_points_that_need_gradients_and_matrices_are_fine() -> None:
     m = SO3()
     x = points(m, 4).requires_grad_()
     assert OptimalTransport(m)(x, x).tolist() == [0, 1, 2, 3]
-    assert OptimalTransport(m)(x[:0], x[:0]).shape == (0,)
+    assert not Sinkhorn(m).plan(x, x).requires_grad
 
 
-def test_batches_of_different_sizes_are_refused() -> None:
+def test_equal_points_and_batches_of_one() -> None:
+    m = Sphere(2)
+    x = points(m, 1).expand(7, 3)
+    assert sorted(OptimalTransport(m)(x, x).tolist()) == list(range(7))
+    torch.testing.assert_close(Sinkhorn(m).plan(x, x), torch.full((7, 7), 1 / 7, dtype=x.dtype))
+    for make in COUPLINGS:
+        assert make(m)(x[:1], x[:1], generator=seeded()).tolist() == [0]
+
+
+def test_distances_are_computed_in_parts() -> None:
+    sizes = []
+
+    class Watched(Sphere):
+        def dist(self, x: Tensor, y: Tensor) -> Tensor:
+            d = super().dist(x, y)
+            sizes.append(d.numel())
+            return d
+
+    m = Watched(2)
+    x_0, x_1 = m.random_uniform(2, 1500, generator=seeded())
+    index = OptimalTransport(m)(x_0, x_1)
+    assert sorted(index.tolist()) == list(range(1500))
+    assert sum(sizes) == 1500**2
+    assert max(sizes) * 3 <= 2**22
+
+
+# Every coupling.
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("make", COUPLINGS, ids=NAMES)
+@pytest.mark.parametrize("m", MANIFOLDS, ids=str)
+def test_indices_are_those_of_sources(m: Manifold, make: Callable[[Manifold], Coupling], dtype: torch.dtype) -> None:
+    x_0, x_1 = points(m, 12).to(dtype), points(m, 12, seed=50).to(dtype)
+    state = torch.get_rng_state()
+    index = make(m)(x_0, x_1, generator=seeded())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert index.shape == (12,)
+    assert index.dtype == torch.int64
+    assert torch.equal(index, make(m)(x_0, x_1, generator=seeded()))
+    assert set(index.tolist()) <= set(range(12))
+    assert make(m)(x_0[:0], x_1[:0], generator=seeded()).shape == (0,)
+
+
+@pytest.mark.parametrize("make", COUPLINGS, ids=NAMES)
+def test_batches_of_different_sizes_are_refused(make: Callable[[Manifold], Coupling]) -> None:
     m = Sphere(2)
     for a, b in ((3, 5), (5, 3)):
         with pytest.raises(ValueError, match=f"got {a} and {b}"):
-            OptimalTransport(m)(points(m, a), points(m, b))
+            make(m)(points(m, a), points(m, b))
+
+
+def test_independent_pairs_as_drawn() -> None:
+    x = points(Sphere(2), 5)
+    assert Independent()(x, x).tolist() == [0, 1, 2, 3, 4]
+
+
+# Sinkhorn.
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("m", MANIFOLDS, ids=str)
+def test_plan_has_the_right_margins_and_form(m: Manifold, dtype: torch.dtype) -> None:
+    x_0, x_1 = points(m, 30).to(dtype), points(m, 30, seed=50).to(dtype)
+    sinkhorn = Sinkhorn(m, regularisation=0.1, tolerance=1e-4)
+    plan = sinkhorn.plan(x_0, x_1)
+    assert plan.dtype == dtype
+    ones = torch.ones(30, dtype=dtype)
+    torch.testing.assert_close(plan.sum(1), ones, rtol=0, atol=1e-5)
+    torch.testing.assert_close(plan.sum(0), ones, rtol=0, atol=2e-4)
+    # The optimum is the kernel with its rows and columns scaled: a matrix of rank one in logarithms, beside the cost.
+    cost = m.dist(x_1[:, None], x_0[None]).square()
+    potential = plan.log() + cost / (0.1 * cost.mean())
+    centred = potential - potential.mean(0) - potential.mean(1, keepdim=True) + potential.mean()
+    assert float(centred.abs().max()) < (1e-9 if dtype == torch.float64 else 1e-2)
+
+
+def test_plan_comes_near_the_exact_one() -> None:
+    m = Sphere(2)
+    x_0, x_1 = m.random_uniform(2, 100, generator=seeded(), dtype=torch.float64)
+    cost = m.dist(x_1[:, None], x_0[None]).square()
+    exact = mean_cost(m, x_0[OptimalTransport(m)(x_0, x_1)], x_1)
+    costs = [float((Sinkhorn(m, r).plan(x_0, x_1) * cost).sum() / 100) for r in (0.5, 0.1, 0.02, 0.005)]
+    assert costs == sorted(costs, reverse=True)
+    assert exact < costs[-1] < 1.2 * exact
+    drawn = mean_cost(m, x_0[Sinkhorn(m, 0.02)(x_0, x_1, generator=seeded(1))], x_1)
+    assert exact < drawn < 0.3 * float(cost.mean())
+
+
+def test_far_points_do_not_underflow() -> None:
+    """Kernels of single precision vanish at a cost of 104 units; here outliers cost 1e4 of them and more."""
+    m = Euclidean(2)
+    x_0, x_1 = torch.randn(2, 50, 2, generator=seeded())
+    x_1[:3] *= 1e3
+    x_0[-2:] *= 300.0
+    plan = Sinkhorn(m, regularisation=1e-3).plan(x_0, x_1)
+    assert bool(plan.isfinite().all())
+    torch.testing.assert_close(plan.sum(1), torch.ones(50), rtol=0, atol=1e-3)
+
+
+# Conditions.
+
+
+def labelled_batch(n: int = 600) -> tuple[Manifold, Tensor, Tensor, Tensor]:
+    """Return sources uniform on the sphere, and targets north for label 1, south for label 0."""
+    m = Sphere(2)
+    x_0 = m.random_uniform(n, generator=seeded(), dtype=torch.float64)
+    label = (torch.rand(n, 1, generator=seeded(1)) < 0.3).double()
+    pole = torch.cat([torch.zeros(n, 2).double(), 2 * label - 1], dim=-1)
+    x_1 = m.projx(pole + 0.3 * torch.randn(n, 3, generator=seeded(2), dtype=torch.float64))
+    return m, x_0, x_1, label
+
+
+@pytest.mark.parametrize("make", [OptimalTransport, Sinkhorn])
+def test_sources_given_the_label_stay_uniform(make: Callable[[Manifold], Coupling]) -> None:
+    """Their heights are uniform on [-1, 1]; plain transport gives the north its northern sources."""
+    m, x_0, x_1, label = labelled_batch()
+    north = label[:, 0] == 1
+    plain = x_0[make(m)(x_0, x_1, generator=seeded(3))][north, 2]
+    fair = x_0[make(m)(x_0, x_1, condition=label, generator=seeded(3))][north, 2]
+    noise = math.sqrt(1 / 3 / int(north.sum()))
+    assert abs(float(fair.mean())) < 4 * noise
+    assert float(plain.mean()) > 10 * noise
+
+
+def test_within_a_label_the_pairing_is_the_cheapest() -> None:
+    m, x_0, x_1, label = labelled_batch(60)
+    index = OptimalTransport(m)(x_0, x_1, condition=label)
+    assert sorted(index.tolist()) == list(range(60))
+    for value in (0.0, 1.0):
+        rows = (label[:, 0] == value).nonzero()[:, 0]
+        assert torch.equal(index[rows], rows[OptimalTransport(m)(x_0[rows], x_1[rows])])
+
+
+@pytest.mark.parametrize("make", [OptimalTransport, Sinkhorn])
+def test_an_unknown_condition_is_a_condition_of_its_own(make: type) -> None:
+    m, x_0, x_1, label = labelled_batch(80)
+    label[::3] = math.nan
+    for weight in (math.inf, 2.0):
+        index = make(m, condition_weight=weight)(x_0, x_1, condition=label, generator=seeded())
+        assert torch.equal(label[index].isnan(), label.isnan())
+    known = ~label.isnan()
+    index = make(m)(x_0, x_1, condition=label, generator=seeded())
+    assert torch.equal(label[index][known], label[known])
+
+
+def test_the_weight_leads_from_plain_transport_to_independent_pairs() -> None:
+    m, x_0, x_1, _ = labelled_batch(50)
+    condition = torch.randn(50, 2, generator=seeded(5), dtype=torch.float64)
+    plain = OptimalTransport(m)(x_0, x_1)
+    weights = (0.0, 1.0, 1e4, math.inf)
+    indices = [OptimalTransport(m, w)(x_0, x_1, condition=condition) for w in weights]
+    assert torch.equal(indices[0], plain)
+    assert torch.equal(indices[-1], torch.arange(50))
+    moved = [float((condition[i] - condition).square().sum()) for i in indices]
+    assert moved == sorted(moved, reverse=True)
+    costs = [mean_cost(m, x_0[i], x_1) for i in indices]
+    assert costs == sorted(costs)
+    assert moved[1] > 0
+
+
+# Bad input.
+
+
+def test_bad_arguments_are_refused() -> None:
+    m = Sphere(2)
+    x = points(m, 4)
+    for make in (OptimalTransport, Sinkhorn):
+        with pytest.raises(ValueError, match="condition_weight must be at least 0"):
+            make(m, condition_weight=-1.0)
+        with pytest.raises(ValueError, match=r"one vector per target, \(4, c\).*add an axis"):
+            make(m)(x, x, condition=torch.zeros(4))
+    for name in ("regularisation", "tolerance", "max_steps"):
+        with pytest.raises(ValueError, match=f"Sinkhorn: {name} must be positive"):
+            Sinkhorn(m, **{name: 0})
+    with pytest.raises(ValueError, match="some distances are not finite"):
+        OptimalTransport(m)(x * math.nan, x)

@@ -10,6 +10,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 import torch
+from random_fields import points
 from scipy import stats
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from manifolds import (
     Euclidean,
     FlatTorus,
     Hyperboloid,
+    LogEuclideanSPD,
     Manifold,
     PoincareBall,
     Power,
@@ -30,6 +32,7 @@ from manifolds import (
 from rfm.networks import VelocityField
 from rfm.sources import (
     IsotropicGaussianSO3,
+    KernelMixture,
     PowerSource,
     ProductSource,
     RigidMotionSource,
@@ -79,6 +82,14 @@ def on_open_product() -> ProductSource:
     return ProductSource(manifold, [WrappedNormal(Euclidean(2), torch.tensor([1.0, -1.0]), 0.5), Uniform(Sphere(1))])
 
 
+def kernels(manifold: Manifold, width: float = 0.4, background: Source | None = None) -> KernelMixture:
+    """Return a mixture of two widths about four points, one of them of weight zero."""
+    centres = points(manifold, 4, seed=8)
+    shares, weights = torch.tensor([0.5, 0.2, 0.0, 0.3]), torch.tensor([0.5, 0.3, 0.2])
+    k = torch.tensor([1.0, 4.0]) / width**2
+    return KernelMixture(manifold, centres, k, weights, background or default_source(manifold, centres), shares)
+
+
 COMPACT: list[Callable[[], Source]] = [
     lambda: Uniform(Sphere(2)),
     lambda: on_torus(2, 0.8),
@@ -91,6 +102,12 @@ COMPACT: list[Callable[[], Source]] = [
     lambda: on_rotations(1.5),
     lambda: on_weighted_product(),
     lambda: PowerSource(Power(Sphere(2), 3), on_sphere(2, 1.0)),
+    lambda: kernels(Sphere(2)),
+    lambda: kernels(Sphere(4), 0.6),
+    lambda: kernels(FlatTorus(2)),
+    lambda: kernels(SO3(), 1.0),
+    lambda: kernels(Product(Sphere(1), SO3(), weights=(0.25, 2.0)), 1.2),
+    lambda: kernels(Power(Sphere(2), 2), 0.7),
 ]
 EUCLIDEAN_POINT = torch.tensor([0.5, -1.0, 2.0], dtype=F64)
 OPEN: list[Callable[[], Source]] = [
@@ -101,6 +118,9 @@ OPEN: list[Callable[[], Source]] = [
     lambda: on_poses(),
     lambda: on_open_product(),
     lambda: PowerSource(Power(SE3(2.0), 2), on_poses()),
+    lambda: kernels(Euclidean(3)),
+    lambda: kernels(LogEuclideanSPD(2), background=WrappedNormal(LogEuclideanSPD(2), torch.eye(2), 1.0)),
+    lambda: kernels(SE3(2.0), background=on_poses()),
 ]
 
 

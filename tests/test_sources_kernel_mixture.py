@@ -161,7 +161,7 @@ def test_shapes_and_dtypes(dtype: torch.dtype) -> None:
     assert torch.equal(density.log_prob(points[7]), flat[7])
     assert density.log_prob(points[:0]).shape == (0,)
     assert density.component_log_prob(points.reshape(3, 20, 2)).shape == (3, 20, 31)
-    assert not density.log_prob(points.requires_grad_()).requires_grad
+    assert not density.component_log_prob(points.requires_grad_()).requires_grad
 
 
 def test_memory_is_bounded() -> None:

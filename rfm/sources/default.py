@@ -36,11 +36,7 @@ def default_source(manifold: Manifold, points: Tensor) -> Source:
             f"{manifold} has no default source: its volume is not finite and its injectivity radius is not infinite; "
             "pass source=, for example a product of a uniform and a normal part"
         )
-    points = points.double()
-    centre = manifold.projx(points.mean(0))
-    u = manifold.logmap(centre, points)
-    scale = (manifold.inner(centre, u, u).mean() / manifold.dim).sqrt()
-    return WrappedNormal(manifold, centre, float(scale) or 1.0)
+    return WrappedNormal.fit(manifold, points)
 
 
 @default_source.register

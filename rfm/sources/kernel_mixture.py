@@ -15,6 +15,9 @@ from rfm.sources.kernel_sums import log_kernel_sums
 _CHUNK_ELEMENTS = 2**18
 """Distances held at a time: 2 MiB, about a second-level cache, where the passes over them are fastest."""
 
+_SCORED_POINTS = 4096
+"""More would not decide thirty weights better, and take time in proportion."""
+
 
 class KernelMixture(Source, Constants):
     """A mixture of kernel densities of several widths on the same centres, and of a broad background.
@@ -24,7 +27,7 @@ class KernelMixture(Source, Constants):
     of von Mises on tori, Gaussian with variance 1 / k on flat space, matrix Fisher on rotations.
 
     Sums run in float64 and drop only kernels that together are below 1e-13 of the sum. Time grows as the number of
-    centres times the number of queries; memory is bounded. Results carry no gradient.
+    centres times the number of queries; memory is bounded, unless a gradient of ``log_prob`` is asked for.
 
     Args:
         manifold: a manifold with a kernel.
@@ -142,11 +145,55 @@ class KernelMixture(Source, Constants):
         """
         k = _default_concentrations(manifold, train, 30) if concentrations is None else concentrations
         start = cls._unfitted(manifold, train, k, background, sample_weights)
-        log_p, shares = start._validation_scores(validation, validation_weights)
-        weights = start.weights
-        for _ in range(steps):
-            weights = shares @ torch.softmax(log_p + weights.log(), dim=-1)
-        return cls(manifold, train, k, weights / weights.sum(), start.background, sample_weights)
+        weights = _likeliest_weights(*start._validation_scores(validation, validation_weights), steps)
+        return cls(manifold, train, k, weights, start.background, sample_weights)
+
+    @classmethod
+    def fit(
+        cls,
+        manifold: Manifold,
+        points: Tensor,
+        *,
+        concentrations: Tensor | None = None,
+        background: Source | None = None,
+        sample_weights: Tensor | None = None,
+        folds: int = 10,
+        steps: int = 300,
+    ) -> Self:
+        """Return the mixture on all points, with weights that make each tenth likeliest given the other nine.
+
+        For a flow to start from: it needs no validation points. Equal points share a fold, or the narrowest kernels
+        would be chosen to explain repeats. At most 4096 points are scored, against all others.
+
+        Args:
+            manifold: a manifold with a kernel.
+            points: centres, ``(n, *event_shape)``, at least two of them different.
+            concentrations: as in `mixture`.
+            background: as in `mixture`.
+            sample_weights: of the points, ``(n,)``.
+            folds: number of parts, at least 2.
+            steps: number of EM steps.
+
+        Raises:
+            ValueError: the manifold has no kernel or no default background, or an argument is not as said.
+        """
+        points = _checked_points(manifold, points, "points")
+        shares = _shares(sample_weights, points, "sample_weights")
+        k = _default_concentrations(manifold, points, 30) if concentrations is None else concentrations
+        background = _default_background(manifold, points) if background is None else background
+        fold = _folds(points, shares, folds)
+        scored = torch.zeros_like(fold, dtype=torch.bool)
+        scored[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_SCORED_POINTS]] = True
+        log_p = points.new_empty(len(points), len(k) + 1)
+        for i in range(int(fold.max()) + 1):
+            others, held = fold != i, (fold == i) & scored
+            if bool(shares[others].sum() > 0):
+                density = cls._unfitted(manifold, points[others], k, background, shares[others])
+                log_p[held] = density.component_log_prob(points[held])
+            else:
+                scored = scored & others
+        weights = _likeliest_weights(log_p[scored], shares[scored] / shares[scored].sum(), steps)
+        return cls(manifold, points, k, weights, background, sample_weights)
 
     @torch.no_grad()
     def sample(
@@ -170,7 +217,6 @@ class KernelMixture(Source, Constants):
         other = self.background.sample(shape, **like)
         return torch.where(self.manifold.lift(is_kernel), x, other).to(dtype or torch.get_default_dtype())
 
-    @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density with respect to the Riemannian volume, in nats, ``(*batch)``.
 
@@ -213,12 +259,39 @@ class KernelMixture(Source, Constants):
         return self.component_log_prob(points), _shares(validation_weights, points, "validation_weights")
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        flat = x.detach().reshape(-1, *self.manifold.event_shape).to(self.points)
+        flat = x.reshape(-1, *self.manifold.event_shape).to(self.points)
         return flat.split(max(1, _CHUNK_ELEMENTS // len(self._embedded)))
 
     def _components(self, x: Tensor) -> Tensor:
         kernels = log_kernel_sums(self.manifold.embed(x), self._embedded, self.concentrations, self._log_shares)
         return torch.cat([kernels - self._log_normalisers, self.background.log_prob(x)[:, None]], dim=-1)
+
+
+def _likeliest_weights(log_p: Tensor, shares: Tensor, steps: int) -> Tensor:
+    """Return mixture weights by expectation maximisation from equal ones, ``(K,)``.
+
+    Args:
+        log_p: log-densities of the components at the points, ``(m, K)``.
+        shares: weights of the points, ``(m,)``, sum 1.
+        steps: number of steps.
+    """
+    weights = log_p.new_full(log_p.shape[1:], 1 / log_p.shape[1])
+    for _ in range(steps):
+        weights = shares @ torch.softmax(log_p + weights.log(), dim=-1)
+    return weights / weights.sum()
+
+
+def _folds(points: Tensor, shares: Tensor, folds: int) -> Tensor:
+    """Return the fold of each point, ``(n,)``: a random part of the places, the same at every call."""
+    # Adding 0 turns -0.0 into 0.0, which is the same place.
+    places, place = torch.unique(points.flatten(1) + 0, dim=0, return_inverse=True)
+    if folds < 2 or len(torch.unique(place[shares > 0])) < 2:
+        raise ValueError(
+            f"KernelMixture: fit needs at least two folds and two different points of positive weight, got {folds} "
+            f"folds and {len(places)} different points; give it more, or weights to the constructor"
+        )
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).to(points.device)
+    return order[place] % min(folds, len(places))
 
 
 def _default_concentrations(manifold: Manifold, train: Tensor, count: int) -> Tensor:

@@ -17,7 +17,7 @@ def log_kernel_sums(x: Tensor, y: Tensor, concentrations: Tensor, log_shares: Te
     behind before the next, larger k.
     """
     # Squares of differences: 1 - <x, y> would lose all digits of chords near 1e-4, a kernel's width at k = 1e8.
-    squared = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    squared = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
     nearest = squared.amin(-1, keepdim=True)
     excess = (squared - nearest) / 2
     log_w = None if log_shares is None else log_shares.expand_as(excess)
@@ -35,7 +35,7 @@ def log_kernel_sums(x: Tensor, y: Tensor, concentrations: Tensor, log_shares: Te
             log_w = None if log_w is None else log_w.gather(-1, kept)
         if log_w is None:
             # The nearest centre adds exactly 1, so this sum can neither overflow nor vanish.
-            sums[:, j] = excess.mul(-k).exp_().sum(-1).log() - math.log(len(y))
+            sums[:, j] = excess.mul(-k).exp().sum(-1).log() - math.log(len(y))
         else:
             sums[:, j] = torch.logsumexp(log_w - k * excess, dim=-1)
     return sums - concentrations * nearest / 2

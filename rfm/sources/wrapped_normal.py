@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import singledispatch
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import torch
 from torch import Tensor
@@ -42,6 +42,27 @@ class WrappedNormal(Source, Constants):
         wrapped_log_density(manifold)  # raises where there is none
         self.scale = checked_scale("WrappedNormal", "scale", scale)
         self.constant("mean", checked_point("WrappedNormal", "mean", manifold, mean))
+
+    @classmethod
+    def fit(cls, manifold: Manifold, points: Tensor) -> Self:
+        """Return the one about the mean of the points, with their root mean square distance per dimension as scale.
+
+        Args:
+            manifold: where they live.
+            points: ``(n, *event_shape)``.
+
+        Raises:
+            ValueError: if the density is not known on this manifold.
+        """
+        points = points.detach().double()
+        centre = manifold.projx(points.mean(0))
+        if manifold.injectivity_radius != math.inf:
+            # The projected mean depends on where the seam is; the mean along geodesics does not.
+            for _ in range(_MEAN_STEPS):
+                centre = manifold.expmap(centre, manifold.logmap(centre, points).mean(0))
+        u = manifold.logmap(centre, points)
+        scale = (manifold.inner(centre, u, u).mean() / manifold.dim).sqrt()
+        return cls(manifold, centre, float(scale) or 1.0)
 
     def sample(
         self,
@@ -149,3 +170,5 @@ def _log_wrapped_normal(angle: Tensor, scale: float) -> Tensor:
 
 
 _WAVES_FROM = 2.0
+
+_MEAN_STEPS = 20
