@@ -3,7 +3,7 @@
 The world's airports, split by place. Each row is a source and a coupling; the last is the kernel mixture by itself.
 Mean test negative log-likelihood in nats with respect to the area of the unit sphere, smaller is better.
 
-    python -m experiments.sources_study [--seeds 2] [--steps 2000] [--every 1] [--rows "uniform, independent" ...]
+    python -m experiments.sources_study [--seeds 2] [--steps 2000] [--every 1] [--width 192] [--rows "kernel, nearby"]
 """
 
 import argparse
@@ -19,6 +19,7 @@ from manifolds import Sphere
 from rfm.couplings import Coupling, Independent, OptimalTransport
 from rfm.datasets import group_split, load
 from rfm.metrics import negative_log_likelihood
+from rfm.networks import VelocityField
 from rfm.sources import KernelMixture, Source, Uniform
 
 
@@ -43,12 +44,11 @@ class Nearby:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         mixture = self.source
-        like = {"device": x_1.device, "generator": generator}
         component = torch.multinomial(mixture.weights.to(x_1.device), len(x_1), True, generator=generator)
         kernels = len(mixture.concentrations)
         k = mixture.concentrations.to(x_1.device)[component.clamp(max=kernels - 1)]
         near = mixture.manifold.kernel_sample(x_1.double(), k, generator)
-        far = mixture.background.sample((len(x_1),), dtype=near.dtype, **like)
+        far = mixture.background.sample((len(x_1),), generator, near.dtype, near.device)
         x_0.copy_(torch.where(mixture.manifold.lift(component < kernels), near, far))
         return torch.arange(len(x_1), device=x_1.device)
 
@@ -62,7 +62,9 @@ ROWS = (
 )
 
 
-def test_score(row: str, train: Tensor, validation: Tensor, test: Tensor, steps: int, seed: int) -> float:
+def test_score(
+    row: str, train: Tensor, validation: Tensor, test: Tensor, seed: int, steps: int, width: int | None
+) -> float:
     """Fit the flow of a row and return its mean test NLL in nats."""
     sphere = Sphere(2)
     start, _, pairing = row.partition(", ")
@@ -75,8 +77,21 @@ def test_score(row: str, train: Tensor, validation: Tensor, test: Tensor, steps:
         coupling = Nearby(source)
     points = torch.cat([train, validation])
     held = torch.arange(len(train), len(points))
+    field = None
+    if width is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            field = VelocityField(sphere, width=width, features=width)
     flow = rfm.fit(
-        points, sphere, validation=held, source=source, coupling=coupling, steps=steps, seed=seed, progress=False
+        points,
+        sphere,
+        validation=held,
+        source=source,
+        coupling=coupling,
+        field=field,
+        steps=steps,
+        seed=seed,
+        progress=False,
     )
     print(row, seed, flow.stopped, [round(r["validation_nll"], 3) for r in flow.history], file=sys.stderr)
     return negative_log_likelihood(flow.log_prob(test)).mean
@@ -88,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=2, help="number of splits (default 2)")
     parser.add_argument("--steps", type=int, default=2000, help="optimiser steps (default 2000)")
     parser.add_argument("--every", type=int, default=1, help="take one airport of so many (default 1, all)")
+    parser.add_argument("--width", type=int, help="width of the network (default: that of rfm.fit)")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="which to fit (default: all)")
     options = parser.parse_args(arguments)
     points = load("airports").points[:: options.every]
@@ -95,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for seed in range(options.seeds):
         train, validation, test = (points[rows] for rows in group_split(points, seed))
         for row in options.rows:
-            scores[row].append(test_score(row, train, validation, test, options.steps, seed))
+            scores[row].append(test_score(row, train, validation, test, seed, options.steps, options.width))
         mixture = KernelMixture.fit(Sphere(2), train)
         scores["kernel mixture itself"].append(negative_log_likelihood(mixture.log_prob(test)).mean)
     print("| source, coupling | test NLL, nats, by seed | mean |\n|---|---|---:|")

@@ -29,6 +29,12 @@ my_module:thing: a manifold of your own, an object or a class without arguments;
 folder counts as importable"""
 
 
+_SOURCE_HELP = """\
+where the flow starts: uniform, wrapped-normal (fitted), kernel (a mixture of kernels around the
+training points), or my_module:thing, a source or a function of manifold and points (default:
+uniform where the volume is finite, else a wrapped normal)"""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise _UsageError(f"{self.prog}: {message}\nsee {self.prog} --help")
@@ -110,6 +116,7 @@ def _command(commands: Any, name: str, summary: str, *, run: bool = False) -> ar
     if run:
         one.add_argument("run", help="folder that rfm fit made")
         one.add_argument("--manifold", metavar="MODULE:NAME", help="a manifold of your own, if it was fitted on one")
+        one.add_argument("--source", metavar="MODULE:NAME", help="a source of your own, if it was fitted from one")
     return one
 
 
@@ -136,6 +143,14 @@ def _add_fit(commands: Any) -> None:
         "--label", nargs="+", metavar="COLUMN", help="those of --condition whose numbers are labels, such as years"
     )
     one.add_argument("--weights", metavar="COLUMN", help="column of weights of the points")
+    one.add_argument("--source", metavar="NAME", help=_SOURCE_HELP)
+    one.add_argument(
+        "--coupling",
+        choices=("independent", "optimal-transport", "sinkhorn"),
+        default="independent",
+        help="pairing of source and data points in each batch (default: independent);\n"
+        "sinkhorn is for large batches on a GPU",
+    )
     one.add_argument("--steps", type=_positive, help="optimiser steps (default: by the number of points, 2000 to 8000)")
     one.add_argument("--batch-size", type=_positive, help="pairs per step (default: 512)")
     one.add_argument("--max-seconds", type=_positive_number, help="cap on the training time (default: none)")

@@ -15,6 +15,7 @@ from torch import Tensor
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
 from rfm import datasets
 from rfm.conditions import Conditions
+from rfm.couplings import Coupling, OptimalTransport, Sinkhorn
 from rfm.datasets.download import file_sha256
 from rfm.datasets.splits import Split, group_split
 from rfm.datasets.tables import Table
@@ -23,6 +24,7 @@ from rfm.evaluation import evaluate as evaluate_flow
 from rfm.fitting import fit as fit_flow
 from rfm.flow import Flow
 from rfm.run_folder import RunData, describe_run, is_run_folder
+from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 
 
 def fit(arguments: argparse.Namespace) -> None:
@@ -41,7 +43,8 @@ def fit(arguments: argparse.Namespace) -> None:
         file_sha256(Path(arguments.table)),
         condition,
     )
-    flow = _fit(manifold, data, arguments, weights, conditions)
+    source = None if arguments.source is None else named_source(arguments.source)
+    flow = _fit(manifold, data, arguments, weights, conditions, source, named_coupling(arguments.coupling, manifold))
     _report(arguments, _fitted(flow, data, Path(arguments.out)), _fitted_text(flow, data, Path(arguments.out)))
 
 
@@ -194,13 +197,8 @@ def imported_manifold(name: str) -> Manifold:
     Raises:
         ValueError: if it cannot be imported, or is no manifold.
     """
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ValueError(f"{name!r} does not name a manifold\nwrite my_module:thing, an object or a class")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    thing = _imported(name, "manifold")
     try:
-        thing = getattr(importlib.import_module(module), attribute)
         manifold = thing() if isinstance(thing, type) else thing
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
@@ -208,6 +206,68 @@ def imported_manifold(name: str) -> Manifold:
     if not isinstance(manifold, Manifold):
         raise ValueError(f"{name}: is not a manifolds.Manifold but {type(manifold).__name__}\nsubclass Manifold")
     return manifold
+
+
+def named_source(name: str) -> Source | Callable[[Manifold, Tensor], Source]:
+    """Return the source that ``--source`` means, or what makes it from the manifold and the training points.
+
+    Raises:
+        ValueError: for an unknown name, or one that cannot be imported.
+    """
+    if ":" in name:
+        thing = _imported(name, "source")
+        if not isinstance(thing, Source) and not callable(thing):
+            raise ValueError(
+                f"{name}: is neither a rfm.sources.Source nor a function but {type(thing).__name__}\n"
+                "write a Source, or a function of manifold and points that returns one"
+            )
+        return thing if isinstance(thing, Source) else _checked_maker(name, thing)
+    makers: dict[str, Callable[[Manifold, Tensor], Source]] = {
+        "uniform": lambda m, points: Uniform(m),
+        "wrapped-normal": WrappedNormal.fit,
+        "kernel": KernelMixture.fit,
+    }
+    if name not in makers:
+        raise ValueError(f"unknown source {name!r}\nchoose {', '.join(makers)}, or one of your own as my_module:thing")
+    return makers[name]
+
+
+def _checked_maker(name: str, make: Callable[..., Any]) -> Callable[[Manifold, Tensor], Source]:
+    """Return ``make`` with its faults told in one sentence."""
+
+    def checked(manifold: Manifold, points: Tensor) -> Source:
+        try:
+            source = make(manifold, points)
+        except Exception as error:
+            raise ValueError(
+                f"{name}: cannot be called with a manifold and points ({type(error).__name__}: {error})\n"
+                "check it in Python"
+            ) from None
+        if not isinstance(source, Source):
+            raise ValueError(f"{name}: makes no rfm.sources.Source but {type(source).__name__}\nsubclass Source")
+        return source
+
+    return checked
+
+
+def named_coupling(name: str, manifold: Manifold) -> Coupling | None:
+    """Return the coupling that ``--coupling`` means; None for independent pairs."""
+    if name == "independent":
+        return None
+    return OptimalTransport(manifold) if name == "optimal-transport" else Sinkhorn(manifold)
+
+
+def _imported(name: str, what: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise ValueError(f"{name!r} does not name a {what}\nwrite my_module:thing, an object or a class")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{name}: cannot be imported ({type(error).__name__}: {reason})\ncheck it in Python") from None
 
 
 _CHUNK = 4096
@@ -295,6 +355,8 @@ def _fit(
     arguments: argparse.Namespace,
     weights: Tensor | None,
     conditions: Conditions | None = None,
+    source: Source | Callable[[Manifold, Tensor], Source] | None = None,
+    coupling: Coupling | None = None,
 ) -> Flow:
     folder = Path(arguments.out)
     kept = torch.cat([data.split.train, data.split.validation])
@@ -308,6 +370,8 @@ def _fit(
         conditions=conditions,
         weights=None if weights is None else weights[kept],
         validation=held,
+        source=source,
+        coupling=coupling,
         steps=arguments.steps,
         batch_size=arguments.batch_size,
         max_seconds=arguments.max_seconds,
@@ -365,8 +429,14 @@ def _split(points: Tensor, test_share: float, seed: int) -> Split:
 def _load(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
     folder = Path(arguments.run)
     manifold = imported_manifold(arguments.manifold) if arguments.manifold else None
-    flow = Flow.load(folder, manifold=manifold)
-    return flow, RunData.load(folder)
+    data = RunData.load(folder)
+    if not arguments.source:
+        return Flow.load(folder, manifold=manifold), data
+    own = named_source(arguments.source)
+    if not isinstance(own, Source):
+        make, train = own, data.points[data.split.train]
+        return Flow.load(folder, manifold=manifold, source=lambda m: make(m, m.projx(train))), data
+    return Flow.load(folder, manifold=manifold, source=own), data
 
 
 def _output(arguments: argparse.Namespace) -> Path | None:

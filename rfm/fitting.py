@@ -123,7 +123,7 @@ def fit(
         source = path.source or default_source(manifold, training_data.x)
     elif not isinstance(source, Source):
         # From the training points alone: a source that knew those of validation would look better than it is.
-        source = source(manifold, manifold.projx(training_data.x))
+        source = _made_source(source, manifold, training_data.x)
     _check_source(source, manifold)
     if given_path is not None:
         _check_path(given_path, manifold, source, training_data.x)
@@ -312,6 +312,16 @@ def _check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
     for name, index in (("training", train), ("validation", validation)):
         if not bool(data.weights[index].sum() > 0):
             raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
+
+
+def _made_source(make: Any, manifold: Manifold, points: Tensor) -> Source:
+    source = make(manifold, manifold.projx(points)) if callable(make) else make
+    if not isinstance(source, Source):
+        raise ValueError(
+            f"fit: source must be a rfm.sources.Source, or a function of manifold and points that returns one, got "
+            f"{type(source).__name__}; see rfm.sources"
+        )
+    return source
 
 
 def _check_source(source: Source, manifold: Manifold) -> None:

@@ -202,7 +202,7 @@ class Flow(nn.Module):
         *,
         manifold: Manifold | None = None,
         field: Callable[..., Tensor] | None = None,
-        source: Source | None = None,
+        source: Source | Callable[[Manifold], Source] | None = None,
     ) -> "Flow":
         """Load a saved flow.
 
@@ -211,7 +211,7 @@ class Flow(nn.Module):
             manifold: needed if the flow was saved with a manifold of your own; it is never imported from the file's
                 word.
             field: likewise for a field of your own.
-            source: likewise for a source of your own.
+            source: likewise for a source of your own, or what makes it from the manifold.
 
         Raises:
             SavedFlowError: if the folder is not a saved flow, is damaged, or needs an object passed in.
@@ -238,6 +238,8 @@ class Flow(nn.Module):
         shared = {"manifold": manifold}
         if field is None:
             field = build(record.get("field"), f"{path}: field", shared, arguments)
+        if source is not None and not isinstance(source, Source):
+            source = source(manifold)
         if source is None:
             source = build(record.get("source"), f"{path}: source", shared, arguments)
         if not callable(field) or isinstance(field, Manifold | Source) or not isinstance(source, Source):

@@ -10,6 +10,12 @@ from manifolds import Manifold
 from manifolds.constants import Constants
 from rfm.sources.base import Source, checked_part
 from rfm.sources.default import default_source
+from rfm.sources.kernel_arguments import (
+    checked_concentrations,
+    checked_mixture_weights,
+    checked_points,
+    checked_shares,
+)
 from rfm.sources.kernel_sums import log_kernel_sums
 
 _CHUNK_ELEMENTS = 2**18
@@ -60,9 +66,9 @@ class KernelMixture(Source, Constants):
         sample_weights: Tensor | None = None,
     ) -> None:
         super().__init__(manifold)
-        self.constant("points", _checked_points(manifold, points, "points"))
-        self.constant("concentrations", _checked_concentrations(concentrations).to(self.points.device))
-        weights = _checked_mixture_weights(weights, len(self.concentrations))
+        self.constant("points", checked_points(manifold, points, "points"))
+        self.constant("concentrations", checked_concentrations(concentrations).to(self.points.device))
+        weights = checked_mixture_weights(weights, len(self.concentrations))
         self.constant("weights", weights.to(self.points.device))
         self.background = checked_part("KernelMixture", "background", background, manifold)
         self.constant("_log_normalisers", _log_normalisers(manifold, self.concentrations))
@@ -70,8 +76,8 @@ class KernelMixture(Source, Constants):
         self.register_buffer("sample_weights", None)
         self.register_buffer("_log_shares", None)
         if sample_weights is not None:
-            shares = _shares(sample_weights, self.points, "sample_weights")
-            self.constant("sample_weights", shares)
+            shares = checked_shares(sample_weights, self.points, "sample_weights")
+            self.constant("sample_weights", torch.as_tensor(sample_weights).detach().to(shares))
             # Centres of weight zero add nothing, but would undo the bound on what the sums drop.
             self.constant("_embedded", self._embedded[shares > 0])
             self.constant("_log_shares", shares[shares > 0].log())
@@ -177,8 +183,8 @@ class KernelMixture(Source, Constants):
         Raises:
             ValueError: the manifold has no kernel or no default background, or an argument is not as said.
         """
-        points = _checked_points(manifold, points, "points")
-        shares = _shares(sample_weights, points, "sample_weights")
+        points = checked_points(manifold, points, "points")
+        shares = checked_shares(sample_weights, points, "sample_weights")
         k = _default_concentrations(manifold, points, 30) if concentrations is None else concentrations
         background = _default_background(manifold, points) if background is None else background
         fold = _folds(points, shares, folds)
@@ -248,15 +254,15 @@ class KernelMixture(Source, Constants):
     ) -> Self:
         """Return the mixture with equal weights."""
         if background is None:
-            background = _default_background(manifold, _checked_points(manifold, train, "train"))
-        components = len(_checked_concentrations(concentrations)) + 1
+            background = _default_background(manifold, checked_points(manifold, train, "train"))
+        components = len(checked_concentrations(concentrations)) + 1
         weights = torch.full((components,), 1 / components, dtype=torch.float64)
         return cls(manifold, train, concentrations, weights, background, sample_weights)
 
     def _validation_scores(self, validation: Tensor, validation_weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the components' log-densities ``(m, K + 1)`` and the points' shares ``(m,)``, which sum to 1."""
-        points = _checked_points(self.manifold, validation, "validation").to(self.points.device)
-        return self.component_log_prob(points), _shares(validation_weights, points, "validation_weights")
+        points = checked_points(self.manifold, validation, "validation").to(self.points.device)
+        return self.component_log_prob(points), checked_shares(validation_weights, points, "validation_weights")
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         flat = x.reshape(-1, *self.manifold.event_shape).to(self.points)
@@ -298,7 +304,7 @@ def _default_concentrations(manifold: Manifold, train: Tensor, count: int) -> Te
     unscaled = torch.logspace(1, 8, count, dtype=torch.float64, device=train.device)
     if manifold.volume is not None:
         return unscaled
-    embedded = manifold.embed(_checked_points(manifold, train, "train"))
+    embedded = manifold.embed(checked_points(manifold, train, "train"))
     spread = float((embedded - embedded.mean(0)).square().sum(-1).mean())
     return unscaled / (spread or 1.0)
 
@@ -318,49 +324,6 @@ def _log_normalisers(manifold: Manifold, concentrations: Tensor) -> Tensor:
             "write its kernel_log_normaliser(concentration), or compare with the source's density instead"
         )
     return log_z
-
-
-def _checked_points(manifold: Manifold, points: Tensor, name: str) -> Tensor:
-    """Return the points detached, in float64."""
-    manifold.check_point(points)
-    if manifold.batch_shape(points) != (len(points),) or len(points) == 0:
-        raise ValueError(
-            f"KernelMixture: {name} must have shape (n, {', '.join(map(str, manifold.event_shape))}) with n at least "
-            f"1, got {tuple(points.shape)}"
-        )
-    return points.detach().double()
-
-
-def _checked_concentrations(concentrations: Tensor) -> Tensor:
-    k = concentrations.detach().double()
-    if k.ndim != 1 or len(k) == 0 or not bool((torch.isfinite(k) & (k > 0)).all()):
-        raise ValueError(
-            "KernelMixture: concentrations must be positive and finite, shape (K,) with K at least 1, got "
-            f"{concentrations.tolist()}"
-        )
-    return k
-
-
-def _checked_mixture_weights(weights: Tensor, kernels: int) -> Tensor:
-    w = weights.detach().double()
-    if w.shape != (kernels + 1,) or not bool((w >= 0).all()) or not abs(float(w.sum()) - 1) < 1e-6:
-        raise ValueError(
-            f"KernelMixture: weights must be {kernels + 1} numbers (one for each concentration, and the background's "
-            f"last), not negative, with sum 1, got {weights.tolist()}; divide them by their sum"
-        )
-    return w
-
-
-def _shares(weights: Tensor | None, points: Tensor, name: str) -> Tensor:
-    """Return the points' weights divided by their sum, float64; equal ones for None."""
-    w = torch.ones(len(points)) if weights is None else weights.detach()
-    w = w.to(dtype=torch.float64, device=points.device)
-    if w.shape != (len(points),) or not bool((torch.isfinite(w) & (w >= 0)).all()) or not float(w.sum()) > 0:
-        raise ValueError(
-            f"KernelMixture: {name} must be one finite number for each of the {len(points)} points, not negative and "
-            f"not all zero, got shape {tuple(w.shape)} with minimum {float(w.min()) if w.numel() else math.nan}"
-        )
-    return w / w.sum()
 
 
 def _drawn(weights: Tensor, u: Tensor) -> Tensor:
