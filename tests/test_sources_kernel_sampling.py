@@ -163,6 +163,13 @@ def test_weights_of_points_act_as_repetition_in_fit() -> None:
     torch.testing.assert_close(weighted.weights, repeated.weights, rtol=1e-9, atol=1e-12)
 
 
+def test_fit_leaves_the_background_the_weight_of_one_point() -> None:
+    m = Sphere(2)
+    fitted = KernelMixture.fit(m, clustered(m, 99), concentrations=torch.tensor([0.1, 200.0]))
+    assert float(fitted.weights.sum()) == pytest.approx(1)
+    assert 0.01 <= float(fitted.weights[-1]) < 0.05
+
+
 def test_fit_needs_two_places() -> None:
     m = Euclidean(2)
     with pytest.raises(ValueError, match="two different points"):

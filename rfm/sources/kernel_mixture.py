@@ -169,7 +169,8 @@ class KernelMixture(Source, Constants):
         """Return the mixture on all points, with weights that make each tenth likeliest given the other nine.
 
         For a flow to start from: it needs no validation points. Equal points share a fold, or the narrowest kernels
-        would be chosen to explain repeats. At most 4096 points are scored, against all others.
+        would be chosen to explain repeats. At most 4096 points are scored, against all others. The background gets the
+        weight of one point more than is likeliest, so that a source is nowhere next to zero.
 
         Args:
             manifold: a manifold with a kernel.
@@ -187,7 +188,7 @@ class KernelMixture(Source, Constants):
         shares = checked_shares(sample_weights, points, "sample_weights")
         k = _default_concentrations(manifold, points, 30) if concentrations is None else concentrations
         background = _default_background(manifold, points) if background is None else background
-        fold = _folds(points, shares, folds)
+        fold, places = _folds(points, shares, folds)
         scored = torch.zeros_like(fold, dtype=torch.bool)
         scored[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_SCORED_POINTS]] = True
         log_p = points.new_empty(len(points), len(k) + 1)
@@ -199,6 +200,9 @@ class KernelMixture(Source, Constants):
             else:
                 scored = scored & others
         weights = _likeliest_weights(log_p[scored], shares[scored] / shares[scored].sum(), steps)
+        # As if one place more had been seen, far from all: likelihood alone may leave the background nothing.
+        weights = weights * places / (places + 1)
+        weights[-1] += 1 / (places + 1)
         return cls(manifold, points, k, weights, background, sample_weights)
 
     @torch.no_grad()
@@ -287,8 +291,8 @@ def _likeliest_weights(log_p: Tensor, shares: Tensor, steps: int) -> Tensor:
     return weights / weights.sum()
 
 
-def _folds(points: Tensor, shares: Tensor, folds: int) -> Tensor:
-    """Return the fold of each point, ``(n,)``: a random part of the places, the same at every call."""
+def _folds(points: Tensor, shares: Tensor, folds: int) -> tuple[Tensor, int]:
+    """Return the fold of each point, ``(n,)``, a random part of the places; and the number of places."""
     # Adding 0 turns -0.0 into 0.0, which is the same place.
     places, place = torch.unique(points.flatten(1) + 0, dim=0, return_inverse=True)
     if folds < 2 or len(torch.unique(place[shares > 0])) < 2:
@@ -297,7 +301,7 @@ def _folds(points: Tensor, shares: Tensor, folds: int) -> Tensor:
             f"folds and {len(places)} different points; give it more, or weights to the constructor"
         )
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).to(points.device)
-    return order[place] % min(folds, len(places))
+    return order[place] % min(folds, len(places)), len(places)
 
 
 def _default_concentrations(manifold: Manifold, train: Tensor, count: int) -> Tensor:
