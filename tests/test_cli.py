@@ -375,6 +375,52 @@ def test_a_manifold_of_ones_own(
         assert fault in err
 
 
+_OWN_SOURCE = """
+from rfm.sources import Source, Uniform
+
+class Mine(Source):
+    def __init__(self, manifold, count):
+        super().__init__(manifold)
+        self.count = count
+
+    def sample(self, shape, generator=None, dtype=None, device=None):
+        return Uniform(self.manifold).sample(shape, generator, dtype, device)
+
+    def log_prob(self, x):
+        return Uniform(self.manifold).log_prob(x)
+
+def mine(manifold, points):
+    manifold.check_point(points)
+    return Mine(manifold, len(points))
+"""
+
+
+def test_a_source_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_source.py").write_text(_OWN_SOURCE)
+    table = write_quakes(tmp_path / "quakes.csv", 40)
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", table, "--manifold", "sphere", "--quiet", *_FIT]
+    run(capsys, *fit, "--source", "my_source:mine", "--out", "own")
+    _, err = run(capsys, "sample", "own", status=2)
+    assert "my_source.Mine" in err
+    out, _ = run(capsys, "sample", "own", "--source", "my_source:mine", "-n", 3)
+    assert len(out.splitlines()) == 4
+
+
+@pytest.mark.parametrize(("source", "coupling"), [("kernel", "sinkhorn"), ("uniform", "optimal-transport")])
+def test_named_sources_and_couplings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, coupling: str
+) -> None:
+    table, out = write_quakes(tmp_path / "quakes.csv", 40), tmp_path / "run"
+    options = ["--source", source, "--coupling", coupling, "--out", out, "--quiet"]
+    run(capsys, "fit", table, "--manifold", "sphere", *options, *_FIT)
+    assert type(rfm.Flow.load(out).source).__name__ == {"kernel": "KernelMixture", "uniform": "Uniform"}[source]
+    text, _ = run(capsys, "sample", out, "-n", 3, "--log-prob")
+    assert len(text.splitlines()) == 4
+
+
 def test_check_passes_a_manifold_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
     from manifolds import Euclidean
 

@@ -468,6 +468,42 @@ def test_optimal_transport_shortens_the_paths() -> None:
     assert paired.history[0]["loss"] < independent.history[0]["loss"] / 3
 
 
+def test_couplings_are_told_the_condition_that_the_field_sees() -> None:
+    manifold = Sphere(2)
+    x = manifold.random_uniform(64, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    class Watching(OptimalTransport):
+        def __call__(self, x_0: Tensor, x_1: Tensor, **known: Any) -> Tensor:
+            seen.append(known)
+            return super().__call__(x_0, x_1, **known)
+
+    field = VelocityField(manifold, width=8, depth=1, features=4, max_frequency=2.0, condition_dim=1)
+    fit_small(x, manifold, condition=(x[:, 0] > 0).double(), field=field, steps=2, coupling=Watching(manifold))
+    assert len(seen) == 2
+    assert all(known["condition"].shape[-1] == 1 and known["generator"] is not None for known in seen)
+    fit_small(x, manifold, steps=1, coupling=Watching(manifold))
+    assert seen[-1]["condition"] is None
+
+
+def test_another_coupling_is_another_run(tmp_path: Path) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold, 30, 0.05)
+    fit_small(x, manifold, steps=2, coupling=OptimalTransport(manifold), out=tmp_path)
+    fit_small(x, manifold, steps=2, coupling=OptimalTransport(manifold), out=tmp_path, resume=True)
+    for other in (None, OptimalTransport(manifold, condition_weight=1.0)):
+        with pytest.raises(ValueError, match="other"):
+            fit_small(x, manifold, steps=2, coupling=other, out=tmp_path, resume=True)
+
+
+def test_what_is_no_source_is_refused() -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold, 30, 0.05)
+    for wrong in ("kernel", lambda m, points: points):
+        with pytest.raises(ValueError, match=r"source must be a rfm.sources.Source, or a function of manifold and"):
+            fit_small(x, manifold, steps=1, source=wrong)
+
+
 def test_points_a_little_off_are_projected() -> None:
     manifold = Sphere(2)
     x = clustered(manifold)

@@ -206,3 +206,11 @@ def test_default_source_fits_the_points_elsewhere() -> None:
 def test_default_source_says_what_to_supply(m: Manifold) -> None:
     with pytest.raises(ValueError, match="pass source="):
         default_source(m, points(m, 5))
+
+
+def test_wrapped_normal_fits_across_the_seam_of_a_torus() -> None:
+    torus = FlatTorus(2)
+    truth = WrappedNormal(torus, torch.tensor([3.1, -3.0]), 0.4)
+    fitted = WrappedNormal.fit(torus, truth.sample((5000,), seeded(), torch.float64))
+    assert float(torus.dist(fitted.mean, truth.mean)) < 0.03
+    assert fitted.scale == pytest.approx(0.4, abs=0.02)
