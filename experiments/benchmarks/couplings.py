@@ -1,6 +1,6 @@
 """Couplings: transport cost, straightness of the flows trained with them, and time per batch.
 
-    python -m experiments.benchmarks.couplings [--steps 300] [--device cpu]
+    python -m experiments.benchmarks.couplings [--steps 200] [--device cpu]
 
 **Cost**: mean squared geodesic distance of the pairs, over that of independent pairs. **Bend**: for flows trained
 briefly with each coupling, the mean over trajectories and times of the squared deviation of the velocity, carried back
@@ -104,7 +104,7 @@ def deviation(manifold: Manifold, path: Tensor, velocity: Tensor) -> float:
     return float(manifold.inner(start, away, away).mean() / manifold.inner(start, carried, carried).mean())
 
 
-def rows(turns: int = 5) -> list[Row]:
+def rows(turns: int = 3) -> list[Row]:
     """Time our exact pairing beside scipy's assignment on the same costs; the results must be equally cheap."""
     return [_row(1024, turns), _row(2048, turns)]
 
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmarks.couplings", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--steps", type=int, default=300, help="optimiser steps of each flow (default 300)")
+    parser.add_argument("--steps", type=int, default=200, help="optimiser steps of each flow (default 200)")
     parser.add_argument("--device", default="cpu", help="where to pair and to train (default cpu)")
     options = parser.parse_args(arguments)
     print(table(options.steps, options.device))
