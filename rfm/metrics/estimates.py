@@ -1,8 +1,4 @@
-"""Comparisons: the mean of a log-likelihood with its standard error, and whether one density is better than another.
-
-The baseline that a flow is to be judged against is `rfm.sources.KernelMixture`. It needs no training, so a model that
-does not beat it is not good; on data with near-duplicates it is hard to beat.
-"""
+"""The mean of a log-likelihood with its standard error, and whether one density is better than another."""
 
 import math
 from dataclasses import dataclass

@@ -1,0 +1,224 @@
+"""How far apart two samples are: discrepancies, transport distances, a classifier, coverage, each with an interval."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from manifolds import Manifold
+from rfm.metrics.estimates import Estimate
+from rfm.metrics.kernels import Kernel
+
+_CHUNK_ELEMENTS = 2**20
+"""Pairs evaluated at a time, which bounds memory whatever the sizes of the samples."""
+
+
+def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
+    """Return the squared maximum mean discrepancy between the distributions that two samples were drawn from.
+
+    The unbiased estimate, which may be negative where they agree; for a positive definite kernel that tells all
+    distributions apart its expectation is zero only if they are the same. The standard error is the jackknife's over
+    pairs ``(x_i, y_i)``; where the distributions agree it is too large, by a factor of about 1.4.
+
+    Args:
+        x: one sample ``(n, *event_shape)``.
+        y: the other, as many.
+        kernel: see `rfm.metrics.kernels`.
+
+    Returns:
+        The square, in the unit of the kernel's values.
+
+    Raises:
+        ValueError: for samples of unequal or too small size, or points that are none.
+
+    References:
+        Gretton et al., A Kernel Two-Sample Test, JMLR 13 (2012), lemma 6.
+    """
+    x, y = _checked("maximum_mean_discrepancy", kernel.manifold, x, y, least=4)
+    n = len(x)
+    if len(y) != n:
+        raise ValueError(f"maximum_mean_discrepancy: needs samples of one size, got {n} and {len(y)}; drop some")
+    row = torch.zeros(n, dtype=torch.float64, device=x.device)
+    column = torch.zeros_like(row)
+    own = torch.zeros_like(row)
+    # h_ij = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i) over i != j, by its row sums.
+    for part in _chunks(n, n):
+        index = torch.arange(n, device=x.device)[part]
+        cross = kernel(x[part, None], y[None]).double()
+        within = (kernel(x[part, None], x[None]) + kernel(y[part, None], y[None])).double()
+        rows = torch.arange(len(index), device=x.device)
+        within[rows, index] = 0
+        cross[rows, index] = 0
+        own[part] += within.sum(1)
+        row[part] += cross.sum(1)
+        column += cross.sum(0)
+    h = own - row - column
+    mean = h.sum() / (n * (n - 1))
+    # Without pair i the sum loses its row and its column.
+    left_out = (h.sum() - 2 * h) / ((n - 1) * (n - 2))
+    variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
+    return Estimate(float(mean), float(variance.sqrt()), n)
+
+
+def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 2, *, blocks: int = 8) -> Estimate:
+    """Return the Wasserstein distance between samples, with the manifold's distance as cost.
+
+    An empirical distance depends on the number of points m, and does not vanish between two samples of one
+    distribution: it falls like ``m^(-1/dim)``. Compare figures of the same m only, and beside the distance between two
+    samples of the reference. The samples are cut into blocks of equal size, whose optimal pairings are exact; the
+    estimate is their mean, and m the size of a block.
+
+    Args:
+        manifold: where the points live.
+        x: one sample ``(n, *event_shape)``, in random order.
+        y: the other, as many.
+        order: 1, the mean distance moved, or 2, the root of the mean squared one.
+        blocks: in how many blocks to cut them; with one, all points are used at once and there is no standard error.
+
+    Returns:
+        In the unit of the metric; ``count`` is the number of blocks.
+
+    Raises:
+        ValueError: for samples of unequal size, an order other than 1 and 2, or fewer points than blocks.
+
+    References:
+        Peyre & Cuturi, Computational Optimal Transport, 2019, arXiv:1803.00567, sections 2.2 and 8.4.
+    """
+    x, y = _checked("wasserstein_distance", manifold, x, y, least=max(1, blocks))
+    if order not in (1, 2):
+        raise ValueError(f"wasserstein_distance: order must be 1 or 2, got {order!r}")
+    if len(x) != len(y):
+        raise ValueError(f"wasserstein_distance: needs samples of one size, got {len(x)} and {len(y)}; drop some")
+    if blocks < 1:
+        raise ValueError(f"wasserstein_distance: blocks must be at least 1, got {blocks}")
+    from scipy.optimize import linear_sum_assignment
+
+    size = len(x) // blocks
+    values = []
+    for a, b in zip(x.split(size)[:blocks], y.split(size)[:blocks], strict=True):
+        cost = (
+            torch.cat([manifold.dist(a[part, None], b[None]) for part in _chunks(size, size)]).double().cpu() ** order
+        )
+        rows, columns = linear_sum_assignment(cost.numpy())
+        values.append(float(cost[torch.as_tensor(rows), torch.as_tensor(columns)].mean()) ** (1 / order))
+    return _mean(torch.tensor(values, dtype=torch.float64))
+
+
+def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: int = 5, seed: int = 0) -> Estimate:
+    """Return the share of points that a classifier, trained on others, assigns to the right one of two samples.
+
+    One half where the samples cannot be told apart, one where they always can. The classifier is scikit-learn's
+    gradient-boosted trees on ``manifold.embed``, cross-validated: every point is classified once, by trees that have
+    not seen it.
+
+    Args:
+        manifold: where the points live.
+        x: one sample ``(n, *event_shape)``.
+        y: the other, as many.
+        folds: of the cross-validation.
+        seed: of the split and of the trees.
+
+    Returns:
+        The accuracy; ``count`` is the number of points, all classified.
+
+    Raises:
+        ValueError: for samples of unequal size, or fewer than 20 points each.
+        ImportError: without scikit-learn.
+
+    References:
+        Lopez-Paz & Oquab, Revisiting Classifier Two-Sample Tests, 2016, arXiv:1610.06545.
+    """
+    x, y = _checked("classifier_two_sample", manifold, x, y, least=20)
+    if len(x) != len(y):
+        raise ValueError(f"classifier_two_sample: needs samples of one size, got {len(x)} and {len(y)}; drop some")
+    try:
+        from sklearn.ensemble import HistGradientBoostingClassifier
+        from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    except ImportError:
+        raise ImportError(
+            "classifier_two_sample needs scikit-learn, which is not installed; pip install scikit-learn"
+        ) from None
+    points = manifold.embed(torch.cat([x, y])).double().cpu().numpy()
+    labels = torch.arange(2).repeat_interleave(len(x)).numpy()
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    guesses = cross_val_predict(HistGradientBoostingClassifier(random_state=seed), points, labels, cv=split)
+    return _mean(torch.as_tensor(guesses == labels).double())
+
+
+def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbours: int = 5) -> Estimate:
+    """Return the share of reference points that have a generated point among their nearest neighbours.
+
+    That is, closer than the k-th nearest other reference point. Modes that were dropped lower it; points far from any
+    reference do not. For equally many points of the same distribution it is about ``1 - 2^-k``.
+
+    Args:
+        manifold: where the points live.
+        reference: real points ``(n, *event_shape)``.
+        generated: points ``(m, *event_shape)``.
+        neighbours: k.
+
+    Returns:
+        The share, with the standard error of a mean over the reference points taken as independent.
+
+    Raises:
+        ValueError: for fewer reference points than neighbours, or points that are none.
+
+    References:
+        Naeem et al., Reliable Fidelity and Diversity Metrics for Generative Models, 2020, arXiv:2002.09797,
+        equation 10.
+    """
+    if neighbours < 1:
+        raise ValueError(f"coverage: neighbours must be at least 1, got {neighbours}")
+    reference, generated = _checked("coverage", manifold, reference, generated, least=1)
+    if len(reference) <= neighbours:
+        raise ValueError(f"coverage: needs more than {neighbours} reference points, got {len(reference)}")
+    covered = []
+    for part in _chunks(len(reference), max(len(reference), len(generated))):
+        # A point is its own nearest neighbour, at distance 0.
+        radius = manifold.dist(reference[part, None], reference[None]).kthvalue(neighbours + 1, dim=1).values
+        covered.append(manifold.dist(reference[part, None], generated[None]).amin(1) <= radius)
+    return _mean(torch.cat(covered).double().cpu())
+
+
+def median_distance(manifold: Manifold, x: Tensor, y: Tensor) -> float:
+    """Return the median distance between the points of two samples: a usual choice for a kernel's scale.
+
+    Args:
+        manifold: where the points live.
+        x: one sample ``(n, *event_shape)``; the first thousand are used.
+        y: the other.
+    """
+    x, y = _checked("median_distance", manifold, x, y, least=2)
+    both = torch.cat([x[:1000], y[:1000]])
+    distance = manifold.dist(both[:, None], both[None])
+    above = torch.ones_like(distance, dtype=torch.bool).triu(1)
+    return float(distance[above].median())
+
+
+def _chunks(rows: int, columns: int) -> Iterator[slice]:
+    size = max(1, _CHUNK_ELEMENTS // columns)
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def _mean(values: Tensor) -> Estimate:
+    n = len(values)
+    error = math.nan if n == 1 else float(values.std() / math.sqrt(n))
+    return Estimate(float(values.mean()), error, n)
+
+
+def _checked(owner: str, manifold: Manifold, x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
+    """Return both samples detached; raise ValueError unless they are points, and enough of them."""
+    for name, points in (("first", x), ("second", y)):
+        if points.ndim != 1 + len(manifold.event_shape):
+            raise ValueError(
+                f"{owner}: the {name} sample must have shape (n, {', '.join(map(str, manifold.event_shape))}), got "
+                f"{tuple(points.shape)}; flatten its batch"
+            )
+        if len(points) < least:
+            raise ValueError(f"{owner}: the {name} sample has {len(points)} points, at least {least} are needed")
+        try:
+            manifold.check_point(points, tol=1e-3)
+        except ValueError as error:
+            raise ValueError(f"{owner}: the {name} sample holds no points of {manifold}\n{error}") from None
+    return x.detach(), y.detach()
