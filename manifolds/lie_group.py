@@ -18,6 +18,9 @@ class LieGroup(ABC):
         Hairer, Lubich, Wanner, Geometric Numerical Integration, 2006, section IV.6.
     """
 
+    commutative: bool = False
+    """Whether ``bracket`` is zero."""
+
     @abstractmethod
     def to_algebra(self, x: Tensor, u: Tensor) -> Tensor:
         """Return ``x^-1 u`` for the tangent vector ``u`` at ``x``, ``(*batch, dim)``."""
@@ -41,6 +44,8 @@ class Translations(LieGroup):
     Args:
         shift: ``shift(x, a)`` moves points, as ``expmap`` does on R^n and on the torus.
     """
+
+    commutative = True
 
     def __init__(self, shift: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.shift = shift
@@ -76,6 +81,7 @@ class DirectProduct(LieGroup):
         join: Callable[..., Tensor],
     ) -> None:
         self.groups, self.dims, self.split, self.join = groups, list(dims), split, join
+        self.commutative = all(g.commutative for g in groups)
 
     def to_algebra(self, x: Tensor, u: Tensor) -> Tensor:
         pairs = zip(self.groups, self.split(x), self.split(u), strict=True)
@@ -104,6 +110,7 @@ class DirectPower(LieGroup):
 
     def __init__(self, group: LieGroup, k: int) -> None:
         self.group, self.k = group, k
+        self.commutative = group.commutative
 
     def to_algebra(self, x: Tensor, u: Tensor) -> Tensor:
         return self.group.to_algebra(x, u).flatten(-2)

@@ -10,7 +10,7 @@ from torch import Tensor
 from manifolds import Manifold
 from rfm.integrators.chart import Scheme
 from rfm.integrators.interpolation import interpolate
-from rfm.integrators.method import RightHandSide, as_scheme
+from rfm.integrators.method import RightHandSide, on_manifold, tableau_of
 from rfm.integrators.runge_kutta import Step, estimated_errors, step
 from rfm.integrators.solution import (
     LEFT_DOMAIN,
@@ -36,7 +36,8 @@ class Adaptive:
 
     Args:
         scheme: a `Projected`, `Geodesic`, `MuntheKaas` or `NormalCoordinates` method whose tableau has an embedded one
-            (`HEUN_EULER`, `BOGACKI_SHAMPINE`, `DORMAND_PRINCE`, `TSITOURAS`); a bare tableau is projected.
+            (`HEUN_EULER`, `BOGACKI_SHAMPINE`, `DORMAND_PRINCE`, `TSITOURAS`); a bare tableau is `Projected`, on
+            SO(3) and SE(3) `MuntheKaas`.
         atol: absolute tolerance per step, in the unit of the metric (radians on a sphere).
         rtol: relative tolerance per step.
         max_steps: steps tried per sample, accepted or not, before it is given up.
@@ -48,13 +49,13 @@ class Adaptive:
     max_steps: int = 10_000
 
     def __post_init__(self) -> None:
-        if as_scheme(self.scheme).tableau.b_error is None:
+        if tableau_of(self.scheme).b_error is None:
             raise ValueError("Adaptive: the tableau has no embedded method to estimate errors with; use DORMAND_PRINCE")
         if not (self.atol >= 0 and self.rtol >= 0 and self.atol + self.rtol > 0):
             raise ValueError(f"Adaptive: tolerances must be positive, got atol {self.atol} and rtol {self.rtol}")
 
     def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...]) -> Solution:
-        given = as_scheme(self.scheme)
+        given = on_manifold(self.scheme, manifold)
         scheme = given.with_tableau(given.tableau.with_last_stage())
         result = _Result(x, times)
         moving = self._start(rhs, manifold, scheme, x, times)
@@ -74,7 +75,7 @@ class Adaptive:
         self, rhs: RightHandSide, manifold: Manifold, scheme: Scheme, x: Tensor, times: tuple[float, ...]
     ) -> "_Moving":
         n, span = len(x), times[-1] - times[0]
-        t = torch.full((n,), times[0], dtype=x.dtype, device=x.device)
+        t = torch.full((), times[0], dtype=x.dtype, device=x.device).expand(n)
         u, q = rhs(x, t)
         h = initial_step(rhs, manifold, self._tolerance, scheme.tableau.order, x, t, (u, q), span)
         count = torch.zeros(n, dtype=torch.long, device=x.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from rfm.integrators.chart import Scheme
-from rfm.integrators.method import RightHandSide, as_scheme
+from rfm.integrators.method import RightHandSide, on_manifold
 from rfm.integrators.runge_kutta import step
 from rfm.integrators.solution import LEFT_DOMAIN, NOT_FINITE, SUCCEEDED, Solution
 from rfm.integrators.tableaux import RK4, Tableau
@@ -20,7 +20,8 @@ class FixedStep:
     """Equal steps, the same for all samples: one graph for `torch.compile`.
 
     Args:
-        scheme: a `Projected`, `Geodesic`, `MuntheKaas` or `NormalCoordinates` method; a bare tableau is projected.
+        scheme: a `Projected`, `Geodesic`, `MuntheKaas` or `NormalCoordinates` method; a bare tableau is
+            `Projected`, on SO(3) and SE(3) `MuntheKaas`.
         steps: number of steps over the whole span of times, shared between the output times in proportion to the
             distances between them, at least one each.
     """
@@ -33,7 +34,7 @@ class FixedStep:
             raise ValueError(f"FixedStep: steps must be at least 1, got {self.steps}")
 
     def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...]) -> Solution:
-        scheme = as_scheme(self.scheme)
+        scheme = on_manifold(self.scheme, manifold)
         reuse = scheme.tableau.first_same_as_last
         length = abs(times[-1] - times[0])
         counts = [max(1, round(self.steps * abs(b - a) / length)) for a, b in itertools.pairwise(times)]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from rfm.integrators.chart import Scheme
+from rfm.integrators.munthe_kaas import MuntheKaas
 from rfm.integrators.projected import Projected
 from rfm.integrators.solution import Solution
 from rfm.integrators.tableaux import Tableau
@@ -27,6 +28,19 @@ class Method(Protocol):
         ...
 
 
-def as_scheme(scheme: Tableau | Scheme) -> Scheme:
-    """Return the scheme; a bare tableau makes projected steps."""
-    return Projected(scheme) if isinstance(scheme, Tableau) else scheme
+def tableau_of(scheme: Tableau | Scheme) -> Tableau:
+    """Return the tableau of a scheme, or the tableau itself."""
+    return scheme if isinstance(scheme, Tableau) else scheme.tableau
+
+
+def on_manifold(scheme: Tableau | Scheme, manifold: Manifold) -> Scheme:
+    """Return the scheme; a bare tableau makes steps in the cheapest coordinates that have its order.
+
+    Those of the ambient space, except on groups that do not commute: the nearest rotation to a matrix costs more than
+    the exponential of a vector.
+    """
+    if not isinstance(scheme, Tableau):
+        return scheme
+    group = manifold.lie_group
+    in_algebra = group is not None and not group.commutative and scheme.order <= MuntheKaas.highest_order
+    return MuntheKaas(scheme) if in_algebra else Projected(scheme)

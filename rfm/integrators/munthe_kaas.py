@@ -1,6 +1,7 @@
 """Steps in the Lie algebra of a group: Runge-Kutta-Munthe-Kaas methods."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -29,12 +30,13 @@ class MuntheKaas:
     """
 
     tableau: Tableau
+    highest_order: ClassVar[int] = 5
 
     def __post_init__(self) -> None:
-        if self.tableau.order > 5:
+        if self.tableau.order > self.highest_order:
             raise ValueError(
-                f"MuntheKaas: the series it uses gives order 5 at most, got a tableau of order {self.tableau.order}; "
-                "use Projected(tableau)"
+                f"MuntheKaas: the series it uses gives order {self.highest_order} at most, got a tableau of order "
+                f"{self.tableau.order}; use Projected(tableau)"
             )
 
     def with_tableau(self, tableau: Tableau) -> "MuntheKaas":

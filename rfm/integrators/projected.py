@@ -15,7 +15,7 @@ class Projected:
 
     The cheapest scheme, of the order of its tableau on every manifold: the exact solution of the field, extended by
     ``v(projx(x))``, stays on the manifold. It needs ``projx``, and ``outside`` where the manifold has a border. A bare
-    tableau given to `FixedStep` or `Adaptive` means this.
+    tableau means this, except on groups that do not commute.
 
     Args:
         tableau: the method.
