@@ -103,8 +103,9 @@ class Adaptive:
         steps = at.steps + 1
         floor = 4 * torch.finfo(t.dtype).eps * torch.maximum(at.t.abs(), t.abs()).clamp(min=1e-3)
         why = STEP_TOO_SMALL if made.outside is None else torch.where(made.outside, LEFT_DOMAIN, STEP_TOO_SMALL)
-        status = torch.where(~accept & (h_next < floor), torch.where(finite, why, NOT_FINITE), SUCCEEDED)
         arrived = accept & arrives
+        # Also after accepted steps: they can become so short that time stands still.
+        status = torch.where(~arrived & (h_next < floor), torch.where(finite, why, NOT_FINITE), SUCCEEDED)
         status = torch.where((status == SUCCEEDED) & (steps >= self.max_steps) & ~arrived, TOO_MANY_STEPS, status)
         on = manifold.lift(accept)
         u, q = made.last

@@ -45,14 +45,16 @@ def interpolate(
     w = torch.cat([ends.low(1 / 3, extra), ends.low(2 / 3, extra)])
     y, _ = chart.point(w)
     u, q = field(y, torch.cat([t + h / 3, t + h * (2 / 3)]))
-    inner = ends.high(*chart.velocity(w, y, u).chunk(2), s)
+    third, two_thirds = chart.velocity(w, y, u).chunk(2)
+    inner = ends.high(third, two_thirds, s)
     start = x.repeat_interleave(m, 0)
     points, _ = scheme.chart(manifold, start).point(inner.flatten(0, 1))
     points = points.reshape(k, m, *x.shape[1:])
     if q is None or made.increment is None:
         return points, None
     ends = _Ends(h, made.increment[rows], made.integrands[0][rows], made.integrands[-1][rows])
-    return points, ends.high(*q.chunk(2), s)
+    third, two_thirds = q.chunk(2)
+    return points, ends.high(third, two_thirds, s)
 
 
 class _Ends:
