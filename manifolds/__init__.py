@@ -5,6 +5,7 @@ from manifolds.euclidean import Euclidean
 from manifolds.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
 from manifolds.flat_torus import FlatTorus
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
+from manifolds.lie_group import LieGroup
 from manifolds.product import Power, Product
 from manifolds.quotient import Quotient
 from manifolds.rotation_group import Cyclic, Dihedral, Icosahedral, Octahedral, RotationGroup, Tetrahedral
@@ -26,6 +27,7 @@ __all__ = [
     "Hyperboloid",
     "Icosahedral",
     "LeftMultiplication",
+    "LieGroup",
     "LogEuclideanSPD",
     "Manifold",
     "Octahedral",

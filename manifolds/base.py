@@ -13,8 +13,9 @@ defaults are right for every manifold that keeps the contract; the built-in mani
 is more accurate or faster.
 
 **Optional facts.** ``volume`` and ``random_uniform`` where the manifold is compact; ``injectivity_radius``;
-``kernel_log_normaliser`` and ``kernel_sample`` where ``embed`` is homogeneous. Without them a default source or
-baseline that needs them is refused, with a sentence that names them.
+``kernel_log_normaliser`` and ``kernel_sample`` where ``embed`` is homogeneous; ``lie_group`` where points multiply.
+Without them a default source, baseline or integrator that needs them is refused, with a sentence that names them. A
+manifold with a border in its ambient space, such as an open ball or cone, says what is beyond it in ``outside``.
 
 **Guarded.** The default ``inner`` claims that geodesics have normal acceleration (``proju(x_t, acceleration) == 0``);
 an overridden one claims constant speed and Gauss's lemma. `manifolds.testing.check_manifold` tests these claims.
@@ -30,6 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from manifolds.lie_group import LieGroup
 from manifolds.numerics import safe_sqrt, tolerance
 
 
@@ -74,6 +76,16 @@ class Manifold(nn.Module):
         Idempotent, and differentiable with the right derivative at points already on the manifold.
         """
         raise TypeError(f"{type(self).__name__} does not define projx(x)")
+
+    def outside(self, x: Tensor) -> Tensor | None:
+        """Return whether the ambient ``x`` lies where ``projx`` only repairs it, beyond the border of an open domain.
+
+        A step that ends there has left the manifold, and has to be made again with a smaller length.
+
+        Returns:
+            Booleans ``(*batch)``; None where there is no such border, as on a sphere.
+        """
+        return None
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the projection of the ambient vector ``u`` to the tangent space at ``x``."""
@@ -192,6 +204,11 @@ class Manifold(nn.Module):
         )
         matrix = self.inner(y, columns[:, None], basis_y[None]).movedim((0, 1), (-2, -1))
         return torch.linalg.slogdet(matrix).logabsdet
+
+    @property
+    def lie_group(self) -> LieGroup | None:
+        """How points multiply, where they do: what Runge-Kutta-Munthe-Kaas methods need. None where they do not."""
+        return None
 
     def random_uniform(
         self,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.lie_group import LieGroup, Translations
 
 
 class Euclidean(Manifold):
@@ -49,6 +50,11 @@ class Euclidean(Manifold):
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         basis = self.tangent_basis(x)
         return basis, basis
+
+    @property
+    def lie_group(self) -> LieGroup:
+        """Addition."""
+        return Translations(self.expmap)
 
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         return torch.zeros_like((x + u)[..., 0])

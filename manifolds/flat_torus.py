@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.lie_group import LieGroup, Translations
 from manifolds.von_mises_fisher import draw_versine
 
 
@@ -67,6 +68,11 @@ class FlatTorus(Manifold):
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         basis = self.tangent_basis(x)
         return basis, basis
+
+    @property
+    def lie_group(self) -> LieGroup:
+        """Addition of angles."""
+        return Translations(self.expmap)
 
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         return torch.zeros_like((x + u)[..., 0])

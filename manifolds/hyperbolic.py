@@ -225,6 +225,10 @@ class PoincareBall(Manifold):
         beyond = size2 > bound * bound
         return torch.where(beyond, x * (bound / torch.sqrt(torch.where(beyond, size2, 1.0))), x)
 
+    def outside(self, x: Tensor) -> Tensor:
+        """Return whether ``x`` is on the boundary or beyond."""
+        return ~(self.curvature * (x * x).sum(-1) < 1)
+
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return u.expand(torch.broadcast_shapes(x.shape, u.shape))
 

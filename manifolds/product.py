@@ -1,5 +1,6 @@
 """Products of manifolds: different factors side by side, and powers of one."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds.base import Manifold
+from manifolds.lie_group import DirectPower, DirectProduct, LieGroup
 
 
 class Product(Manifold):
@@ -73,6 +75,11 @@ class Product(Manifold):
 
     def projx(self, x: Tensor) -> Tensor:
         return self.join(*(f.projx(a) for f, a in self._pairs(x)))
+
+    def outside(self, x: Tensor) -> Tensor | None:
+        """Return whether any factor's part lies outside."""
+        known = [o for o in (f.outside(a) for f, a in self._pairs(x)) if o is not None]
+        return functools.reduce(torch.logical_or, known) if known else None
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return self.join(*(f.proju(a, b) for f, a, b in self._triples(x, u)))
@@ -142,6 +149,17 @@ class Product(Manifold):
     ) -> Tensor:
         draws = [f.random_uniform(*shape, generator=generator, dtype=dtype, device=device) for f in self._factors]
         return self.join(*draws)
+
+    @property
+    def lie_group(self) -> LieGroup | None:
+        """The direct product of the factors' groups; None unless every factor is one."""
+        groups = [f.lie_group for f in self._factors]
+        known = [g for g in groups if g is not None]
+        return (
+            DirectProduct(known, [f.dim for f in self._factors], self.split, self.join)
+            if len(known) == len(groups)
+            else None
+        )
 
     def kernel_log_normaliser(self, concentration: Tensor) -> Tensor | None:
         """The sum of the factors', plus what the weights add to the volume; None where a factor has none."""
@@ -251,6 +269,11 @@ class Power(Manifold):
     def projx(self, x: Tensor) -> Tensor:
         return self.m.projx(x)
 
+    def outside(self, x: Tensor) -> Tensor | None:
+        """Return whether any copy lies outside."""
+        one = self.m.outside(x)
+        return None if one is None else one.any(-1)
+
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return self.m.proju(x, u)
 
@@ -313,6 +336,12 @@ class Power(Manifold):
         device: torch.device | str | None = None,
     ) -> Tensor:
         return self.m.random_uniform(*shape, self.k, generator=generator, dtype=dtype, device=device)
+
+    @property
+    def lie_group(self) -> LieGroup | None:
+        """The direct power of the group of ``m``, if that is one."""
+        one = self.m.lie_group
+        return None if one is None else DirectPower(one, self.k)
 
     def kernel_log_normaliser(self, concentration: Tensor) -> Tensor | None:
         """Return k times that of ``m``; None where it has none."""

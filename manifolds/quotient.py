@@ -8,6 +8,7 @@ from torch import Tensor
 from manifolds.base import Manifold
 from manifolds.constants import Constants
 from manifolds.finite_group import FiniteGroup
+from manifolds.lie_group import LieGroup
 
 
 class Quotient(Manifold):
@@ -65,6 +66,9 @@ class Quotient(Manifold):
     def projx(self, x: Tensor) -> Tensor:
         return self.m.projx(x)
 
+    def outside(self, x: Tensor) -> Tensor | None:
+        return self.m.outside(x)
+
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return self.m.proju(x, u)
 
@@ -117,6 +121,11 @@ class Quotient(Manifold):
 
     def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
         return self.m.log_volume_derivative(x, u)
+
+    @property
+    def lie_group(self) -> LieGroup | None:
+        """The group of ``m``, which moves representatives."""
+        return self.m.lie_group
 
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         return self.m.log_det_expmap(x, u)

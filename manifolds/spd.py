@@ -54,6 +54,10 @@ class _PositiveDefinite(Manifold):
         core = torch.diag_embed(lift) + slope * (basis.mT @ (x - x.detach()) @ basis)
         return x + symmetrise(basis @ core @ basis.mT)
 
+    def outside(self, x: Tensor) -> Tensor:
+        """Return whether the symmetric part of ``x`` has no Cholesky factor: its eigenvalues are not all positive."""
+        return torch.linalg.cholesky_ex(symmetrise(x)).info != 0
+
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the symmetric part of ``u``."""
         return symmetrise(u).expand(torch.broadcast_shapes(x.shape, u.shape))

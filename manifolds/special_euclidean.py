@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.lie_group import LieGroup
 from manifolds.numerics import cos_of_root, horner, safe_sqrt, sinc_of_root
 from manifolds.rotations import cross, relative_quaternion, rodrigues, rotvec_of_quaternion, skew_of_product
 from manifolds.special_orthogonal import SO3
@@ -122,6 +123,11 @@ class SE3(Manifold):
 
     # Group operations.
 
+    @property
+    def lie_group(self) -> LieGroup:
+        """Products of motions; algebra elements are ``(omega, R' dp)``, both velocities in the body's frame."""
+        return _Motions(self)
+
     def identity(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
         """Return the pose that moves nothing, ``(4, 4)``."""
         return torch.eye(4, dtype=dtype, device=device)
@@ -186,6 +192,28 @@ class SE3(Manifold):
 
     def extra_repr(self) -> str:
         return f"length={self.length:g}"
+
+
+class _Motions(LieGroup):
+    """The group SE(3), whose exponential is the screw motion."""
+
+    def __init__(self, poses: SE3) -> None:
+        self.poses = poses
+
+    def to_algebra(self, x: Tensor, u: Tensor) -> Tensor:
+        r = _matrix(x)
+        return torch.cat([skew_of_product(r, _matrix(u)), (r * _vector(u)[..., :, None]).sum(-2)], dim=-1)
+
+    def from_algebra(self, x: Tensor, a: Tensor) -> Tensor:
+        r = _matrix(x)
+        return _tangent(cross(r, a[..., None, :3]), _turned(r, a[..., 3:]))
+
+    def translate(self, x: Tensor, a: Tensor) -> Tensor:
+        return self.poses.screw_expmap(x, self.from_algebra(x, a))
+
+    def bracket(self, a: Tensor, b: Tensor) -> Tensor:
+        way = cross(a[..., :3], b[..., 3:]) - cross(b[..., :3], a[..., 3:])
+        return torch.cat([cross(a[..., :3], b[..., :3]), way], dim=-1)
 
 
 def _matrix(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.lie_group import LieGroup
 from manifolds.numerics import horner, safe_norm, safe_sqrt, sinc_of_root
 from manifolds.rotations import (
     cross,
@@ -157,6 +158,11 @@ class SO3(Manifold):
         scale = 2 / (q * q).sum(-1, keepdim=True)
         return _orthonormalised(turn_rows(x, scale * q[..., :1], scale, q[..., 1:]))
 
+    @property
+    def lie_group(self) -> LieGroup:
+        """Products of rotations; algebra elements are angular velocities ``omega`` in the body's frame."""
+        return _Rotations()
+
     # Coordinates for networks.
 
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,12 +173,10 @@ class SO3(Manifold):
     # Parts. Vectors omega (*batch, 3) are tangent vectors in the body's frame.
 
     def _tangent(self, x: Tensor, omega: Tensor) -> Tensor:
-        """Return ``x hat(omega)``."""
-        return cross(x, omega[..., None, :])
+        return _times_hat(x, omega)
 
     def _exp(self, x: Tensor, omega: Tensor) -> Tensor:
-        a, b = rodrigues(omega)
-        return _orthonormalised(turn_rows(x, a, b, omega))
+        return _turned(x, omega)
 
     def _log(self, x: Tensor, y: Tensor) -> Tensor:
         return rotvec_of_quaternion(*relative_quaternion(x, y, y - x))
@@ -180,6 +184,33 @@ class SO3(Manifold):
     def _shoot(self, x: Tensor, omega: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x_t = self._exp(x, t[..., None] * omega)
         return x_t, self._tangent(x_t, omega)
+
+
+class _Rotations(LieGroup):
+    """The group SO(3). Its metric is bi-invariant, so the group's exponential is ``expmap``."""
+
+    def to_algebra(self, x: Tensor, u: Tensor) -> Tensor:
+        return skew_of_product(x, u)
+
+    def from_algebra(self, x: Tensor, a: Tensor) -> Tensor:
+        return _times_hat(x, a)
+
+    def translate(self, x: Tensor, a: Tensor) -> Tensor:
+        return _turned(x, a)
+
+    def bracket(self, a: Tensor, b: Tensor) -> Tensor:
+        return cross(a, b)
+
+
+def _times_hat(x: Tensor, omega: Tensor) -> Tensor:
+    """Return ``x hat(omega)``."""
+    return cross(x, omega[..., None, :])
+
+
+def _turned(x: Tensor, omega: Tensor) -> Tensor:
+    """Return ``x`` times the exponential of ``hat(omega)``."""
+    a, b = rodrigues(omega)
+    return _orthonormalised(turn_rows(x, a, b, omega))
 
 
 def _cofactor(x: Tensor) -> Tensor:

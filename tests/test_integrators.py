@@ -154,7 +154,7 @@ def test_output_times(method: Adaptive | FixedStep) -> None:
 
 
 def _same_steps(method: Adaptive | FixedStep, end: float) -> Adaptive | FixedStep:
-    return FixedStep(method.tableau, round(method.steps * end)) if isinstance(method, FixedStep) else method
+    return FixedStep(method.scheme, round(method.steps * end)) if isinstance(method, FixedStep) else method
 
 
 def test_fixed_steps_make_one_step_at_least_between_output_times() -> None:

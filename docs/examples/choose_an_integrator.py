@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 import rfm
-from manifolds import Sphere
-from rfm.integrators import EULER, MIDPOINT, RK4, Adaptive, FixedStep
+from manifolds import SPD, Sphere
+from rfm.integrators import EULER, MIDPOINT, RK4, Adaptive, FixedStep, NormalCoordinates, Projected
 
 # --8<-- [start:field]
 sphere = Sphere(2)
@@ -34,6 +34,26 @@ for name, tableau in {"Euler": EULER, "midpoint": MIDPOINT, "RK4": RK4}.items():
         error = sphere.dist(rfm.integrate(turning, sphere, x, (0.0, 1.0), method).final, end).max()
         print(f"{name:9}{steps:3} steps, {steps * len(tableau.c):3} evaluations: error {float(error):.0e} radians")
 # --8<-- [end:compare]
+
+# --8<-- [start:coordinates]
+cone = SPD(2)
+matrices = torch.diag(torch.tensor([1.0, 1e-3], dtype=torch.float64)).expand(5, 2, 2)
+
+
+def shrink(x: Tensor, t: Tensor) -> Tensor:
+    """Divide by e^12 from time 0 to time 1."""
+    return -12 * x
+
+
+method = FixedStep(Projected(EULER), 10)  # each step takes away 1.2 times what is there
+failed = rfm.integrate(shrink, cone, matrices, (0.0, 1.0), method, raise_on_failure=False)
+print(failed.describe_failure())
+
+method = FixedStep(NormalCoordinates(EULER), 10)  # along geodesics; here they are the solution
+solution = rfm.integrate(shrink, cone, matrices, (0.0, 1.0), method)
+# --8<-- [end:coordinates]
+assert not failed.success.any()
+assert torch.allclose(solution.final, math.exp(-12) * matrices, rtol=1e-6)
 
 # --8<-- [start:flow]
 flow = rfm.Flow(sphere, turning)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.integrators.methods import Adaptive, Method
+from rfm.integrators.adaptive import Adaptive
+from rfm.integrators.method import Method
 from rfm.integrators.solution import IntegrationError, Solution
 
 
@@ -50,20 +51,8 @@ def integrate(
     span = _checked(times)
     manifold._check_shape("initial points", x)
     batch = manifold.batch_shape(x)
-    k = len(batch)
-    flat = x.reshape(-1, *manifold.event_shape)
-    per_sample = {
-        name: value.reshape(len(flat), *value.shape[k:])
-        for name, value in condition.items()
-        if isinstance(value, Tensor) and value.shape[:k] == batch
-    }
-
-    def rhs(y: Tensor, t: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
-        own = per_sample if index is None else {name: value[index] for name, value in per_sample.items()}
-        out = field(y, t, **(condition | own))
-        u, q = out if with_integral else (out, torch.zeros_like(t))
-        return u, q
-
+    flat = x.reshape(batch.numel(), *manifold.event_shape)
+    rhs = _RightHandSide(field, condition, batch, with_integral)
     solution = (method or Adaptive()).solve(rhs, manifold, flat, span)
     count = len(span)
     integral = solution.integral
@@ -77,6 +66,30 @@ def integrate(
     if raise_on_failure and not bool(solution.success.all()):
         raise IntegrationError(f"integrate: {solution.describe_failure()}", solution)
     return solution
+
+
+class _RightHandSide:
+    """The field as methods call it: for some of the samples, with the conditions that belong to them."""
+
+    def __init__(
+        self, field: Callable[..., Any], condition: dict[str, Any], batch: torch.Size, with_integral: bool
+    ) -> None:
+        k = len(batch)
+        self.field, self.condition, self.with_integral = field, condition, with_integral
+        self.per_sample = {
+            name: value.reshape(batch.numel(), *value.shape[k:])
+            for name, value in condition.items()
+            if isinstance(value, Tensor) and value.shape[:k] == batch
+        }
+        self.index: Tensor | None = None
+        self.own = condition | self.per_sample
+
+    def __call__(self, x: Tensor, t: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        if index is not self.index:
+            own = {name: value if index is None else value[index] for name, value in self.per_sample.items()}
+            self.index, self.own = index, self.condition | own
+        out = self.field(x, t.expand(len(x)), **self.own)
+        return out if self.with_integral else (out, None)
 
 
 def _checked(times: Tensor | Sequence[float]) -> tuple[float, ...]:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SUCCEEDED, STEP_TOO_SMALL, TOO_MANY_STEPS, NOT_FINITE = range(4)
+SUCCEEDED, STEP_TOO_SMALL, TOO_MANY_STEPS, NOT_FINITE, LEFT_DOMAIN = range(5)
 
 _REASONS = {
     STEP_TOO_SMALL: "the step became too small for the precision (a singular field, or tolerances below rounding)",
     TOO_MANY_STEPS: "max_steps was reached (a stiff field, or tolerances too tight)",
     NOT_FINITE: "the field or the point became NaN or infinite",
+    LEFT_DOMAIN: "a step left the manifold (steps too long, or a field that leads across the border)",
 }
 
 

@@ -172,6 +172,9 @@ class VelocityField(nn.Module):
 
     def _at_time(self, t: Tensor, condition: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the biases of all layers and the damping of the features, which do not depend on ``x``."""
+        if t.numel() and t.ndim and not any(t.stride()):
+            # One time, expanded: what depends on it alone is computed once.
+            t = t[(0,) * t.ndim]
         s = t.unsqueeze(-1)
         wave = torch.arange(1, _TIME_WAVES + 1, dtype=t.dtype, device=t.device) * (math.pi / 2)
         # The logarithm spreads out the last hundredths, where the smallest structures form.

@@ -1,0 +1,69 @@
+"""Equal steps."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from manifolds import Manifold
+from rfm.integrators.chart import Scheme
+from rfm.integrators.method import RightHandSide, on_manifold
+from rfm.integrators.runge_kutta import step
+from rfm.integrators.solution import LEFT_DOMAIN, NOT_FINITE, SUCCEEDED, Solution
+from rfm.integrators.tableaux import RK4, Tableau
+
+
+@dataclass(frozen=True)
+class FixedStep:
+    """Equal steps, the same for all samples: one graph for `torch.compile`.
+
+    Args:
+        scheme: a `Projected`, `Geodesic`, `MuntheKaas` or `NormalCoordinates` method; a bare tableau is
+            `Projected`, on SO(3) and SE(3) `MuntheKaas`.
+        steps: number of steps over the whole span of times, shared between the output times in proportion to the
+            distances between them, at least one each.
+    """
+
+    scheme: Tableau | Scheme = RK4
+    steps: int = 100
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"FixedStep: steps must be at least 1, got {self.steps}")
+
+    def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...]) -> Solution:
+        scheme = on_manifold(self.scheme, manifold)
+        reuse = scheme.tableau.first_same_as_last
+        length = abs(times[-1] - times[0])
+        counts = [max(1, round(self.steps * abs(b - a) / length)) for a, b in itertools.pairwise(times)]
+        status = torch.where(_finite(x), SUCCEEDED, NOT_FINITE)
+        integral = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        first = None
+        xs, integrals = [x], [integral]
+        for start, end, count in zip(times, times[1:], counts, strict=False):
+            h = torch.full((), (end - start) / count, dtype=x.dtype, device=x.device)
+            for i in range(count):
+                t = torch.full((), start + i * (end - start) / count, dtype=x.dtype, device=x.device)
+                made = step(scheme, rhs, manifold, x, t, h, first)
+                first = made.last if reuse else None
+                if made.outside is None:
+                    x = made.x
+                else:
+                    # The field is asked at points only: a sample that has left waits where it was last seen.
+                    status = torch.where(made.outside & (status == SUCCEEDED), LEFT_DOMAIN, status)
+                    x = torch.where(manifold.lift(made.outside), x, made.x)
+                integral = integral if made.increment is None else integral + made.increment
+            status = torch.where((status == SUCCEEDED) & ~(_finite(x) & torch.isfinite(integral)), NOT_FINITE, status)
+            failed = status != SUCCEEDED
+            xs.append(torch.where(manifold.lift(failed), math.nan, x))
+            integrals.append(torch.where(failed, math.nan, integral))
+        per_step = len(scheme.tableau.c) - reuse
+        evaluations = torch.full((len(x),), per_step * sum(counts) + reuse, device=x.device)
+        grid = torch.tensor(times, dtype=x.dtype, device=x.device)
+        return Solution(grid, torch.stack(xs), torch.stack(integrals), status, evaluations)
+
+
+def _finite(x: Tensor) -> Tensor:
+    return torch.isfinite(x.flatten(1)).all(1)

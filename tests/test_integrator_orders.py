@@ -1,0 +1,290 @@
+"""Every scheme shows the order of its tableau on every kind of manifold, for points and integrals."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from random_fields import normal, points, wavy_field
+from torch import Tensor
+
+from manifolds import SE3, SO3, SPD, FlatTorus, Hyperboloid, Manifold, PoincareBall, Power, Product, Sphere
+from rfm.integrators import (
+    BOGACKI_SHAMPINE,
+    DORMAND_PRINCE,
+    EULER,
+    GEODESIC_EULER,
+    GEODESIC_MIDPOINT,
+    HEUN_EULER,
+    KUTTA3,
+    MIDPOINT,
+    RK4,
+    TSITOURAS,
+    Adaptive,
+    FixedStep,
+    Geodesic,
+    MuntheKaas,
+    NormalCoordinates,
+    Projected,
+    Scheme,
+    Tableau,
+    integrate,
+)
+
+TABLEAUX = {
+    "euler": EULER,
+    "midpoint": MIDPOINT,
+    "kutta3": KUTTA3,
+    "rk4": RK4,
+    "heun_euler": HEUN_EULER,
+    "bogacki_shampine": BOGACKI_SHAMPINE,
+    "dormand_prince": DORMAND_PRINCE,
+    "tsitouras": TSITOURAS,
+}
+SPACES = [Sphere(2), FlatTorus(2), SO3(), SE3(2.0), Hyperboloid(2), SPD(2)]
+GROUPS = [SO3(), SE3(2.0), Product(SO3(), FlatTorus(1)), Power(SE3(), 2)]
+PAIRS = [HEUN_EULER, BOGACKI_SHAMPINE, DORMAND_PRINCE, TSITOURAS]
+SPAN = (0.1, 0.9)
+
+
+def slow(*names: str) -> list[object]:
+    """Return parameters for tests that are as good as others that run always."""
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+# The tableaux.
+
+
+def trees(tableau: Tableau) -> dict[int, list[tuple[Tensor, float]]]:
+    """Return, by order, the vectors whose sum with weights b has a known value: the order conditions."""
+    c = torch.tensor(tableau.c, dtype=torch.float64)
+    a = torch.zeros(len(c), len(c), dtype=torch.float64)
+    for i, row in enumerate(tableau.a):
+        a[i, :i] = torch.tensor(row, dtype=torch.float64)
+    ac, ac2 = a @ c, a @ c**2
+    return {
+        1: [(torch.ones_like(c), 1)],
+        2: [(c, 1 / 2)],
+        3: [(c**2, 1 / 3), (ac, 1 / 6)],
+        4: [(c**3, 1 / 4), (c * ac, 1 / 8), (ac2, 1 / 12), (a @ ac, 1 / 24)],
+        5: [
+            *((c**4, 1 / 5), (c**2 * ac, 1 / 10), (ac**2, 1 / 20), (c * ac2, 1 / 15), (a @ c**3, 1 / 20)),
+            *((c * (a @ ac), 1 / 30), (a @ (c * ac), 1 / 40), (a @ ac2, 1 / 60), (a @ (a @ ac), 1 / 120)),
+        ],
+    }
+
+
+@pytest.mark.parametrize("tableau", TABLEAUX.values(), ids=TABLEAUX)
+def test_tableaux_satisfy_exactly_the_order_conditions(tableau: Tableau) -> None:
+    b = torch.tensor(tableau.b, dtype=torch.float64)
+    conditions = trees(tableau)
+    for row, time in zip(tableau.a, tableau.c, strict=True):
+        assert sum(row) == pytest.approx(time, abs=1e-14)
+    for order in range(1, 6):
+        worst = max(abs(float(b @ v) - value) for v, value in conditions[order])
+        if order <= tableau.order:
+            assert worst < 1e-14
+        elif order == tableau.order + 1:
+            assert worst > 1e-3
+
+
+@pytest.mark.parametrize("tableau", PAIRS)
+def test_embedded_methods_have_one_order_less(tableau: Tableau) -> None:
+    difference = torch.tensor(tableau.b_error, dtype=torch.float64)
+    conditions = trees(tableau)
+    for order in range(1, tableau.order):
+        assert max(abs(float(difference @ v)) for v, _ in conditions[order]) < 1e-14
+    assert max(abs(float(difference @ v)) for v, _ in conditions[tableau.order]) > 1e-5
+
+
+@pytest.mark.parametrize("tableau", [DORMAND_PRINCE, TSITOURAS])
+@pytest.mark.parametrize("s", [0.3, 0.5, 0.9])
+def test_interpolants_have_order_four(tableau: Tableau, s: float) -> None:
+    b, d = (torch.tensor(w, dtype=torch.float64) for w in (tableau.b, tableau.bump))
+    weights = s * s * (3 - 2 * s) * b + s * s * (1 - s) ** 2 * d
+    weights[0] += s * (1 - s) ** 2
+    weights[-1] -= s * s * (1 - s)
+    for order in range(1, 5):
+        for v, value in trees(tableau)[order]:
+            assert float(weights @ v) == pytest.approx(value * s**order, abs=1e-14)
+
+
+def test_a_last_stage_changes_nothing_but_the_count() -> None:
+    for tableau in TABLEAUX.values():
+        longer = tableau.with_last_stage()
+        assert longer.first_same_as_last
+        assert longer.order == tableau.order
+        x, field = points(Sphere(2), 3), wavy_field(Sphere(2))
+        results = [integrate(field, Sphere(2), x, SPAN, FixedStep(t, 3)).final for t in (tableau, longer)]
+        torch.testing.assert_close(*results, rtol=0, atol=1e-15)
+    reuse = [name for name, tableau in TABLEAUX.items() if tableau.first_same_as_last]
+    assert reuse == ["bogacki_shampine", "dormand_prince", "tsitouras"]
+
+
+def test_malformed_tableaux_are_refused() -> None:
+    with pytest.raises(ValueError, match="rows of a of lengths"):
+        Tableau(order=2, c=(0.0, 0.5), a=((0.5,), ()), b=(0.0, 1.0))
+
+
+# Slopes.
+
+
+@functools.cache
+def solved(m: Manifold) -> tuple[Tensor, Callable[..., tuple[Tensor, Tensor]], Tensor, Tensor]:
+    """Return points, a field with an integrand, and both solutions, by projected steps."""
+    x, inner = points(m, 3), wavy_field(m, size=1.5)
+    direction = normal(m.embed_dim, seed=7)
+
+    def field(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return inner(y, t), torch.sin(m.embed(y) @ direction + 2 * t)
+
+    fine = integrate(field, m, x, SPAN, FixedStep(Projected(DORMAND_PRINCE), 90), with_integral=True)
+    assert fine.integral is not None
+    return x, field, fine.final, fine.integral[-1]
+
+
+def slopes(m: Manifold, scheme: Scheme | Tableau, order: int) -> tuple[float, float]:
+    x, field, exact, exact_integral = solved(m)
+    counts = {1: (24, 72), 2: (14, 42), 3: (10, 30), 4: (8, 24), 5: (9, 36)}[order]
+    logs = []
+    for n in counts:
+        solution = integrate(field, m, x, SPAN, FixedStep(scheme, n), with_integral=True)
+        assert solution.integral is not None
+        errors = m.dist(solution.final, exact), solution.integral[-1] - exact_integral
+        logs.append([math.log(float(e.square().mean().sqrt())) for e in errors])
+    assert logs[1][0] > math.log(1e-13)
+    point, integral = ((a - b) / math.log(counts[1] / counts[0]) for a, b in zip(*logs, strict=True))
+    return point, integral
+
+
+def check(m: Manifold, scheme: Scheme | Tableau, order: int) -> None:
+    point, integral = slopes(m, scheme, order)
+    assert point > order - 0.35
+    assert integral > order - 0.35
+    # The leading error of order five is so small that at these steps the next one still counts.
+    assert order == 5 or point < order + 0.7
+
+
+@pytest.mark.parametrize("m", SPACES, ids=str)
+@pytest.mark.parametrize("name", [*slow("euler", "midpoint", "kutta3", "tsitouras"), "rk4"])
+def test_order_of_projected_steps(m: Manifold, name: str) -> None:
+    check(m, Projected(TABLEAUX[name]), TABLEAUX[name].order)
+
+
+@pytest.mark.parametrize("m", [*SPACES, PoincareBall(2)], ids=str)
+@pytest.mark.parametrize(
+    ("scheme", "order"),
+    [
+        pytest.param(GEODESIC_EULER, 1, marks=pytest.mark.slow),
+        (GEODESIC_MIDPOINT, 2),
+        pytest.param(Geodesic(HEUN_EULER), 2, marks=pytest.mark.slow),
+    ],
+)
+def test_order_of_geodesic_steps(m: Manifold, scheme: Scheme, order: int) -> None:
+    check(m, scheme, order)
+
+
+@pytest.mark.parametrize("m", GROUPS, ids=str)
+@pytest.mark.parametrize("name", [*slow("euler", "midpoint", "kutta3", "dormand_prince"), "rk4"])
+def test_order_of_munthe_kaas_steps(m: Manifold, name: str) -> None:
+    check(m, MuntheKaas(TABLEAUX[name]), TABLEAUX[name].order)
+
+
+@pytest.mark.parametrize("m", [*SPACES, PoincareBall(2)], ids=str)
+@pytest.mark.parametrize("name", [*slow("midpoint", "kutta3", "dormand_prince"), "rk4"])
+def test_order_of_normal_coordinates(m: Manifold, name: str) -> None:
+    check(m, NormalCoordinates(TABLEAUX[name]), TABLEAUX[name].order)
+
+
+def test_a_bare_tableau_takes_the_cheapest_coordinates() -> None:
+    for m, scheme in [(Sphere(2), Projected), (FlatTorus(2), Projected), (SPD(2), Projected), (SO3(), MuntheKaas)]:
+        x, field = points(m, 2), wavy_field(m)
+        bare, named = (integrate(field, m, x, SPAN, FixedStep(s, 3)).final for s in (RK4, scheme(RK4)))
+        assert torch.equal(bare, named)
+
+
+# Adaptive, and output times.
+
+
+@pytest.mark.parametrize(
+    ("m", "scheme"),
+    [
+        (Sphere(2), Projected(BOGACKI_SHAMPINE)),
+        (Sphere(2), Projected(TSITOURAS)),
+        (Sphere(2), NormalCoordinates(DORMAND_PRINCE)),
+        (SO3(), MuntheKaas(BOGACKI_SHAMPINE)),
+        (SO3(), MuntheKaas(TSITOURAS)),
+        (SPD(2), Projected(DORMAND_PRINCE)),
+        (SPD(2), NormalCoordinates(TSITOURAS)),
+    ],
+)
+def test_adaptive_error_follows_the_tolerance(m: Manifold, scheme: Scheme) -> None:
+    x, field, exact, exact_integral = solved(m)
+    for tol in (1e-3, 1e-6):
+        method = Adaptive(scheme, atol=tol, rtol=tol)
+        solution = integrate(field, m, x, SPAN, method, with_integral=True)
+        assert solution.integral is not None
+        # What one step may err by; the whole errs by a few times as much.
+        tolerated = tol * (1 + torch.maximum(*(y.flatten(1).norm(dim=1) for y in (x, exact))))
+        assert bool((m.dist(solution.final, exact) < 15 * tolerated).all())
+        assert bool(((solution.integral[-1] - exact_integral).abs() < 15 * tolerated).all())
+
+
+@pytest.mark.parametrize("m", [Sphere(2), SO3()], ids=str)
+@pytest.mark.parametrize("tableau", [HEUN_EULER, BOGACKI_SHAMPINE, DORMAND_PRINCE, TSITOURAS])
+def test_many_output_times_cost_little_and_are_as_accurate(m: Manifold, tableau: Tableau) -> None:
+    x, field, _, _ = solved(m)
+    tol = 1e-3 if tableau is HEUN_EULER else 1e-5
+    method = Adaptive(tableau, atol=tol, rtol=tol)
+    times = torch.linspace(*SPAN, 41, dtype=torch.float64)
+    for grid in (times, times.flip(0)):
+        truth = integrate(field, m, x, grid, FixedStep(DORMAND_PRINCE, 80), with_integral=True)
+        many = integrate(field, m, x, grid, method, with_integral=True)
+        ends = integrate(field, m, x, grid[[0, -1]], method, with_integral=True)
+        assert torch.equal(many.final, ends.final)
+        stages = len(tableau.with_last_stage().c) - 1
+        steps = (ends.evaluations - 2) // stages
+        assert bool((many.evaluations <= ends.evaluations + 2 * steps).all())
+        m.check_point(many.x)
+        assert many.integral is not None
+        assert truth.integral is not None
+        assert float(m.dist(many.x, truth.x).max()) < 30 * tol
+        assert float((many.integral - truth.integral).abs().max()) < 30 * tol
+
+
+# What is needed of a manifold.
+
+
+def test_schemes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Sphere\(2\) has no lie_group.*Projected"):
+        integrate(wavy_field(Sphere(2)), Sphere(2), points(Sphere(2), 2), SPAN, FixedStep(MuntheKaas(RK4), 2))
+    with pytest.raises(ValueError, match=r"order 2 at most.*NormalCoordinates"):
+        Geodesic(RK4)
+    with pytest.raises(ValueError, match="order 5 at most"):
+        MuntheKaas(Tableau(order=6, c=(0.0,), a=((),), b=(1.0,)))
+
+
+def test_a_field_constant_in_the_body_is_solved_exactly_in_one_step() -> None:
+    for m in GROUPS:
+        group = m.lie_group
+        assert group is not None
+        x, a = points(m, 4), normal(4, m.dim)
+        found = integrate(
+            lambda y, t, g=group, b=a: g.from_algebra(y, b), m, x, (0.0, 1.0), FixedStep(MuntheKaas(EULER), 1)
+        )
+        torch.testing.assert_close(found.final, group.translate(x, a), rtol=0, atol=1e-14)
+
+
+def test_geodesic_euler_follows_the_geodesic() -> None:
+    for m, n in itertools.product([Sphere(2), Hyperboloid(2), SPD(2)], (1, 2)):
+        x = points(m, 4)
+        u = wavy_field(m)(x, torch.zeros(4, dtype=torch.float64))
+        one = integrate(lambda y, t, v=u: v, m, x, (0.0, 1.0), FixedStep(GEODESIC_EULER, 1)).final
+        torch.testing.assert_close(one, m.expmap(x, u))
+        # The same constant-speed geodesic, carried along itself, in any number of steps.
+        along = integrate(
+            lambda y, t, start=x, v=u, m=m: m.shoot(start, v, t)[1], m, x, (0.0, 1.0), FixedStep(GEODESIC_EULER, n)
+        ).final
+        torch.testing.assert_close(along, m.expmap(x, u), rtol=1e-10, atol=1e-12)
