@@ -94,11 +94,34 @@ def canonical_displacement(x: Tensor, a: Tensor, k: Tensor) -> Tensor:
     """Return the end of `canonical_geodesic` minus ``x``, with rounding in proportion to the velocity."""
     p = x.shape[-1]
     motion, unit = _motion(a, k)
-    # The exponential of [[m, m e], [0, 0]] has (exp(m) - 1) e in its corner, as a sum without the terms of order one.
-    block = torch.cat([motion, motion[..., :p]], dim=-1)
-    block = torch.cat([block, torch.zeros_like(block[..., :p, :])], dim=-2)
-    corner = torch.linalg.matrix_exp(block)[..., : 2 * p, 2 * p :]
-    return x @ corner[..., :p, :] + unit @ corner[..., p:, :]
+    moved = _integrated(motion, motion[..., :p])
+    return x @ moved[..., :p, :] + unit @ moved[..., p:, :]
+
+
+def canonical_transport(x: Tensor, k: Tensor, u: Tensor) -> Tensor:
+    """Return ``u`` carried along the geodesic with initial velocity ``k`` on a Grassmann manifold, parallel.
+
+    On a symmetric space the motion along a geodesic is also the transport: the exponential of ``k x' - x k'``.
+
+    Args:
+        x: matrices with orthonormal columns.
+        k: matrices whose columns are orthogonal to those of ``x``.
+        u: matrices like ``k``.
+    """
+    p = x.shape[-1]
+    motion, unit = _motion(torch.zeros_like(x.mT @ k), k)
+    moved = _integrated(motion, torch.eye(2 * p, p, dtype=k.dtype, device=k.device)) @ (k.mT @ u)
+    return u - x @ moved[..., :p, :] - unit @ moved[..., p:, :]
+
+
+def _integrated(m: Tensor, columns: Tensor) -> Tensor:
+    """Return the integral of ``exp(s m) columns`` over s from 0 to 1, with relative accuracy.
+
+    It is the corner of the exponential of [[m, columns], [0, 0]].
+    """
+    top = torch.cat([m, columns.expand(*m.shape[:-1], columns.shape[-1])], dim=-1)
+    block = torch.cat([top, torch.zeros_like(top[..., : columns.shape[-1], :])], dim=-2)
+    return torch.linalg.matrix_exp(block)[..., : m.shape[-1], m.shape[-1] :]
 
 
 def _motion(a: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,8 @@ def connect(x: Tensor, y: Tensor) -> Connection:
     axes = torch.eye(*x.shape[-2:], dtype=x.dtype, device=x.device)
     x, y = torch.where(finite, x, axes), torch.where(finite, y, axes)
     frame, end = _reduce(x, y)
-    return Connection(frame, *_newton(_descend(_complete(end), x.shape[-1]), end))
+    units = _units(frame.shape[-1], x.shape[-1], x)
+    return Connection(frame, *_newton(_descend(_complete(end), x.shape[-1], units), end, units))
 
 
 def entries(skew: Tensor, p: int) -> Tensor:
@@ -67,7 +68,7 @@ def entries(skew: Tensor, p: int) -> Tensor:
 
 def from_entries(values: Tensor, s: int, p: int) -> Tensor:
     """Return the skew matrix ``(*batch, s, s)`` with these `entries`, zero in its last block."""
-    return torch.einsum("...m,mij->...ij", values, _units(s, p, values))
+    return _combine(values, _units(s, p, values))
 
 
 def _reduce(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +98,7 @@ def _complete(end: Tensor) -> Tensor:
     return torch.cat([end, rest @ u.mT], dim=-1)
 
 
-def _descend(v: Tensor, p: int) -> Tensor:
+def _descend(v: Tensor, p: int, units: Tensor) -> Tensor:
     """Return a logarithm [[A, -B'], [B, 0]] near which there is one that ends at the first p columns of ``v``."""
     log = rotation_log(v)
     if v.shape[-1] - p > 1:
@@ -108,7 +109,7 @@ def _descend(v: Tensor, p: int) -> Tensor:
             step = basis @ ((basis.mT @ c @ basis) / hessian.clamp(min=0.55)) @ basis.mT
             v = torch.cat([v[..., :p], v[..., p:] @ torch.linalg.matrix_exp(-step)], dim=-1)
             log = rotation_log(v)
-    return from_entries(entries(log, p), v.shape[-1], p)
+    return _combine(entries(log, p), units)
 
 
 def rotation_log(v: Tensor) -> Tensor:
@@ -133,14 +134,13 @@ def rotation_log(v: Tensor) -> Tensor:
     return (log - log.mT) / 2
 
 
-def _newton(generator: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _newton(generator: Tensor, end: Tensor, units: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the generator improved, and the rest of `Connection`."""
-    s, p = end.shape[-2:]
-    found = (generator, *_linearise(generator, p))
+    found = (generator, *_linearise(generator, end.shape[-1], units))
     error, step = _residual(found[1], found[2], end)
     for _ in range(_NEWTONS):
-        candidate = found[0] + from_entries(step, s, p)
-        tried = (candidate, *_linearise(candidate, p))
+        candidate = found[0] + _combine(step, units)
+        tried = (candidate, *_linearise(candidate, end.shape[-1], units))
         new_error, new_step = _residual(tried[1], tried[2], end)
         better = new_error < error
         wide = better[..., None, None]
@@ -166,20 +166,18 @@ def _skew_top(columns: Tensor) -> Tensor:
     return torch.cat([(top - top.mT) / 2, columns[..., p:, :]], dim=-2)
 
 
-def _linearise(generator: Tensor, p: int) -> tuple[Tensor, Tensor, Tensor]:
+def _linearise(generator: Tensor, p: int, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the exponential of a generator, and the two inverses of `Connection`.
 
     In the eigenbasis, with eigenvalues i l, ``exp(-L) D exp(L)[E]`` multiplies E by ``(1 - exp(-i d)) / (i d)``, d the
     differences of the l; a displacement orthogonal to the frame is carried by the integral of ``exp(s L)``.
     """
-    s = generator.shape[-1]
     l, q = torch.linalg.eigh(torch.complex(torch.zeros_like(generator), -generator))
     phase, conj = torch.exp(1j * l / 2), q.mH
     turn = ((q * (phase * phase)[..., None, :]) @ conj).real
     across = ((q * (phase * _sinc(l / 2))[..., None, :]) @ conj).real[..., :p, :p]
     factor = _sinc((l[..., :, None] - l[..., None, :]) / 2) * phase.conj()[..., :, None] * phase[..., None, :]
-    units = _units(s, p, generator).to(q.dtype)
-    moved = conj[..., None, :, :] @ units @ q[..., None, :, :]
+    moved = conj[..., None, :, :] @ units.to(q.dtype) @ q[..., None, :, :]
     moved = q[..., None, :, :] @ (factor[..., None, :, :] * moved) @ conj[..., None, :, :p]
     return turn, _pseudo_inverse(entries(moved.real, p).mT), _pseudo_inverse(across)
 
@@ -194,6 +192,10 @@ def _pseudo_inverse(matrix: Tensor) -> Tensor:
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     gram = matrix.mT @ matrix + 4 * torch.finfo(matrix.dtype).eps * eye
     return torch.linalg.inv_ex(gram).inverse @ matrix.mT
+
+
+def _combine(values: Tensor, units: Tensor) -> Tensor:
+    return (values @ units.flatten(1)).unflatten(-1, units.shape[1:])
 
 
 def _units(s: int, p: int, like: Tensor) -> Tensor:
