@@ -15,15 +15,17 @@ from manifolds.stiefel import out_of_span, sphere_area
 class Grassmann(Manifold):
     """Subspaces of dimension p of R^n, Gr(n, p), with the canonical metric, tr(U' V) on horizontal vectors.
 
-    Points are ``(n, p)``, an orthonormal basis X of the subspace; X Q with Q orthogonal is the same point. Compare points
-    by ``dist`` or ``embed``, the projector X X', never by coordinates. A tangent vector at X is a matrix U with
-    ``X' U = 0``; at X Q the same vector is U Q. The distance is the root of the sum of squared principal angles, each in
-    [0, pi / 2]; ``Grassmann(n, 1)`` is the sphere with antipodes taken as one. The volume is that of the classes: the
-    product of the areas of the unit spheres in n, ... n - p + 1 dimensions, over that of those in p, ... 1 dimensions.
+    Points are ``(n, p)``, an orthonormal basis X of the subspace; X Q with Q orthogonal is the same point. Compare
+    points by ``dist`` or ``embed``, the projector X X', never by coordinates. A tangent vector at X is a matrix U with
+    ``X' U = 0``; at X Q the same vector is U Q. The distance is the root of the sum of squared principal angles, each
+    in [0, pi / 2]; ``Grassmann(n, 1)`` is the sphere with antipodes taken as one. The volume is that of the classes:
+    the product of the areas of the unit spheres in n, ... n - p + 1 dimensions, over that of those in p, ... 1
+    dimensions.
 
     At the cut locus, where a principal angle is pi / 2, ``logmap`` takes of the shortest geodesics the one that the
-    singular value decomposition of X' Y gives; where only one angle is, there are two, and derivatives are of the one taken.
-    First derivatives of ``logmap``, ``dist`` and ``transp`` are exact; second ones are not.
+    singular value decomposition of X' Y gives, which may differ between bases of one subspace; where two angles are
+    pi / 2 it has no derivative, and gives a finite one. First derivatives of ``logmap``, ``dist`` and ``transp`` are
+    exact; second ones are not.
 
     Args:
         n: dimension of the space.
@@ -41,7 +43,8 @@ class Grassmann(Manifold):
     def __init__(self, n: int, p: int) -> None:
         if not 1 <= p < n:
             raise ValueError(
-                f"Grassmann: needs 1 <= p < n, got n {n} and p {p}; the only subspace of full dimension is the whole space"
+                f"Grassmann: needs 1 <= p < n, got n {n} and p {p}; take subspaces of dimension 1 to n - 1, "
+                "there is only one of full dimension"
             )
         super().__init__(p * (n - p), (n, p))
         self.n = n
@@ -89,8 +92,8 @@ class Grassmann(Manifold):
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """With a the angles of ``u``, the singular values: each pair stretches by the sincs of sum and difference.
 
-        ``sinc(a_i)`` has the power n - 2 p: sincs of the sum and difference with zero angles, of which there are 2 p - n
-        where p is above n / 2, are counted in the pairs. First derivatives are exact.
+        ``sinc(a_i)`` has the power n - 2 p, also where that is negative: then 2 p - n of the p angles are zero, and the
+        pairs with them count it too often. First derivatives are exact.
         """
         u = self.proju(x, u)
         gram = u.mT @ u
@@ -129,8 +132,8 @@ class Grassmann(Manifold):
     def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
         """Return ``(I - X X') W X``, with W the symmetric matrix whose independent entries, as in `embed`, are ``w``.
 
-        It is the gradient of ``<w, embed(x)> / 2``, and turns with the basis: where ``w`` depends on ``embed(x)`` only, the
-        field at X Q is the field at X times Q.
+        It is the gradient of ``<w, embed(x)> / 2``, and turns with the basis: where ``w`` depends on ``embed(x)`` only,
+        the field at X Q is the field at X times Q.
         """
         rows, columns = torch.triu_indices(self.n, self.n, device=x.device)
         eye = torch.eye(self.n, dtype=w.dtype, device=w.device)
@@ -177,7 +180,7 @@ def _weights(rows: Tensor, columns: Tensor, like: Tensor) -> Tensor:
 
 
 def _angle_over_sine(c: Tensor) -> Tensor:
-    """Return ``acos(c) / sqrt(1 - c^2)`` for c in [0, 1], as ``asin(s) / (s sqrt(1 - s^2))``, s the half angle's sine."""
+    """Return ``acos(c) / sqrt(1 - c^2)`` for c in [0, 1]: ``asin(s) / (s sqrt(1 - s^2))``, s the half angle's sine."""
     q = (1 - c) / 2
     zero = q <= 0
     s = torch.sqrt(torch.where(zero, 1.0, q))

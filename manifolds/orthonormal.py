@@ -1,7 +1,7 @@
 """Matrices with orthonormal columns: what `Stiefel` and `Grassmann` share.
 
-A batch of them has shape ``(*batch, n, p)``. Matrices of any size are multiplied with ``@`` here: turn reduced-precision
-products off (``torch.set_float32_matmul_precision("highest")``, the default) where digits count.
+A batch of them has shape ``(*batch, n, p)``. Matrices of any size are multiplied with ``@`` here: where digits count,
+leave reduced-precision products off (``torch.set_float32_matmul_precision("highest")``, the default).
 """
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor
 def polar(x: Tensor) -> Tensor:
     """Return the nearest matrix with orthonormal columns, the polar factor U V' of ``x = U S V'``.
 
-    Near the manifold it comes from Newton's iteration ``x (3 - x'x) / 2``, which has the right derivatives of every order
-    and leaves alone what is orthonormal already; elsewhere from the singular value decomposition, with a
-    first derivative of its own, since that of the decomposition divides by differences of singular values. Where several
-    are nearest (a singular value is zero) it is one of them. A matrix that is not finite gives NaN for itself alone.
+    Near the manifold it comes from the Newton-Schulz iteration ``x (3 - x'x) / 2``, which has the right first
+    derivative and leaves alone what is orthonormal already; elsewhere from the singular value decomposition, with a
+    first derivative of its own, since that of the decomposition divides by differences of singular values. Where
+    several are nearest (a singular value is zero) it is one of them. A matrix that is not finite gives NaN for itself
+    alone.
 
     References:
-        Higham, Functions of Matrices, 2008, section 8.3 (iteration) and equation 8.5 (derivative).
+        Higham, Functions of Matrices, 2008, chapter 8.
     """
     finite = torch.isfinite(x).all(-1).all(-1)[..., None, None]
     value = torch.where(finite, x, 0.0).detach()

@@ -16,14 +16,15 @@ class Stiefel(Manifold):
     Points are ``(n, p)``. A tangent vector is ``X A + K`` with A skew and ``X' K = 0``; its squared length is
     ``|A|^2 / 2 + |K|^2``, so that a turn of two columns into each other by an angle a has length a, as has a turn of
     one column out of their span. (The metric of the ambient space counts the former twice.) ``Stiefel(n, 1)`` is the
-    sphere; ``Stiefel(3, 2)`` is SO(3), whose third column is the product of the first two; ``Stiefel(n, n - 1)`` is SO(n).
+    sphere; ``Stiefel(n, n - 1)`` is SO(n), whose last column follows from the others.
     The volume is the product of the areas of the unit spheres in n, n - 1, ... n - p + 1 dimensions.
 
-    ``logmap`` is found by a solver, in a fixed number of iterations: see `solve_logmap` for whether it converged. It is a
-    shortest geodesic where the distance is at most ``logmap_radius``; farther apart, it is some connecting geodesic, and
-    next to the cut locus it may fail to arrive. ``injectivity_radius`` is pi for p = 1 and for p = n - 1, and elsewhere
-    the proven bound ``sqrt(4/5) pi``, from curvature at most 5/4; it is at most 0.9133 pi. First derivatives of ``logmap``
-    and ``dist`` are exact; second ones are not. Transport is the default, a projection.
+    ``logmap`` is found by a solver, in a fixed number of iterations: see `solve_logmap` for whether it converged. It is
+    a shortest geodesic where the distance is at most ``logmap_radius``: the stated injectivity radius for p = 1 and
+    p = n - 1, and 0.95 of it elsewhere (as tested, not as proven). Farther apart it is some connecting geodesic, and
+    next to the cut locus it may fail to arrive. ``injectivity_radius`` is pi for p = 1 and p = n - 1. Elsewhere it is
+    sqrt(4/5) pi, the proven bound from curvature at most 5/4; the true one is at most 0.914 pi. First derivatives of
+    ``logmap`` and ``dist`` are exact; second ones are not. Transport is the default, a projection.
 
     Args:
         n: dimension of the space that the columns lie in.
@@ -32,10 +33,10 @@ class Stiefel(Manifold):
     References:
         Edelman, Arias, Smith, The Geometry of Algorithms with Orthogonality Constraints, 1998,
         arXiv:physics/9806030, section 2.4 (metric, geodesics).
-        Zimmermann, Stoye, High curvature means low-rank: on the sectional curvature of Grassmann and Stiefel manifolds and
-        the underlying matrix trace inequalities, 2024, arXiv:2403.01879 (curvature).
+        Zimmermann, Stoye, High curvature means low-rank: on the sectional curvature of Grassmann and Stiefel manifolds
+        and the underlying matrix trace inequalities, 2024, arXiv:2403.01879 (curvature).
         Absil, Mataigne, The ultimate upper bound on the injectivity radius of the Stiefel manifold, 2024,
-        arXiv:2403.02079 (both bounds).
+        arXiv:2403.02079 (the two bounds on the injectivity radius).
     """
 
     def __init__(self, n: int, p: int) -> None:
@@ -49,7 +50,8 @@ class Stiefel(Manifold):
         self.p = p
         self.volume = math.prod(sphere_area(k) for k in range(n - p + 1, n + 1))
         self.injectivity_radius = math.pi * (1.0 if p in (1, n - 1) else math.sqrt(0.8))
-        self.logmap_radius = self.injectivity_radius
+        # Near the bound a conjugate point may be, where the solver's equations lose rank.
+        self.logmap_radius = self.injectivity_radius * (1.0 if p in (1, n - 1) else 0.95)
 
     # Projections.
 
@@ -125,8 +127,8 @@ class Stiefel(Manifold):
     def _solve(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logarithm, and the last Newton step, which gave it the derivative.
 
-        A Newton step with the exact derivative of the exponential map, from a constant solution, has the value and the first
-        derivatives of the implicit function.
+        A Newton step with the exact derivative of the exponential map, from a constant solution, has the value and the
+        first derivatives of the implicit function.
         """
         x, y = torch.broadcast_tensors(x, y)
         found = connect(x, y)

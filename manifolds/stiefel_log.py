@@ -9,16 +9,16 @@ group, which has non-negative curvature, the second derivative of that function 
 gradient divided by anything above 1/2 never ascend. Dividing by the second-order expansion ``1 - (b_i^2 + b_j^2) / 12``
 of the Hessian (b singular values of B) makes them converge fast.
 
-**Newton.** The descent is linear where the Hessian vanishes, near the cut locus; Newton's method on the initial velocity,
+**Newton.** The descent is slow where the Hessian vanishes, near the cut locus; Newton's method on the initial velocity,
 with halved steps where one does not improve, ends at rounding error.
 
 Both run a fixed number of steps on constants. One more Newton step on live tensors gives ``logmap`` its derivative.
 
 References:
     Zimmermann, A matrix-algebraic algorithm for the Riemannian logarithm on the Stiefel manifold under the canonical
-    metric, 2017, arXiv:1604.05054, algorithm 1 (steps of the gradient itself).
+    metric, 2017, arXiv:1604.05054 (steps of the gradient itself).
     Zimmermann, Hueper, Computing the Riemannian logarithm on the Stiefel manifold: metrics, methods and performance,
-    2022, arXiv:2103.12046, section 5 (the second-order steps).
+    2022, arXiv:2103.12046 (second-order steps).
 """
 
 import math
@@ -144,7 +144,8 @@ def _newton(generator: Tensor, end: Tensor, units: Tensor) -> tuple[Tensor, Tens
         new_error, new_step = _residual(tried[1], tried[2], end)
         better = new_error < error
         wide = better[..., None, None]
-        found = tuple(torch.where(wide, new, old) for new, old in zip(tried, found, strict=True))
+        kept = [torch.where(wide, new, old) for new, old in zip(tried, found, strict=True)]
+        found = (kept[0], kept[1], kept[2], kept[3])
         step = torch.where(better[..., None], new_step, step / 2)
         error = torch.where(better, new_error, error)
     generator, turn, inverse, across = found
@@ -169,14 +170,15 @@ def _skew_top(columns: Tensor) -> Tensor:
 def _linearise(generator: Tensor, p: int, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the exponential of a generator, and the two inverses of `Connection`.
 
-    In the eigenbasis, with eigenvalues i l, ``exp(-L) D exp(L)[E]`` multiplies E by ``(1 - exp(-i d)) / (i d)``, d the
-    differences of the l; a displacement orthogonal to the frame is carried by the integral of ``exp(s L)``.
+    In the eigenbasis, with eigenvalues i a, ``exp(-L) D exp(L)[E]`` multiplies E by ``(1 - exp(-i d)) / (i d)``, d the
+    differences of the a; a displacement orthogonal to the frame is carried by the integral of ``exp(s L)``.
     """
-    l, q = torch.linalg.eigh(torch.complex(torch.zeros_like(generator), -generator))
-    phase, conj = torch.exp(1j * l / 2), q.mH
+    angles, q = torch.linalg.eigh(torch.complex(torch.zeros_like(generator), -generator))
+    phase, conj = torch.exp(1j * angles / 2), q.mH
     turn = ((q * (phase * phase)[..., None, :]) @ conj).real
-    across = ((q * (phase * _sinc(l / 2))[..., None, :]) @ conj).real[..., :p, :p]
-    factor = _sinc((l[..., :, None] - l[..., None, :]) / 2) * phase.conj()[..., :, None] * phase[..., None, :]
+    across = ((q * (phase * _sinc(angles / 2))[..., None, :]) @ conj).real[..., :p, :p]
+    gaps = angles[..., :, None] - angles[..., None, :]
+    factor = _sinc(gaps / 2) * phase.conj()[..., :, None] * phase[..., None, :]
     moved = conj[..., None, :, :] @ units.to(q.dtype) @ q[..., None, :, :]
     moved = q[..., None, :, :] @ (factor[..., None, :, :] * moved) @ conj[..., None, :, :p]
     return turn, _pseudo_inverse(entries(moved.real, p).mT), _pseudo_inverse(across)
