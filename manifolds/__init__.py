@@ -4,6 +4,7 @@ from manifolds.base import Manifold
 from manifolds.euclidean import Euclidean
 from manifolds.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
 from manifolds.flat_torus import FlatTorus
+from manifolds.grassmann import Grassmann
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
 from manifolds.lie_group import LieGroup
 from manifolds.product import Power, Product
@@ -13,6 +14,7 @@ from manifolds.spd import SPD, LogEuclideanSPD
 from manifolds.special_euclidean import SE3
 from manifolds.special_orthogonal import SO3
 from manifolds.sphere import Sphere
+from manifolds.stiefel import Stiefel
 
 __all__ = [
     "SE3",
@@ -24,6 +26,7 @@ __all__ = [
     "Euclidean",
     "FiniteGroup",
     "FlatTorus",
+    "Grassmann",
     "Hyperboloid",
     "Icosahedral",
     "LeftMultiplication",
@@ -38,5 +41,6 @@ __all__ = [
     "RightMultiplication",
     "RotationGroup",
     "Sphere",
+    "Stiefel",
     "Tetrahedral",
 ]

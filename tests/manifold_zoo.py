@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
 from manifolds.finite_group import Antipodal
+from manifolds.grassmann import Grassmann
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
 from manifolds.product import Power, Product
 from manifolds.quotient import Quotient
 from manifolds.spd import SPD, LogEuclideanSPD
 from manifolds.special_euclidean import SE3
 from manifolds.special_orthogonal import SO3
+from manifolds.stiefel import Stiefel
 
 ZOO: list[tuple[str, Callable[[], Manifold]]] = [
     ("Euclidean(1)", lambda: Euclidean(1)),
@@ -31,6 +33,9 @@ ZOO: list[tuple[str, Callable[[], Manifold]]] = [
     ("SPD(2)", lambda: SPD(2)),
     ("SPD(3)", lambda: SPD(3)),
     ("LogEuclideanSPD(2)", lambda: LogEuclideanSPD(2)),
+    # In nine dimensions, where the checker does not draw 20,000 points and solve for the distance of each.
+    ("Stiefel(6, 2)", lambda: Stiefel(6, 2)),
+    ("Grassmann(4, 2)", lambda: Grassmann(4, 2)),
     ("Product(Sphere(2), FlatTorus(1))", lambda: Product(Sphere(2), FlatTorus(1), weights=(1.0, 0.25))),
     ("Product(Hyperboloid(2), SPD(2))", lambda: Product(Hyperboloid(2), SPD(2))),
     ("Power(Sphere(2), 2)", lambda: Power(Sphere(2), 2)),

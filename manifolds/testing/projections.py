@@ -76,7 +76,9 @@ def projx_corrects(p: Probe) -> Iterator[Measurement]:
             expected = jvp(lambda s, a=a: p.m.embed(p.x + p.lift(s) * a), (p.t * 0,), (torch.ones_like(p.t),))[1]
             error = (moved_code - expected).norm(dim=-1)
         else:
-            error = p.size(moved - p.m.proju(p.x, moved))
+            rest = moved - p.m.proju(p.x, moved)
+            # A change from one tensor to another of the same class is none: compare by what the embedding sees.
+            error = jvp(p.m.embed, (p.x,), (rest,))[1].norm(dim=-1) if p.points_are_classes else p.size(rest)
         what = f"the change of projx(x + s a) with s, for {what} a,"
         yield Measurement(error.detach(), torch.full_like(error, scale).detach(), {"x": p.x, "a": a}, what)
 
