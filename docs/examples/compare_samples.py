@@ -1,6 +1,7 @@
 import torch
 
 from manifolds import Sphere
+from rfm import metrics
 from rfm.sources import VonMisesFisher
 
 sphere = Sphere(2)
@@ -10,8 +11,6 @@ real, other_real = source.sample((2, 400), generator=generator)
 generated = VonMisesFisher(sphere, torch.tensor([0.0, 0.6, 0.8]), 3.0).sample((400,), generator=generator)
 
 # --8<-- [start:discrepancy]
-from rfm import metrics
-
 kernel = metrics.AmbientGaussianKernel(sphere, scale=metrics.median_distance(sphere, real, other_real))
 for name, sample in (("generated", generated), ("real again", other_real)):
     low, high = metrics.maximum_mean_discrepancy(real, sample, kernel).interval_95
