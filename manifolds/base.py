@@ -169,6 +169,20 @@ class Manifold(nn.Module):
         basis = self._euclidean_basis(x)
         return basis, basis
 
+    def divergence_probes(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tangent vectors and covectors for ambient noise, all ``(*batch, k, *event_shape)``.
+
+        With ``P`` the sum of ``e_i w_i'`` over `divergence_frame` they are ``P z`` and ``P' z``. ``P`` projects to the
+        tangent space and is the same for every choice of frame: noise that stays fixed gives probes that are smooth in
+        ``x``, although no frame is. Where ``E[z z']`` is the identity, the expectation of ``<P' z, Dv(x) P z>`` is the
+        sum that `divergence_frame` stands for.
+        """
+        rank = len(self.event_shape)
+        vectors, covectors = (frame.flatten(-rank) for frame in self.divergence_frame(x))
+        z = noise.flatten(-rank)
+        probes = (z @ covectors.mT) @ vectors, (z @ vectors.mT) @ covectors
+        return probes[0].reshape(noise.shape), probes[1].reshape(noise.shape)
+
     def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the derivative along ``u`` of the log-density of the Riemannian volume, shape ``(*batch)``.
 

@@ -134,6 +134,10 @@ class Product(Manifold):
         frames = [f.divergence_frame(a) for f, a in self._pairs(x)]
         return self._block_diagonal([e for e, _ in frames]), self._block_diagonal([w for _, w in frames])
 
+    def divergence_probes(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        # Factor by factor: the frame of the whole product is mostly zeros.
+        return self._join_pairs([f.divergence_probes(a, z) for f, a, z in self._triples(x, noise)])
+
     def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
         return _sum([f.log_volume_derivative(a, b) for f, a, b in self._triples(x, u)])
 
@@ -321,6 +325,12 @@ class Power(Manifold):
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         vectors, covectors = self.m.divergence_frame(x)
         return self._block_diagonal(vectors), self._block_diagonal(covectors)
+
+    def divergence_probes(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        rank = len(self.m.event_shape)
+        # The copies are a batch axis to m, the probes the axis after it.
+        vectors, covectors = self.m.divergence_probes(x, noise.movedim(-2 - rank, -1 - rank))
+        return vectors.movedim(-2 - rank, -1 - rank), covectors.movedim(-2 - rank, -1 - rank)
 
     def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
         return self.m.log_volume_derivative(x, u).sum(-1)

@@ -119,6 +119,9 @@ class Quotient(Manifold):
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.m.divergence_frame(x)
 
+    def divergence_probes(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.divergence_probes(x, noise)
+
     def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
         return self.m.log_volume_derivative(x, u)
 

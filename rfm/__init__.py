@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from rfm.fitting import fit
     from rfm.flow import Flow
     from rfm.integrators import integrate
-    from rfm.likelihood import divergence
+    from rfm.likelihood import Hutchinson, divergence
     from rfm.losses import endpoint_loss, flow_matching_loss
+    from rfm.maximum_likelihood import MaximumLikelihood, negative_log_likelihood_loss
     from rfm.paths import AffinePath, ConditionalFlowPath, ConditionalPath, GaussianPath, GeodesicPath, PathSample
 
 __version__ = "0.1.0"
@@ -21,6 +22,8 @@ __all__ = [
     "Flow",
     "GaussianPath",
     "GeodesicPath",
+    "Hutchinson",
+    "MaximumLikelihood",
     "PathSample",
     "__version__",
     "conditions",
@@ -32,6 +35,7 @@ __all__ = [
     "flow_matching_loss",
     "integrate",
     "metrics",
+    "negative_log_likelihood_loss",
     "networks",
     "plotting",
     "schedules",
@@ -46,12 +50,15 @@ _HOMES = {
     "Flow": "flow",
     "GaussianPath": "paths",
     "GeodesicPath": "paths",
+    "Hutchinson": "likelihood",
+    "MaximumLikelihood": "maximum_likelihood",
     "PathSample": "paths",
     "divergence": "likelihood",
     "endpoint_loss": "losses",
     "fit": "fitting",
     "flow_matching_loss": "losses",
     "integrate": "integrators",
+    "negative_log_likelihood_loss": "maximum_likelihood",
 }
 
 

@@ -184,6 +184,7 @@ def _add_sample(commands: Any) -> None:
         "condition than the data are",
     )
     one.add_argument("--log-prob", action="store_true", help="add columns with the log-density of each sample")
+    _add_batch_size(one)
     _add_seed(one)
     _add_table_output(one)
 
@@ -192,6 +193,7 @@ def _add_log_prob(commands: Any) -> None:
     one = _command(commands, "log-prob", "score the points of a table: log-density in nats, in row order", run=True)
     one.add_argument("table", help="text file with the same columns as the table that was fitted")
     _add_condition(one, "; the table's columns by default")
+    _add_batch_size(one)
     _add_table_output(one)
 
 
@@ -247,6 +249,15 @@ def _add_condition(one: Any, more: str = "") -> None:
 
 def _add_seed(one: argparse.ArgumentParser) -> None:
     one.add_argument("--seed", type=_seed, default=0, help="seed of every random draw (default: 0)")
+
+
+def _add_batch_size(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--batch-size",
+        type=_positive,
+        default=4096,
+        help="points computed together, which bounds memory (default: 4096)",
+    )
 
 
 def _add_output(one: argparse.ArgumentParser) -> None:

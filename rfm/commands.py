@@ -61,27 +61,20 @@ def sample(arguments: argparse.Namespace) -> None:
     if condition is not None and condition.ndim == 2:
         total = len(condition)
     generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
-    log_prob = None
-    with _bar(arguments, "sample", total) as advance:
-        parts, scores = [], []
-        for rows in torch.arange(total).split(_CHUNK):
-            count = len(rows)
-            drawn = flow.sample(
-                count,
-                condition=condition if condition is None or condition.ndim == 1 else condition[rows],
-                guidance=arguments.guidance,
-                generator=generator,
-                return_log_prob=arguments.log_prob,
-            )
-            points, log_prob = drawn if arguments.log_prob else (drawn, None)
-            parts.append(points)
-            if log_prob is not None:
-                scores.append(log_prob)
-            advance(count)
+    drawn = flow.sample(
+        total,
+        condition=condition,
+        guidance=arguments.guidance,
+        generator=generator,
+        return_log_prob=arguments.log_prob,
+        batch_size=arguments.batch_size,
+        progress=_shows_progress(arguments, total),
+    )
+    points, scores = drawn if arguments.log_prob else (drawn, None)
     names = list(data.coordinates.names)
-    values = data.coordinates.columns_of(torch.cat(parts))
-    if scores:
-        columns = data.coordinates.score_columns(torch.cat(scores))
+    values = data.coordinates.columns_of(points)
+    if scores is not None:
+        columns = data.coordinates.score_columns(scores)
         names += list(columns)
         values = np.column_stack([values, *columns.values()])
     _write(arguments, out, names, values)
@@ -99,13 +92,13 @@ def log_prob(arguments: argparse.Namespace) -> None:
         _warn(arguments, flow.conditions.extrapolations(condition))
     if condition is not None:
         condition = condition.expand(len(points), -1)
-    with _bar(arguments, "log-prob", len(points)) as advance:
-        scores = []
-        for chunk in torch.arange(len(points)).split(_CHUNK):
-            own = None if condition is None else condition[chunk]
-            scores.append(flow.log_prob(points[chunk], condition=own))
-            advance(len(chunk))
-    columns = data.coordinates.score_columns(torch.cat(scores))
+    scores = flow.log_prob(
+        points,
+        condition=condition,
+        batch_size=arguments.batch_size,
+        progress=_shows_progress(arguments, len(points)),
+    )
+    columns = data.coordinates.score_columns(scores)
     _write(arguments, out, list(columns), np.column_stack(list(columns.values())))
 
 
@@ -270,7 +263,6 @@ def _imported(name: str, what: str) -> Any:
         raise ValueError(f"{name}: cannot be imported ({type(error).__name__}: {reason})\ncheck it in Python") from None
 
 
-_CHUNK = 4096
 _DRAWN = 1000
 _DEMO_MARK = ".demo"
 
@@ -529,7 +521,6 @@ def _note(arguments: argparse.Namespace) -> Callable[[str], None]:
     return lambda message: None if arguments.quiet else print(f"{message} ...", file=sys.stderr, flush=True)
 
 
-def _bar(arguments: argparse.Namespace, name: str, total: int) -> Any:
-    from rfm.progress import counting_bar
-
-    return counting_bar(not arguments.quiet and total > _CHUNK, name, total)
+def _shows_progress(arguments: argparse.Namespace, total: int) -> bool:
+    """Return whether there is enough to do for a bar to be of use."""
+    return not arguments.quiet and total > arguments.batch_size

@@ -21,6 +21,7 @@ from rfm.conditions import Conditions
 from rfm.couplings import Coupling
 from rfm.flow import Flow
 from rfm.networks import VelocityField
+from rfm.objectives import Objective
 from rfm.paths import ConditionalPath, GeodesicPath
 from rfm.progress import training_bar
 from rfm.serialization import SavedFlowError, describe, read_json, write_json
@@ -52,6 +53,7 @@ def fit(
     coupling: Coupling | None = None,
     path: ConditionalPath | None = None,
     times: TimeSampler | None = None,
+    objective: Objective | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -88,6 +90,8 @@ def fit(
             `ConditionalPath.starts_at_source`.
         times: how to draw training times, whose density weights the errors; by default
             `rfm.times.UniformAndLateTimes`, half of them uniform and half crowded at the data.
+        objective: what each step minimises instead of flow matching, for example
+            `rfm.maximum_likelihood.MaximumLikelihood`.
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
         learning_rate: peak learning rate of AdamW, 3e-3 by default.
@@ -148,7 +152,7 @@ def fit(
         seed=seed,
         max_seconds=None if max_seconds is None else _above_zero("max_seconds", max_seconds),
     )
-    fingerprint = _fingerprint(flow, data, validation_index, budget, path, times, coupling)
+    fingerprint = _fingerprint(flow, data, validation_index, budget, path, times, coupling, objective)
     folder = None if out is None else Path(out)
     checkpoint = None
     if folder is not None:
@@ -170,6 +174,7 @@ def fit(
             data.take(validation_index),
             budget,
             running,
+            objective=objective,
             coupling=coupling,
             path=path,
             times=times,
@@ -405,6 +410,7 @@ def _fingerprint(
     path: ConditionalPath,
     times: TimeSampler,
     coupling: Coupling | None,
+    objective: Objective | None,
 ) -> str:
     """Return a hash of everything that decides the result of a run."""
     digest = hashlib.sha256()
@@ -416,6 +422,8 @@ def _fingerprint(
     if coupling is not None:
         known = {k: v for k, v in getattr(coupling, "__dict__", {}).items() if isinstance(v, int | float | str)}
         settings.append([type(coupling).__qualname__, sorted(known.items())])
+    if objective is not None:
+        settings.append(repr(objective))
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for tensor in (data.x, data.condition, data.weights, validation):
         digest.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())

@@ -4,15 +4,17 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from rfm.clocks import Clocks
 from rfm.conditions import Conditions
 from rfm.integrators import Method, integrate
-from rfm.likelihood import log_prob, transport
+from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
+from rfm.progress import counting_bar
 from rfm.serialization import (
     SavedFlowError,
     build,
@@ -70,10 +72,13 @@ class Flow(nn.Module):
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
         guidance: float = 1.0,
+        clocks: Clocks | None = None,
         generator: torch.Generator | None = None,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         return_log_prob: bool = False,
+        estimator: Hutchinson | None = None,
+        progress: bool = False,
     ) -> Any:
         """Draw points.
 
@@ -85,38 +90,85 @@ class Flow(nn.Module):
             guidance: weight w of classifier-free guidance: the field is ``(1 - w) v(x, t) + w v(x, t, condition)``
                 (Ho & Salimans, 2022, arXiv:2207.12598, in the tangent space); 1 uses the conditional field alone, 0 the
                 unconditional one.
+            clocks: speeds of the parts of a point that differ from those the field was trained for, such as rotations
+                that settle before positions do; the samples then have another distribution.
             generator: source of randomness.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
-            return_log_prob: also return the log-density, computed on the way.
+            return_log_prob: also return the log-density, computed on the way, without a second solve.
+            estimator: estimate the divergence for it, instead of computing it exactly; for high dimensions.
+            progress: show on stderr how many points are done, and how long the rest will take.
 
         Returns:
-            Points ``(*shape, *event_shape)``; with ``return_log_prob`` a pair with the log-densities ``(*shape)``.
+            Points ``(*shape, *event_shape)``; with ``return_log_prob`` a pair with the log-densities ``(*shape)``, or
+            with a `rfm.likelihood.LogProbEstimate` if there is an ``estimator``.
 
         Raises:
-            ValueError: for guidance without a condition, or log-densities under guidance: guidance changes the field,
-                and the samples are then not those of the conditional density.
+            ValueError: for guidance without a condition, or log-densities under guidance or clocks: both change the
+                distribution, and the samples are then not those of the flow's density.
         """
         size = torch.Size([shape] if isinstance(shape, int) else shape)
         if guidance != 1.0 and condition is None:
             raise ValueError("Flow.sample: guidance needs a condition to guide towards; pass condition=")
         if guidance != 1.0 and return_log_prob:
             raise ValueError("Flow.sample: a guided sample has no exact log-density; use guidance=1")
+        if clocks is not None and return_log_prob:
+            raise ValueError(
+                "Flow.sample: clocks change the distribution of the samples, which then have no log-density under this "
+                "flow; leave out clocks, or return_log_prob"
+            )
+        if estimator is not None and not return_log_prob:
+            raise ValueError(
+                "Flow.sample: an estimator is for log-densities; pass return_log_prob=True, or leave it out"
+            )
         dtype, device = self._dtype_and_device()
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
         field = self.field if guidance in (0.0, 1.0) else _guided(self.field, guidance)
-        parts, log_probs = [], []
-        for x, given in self._batches(x_0, condition, size, batch_size):
-            own = {} if guidance == 0.0 else given
-            if return_log_prob:
-                solution = transport(field, self.manifold, x, 0.0, 1.0, solver, **own)
-                assert solution.integral is not None
-                log_probs.append(self.source.log_prob(x) - solution.integral[-1])
-            else:
-                solution = integrate(field, self.manifold, x, (0.0, 1.0), solver, **own)
-            parts.append(solution.final)
+        field = field if clocks is None else clocks.applied_to(field)
+        parts, log_probs, errors = [], [], []
+        with counting_bar(progress, "sample", len(x_0)) as advance:
+            for x, given in self._batches(x_0, condition, size, batch_size):
+                own = {} if guidance == 0.0 else given
+                if not return_log_prob:
+                    solution = integrate(field, self.manifold, x, (0.0, 1.0), solver, **own)
+                elif estimator is None:
+                    solution = transport(field, self.manifold, x, 0.0, 1.0, solver, **own)
+                else:
+                    solution, error = estimate_transport(field, self.manifold, x, 0.0, 1.0, estimator, solver, **own)
+                    errors.append(error)
+                if solution.integral is not None:
+                    log_probs.append(self.source.log_prob(x) - solution.integral[-1])
+                parts.append(solution.final)
+                advance(len(x))
         points = torch.cat(parts).reshape(*size, *self.manifold.event_shape)
-        return (points, torch.cat(log_probs).reshape(size)) if return_log_prob else points
+        if not return_log_prob:
+            return points
+        log_p = torch.cat(log_probs).reshape(size)
+        return points, log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(size))
+
+    @overload
+    def log_prob(
+        self,
+        x: Tensor,
+        *,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+        estimator: None = None,
+        progress: bool = False,
+    ) -> Tensor: ...
+
+    @overload
+    def log_prob(
+        self,
+        x: Tensor,
+        *,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+        estimator: Hutchinson,
+        progress: bool = False,
+    ) -> LogProbEstimate: ...
 
     @torch.no_grad()
     def log_prob(
@@ -126,27 +178,38 @@ class Flow(nn.Module):
         condition: Tensor | Mapping[str, Any] | None = None,
         solver: Method | None = None,
         batch_size: int = _BATCH,
-    ) -> Tensor:
-        """Return the exact log-density in nats, with respect to the Riemannian volume.
+        estimator: Hutchinson | None = None,
+        progress: bool = False,
+    ) -> Tensor | LogProbEstimate:
+        """Return the log-density in nats, with respect to the Riemannian volume; exact unless an estimator is given.
 
         Args:
             x: points ``(*batch, *event_shape)``.
             condition: condition vectors ``(*batch, c)``, or one ``(c,)`` for all; or by name, as in `sample`.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
+            estimator: estimate the divergence, for high dimensions.
+            progress: show on stderr how many points are done, and how long the rest will take.
 
         Returns:
-            ``(*batch)``, in the dtype of the field.
+            ``(*batch)``, in the dtype of the field; with an ``estimator`` a `rfm.likelihood.LogProbEstimate`.
         """
         self.manifold._check_shape("points", x)
         batch = self.manifold.batch_shape(x)
         dtype, device = self._dtype_and_device(x)
         flat = self.manifold.projx(x.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape))
-        parts = [
-            log_prob(self.field, self.source, part, solver, **own)
-            for part, own in self._batches(flat, condition, batch, batch_size)
-        ]
-        return torch.cat(parts).reshape(batch)
+        parts, errors = [], []
+        with counting_bar(progress, "log-prob", len(flat)) as advance:
+            for part, own in self._batches(flat, condition, batch, batch_size):
+                if estimator is None:
+                    parts.append(log_prob(self.field, self.source, part, solver, **own))
+                else:
+                    estimate = estimate_log_prob(self.field, self.source, part, estimator, solver, **own)
+                    parts.append(estimate.log_prob)
+                    errors.append(estimate.standard_error)
+                advance(len(part))
+        log_p = torch.cat(parts).reshape(batch)
+        return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
 
     @torch.no_grad()
     def trajectory(

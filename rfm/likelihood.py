@@ -1,20 +1,82 @@
-"""Divergence of a velocity field, and the exact log-density of the flow that it generates."""
+"""Divergence of a velocity field, exact or estimated, and the log-density of the flow that it generates."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from manifolds import Manifold
+from manifolds import Euclidean, Manifold, Product
 from rfm.integrators import Method, Solution, integrate
 from rfm.sources import Source
 
 
+def rademacher(
+    *shape: int,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Return independent signs, 1 or -1 with equal probability; the arguments are those of `torch.randn`."""
+    bits = torch.randint(2, shape, generator=generator, device=device)
+    return bits.to(torch.get_default_dtype() if dtype is None else dtype) * 2 - 1
+
+
+@dataclass(frozen=True)
+class Hutchinson:
+    """The stochastic estimator of the divergence: one directional derivative per probe, whatever the dimension.
+
+    Hutchinson, A stochastic estimator of the trace of the influence matrix, Commun. Stat. Simul. Comput. 19 (1990),
+    433-450. The noise is ambient and stays the same along one solve, so that the integrand is a function of time
+    (FFJORD, Grathwohl et al. 2019, arXiv:1810.01367); `Manifold.divergence_probes` makes it tangent, in a way that is
+    smooth along the path and unbiased in any metric.
+
+    It pays where the dimension is much larger than the number of probes. On a sphere or on SO(3) the exact divergence
+    costs two or three derivatives.
+
+    Args:
+        probes: directional derivatives per point, at least 1; the standard error falls with the root of their number,
+            and is NaN for one.
+        generator: source of randomness, on the device of the points.
+        draw: a function with the signature of `rademacher`, whose entries are independent with mean 0 and variance 1:
+            signs have the least variance; `torch.randn` gives normal ones.
+    """
+
+    probes: int = 1
+    generator: torch.Generator | None = None
+    draw: Callable[..., Tensor] = rademacher
+
+    def __post_init__(self) -> None:
+        if self.probes < 1:
+            raise ValueError(f"Hutchinson: probes must be at least 1, got {self.probes}")
+
+    def noise(self, manifold: Manifold, x: Tensor) -> Tensor:
+        """Return ambient noise for points ``x``, ``(*batch, probes, *event_shape)``."""
+        shape = (*manifold.batch_shape(x), self.probes, *manifold.event_shape)
+        return self.draw(*shape, generator=self.generator, dtype=x.dtype, device=x.device)
+
+
+class LogProbEstimate(NamedTuple):
+    """Log-densities estimated with `Hutchinson`."""
+
+    log_prob: Tensor
+    """Nats, with respect to the Riemannian volume, ``(*batch)``."""
+    standard_error: Tensor
+    """That of each log-density over the probes, in nats, ``(*batch)``; NaN for a single probe."""
+
+
 def divergence(
-    field: Callable[..., Tensor], manifold: Manifold, x: Tensor, t: Tensor, **condition: Any
+    field: Callable[..., Tensor],
+    manifold: Manifold,
+    x: Tensor,
+    t: Tensor,
+    *,
+    estimator: Hutchinson | None = None,
+    **condition: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Return the field and its exact Riemannian divergence.
+    """Return the field and its Riemannian divergence, exact unless an estimator is given.
 
     The trace is taken over the tangent space: ``dim`` directional derivatives, not one per ambient coordinate. A field
     may offer them itself, in closed form, as ``pushforward(x, t, tangents, **condition)`` which returns ``u`` and the
@@ -25,6 +87,7 @@ def divergence(
         manifold: where the points live.
         x: points ``(*batch, *event_shape)``.
         t: times ``(*batch)``.
+        estimator: how to estimate the divergence instead, with new noise at every call.
         condition: passed on to the field.
 
     Returns:
@@ -32,22 +95,34 @@ def divergence(
     """
     # Forward mode refuses tensors that overlap themselves, as expanded ones do.
     x = x.contiguous()
-    frame, coframe = manifold.divergence_frame(x)
-    axis = x.ndim - len(manifold.event_shape)
-    own = getattr(field, "pushforward", None)
-    if own is not None:
-        u, du = own(x, t, frame, **condition)
-    else:
+    if estimator is not None:
+        u, estimates = divergence_estimates(field, manifold, x, t, estimator.noise(manifold, x), **condition)
+        return u, estimates.mean(-1)
+    vectors, covectors = manifold.divergence_frame(x)
+    u, terms = _along(field, manifold, x, t, vectors, covectors, condition)
+    return u, terms.sum(-1) + manifold.log_volume_derivative(x, u)
 
-        def along(e: Tensor) -> tuple[Tensor, Tensor]:
-            value, derivative = torch.func.jvp(lambda y: field(y, t, **condition), (x,), (e,))[:2]
-            return value, derivative
 
-        # The new axis goes first: vmap cannot put it elsewhere where a derivative is zero for all directions alike.
-        u, du = torch.func.vmap(along, in_dims=axis, out_dims=(None, 0))(frame)  # type: ignore[arg-type]
-        du = du.movedim(0, axis)
-    trace = (du * coframe).flatten(axis).sum(-1)
-    return u, trace + manifold.log_volume_derivative(x, u)
+def divergence_estimates(
+    field: Callable[..., Tensor], manifold: Manifold, x: Tensor, t: Tensor, noise: Tensor, **condition: Any
+) -> tuple[Tensor, Tensor]:
+    """Return the field and one unbiased estimate of its Riemannian divergence per probe.
+
+    Args:
+        field: ``field(x, t, **condition)``, tangent at ``x``.
+        manifold: where the points live.
+        x: points ``(*batch, *event_shape)``.
+        t: times ``(*batch)``.
+        noise: ``(*batch, probes, *event_shape)``, see `Hutchinson.noise`.
+        condition: passed on to the field.
+
+    Returns:
+        ``u`` of the shape of ``x``, and the estimates ``(*batch, probes)``.
+    """
+    x = x.contiguous()
+    vectors, covectors = manifold.divergence_probes(x, noise)
+    u, terms = _along(field, manifold, x, t, vectors, covectors, condition)
+    return u, terms + manifold.log_volume_derivative(x, u)[..., None]
 
 
 def log_prob(
@@ -77,6 +152,20 @@ def log_prob(
     return source.log_prob(solution.final) + solution.integral[-1]
 
 
+def estimate_log_prob(
+    field: Callable[..., Tensor],
+    source: Source,
+    x: Tensor,
+    estimator: Hutchinson,
+    method: Method | None = None,
+    **condition: Any,
+) -> LogProbEstimate:
+    """Return `log_prob` with an estimated divergence, and its standard error."""
+    solution, error = estimate_transport(field, source.manifold, x, 1.0, 0.0, estimator, method, **condition)
+    assert solution.integral is not None
+    return LogProbEstimate(source.log_prob(solution.final) + solution.integral[-1], error)
+
+
 def transport(
     field: Callable[..., Tensor],
     manifold: Manifold,
@@ -95,3 +184,64 @@ def transport(
         return divergence(field, manifold, y, t, **own)
 
     return integrate(with_divergence, manifold, x, (start, end), method, with_integral=True, **condition)
+
+
+def estimate_transport(
+    field: Callable[..., Tensor],
+    manifold: Manifold,
+    x: Tensor,
+    start: float,
+    end: float,
+    estimator: Hutchinson,
+    method: Method | None = None,
+    **condition: Any,
+) -> tuple[Solution, Tensor]:
+    """Move points along the field and integrate an estimate of its divergence on the way, all probes in one solve.
+
+    Returns:
+        The solution, and the standard error of its last integral over the probes ``(*batch)``.
+    """
+    k = estimator.probes
+    # Each probe's integral is needed for the standard error. What it differs by from the mean rides along as further
+    # coordinates, scaled by a power of two that rounds nothing, so that the mean alone decides the steps.
+    joint = Product(manifold, Euclidean(k))
+    tiny = 2.0**-40
+
+    def with_estimates(y: Tensor, t: Tensor, noise_of_probes: Tensor, **own: Any) -> tuple[Tensor, Tensor]:
+        u, estimates = divergence_estimates(field, manifold, joint.split(y)[0], t, noise_of_probes, **own)
+        mean = estimates.mean(-1)
+        return joint.join(u, tiny * (estimates - mean[..., None])), mean
+
+    y = joint.join(x, x.new_zeros(*manifold.batch_shape(x), k))
+    condition["noise_of_probes"] = estimator.noise(manifold, x)
+    solution = integrate(with_estimates, joint, y, (start, end), method, with_integral=True, **condition)
+    moved, deviations = joint.split(solution.x)
+    spread = torch.linalg.vector_norm(deviations[-1] / tiny, dim=-1)
+    error = spread / math.sqrt(k * (k - 1)) if k > 1 else torch.full_like(spread, math.nan)
+    return replace(solution, x=moved), error
+
+
+def _along(
+    field: Callable[..., Tensor],
+    manifold: Manifold,
+    x: Tensor,
+    t: Tensor,
+    vectors: Tensor,
+    covectors: Tensor,
+    condition: dict[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """Return ``u``, and ``<w_i, Du e_i>`` for vectors ``e_i`` and covectors ``w_i``, ``(*batch, k)``."""
+    axis = x.ndim - len(manifold.event_shape)
+    own = getattr(field, "pushforward", None)
+    if own is not None:
+        u, du = own(x, t, vectors, **condition)
+    else:
+
+        def along(e: Tensor) -> tuple[Tensor, Tensor]:
+            value, derivative = torch.func.jvp(lambda y: field(y, t, **condition), (x,), (e,))[:2]
+            return value, derivative
+
+        # The new axis goes first: vmap cannot put it elsewhere where a derivative is zero for all directions alike.
+        u, du = torch.func.vmap(along, in_dims=axis, out_dims=(None, 0))(vectors)  # type: ignore[arg-type]
+        du = du.movedim(0, axis)
+    return u, (du * covectors).flatten(axis + 1).sum(-1)

@@ -53,7 +53,12 @@ def training_bar(show: bool) -> Iterator[Callable[[float, dict[str, Any]], None]
 @contextmanager
 def counting_bar(show: bool, name: str, total: int) -> Iterator[Callable[[int], Any]]:
     """Yield a function that counts points done; tqdm shows the rate and the time left."""
+    if not show:
+        yield lambda count: None
+        return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=name, unit=" points", file=sys.stderr, disable=not show) as bar:
+    # Where stderr is a file, each state is a line: a few of them do.
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    with tqdm(total=total, desc=name, unit=" points", file=sys.stderr, mininterval=interval) as bar:
         yield bar.update

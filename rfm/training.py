@@ -21,6 +21,7 @@ from rfm.flow import Flow
 from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.losses import flow_matching_loss
+from rfm.objectives import Objective
 from rfm.paths import ConditionalPath, GeodesicPath
 from rfm.times import TimeSampler, UniformAndLateTimes
 
@@ -152,6 +153,7 @@ def train(
     budget: Budget,
     fabric: "Fabric",
     *,
+    objective: Objective | None = None,
     coupling: Coupling | None = None,
     path: ConditionalPath | None = None,
     times: TimeSampler | None = None,
@@ -170,6 +172,7 @@ def train(
             evenly spaced, if there are more.
         budget: steps, batch size, learning rate, seed, time.
         fabric: a launched Fabric: device, precision, processes.
+        objective: what each step minimises; flow matching on geodesics when None.
         coupling: see `BatchSampler`.
         path: whose velocity is regressed on; the geodesic at constant speed when None.
         times: see `BatchSampler`.
@@ -208,7 +211,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = budget.learning_rate_at(state.step, spent)
         x_0, x_1, t, condition = sampler.batch(state.step, fabric.global_rank, fabric.world_size)
-        loss = flow_matching_loss(model, path, x_0, x_1, t, **condition)
+        if objective is None:
+            loss = flow_matching_loss(model, path, x_0, x_1, t, **condition)
+        else:
+            loss = objective(model, flow.source, x_0, x_1, t, generator=sampler.generator, **condition)
         fabric.backward(loss)
         nn.utils.clip_grad_norm_(parameters, 10.0)
         fabric_optimizer.step()

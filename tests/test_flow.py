@@ -8,11 +8,12 @@ import torch
 from random_fields import normal, points, wavy_field
 from torch import Tensor, nn
 
-from manifolds import SO3, Euclidean, FlatTorus, Hyperboloid, Manifold, Power, Sphere
+from manifolds import SO3, Euclidean, FlatTorus, Hyperboloid, Manifold, Power, Product, Sphere
 from rfm import Flow
+from rfm.clocks import Clocks, ExponentialClock, PowerClock
 from rfm.integrators import RK4, Adaptive, FixedStep, IntegrationError, integrate
 from rfm.networks import VelocityField
-from rfm.sources import Uniform, WrappedNormal
+from rfm.sources import Uniform, WrappedNormal, default_source
 
 STEPS = FixedStep(RK4, 3)
 
@@ -224,6 +225,55 @@ def test_guidance_is_refused_where_it_means_nothing() -> None:
         flow.sample(2, guidance=2.0)
     with pytest.raises(ValueError, match="no exact log-density; use guidance=1"):
         flow.sample(2, guidance=2.0, condition=torch.ones(3), return_log_prob=True)
+
+
+# Clocks.
+
+
+def test_samples_by_clocks_follow_the_clocked_field_and_get_no_density() -> None:
+    m = Product(Sphere(2), Euclidean(1))
+    flow = Flow(m, wavy_field(m), default_source(m, points(m, 20)))
+    clocks = Clocks.of_factors(m, [ExponentialClock(4.0), None])
+    plain, clocked, unchanged = (
+        flow.sample(4, generator=seeded(), solver=STEPS, clocks=c)
+        for c in (None, clocks, Clocks.of_factors(m, [PowerClock(1.0), PowerClock(1.0)]))
+    )
+    torch.testing.assert_close(plain, unchanged)
+    assert float((plain - clocked).abs().max()) > 0.1
+    x_0 = flow.source.sample((4,), generator=seeded())
+    again = integrate(clocks.applied_to(flow.field), m, x_0, (0.0, 1.0), STEPS).final
+    torch.testing.assert_close(clocked, again)
+    with pytest.raises(ValueError, match="clocks change the distribution of the samples"):
+        flow.sample(4, clocks=clocks, return_log_prob=True)
+
+
+# Progress.
+
+
+def test_progress_counts_points_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    flow = Flow(Sphere(2), swirl)
+    x = flow.sample(10, solver=STEPS, batch_size=4, progress=True)
+    drawn = capsys.readouterr()
+    flow.log_prob(x, solver=STEPS, batch_size=4, progress=True)
+    scored = capsys.readouterr()
+    for name, shown in (("sample", drawn), ("log-prob", scored)):
+        assert shown.out == ""
+        assert f"{name}: 100%" in shown.err
+        assert "10/10" in shown.err
+    flow.log_prob(flow.sample(10, solver=STEPS), solver=STEPS)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_field_sees_at_most_batch_size_points() -> None:
+    seen = []
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(len(x))
+        return swirl(x, t)
+
+    flow = Flow(Sphere(2), field)
+    flow.log_prob(flow.sample((5, 5), solver=STEPS, batch_size=8), solver=STEPS, batch_size=8)
+    assert max(seen) == 8
 
 
 # Trajectories and scores.

@@ -9,7 +9,20 @@ from manifold_zoo import ZOO
 from random_fields import normal, points, wavy_field
 from torch import Tensor, nn
 
-from manifolds import SO3, SPD, Euclidean, FlatTorus, Hyperboloid, Manifold, PoincareBall, Sphere
+from manifolds import (
+    SE3,
+    SO3,
+    SPD,
+    Euclidean,
+    FlatTorus,
+    Hyperboloid,
+    LogEuclideanSPD,
+    Manifold,
+    PoincareBall,
+    Power,
+    Product,
+    Sphere,
+)
 from rfm import Flow, divergence
 from rfm.integrators import DORMAND_PRINCE, RK4, Adaptive, FixedStep
 from rfm.likelihood import log_prob, transport
@@ -143,6 +156,48 @@ def test_the_ambient_trace_is_wrong_in_the_ball_and_ours_is_right(curvature: flo
         return (coefficients * frame).sum(-2)
 
     torch.testing.assert_close(divergence(carried, h, back, t)[1], divergence(field, m, h.to_poincare(back), t)[1])
+
+
+def ambient_trace(field: Callable[..., Tensor], m: Manifold, x: Tensor, t: Tensor) -> Tensor:
+    """The trace over ambient coordinates of the field made constant along normals: right for induced metrics only."""
+
+    def one(y: Tensor, s: Tensor) -> Tensor:
+        jacobian = torch.func.jacrev(lambda z: field(m.projx(z)[None], s[None])[0])(y)
+        return jacobian.reshape(y.numel(), y.numel()).trace()
+
+    return torch.stack([one(y, s) for y, s in zip(x, t, strict=True)])
+
+
+INDUCED = [Euclidean(3), FlatTorus(2), Sphere(2), Sphere(4), SO3(), SE3(2.0), Power(Sphere(2), 2)]
+OTHER = [Hyperboloid(2), PoincareBall(2), SPD(2), LogEuclideanSPD(2), Product(Sphere(2), PoincareBall(2))]
+
+
+@pytest.mark.parametrize("m", [*INDUCED, *OTHER], ids=str)
+def test_the_ambient_trace_is_right_where_the_metric_is_induced_up_to_constants_and_wrong_elsewhere(
+    m: Manifold,
+) -> None:
+    x, t, field = points(m, 3), times(3), wavy_field(m)
+    difference = (divergence(field, m, x, t)[1] - ambient_trace(field, m, x, t)).abs()
+    if m in INDUCED:
+        assert float(difference.max()) < 1e-9
+    else:
+        assert float(difference.min()) > 1e-3
+
+
+@EVERY
+def test_closed_forms_are_the_default_for_any_metric(make: Callable[[], Manifold]) -> None:
+    """What a manifold gets that overrides ``inner``: a trace in a Euclidean basis, and the volume's rate."""
+    m = make()
+    x, t, field = points(m, 2), times(2), wavy_field(m)
+    u, div = divergence(field, m, x, t)
+    vectors, covectors = Manifold.divergence_frame(m, x)
+    rank = len(m.event_shape)
+    terms = [
+        (torch.func.jvp(lambda y: field(y, t), (x,), (e,))[1] * w).flatten(1).sum(-1)
+        for e, w in zip(vectors.movedim(-1 - rank, 0), covectors.movedim(-1 - rank, 0), strict=True)
+    ]
+    volume = torch.func.jvp(m._log_volume_density, (x,), (u,))[1]
+    torch.testing.assert_close(sum(terms) + volume, div, rtol=1e-7, atol=1e-8)
 
 
 @EVERY

@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[1]
 
 # Lowest first: a module imports those before it, its own package, and manifolds. A new module takes its place here.
 _LAYERS = [
-    *("schedules", "times", "sources", "couplings", "paths", "losses", "networks", "integrators", "likelihood"),
-    *("conversions", "conditions"),
-    *("inverse", "flow_maps", "metrics", "serialization", "flow", "progress", "checkpoint", "training", "fitting"),
+    *("schedules", "times", "clocks", "sources", "couplings", "paths", "losses", "objectives", "networks"),
+    *("integrators", "likelihood", "maximum_likelihood", "conversions", "conditions"),
+    *("inverse", "flow_maps", "metrics", "serialization", "progress", "flow", "checkpoint", "training", "fitting"),
     *("datasets", "run_folder", "evaluation", "plotting", "commands", "cli", "__main__"),
 ]
 

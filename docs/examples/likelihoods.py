@@ -4,6 +4,7 @@ import torch
 
 import rfm
 from manifolds import SO3, Sphere
+from rfm.integrators import FixedStep
 
 # --8<-- [start:integral]
 sphere = Sphere(2)
@@ -31,3 +32,27 @@ uniform = -math.log(rotations.volume)  # -log(8 pi^2) = -4.37
 in_total_volume_pi2 = uniform + math.log(8)  # -2.29
 # --8<-- [end:rotations]
 assert round(in_total_volume_pi2, 2) == -2.29
+
+# --8<-- [start:many]
+samples, log_p = flow.sample(2000, return_log_prob=True, batch_size=500, progress=True)
+# --8<-- [end:many]
+torch.testing.assert_close(flow.log_prob(samples), log_p, atol=1e-3, rtol=0)
+
+# --8<-- [start:hutchinson]
+estimate = flow.log_prob(x[:10], estimator=rfm.Hutchinson(probes=8, generator=torch.Generator().manual_seed(0)))
+for value, error in zip(estimate.log_prob, estimate.standard_error, strict=True):
+    print(f"{value:.2f} +- {error:.2f} nats")
+# --8<-- [end:hutchinson]
+assert bool(estimate.standard_error.isfinite().all())
+
+# --8<-- [start:training]
+cnf = rfm.fit(
+    samples,
+    sphere,
+    field=rfm.networks.VelocityField(sphere, width=32, depth=1, features=16, max_frequency=4.0),
+    objective=rfm.MaximumLikelihood(FixedStep(steps=4)),
+    steps=20,
+    batch_size=64,
+)
+# --8<-- [end:training]
+assert len(cnf.history) > 0

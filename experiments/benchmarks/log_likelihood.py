@@ -1,0 +1,152 @@
+"""Log-likelihood of 2048 points on the sphere at an error of 1e-3 nats, beside two recipes.
+
+``python -m experiments.benchmarks.log_likelihood`` prints the table alone. The field is a small flow fitted to
+airports. The truth is a solve in float64 with tight tolerances; the error is the root mean square over the points. Each
+side uses the cheapest setting of its ladder that keeps the error:
+
+- riemannian-fm's recipe, read and not run: 1000 projected Euler steps with the divergence ``vmap(trace(jacrev))``. It
+  is linear in the steps, and timed over a few of them; its error is measured over all of them on some of the points;
+- torchdiffeq's ``dopri5`` on the same divergence, `rfm.divergence`, with one step size for the whole batch.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+import rfm
+from experiments.benchmarks.harness import HEADER, Row, in_turns
+from manifolds import Sphere
+from rfm.integrators import DORMAND_PRINCE, Adaptive, FixedStep, Method
+from rfm.likelihood import log_prob
+
+_POINTS = 2048
+_GOAL = 1e-3
+_EULER_STEPS = 1000
+_TIMED_STEPS = 10
+_SPHERE = Sphere(2)
+_LADDERS: Sequence[Sequence[Method]] = (
+    [FixedStep(DORMAND_PRINCE, n) for n in (4, 6, 8, 12, 16, 24, 32, 48)],
+    [Adaptive(atol=tolerance, rtol=tolerance) for tolerance in (3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)],
+)
+"""Settings of ours; `Adaptive` keeps its tolerance for each sample and step."""
+
+
+def rows(turns: int = 5, steps: int = 400) -> list[Row]:
+    """Time log-densities; without torchdiffeq, beside the Euler recipe only.
+
+    Args:
+        turns: of each comparison.
+        steps: for which the field is fitted.
+    """
+    flow = rfm.fit(rfm.datasets.load("airports").points, _SPHERE, steps=steps, progress=False, device="cpu")
+    with torch.no_grad():
+        x = flow.sample(_POINTS, generator=torch.Generator().manual_seed(0))
+        assert isinstance(flow.field, torch.nn.Module)
+        precise = copy.deepcopy(flow.field).double()
+        truth = log_prob(precise, flow.source, x.double(), Adaptive(atol=1e-8, rtol=1e-8, max_steps=100_000))
+        field = flow.field
+        found = []
+        for ladder in _LADDERS:
+            # Cheapest first.
+            for how in ladder:
+                error = _error(log_prob(field, flow.source, x, how), truth)
+                if error <= _GOAL:
+                    break
+            found.append(_beside_euler(field, flow.source, x, truth, how, error, turns))
+            found.extend(_beside_torchdiffeq(field, flow.source, x, truth, how, error, turns))
+    return found
+
+
+def _error(log_p: Tensor, truth: Tensor) -> float:
+    return float((log_p.double() - truth).square().mean().sqrt())
+
+
+def _beside_euler(
+    field: Callable[..., Tensor],
+    source: rfm.sources.Source,
+    x: Tensor,
+    truth: Tensor,
+    how: Method,
+    error: float,
+    turns: int,
+) -> Row:
+    def recipe(points: Tensor, count: int) -> Tensor:
+        """Take the last ``count`` of the Euler steps from time 1 back to 0, and return the log-density."""
+        total = torch.zeros(len(points))
+        for i in range(count):
+            t = torch.full((len(points),), 1 - i / _EULER_STEPS)
+
+            def one(y: Tensor, s: Tensor) -> Tensor:
+                return torch.func.jacrev(lambda z: field(_SPHERE.projx(z)[None], s[None])[0])(y)
+
+            total = total + torch.func.vmap(one)(points, t).diagonal(dim1=-2, dim2=-1).sum(-1) / _EULER_STEPS
+            points = _SPHERE.projx(points - field(points, t) / _EULER_STEPS)
+        return source.log_prob(points) - total
+
+    theirs = _error(recipe(x[:64], _EULER_STEPS), truth[:64])
+    ours, other, ratio = in_turns(
+        lambda: log_prob(field, source, x, how), lambda: recipe(x, _TIMED_STEPS), max(3, turns // 2)
+    )
+    scale = _EULER_STEPS / _TIMED_STEPS
+    what = f"log-density of {_POINTS} points, {_name(how)}, beside 1000 Euler steps (timed: {_TIMED_STEPS})"
+    return Row(what, ours, scale * other, ratio / scale, 1 / 20, error, f"error in nats, other: {theirs:.1e}, ours")
+
+
+def _beside_torchdiffeq(
+    field: Callable[..., Tensor],
+    source: rfm.sources.Source,
+    x: Tensor,
+    truth: Tensor,
+    how: Method,
+    error: float,
+    turns: int,
+) -> list[Row]:
+    try:
+        from torchdiffeq import odeint
+    except ImportError:
+        print("torchdiffeq is not installed (extra: bench): log-likelihood not compared with it")
+        return []
+
+    def joint(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        y = _SPHERE.projx(state[0])
+        return rfm.divergence(field, _SPHERE, y, t.expand(len(y)))
+
+    def solve(tolerance: float) -> Tensor:
+        y, integral = odeint(
+            joint, (x, torch.zeros(len(x))), torch.tensor([1.0, 0.0]), rtol=tolerance, atol=tolerance, method="dopri5"
+        )
+        return source.log_prob(_SPHERE.projx(y[-1])) + integral[-1]
+
+    for tolerance in (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5):
+        theirs = _error(solve(tolerance), truth)
+        if theirs <= _GOAL:
+            break
+    times = in_turns(lambda: log_prob(field, source, x, how), lambda: solve(tolerance), turns)
+    what = f"log-density of {_POINTS} points, {_name(how)}, beside torchdiffeq dopri5 at {tolerance:g}"
+    return [Row(what, *times, 1 / 2, error, f"error in nats, other: {theirs:.1e}, ours")]
+
+
+def _name(how: Method) -> str:
+    if isinstance(how, FixedStep):
+        return f"{how.steps} fixed steps of Dormand and Prince"
+    assert isinstance(how, Adaptive)
+    return f"adaptive at {how.atol:g}"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.log_likelihood", description=__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default: 2)")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each comparison (default: 5)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(HEADER)
+    for row in rows(arguments.turns):
+        print(row.line(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
