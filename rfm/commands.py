@@ -421,14 +421,19 @@ def _split(points: Tensor, test_share: float, seed: int) -> Split:
 def _load(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
     folder = Path(arguments.run)
     manifold = imported_manifold(arguments.manifold) if arguments.manifold else None
-    data = RunData.load(folder)
     if not arguments.source:
-        return Flow.load(folder, manifold=manifold), data
+        return Flow.load(folder, manifold=manifold), RunData.load(folder)
     own = named_source(arguments.source)
-    if not isinstance(own, Source):
-        make, train = own, data.points[data.split.train]
-        return Flow.load(folder, manifold=manifold, source=lambda m: make(m, m.projx(train))), data
-    return Flow.load(folder, manifold=manifold, source=own), data
+
+    def made_again(m: Manifold) -> Source:
+        return own if isinstance(own, Source) else own(m, m.projx(_training_points(folder)))
+
+    return Flow.load(folder, manifold=manifold, source=made_again), RunData.load(folder)
+
+
+def _training_points(folder: Path) -> Tensor:
+    data = RunData.load(folder)
+    return data.points[data.split.train]
 
 
 def _output(arguments: argparse.Namespace) -> Path | None:
