@@ -1,10 +1,12 @@
 """Riemannian manifolds for PyTorch: exact, differentiable, batched geometry."""
 
 from manifolds.base import Manifold
+from manifolds.ellipsoid import WGS84_AXES, Ellipsoid
 from manifolds.euclidean import Euclidean
 from manifolds.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
 from manifolds.flat_torus import FlatTorus
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
+from manifolds.level_set import LevelSet
 from manifolds.product import Power, Product
 from manifolds.quotient import Quotient
 from manifolds.rotation_group import Cyclic, Dihedral, Icosahedral, Octahedral, RotationGroup, Tetrahedral
@@ -17,15 +19,18 @@ __all__ = [
     "SE3",
     "SO3",
     "SPD",
+    "WGS84_AXES",
     "Antipodal",
     "Cyclic",
     "Dihedral",
+    "Ellipsoid",
     "Euclidean",
     "FiniteGroup",
     "FlatTorus",
     "Hyperboloid",
     "Icosahedral",
     "LeftMultiplication",
+    "LevelSet",
     "LogEuclideanSPD",
     "Manifold",
     "Octahedral",
