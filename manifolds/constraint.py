@@ -107,7 +107,7 @@ class Constraint(Constants):
 def solve_normal(jacobian: Tensor, right: Tensor) -> Tensor:
     """Return ``(J J')^-1 right``, ``(*batch, k)``; not finite where rows of J depend on each other."""
     if jacobian.shape[-2] == 1:
-        return right / jacobian.square().sum(-1)
+        return right / (jacobian * jacobian).sum(-1)
     return torch.linalg.solve_ex(jacobian @ jacobian.mT, right[..., None])[0][..., 0]
 
 

@@ -40,9 +40,9 @@ class Quadric(Constraint):
         return multiplier[..., None] * units + torch.zeros_like(x)[..., None]
 
     def bend(self, x: Tensor, v: Tensor, u: Tensor) -> Tensor:
-        square = self.axes.to(x).square()
-        normal = x / square
-        return -normal * (u * v / square).sum(-1, keepdim=True) / normal.square().sum(-1, keepdim=True)
+        weights = self.axes.to(x).square().reciprocal()
+        normal = x * weights
+        return -normal * (u * v * weights).sum(-1, keepdim=True) / (normal * normal).sum(-1, keepdim=True)
 
 
 class Ellipsoid(LevelSet):

@@ -163,22 +163,27 @@ class LevelSet(Manifold):
         return torch.where(on[..., None], y, math.nan)
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        x, u = torch.broadcast_tensors(x, u)
         jacobian = self._equations.jacobian(x)[1]
         return u - lift(jacobian, (jacobian * u[..., None, :]).sum(-1))
 
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.shoot(x, u, x.new_ones(()))[0]
+        return self._follow(*self._together(x, u))[0]
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x, u, t = self._together(x, u, t=t)
-        h = t[..., None] / self.steps
-        speed2 = u.square().sum(-1, keepdim=True)
-        v = u
+        y, v = self._follow(x, t[..., None] * u)
+        # The velocity of unit time, divided by t. At t = 0, its first two terms.
+        still = t.abs()[..., None] <= torch.finfo(t.dtype).tiny
+        start = u + t[..., None] * self._equations.acceleration(x, u)
+        return y, torch.where(still, start, v / torch.where(still, 1.0, t[..., None]))
+
+    def _follow(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return position and velocity at time 1 of the geodesic from ``x`` with velocity ``v``."""
+        speed2 = v.square().sum(-1, keepdim=True)
         for _ in range(self.steps):
-            x, v = runge_kutta.step(self._equations.acceleration, x, v, h)
+            x, v = runge_kutta.step(self._equations.acceleration, x, v, 1 / self.steps)
             # Back to the set along its normal, as long and as fast as before.
             x = x + self._equations.newton_step(x)
             v = self.proju(x, v)
