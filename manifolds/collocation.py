@@ -111,7 +111,9 @@ class Collocation(Constants):
         right = (value - w).flatten(-2)
         return torch.linalg.solve_ex(matrix, right[..., None])[0][..., 0].unflatten(-1, (self.count, n))
 
-    def transport(self, bend: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, y: Tensor, w: Tensor, u: Tensor) -> Tensor:
+    def transport(
+        self, bend: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, y: Tensor, w: Tensor, u: Tensor
+    ) -> Tensor:
         """Return ``v(1)`` of the linear equation ``v' = bend(position, velocity, v)``, ``v(0) = u``, ``(*batch, n)``."""
         position, velocity = self.curve(x, y, w)
         n = x.shape[-1]

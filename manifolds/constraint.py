@@ -36,7 +36,9 @@ class Constraint(Constants):
             )
         self.count = 1 if self.single else shape[2]
         if not 0 < self.count < n:
-            raise ValueError(f"LevelSet: {self.count} equations in {n} coordinates leave no manifold; give at most {n - 1}")
+            raise ValueError(
+                f"LevelSet: {self.count} equations in {n} coordinates leave no manifold; give at most {n - 1}"
+            )
 
     def value(self, x: Tensor) -> Tensor:
         """Return F, ``(*batch, k)``."""

@@ -21,6 +21,7 @@ _NEAREST_ROUNDS = 4
 _SOLVED = 10.0
 _RESOLVED = 1e-3
 _MISSED = 1e-3
+_CLAIMED = 0.9
 _CHAIN_STEPS = 100
 _DEAD_ZONE = 8
 """Units of epsilon: what projx leaves as it is, because F itself is not known better."""
@@ -52,15 +53,17 @@ class LevelSet(Manifold):
     is not a geodesic.
 
     **Minimal.** The logarithm is that of a geodesic which joins the points, found by shortening a path between them. It
-    is the shortest one up to ``logmap_radius``: pi divided by the greatest curvature of geodesics in space. (The
-    sectional curvature is at most the square of that by Gauss's equation, and a closed geodesic turns by 2 pi or more
-    by Fenchel's theorem; Klingenberg's lemma then bounds the injectivity radius.) On a set of several components, a
-    logarithm from one to another does not converge.
+    is the shortest one up to ``logmap_radius``, 0.9 times pi divided by the greatest curvature of geodesics in space.
+    (The sectional curvature is at most the square of that by Gauss's equation, and a closed geodesic turns by 2 pi or
+    more by Fenchel's theorem; Klingenberg's lemma then bounds the injectivity radius by pi over the curvature. So any
+    geodesic that is found and is shorter than this bound is the shortest.) On a set of several components, a logarithm
+    from one to another does not converge.
 
     Args:
         constraint: F, of points ``(*batch, n)``; returns ``(*batch)``, or ``(*batch, k)`` for k equations. It is
-            written in PyTorch, without Python branches on values, and is twice differentiable more often than it is
-            differentiated: use ``torch.where`` and smooth functions.
+            written in PyTorch, without Python branches on values, and three times differentiable, so that derivatives
+            of its maps exist: for a length write ``torch.sqrt`` of squares, since PyTorch cannot differentiate
+            ``torch.linalg.norm`` often enough.
         n: dimension of the ambient space.
         radius: of a ball about the origin that holds the set, which is then compact: it has a volume and uniform draws.
             None for a set of infinite volume, or where these are not wanted.
@@ -95,7 +98,12 @@ class LevelSet(Manifold):
     ) -> None:
         equations = constraint if isinstance(constraint, Constraint) else Constraint(constraint, n)
         super().__init__(n - equations.count, (n,))
-        for name, value, least in (("steps", steps, 1), ("nodes", nodes, 4), ("rounds", rounds, 1), ("crossings", crossings, 1)):
+        for name, value, least in (
+            ("steps", steps, 1),
+            ("nodes", nodes, 4),
+            ("rounds", rounds, 1),
+            ("crossings", crossings, 1),
+        ):
             if value < least:
                 raise ValueError(f"LevelSet: {name} must be at least {least}, got {value}")
         for name, size in (("radius", radius), ("curvature", curvature), ("volume", volume)):
@@ -117,10 +125,11 @@ class LevelSet(Manifold):
         elif self.radius is not None and self._equations.count == 1:
             self.volume, self.volume_standard_error = self.estimate_volume(generator=generator)
         if self.curvature is not None:
-            self.injectivity_radius = self.logmap_radius = math.pi / self.curvature
+            self.injectivity_radius = math.pi / self.curvature
+            self.logmap_radius = _CLAIMED * self.injectivity_radius
         else:
             most = float(self.greatest_curvature(self._some_points(1024, generator)).max())
-            self.logmap_radius = math.pi / (1.25 * most) if most > 1e-12 else math.inf
+            self.logmap_radius = _CLAIMED * math.pi / (1.25 * most) if most > 1e-12 else math.inf
 
     @property
     def solver_accuracy(self) -> float:  # type: ignore[override]
@@ -209,8 +218,11 @@ class LevelSet(Manifold):
         # Shooting: where the integrated geodesic misses y, the curve is sought to a point as far on the other side.
         miss = self.expmap(x.detach(), u) - y.detach()
         length = torch.linalg.vector_norm(u, dim=-1)
-        converged = converged & (torch.linalg.vector_norm(miss, dim=-1) <= _MISSED * length + self._slack(x))
-        aim = y - torch.where(converged[..., None], miss, 0.0)
+        missed = torch.linalg.vector_norm(miss, dim=-1)
+        converged = converged & (missed <= _MISSED * length + self._slack(x))
+        # Not the rounding of the point itself: the logarithm of x at x is 0.
+        beyond = missed > _DEAD_ZONE * torch.finfo(x.dtype).eps * self._size(x.detach())
+        aim = y - torch.where((converged & beyond)[..., None], miss, 0.0)
         w = self._refined(x, aim, w, converged)
         return Logarithm(self.proju(x, self._collocation.start(x, aim, w)), converged)
 
@@ -270,8 +282,10 @@ class LevelSet(Manifold):
         reach = torch.linalg.vector_norm(chord, dim=-1)[..., None, None]
         # A chord through the centre of something round has no nearest side: one is chosen.
         slant = torch.cos(torch.arange(1, self.n + 1, dtype=x.dtype, device=x.device))
-        aside = (0.05 * reach)[..., 0] * slant
-        points = torch.stack([x, self._near((x + y)[..., None, :] / 2 + aside[..., None, :], reach, 8)[..., 0, :], y], -2)
+        aside = (0.02 * reach)[..., 0] * slant
+        points = torch.stack(
+            [x, self._near((x + y)[..., None, :] / 2 + aside[..., None, :], reach, 8)[..., 0, :], y], -2
+        )
         while points.shape[-2] < _SEGMENTS + 1:
             middles = self._near((points[..., 1:, :] + points[..., :-1, :]) / 2, reach, 4)
             woven = torch.stack([points[..., :-1, :], middles], -2).flatten(-3, -2)

@@ -19,7 +19,7 @@ def sphere(x):
 
 def torus(x):
     """Of revolution: the circle of radius 1 about (2, 0), turned about the third axis."""
-    return (torch.linalg.vector_norm(x[..., :2], dim=-1) - 2) ** 2 + x[..., 2] ** 2 - 1
+    return (torch.sqrt(x[..., 0] ** 2 + x[..., 1] ** 2) - 2) ** 2 + x[..., 2] ** 2 - 1
 
 
 def two_circles(x):
@@ -37,7 +37,7 @@ def angles(x):
 
 @pytest.fixture(scope="module")
 def tori():
-    return LevelSet(torus, 3, radius=3.1, curvature=1.0, volume=8 * math.pi**2)
+    return LevelSet(torus, 3, radius=3.1, curvature=1.0, volume=8 * math.pi**2, rounds=6)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,17 @@ def flat():
 def test_sphere_keeps_the_laws():
     m = LevelSet(sphere, 3, radius=1.1, curvature=1.0, steps=6, nodes=8, rounds=4)
     m.logmap_radius = 1.0
-    names = ("projx", "proju", "expmap", "acceleration", "speed", "logmap inverts", "logmap keeps", "arrives", "distance is")
+    names = (
+        "projx",
+        "proju",
+        "expmap",
+        "acceleration",
+        "speed",
+        "logmap inverts",
+        "logmap keeps",
+        "arrives",
+        "distance is",
+    )
     laws = [law for law in check_laws() if law.name.startswith(names)]
     report = check_manifold(m, samples=6, laws=laws)
     report.raise_if_failed()
@@ -138,8 +148,8 @@ def test_several_equations(flat):
 
 
 def test_geodesics_of_a_torus_keep_clairauts_constant(tori):
-    x = tori.random_uniform(30, generator=seeded(), dtype=torch.float64)
-    u = tori.proju(x, torch.randn(30, 3, generator=seeded(1), dtype=torch.float64))
+    x = tori.random_uniform(20, generator=seeded(), dtype=torch.float64)
+    u = tori.proju(x, torch.randn(20, 3, generator=seeded(1), dtype=torch.float64))
     u = 3 * u / u.norm(dim=-1, keepdim=True)
     y, v = tori.shoot(x, u, torch.ones(()))
     momentum = [p[:, 0] * w[:, 1] - p[:, 1] * w[:, 0] for p, w in ((x, u), (y, v))]
@@ -265,7 +275,7 @@ def test_volume_is_set_at_construction():
     assert 0 < m.volume_standard_error < 0.01 * m.volume
     assert abs(m.volume - 4 * math.pi) < 5 * m.volume_standard_error
     assert m.injectivity_radius is None
-    assert m.logmap_radius == pytest.approx(math.pi / 1.25)
+    assert m.logmap_radius == pytest.approx(0.9 * math.pi / 1.25)
 
 
 def test_draws_on_the_torus_are_uniform_in_area(tori):
@@ -284,17 +294,18 @@ def test_draws_on_the_torus_are_uniform_in_area(tori):
 
 def test_chains_are_uniform():
     """The ellipse x^2 + 4 y^2 = 1 in a plane of R^3: uniform in length, which a projected Gaussian is not."""
+
     def ellipse(x):
         return torch.stack([x[..., 0].square() + 4 * x[..., 1].square() - 1, x[..., 2] - x[..., 0]], dim=-1)
 
     m = LevelSet(ellipse, 3, radius=1.5, curvature=2.0, volume=1.0)
-    x = m.random_uniform(1000, generator=seeded(), dtype=torch.float64)
+    x = m.random_uniform(500, generator=seeded(), dtype=torch.float64)
     m.check_point(x)
     a = torch.linspace(0, 2 * math.pi, 20001, dtype=torch.float64)[:-1]
     speed = torch.sqrt(2 * torch.sin(a) ** 2 + torch.cos(a) ** 2 / 4)
     expected = (torch.cos(a) ** 2 * speed).sum() / speed.sum()
     got = x[:, 0].square()
-    assert (got.mean() - expected).abs() < 5 * got.std() / math.sqrt(1000)
+    assert (got.mean() - expected).abs() < 5 * got.std() / math.sqrt(500)
 
 
 # Parts, and a flow.

@@ -180,7 +180,11 @@ class Probe:
         floor = torch.ones(n, dtype=torch.float64) if relative is None else relative.detach().double().cpu()
         change = (torch.linalg.vector_norm(noisy - plain, dim=-1).amax(0) / _NOISE).nan_to_num(0.0)
         scale = torch.stack([_rows(value, n) for value in doubles.values()]).amax(0).clamp(min=1.0)
-        allowed = SLACK * (self.unit + self.accuracy) * torch.minimum(torch.maximum(floor, change), _LARGEST_AMPLIFICATION * scale)
+        allowed = (
+            SLACK
+            * (self.unit + self.accuracy)
+            * torch.minimum(torch.maximum(floor, change), _LARGEST_AMPLIFICATION * scale)
+        )
         return Measurement(torch.linalg.vector_norm(own, dim=-1), allowed, inputs, what)
 
     def _perturb(self, a: Tensor) -> Tensor:
