@@ -33,6 +33,17 @@ class Collocation(Constants):
         smoothness: number of Legendre polynomials in the acceleration that `fit` returns.
     """
 
+    nodes: Tensor
+    transform: Tensor
+    bend: Tensor
+    slope: Tensor
+    sweep: Tensor
+    sweep_end: Tensor
+    stations: Tensor
+    fitted: Tensor
+    between: Tensor
+    between_times: Tensor
+
     def __init__(self, count: int, segments: int, smoothness: int = 7) -> None:
         super().__init__()
         self.count = count
@@ -109,12 +120,12 @@ class Collocation(Constants):
         size = self.count * n
         matrix = torch.eye(size, dtype=x.dtype, device=x.device) - blocks.flatten(-2).flatten(-3, -2)
         right = (value - w).flatten(-2)
-        return torch.linalg.solve_ex(matrix, right[..., None])[0][..., 0].unflatten(-1, (self.count, n))
+        return solve(matrix, right).unflatten(-1, (self.count, n))
 
     def transport(
         self, bend: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, y: Tensor, w: Tensor, u: Tensor
     ) -> Tensor:
-        """Return ``v(1)`` of the linear equation ``v' = bend(position, velocity, v)``, ``v(0) = u``, ``(*batch, n)``."""
+        """Return ``v(1)`` ``(*batch, n)`` for the linear equation ``v' = bend(position, velocity, v)``, ``v(0) = u``."""
         position, velocity = self.curve(x, y, w)
         n = x.shape[-1]
         units = torch.eye(n, dtype=x.dtype, device=x.device)[(slice(None), *(None,) * (position.ndim - 1))]
@@ -124,7 +135,7 @@ class Collocation(Constants):
         blocks = linear[..., :, :, None, :] * self.sweep.to(x)[:, None, :, None]
         matrix = torch.eye(self.count * n, dtype=x.dtype, device=x.device) - blocks.flatten(-2).flatten(-3, -2)
         right = (linear @ u[..., None, :, None])[..., 0].flatten(-2)
-        turned = torch.linalg.solve_ex(matrix, right[..., None])[0][..., 0].unflatten(-1, (self.count, n))
+        turned = solve(matrix, right).unflatten(-1, (self.count, n))
         return u + (self.sweep_end.to(x) @ turned)[..., 0, :]
 
     def solve(self, a: Acceleration, x: Tensor, y: Tensor, w: Tensor, rounds: int) -> Tensor:
@@ -148,6 +159,16 @@ def choose(candidates: Tensor, merit: Tensor, axes: int) -> Tensor:
     """
     best = merit.argmin(0, keepdim=True)[(..., *(None,) * axes)]
     return torch.take_along_dim(candidates, best.expand(1, *candidates.shape[1:]), dim=0)[0]
+
+
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Return the solution ``(*batch, n)`` of linear equations, not finite where they are singular.
+
+    By the inverse, whose forward derivatives are right to every order; those of ``torch.linalg.solve`` (torch 2.13) are
+    wrong from the second on.
+    """
+    inverse: Tensor = torch.linalg.inv_ex(matrix)[0]
+    return (inverse @ right[..., None])[..., 0]
 
 
 def legendre(t: Tensor, count: int) -> Tensor:

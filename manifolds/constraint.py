@@ -1,4 +1,4 @@
-"""Equations F(x) = 0: their derivatives, and Newton's method on them, sample by sample and in a fixed number of rounds."""
+"""Equations F(x) = 0: their derivatives, and Newton's method on them, sample by sample, in a fixed number of rounds."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from manifolds.collocation import choose
+from manifolds.collocation import choose, solve
 from manifolds.constants import Constants
 
 _DAMPING = (1.0, 0.5, 0.1, 0.0)
@@ -51,7 +51,7 @@ class Constraint(Constants):
         if self.count == 1:
             return value, pull(torch.ones_like(value))[0][..., None, :]
         units = torch.eye(self.count, dtype=x.dtype, device=x.device)
-        rows = torch.func.vmap(lambda e: pull(e.expand(value.shape))[0], out_dims=-2)(units)  # type: ignore[arg-type]
+        rows = torch.func.vmap(lambda e: pull(e.expand(value.shape))[0], out_dims=-2)(units)
         return value, rows
 
     def hessian(self, x: Tensor, multiplier: Tensor) -> Tensor:
@@ -103,14 +103,14 @@ class Constraint(Constants):
         corner = y.new_zeros(*jacobian.shape[:-1], self.count)
         matrix = torch.cat([torch.cat([eye + hessian, jacobian.mT], -1), torch.cat([jacobian, corner], -1)], -2)
         right = torch.cat([x - y, -value], -1)
-        return torch.linalg.solve_ex(matrix, right[..., None])[0][..., : self.n, 0]
+        return solve(matrix, right)[..., : self.n]
 
 
 def solve_normal(jacobian: Tensor, right: Tensor) -> Tensor:
     """Return ``(J J')^-1 right``, ``(*batch, k)``; not finite where rows of J depend on each other."""
     if jacobian.shape[-2] == 1:
         return right / (jacobian * jacobian).sum(-1)
-    return torch.linalg.solve_ex(jacobian @ jacobian.mT, right[..., None])[0][..., 0]
+    return solve(jacobian @ jacobian.mT, right)
 
 
 def lift(jacobian: Tensor, right: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ class Quadric(Constraint):
         axes: the a_i.
     """
 
+    axes: Tensor
+
     def __init__(self, axes: Sequence[float]) -> None:
         super().__init__(lambda x: (x / x.new_tensor(axes)).square().sum(-1) - 1, len(axes))
         self.constant("axes", torch.tensor(axes, dtype=torch.float64))
@@ -48,12 +50,12 @@ class Quadric(Constraint):
 class Ellipsoid(LevelSet):
     """The ellipsoid ``sum_i (x_i / a_i)^2 = 1`` in R^n, with the metric induced by R^n.
 
-    ``Ellipsoid(WGS84_AXES)`` is the earth in metres; divide the axes by the first for one of radius about 1, whose points
-    keep their digits in float32. Nearest points, area, uniform draws and the conversion to latitude and longitude are in
-    closed form, or from a scalar equation; geodesics and logarithms are those of `LevelSet`, searched from the great
-    ellipse. Logarithms are minimal up to ``logmap_radius``. On the earth that is 19,770 km, 1% less than the radius
-    within which geodesics are unique; further away, that is, within about 2 degrees of the antipode, the geodesic found
-    may be longer than the shortest by up to about 60 km, or none is found (NaN).
+    ``Ellipsoid(WGS84_AXES)`` is the earth in metres; divide the axes by the first for one of radius about 1, whose
+    points keep their digits in float32. Nearest points, area, uniform draws and the conversion to latitude and
+    longitude are in closed form, or from a scalar equation; geodesics and logarithms are those of `LevelSet`, searched
+    from the great ellipse. Logarithms are minimal up to ``logmap_radius``: on the earth 19,770 km, 1% less than the
+    radius within which geodesics are unique. Further away, that is, within about 2 degrees of the antipode, the
+    geodesic found may not be the shortest, or none is found.
 
     Args:
         axes: semi-axes, at least two, all in the unit of length of the points.
@@ -191,8 +193,8 @@ class Ellipsoid(LevelSet):
     def _check_spheroid(self) -> None:
         if self.n != 3 or self.axes[0] != self.axes[1]:
             raise ValueError(
-                f"{self}: latitude and longitude need three axes of which the first two are equal, got {self.axes}; use "
-                "point_with_normal"
+                f"{self}: latitude and longitude need three axes of which the first two are equal, got {self.axes}; "
+                "use point_with_normal"
             )
 
     def _axes(self, x: Tensor) -> Tensor:
@@ -207,8 +209,8 @@ def ellipsoid_area(axes: Sequence[float]) -> float:
     """Return the (n - 1)-dimensional area of the ellipsoid in R^n with these semi-axes: for n = 2 the circumference.
 
     The area is that of the unit sphere times the product of the axes times the mean of ``|s / a|`` over the sphere. The
-    mean comes from that of a Gaussian, whose square root of a quadratic form Q is ``int (1 - e^(-t Q)) t^(-3/2) dt`` up to a
-    constant, in which the mean of ``e^(-t Q)`` is a product. In ``log t`` the trapezoidal rule converges exponentially.
+    mean comes from that of a Gaussian: the root of a quadratic form Q is ``int (1 - e^(-t Q)) t^(-3/2) dt`` up to a
+    constant, and the mean of ``e^(-t Q)`` is a product. In ``log t`` the trapezoidal rule converges exponentially.
     """
     n = len(axes)
     # Relative to the shortest axis, so that units drop out.

@@ -13,9 +13,9 @@ from manifolds.collocation import Collocation
 from manifolds.constraint import Constraint, lift
 from manifolds.level_set_sampling import RandomLines, chain, landed
 from manifolds.numerics import tolerance
+from manifolds.path_shortening import short_polyline
 
 _SEGMENTS = 16
-_SWEEPS = 6
 _LANDING_ROUNDS = 10
 _NEAREST_ROUNDS = 4
 _SOLVED = 10.0
@@ -39,18 +39,19 @@ class Logarithm(NamedTuple):
 class LevelSet(Manifold):
     """The points of R^n where F(x) = 0, for one equation or several, with the metric induced by R^n.
 
-    Everything follows from F and its derivatives: the nearest point by Newton's method on Lagrange's conditions, tangent
-    spaces from the Jacobian J, geodesics from ``x'' = -J^+ D^2 F(x', x')`` by Runge-Kutta steps of order eight, each
-    put back on the set with its speed kept, logarithms by collocation. J must have full rank on the set. All solvers
-    take a fixed number of steps, so that they compile; what they cost is stated by ``steps`` and ``nodes``.
+    Everything follows from F and its derivatives: the nearest point by Newton's method on Lagrange's conditions,
+    tangent spaces from the Jacobian J, geodesics from ``x'' = -J^+ D^2 F(x', x')`` by Runge-Kutta steps of order eight,
+    each put back on the set with its speed kept, logarithms by collocation and one round of shooting. J must have full
+    rank on the set. All solvers take a fixed number of steps.
 
     **Accuracy.** A geodesic that turns by an angle a in space (its length times its curvature) is integrated to a
-    relative error of about ``2e-10 (16 a / (pi steps))^8``, and found between two points to about
-    ``(a / 4)^nodes / nodes!``, besides rounding.
+    relative error of about ``2e-10 (16 a / (pi steps))^8``, besides rounding, and more where its curvature varies
+    fast; ``solver_accuracy`` measures it. Where ``logmap`` converges, the geodesic so integrated arrives. Where it does
+    not for long geodesics, more ``nodes`` resolve them.
 
-    **Failure.** ``projx`` and ``logmap`` return NaN for the samples where Newton's method did not converge;
-    `log_with_status` says which those are. ``geodesic`` returns there a curve on the set that joins the two points but
-    is not a geodesic.
+    **Failure.** ``projx`` and ``logmap`` return NaN for the samples where Newton's method did not converge, and
+    `log_with_status` says which those are. ``geodesic``, so that training can go on, returns there a curve that joins
+    the two points near the set but is not a geodesic.
 
     **Minimal.** The logarithm is that of a geodesic which joins the points, found by shortening a path between them. It
     is the shortest one up to ``logmap_radius``, 0.9 times pi divided by the greatest curvature of geodesics in space.
@@ -273,42 +274,8 @@ class LevelSet(Manifold):
         return solved & (off <= _RESOLVED * length + slack)
 
     def _path(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the inner points of a short polyline on the set from ``x`` to ``y``, ``(*batch, segments - 1, n)``.
-
-        Gaps are halved until there are enough, and every new polyline is shortened by moving each point to the middle
-        of its neighbours, and back to the set.
-        """
-        chord = y - x
-        reach = torch.linalg.vector_norm(chord, dim=-1)[..., None, None]
-        # A chord through the centre of something round has no nearest side: one is chosen.
-        slant = torch.cos(torch.arange(1, self.n + 1, dtype=x.dtype, device=x.device))
-        aside = (0.02 * reach)[..., 0] * slant
-        points = torch.stack(
-            [x, self._near((x + y)[..., None, :] / 2 + aside[..., None, :], reach, 8)[..., 0, :], y], -2
-        )
-        while points.shape[-2] < _SEGMENTS + 1:
-            middles = self._near((points[..., 1:, :] + points[..., :-1, :]) / 2, reach, 4)
-            woven = torch.stack([points[..., :-1, :], middles], -2).flatten(-3, -2)
-            points = torch.cat([woven, points[..., -1:, :]], -2)
-            for _ in range(_SWEEPS):
-                points = self._shortened(points, reach)
-        return points[..., 1:-1, :]
-
-    def _shortened(self, points: Tensor, reach: Tensor) -> Tensor:
-        odd = self._near((points[..., :-2:2, :] + points[..., 2::2, :]) / 2, reach, 1)
-        ends = torch.cat([points[..., :1, :], points[..., 2::2, :]], -2)
-        even = self._near((odd[..., :-1, :] + odd[..., 1:, :]) / 2, reach, 1)
-        ends = torch.cat([ends[..., :1, :], even, ends[..., -1:, :]], -2)
-        woven = torch.stack([ends[..., :-1, :], odd], -2).flatten(-3, -2)
-        return torch.cat([woven, ends[..., -1:, :]], -2)
-
-    def _near(self, x: Tensor, reach: Tensor, rounds: int) -> Tensor:
-        """Return points near the set, by Newton steps not longer than ``reach / 2``."""
-        for _ in range(rounds):
-            step = self._equations.newton_step(x).nan_to_num(0.0, 0.0, 0.0)
-            length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
-            x = x + step * torch.clamp(reach / (2 * length).clamp(min=torch.finfo(x.dtype).tiny), max=1.0)
-        return x
+        """Return the inner points of a short polyline on the set from ``x`` to ``y``, ``(*batch, segments - 1, n)``."""
+        return short_polyline(self._equations, x, y, _SEGMENTS)
 
     def _together(self, *points: Tensor, t: Tensor | None = None) -> tuple[Tensor, ...]:
         """Give points, vectors and times the same batch shape, with memory of their own for forward mode."""
@@ -386,7 +353,7 @@ class LevelSet(Manifold):
         return RandomLines(lambda x: self._equations.value(x)[..., 0], self.n, self.radius, self.crossings)
 
     def greatest_curvature(self, x: Tensor) -> Tensor:
-        """Return a bound, sharp for one equation, on the curvature in space of geodesics through ``x``, ``(*batch)``."""
+        """Return a bound on the curvature in space of geodesics through ``x`` ``(*batch)``, sharp for one equation."""
         jacobian = self._equations.jacobian(x)[1]
         basis = self._euclidean_basis(x)
         if self._equations.count == 1:

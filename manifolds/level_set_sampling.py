@@ -82,11 +82,10 @@ class RandomLines:
     def _search(self, lines: int, random: Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return starts and ends minus starts ``(lines, n)``, numbers of crossings, and where signs change."""
         generator, device = random
-        like = {"generator": generator, "device": device, "dtype": torch.float64}
-        d = torch.nn.functional.normalize(torch.randn(lines, self.n, **like), dim=-1)  # type: ignore[call-overload]
-        across = torch.randn(lines, self.n, **like)  # type: ignore[call-overload]
+        d, across = (torch.randn(lines, self.n, generator=generator, device=device, dtype=torch.float64) for _ in "da")
+        d = torch.nn.functional.normalize(d, dim=-1)
         across = torch.nn.functional.normalize(across - (across * d).sum(-1, keepdim=True) * d, dim=-1)
-        share = torch.rand(lines, 1, **like) ** (1 / (self.n - 1))  # type: ignore[call-overload]
+        share = torch.rand(lines, 1, generator=generator, device=device, dtype=torch.float64) ** (1 / (self.n - 1))
         half = self.radius * torch.sqrt(1 - share * share)
         start, direction = self.radius * share * across - half * d, 2 * half * d
         grid = torch.linspace(0, 1, _GRID + 1, dtype=torch.float64, device=d.device)[:, None]
@@ -96,8 +95,8 @@ class RandomLines:
         most = int(counts.max())
         if most > self.crossings:
             raise ValueError(
-                f"LevelSet: a line meets the set {most} times, more than crossings={self.crossings}; raise crossings to "
-                f"{2 * most}"
+                f"LevelSet: a line meets the set {most} times, more than crossings={self.crossings}; raise crossings "
+                f"to {2 * most}"
             )
         return start, direction, counts, brackets
 

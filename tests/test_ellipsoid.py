@@ -186,7 +186,7 @@ def test_saved_flows_know_ellipsoids(tmp_path):
     assert again.manifold.nodes == 16
 
 
-# Each takes a minute or so with every law: the checker asks for tens of thousands of distances where volumes are stated.
+# The laws of the volume ask for a hundred thousand distances; draws and areas are tested above.
 SOME = tuple(law for law in LAWS if law.name not in ("random_uniform is uniform", "the uniform density is normalised"))
 
 

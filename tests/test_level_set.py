@@ -89,6 +89,7 @@ def test_projx_is_the_nearest_point(tori, dtype):
     tori.check_point(once)
 
 
+@pytest.mark.slow
 def test_projx_has_the_derivative_of_the_nearest_point(tori):
     x = tori.random_uniform(6, generator=seeded(), dtype=torch.float64)
     near = x + 0.2 * torch.randn(x.shape, generator=seeded(1), dtype=torch.float64)
@@ -159,6 +160,7 @@ def test_geodesics_of_a_torus_keep_clairauts_constant(tori):
     assert (tori.logmap(x, y) - u).norm(dim=-1).max() < 1e-7
 
 
+@pytest.mark.slow
 def test_derivatives_of_logmap_and_geodesic(tori):
     x = tori.random_uniform(5, generator=seeded(), dtype=torch.float64)
     u = tori.proju(x, torch.randn(5, 3, generator=seeded(1), dtype=torch.float64))
@@ -184,6 +186,7 @@ def test_derivatives_of_logmap_and_geodesic(tori):
     assert (along - a).abs().max() < 1e-9
 
 
+@pytest.mark.slow
 def test_batches_broadcast_and_map(tori):
     x = tori.random_uniform(2, 1, generator=seeded(), dtype=torch.float64)
     y = tori.random_uniform(3, generator=seeded(1), dtype=torch.float64)
@@ -292,6 +295,7 @@ def test_draws_on_the_torus_are_uniform_in_area(tori):
     assert tori.random_uniform(0).shape == (0, 3)
 
 
+@pytest.mark.slow
 def test_chains_are_uniform():
     """The ellipse x^2 + 4 y^2 = 1 in a plane of R^3: uniform in length, which a projected Gaussian is not."""
 
