@@ -125,7 +125,7 @@ class Collocation(Constants):
     def transport(
         self, bend: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, y: Tensor, w: Tensor, u: Tensor
     ) -> Tensor:
-        """Return ``v(1)`` ``(*batch, n)`` for the linear equation ``v' = bend(position, velocity, v)``, ``v(0) = u``."""
+        """Return ``v(1)`` ``(*batch, n)`` for ``v' = bend(position, velocity, v)``, linear in v, and ``v(0) = u``."""
         position, velocity = self.curve(x, y, w)
         n = x.shape[-1]
         units = torch.eye(n, dtype=x.dtype, device=x.device)[(slice(None), *(None,) * (position.ndim - 1))]

@@ -115,7 +115,7 @@ def test_where_newton_finds_nothing_projx_is_nan_for_that_sample_alone():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_maps_are_the_spheres(dtype):
-    m, s = LevelSet(sphere, 3, curvature=1.0, steps=16), Sphere(2)
+    m, s = LevelSet(sphere, 3, curvature=1.0, nodes=12, rounds=6), Sphere(2)
     x, y = (s.random_uniform(40, generator=seeded(i), dtype=dtype) for i in (0, 1))
     tol = 2e-5 if dtype == torch.float32 else 1e-9
     u, converged = m.log_with_status(x, y)
