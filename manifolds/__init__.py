@@ -1,11 +1,13 @@
 """Riemannian manifolds for PyTorch: exact, differentiable, batched geometry."""
 
 from manifolds.base import Manifold
+from manifolds.ellipsoid import WGS84_AXES, Ellipsoid
 from manifolds.euclidean import Euclidean
 from manifolds.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
 from manifolds.flat_torus import FlatTorus
 from manifolds.grassmann import Grassmann
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
+from manifolds.level_set import LevelSet
 from manifolds.lie_group import LieGroup
 from manifolds.product import Power, Product
 from manifolds.quotient import Quotient
@@ -20,9 +22,11 @@ __all__ = [
     "SE3",
     "SO3",
     "SPD",
+    "WGS84_AXES",
     "Antipodal",
     "Cyclic",
     "Dihedral",
+    "Ellipsoid",
     "Euclidean",
     "FiniteGroup",
     "FlatTorus",
@@ -30,6 +34,7 @@ __all__ = [
     "Hyperboloid",
     "Icosahedral",
     "LeftMultiplication",
+    "LevelSet",
     "LieGroup",
     "LogEuclideanSPD",
     "Manifold",

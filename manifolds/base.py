@@ -52,6 +52,9 @@ class Manifold(nn.Module):
     logmap_radius: float = math.inf
     """Distance up to which ``logmap`` is claimed to be right; finite where a solver finds it."""
 
+    solver_accuracy: float = 0.0
+    """Relative error of the maps, besides rounding, for lengths up to ``logmap_radius``; 0 for closed forms."""
+
     points_are_classes: bool = False
     """Whether different tensors may stand for one point (orbits, subspaces)."""
 

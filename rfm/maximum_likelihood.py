@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from rfm.integrators import RK4, FixedStep, integrate
+from rfm.integrators import RK4, FixedStep, Tableau, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob
 from rfm.sources import Source
 
@@ -189,7 +189,9 @@ def _solve_adjoint(
     """
     state = [x, cotangent, *(torch.zeros_like(p) for p in parameters)]
     project = problem.manifold.projx
-    tableau, h = problem.method.tableau, 1 / problem.method.steps
+    scheme = problem.method.scheme
+    # Cotangents live in the ambient space, and so do these steps, whatever coordinates the way back was made in.
+    tableau, h = scheme if isinstance(scheme, Tableau) else scheme.tableau, 1 / problem.method.steps
     for step in range(problem.method.steps):
         rates: list[list[Tensor]] = []
         for c, row in zip(tableau.c, tableau.a, strict=True):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-SLOW = {"fit_a_density", "check_cylinder"}
+SLOW = {"fit_a_density", "check_cylinder", "level_set"}
 
 pytestmark = pytest.mark.skipif(not EXAMPLES, reason="the documentation is not part of this checkout")
 

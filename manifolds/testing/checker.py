@@ -46,12 +46,13 @@ def check_manifold(
     """Test a manifold against the contract, and say what is wrong as a reviewer would.
 
     The manifold is copied, and moved to each dtype, so that buffers follow. Points that are equivalence classes
-    (subspaces, orbits) are compared by ``embed`` or, where that is the default, by ``dist``. Five optional attributes
+    (subspaces, orbits) are compared by ``embed`` or, where that is the default, by ``dist``. Six optional attributes
     of the manifold are read, each with a default:
 
     - ``points_are_classes`` (False): different tensors may stand for one point;
     - ``points_per_class`` (1): how many times the volume covers one class;
     - ``logmap_radius`` (infinite): the distance up to which a solver's logarithm is claimed to be right;
+    - ``solver_accuracy`` (0): the relative error of a solver's maps up to there, which is allowed besides rounding;
     - ``transp_is_isometric``: whether transport keeps inner products; by default, whether it is overridden;
     - ``metric_is_induced``: of the base class.
 

@@ -8,7 +8,8 @@ exact zeros. Tangent vectors stay within 0.9 of the injectivity radius, and with
 **Allowances.** A law is evaluated in float64 once as it stands and a few times with relative noise of size ``_NOISE``
 put on every input and intermediate value. The change, divided by the noise, is how much this law amplifies rounding at
 this input. What is allowed is that, times `SLACK` units of rounding: four times the 16 that the numerics rule gives to
-one map, because a law chains two or three and few random directions understate the worst.
+one map, because a law chains two or three and few random directions understate the worst. A manifold whose maps are a
+solver's states its ``solver_accuracy``, which counts as so much more rounding.
 
 References:
     Vignes, Discrete Stochastic Arithmetic for Validating Results of Numerical Software, 2004,
@@ -96,6 +97,7 @@ class Probe:
         self.k = len(manifold.event_shape)
         self.cut = manifold.injectivity_radius
         self.logmap_radius = float(getattr(manifold, "logmap_radius", math.inf))
+        self.accuracy = float(getattr(manifold, "solver_accuracy", 0.0))
         self.reach = min(0.5 if self.cut is None else min(0.9 * self.cut, 2.0), 0.9 * self.logmap_radius)
         self.points_are_classes = bool(getattr(manifold, "points_are_classes", False))
         self.x = manifold_points(self.m, points.to(device=device, dtype=dtype))
@@ -178,7 +180,11 @@ class Probe:
         floor = torch.ones(n, dtype=torch.float64) if relative is None else relative.detach().double().cpu()
         change = (torch.linalg.vector_norm(noisy - plain, dim=-1).amax(0) / _NOISE).nan_to_num(0.0)
         scale = torch.stack([_rows(value, n) for value in doubles.values()]).amax(0).clamp(min=1.0)
-        allowed = SLACK * self.unit * torch.minimum(torch.maximum(floor, change), _LARGEST_AMPLIFICATION * scale)
+        allowed = (
+            SLACK
+            * (self.unit + self.accuracy)
+            * torch.minimum(torch.maximum(floor, change), _LARGEST_AMPLIFICATION * scale)
+        )
         return Measurement(torch.linalg.vector_norm(own, dim=-1), allowed, inputs, what)
 
     def _perturb(self, a: Tensor) -> Tensor:
