@@ -81,7 +81,8 @@ class Stiefel(Manifold):
         """Return ``logmap(x, y)``, and whether the solver converged, per sample.
 
         Where it did, the geodesic ends at ``y`` to rounding. Where it did not, the vector is the best found. Of pairs
-        drawn uniformly, all but a few in a thousand converge, those near each other's cut locus.
+        drawn uniformly, those near each other's cut locus do not: a few in a thousand, one or two in a hundred for p of
+        4 and more.
 
         Returns:
             Tangent vectors ``(*batch, n, p)`` and booleans ``(*batch)``.
