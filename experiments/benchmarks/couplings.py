@@ -1,30 +1,32 @@
 """Couplings: transport cost, straightness of the flows trained with them, and time per batch.
 
-    python -m experiments.benchmarks.couplings [--steps 200] [--device cpu]
-
-**Cost**: mean squared geodesic distance of the pairs, over that of independent pairs. **Bend**: for flows trained
-briefly with each coupling, the mean over trajectories and times of the squared deviation of the velocity, carried back
-to the start, from its mean along the trajectory, over the mean squared velocity: 0 for geodesics at constant speed.
-**Time**: median over batches, after one to warm up.
+python -m experiments.benchmarks.couplings [--steps 200] [--device cpu] [--out page.md]
 """
 
 import argparse
+import itertools
 import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import rfm
-from experiments.benchmarks.harness import HEADER, Row, in_turns
+from experiments.benchmarks.harness import HEADER, Row, in_turns, write_page
 from manifolds import SO3, Manifold, Sphere
 from rfm.couplings import Coupling, Independent, OptimalTransport, Sinkhorn
 from rfm.networks import VelocityField
 from rfm.sources import Uniform
 
 _TIMES = 33
+_INTRO = """\
+**Cost**: mean squared geodesic distance of the pairs, over that of independent pairs. **Bend**: for flows trained
+briefly with each coupling, the mean over trajectories and times of the squared deviation of the velocity, carried back
+to the start, from its mean along the trajectory, over the mean squared velocity: 0 for geodesics at constant speed.
+**Time**: median over batches, after one to warm up."""
 
 
 def couplings(manifold: Manifold) -> dict[str, Coupling]:
@@ -155,12 +157,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--steps", type=int, default=200, help="optimiser steps of each flow (default 200)")
     parser.add_argument("--device", default="cpu", help="where to pair and to train (default cpu)")
+    parser.add_argument("--out", type=Path, help="markdown file to write")
     options = parser.parse_args(arguments)
-    for line in table(options.steps, options.device):
+    lines = []
+    for line in itertools.chain(table(options.steps, options.device), ("", HEADER), (row.line() for row in rows())):
+        lines.append(line)
         print(line, flush=True)
-    print("\n" + HEADER)
-    for row in rows():
-        print(row.line(), flush=True)
+    if options.out:
+        command = f"python -m experiments.benchmarks.couplings --out {options.out}"
+        write_page(options.out, "Couplings", _INTRO, command, "\n".join(lines), ("POT", "scipy"))
 
 
 def _wait(device: torch.device | str) -> None:

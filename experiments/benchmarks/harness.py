@@ -1,9 +1,18 @@
-"""Timing two ways of doing one thing, in one process, in turns, so that a machine's moods strike both alike."""
+"""Timing two ways of doing one thing, in one process, in turns, so that a machine's moods strike both alike.
 
+And the page that a benchmark's figures stand on, with the command, the machine, the versions and the date.
+"""
+
+import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -83,3 +92,36 @@ def in_turns(ours: Callable[[], object], other: Callable[[], object], turns: int
     first, second = zip(*pairs, strict=True)
     ratio = statistics.median(a / b for a, b in pairs)
     return statistics.median(first), statistics.median(second), ratio
+
+
+def write_page(path: Path, title: str, intro: str, command: str, body: str, packages: tuple[str, ...] = ()) -> None:
+    """Write a page of figures.
+
+    Args:
+        path: the markdown file.
+        title: its heading.
+        intro: what is measured, and how.
+        command: what was typed.
+        body: the tables.
+        packages: whose versions matter, beside torch's.
+    """
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", *packages))
+    path.write_text(
+        f"# {title}\n\n{intro}\n\n- command: `{command}`\n"
+        f"- date: {date.today()}; device: {platform.machine()} CPU, {_processor()}; {torch.get_num_threads()} threads; "
+        f"seed 0\n- versions: Python {platform.python_version()}, {versions}\n\n{body}\n"
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor()
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -12,13 +12,20 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 
+from experiments.benchmarks.harness import write_page
 from manifolds import Sphere
 from rfm.flow import Flow
 from rfm.integrators import RK4, FixedStep
 from rfm.networks import VelocityField
+
+_INTRO = """\
+What sampling and scoring add to the memory that is resident when they start. It depends on `batch_size`, the number of
+points computed together, and hardly on how many there are. The field is a network of the default size with random
+weights, followed for four steps of Runge and Kutta's fourth-order method."""
 
 _HEADER = """\
 | what | points | batch_size | seconds | peak memory above the start, MB |
@@ -30,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.memory", description=__doc__)
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default: 2)")
     parser.add_argument("--million", action="store_true", help="a million points, in the default chunks alone")
+    parser.add_argument("--out", type=Path, help="markdown file to write")
     parser.add_argument("--one", nargs=3, metavar=("WHAT", "POINTS", "BATCH_SIZE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -44,10 +52,16 @@ def main() -> None:
             for what in ("sample", "log_prob")
             for count, size in ((8192, 1024), (8192, 4096), (8192, 8192), (32_768, 1024))
         ]
+    lines = [_HEADER]
     print(_HEADER)
     for what, count, size in cases:
         found = _in_a_process(what, count, size, arguments.threads, arguments.million)
-        print(f"| {what} | {count:,} | {size:,} | {found['seconds']:.1f} | {found['megabytes']:.0f} |", flush=True)
+        lines.append(f"| {what} | {count:,} | {size:,} | {found['seconds']:.1f} | {found['megabytes']:.0f} |")
+        print(lines[-1], flush=True)
+    if arguments.out:
+        torch.set_num_threads(arguments.threads)
+        command = f"python -m experiments.benchmarks.memory{' --million' if arguments.million else ''}"
+        write_page(arguments.out, "Peak memory", _INTRO, f"{command} --out {arguments.out}", "\n".join(lines))
 
 
 def _in_a_process(what: str, count: int, size: int, threads: int, progress: bool) -> dict[str, float]:

@@ -1,12 +1,6 @@
 """Error against seconds and field evaluations of our integrators, beside flow_matching's and torchdiffeq's.
 
-Two velocity networks are trained for a minute: on the world's airports, and on a mixture on SO(3). Every solver then
-carries the same uniform points from time 0 to 1 along the same network, in float64, at a range of settings. The error
-is the root mean square geodesic distance to a solution with tolerance 1e-10. torchdiffeq solves in the ambient space
-and its result is projected at the end; flow_matching has no rotations. Solvers take turns, so that a machine's moods
-strike all alike; seconds are medians.
-
-    python -m experiments.benchmarks.work_precision [--threads 2] [--points 128] [--out runs/work-precision.png]
+python -m experiments.benchmarks.work_precision [--threads 2] [--points 128] [--figure picture.png] [--out page.md]
 """
 
 import argparse
@@ -23,12 +17,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 import rfm
+from experiments.benchmarks.harness import write_page
 from manifolds import SO3, Manifold, Sphere
 from rfm import datasets
 from rfm.integrators import BOGACKI_SHAMPINE, DORMAND_PRINCE, RK4, TSITOURAS, Adaptive, FixedStep, Method
 from rfm.networks import VelocityField
 from rfm.sources import IsotropicGaussianSO3
 
+_INTRO = """\
+Two velocity networks are trained for a minute: on the world's airports, and on a mixture on SO(3). Every solver then
+carries the same uniform points from time 0 to 1 along the same network, in float64, at a range of settings. The error
+is the root mean square geodesic distance to a solution with tolerance 1e-10. torchdiffeq solves in the ambient space
+and its result is projected at the end; flow_matching has no rotations. Solvers take turns, so that a machine's moods
+strike all alike; seconds are medians."""
 TARGETS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 GOAL = 0.5
 _STEPS = (4, 8, 16, 32, 64, 128)
@@ -227,7 +228,8 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=128, help="initial points (default: 128)")
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each network (default: 1000)")
     parser.add_argument("--turns", type=int, default=2, help="times that each solve is timed (default: 2)")
-    parser.add_argument("--out", type=Path, default=Path("runs/work-precision.png"), help="the picture to save")
+    parser.add_argument("--figure", type=Path, default=Path("runs/work-precision.png"), help="the picture to save")
+    parser.add_argument("--out", type=Path, help="markdown file to write, beside a folder of images")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results = []
@@ -235,8 +237,16 @@ def main() -> None:
         manifold, network = problem(arguments.steps)
         results.append((manifold, measure(manifold, network, arguments.points, arguments.turns)))
         print(report(*results[-1]), flush=True)
-    draw(results, arguments.out)
-    print(f"picture: {arguments.out}")
+    draw(results, arguments.figure)
+    print(f"picture: {arguments.figure}")
+    if arguments.out:
+        command = (
+            f"python -m experiments.benchmarks.work_precision --threads {arguments.threads} "
+            f"--figure {arguments.figure} --out {arguments.out}"
+        )
+        picture = f"![error against seconds and evaluations](../images/{arguments.figure.name})"
+        body = "\n".join([picture, "", *(report(*result) for result in results)])
+        write_page(arguments.out, "Work and precision", _INTRO, command, body, ("flow_matching", "torchdiffeq"))
 
 
 if __name__ == "__main__":
