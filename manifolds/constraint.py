@@ -49,7 +49,7 @@ class Constraint(Constants):
         """Return F ``(*batch, k)`` and its derivative ``(*batch, k, n)``."""
         value, pull = torch.func.vjp(self.value, x)[:2]
         if self.count == 1:
-            return value, pull(torch.ones_like(value))[0][..., None, :]
+            return value, pull(value.new_ones(value.shape))[0][..., None, :]
         units = torch.eye(self.count, dtype=x.dtype, device=x.device)
         rows = torch.func.vmap(lambda e: pull(e.expand(value.shape))[0], out_dims=-2)(units)
         return value, rows

@@ -40,9 +40,12 @@ class LevelSet(Manifold):
     """The points of R^n where F(x) = 0, for one equation or several, with the metric induced by R^n.
 
     Everything follows from F and its derivatives: the nearest point by Newton's method on Lagrange's conditions,
-    tangent spaces from the Jacobian J, geodesics from ``x'' = -J^+ D^2 F(x', x')`` by Runge-Kutta steps of order eight,
-    each put back on the set with its speed kept, logarithms by collocation and one round of shooting. J must have full
-    rank on the set. All solvers take a fixed number of steps.
+    tangent spaces from the Jacobian J, geodesics from ``x'' = -J^+ D^2 F(x', x')`` by Runge-Kutta steps of order
+    eight, each put back on the set with its speed kept, logarithms by collocation and one round of shooting. J must
+    have full rank on the set. All solvers take a fixed number of steps. ``torch.compile`` captures projections and
+    geodesics from a velocity; logarithms only where the constraint has derivatives in closed form (a
+    `manifolds.constraint.Constraint`, as in `Ellipsoid`), since torch 2.13 cannot trace a third derivative through
+    its own reverse mode.
 
     **Accuracy.** A geodesic that turns by an angle a in space (its length times its curvature) is integrated to a
     relative error of about ``2e-10 (16 a / (pi steps))^8``, besides rounding, and more where its curvature varies

@@ -199,6 +199,23 @@ def test_ellipsoid_keeps_the_laws():
 
 
 @pytest.mark.slow
+def test_maps_compile():
+    m = Ellipsoid((1.1, 1.0, 0.9), steps=1, nodes=4, rounds=1)
+    x, y = m.random_uniform(2, 4, generator=seeded(), dtype=torch.float64)
+    t = torch.full((4,), 0.3, dtype=torch.float64)
+    for name, arguments in (
+        ("projx", (2 * x,)),
+        ("logmap", (x, y)),
+        ("geodesic", (x, y, t)),
+        ("transp", (x, y, 0 * x)),
+    ):
+        torch.compiler.reset()
+        compiled = torch.compile(getattr(m, name), fullgraph=True, backend="eager")(*arguments)
+        for got, expected in zip(compiled, getattr(m, name)(*arguments), strict=True):
+            assert torch.allclose(got, expected, atol=1e-9, equal_nan=True)
+
+
+@pytest.mark.slow
 def test_a_flow_trains_on_the_earth():
     m = Ellipsoid(UNIT_EARTH, nodes=12, rounds=4)
     centre = m.from_geodetic(torch.tensor(35.7), torch.tensor(139.7))
