@@ -53,7 +53,7 @@ class LevelSet(Manifold):
     not for long geodesics, more ``nodes`` resolve them.
 
     **Failure.** ``projx`` and ``logmap`` return NaN for the samples where Newton's method did not converge, and
-    `log_with_status` says which those are. ``geodesic``, so that training can go on, returns there a curve that joins
+    `solve_logmap` says which those are. ``geodesic``, so that training can go on, returns there a curve that joins
     the two points near the set but is not a geodesic.
 
     **Minimal.** The logarithm is that of a geodesic which joins the points, found by shortening a path between them. It
@@ -207,10 +207,10 @@ class LevelSet(Manifold):
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the initial velocity of a geodesic from ``x`` to ``y``; NaN where none was found."""
-        u, converged = self.log_with_status(x, y)
+        u, converged = self.solve_logmap(x, y)
         return torch.where(converged[..., None], u, math.nan)
 
-    def log_with_status(self, x: Tensor, y: Tensor) -> Logarithm:
+    def solve_logmap(self, x: Tensor, y: Tensor) -> Logarithm:
         """Return the initial velocity of a curve from ``x`` to ``y``, and whether that is a geodesic which arrives.
 
         The geodesic is followed once, and must come within a thousandth of its length of ``y``; that error is then

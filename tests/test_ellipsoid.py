@@ -33,7 +33,7 @@ def earth():
 
 def test_distances_on_the_earth_are_geographiclibs(earth):
     x, y = (earth.random_uniform(150, generator=seeded(i), dtype=torch.float64) for i in (0, 1))
-    u, converged = earth.log_with_status(x, y)
+    u, converged = earth.solve_logmap(x, y)
     distance, azimuth = karney(earth, x, y)
     assert converged[distance < earth.logmap_radius].all()
     # A metre is asked for; 16 nodes and steps give a centimetre.
@@ -61,7 +61,7 @@ def test_near_the_antipode_what_is_found_is_stated(earth):
     noise = 2 * torch.randn(2, 80, generator=seeded(1), dtype=torch.float64)
     y = earth.from_geodetic((-latitude + noise[0]).clamp(-90, 90), longitude + 180 + noise[1])
     distance = karney(earth, x, y)[0]
-    u, converged = earth.log_with_status(x, y)
+    u, converged = earth.solve_logmap(x, y)
     within = distance < earth.logmap_radius
     assert 20 < within.sum() < 80
     assert converged[within].all()

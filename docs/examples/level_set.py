@@ -21,7 +21,7 @@ print(f"area {surface.volume:.2f} +- {surface.volume_standard_error:.2f}")
 # --8<-- [start:status]
 generator = torch.Generator().manual_seed(0)
 x, y = surface.random_uniform(2, 8, generator=generator, dtype=torch.float64)
-u, converged = surface.log_with_status(x, y)  # logmap has NaN where converged is False
+u, converged = surface.solve_logmap(x, y)  # logmap has NaN where converged is False
 minimal = converged & (surface.norm(x, u) < surface.logmap_radius)
 # --8<-- [end:status]
 
