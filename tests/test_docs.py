@@ -15,7 +15,16 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-SLOW = {"fit_a_density", "check_cylinder", "level_set"}
+SLOW = {
+    "check_cylinder",
+    "cylinder_default",
+    "cylinder_source",
+    "fit_a_density",
+    "fit_cylinder",
+    "interop_geomstats",
+    "level_set",
+    "likelihoods",
+}
 
 pytestmark = pytest.mark.skipif(not EXAMPLES, reason="the documentation is not part of this checkout")
 

@@ -155,6 +155,7 @@ def small_field() -> VelocityField:
     return VelocityField(Sphere(2), width=16, depth=1, features=8, max_frequency=4.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adjoint", [False, True])
 def test_training_lowers_the_negative_log_likelihood(adjoint: bool) -> None:
     m = Sphere(2)
@@ -173,7 +174,11 @@ def test_training_lowers_the_negative_log_likelihood(adjoint: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "objective", [MaximumLikelihood(FixedStep(RK4, 3)), MaximumLikelihood(FixedStep(RK4, 3), True)]
+    "objective",
+    [
+        MaximumLikelihood(FixedStep(RK4, 3)),
+        pytest.param(MaximumLikelihood(FixedStep(RK4, 3), True), marks=pytest.mark.slow),
+    ],
 )
 def test_fit_takes_it_as_an_objective(objective: MaximumLikelihood, tmp_path: Path) -> None:
     how: dict[str, Any] = {"steps": 30, "batch_size": 64, "learning_rate": 2e-2, "progress": False, "out": tmp_path}
@@ -184,6 +189,7 @@ def test_fit_takes_it_as_an_objective(objective: MaximumLikelihood, tmp_path: Pa
         rfm.fit(cluster(200), Sphere(2), field=small_field(), resume=True, **how)
 
 
+@pytest.mark.slow
 def test_conditions_reach_the_objective() -> None:
     m = Sphere(2)
     x, side = cluster(200), torch.randint(2, (200,), generator=torch.Generator().manual_seed(1)).float() * 2 - 1

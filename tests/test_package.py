@@ -124,25 +124,6 @@ def _extra(project: dict[str, dict[str, list[str]]], name: str) -> list[str]:
     return project["optional-dependencies"][name]
 
 
-def _readme_blocks() -> list[str]:
-    return re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
-
-
-def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:
-    blocks = _readme_blocks()
-    if not (ROOT / "README.md").read_text().strip():
-        pytest.skip("the README is empty")
-    assert blocks
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for block in blocks:
-        done = subprocess.run(
-            [sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy of the sources, so that the checkout stays as it is."""

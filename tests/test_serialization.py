@@ -525,6 +525,8 @@ def test_new_files_get_the_usual_permissions(tmp_path: Path) -> None:
 
 def test_every_public_manifold_and_source_is_known() -> None:
     for name in manifolds.__all__:
+        if not isinstance(getattr(manifolds, name), type):
+            continue
         assert serialization._public_class(f"manifolds.{name}") is getattr(manifolds, name)
     assert serialization._public_class("rfm.sources.WrappedNormal") is WrappedNormal
     assert describe(WrappedNormal(Euclidean(1), torch.tensor([1 / 3], dtype=torch.float64)))["arguments"]["mean"] == [
