@@ -4,7 +4,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rfm import conditions, conversions, datasets, metrics, networks, plotting, schedules, sources, times
+    from rfm import (
+        clocks,
+        conditions,
+        conversions,
+        couplings,
+        datasets,
+        integrators,
+        likelihood,
+        metrics,
+        networks,
+        objectives,
+        plotting,
+        schedules,
+        sources,
+        times,
+    )
     from rfm.fitting import fit
     from rfm.flow import Flow
     from rfm.integrators import integrate
@@ -26,17 +41,22 @@ __all__ = [
     "MaximumLikelihood",
     "PathSample",
     "__version__",
+    "clocks",
     "conditions",
     "conversions",
+    "couplings",
     "datasets",
     "divergence",
     "endpoint_loss",
     "fit",
     "flow_matching_loss",
     "integrate",
+    "integrators",
+    "likelihood",
     "metrics",
     "negative_log_likelihood_loss",
     "networks",
+    "objectives",
     "plotting",
     "schedules",
     "sources",

@@ -111,14 +111,14 @@ class OptimalTransport:
         _check_sizes("OptimalTransport", x_0, x_1)
         index = torch.arange(len(x_1), device=x_1.device)
         if condition is None:
-            return _assignment(_cost(self.manifold, x_0, x_1)) if len(x_1) else index
+            return assignment(_cost(self.manifold, x_0, x_1)) if len(x_1) else index
         label, count = _labels(_check_condition("OptimalTransport", condition, x_1), self.condition_weight)
         for group in range(count):
             rows = (label == group).nonzero()[:, 0]
             if len(rows) > 1:
                 cost = _cost(self.manifold, x_0[rows], x_1[rows])
                 cost = cost + _condition_cost(condition[rows], self.condition_weight)
-                index[rows] = rows[_assignment(cost)]
+                index[rows] = rows[assignment(cost)]
         return index
 
 
@@ -217,12 +217,19 @@ def _cost(manifold: Manifold, x_0: Tensor, x_1: Tensor) -> Tensor:
     return torch.cat([manifold.dist(part[:, None], x_0[None]) for part in x_1.split(rows)]).square()
 
 
-def _assignment(cost: Tensor) -> Tensor:
-    """Return for each row the column of the cheapest assignment."""
+def assignment(cost: Tensor) -> Tensor:
+    """Return for each row the column of the cheapest assignment, exact, by the network simplex of POT.
+
+    Args:
+        cost: of pairing row and column ``(n, n)``.
+
+    Raises:
+        ValueError: if a cost is not finite.
+    """
     import ot
 
     if not bool(cost.isfinite().all()):
-        raise ValueError("OptimalTransport: some distances are not finite; check the points and the manifold's dist")
+        raise ValueError("optimal transport: some distances are not finite; check the points and the manifold's dist")
     ones = torch.ones(len(cost), dtype=torch.float64).numpy()
     plan = ot.emd(ones, ones, cost.double().cpu().numpy(), numItermax=_MAX_PIVOTS)
     return torch.from_numpy(plan.argmax(1)).to(cost.device)

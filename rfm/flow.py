@@ -227,7 +227,7 @@ class Flow(nn.Module):
         self.manifold._check_shape("initial points", x_0)
         batch = self.manifold.batch_shape(x_0)
         dtype, device = self._dtype_and_device(x_0)
-        flat = x_0.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape)
+        flat = self.manifold.projx(x_0.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape))
         [(x, own)] = self._batches(flat, condition, batch, max(1, len(flat)))
         solution = integrate(self.field, self.manifold, x, times, solver, **own)
         return solution.x.reshape(len(solution.times), *x_0.shape)

@@ -90,7 +90,7 @@ def negative_log_likelihood_loss(
             "use rfm.integrators.FixedStep"
         )
     if adjoint:
-        log_p = adjoint_log_prob(field, source, x, method, estimator, **condition)
+        log_p = adjoint_log_prob(field, source, x, method, estimator=estimator, **condition)
     elif estimator is None:
         log_p = log_prob(field, source, x, method, **condition)
     else:
@@ -105,6 +105,7 @@ def adjoint_log_prob(
     source: Source,
     x: Tensor,
     method: FixedStep | None = None,
+    *,
     estimator: Hutchinson | None = None,
     **condition: Any,
 ) -> Tensor:

@@ -313,6 +313,13 @@ class FunctionKappa(Kappa):
 def _with_derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
     # Contiguous: forward mode refuses a tensor whose entries share memory.
     t = t.contiguous()
+    value = function(t)
+    if not isinstance(value, Tensor) or value.shape != t.shape:
+        raise ValueError(
+            f"a function of time must return a tensor of the times' shape {tuple(t.shape)}, got "
+            f"{tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}; for a constant return "
+            "c * torch.ones_like(t)"
+        )
     value, derivative = torch.func.jvp(function, (t,), (torch.ones_like(t),))[:2]
     # Forward mode takes plain numbers for double precision where the time has no axes.
     return value, derivative.to(value.dtype)
@@ -321,3 +328,4 @@ def _with_derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[T
 def _check_power(owner: object, power: int) -> None:
     if power != int(power) or power < 1:
         raise ValueError(f"{type(owner).__name__}: power must be a whole number, at least 1, got {power}")
+    object.__setattr__(owner, "power", int(power))

@@ -166,6 +166,7 @@ class DensityTimes(TimeDensity):
     def __post_init__(self) -> None:
         if self.nodes != int(self.nodes) or self.nodes < 2:
             raise ValueError(f"DensityTimes: nodes must be a whole number, at least 2, got {self.nodes}")
+        object.__setattr__(self, "nodes", int(self.nodes))
         t = torch.linspace(0, 1, self.nodes, dtype=torch.float64)
         values = self.function(t).detach().to(t).expand_as(t)
         bad = ~((values >= 0) & values.isfinite())

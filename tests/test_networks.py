@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Quotient, RightMultiplication, Sphere, Tetrahedral
 from manifolds.finite_group import Antipodal
+from rfm.likelihood import divergence
 from rfm.networks import VelocityField
 
 EVERY = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ZOO])
@@ -247,3 +248,17 @@ def test_units_of_length_do_not_matter() -> None:
     large = network(Euclidean(2), offset=[500.0, -1000.0], scale=1000.0)
     x, t = points(Euclidean(2), 5), times(5)
     torch.testing.assert_close(large(1000 * x, t), 1000 * small(x, t))
+
+
+@pytest.mark.parametrize("n", [5, 3000])
+def test_one_condition_serves_batches_of_every_size(n: int) -> None:
+    sphere, generator = Sphere(2), torch.Generator().manual_seed(0)
+    field = VelocityField(sphere, width=16, depth=1, features=8, condition_dim=2)
+    torch.nn.init.normal_(field.last.weight, generator=generator)
+    x, t = sphere.random_uniform(n, generator=generator), torch.full((1,), 0.5)
+    condition = torch.tensor([0.3, -1.0])
+    with torch.no_grad():
+        u, div = divergence(field, sphere, x, t, condition=condition)
+        each = divergence(field, sphere, x, t.expand(n), condition=condition.expand(n, 2))
+    torch.testing.assert_close(u, each[0])
+    torch.testing.assert_close(div, each[1])

@@ -192,3 +192,13 @@ def test_settings_are_values() -> None:
     assert CosineKappa() == CosineKappa()
     assert isinstance(hash(VarianceExploding()), int)
     assert isinstance(VarianceExploding(0.1, 7.0).source_scale, float)
+
+
+def test_a_constant_that_is_no_tensor_is_named() -> None:
+    schedule = FunctionSchedule(alpha=lambda t: t, sigma=lambda t: 1.0)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ValueError, match=r"got float; for a constant return c \* torch.ones_like"):
+        schedule(torch.rand(3))
+
+
+def test_a_whole_float_is_a_power() -> None:
+    torch.testing.assert_close(Polynomial(2.0)(torch.rand(3)).alpha.shape, torch.Size([3]))  # type: ignore[arg-type]

@@ -27,7 +27,8 @@ def integrate(
 ) -> Solution:
     """Follow ``dx/dt = field(x, t)`` on the manifold from ``times[0]`` through the other times.
 
-    Integrating backwards is the same call with the times descending. The field only ever sees points on the manifold.
+    Integrating backwards is the same call with the times descending. Given points on the manifold, the field sees no
+    others.
 
     Args:
         field: ``field(x, t, **condition)``, tangent at ``x``, called with ``t`` of shape ``(*batch)``.

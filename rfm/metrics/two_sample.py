@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from rfm.couplings import assignment
 from rfm.metrics.estimates import Estimate
 from rfm.metrics.kernels import Kernel
 
@@ -92,16 +93,13 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
         raise ValueError(f"wasserstein_distance: needs samples of one size, got {len(x)} and {len(y)}; drop some")
     if blocks < 1:
         raise ValueError(f"wasserstein_distance: blocks must be at least 1, got {blocks}")
-    from scipy.optimize import linear_sum_assignment
-
     size = len(x) // blocks
     values = []
     for a, b in zip(x.split(size)[:blocks], y.split(size)[:blocks], strict=True):
         cost = (
             torch.cat([manifold.dist(a[part, None], b[None]) for part in _chunks(size, size)]).double().cpu() ** order
         )
-        rows, columns = linear_sum_assignment(cost.numpy())
-        values.append(float(cost[torch.as_tensor(rows), torch.as_tensor(columns)].mean()) ** (1 / order))
+        values.append(float(cost.gather(1, assignment(cost)[:, None]).mean()) ** (1 / order))
     return _mean(torch.tensor(values, dtype=torch.float64))
 
 

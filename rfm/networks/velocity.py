@@ -135,6 +135,10 @@ class VelocityField(nn.Module):
         if torch.is_grad_enabled() or x.device.type != "cpu" or len(x) <= rows:
             return self._pushforward(x, t, tangents, condition)
         # In blocks whose intermediate results stay in a core's cache.
+        batch = self.manifold.batch_shape(x)
+        if condition is not None:
+            condition = condition.expand(*batch, condition.shape[-1])
+        t = t if t.ndim == 0 else t.expand(batch)
         parts = [a if a is None or a.ndim == 0 else a.split(rows) for a in (x, t, tangents, condition)]
         blocks = [
             self._pushforward(*(part[i] if isinstance(part, tuple) else part for part in parts))  # type: ignore[arg-type]
