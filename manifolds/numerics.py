@@ -2,12 +2,12 @@
 
 The functions here take the *square* of an angle. A norm has no derivative at zero, its square does; written in
 the square, ``cos`` and ``sin(a)/a`` are entire functions, so values and derivatives of every order are right at zero,
-where the usual formulas divide by it. Each function selects between a series and the closed form with ``torch.where``;
-since that differentiates both branches, the argument of the branch not taken is replaced by a harmless one.
+where the usual formulas divide by it. Each function selects between a series and the closed form; since both branches
+are differentiated, the argument of the branch not taken is kept at a harmless value.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,19 +17,29 @@ _SERIES_BOUND = 0.1
 closed form loses at most a factor 1 / 0.1 to cancellation."""
 
 
-def horner(q: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """Evaluate ``sum_k coefficients[k] q^k``."""
-    value = torch.full_like(q, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
+def horner(q: Tensor, coefficients: tuple[float, ...], bound: float = math.inf) -> Tensor:
+    """Evaluate ``sum_k coefficients[k] q^k``.
+
+    Args:
+        q: arguments, any shape.
+        coefficients: real numbers, the first not zero.
+        bound: the largest ``|q|`` that matters; terms that cannot count in the dtype of ``q`` are left out, with a
+            margin for two derivatives.
+    """
+    least = torch.finfo(q.dtype).eps / 8 * abs(coefficients[0])
+    last = max(k for k, c in enumerate(coefficients) if k <= 2 or abs(c) * k * k * bound**k > least)
+    value = coefficients[last] * q + coefficients[last - 1]
+    for coefficient in reversed(coefficients[: last - 1]):
         value = value * q + coefficient
     return value
 
 
-def _even(q: Tensor, coefficients: tuple[float, ...], closed_form: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the series near ``q = 0`` and ``closed_form(sqrt(q))`` elsewhere."""
-    small = q < _SERIES_BOUND
-    root = torch.sqrt(torch.where(small, 1.0, q))
-    return torch.where(small, horner(torch.where(small, q, 0.0), coefficients), closed_form(root))
+def _even(q: Tensor, *functions: tuple[tuple[float, ...], Callable[[Tensor], Tensor]]) -> list[Tensor]:
+    """Return, for each pair, the series near ``q = 0`` and ``closed_form(sqrt(q))`` elsewhere."""
+    inner, a = q.clamp(max=_SERIES_BOUND), torch.sqrt(q.clamp(min=_SERIES_BOUND))
+    # With a weight of exactly 0 or 1 lerp returns one of the ends, many times faster than where on a CPU.
+    small = (q < _SERIES_BOUND).to(q.dtype)
+    return [torch.lerp(closed(a), horner(inner, series, _SERIES_BOUND), small) for series, closed in functions]
 
 
 _COS = tuple((-1) ** k / math.factorial(2 * k) for k in range(8))
@@ -40,22 +50,42 @@ _SINHC = tuple(1 / math.factorial(2 * k + 1) for k in range(8))
 
 def cos_of_root(q: Tensor) -> Tensor:
     """Return ``cos(sqrt(q))`` for ``q >= 0``, smooth at 0."""
-    return _even(q, _COS, torch.cos)
+    return _even(q, (_COS, torch.cos))[0]
 
 
 def sinc_of_root(q: Tensor) -> Tensor:
     """Return ``sin(a) / a`` at ``a = sqrt(q)`` for ``q >= 0``, smooth at 0."""
-    return _even(q, _SINC, lambda a: torch.sin(a) / a)
+    return _even(q, (_SINC, _sinc))[0]
+
+
+def cos_and_sinc_of_root(q: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `cos_of_root` and `sinc_of_root`."""
+    cos, sinc = _even(q, (_COS, torch.cos), (_SINC, _sinc))
+    return cos, sinc
 
 
 def cosh_of_root(q: Tensor) -> Tensor:
     """Return ``cosh(sqrt(q))`` for ``q >= 0``, smooth at 0."""
-    return _even(q, _COSH, torch.cosh)
+    return _even(q, (_COSH, torch.cosh))[0]
 
 
 def sinhc_of_root(q: Tensor) -> Tensor:
     """Return ``sinh(a) / a`` at ``a = sqrt(q)`` for ``q >= 0``, smooth at 0."""
-    return _even(q, _SINHC, lambda a: torch.sinh(a) / a)
+    return _even(q, (_SINHC, _sinhc))[0]
+
+
+def cosh_and_sinhc_of_root(q: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `cosh_of_root` and `sinhc_of_root`."""
+    cosh, sinhc = _even(q, (_COSH, torch.cosh), (_SINHC, _sinhc))
+    return cosh, sinhc
+
+
+def _sinc(a: Tensor) -> Tensor:
+    return torch.sin(a) / a
+
+
+def _sinhc(a: Tensor) -> Tensor:
+    return torch.sinh(a) / a
 
 
 def safe_norm(x: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
@@ -81,6 +111,14 @@ def root(q: Tensor) -> Tensor:
     What is added is the smallest normal number: it changes no root that is above 1e-15 in float32, 1e-146 in float64.
     """
     return torch.sqrt(q + torch.finfo(q.dtype).tiny)
+
+
+def contiguous(views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return tensors of one shape, each contiguous in memory; under torch.compile, which reads any layout, as they are.
+
+    On a CPU, arithmetic with a tensor whose numbers lie apart in memory takes several times as long.
+    """
+    return tuple(views) if torch.compiler.is_compiling() else torch.stack(tuple(views)).unbind(0)
 
 
 def components_first(x: Tensor) -> Tensor:
