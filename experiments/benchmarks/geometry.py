@@ -269,11 +269,15 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
 _PAGE = """\
 # Speed of the manifolds' maps
 
-Milliseconds for {points:,} points at once, float32: medians of calls made in turns, in one process, of everybody's eager
-and compiled (`torch.compile`) forms. `-`: does not compile. Results are compared with ours first; the difference that
-999 of 1000 numbers keep is shown. In brackets: a library whose values fail [the accuracy table](accuracy.md) in that map.
+Milliseconds for {points:,} points at once, float32: medians of calls made in turns, in one process, of everybody's
+eager and compiled (`torch.compile`) forms. `-`: does not compile. Results are compared with ours first; the difference
+that 999 of 1000 numbers keep is shown. In brackets: a library whose values fail [the accuracy table](accuracy.md) in
+that map, or differ from ours by more than a hundredth.
 
-- command: `python -m experiments.benchmarks.geometry --points {points} --threads {threads} --out docs/benchmarks/geometry.md`
+```
+python -m experiments.benchmarks.geometry --points {points} --threads {threads} --out docs/benchmarks/geometry.md
+```
+
 - date: {date}; device: {device}; seed 0
 - versions: {versions}
 
@@ -295,16 +299,18 @@ def _line(job: Job, columns: dict[str, Column]) -> str:
     ours = columns["ours"]
     assert ours.compiled is not None, f"{job.name} does not compile"
     peers = {name: column for name, column in columns.items() if name != "ours"}
+    wrong = {*job.wrong, *(name for name, column in peers.items() if not column.difference < 0.01)}
     cells = []
     for name, column in peers.items():
         compiled = "-" if column.compiled is None else f"{1e3 * column.compiled:.1f}"
         cell = f"{name} {1e3 * column.eager:.1f} / {compiled} ({column.difference:.0e})"
-        cells.append(f"[{cell}]" if name in job.wrong else cell)
-    right = [column.eager for name, column in peers.items() if name not in job.wrong]
+        cells.append(f"[{cell}]" if name in wrong else cell)
+    right = [column.eager for name, column in peers.items() if name not in wrong]
     all_forms = [t for c in peers.values() for t in (c.eager, c.compiled) if t is not None]
     eager = _verdict(ours.eager / min(right), 1.2) if right else "no peer is right"
     compiled = _verdict(ours.compiled / min(all_forms), job.goal) if all_forms else "no peer"
-    return f"| {job.name} | {1e3 * ours.eager:.1f} | {1e3 * ours.compiled:.1f} | {'; '.join(cells)} | {eager} | {compiled} |"
+    times = f"{1e3 * ours.eager:.1f} | {1e3 * ours.compiled:.1f}"
+    return f"| {job.name} | {times} | {'; '.join(cells)} | {eager} | {compiled} |"
 
 
 def _verdict(ratio: float, goal: float) -> str:
