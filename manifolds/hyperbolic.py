@@ -210,25 +210,32 @@ class Hyperboloid(Manifold):
     def _chord2(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Minkowski square of ``y - x``, which is ``4 R^2 sinh^2(dist / 2R)``, without cancellation."""
         x0, xs, y0, ys = x[0], x[1:], y[0], y[1:]
-        d = ys - xs
-        d2, x2, y2, xy = dot(d, d), dot(xs, xs), dot(ys, ys), dot(xs, ys)
-        r2, s0 = 1 / self.curvature, x0 + y0
-        d0 = dot(d, xs + ys) / s0
+        d, s0 = ys - xs, x0 + y0
+        d2, d0 = dot(d, d), dot(d, xs + ys) / s0
         # Close to the origin |d_0| is at most 0.87 |d|, and the plain difference loses nothing. Farther out, points in
-        # different directions make sums of positive terms. In similar directions the parts along and across them are
-        # taken apart, chord^2 (|x + y|^2 - d_0^2) = 4 |x ^ y|^2 + 4 R^2 d_0^2, with the area |x ^ y| from the longer of
-        # x and y and the shortest side of the triangle, whose rounding is the least.
+        # different directions make sums of positive terms.
+        xy, xy0 = dot(xs, ys), x0 * y0
         close = (s0 < 4 * self._radius).to(d.dtype)
-        apart = (1 - close) * (2 * xy <= x0 * y0).to(d.dtype)
+        apart = (1 - close) * (2 * xy <= xy0).to(d.dtype)
         plain = close + apart
+        along = self._area(xs, ys, d, d2, plain) + 4 / self.curvature * d0 * d0
+        along = along / (2 * (xy0 - 1 / self.curvature + xy) * (1 - plain) + plain)
+        return torch.lerp(torch.lerp(along, 2 * (xy0 - 1 / self.curvature - xy), apart), d2 - d0 * d0, close)
+
+    def _area(self, xs: Tensor, ys: Tensor, d: Tensor, d2: Tensor, plain: Tensor) -> Tensor:
+        """Return ``4 |x ^ y|^2``, for points in similar directions; of use where ``plain`` is 0, elsewhere finite.
+
+        The parts along and across these are taken apart, ``chord^2 (|x + y|^2 - d_0^2) = 4 |x ^ y|^2 + 4 R^2 d_0^2``,
+        with the area ``|x ^ y|`` from the longer of x and y and the shortest side of the triangle, whose rounding is
+        the least.
+        """
+        x2, y2 = dot(xs, xs), dot(ys, ys)
         first = (x2 >= y2).to(d.dtype)
         longer, shorter = torch.lerp(ys, xs, first), torch.lerp(xs, ys, first)
         side = torch.lerp(shorter, d, (d2 < torch.minimum(x2, y2)).to(d.dtype))
         l2 = torch.maximum(x2, y2) * (1 - plain) + plain
         across = torch.addcmul(side, -dot(side, longer) / l2, longer)
-        area = 4 * l2 * dot(across, across) + 4 * r2 * d0 * d0
-        along = area / (2 * (x0 * y0 - r2 + xy) * (1 - plain) + plain)
-        return torch.lerp(torch.lerp(along, 2 * (x0 * y0 - r2 - xy), apart), d2 - d0 * d0, close)
+        return 4 * l2 * dot(across, across)
 
 
 class PoincareBall(Manifold):

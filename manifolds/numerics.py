@@ -28,18 +28,24 @@ def horner(q: Tensor, coefficients: tuple[float, ...], bound: float = math.inf) 
     """
     least = torch.finfo(q.dtype).eps / 8 * abs(coefficients[0])
     last = max(k for k, c in enumerate(coefficients) if k <= 2 or abs(c) * k * k * bound**k > least)
-    value = coefficients[last] * q + coefficients[last - 1]
+    value = (coefficients[last] * q).add_(coefficients[last - 1])
     for coefficient in reversed(coefficients[: last - 1]):
-        value = value * q + coefficient
+        value = (value * q).add_(coefficient)
     return value
 
 
 def _even(q: Tensor, *functions: tuple[tuple[float, ...], Callable[[Tensor], Tensor]]) -> list[Tensor]:
     """Return, for each pair, the series near ``q = 0`` and ``closed_form(sqrt(q))`` elsewhere."""
-    inner, a = q.clamp(max=_SERIES_BOUND), torch.sqrt(q.clamp(min=_SERIES_BOUND))
+    far = _each(torch.sqrt(q.clamp(min=_SERIES_BOUND)), [closed for _, closed in functions])
+    inner = q.clamp(max=_SERIES_BOUND)
+    near = [horner(inner, series, _SERIES_BOUND) for series, _ in functions]
     # With a weight of exactly 0 or 1 lerp returns one of the ends, many times faster than where on a CPU.
     small = (q < _SERIES_BOUND).to(q.dtype)
-    return [torch.lerp(closed(a), horner(inner, series, _SERIES_BOUND), small) for series, closed in functions]
+    return [torch.lerp(a, b, small) for a, b in zip(far, near, strict=True)]
+
+
+def _each(a: Tensor, functions: list[Callable[[Tensor], Tensor]]) -> list[Tensor]:
+    return [f(a) for f in functions]
 
 
 _COS = tuple((-1) ** k / math.factorial(2 * k) for k in range(8))
@@ -160,6 +166,18 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 
 _FEW = 16
 """Up to as many components, stacking them is the faster transposition."""
+
+
+def differentiated(x: Tensor) -> bool:
+    """Return whether a derivative with respect to ``x`` may be asked for; True in doubt.
+
+    Where a value and its derivatives are computed apart, the latter need not be when it is False.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    if torch.is_grad_enabled() and x.requires_grad:
+        return True
+    return torch.autograd.forward_ad.unpack_dual(x).tangent is not None
 
 
 def tolerance(dtype: torch.dtype) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.numerics import safe_sqrt
+from manifolds.numerics import differentiated, safe_sqrt
 from manifolds.spectral import (
     eigh,
     gram_log,
@@ -46,6 +46,8 @@ class _PositiveDefinite(Manifold):
         floor = 16 * torch.finfo(x.dtype).eps * torch.where(size == 0, 1.0, size)
         low = d < floor / 2
         lift = torch.where(low, floor - d, 0.0)
+        if not differentiated(x):
+            return x + symmetrise((basis * lift[..., None, :]) @ basis.mT)
         gap = d[..., :, None] - d[..., None, :]
         flat = gap == 0
         slope = torch.where(

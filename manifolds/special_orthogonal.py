@@ -210,11 +210,16 @@ def _shoot(x: Matrix, omega: Vector, t: Tensor) -> tuple[Tensor, Tensor]:
 
 def nearest_rotation(x: Matrix) -> Matrix:
     """Return what `SO3.projx` returns, entry by entry."""
-    nearest, zeta = _foam(_scaled(x))
-    # Where that loses digits, go through the quaternion: it gives a rotation even where no nearest one is unique.
+    x = _scaled(x)
+    x, zeta = _foam(x)
+    return orthonormalised(_settled(x, zeta))
+
+
+def _settled(nearest: Matrix, zeta: Tensor) -> Matrix:
+    """Return what `_foam` found, or where that loses digits the rotation of its quaternion, defined in every case."""
     rotation = matrix_of_quaternion(*quaternion(plus_identity(nearest, -1.0)))
     safe, pairs = zeta > 4, (zip(p, q, strict=True) for p, q in zip(nearest, rotation, strict=True))
-    return orthonormalised([[torch.where(safe, a, b) for a, b in row] for row in pairs])
+    return [[torch.where(safe, a, b) for a, b in row] for row in pairs]
 
 
 def _scaled(x: Matrix) -> Matrix:
@@ -245,7 +250,8 @@ def _foam(x: Matrix) -> tuple[Matrix, Tensor]:
     def corrected(a: Tensor, c: Tensor, e: Tensor, f: Tensor) -> Tensor:
         return a + (scale * a + excess * c + 4 * e - f) / divisor
 
-    rows = zip(x, cof, d, cofactor(d), strict=True)
+    # A row of the cofactor of d at a time, for the sake of memory.
+    rows = ((x[i], cof[i], d[i], cross(d[i - 2], d[i - 1])) for i in range(3))
     return [[corrected(*four) for four in zip(*row, strict=True)] for row in rows], zeta
 
 

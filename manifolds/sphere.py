@@ -54,8 +54,7 @@ class Sphere(Manifold):
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         # Half-angle form: accurate at every separation; acos of the dot product loses half the digits at 0 and pi.
         p, q = map(components_first, torch.broadcast_tensors(x, y))
-        d, s = q - p, q + p
-        return 2 * torch.atan2(safe_sqrt(dot(d, d)), safe_sqrt(dot(s, s)))
+        return 2 * torch.atan2(_length(q - p), _length(q + p))
 
     # Geodesics.
 
@@ -72,13 +71,13 @@ class Sphere(Manifold):
         return components_last((angle / length) * w)
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        x, u = torch.broadcast_tensors(x, u)
+        x, u = torch.broadcast_tensors(self._at_times(x, t), u)
         u = components_first(u)
         speed = root(dot(u, u))
         return _turn(components_first(x), u, speed, speed, t)
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = torch.broadcast_tensors(x, y)
+        x, y = torch.broadcast_tensors(self._at_times(x, t), y)
         x = components_first(x)
         return _turn(x, *self._towards(x, y.movedim(-1, 0)), t)
 
@@ -164,6 +163,10 @@ class Sphere(Manifold):
     def extra_repr(self) -> str:
         return str(self.n)
 
+    def _at_times(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return points expanded to the batch shape that they have together with times."""
+        return x.expand(*torch.broadcast_shapes(x.shape[:-1], t.shape), self.n + 1)
+
     def _towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a tangent vector at ``x`` towards ``y``, its length, and the angle between them; components first.
 
@@ -206,6 +209,11 @@ def _gauss_legendre(order: int, device: torch.device) -> tuple[Tensor, Tensor]:
     off = i / torch.sqrt(4 * i * i - 1)
     nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
     return nodes, 2 * vectors[0] ** 2
+
+
+def _length(x: Tensor) -> Tensor:
+    """Return the norm, with derivative zero at zero, of vectors with components first."""
+    return safe_sqrt(dot(x, x))
 
 
 def _normalise(x: Tensor) -> Tensor:

@@ -89,8 +89,11 @@ def _inputs(manifold: Manifold, count: int, device: str) -> tuple[Tensor, Tensor
     return x.to(device), y.to(device), u.to(device)
 
 
-def _jobs(count: int, device: str) -> Iterator[Job]:
+def _jobs(count: int, device: str, only: str) -> Iterator[Job]:
+    """Yield the rows whose name contains ``only``; drawing their arguments takes seconds, too."""
     for name, manifold in _MANIFOLDS.items():
+        if not any(only in f"{name} {what}" for what in ("exp", "log", "dist")):
+            continue
         x, y, u = _inputs(manifold, count, device)
         if isinstance(manifold, SE3):
             ours: dict[str, Map] = {"exp": manifold.screw_expmap, "log": manifold.screw_logmap}
@@ -108,7 +111,8 @@ def _jobs(count: int, device: str) -> Iterator[Job]:
                 (lambda a, b: FlatTorus(2).logmap(a, b)) if isinstance(manifold, FlatTorus) else torch.sub,
                 0.5 if isinstance(manifold, SO3) and what != "dist" else 1.0,
             )
-    yield from _conversions(count, device)
+    if only in _CONVERSIONS:
+        yield from _conversions(count, device)
 
 
 def _conversions(count: int, device: str) -> Iterator[Job]:
@@ -157,6 +161,8 @@ def _conversions(count: int, device: str) -> Iterator[Job]:
 def _up_to_sign(p: Tensor, q: Tensor) -> Tensor:
     return torch.minimum((p - q).abs().amax(-1), (p + q).abs().amax(-1))
 
+
+_CONVERSIONS = "rotation vector to matrix to rotation vector quaternion to matrix to quaternion"
 
 _MANIFOLDS: dict[str, Manifold] = {
     "SO3()": SO3(),
@@ -321,7 +327,7 @@ def _table(threads: int, points: int, seconds: float, only: str) -> list[str]:
     torch.set_num_threads(threads)
     lines = [_HEADER.format(threads=threads, s="s" if threads > 1 else "")]
     total = 4 + sum(2 if isinstance(m, SE3) else 3 for m in _MANIFOLDS.values())
-    for job in tqdm(_jobs(points, "cpu"), total=total, desc=f"{threads} thread(s)", file=sys.stderr):
+    for job in tqdm(_jobs(points, "cpu", only), total=total, desc=f"{threads} thread(s)", file=sys.stderr):
         if only in job.name:
             lines.append(_line(job, _measure(job, seconds)))
             print(lines[-1], flush=True)
@@ -330,7 +336,7 @@ def _table(threads: int, points: int, seconds: float, only: str) -> list[str]:
 
 def _bandwidths(points: int, device: str, only: str) -> None:
     """Print what share of the bandwidth of a copy our compiled maps reach."""
-    for job in _jobs(points, device):
+    for job in _jobs(points, device, only):
         if only not in job.name or "SPD" in job.name:
             continue
         compiled = torch.compile(job.ours, dynamic=False)
