@@ -246,9 +246,10 @@ class LogEuclideanSPD(_PositiveDefinite):
         return symmetric_exp_derivative(symmetric_log(x), symmetric_log_difference(x, y))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        velocity = symmetric_log_derivative(x, u)
-        way = self.lift(t) * velocity
-        return symmetric_exp_after(x, way), symmetric_exp_derivative(symmetric_log(x) + way, velocity)
+        return self._along(x, symmetric_log_derivative(x, u), t)
+
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._along(x, symmetric_log_difference(x, y), t)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` to ``y`` (parallel transport, along any path): its image under Dlog stays the same."""
@@ -282,6 +283,11 @@ class LogEuclideanSPD(_PositiveDefinite):
         return symmetric_exp_after(
             x.expand(*batch, self.n, self.n), step * self.lift(torch.rsqrt(concentration)).to(x.dtype)
         )
+
+    def _along(self, x: Tensor, velocity: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return position and velocity on the geodesic from ``x`` whose logarithm has the given velocity."""
+        way = self.lift(t) * velocity
+        return symmetric_exp_after(x, way), symmetric_exp_derivative(symmetric_log(x) + way, velocity)
 
     # Means.
 
