@@ -38,7 +38,7 @@ def matrix(x: Matrix) -> Tensor:
 
 def vector(v: Vector) -> Tensor:
     """Return ``(*batch, n)``; the inverse of `components`."""
-    return torch.stack(torch.broadcast_tensors(*v), dim=-1)  # type: ignore[no-untyped-call]
+    return torch.stack(torch.broadcast_tensors(*v), dim=-1)
 
 
 # Linear algebra.

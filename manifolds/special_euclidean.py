@@ -152,7 +152,6 @@ class SE3(Manifold):
         """Products of motions; algebra elements are ``(omega, R' dp)``, both velocities in the body's frame."""
         return _Motions(self)
 
-
     def identity(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
         """Return the pose that moves nothing, ``(4, 4)``."""
         return torch.eye(4, dtype=dtype, device=device)

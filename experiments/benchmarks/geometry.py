@@ -7,21 +7,19 @@ import argparse
 import functools
 import importlib
 import os
-import platform
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.benchmarks.harness import processor, version
+from experiments.benchmarks.harness import write_page
 from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.rounding import Map
 from manifolds import FlatTorus, Manifold, Sphere
@@ -49,7 +47,7 @@ class Job:
 
 
 # Which peers' values fail docs/benchmarks/accuracy.md in float32 (columns exp, log and dist, not their derivatives).
-_WRONG = {
+_WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "Sphere(2)": {"log": ("geoopt", "flow_matching"), "dist": ("geoopt", "flow_matching")},
     "Hyperboloid(2)": dict.fromkeys(("exp", "log", "dist"), ("geoopt",)),
     "PoincareBall(2)": dict.fromkeys(("exp", "log", "dist"), ("geoopt",)),
@@ -121,8 +119,7 @@ def _conversions(count: int, device: str) -> Iterator[Job]:
     omega, q = rotvec_from_matrix(x), wxyz_from_matrix(x)
     others: dict[str, dict[str, Function]] = {}
     if _there("pytorch3d.transforms"):
-        from pytorch3d import transforms as t
-
+        t = importlib.import_module("pytorch3d.transforms")
         others["pytorch3d"] = {
             "exp": t.so3_exp_map,
             "log": t.so3_log_map,
@@ -192,12 +189,15 @@ def _there(module: str) -> bool:
             importlib.import_module(module)
     except ImportError:
         return False
+    finally:
+        # geomstats makes float64 the default of the whole process.
+        torch.set_default_dtype(torch.float32)
     return True
 
 
 def _geomstats(name: str) -> dict[str, Map]:
     for part in ("hypersphere", "hyperboloid", "poincare_ball", "spd_matrices"):
-        importlib.import_module(f"geomstats.geometry.{part}")
+        _there(f"geomstats.geometry.{part}")
     metric = _GEOMSTATS[name](sys.modules["geomstats.geometry"]).metric
     return {
         "exp": lambda x, u: metric.exp(u, x),
@@ -254,7 +254,7 @@ def _in_turns(
     start = time.perf_counter()
     while len(times["ours", False]) < 3 or time.perf_counter() - start < seconds:
         for key, function in forms.items():
-            times[key].append(_seconds(lambda function=function: function(*arguments), arguments[0].device))
+            times[key].append(_seconds(functools.partial(function, *arguments), arguments[0].device))
         if time.perf_counter() - start > 8 * seconds:
             break
     return {key: statistics.median(values) for key, values in times.items()}
@@ -272,27 +272,15 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
 
 # The page.
 
-_PAGE = """\
-# Speed of the manifolds' maps
-
+_INTRO = """\
 Milliseconds for {points:,} points at once, float32: medians of calls made in turns, in one process, of everybody's
 eager and compiled (`torch.compile`) forms. `-`: does not compile. Results are compared with ours first; the difference
 that 999 of 1000 numbers keep is shown. In brackets: a library whose values fail [the accuracy table](accuracy.md) in
 that map, or differ from ours by more than a hundredth.
 
-```
-python -m experiments.benchmarks.geometry --points {points} --threads {threads} --out docs/benchmarks/geometry.md
-```
-
-- date: {date}; device: {device}; seed 0
-- versions: {versions}
-
 The last columns are the ratios to aim at: our eager form's time by that of the fastest eager peer whose values pass (at
 most 1.2), and our compiled form's by that of the fastest form of any peer (below 1; for log and exp of rotations, below
-0.5). Points are random: uniform on compact manifolds, within radius 4 or so elsewhere.
-
-{tables}
-"""
+0.5). Points are random: uniform on compact manifolds, within radius 4 or so elsewhere."""
 
 _HEADER = """\
 ## {threads} thread{s}
@@ -344,10 +332,9 @@ def _bandwidths(points: int, device: str, only: str) -> None:
         moved = sum(a.numel() * a.element_size() for a in (*job.arguments, result))
         source = torch.empty(moved // 8, dtype=torch.float32, device=device)
         target = torch.empty_like(source)
-        calls = {("map", True): lambda compiled=compiled, a=job.arguments: compiled(*a)}
-        calls["copy", True] = lambda source=source, target=target: target.copy_(source)
+        calls = {"map": functools.partial(compiled, *job.arguments), "copy": functools.partial(target.copy_, source)}
         times = {
-            key[0]: statistics.median(_seconds(call, source.device) for _ in range(50)) for key, call in calls.items()
+            key: statistics.median(_seconds(call, source.device) for _ in range(50)) for key, call in calls.items()
         }
         share = times["copy"] / times["map"]
         print(f"{job.name}: {moved / times['map'] / 1e9:.0f} GB/s, {share:.0%} of a copy of as many bytes", flush=True)
@@ -376,18 +363,14 @@ def main() -> None:
             for line in (*_table(threads, arguments.points, arguments.seconds, arguments.only), "")
         ]
     if arguments.out:
-        libraries = ["torch", *(p.distribution for p in PEERS), "geomstats"]
-        arguments.out.write_text(
-            _PAGE.format(
-                points=arguments.points,
-                threads=" ".join(map(str, arguments.threads)),
-                date=date.today(),
-                device=f"{platform.machine()} CPU, {processor()}",
-                versions=f"Python {platform.python_version()}, "
-                + ", ".join(f"{name} {version(name)}" for name in libraries),
-                tables="\n".join(tables).rstrip(),
-            )
+        threads = " ".join(map(str, arguments.threads))
+        command = (
+            f"python -m experiments.benchmarks.geometry --points {arguments.points} --threads {threads} "
+            f"--out {arguments.out}"
         )
+        intro = _INTRO.format(points=arguments.points)
+        packages = (*(p.distribution for p in PEERS), "geomstats")
+        write_page(arguments.out, "Speed of the maps", intro, command, "\n".join(tables).rstrip(), packages)
 
 
 if __name__ == "__main__":
