@@ -62,6 +62,7 @@ bench: install
 		--out docs/benchmarks/work-precision.md
 	$(BIN)/python -m experiments.benchmarks.couplings --out docs/benchmarks/couplings.md
 	$(BIN)/python -m experiments.benchmarks.memory --out docs/benchmarks/memory.md
+	$(BIN)/python -m experiments.benchmarks.geometry --out docs/benchmarks/geometry.md
 	$(BIN)/python -m experiments.benchmarks.accuracy --out docs/benchmarks/accuracy.md
 
 docs: install

@@ -9,6 +9,9 @@ References:
     section 3 (both models, exp and log). Ungar: Analytic Hyperbolic Geometry, 2005, sections 3 and 10 (addition,
     gyrations). Nagano et al.: A Wrapped Normal Distribution on Hyperbolic Space, 2019, arXiv:1902.02992, appendix A
     (the determinant of exp).
+
+Inside the maps components come first, ``(n, *batch)``, and a choice between two formulas is a product with exactly 0 or
+1 or a ``lerp`` with such a weight: see `manifolds.numerics.components_first`.
 """
 
 import math
@@ -17,7 +20,15 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.numerics import cosh_of_root, horner, log_sinhc_of_root, safe_sqrt, sinhc_of_root
+from manifolds.numerics import (
+    components_first,
+    components_last,
+    cosh_and_sinhc_of_root,
+    dot,
+    horner,
+    log_sinhc_of_root,
+    safe_sqrt,
+)
 
 
 class Hyperboloid(Manifold):
@@ -48,36 +59,45 @@ class Hyperboloid(Manifold):
 
     def projx(self, x: Tensor) -> Tensor:
         """Return the point with the same spatial part."""
-        return self._point(x[..., 1:])
+        return self._point(components_first(x[..., 1:]))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the tangent vector with the same spatial part: the derivative of ``projx``."""
-        return self._tangent(x, u[..., 1:])
+        x, u = torch.broadcast_tensors(x, u)
+        p = components_first(x)
+        return self._tangent(p[0], p[1:], components_first(u[..., 1:]))
 
     # Metric.
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return (self._coefficients(x, u) * self._coefficients(x, v)).sum(-1)
+        x, u, v = torch.broadcast_tensors(x, u, v)
+        p = components_first(x)
+        a, b = (self._coefficients(p, components_first(w[..., 1:])) for w in (u, v))
+        return dot(a, b)
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
-        return 2 * self._radius * torch.asinh(safe_sqrt(self.curvature * self._chord2(x, y)) / 2)
+        p, q = map(components_first, torch.broadcast_tensors(x, y))
+        return 2 * self._radius * torch.asinh(safe_sqrt(self.curvature * self._chord2(p, q)) / 2)
 
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        q = self.curvature * self.inner(x, u, u)[..., None]
-        return self._point(cosh_of_root(q) * x[..., 1:] + sinhc_of_root(q) * u[..., 1:])
+        p, us, q = self._start(x, u)
+        cosh, sinhc = cosh_and_sinhc_of_root(q)
+        return self._point(torch.addcmul(cosh * p[1:], sinhc, us))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        k = self.curvature * self._chord2(x, y)[..., None] / 4
-        return self._tangent(x, _angle_over_sinh(k) * ((y - x)[..., 1:] - 2 * k * x[..., 1:]))
+        p, q = map(components_first, torch.broadcast_tensors(x, y))
+        k = self.curvature / 4 * self._chord2(p, q)
+        d = q[1:] - p[1:]
+        return self._tangent(p[0], p[1:], _angle_over_sinh(k) * torch.addcmul(d, -2 * k, p[1:]))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        s = t[..., None]
-        q = self.curvature * self.inner(x, u, u)[..., None]
-        cosh, sinhc = cosh_of_root(s * s * q), sinhc_of_root(s * s * q)
-        x_t = self._point(cosh * x[..., 1:] + s * sinhc * u[..., 1:])
-        return x_t, self._tangent(x_t, cosh * u[..., 1:] + s * q * sinhc * x[..., 1:])
+        p, us, q = self._start(x.expand(*torch.broadcast_shapes(x.shape[:-1], t.shape), self.n + 1), u)
+        cosh, sinhc = cosh_and_sinhc_of_root(t * t * q)
+        xs = torch.addcmul(cosh * p[1:], t * sinhc, us)
+        us = torch.addcmul(cosh * us, t * q * sinhc, p[1:])
+        return self._point(xs), self._tangent(self._first(xs), xs, us)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the geodesic (parallel transport).
@@ -90,7 +110,9 @@ class Hyperboloid(Manifold):
         # The difference of the points in the unit ball, p = x_s / (x_0 + R), from that of their spatial parts.
         ball, d = xs / (x[..., :1] + r), (y - x)[..., 1:]
         d = (d - (d * s[..., 1:]).sum(-1, keepdim=True) / s[..., :1] * ball) / (y[..., :1] + r)
-        return self._combination(y, _gyrate(ball, d, a, b, self._coefficients(x, u)))
+        x, u = torch.broadcast_tensors(x, u)
+        coefficients = self._coefficients(components_first(x), components_first(u[..., 1:]))
+        return self._combination(y, _gyrate(ball, d, a, b, coefficients.movedim(0, -1)))
 
     # Bases and volume.
 
@@ -147,26 +169,37 @@ class Hyperboloid(Manifold):
     def _radius(self) -> float:
         return 1 / math.sqrt(self.curvature)
 
+    def _first(self, xs: Tensor) -> Tensor:
+        """Return ``x_0`` of the point with the spatial part ``xs``, components first."""
+        return torch.sqrt(1 / self.curvature + dot(xs, xs))
+
     def _point(self, xs: Tensor) -> Tensor:
-        return torch.cat([torch.sqrt(1 / self.curvature + (xs * xs).sum(-1, keepdim=True)), xs], dim=-1)
+        """Return points ``(*batch, n + 1)`` from their spatial parts, components first."""
+        return components_last([self._first(xs), *xs.unbind(0)])
 
-    def _tangent(self, x: Tensor, us: Tensor) -> Tensor:
-        xs = x[..., 1:]
-        u0 = (xs / x[..., :1] * us).sum(-1, keepdim=True)
-        return torch.cat([u0, us.expand(*u0.shape[:-1], self.n)], dim=-1)
+    def _tangent(self, x0: Tensor, xs: Tensor, us: Tensor) -> Tensor:
+        """Return tangent vectors ``(*batch, n + 1)`` from their spatial parts, components first."""
+        return components_last([dot(xs / x0, us), *us.unbind(0)])
 
-    def _coefficients(self, x: Tensor, u: Tensor) -> Tensor:
-        """Return the coefficients of ``u`` in `tangent_basis`, ``(*batch, n)``."""
-        r, xs, us = self._radius, x[..., 1:], u[..., 1:]
-        x0, p2 = x[..., :1], (xs * xs).sum(-1, keepdim=True)
-        xu = (xs * us).sum(-1, keepdim=True)
+    def _start(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``x`` and the spatial part of ``u``, components first, and ``c <u, u>``."""
+        x, u = torch.broadcast_tensors(x, u)
+        p, us = components_first(x), components_first(u[..., 1:])
+        w = self._coefficients(p, us)
+        return p, us, self.curvature * dot(w, w)
+
+    def _coefficients(self, x: Tensor, us: Tensor) -> Tensor:
+        """Return the coefficients in `tangent_basis` of the vector with spatial part ``us``; components first."""
+        r, x0, xs = self._radius, x[0], x[1:]
+        p2, xu = dot(xs, xs), dot(xs, us)
         # The part along the radius shrinks by R / x_0. Far from the origin it is taken apart first, and what rounding
         # leaves of it in the other part is removed once more.
-        near = self.curvature * p2 < 1
-        p2 = torch.where(near, 1.0, p2)
-        across = us - xu / p2 * xs
-        across = across - (xs * across).sum(-1, keepdim=True) / p2 * xs
-        return torch.where(near, us - xu / (x0 * (x0 + r)) * xs, across + xu * r / (p2 * x0) * xs)
+        near = (self.curvature * p2 < 1).to(x.dtype)
+        p2 = p2 * (1 - near) + near
+        across = torch.addcmul(us, -xu / p2, xs)
+        across = torch.addcmul(across, -dot(xs, across) / p2, xs)
+        far = torch.addcmul(across, xu * r / (p2 * x0), xs)
+        return torch.lerp(far, torch.addcmul(us, -xu / (x0 * (x0 + r)), xs), near)
 
     def _combination(self, x: Tensor, w: Tensor) -> Tensor:
         """Return the tangent vector with coefficients ``w`` in `tangent_basis`; all terms add."""
@@ -176,25 +209,33 @@ class Hyperboloid(Manifold):
 
     def _chord2(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Minkowski square of ``y - x``, which is ``4 R^2 sinh^2(dist / 2R)``, without cancellation."""
-        xs, ys, x0, y0 = x[..., 1:], y[..., 1:], x[..., 0], y[..., 0]
-        d = ys - xs
-        d2, x2, y2, xy = (d * d).sum(-1), (xs * xs).sum(-1), (ys * ys).sum(-1), (xs * ys).sum(-1)
-        r2, s0 = 1 / self.curvature, x0 + y0
-        d0 = (d * (xs + ys)).sum(-1) / s0
+        x0, xs, y0, ys = x[0], x[1:], y[0], y[1:]
+        d, s0 = ys - xs, x0 + y0
+        d2, d0 = dot(d, d), dot(d, xs + ys) / s0
         # Close to the origin |d_0| is at most 0.87 |d|, and the plain difference loses nothing. Farther out, points in
-        # different directions make sums of positive terms. In similar directions the parts along and across them are
-        # taken apart, chord^2 (|x + y|^2 - d_0^2) = 4 |x ^ y|^2 + 4 R^2 d_0^2, with the area |x ^ y| from the longer of
-        # x and y and the shortest side of the triangle, whose rounding is the least.
-        close = s0 < 4 * self._radius
-        apart = ~close & (2 * xy <= x0 * y0)
-        plain = close | apart
-        longer = torch.where((x2 >= y2)[..., None], xs, ys)
-        side = torch.where((d2 < torch.minimum(x2, y2))[..., None], d, torch.where((x2 >= y2)[..., None], ys, xs))
-        l2 = torch.where(plain, 1.0, torch.maximum(x2, y2))
-        across = side - ((side * longer).sum(-1) / l2)[..., None] * longer
-        area = 4 * l2 * (across * across).sum(-1) + 4 * r2 * d0 * d0
-        along = area / torch.where(plain, 1.0, 2 * (x0 * y0 - r2 + xy))
-        return torch.where(close, d2 - d0 * d0, torch.where(apart, 2 * (x0 * y0 - r2 - xy), along))
+        # different directions make sums of positive terms.
+        xy, xy0 = dot(xs, ys), x0 * y0
+        close = (s0 < 4 * self._radius).to(d.dtype)
+        apart = (1 - close) * (2 * xy <= xy0).to(d.dtype)
+        plain = close + apart
+        along = self._area(xs, ys, d, d2, plain) + 4 / self.curvature * d0 * d0
+        along = along / (2 * (xy0 - 1 / self.curvature + xy) * (1 - plain) + plain)
+        return torch.lerp(torch.lerp(along, 2 * (xy0 - 1 / self.curvature - xy), apart), d2 - d0 * d0, close)
+
+    def _area(self, xs: Tensor, ys: Tensor, d: Tensor, d2: Tensor, plain: Tensor) -> Tensor:
+        """Return ``4 |x ^ y|^2``, for points in similar directions; of use where ``plain`` is 0, elsewhere finite.
+
+        The parts along and across these are taken apart, ``chord^2 (|x + y|^2 - d_0^2) = 4 |x ^ y|^2 + 4 R^2 d_0^2``,
+        with the area ``|x ^ y|`` from the longer of x and y and the shortest side of the triangle, whose rounding is
+        the least.
+        """
+        x2, y2 = dot(xs, xs), dot(ys, ys)
+        first = (x2 >= y2).to(d.dtype)
+        longer, shorter = torch.lerp(ys, xs, first), torch.lerp(xs, ys, first)
+        side = torch.lerp(shorter, d, (d2 < torch.minimum(x2, y2)).to(d.dtype))
+        l2 = torch.maximum(x2, y2) * (1 - plain) + plain
+        across = torch.addcmul(side, -dot(side, longer) / l2, longer)
+        return 4 * l2 * dot(across, across)
 
 
 class PoincareBall(Manifold):
@@ -220,10 +261,7 @@ class PoincareBall(Manifold):
 
     def projx(self, x: Tensor) -> Tensor:
         """Return ``x``, or the point on its ray four epsilons inside the boundary if ``x`` is beyond that."""
-        bound = 1 - 4 * torch.finfo(x.dtype).eps
-        size2 = self.curvature * (x * x).sum(-1, keepdim=True)
-        beyond = size2 > bound * bound
-        return torch.where(beyond, x * (bound / torch.sqrt(torch.where(beyond, size2, 1.0))), x)
+        return components_last(self._projected(components_first(x)))
 
     def outside(self, x: Tensor) -> Tensor:
         """Return whether ``x`` is on the boundary or beyond."""
@@ -235,54 +273,61 @@ class PoincareBall(Manifold):
     # Metric.
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        scale = 2 / self._gap(x)
-        return ((scale * u) * (scale * v)).sum(-1)
+        p, a, b = map(components_first, torch.broadcast_tensors(x, u, v))
+        scale = 2 / self._gap(p)
+        return dot(scale * a, scale * b)
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
-        return 2 / math.sqrt(self.curvature) * torch.asinh(safe_sqrt(self._half_chord2(x, y)[..., 0]))
+        p, q = map(components_first, torch.broadcast_tensors(x, y))
+        d = q - p
+        half_chord2 = self.curvature * dot(d, d) / (self._gap(p) * self._gap(q))
+        return 2 / math.sqrt(self.curvature) * torch.asinh(safe_sqrt(half_chord2))
 
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        x, u = map(components_first, torch.broadcast_tensors(x, u))
         a = self._gap(x)
-        q = self.curvature * ((u / a) ** 2).sum(-1, keepdim=True)
-        w, sech2 = sinhc_of_root(q) / cosh_of_root(q) * u / a, 1 / cosh_of_root(q) ** 2
-        m = x + w
-        m2 = self.curvature * (m * m).sum(-1, keepdim=True)
+        v = u / a
+        cosh, sinhc = cosh_and_sinhc_of_root(self.curvature * dot(v, v))
+        w, m2 = self._half(x, v, sinhc / cosh)
         # The Moebius sum of x and w, with its denominator 1 + 2c<x, w> + c^2 |x|^2 |w|^2 as a sum of positive terms. As
         # a step from x, because the derivative of the sum itself is left over from terms 1 / a times as large.
-        w2 = self.curvature * (w * w).sum(-1, keepdim=True)
-        return self.projx(x + a * (w + w2 * x) / (a * sech2 + m2))
+        step = torch.addcmul(w, self.curvature * dot(w, w), x)
+        return components_last(self._projected(torch.addcmul(x, a / (a / (cosh * cosh) + m2), step)))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = map(components_first, torch.broadcast_tensors(x, y))
         d, a, b = y - x, self._gap(x), self._gap(y)
-        d2 = self.curvature * (d * d).sum(-1, keepdim=True)
-        return _angle_over_sinh(d2 / (a * b)) * (a * d - d2 * x) / b
+        d2 = self.curvature * dot(d, d)
+        return components_last(_angle_over_sinh(d2 / (a * b)) / b * torch.addcmul(a * d, -d2, x))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        c, s, a = self.curvature, t[..., None], self._gap(x)
-        q = c * ((u / a) ** 2).sum(-1, keepdim=True) * s * s
-        w, sech2 = s * sinhc_of_root(q) / cosh_of_root(q) * u / a, 1 / cosh_of_root(q) ** 2
-        dw, w2 = sech2 * u / a, (w * w).sum(-1, keepdim=True)
-        m = x + w
-        m2 = c * (m * m).sum(-1, keepdim=True)
+        x = x.expand(*torch.broadcast_shapes(x.shape[:-1], t.shape), self.n)
+        x, u = map(components_first, torch.broadcast_tensors(x, u))
+        c, a = self.curvature, self._gap(x)
+        v = u / a
+        cosh, sinhc = cosh_and_sinhc_of_root(c * dot(v, v) * t * t)
+        w, m2 = self._half(x, v, t * sinhc / cosh)
+        sech2 = 1 / (cosh * cosh)
         denominator = a * sech2 + m2
-        step = w + c * w2 * x
-        x_t = self.projx(x + a * step / denominator)
+        step = torch.addcmul(w, c * dot(w, w), x)
+        x_t = self._projected(torch.addcmul(x, a / denominator, step))
         # The derivative of that quotient.
-        w_dw, m_dw = (w * dw).sum(-1, keepdim=True), (m * dw).sum(-1, keepdim=True)
-        dx_t = a / denominator * (dw + 2 * c * w_dw * x_t - 2 * c * m_dw / denominator * step)
-        return x_t, dx_t
+        dw = sech2 * v
+        change = torch.addcmul(torch.addcmul(dw, 2 * c * dot(w, dw), x_t), -2 * c * dot(x + w, dw) / denominator, step)
+        return components_last(x_t), components_last(a / denominator * change)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the geodesic (parallel transport): a gyration of ``u``, scaled by the ratio of lambdas."""
-        c, d, a, b = self.curvature, y - x, self._gap(x), self._gap(y)
+        c, d = self.curvature, y - x
+        a, b = (self._gap(z.movedim(-1, 0))[..., None] for z in (x, y))
         return b / a * _gyrate(math.sqrt(c) * x, math.sqrt(c) * d, a, b, u)
 
     # Bases and volume.
 
     def tangent_basis(self, x: Tensor) -> Tensor:
-        return self._gap(x)[..., None] / 2 * torch.eye(self.n, dtype=x.dtype, device=x.device)
+        return self._gap(x.movedim(-1, 0))[..., None, None] / 2 * torch.eye(self.n, dtype=x.dtype, device=x.device)
 
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         basis = torch.eye(self.n, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], self.n, self.n)
@@ -290,7 +335,7 @@ class PoincareBall(Manifold):
 
     def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
         """The volume has density ``lambda^n``."""
-        return 2 * self.n * self.curvature * (x * u / self._gap(x)).sum(-1)
+        return 2 * self.n * self.curvature * (x * u).sum(-1) / self._gap(x.movedim(-1, 0))
 
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         return (self.n - 1) * log_sinhc_of_root(self.curvature * self.inner(x, u, u))
@@ -299,12 +344,13 @@ class PoincareBall(Manifold):
 
     def embed(self, x: Tensor) -> Tensor:
         """Return normal coordinates at the origin, the same as those of `Hyperboloid.embed`."""
-        k = self.curvature * (x * x).sum(-1, keepdim=True) / self._gap(x)
-        return 2 * torch.sqrt(1 + k) * _asinh_over_argument(k) * x
+        p = components_first(x)
+        k = self.curvature * dot(p, p) / self._gap(p)
+        return components_last(2 * torch.sqrt(1 + k) * _asinh_over_argument(k) * p)
 
     def to_hyperboloid(self, x: Tensor) -> Tensor:
         """Return the same points in ``Hyperboloid(n, curvature)``, ``(*batch, n + 1)``: an isometry."""
-        xs = 2 * x / self._gap(x)
+        xs = 2 * x / self._gap(x.movedim(-1, 0))[..., None]
         return torch.cat([torch.sqrt(1 / self.curvature + (xs * xs).sum(-1, keepdim=True)), xs], dim=-1)
 
     # Checks, for the borders.
@@ -312,7 +358,7 @@ class PoincareBall(Manifold):
     def check_point(self, x: Tensor, tol: float | None = None) -> None:
         """Raise ValueError unless every entry of ``x`` is strictly inside the ball: on the sphere the metric ends."""
         super().check_point(x, tol)
-        outside = self._gap(x)[..., 0] <= 0
+        outside = self._gap(x.movedim(-1, 0)) <= 0
         if bool(outside.any()):
             raise ValueError(
                 f"points of {self}: {int(outside.sum())} of {outside.numel()} are not inside the open ball of radius "
@@ -325,13 +371,19 @@ class PoincareBall(Manifold):
     # Parts.
 
     def _gap(self, x: Tensor) -> Tensor:
-        """Return ``1 - c |x|^2``, ``(*batch, 1)``."""
-        return 1 - self.curvature * (x * x).sum(-1, keepdim=True)
+        """Return ``1 - c |x|^2``, ``(*batch)``, of points with components first."""
+        return 1 - self.curvature * dot(x, x)
 
-    def _half_chord2(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return ``sinh^2(dist / 2R)``, ``(*batch, 1)``."""
-        d = y - x
-        return self.curvature * (d * d).sum(-1, keepdim=True) / (self._gap(x) * self._gap(y))
+    def _projected(self, x: Tensor) -> Tensor:
+        """Return what `projx` does; components first. Inside, the factor is exactly 1: the root of bound^2 is bound."""
+        bound = 1 - 4 * torch.finfo(x.dtype).eps
+        return x * (bound / torch.sqrt((self.curvature * dot(x, x)).clamp(min=bound * bound)))
+
+    def _half(self, x: Tensor, v: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``w = factor v`` and ``c |x + w|^2``; components first."""
+        w = factor * v
+        m = x + w
+        return w, self.curvature * dot(m, m)
 
 
 def _checked_curvature(name: str, curvature: float) -> float:
@@ -361,17 +413,17 @@ def _wedge(x: Tensor, y: Tensor, u: Tensor) -> Tensor:
 
 def _angle_over_sinh(k: Tensor) -> Tensor:
     """Return ``a / sinh(a)`` from ``k = sinh^2(a/2) >= 0``, smooth at 0."""
-    small = k < _SERIES_BOUND
-    root = torch.sqrt(torch.where(small, 1.0, k))
-    series = horner(torch.where(small, k, 0.0), _ANGLE_OVER_SINH)
-    return torch.where(small, series, torch.asinh(root) / (root * torch.sqrt(1 + root * root)))
+    root = torch.sqrt(k.clamp(min=_SERIES_BOUND))
+    series = horner(k.clamp(max=_SERIES_BOUND), _ANGLE_OVER_SINH, _SERIES_BOUND)
+    far = torch.asinh(root) / (root * torch.sqrt(1 + root * root))
+    return torch.lerp(far, series, (k < _SERIES_BOUND).to(k.dtype))
 
 
 def _asinh_over_argument(k: Tensor) -> Tensor:
     """Return ``asinh(z) / z`` at ``z = sqrt(k)`` for ``k >= 0``, smooth at 0."""
-    small = k < _SERIES_BOUND
-    root = torch.sqrt(torch.where(small, 1.0, k))
-    return torch.where(small, horner(torch.where(small, k, 0.0), _ASINH), torch.asinh(root) / root)
+    root = torch.sqrt(k.clamp(min=_SERIES_BOUND))
+    series = horner(k.clamp(max=_SERIES_BOUND), _ASINH, _SERIES_BOUND)
+    return torch.lerp(torch.asinh(root) / root, series, (k < _SERIES_BOUND).to(k.dtype))
 
 
 _SERIES_BOUND = 0.01

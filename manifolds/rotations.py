@@ -25,7 +25,23 @@ import torch
 from torch import Tensor
 
 from manifolds.flat_torus import wrap_radians
-from manifolds.numerics import cos_of_root, horner, safe_sqrt, sinc_of_root
+from manifolds.numerics import cos_and_sinc_of_root, safe_sqrt
+from manifolds.rotation_entries import (
+    Vector,
+    angle_of_quaternion,
+    components,
+    dot,
+    entries,
+    matrix,
+    matrix_of_quaternion,
+    moved,
+    plus_identity,
+    quaternion,
+    rodrigues,
+    rotvec_of_quaternion,
+    turn_less_identity,
+    vector,
+)
 
 # Vectors and skew-symmetric matrices.
 
@@ -46,12 +62,6 @@ def vee(matrix: Tensor) -> Tensor:
     return torch.stack(difference, dim=-1) / 2
 
 
-def skew_of_product(x: Tensor, u: Tensor) -> Tensor:
-    """Return ``vee(x' u)``, ``(*batch, 3)``: half the sum of the cross products of the rows of ``u`` and ``x``."""
-    c = cross(u, x)
-    return (c[..., 0, :] + c[..., 1, :] + c[..., 2, :]) / 2
-
-
 def turn_rows(x: Tensor, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
     """Return ``x (I + a hat(v) + b hat(v)^2)``, which is a rotated ``x`` for the right ``a`` and ``b`` (Rodrigues).
 
@@ -61,74 +71,7 @@ def turn_rows(x: Tensor, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
         b: coefficients ``(*batch, 1)``.
         v: vectors ``(*batch, 3)``.
     """
-    v = v[..., None, :]
-    once = cross(x, v)
-    return x + a[..., None] * once + b[..., None] * cross(once, v)
-
-
-def rodrigues(omega: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``sin(a) / a`` and ``(1 - cos(a)) / a^2`` for the angle ``a = |omega|``, each ``(*batch, 1)``.
-
-    In half angles, because ``1 - cos(a)`` cancels.
-    """
-    quarter = (omega * omega).sum(-1, keepdim=True) / 4
-    sinc = sinc_of_root(quarter)
-    return sinc * cos_of_root(quarter), sinc * sinc / 2
-
-
-# Quaternions as a pair (real part (*batch, 1), imaginary part (*batch, 3)), of any length.
-
-
-def relative_quaternion(x: Tensor, y: Tensor, difference: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the quaternion of ``x' y``, not normalised, real part >= 0.
-
-    It is the largest column of the matrix 4 q q', whose entries are linear in ``x' y``: no square root is taken and
-    nothing is divided, so each entry has the error of ``x' y`` at every angle. The skew part comes from ``y - x``,
-    which is exact for neighbours: the imaginary part keeps its relative accuracy at tiny separations.
-
-    Args:
-        x: rotations ``(*batch, 3, 3)``.
-        y: rotations, the same shape.
-        difference: ``y - x``.
-
-    References:
-        Shepperd, Quaternion from rotation matrix, 1978, doi:10.2514/3.55767b (the choice of the column).
-    """
-    w = 2 * skew_of_product(x, difference)
-    p = x * y
-    diagonal = p[..., 0, :] + p[..., 1, :] + p[..., 2, :]
-    trace = diagonal.sum(-1, keepdim=True)
-    largest, index = diagonal.max(dim=-1, keepdim=True)
-    chosen = torch.arange(3, device=index.device) == index
-    one_hot = chosen.to(w.dtype)[..., None, :]
-    p = y * (x * one_hot).sum(-1, keepdim=True) + x * (y * one_hot).sum(-1, keepdim=True)
-    column = p[..., 0, :] + p[..., 1, :] + p[..., 2, :] + torch.where(chosen, 1 - trace, 0.0)
-    real_is_largest = trace >= largest
-    real = torch.where(real_is_largest, 1 + trace, torch.where(chosen, w, 0.0).sum(-1, keepdim=True))
-    imaginary = torch.where(real_is_largest, w, column)
-    flip = real < 0
-    return torch.where(flip, -real, real), torch.where(flip, -imaginary, imaginary)
-
-
-def rotvec_of_quaternion(real: Tensor, imaginary: Tensor) -> Tensor:
-    """Return the rotation vector of a quaternion of any length with ``real >= 0``."""
-    v2 = (imaginary * imaginary).sum(-1, keepdim=True)
-    r2 = real * real
-    # 2 atan(|v| / w) / |v|: near the identity a series in |v|^2 / w^2, smooth at 0.
-    small = v2 < 0.02 * r2
-    w = torch.where(small, real, 1.0)
-    series = 2 * horner(torch.where(small, v2, 0.0) / (w * w), _ATAN_OVER_ROOT) / w
-    v = torch.sqrt(torch.where(small, 1.0, v2))
-    return torch.where(small, series, 2 * torch.atan2(v, real) / v) * imaginary
-
-
-def matrix_of_quaternion(real: Tensor, imaginary: Tensor) -> Tensor:
-    """Return the rotation matrix of a non-zero quaternion of any length."""
-    scale = 2 / (real * real + (imaginary * imaginary).sum(-1, keepdim=True))
-    return turn_rows(_eye(imaginary), scale * real, scale, imaginary)
-
-
-_ATAN_OVER_ROOT = tuple((-1) ** k / (2 * k + 1) for k in range(9))
+    return matrix(moved(entries(x), turn_less_identity(a[..., 0], b[..., 0], components(v))))
 
 
 # Quaternions.
@@ -136,23 +79,25 @@ _ATAN_OVER_ROOT = tuple((-1) ** k / (2 * k + 1) for k in range(9))
 
 def matrix_from_wxyz(q: Tensor) -> Tensor:
     """Return the matrices of quaternions with the real part first, of any non-zero length (4-d to 3 x 3)."""
-    return matrix_of_quaternion(q[..., :1], q[..., 1:])
+    return _matrix_of(*components(q))
 
 
 def matrix_from_xyzw(q: Tensor) -> Tensor:
     """Return the matrices of quaternions with the real part last, of any non-zero length (4-d to 3 x 3)."""
-    return matrix_of_quaternion(q[..., 3:], q[..., :3])
+    x, y, z, w = components(q)
+    return _matrix_of(w, x, y, z)
 
 
 def wxyz_from_matrix(x: Tensor) -> Tensor:
     """Return unit quaternions, real part first and >= 0, of rotation matrices ``(*batch, 3, 3)``."""
-    return _unit(torch.cat(_quaternion(x), dim=-1))
+    real, imaginary = _unit_quaternion(x)
+    return vector([real, *imaginary])
 
 
 def xyzw_from_matrix(x: Tensor) -> Tensor:
     """Return unit quaternions, real part last and >= 0, of rotation matrices ``(*batch, 3, 3)``."""
-    real, imaginary = _quaternion(x)
-    return _unit(torch.cat([imaginary, real], dim=-1))
+    real, imaginary = _unit_quaternion(x)
+    return vector([*imaginary, real])
 
 
 def xyzw_from_wxyz(q: Tensor) -> Tensor:
@@ -167,8 +112,10 @@ def wxyz_from_xyzw(q: Tensor) -> Tensor:
 
 def wxyz_from_rotvec(omega: Tensor) -> Tensor:
     """Return unit quaternions, real part first, of rotation vectors of any length; ``real < 0`` beyond angle pi."""
-    quarter = (omega * omega).sum(-1, keepdim=True) / 4
-    return torch.cat([cos_of_root(quarter), sinc_of_root(quarter) / 2 * omega], dim=-1)
+    v = components(omega)
+    cos, sinc = cos_and_sinc_of_root(dot(v, v) / 4)
+    half = sinc / 2
+    return vector([cos, *(half * c for c in v)])
 
 
 def rotvec_from_wxyz(q: Tensor) -> Tensor:
@@ -176,8 +123,9 @@ def rotvec_from_wxyz(q: Tensor) -> Tensor:
 
     At real part 0, angle pi, the axis is the imaginary part's direction.
     """
-    q = torch.where(q[..., :1] < 0, -q, q)
-    return rotvec_of_quaternion(q[..., :1], q[..., 1:])
+    real, *imaginary = components(q)
+    sign = 1 - 2 * (real < 0).to(q.dtype)
+    return vector(rotvec_of_quaternion(sign * real, [sign * c for c in imaginary]))
 
 
 # Rotation vectors, axis and angle.
@@ -185,8 +133,8 @@ def rotvec_from_wxyz(q: Tensor) -> Tensor:
 
 def matrix_from_rotvec(omega: Tensor) -> Tensor:
     """Return the matrix exponential of ``hat(omega)``, ``(*batch, 3)`` radians to ``(*batch, 3, 3)`` (Rodrigues)."""
-    a, b = rodrigues(omega)
-    return turn_rows(_eye(omega), a, b, omega)
+    v = components(omega)
+    return matrix(plus_identity(turn_less_identity(*rodrigues(v), v)))
 
 
 def rotvec_from_matrix(x: Tensor) -> Tensor:
@@ -194,7 +142,7 @@ def rotvec_from_matrix(x: Tensor) -> Tensor:
 
     At angle pi, where two are possible, the one whose largest entry is positive.
     """
-    return rotvec_of_quaternion(*_quaternion(x))
+    return vector(rotvec_of_quaternion(*_quaternion(x)))
 
 
 def matrix_from_axis_angle(axis: Tensor, angle: Tensor) -> Tensor:
@@ -204,8 +152,9 @@ def matrix_from_axis_angle(axis: Tensor, angle: Tensor) -> Tensor:
         axis: directions ``(*batch, 3)``, of any non-zero length.
         angle: radians ``(*batch)``.
     """
-    half = angle[..., None] / 2
-    return matrix_of_quaternion(torch.cos(half), torch.sin(half) * _unit(axis))
+    half, unit = angle / 2, components(_unit(axis))
+    sin = torch.sin(half)
+    return matrix(matrix_of_quaternion(torch.cos(half), [sin * c for c in unit]))
 
 
 def axis_angle_from_matrix(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,11 +163,11 @@ def axis_angle_from_matrix(x: Tensor) -> tuple[Tensor, Tensor]:
     At the identity, where every axis will do, it is the first coordinate axis, with derivative 0 (as has the angle).
     """
     real, imaginary = _quaternion(x)
-    v2 = (imaginary * imaginary).sum(-1, keepdim=True)
-    v = safe_sqrt(v2)
+    v2 = dot(imaginary, imaginary)
     none = v2 <= 0
-    axis = torch.where(none, _eye(x)[0], imaginary / torch.where(none, 1.0, v))
-    return axis, 2 * torch.atan2(v, real)[..., 0]
+    v = torch.sqrt(torch.where(none, 1.0, v2))
+    axis = [torch.where(none, 1.0 if i == 0 else 0.0, c / v) for i, c in enumerate(imaginary)]
+    return vector(axis), angle_of_quaternion(real, imaginary)
 
 
 # Six numbers.
@@ -269,7 +218,8 @@ def matrix_from_euler(angles: Tensor, axes: str, frame: Literal["intrinsic", "ex
     q = [(cos[..., n : n + 1], sin[..., n : n + 1] * units[axis]) for n, axis in enumerate((i, j, k))]
     if frame == "extrinsic":
         q.reverse()
-    return matrix_of_quaternion(*_multiply(_multiply(q[0], q[1]), q[2]))
+    real, imaginary = _multiply(_multiply(q[0], q[1]), q[2])
+    return _matrix_of(real[..., 0], *components(imaginary))
 
 
 def euler_from_matrix(x: Tensor, axes: str, frame: Literal["intrinsic", "extrinsic"]) -> Tensor:
@@ -297,9 +247,8 @@ def euler_from_matrix(x: Tensor, axes: str, frame: Literal["intrinsic", "extrins
     if proper:
         k = 3 - i - j
     sign = (i - j) * (j - k) * (k - i) // 2
-    real, v = _quaternion(x)
-    q = _unit(torch.cat([real, v], dim=-1))
-    a, b, c, d = q[..., 0], q[..., 1 + i], q[..., 1 + j], sign * q[..., 1 + k]
+    a, v = _unit_quaternion(x)
+    b, c, d = v[i], v[j], sign * v[k]
     if not proper:
         a, b, c, d = a - c, b + d, c + a, d - b
     # Where one of the pairs is only rounding, its angle is not determined.
@@ -331,9 +280,18 @@ def _unit(x: Tensor) -> Tensor:
     return x / torch.sqrt((x * x).sum(-1, keepdim=True))
 
 
-def _quaternion(x: Tensor) -> tuple[Tensor, Tensor]:
-    eye = _eye(x)
-    return relative_quaternion(eye, x, x - eye)
+def _quaternion(x: Tensor) -> tuple[Tensor, Vector]:
+    return quaternion(plus_identity(entries(x), -1.0))
+
+
+def _unit_quaternion(x: Tensor) -> tuple[Tensor, Vector]:
+    real, imaginary = _quaternion(x)
+    scale = 1 / torch.sqrt(torch.addcmul(dot(imaginary, imaginary), real, real))
+    return scale * real, [scale * c for c in imaginary]
+
+
+def _matrix_of(real: Tensor, *imaginary: Tensor) -> Tensor:
+    return matrix(matrix_of_quaternion(real, imaginary))
 
 
 def _multiply(p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

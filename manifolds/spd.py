@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.numerics import safe_sqrt
+from manifolds.numerics import differentiated, safe_sqrt
 from manifolds.spectral import (
     eigh,
     gram_log,
@@ -46,6 +46,8 @@ class _PositiveDefinite(Manifold):
         floor = 16 * torch.finfo(x.dtype).eps * torch.where(size == 0, 1.0, size)
         low = d < floor / 2
         lift = torch.where(low, floor - d, 0.0)
+        if not differentiated(x):
+            return x + symmetrise((basis * lift[..., None, :]) @ basis.mT)
         gap = d[..., :, None] - d[..., None, :]
         flat = gap == 0
         slope = torch.where(
@@ -244,9 +246,10 @@ class LogEuclideanSPD(_PositiveDefinite):
         return symmetric_exp_derivative(symmetric_log(x), symmetric_log_difference(x, y))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        velocity = symmetric_log_derivative(x, u)
-        way = self.lift(t) * velocity
-        return symmetric_exp_after(x, way), symmetric_exp_derivative(symmetric_log(x) + way, velocity)
+        return self._along(x, symmetric_log_derivative(x, u), t)
+
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._along(x, symmetric_log_difference(x, y), t)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` to ``y`` (parallel transport, along any path): its image under Dlog stays the same."""
@@ -280,6 +283,11 @@ class LogEuclideanSPD(_PositiveDefinite):
         return symmetric_exp_after(
             x.expand(*batch, self.n, self.n), step * self.lift(torch.rsqrt(concentration)).to(x.dtype)
         )
+
+    def _along(self, x: Tensor, velocity: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return position and velocity on the geodesic from ``x`` whose logarithm has the given velocity."""
+        way = self.lift(t) * velocity
+        return symmetric_exp_after(x, way), symmetric_exp_derivative(symmetric_log(x) + way, velocity)
 
     # Means.
 

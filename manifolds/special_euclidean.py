@@ -7,9 +7,31 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
-from manifolds.numerics import cos_of_root, horner, safe_sqrt, sinc_of_root
-from manifolds.rotations import cross, relative_quaternion, rodrigues, rotvec_of_quaternion, skew_of_product
-from manifolds.special_orthogonal import SO3
+from manifolds.numerics import contiguous, horner, safe_sqrt
+from manifolds.rotation_entries import (
+    Matrix,
+    Vector,
+    angle_of_quaternion,
+    components,
+    cross,
+    dot,
+    entries,
+    exponential,
+    logarithm,
+    moved,
+    orthonormalised,
+    product,
+    relative_quaternion,
+    rodrigues,
+    skew_of_product,
+    times_hat,
+    transported,
+    transposed,
+    turn_less_identity,
+    turned,
+    vector,
+)
+from manifolds.special_orthogonal import SO3, nearest_rotation
 
 
 class SE3(Manifold):
@@ -52,10 +74,11 @@ class SE3(Manifold):
 
     def projx(self, x: Tensor) -> Tensor:
         """Return the pose with the nearest rotation and the same position."""
-        return _point(self.rotations.projx(_matrix(x)), _vector(x))
+        return _point(nearest_rotation(entries(x)), _position(x))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        return _tangent(self.rotations.proju(_matrix(x), _matrix(u)), _vector(u))
+        r = entries(x)
+        return _tangent(times_hat(r, skew_of_product(r, entries(u))), _position(u))
 
     # Metric.
 
@@ -64,30 +87,31 @@ class SE3(Manifold):
         return turn + (_vector(u) * _vector(v)).sum(-1) / self.length**2
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
-        angle = self.rotations.dist(_matrix(x), _matrix(y))
-        way = (_vector(y) - _vector(x)) / self.length
-        return safe_sqrt(angle * angle + (way * way).sum(-1))
+        angle = angle_of_quaternion(*relative_quaternion(entries(x), entries(y)))
+        way = _way(x, y)
+        return safe_sqrt(angle * angle + dot(way, way) / self.length**2)
 
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return _point(self.rotations.expmap(_matrix(x), _matrix(u)), _vector(x) + _vector(u))
+        r = entries(x)
+        return _point(exponential(r, skew_of_product(r, entries(u))), _sum(_position(x), _position(u)))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        return _tangent(self.rotations.logmap(_matrix(x), _matrix(y)), _vector(y) - _vector(x))
+        r = entries(x)
+        return _tangent(times_hat(r, logarithm(r, entries(y))), _way(x, y))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        r_t, dr_t = self.rotations.shoot(_matrix(x), _matrix(u), t)
-        return _point(r_t, _vector(x) + t[..., None] * _vector(u)), _tangent(dr_t, _vector(u))
+        r = entries(x)
+        return _shoot(x, r, skew_of_product(r, entries(u)), _position(u), t)
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        r_t, dr_t = self.rotations.geodesic(_matrix(x), _matrix(y), t)
-        way = _vector(y) - _vector(x)
-        return _point(r_t, _vector(x) + t[..., None] * way), _tangent(dr_t, way)
+        r = entries(x)
+        return _shoot(x, r, logarithm(r, entries(y)), _way(x, y), t)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the geodesic of ``logmap(x, y)`` (parallel transport): ``dp`` stays, see `SO3.transp`."""
-        return _tangent(self.rotations.transp(_matrix(x), _matrix(y), _matrix(u)), _vector(u))
+        return _tangent(transported(entries(x), entries(y), entries(u)), _position(u))
 
     # Bases and volume.
 
@@ -96,7 +120,7 @@ class SE3(Manifold):
         turns = self.rotations.tangent_basis(_matrix(x))
         axes = torch.eye(3, dtype=x.dtype, device=x.device).expand(*turns.shape[:-2], 3)
         zero = torch.zeros_like(axes)
-        return torch.cat([_tangent(turns, zero), _tangent(torch.zeros_like(turns), self.length * axes)], dim=-3)
+        return torch.cat([_ambient(turns, zero), _ambient(torch.zeros_like(turns), self.length * axes)], dim=-3)
 
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         basis = self.tangent_basis(x)
@@ -119,7 +143,7 @@ class SE3(Manifold):
         rotation = self.rotations.kernel_sample(_matrix(x), concentration, generator)
         normal = torch.randn(*rotation.shape[:-1], generator=generator, dtype=x.dtype, device=x.device)
         step = self.length * torch.rsqrt(concentration).to(x.dtype)
-        return _point(rotation, _vector(x) + step[..., None] * normal)
+        return _point(entries(rotation), _sum(_position(x), [step * c for c in components(normal)]))
 
     # Group operations.
 
@@ -134,15 +158,17 @@ class SE3(Manifold):
 
     def compose(self, x: Tensor, y: Tensor) -> Tensor:
         """Return ``x y``: the motion ``y``, then ``x``."""
-        return _point(_product(_matrix(x), _matrix(y)), self.act(x, _vector(y)))
+        r = entries(x)
+        return _point(product(r, entries(y)), _sum(turned(r, _position(y)), _position(x)))
 
     def inverse(self, x: Tensor) -> Tensor:
         """Return the inverse motion."""
-        return _point(_matrix(x).mT, -(_matrix(x) * _vector(x)[..., :, None]).sum(-2))
+        back = transposed(entries(x))
+        return _point(back, [-c for c in turned(back, _position(x))])
 
     def act(self, x: Tensor, points: Tensor) -> Tensor:
         """Return ``R a + p`` for points ``a`` of space, ``(*batch, 3)``, broadcasting with poses ``(*batch, 4, 4)``."""
-        return _turned(_matrix(x), points) + _vector(x)
+        return vector(_sum(turned(entries(x), components(points)), _position(x)))
 
     def screw_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """Return ``x Exp(x^-1 u)``, the group exponential: where the screw motion with initial velocity ``u`` is at 1.
@@ -150,25 +176,29 @@ class SE3(Manifold):
         Its velocity is constant in the body's frame. It is not a geodesic, unless ``omega`` and ``v`` are parallel: it
         has the rotation of ``expmap(x, u)`` and another position, ``p + V(R omega) dp``.
         """
-        body = skew_of_product(_matrix(x), _matrix(u))
-        omega, way = _turned(_matrix(x), body), _vector(u)
-        _, b = rodrigues(omega)
-        q = (omega * omega).sum(-1, keepdim=True)
+        r, way = entries(x), _position(u)
+        body = skew_of_product(r, entries(u))
+        omega = turned(r, body)
+        q = dot(omega, omega)
         once = cross(omega, way)
-        p = _vector(x) + way + b * once + _sine_defect(q) * cross(omega, once)
-        return _point(self.rotations.expmap(_matrix(x), _matrix(u)), p)
+        a, b = rodrigues(body)
+        bend = zip(once, cross(omega, once), strict=True)
+        spiral = [torch.addcmul(b * c, _sine_defect(q), d) for c, d in bend]
+        p = _sum(_position(x), _sum(way, spiral))
+        return _point(orthonormalised(moved(r, turn_less_identity(a, b, body))), p)
 
     def screw_logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the velocity at ``x`` of the screw motion that reaches ``y`` at time 1: ``x Log(x^-1 y)``.
 
         It inverts `screw_expmap` and turns by at most pi; at pi it has the axis that ``logmap`` has.
         """
-        r = _matrix(x)
-        body = rotvec_of_quaternion(*relative_quaternion(r, _matrix(y), _matrix(y) - r))
-        omega, way = _turned(r, body), _vector(y) - _vector(x)
+        r, way = entries(x), _way(x, y)
+        body = logarithm(r, entries(y))
+        omega = turned(r, body)
         once = cross(omega, way)
-        dp = way - once / 2 + _cotangent_defect((omega * omega).sum(-1, keepdim=True)) * cross(omega, once)
-        return _tangent(cross(r, body[..., None, :]), dp)
+        defect = _cotangent_defect(dot(omega, omega))
+        bend = zip(way, once, cross(omega, once), strict=True)
+        return _tangent(times_hat(r, body), [w - a / 2 + defect * b for w, a, b in bend])
 
     # Coordinates for networks.
 
@@ -188,7 +218,7 @@ class SE3(Manifold):
         u, du = self.rotations.tangent_from_vector_jvp(
             _matrix(x), _matrix(w).flatten(-2), _matrix(v), _matrix(dw).flatten(-2)
         )
-        return _tangent(u, _vector(w)), _tangent(du, _vector(dw))
+        return _ambient(u, _vector(w)), _ambient(du, _vector(dw))
 
     def extra_repr(self) -> str:
         return f"length={self.length:g}"
@@ -201,19 +231,20 @@ class _Motions(LieGroup):
         self.poses = poses
 
     def to_algebra(self, x: Tensor, u: Tensor) -> Tensor:
-        r = _matrix(x)
-        return torch.cat([skew_of_product(r, _matrix(u)), (r * _vector(u)[..., :, None]).sum(-2)], dim=-1)
+        r = entries(x)
+        return vector([*skew_of_product(r, entries(u)), *turned(transposed(r), _position(u))])
 
     def from_algebra(self, x: Tensor, a: Tensor) -> Tensor:
-        r = _matrix(x)
-        return _tangent(cross(r, a[..., None, :3]), _turned(r, a[..., 3:]))
+        r, c = entries(x), components(a)
+        return _tangent(times_hat(r, c[:3]), turned(r, c[3:]))
 
     def translate(self, x: Tensor, a: Tensor) -> Tensor:
         return self.poses.screw_expmap(x, self.from_algebra(x, a))
 
     def bracket(self, a: Tensor, b: Tensor) -> Tensor:
-        way = cross(a[..., :3], b[..., 3:]) - cross(b[..., :3], a[..., 3:])
-        return torch.cat([cross(a[..., :3], b[..., :3]), way], dim=-1)
+        p, q = components(a), components(b)
+        there, back = cross(p[:3], q[3:]), cross(q[:3], p[3:])
+        return vector([*cross(p[:3], q[:3]), *(c - d for c, d in zip(there, back, strict=True))])
 
 
 def _matrix(x: Tensor) -> Tensor:
@@ -224,45 +255,70 @@ def _vector(x: Tensor) -> Tensor:
     return x[..., :3, 3]
 
 
-def _tangent(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Return ``[[matrix, vector], [0, 0]]``."""
+def _ambient(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Return ``[[matrix, vector], [0, 0]]`` from tensors."""
     batch = torch.broadcast_shapes(matrix.shape[:-2], vector.shape[:-1])
     top = torch.cat([matrix.expand(*batch, 3, 3), vector[..., None].expand(*batch, 3, 1)], dim=-1)
     return torch.nn.functional.pad(top, (0, 0, 0, 1))
 
 
-def _point(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Return ``[[matrix, vector], [0, 1]]``."""
-    batch = torch.broadcast_shapes(matrix.shape[:-2], vector.shape[:-1])
-    top = torch.cat([matrix.expand(*batch, 3, 3), vector[..., None].expand(*batch, 3, 1)], dim=-1)
-    bottom = torch.eye(4, dtype=top.dtype, device=top.device)[3:]
-    return torch.cat([top, bottom.expand(*batch, 1, 4)], dim=-2)
+# Entry by entry; see `manifolds.rotation_entries`.
 
 
-def _turned(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Return ``matrix vector``, without ``@``; see `manifolds.rotations`."""
-    return (matrix * vector[..., None, :]).sum(-1)
+def _position(x: Tensor) -> Vector:
+    return contiguous([x[..., i, 3] for i in range(3)])
 
 
-def _product(x: Tensor, y: Tensor) -> Tensor:
-    return (x[..., :, :, None] * y[..., None, :, :]).sum(-2)
+def _way(x: Tensor, y: Tensor) -> Vector:
+    return [b - a for a, b in zip(_position(x), _position(y), strict=True)]
+
+
+def _sum(a: Vector, b: Vector) -> Vector:
+    return [p + q for p, q in zip(a, b, strict=True)]
+
+
+def _tangent(turn: Matrix, way: Vector) -> Tensor:
+    """Return ``[[turn, way], [0, 0]]``."""
+    return _assembled(turn, way, 0.0)
+
+
+def _point(turn: Matrix, way: Vector) -> Tensor:
+    """Return ``[[turn, way], [0, 1]]``."""
+    return _assembled(turn, way, 1.0)
+
+
+def _assembled(turn: Matrix, way: Vector, corner: float) -> Tensor:
+    zero, last = torch.zeros_like(way[0]), torch.full_like(way[0], corner)
+    top = [entry for row, c in zip(turn, way, strict=True) for entry in (*row, c)]
+    return vector([*top, zero, zero, zero, last]).unflatten(-1, (4, 4))
+
+
+def _shoot(x: Tensor, r: Matrix, omega: Vector, way: Vector, t: Tensor) -> tuple[Tensor, Tensor]:
+    r_t = exponential(r, [t * c for c in omega])
+    x_t = _point(r_t, [torch.addcmul(p, t, c) for p, c in zip(_position(x), way, strict=True)])
+    return x_t, _tangent(times_hat(r_t, omega), way)
+
+
+# Coefficients of the screw motion.
 
 
 def _sine_defect(q: Tensor) -> Tensor:
     """Return ``(a - sin(a)) / a^3`` at ``a = sqrt(q)``, smooth at 0."""
-    small = q < 0.1
-    series = horner(torch.where(small, q, 0.0), _SINE_DEFECT)
-    return torch.where(small, series, (1 - sinc_of_root(q)) / torch.where(small, 1.0, q))
+    inner, outer = q.clamp(max=_BOUND), q.clamp(min=_BOUND)
+    a = torch.sqrt(outer)
+    far = (a - torch.sin(a)) / (outer * a)
+    return torch.lerp(far, horner(inner, _SINE_DEFECT, _BOUND), (q < _BOUND).to(q.dtype))
 
 
 def _cotangent_defect(q: Tensor) -> Tensor:
     """Return ``(1 - (a/2) cot(a/2)) / a^2`` at ``a = sqrt(q)`` for ``q`` up to pi^2, smooth at 0."""
-    small = q < 0.1
-    series = horner(torch.where(small, q, 0.0), _COTANGENT_DEFECT)
-    cotangent = cos_of_root(q / 4) / sinc_of_root(q / 4)
-    return torch.where(small, series, (1 - cotangent) / torch.where(small, 1.0, q))
+    inner, outer = q.clamp(max=_BOUND), q.clamp(min=_BOUND)
+    half = torch.sqrt(outer) / 2
+    far = (1 - half * torch.cos(half) / torch.sin(half)) / outer
+    return torch.lerp(far, horner(inner, _COTANGENT_DEFECT, _BOUND), (q < _BOUND).to(q.dtype))
 
 
+_BOUND = 0.1
 _SINE_DEFECT = tuple((-1) ** k / math.factorial(2 * k + 3) for k in range(7))
 # |B_2k| / (2k)! with Bernoulli numbers B_2k.
 _COTANGENT_DEFECT = (1 / 12, 1 / 720, 1 / 30240, 1 / 1209600, 1 / 47900160, 691 / 1307674368000, 1 / 74724249600)

@@ -7,16 +7,34 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
-from manifolds.numerics import horner, safe_norm, safe_sqrt, sinc_of_root
-from manifolds.rotations import (
+from manifolds.numerics import horner, safe_sqrt, sinc_of_root
+from manifolds.rotation_entries import (
+    Matrix,
+    Vector,
+    added,
+    angle_of_quaternion,
+    cofactor,
+    components,
     cross,
+    dot,
+    entries,
+    exponential,
+    logarithm,
+    matrix,
     matrix_of_quaternion,
+    moved,
+    orthonormalised,
+    plus_identity,
+    quaternion,
     relative_quaternion,
-    rodrigues,
-    rotvec_of_quaternion,
     skew_of_product,
-    turn_rows,
+    square,
+    times_hat,
+    transported,
+    turn_less_identity,
+    vector,
 )
+from manifolds.rotations import matrix_from_wxyz
 
 
 class SO3(Manifold):
@@ -57,14 +75,11 @@ class SO3(Manifold):
             Markley, Attitude determination using vector observations: a fast optimal matrix algorithm, 1993, Journal of
             the Astronautical Sciences 41(2), 261-280.
         """
-        nearest, zeta = _foam(_scaled(x))
-        # Where that loses digits, go through the quaternion: it gives a rotation even where no nearest one is unique.
-        eye = torch.eye(3, dtype=x.dtype, device=x.device)
-        rotation = matrix_of_quaternion(*relative_quaternion(eye, nearest, nearest - eye))
-        return _orthonormalised(torch.where(zeta > 4, nearest, rotation))
+        return matrix(nearest_rotation(entries(x)))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._tangent(x, skew_of_product(x, u))
+        p = entries(x)
+        return matrix(times_hat(p, skew_of_product(p, entries(u))))
 
     # Metric.
 
@@ -72,24 +87,25 @@ class SO3(Manifold):
         return (u * v).sum((-2, -1)) / 2
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
-        # Half-angle form: both parts are exact to rounding at every angle, and so is the derivative. That of an
-        # atan2 of the whole angle's sine and cosine is wrong near pi, where the direction of the sine is rounding.
-        real, imaginary = relative_quaternion(x, y, y - x)
-        return 2 * torch.atan2(safe_norm(imaginary), real[..., 0])
+        return angle_of_quaternion(*relative_quaternion(entries(x), entries(y)))
 
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._exp(x, skew_of_product(x, u))
+        p = entries(x)
+        return matrix(exponential(p, skew_of_product(p, entries(u))))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._tangent(x, self._log(x, y))
+        p = entries(x)
+        return matrix(times_hat(p, logarithm(p, entries(y))))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self._shoot(x, skew_of_product(x, u), t)
+        p = entries(x)
+        return _shoot(p, skew_of_product(p, entries(u)), t)
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self._shoot(x, self._log(x, y), t)
+        p = entries(x)
+        return _shoot(p, logarithm(p, entries(y)), t)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the geodesic of ``logmap(x, y)`` (parallel transport, an isometry).
@@ -97,19 +113,14 @@ class SO3(Manifold):
         Seen in the body's frame the vector turns by *minus half* the angle of ``x' y``; left translation, which keeps
         it constant there, is not parallel transport.
         """
-        real, imaginary = relative_quaternion(x, y, y - x)
-        size = torch.sqrt(real * real + (imaginary * imaginary).sum(-1, keepdim=True))
-        cos, v = real / size, imaginary / size
-        omega = skew_of_product(x, u)
-        turned = cross(v, omega)
-        return self._tangent(y, omega - turned + cross(v, turned) / (1 + cos))
+        return matrix(transported(entries(x), entries(y), entries(u)))
 
     # Bases and volume.
 
     def tangent_basis(self, x: Tensor) -> Tensor:
         """Return ``x hat(e_i)`` for the three coordinate axes: the left-invariant frame."""
         axes = torch.eye(3, dtype=x.dtype, device=x.device)
-        return cross(x[..., None, :, :], axes[:, None, :])
+        return torch.linalg.cross(*torch.broadcast_tensors(x[..., None, :, :], axes[:, None, :]))
 
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         basis = self.tangent_basis(x)
@@ -131,7 +142,7 @@ class SO3(Manifold):
     ) -> Tensor:
         """Return Haar-distributed rotations: normal quaternions are uniform in direction on the 3-sphere."""
         q = torch.randn(*shape, 4, generator=generator, dtype=dtype, device=device)
-        return matrix_of_quaternion(q[..., :1], q[..., 1:])
+        return matrix_from_wxyz(q)
 
     def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
         """The integral of ``exp(-2 k (1 - cos(angle)))``: 8 pi^2 exp(-z) (I_0(z) - I_1(z)) with z = 2 k.
@@ -155,8 +166,9 @@ class SO3(Manifold):
         """
         batch = torch.broadcast_shapes(x.shape[:-2], concentration.shape)
         q = _draw_bingham(4 * concentration.double().expand(batch).flatten(), generator).reshape(*batch, 4).to(x.dtype)
-        scale = 2 / (q * q).sum(-1, keepdim=True)
-        return _orthonormalised(turn_rows(x, scale * q[..., :1], scale, q[..., 1:]))
+        real, *imaginary = components(q)
+        scale = 2 / torch.addcmul(dot(imaginary, imaginary), real, real)
+        return matrix(orthonormalised(moved(entries(x), turn_less_identity(scale * real, scale, imaginary))))
 
     @property
     def lie_group(self) -> LieGroup:
@@ -166,65 +178,58 @@ class SO3(Manifold):
     # Coordinates for networks.
 
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        w, dw = w.unflatten(-1, (3, 3)), dw.unflatten(-1, (3, 3))
-        omega, change = skew_of_product(x, w), skew_of_product(v, w) + skew_of_product(x, dw)
-        return self._tangent(x, omega), self._tangent(v, omega) + self._tangent(x, change)
-
-    # Parts. Vectors omega (*batch, 3) are tangent vectors in the body's frame.
-
-    def _tangent(self, x: Tensor, omega: Tensor) -> Tensor:
-        return _times_hat(x, omega)
-
-    def _exp(self, x: Tensor, omega: Tensor) -> Tensor:
-        return _turned(x, omega)
-
-    def _log(self, x: Tensor, y: Tensor) -> Tensor:
-        return rotvec_of_quaternion(*relative_quaternion(x, y, y - x))
-
-    def _shoot(self, x: Tensor, omega: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        x_t = self._exp(x, t[..., None] * omega)
-        return x_t, self._tangent(x_t, omega)
+        p, dp, w_, dw_ = entries(x), entries(v), entries(w.unflatten(-1, (3, 3))), entries(dw.unflatten(-1, (3, 3)))
+        omega = skew_of_product(p, w_)
+        change = [a + b for a, b in zip(skew_of_product(dp, w_), skew_of_product(p, dw_), strict=True)]
+        return matrix(times_hat(p, omega)), matrix(added(times_hat(dp, omega), times_hat(p, change)))
 
 
 class _Rotations(LieGroup):
     """The group SO(3). Its metric is bi-invariant, so the group's exponential is ``expmap``."""
 
     def to_algebra(self, x: Tensor, u: Tensor) -> Tensor:
-        return skew_of_product(x, u)
+        return vector(skew_of_product(entries(x), entries(u)))
 
     def from_algebra(self, x: Tensor, a: Tensor) -> Tensor:
-        return _times_hat(x, a)
+        return matrix(times_hat(entries(x), components(a)))
 
     def translate(self, x: Tensor, a: Tensor) -> Tensor:
-        return _turned(x, a)
+        return matrix(exponential(entries(x), components(a)))
 
     def bracket(self, a: Tensor, b: Tensor) -> Tensor:
-        return cross(a, b)
+        return vector(cross(components(a), components(b)))
 
 
-def _times_hat(x: Tensor, omega: Tensor) -> Tensor:
-    """Return ``x hat(omega)``."""
-    return cross(x, omega[..., None, :])
+# Parts. Vectors omega are tangent vectors in the body's frame.
 
 
-def _turned(x: Tensor, omega: Tensor) -> Tensor:
-    """Return ``x`` times the exponential of ``hat(omega)``."""
-    a, b = rodrigues(omega)
-    return _orthonormalised(turn_rows(x, a, b, omega))
+def _shoot(x: Matrix, omega: Vector, t: Tensor) -> tuple[Tensor, Tensor]:
+    x_t = exponential(x, [t * c for c in omega])
+    return matrix(x_t), matrix(times_hat(x_t, omega))
 
 
-def _cofactor(x: Tensor) -> Tensor:
-    """Return the matrix of cofactors, ``det(x)`` times the inverse transpose."""
-    return cross(x.roll(-1, -2), x.roll(-2, -2))
+def nearest_rotation(x: Matrix) -> Matrix:
+    """Return what `SO3.projx` returns, entry by entry."""
+    x = _scaled(x)
+    x, zeta = _foam(x)
+    return orthonormalised(_settled(x, zeta))
 
 
-def _scaled(x: Tensor) -> Tensor:
+def _settled(nearest: Matrix, zeta: Tensor) -> Matrix:
+    """Return what `_foam` found, or where that loses digits the rotation of its quaternion, defined in every case."""
+    rotation = matrix_of_quaternion(*quaternion(plus_identity(nearest, -1.0)))
+    safe, pairs = zeta > 4, (zip(p, q, strict=True) for p, q in zip(nearest, rotation, strict=True))
+    return [[torch.where(safe, a, b) for a, b in row] for row in pairs]
+
+
+def _scaled(x: Matrix) -> Matrix:
     """Return ``x`` with the Frobenius norm of a rotation, sqrt(3); zero stays zero."""
-    size2 = (x * x).sum((-2, -1), keepdim=True)
-    return x * torch.sqrt(3 / torch.where(size2 > 0, size2, 1.0))
+    size2 = square(x)
+    scale = torch.sqrt(3 / torch.where(size2 > 0, size2, 1.0))
+    return [[scale * entry for entry in row] for row in x]
 
 
-def _foam(x: Tensor) -> tuple[Tensor, Tensor]:
+def _foam(x: Matrix) -> tuple[Matrix, Tensor]:
     """Return the rotation nearest to ``x``, whose squared norm is 3, and ``(s_1 + s_2)(s_2 + s_3)(s_3 + s_1)``.
 
     With ``r = s_1 + s_2 + s_3``, ``kappa = (r^2 - 3) / 2`` and ``zeta = kappa r - det x``, the second result, the
@@ -233,14 +238,21 @@ def _foam(x: Tensor) -> tuple[Tensor, Tensor]:
     The cubic term is gone: ``3 x - x x' x`` is the polarised cofactor of ``x`` and ``cof(x)``, and ``cof(cof(x)) =
     det(x) x``.
     """
-    cofactor = _cofactor(x)
-    det = (x[..., :1, :] * cofactor[..., :1, :]).sum(-1, keepdim=True)
-    excess = _largest_root_less_3(det, (cofactor * cofactor).sum((-2, -1), keepdim=True))
+    cof = cofactor(x)
+    det = dot(x[0], cof[0])
+    excess = _largest_root_less_3(det, square(cof))
     kappa_excess = excess * (excess + 6) / 2
     zeta = (3 + kappa_excess) * (3 + excess) - det
-    d = cofactor - x
-    change = (kappa_excess - (zeta - 8) + (det - 1)) * x + excess * cofactor + 4 * d - _cofactor(d)
-    return x + change / torch.where(zeta > 0, zeta, 1.0), zeta
+    d = added(cof, x, alpha=-1)
+    divisor = torch.where(zeta > 0, zeta, 1.0)
+    scale = kappa_excess - (zeta - 8) + (det - 1)
+
+    def corrected(a: Tensor, c: Tensor, e: Tensor, f: Tensor) -> Tensor:
+        return a + (scale * a + excess * c + 4 * e - f) / divisor
+
+    # A row of the cofactor of d at a time, for the sake of memory.
+    rows = ((x[i], cof[i], d[i], cross(d[i - 2], d[i - 1])) for i in range(3))
+    return [[corrected(*four) for four in zip(*row, strict=True)] for row in rows], zeta
 
 
 def _largest_root_less_3(det: Tensor, cofactor2: Tensor) -> Tensor:
@@ -259,15 +271,6 @@ def _largest_root_less_3(det: Tensor, cofactor2: Tensor) -> Tensor:
         divisor = slope + safe_sqrt(discriminant)
         e = e - 4 * value / torch.where(divisor > 0, divisor, 1.0)
     return e
-
-
-def _orthonormalised(x: Tensor) -> Tensor:
-    """Return the rotation nearest to a matrix that is one up to rounding, with the derivative of that projection.
-
-    One step of the iteration of ``projx``. Without it the rounding of 10,000 composed maps would add up.
-    """
-    excess = (x * x).sum((-2, -1), keepdim=True) - 3
-    return x + ((_cofactor(x) - x) / 2 - excess / 4 * x)
 
 
 def _draw_bingham(rate: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -8,7 +8,8 @@ but not in derivative, by the expansion
 
 with divided differences, which stay accurate as their arguments merge. First and second derivatives, in forward and
 reverse mode, are therefore exact; third and higher ones are not defined by this expansion and come out as zero.
-A matrix that is not finite gives NaN for itself alone, where ``eigh`` would raise for the whole batch.
+Tables of divided differences take n times the memory of the matrices: they are made only where a derivative is asked
+for. A matrix that is not finite gives NaN for itself alone, where ``eigh`` would raise for the whole batch.
 
 References:
     Daleckii, Krein 1965; Higham: Functions of Matrices, 2008, section 3.2 and theorem 3.11 (first derivative).
@@ -21,24 +22,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from manifolds.numerics import horner, log_sinhc_of_root, sinhc_of_root
+from manifolds.numerics import differentiated, horner, log_sinhc_of_root, sinhc_of_root
 
 
 def symmetrise(a: Tensor) -> Tensor:
     """Return ``(a + a') / 2``, symmetric bit for bit."""
-    return (a + a.mT) / 2
+    return (a + a.mT).mul_(0.5)
 
 
 def symmetric_exp(s: Tensor) -> Tensor:
     """Return the exponential of symmetric matrices ``(*batch, n, n)``."""
     d, basis = eigh(s)
-    return _expand(basis, torch.exp(d), _pairs(_exp_quotient, d), _exp_second(d), s - s.detach())
+    return _expand(basis, torch.exp(d), s, lambda: _pairs(_exp_quotient, d), lambda: _exp_second(d))
 
 
 def symmetric_exp_derivative(s: Tensor, h: Tensor) -> Tensor:
     """Return the derivative of `symmetric_exp` at ``s`` along the symmetric ``h``."""
     d, basis = eigh(s)
-    return _derivative(basis, _pairs(_exp_quotient, d), _exp_second(d), s - s.detach(), h)
+    return _derivative(basis, _pairs(_exp_quotient, d), lambda: _exp_second(d), s, h)
 
 
 def symmetric_exp_after(x: Tensor, v: Tensor) -> Tensor:
@@ -49,30 +50,37 @@ def symmetric_exp_after(x: Tensor, v: Tensor) -> Tensor:
     and Q of s = log x + v. A large step would cancel where it shrinks, and has no need of it.
     """
     s = symmetric_log(x) + v
-    (d, p), (e, q) = eigh(x), eigh(s)
-    core = _exp_quotient(torch.log(d)[..., :, None], e[..., None, :]) * (p.mT @ v.detach() @ q)
+    e, q = eigh(s)
     small = ((v * v).sum((-2, -1)) < 1).detach()[..., None, None]
     value = torch.where(
-        small, x.detach() + symmetrise(p @ core @ q.mT), symmetrise(q * torch.exp(e)[..., None, :] @ q.mT)
+        small, _stepped(x.detach(), v.detach(), e, q), symmetrise(q * torch.exp(e)[..., None, :] @ q.mT)
     )
+    if not differentiated(s):
+        return value
     # For the derivatives, too, the largest eigenvalues of s are better known from the sum.
     y = eigh(value)[0]
     known = small[..., 0] & (y * e.abs().amax(-1, keepdim=True) > y[..., -1:])
     e = torch.where(known, torch.log(torch.where(known, y, 1.0)), e)
-    zero = s - s.detach()
-    return value + _expand(q, torch.zeros_like(e), _pairs(_exp_quotient, e), _exp_second(e), zero)
+    return value + _expand(q, torch.zeros_like(e), s, lambda: _pairs(_exp_quotient, e), lambda: _exp_second(e))
+
+
+def _stepped(x: Tensor, v: Tensor, e: Tensor, q: Tensor) -> Tensor:
+    """Return ``x`` and the step of `symmetric_exp_after`, given the eigenvalues and eigenvectors of ``log x + v``."""
+    d, p = eigh(x)
+    core = _exp_quotient(torch.log(d)[..., :, None], e[..., None, :]) * (p.mT @ v @ q)
+    return x + symmetrise(p @ core @ q.mT)
 
 
 def symmetric_log(x: Tensor) -> Tensor:
     """Return the logarithm of symmetric positive definite matrices ``(*batch, n, n)``."""
     d, basis = eigh(x)
-    return _expand(basis, torch.log(d), _pairs(log_quotient, d), _log_second(d), x - x.detach())
+    return _expand(basis, torch.log(d), x, lambda: _pairs(log_quotient, d), lambda: _log_second(d))
 
 
 def symmetric_log_derivative(x: Tensor, h: Tensor) -> Tensor:
     """Return the derivative of `symmetric_log` at ``x`` along the symmetric ``h``."""
     d, basis = eigh(x)
-    return _derivative(basis, _pairs(log_quotient, d), _log_second(d), x - x.detach(), h)
+    return _derivative(basis, _pairs(log_quotient, d), lambda: _log_second(d), x, h)
 
 
 def symmetric_log_difference(x: Tensor, y: Tensor) -> Tensor:
@@ -80,10 +88,13 @@ def symmetric_log_difference(x: Tensor, y: Tensor) -> Tensor:
 
     In the eigenbases P of x and Q of y it is ``(P' (log y - log x) Q)_ij = log[d_i, e_j] (P' (y - x) Q)_ij``.
     """
-    live = symmetric_log(y) - symmetric_log(x)
     (d, p), (e, q) = eigh(x), eigh(y)
     core = log_quotient(d[..., :, None], e[..., None, :]) * (p.mT @ (y - x).detach() @ q)
-    return symmetrise(p @ core @ q.mT) + (live - live.detach())
+    value = symmetrise(p @ core @ q.mT)
+    if not (differentiated(x) or differentiated(y)):
+        return value
+    live = symmetric_log(y) - symmetric_log(x)
+    return value + (live - live.detach())
 
 
 def gram_log(b: Tensor, e: Tensor) -> Tensor:
@@ -94,16 +105,22 @@ def gram_log(b: Tensor, e: Tensor) -> Tensor:
         e: symmetric matrices of the same shape.
     """
     basis, d, log_d = _gram_spectrum(b, e)
-    return _expand(basis, log_d, _pairs(log_quotient, d), _log_second(d), e - e.detach())
+    return _expand(basis, log_d, e, lambda: _pairs(log_quotient, d), lambda: _log_second(d))
 
 
 def gram_sqrt(b: Tensor, e: Tensor) -> Tensor:
     """Return the positive square root of ``b b'``, with the arguments of `gram_log`."""
     basis, _, log_d = _gram_spectrum(b, e)
     root = torch.exp(log_d / 2)
-    sums = root[..., :, None] + root[..., None, :]
-    second = -1 / (sums[..., :, :, None] * sums[..., None, :, :] * sums[..., :, None, :])
-    return _expand(basis, root, 1 / sums, second, e - e.detach())
+
+    def sums() -> Tensor:
+        return root[..., :, None] + root[..., None, :]
+
+    def second() -> Tensor:
+        a = sums()
+        return -1 / (a[..., :, :, None] * a[..., None, :, :] * a[..., :, None, :])
+
+    return _expand(basis, root, e, lambda: 1 / sums(), second)
 
 
 def log_det_sinhc(s: Tensor) -> Tensor:
@@ -157,18 +174,25 @@ def _gram_spectrum(b: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.where(near[..., None], basis, left), d, torch.where(finite[..., 0], log_d, torch.nan)
 
 
-def _expand(basis: Tensor, values: Tensor, first: Tensor, second: Tensor, zero: Tensor) -> Tensor:
-    """Return ``Q f(D + E) Q'`` to second order in ``E = Q' zero Q``."""
-    e = basis.mT @ zero @ basis
-    core = torch.diag_embed(values) + first * e + torch.einsum("...ikj,...ik,...kj->...ij", second, e, e)
+def _expand(
+    basis: Tensor, values: Tensor, a: Tensor, first: Callable[[], Tensor], second: Callable[[], Tensor]
+) -> Tensor:
+    """Return ``Q f(D + E) Q'`` to second order in ``E = Q' (a - a.detach()) Q``."""
+    if not differentiated(a):
+        return symmetrise((basis * values[..., None, :]) @ basis.mT)
+    e = basis.mT @ (a - a.detach()) @ basis
+    core = torch.diag_embed(values) + first() * e + torch.einsum("...ikj,...ik,...kj->...ij", second(), e, e)
     return symmetrise(basis @ core @ basis.mT)
 
 
-def _derivative(basis: Tensor, first: Tensor, second: Tensor, zero: Tensor, h: Tensor) -> Tensor:
-    """Return the derivative of ``Q f(D + E) Q'`` along ``h``, to first order in ``E = Q' zero Q``."""
-    e, h = basis.mT @ zero @ basis, basis.mT @ h @ basis
-    half = torch.einsum("...ikj,...ik,...kj->...ij", second, h, e)
-    return symmetrise(basis @ (first * h + half + half.mT) @ basis.mT)
+def _derivative(basis: Tensor, first: Tensor, second: Callable[[], Tensor], a: Tensor, h: Tensor) -> Tensor:
+    """Return the derivative of ``Q f(D + E) Q'`` along ``h``, to first order in ``E = Q' (a - a.detach()) Q``."""
+    h = basis.mT @ h @ basis
+    core = first * h
+    if differentiated(a):
+        half = torch.einsum("...ikj,...ik,...kj->...ij", second(), h, basis.mT @ (a - a.detach()) @ basis)
+        core = core + half + half.mT
+    return symmetrise(basis @ core @ basis.mT)
 
 
 def _pairs(quotient: Callable[[Tensor, Tensor], Tensor], d: Tensor) -> Tensor:
@@ -176,7 +200,7 @@ def _pairs(quotient: Callable[[Tensor, Tensor], Tensor], d: Tensor) -> Tensor:
 
 
 def _exp_quotient(a: Tensor, b: Tensor) -> Tensor:
-    return torch.exp((a + b) / 2) * sinhc_of_root((a - b) ** 2 / 4)
+    return sinhc_of_root((a - b) ** 2 / 4) * torch.exp((a + b) / 2)
 
 
 def _exp_second(d: Tensor) -> Tensor:

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.numerics import components_first, components_last, cos_of_root, dot, root, sinc_of_root
+from manifolds.numerics import (
+    components_first,
+    components_last,
+    cos_and_sinc_of_root,
+    dot,
+    root,
+    safe_sqrt,
+    sinc_of_root,
+)
 from manifolds.von_mises_fisher import draw_versine
 
 
@@ -32,27 +40,30 @@ class Sphere(Manifold):
 
     def projx(self, x: Tensor) -> Tensor:
         """Return ``x / |x|``; the centre, nearest to every point alike, goes to the first axis."""
-        centre = (x * x).sum(-1, keepdim=True) == 0
-        axis = torch.eye(1, self.n + 1, dtype=x.dtype, device=x.device)[0]
-        return _normalise(torch.where(centre, axis, x))
+        p = components_first(x)
+        q = dot(p, p)
+        centre = (q == 0).to(x.dtype)
+        return components_last(torch.cat([p[:1] + centre, p[1:]]) / torch.sqrt(q + centre))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        return u - (x * u).sum(-1, keepdim=True) * x
+        p, w = map(components_first, torch.broadcast_tensors(x, u))
+        return components_last(torch.addcmul(w, -dot(p, w), p))
 
     # Metric.
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         # Half-angle form: accurate at every separation; acos of the dot product loses half the digits at 0 and pi.
-        # A chord's length has no derivative at zero; vector_norm's convention there is zero.
-        chord, cochord = torch.linalg.vector_norm(y - x, dim=-1), torch.linalg.vector_norm(y + x, dim=-1)
-        return 2 * torch.atan2(chord, cochord)
+        p, q = map(components_first, torch.broadcast_tensors(x, y))
+        return 2 * torch.atan2(_length(q - p), _length(q + p))
 
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        q = (u * u).sum(-1, keepdim=True)
+        p, w = map(components_first, torch.broadcast_tensors(x, u))
+        cos, sinc = cos_and_sinc_of_root(dot(w, w))
+        y = torch.addcmul(cos * p, sinc, w)
         # Normalised, because a vector that is tangent only to rounding would push repeated maps off the sphere.
-        return _normalise(cos_of_root(q) * x + sinc_of_root(q) * u)
+        return components_last(y / torch.sqrt(dot(y, y)))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = torch.broadcast_tensors(x, y)
@@ -60,13 +71,13 @@ class Sphere(Manifold):
         return components_last((angle / length) * w)
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        x, u = torch.broadcast_tensors(x, u)
+        x, u = torch.broadcast_tensors(self._at_times(x, t), u)
         u = components_first(u)
         speed = root(dot(u, u))
         return _turn(components_first(x), u, speed, speed, t)
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = torch.broadcast_tensors(x, y)
+        x, y = torch.broadcast_tensors(self._at_times(x, t), y)
         x = components_first(x)
         return _turn(x, *self._towards(x, y.movedim(-1, 0)), t)
 
@@ -75,8 +86,9 @@ class Sphere(Manifold):
 
         The denominator 1 + <x, y> is |x + y|^2 / 2, which does not cancel near the antipode.
         """
-        s = x + y
-        return u - 2 * (s * u).sum(-1, keepdim=True) / (s * s).sum(-1, keepdim=True) * s
+        p, q, w = map(components_first, torch.broadcast_tensors(x, y, u))
+        s = p + q
+        return components_last(torch.addcmul(w, -2 * dot(s, w) / dot(s, s), s))
 
     # Bases and volume.
 
@@ -151,6 +163,10 @@ class Sphere(Manifold):
     def extra_repr(self) -> str:
         return str(self.n)
 
+    def _at_times(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return points expanded to the batch shape that they have together with times."""
+        return x.expand(*torch.broadcast_shapes(x.shape[:-1], t.shape), self.n + 1)
+
     def _towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a tangent vector at ``x`` towards ``y``, its length, and the angle between them; components first.
 
@@ -193,6 +209,11 @@ def _gauss_legendre(order: int, device: torch.device) -> tuple[Tensor, Tensor]:
     off = i / torch.sqrt(4 * i * i - 1)
     nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
     return nodes, 2 * vectors[0] ** 2
+
+
+def _length(x: Tensor) -> Tensor:
+    """Return the norm, with derivative zero at zero, of vectors with components first."""
+    return safe_sqrt(dot(x, x))
 
 
 def _normalise(x: Tensor) -> Tensor:
