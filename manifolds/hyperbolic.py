@@ -27,6 +27,7 @@ from manifolds.numerics import (
     dot,
     horner,
     log_sinhc_of_root,
+    pick,
     safe_sqrt,
 )
 
@@ -199,7 +200,7 @@ class Hyperboloid(Manifold):
         across = torch.addcmul(us, -xu / p2, xs)
         across = torch.addcmul(across, -dot(xs, across) / p2, xs)
         far = torch.addcmul(across, xu * r / (p2 * x0), xs)
-        return torch.lerp(far, torch.addcmul(us, -xu / (x0 * (x0 + r)), xs), near)
+        return pick(far, torch.addcmul(us, -xu / (x0 * (x0 + r)), xs), near)
 
     def _combination(self, x: Tensor, w: Tensor) -> Tensor:
         """Return the tangent vector with coefficients ``w`` in `tangent_basis`; all terms add."""
@@ -220,7 +221,7 @@ class Hyperboloid(Manifold):
         plain = close + apart
         along = self._area(xs, ys, d, d2, plain) + 4 / self.curvature * d0 * d0
         along = along / (2 * (xy0 - 1 / self.curvature + xy) * (1 - plain) + plain)
-        return torch.lerp(torch.lerp(along, 2 * (xy0 - 1 / self.curvature - xy), apart), d2 - d0 * d0, close)
+        return pick(pick(along, 2 * (xy0 - 1 / self.curvature - xy), apart), d2 - d0 * d0, close)
 
     def _area(self, xs: Tensor, ys: Tensor, d: Tensor, d2: Tensor, plain: Tensor) -> Tensor:
         """Return ``4 |x ^ y|^2``, for points in similar directions; of use where ``plain`` is 0, elsewhere finite.
@@ -231,8 +232,8 @@ class Hyperboloid(Manifold):
         """
         x2, y2 = dot(xs, xs), dot(ys, ys)
         first = (x2 >= y2).to(d.dtype)
-        longer, shorter = torch.lerp(ys, xs, first), torch.lerp(xs, ys, first)
-        side = torch.lerp(shorter, d, (d2 < torch.minimum(x2, y2)).to(d.dtype))
+        longer, shorter = pick(ys, xs, first), pick(xs, ys, first)
+        side = pick(shorter, d, (d2 < torch.minimum(x2, y2)).to(d.dtype))
         l2 = torch.maximum(x2, y2) * (1 - plain) + plain
         across = torch.addcmul(side, -dot(side, longer) / l2, longer)
         return 4 * l2 * dot(across, across)
@@ -416,14 +417,14 @@ def _angle_over_sinh(k: Tensor) -> Tensor:
     root = torch.sqrt(k.clamp(min=_SERIES_BOUND))
     series = horner(k.clamp(max=_SERIES_BOUND), _ANGLE_OVER_SINH, _SERIES_BOUND)
     far = torch.asinh(root) / (root * torch.sqrt(1 + root * root))
-    return torch.lerp(far, series, (k < _SERIES_BOUND).to(k.dtype))
+    return pick(far, series, (k < _SERIES_BOUND).to(k.dtype))
 
 
 def _asinh_over_argument(k: Tensor) -> Tensor:
     """Return ``asinh(z) / z`` at ``z = sqrt(k)`` for ``k >= 0``, smooth at 0."""
     root = torch.sqrt(k.clamp(min=_SERIES_BOUND))
     series = horner(k.clamp(max=_SERIES_BOUND), _ASINH, _SERIES_BOUND)
-    return torch.lerp(torch.asinh(root) / root, series, (k < _SERIES_BOUND).to(k.dtype))
+    return pick(torch.asinh(root) / root, series, (k < _SERIES_BOUND).to(k.dtype))
 
 
 _SERIES_BOUND = 0.01

@@ -39,9 +39,16 @@ def _even(q: Tensor, *functions: tuple[tuple[float, ...], Callable[[Tensor], Ten
     far = _each(torch.sqrt(q.clamp(min=_SERIES_BOUND)), [closed for _, closed in functions])
     inner = q.clamp(max=_SERIES_BOUND)
     near = [horner(inner, series, _SERIES_BOUND) for series, _ in functions]
-    # With a weight of exactly 0 or 1 lerp returns one of the ends, many times faster than where on a CPU.
     small = (q < _SERIES_BOUND).to(q.dtype)
-    return [torch.lerp(a, b, small) for a, b in zip(far, near, strict=True)]
+    return [pick(a, b, small) for a, b in zip(far, near, strict=True)]
+
+
+def pick(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Return ``a`` where the weight is 0 and ``b`` where it is 1, many times faster than where on a CPU."""
+    if a.ndim == 0:
+        # Forward mode takes plain numbers for double precision where a tensor has no axes, which lerp does not forgive.
+        return a * (1 - weight) + b * weight
+    return torch.lerp(a, b, weight)
 
 
 def _each(a: Tensor, functions: list[Callable[[Tensor], Tensor]]) -> list[Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
-from manifolds.numerics import contiguous, horner, safe_sqrt
+from manifolds.numerics import contiguous, horner, pick, safe_sqrt
 from manifolds.rotation_entries import (
     Matrix,
     Vector,
@@ -307,7 +307,7 @@ def _sine_defect(q: Tensor) -> Tensor:
     inner, outer = q.clamp(max=_BOUND), q.clamp(min=_BOUND)
     a = torch.sqrt(outer)
     far = (a - torch.sin(a)) / (outer * a)
-    return torch.lerp(far, horner(inner, _SINE_DEFECT, _BOUND), (q < _BOUND).to(q.dtype))
+    return pick(far, horner(inner, _SINE_DEFECT, _BOUND), (q < _BOUND).to(q.dtype))
 
 
 def _cotangent_defect(q: Tensor) -> Tensor:
@@ -315,7 +315,7 @@ def _cotangent_defect(q: Tensor) -> Tensor:
     inner, outer = q.clamp(max=_BOUND), q.clamp(min=_BOUND)
     half = torch.sqrt(outer) / 2
     far = (1 - half * torch.cos(half) / torch.sin(half)) / outer
-    return torch.lerp(far, horner(inner, _COTANGENT_DEFECT, _BOUND), (q < _BOUND).to(q.dtype))
+    return pick(far, horner(inner, _COTANGENT_DEFECT, _BOUND), (q < _BOUND).to(q.dtype))
 
 
 _BOUND = 0.1

@@ -243,5 +243,6 @@ def _along(
 
         # The new axis goes first: vmap cannot put it elsewhere where a derivative is zero for all directions alike.
         u, du = torch.func.vmap(along, in_dims=axis, out_dims=(None, 0))(vectors)  # type: ignore[arg-type]
-        du = du.movedim(0, axis)
+        # Forward mode may take plain numbers for double precision where a point has no batch.
+        du = du.movedim(0, axis).to(u.dtype)
     return u, (du * covectors).flatten(axis + 1).sum(-1)
