@@ -1,11 +1,13 @@
 """A flow: a manifold, a velocity field and a source, as one distribution."""
 
+import operator
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,8 @@ from rfm.serialization import (
 from rfm.sources import Source, Uniform
 
 FORMAT_VERSION = 1
+POINT_TOLERANCE = 1e-3
+"""How far off the manifold points may be, relative to their size: tables round to a few digits."""
 _BATCH = 4096
 
 
@@ -107,7 +111,7 @@ class Flow(nn.Module):
             ValueError: for guidance without a condition, or log-densities under guidance or clocks: both change the
                 distribution, and the samples are then not those of the flow's density.
         """
-        size = torch.Size([shape] if isinstance(shape, int) else shape)
+        size = _size(shape)
         if guidance != 1.0 and condition is None:
             raise ValueError("Flow.sample: guidance needs a condition to guide towards; pass condition=")
         if guidance != 1.0 and return_log_prob:
@@ -149,7 +153,7 @@ class Flow(nn.Module):
     @overload
     def log_prob(
         self,
-        x: Tensor,
+        x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
         solver: Method | None = None,
@@ -161,7 +165,7 @@ class Flow(nn.Module):
     @overload
     def log_prob(
         self,
-        x: Tensor,
+        x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
         solver: Method | None = None,
@@ -173,7 +177,7 @@ class Flow(nn.Module):
     @torch.no_grad()
     def log_prob(
         self,
-        x: Tensor,
+        x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
         solver: Method | None = None,
@@ -184,7 +188,7 @@ class Flow(nn.Module):
         """Return the log-density in nats, with respect to the Riemannian volume; exact unless an estimator is given.
 
         Args:
-            x: points ``(*batch, *event_shape)``.
+            x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
             condition: condition vectors ``(*batch, c)``, or one ``(c,)`` for all; or by name, as in `sample`.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
@@ -194,10 +198,7 @@ class Flow(nn.Module):
         Returns:
             ``(*batch)``, in the dtype of the field; with an ``estimator`` a `rfm.likelihood.LogProbEstimate`.
         """
-        self.manifold._check_shape("points", x)
-        batch = self.manifold.batch_shape(x)
-        dtype, device = self._dtype_and_device(x)
-        flat = self.manifold.projx(x.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape))
+        flat, batch = self._checked("log_prob", x)
         parts, errors = [], []
         with counting_bar(progress, "log-prob", len(flat)) as advance:
             for part, own in self._batches(flat, condition, batch, batch_size):
@@ -224,13 +225,10 @@ class Flow(nn.Module):
 
         The times may run down. The default solver keeps the error near 1e-6 per step.
         """
-        self.manifold._check_shape("initial points", x_0)
-        batch = self.manifold.batch_shape(x_0)
-        dtype, device = self._dtype_and_device(x_0)
-        flat = self.manifold.projx(x_0.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape))
+        flat, batch = self._checked("trajectory", x_0)
         [(x, own)] = self._batches(flat, condition, batch, max(1, len(flat)))
         solution = integrate(self.field, self.manifold, x, times, solver, **own)
-        return solution.x.reshape(len(solution.times), *x_0.shape)
+        return solution.x.reshape(len(solution.times), *batch, *self.manifold.event_shape)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder: ``flow.json`` and the tensors it names.
@@ -333,6 +331,25 @@ class Flow(nn.Module):
             return tensor.dtype, tensor.device
         return torch.get_default_dtype(), torch.get_default_device()
 
+    def _checked(self, where: str, x: Tensor | np.ndarray[Any, Any]) -> tuple[Tensor, torch.Size]:
+        """Return points flat, projected, as the field takes them, and their batch shape.
+
+        Raises:
+            ValueError: if they are farther off the manifold than tables round, or not finite.
+        """
+        try:
+            given = torch.as_tensor(x)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"Flow.{where}: points must be a tensor or an array, got {type(x).__name__}") from None
+        self.manifold._check_shape("points", given)
+        dtype, device = self._dtype_and_device(given)
+        try:
+            self.manifold.check_point(given.double(), tol=POINT_TOLERANCE)
+        except ValueError as error:
+            raise ValueError(f"Flow.{where}: {error}") from None
+        flat = given.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape)
+        return self.manifold.projx(flat), self.manifold.batch_shape(given)
+
     def _batches(
         self, x: Tensor, condition: Tensor | Mapping[str, Any] | None, shape: torch.Size, batch_size: int
     ) -> list[tuple[Tensor, dict[str, Any]]]:
@@ -366,6 +383,16 @@ class Flow(nn.Module):
         if self.conditions is not None and condition.ndim:
             self.conditions.check(condition)
         return condition
+
+
+def _size(shape: int | Sequence[int]) -> torch.Size:
+    try:
+        size = torch.Size([operator.index(shape)] if not isinstance(shape, Sequence) else shape)
+    except TypeError:
+        raise ValueError(f"Flow.sample: shape must be a whole number, or several, got {shape!r}") from None
+    if any(n < 0 for n in size):
+        raise ValueError(f"Flow.sample: shape must not be negative, got {tuple(size)}")
+    return size
 
 
 def _check_fit(field: Any, conditions: Conditions) -> None:
