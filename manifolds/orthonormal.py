@@ -7,6 +7,8 @@ leave reduced-precision products off (``torch.set_float32_matmul_precision("high
 import torch
 from torch import Tensor
 
+from manifolds.numerics import differentiated
+
 
 def polar(x: Tensor) -> Tensor:
     """Return the nearest matrix with orthonormal columns, the polar factor U V' of ``x = U S V'``.
@@ -22,18 +24,28 @@ def polar(x: Tensor) -> Tensor:
     """
     finite = torch.isfinite(x).all(-1).all(-1)[..., None, None]
     value = torch.where(finite, x, 0.0).detach()
-    u, s, vh = torch.linalg.svd(value, full_matrices=False)
-    zero = x - x.detach()
-    core = u.mT @ zero @ vh.mT
-    sums = s[..., :, None] + s[..., None, :]
-    turn = (core - core.mT) / torch.where(sums > 0, sums, 1.0)
-    out = (zero - u @ (u.mT @ zero)) @ (vh.mT / torch.where(s > 0, s, 1.0)[..., None, :])
-    far = u @ vh + (u @ turn + out) @ vh
+    far = _polar_by_svd(value, x)
     near = (_defect(value) ** 2).sum((-2, -1), keepdim=True) < 0.01
     y = torch.where(near, torch.where(near, x, 0.0), far)
     for _ in range(_POLAR_STEPS):
         y = orthonormalised(y)
     return torch.where(finite, y, torch.nan)
+
+
+def _polar_by_svd(value: Tensor, x: Tensor) -> Tensor:
+    """Return the polar factor of ``value``, with the derivative with respect to ``x``, of the same value."""
+    u, s, vh = torch.linalg.svd(value, full_matrices=False)
+    factor = u @ vh
+    return factor + _polar_change(u, s, vh, x - x.detach()) if differentiated(x) else factor
+
+
+def _polar_change(u: Tensor, s: Tensor, vh: Tensor, change: Tensor) -> Tensor:
+    """Return the derivative of the polar factor of ``u s vh`` along ``change``."""
+    core = u.mT @ change @ vh.mT
+    sums = s[..., :, None] + s[..., None, :]
+    turn = (core - core.mT) / torch.where(sums > 0, sums, 1.0)
+    out = (change - u @ (u.mT @ change)) @ (vh.mT / torch.where(s > 0, s, 1.0)[..., None, :])
+    return (u @ turn + out) @ vh
 
 
 def orthonormalised(x: Tensor) -> Tensor:
