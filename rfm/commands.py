@@ -34,7 +34,6 @@ def fit(arguments: argparse.Namespace) -> None:
     coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians)
     points = coordinates.points(table)
     conditions, condition = _conditions_of(table, arguments, coordinates.columns)
-    weights = _weights(table, arguments.weights) if arguments.weights else None
     data = RunData(
         points,
         _split(points, arguments.test_share, arguments.seed),
@@ -42,9 +41,10 @@ def fit(arguments: argparse.Namespace) -> None:
         Path(arguments.table).name,
         file_sha256(Path(arguments.table)),
         condition,
+        _weights(table, arguments.weights) if arguments.weights else None,
     )
     source = None if arguments.source is None else named_source(arguments.source)
-    flow = _fit(manifold, data, arguments, weights, conditions, source, named_coupling(arguments.coupling, manifold))
+    flow = _fit(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
     _report(arguments, _fitted(flow, data, Path(arguments.out)), _fitted_text(flow, data, Path(arguments.out)))
 
 
@@ -138,7 +138,7 @@ def demo(arguments: argparse.Namespace) -> None:
     )
     note = _note(arguments)
     note(f"{len(dataset.points)} points, {source}")
-    flow = _fit(Sphere(2), data, arguments, None)
+    flow = _fit(Sphere(2), data, arguments)
     (folder / _DEMO_MARK).touch()
     result = evaluate_flow(flow, data, note)
     note("figure")
@@ -345,7 +345,6 @@ def _fit(
     manifold: Manifold,
     data: RunData,
     arguments: argparse.Namespace,
-    weights: Tensor | None,
     conditions: Conditions | None = None,
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     coupling: Coupling | None = None,
@@ -360,7 +359,7 @@ def _fit(
         manifold,
         condition=data.conditions_at(kept).get("condition"),
         conditions=conditions,
-        weights=None if weights is None else weights[kept],
+        weights=data.weights_at(kept),
         validation=held,
         source=source,
         coupling=coupling,
