@@ -22,7 +22,7 @@ from rfm.datasets.tables import Table
 from rfm.evaluation import Evaluation
 from rfm.evaluation import evaluate as evaluate_flow
 from rfm.fitting import fit as fit_flow
-from rfm.flow import Flow
+from rfm.flow import Flow, saved_manifold
 from rfm.run_folder import RunData, describe_run, is_run_folder
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 
@@ -422,17 +422,12 @@ def _load(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
     manifold = imported_manifold(arguments.manifold) if arguments.manifold else None
     if not arguments.source:
         return Flow.load(folder, manifold=manifold), RunData.load(folder)
-    own = named_source(arguments.source)
-
-    def made_again(m: Manifold) -> Source:
-        return own if isinstance(own, Source) else own(m, m.projx(_training_points(folder)))
-
-    return Flow.load(folder, manifold=manifold, source=made_again), RunData.load(folder)
-
-
-def _training_points(folder: Path) -> Tensor:
+    source = named_source(arguments.source)
+    manifold = saved_manifold(folder) if manifold is None else manifold
     data = RunData.load(folder)
-    return data.points[data.split.train]
+    if not isinstance(source, Source):
+        source = source(manifold, manifold.projx(data.points[data.split.train]))
+    return Flow.load(folder, manifold=manifold, source=source), data
 
 
 def _output(arguments: argparse.Namespace) -> Path | None:

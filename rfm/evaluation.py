@@ -102,12 +102,11 @@ def _kernel_scores(flow: Flow, data: RunData, test: Tensor, note: Callable[[str]
         return []
     train, validation = data.points[data.split.train], data.points[data.split.validation]
     note("kernel densities")
-    weights = {
-        "sample_weights": data.weights_at(data.split.train),
-        "validation_weights": data.weights_at(data.split.validation),
-    }
-    one = KernelMixture.one_bandwidth(flow.manifold, train, validation, **weights)
-    mixture = KernelMixture.mixture(flow.manifold, train, validation, **weights)
+    w, v = data.weights_at(data.split.train), data.weights_at(data.split.validation)
+    one, mixture = (
+        make(flow.manifold, train, validation, sample_weights=w, validation_weights=v)
+        for make in (KernelMixture.one_bandwidth, KernelMixture.mixture)
+    )
     return [
         ("kernel density, one bandwidth", one.log_prob(test)),
         ("kernel density, 30 bandwidths", mixture.log_prob(test)),

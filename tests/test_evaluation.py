@@ -59,8 +59,13 @@ def test_the_rows_are_the_weighted_means_of_weighted_kernels(data: RunData) -> N
     flow = Flow(Sphere(2), swirl)
     result = dict(evaluate(flow, data).rows)
     (train, validation, test), w = (data.points[part] for part in data.split), data.weights
-    shares = {"sample_weights": w[data.split.train], "validation_weights": w[data.split.validation]}
-    kernel = KernelMixture.mixture(flow.manifold, train, validation, **shares)
+    kernel = KernelMixture.mixture(
+        flow.manifold,
+        train,
+        validation,
+        sample_weights=w[data.split.train],
+        validation_weights=w[data.split.validation],
+    )
     for name, model in (("flow", flow), ("kernel density, 30 bandwidths", kernel)):
         assert result[name] == negative_log_likelihood(model.log_prob(test), w[data.split.test])
 

@@ -103,8 +103,8 @@ def _shares(name: str, weights: Tensor | None, log_prob: Tensor) -> Tensor:
     w = torch.ones_like(log_prob) if weights is None else weights
     if w.shape != log_prob.shape or not bool((w.isfinite() & (w >= 0)).all()) or not bool((w > 0).any()):
         raise ValueError(
-            f"{name}: weights must be one finite number per point, shape {tuple(log_prob.shape)}, none negative and not "
-            f"all zero, got shape {tuple(w.shape)} with minimum {float(w.min()) if w.numel() else math.nan}"
+            f"{name}: weights must be one finite number per point, shape {tuple(log_prob.shape)}, none negative and "
+            f"not all zero, got shape {tuple(w.shape)} with minimum {float(w.min()) if w.numel() else math.nan}"
         )
     w = w.detach().to(dtype=torch.float64, device="cpu").flatten()
     return w / w.sum()
