@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +56,19 @@ class Evaluation:
         if self.weighted:
             lines.append("means are over the test points with their weights; the kernels are fitted with theirs")
         return "\n".join(lines)
+
+    def record(self) -> dict[str, Any]:
+        """Return the table as plain values, for JSON."""
+        estimates = {name: {"mean": e.mean, "standard_error": e.standard_error} for name, e in self.rows}
+        differences = {
+            "flow_minus_best_kernel_nats": self.against_kernel,
+            "conditional_minus_unconditional_nats": self.against_unconditional,
+        }
+        return {"test_nll_nats": estimates} | {
+            name: {"mean": e.mean, "interval_95": list(e.interval_95)}
+            for name, e in differences.items()
+            if e is not None
+        }
 
 
 def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda message: None) -> Evaluation:
