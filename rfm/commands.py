@@ -1,7 +1,6 @@
 """What each command does, on the library's public functions."""
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -12,19 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manifolds import Euclidean, FlatTorus, Manifold, Sphere
+from manifolds import Manifold, Sphere
 from rfm import datasets
 from rfm.conditions import Conditions
-from rfm.couplings import Coupling, OptimalTransport, Sinkhorn
+from rfm.couplings import Coupling
 from rfm.datasets.download import file_sha256
-from rfm.datasets.splits import Split, group_split
+from rfm.datasets.splits import group_split
 from rfm.datasets.tables import Table
-from rfm.evaluation import Evaluation
 from rfm.evaluation import evaluate as evaluate_flow
 from rfm.fitting import fit as fit_flow
-from rfm.flow import Flow
+from rfm.flow import Flow, saved_manifold
+from rfm.named_objects import imported_manifold, named_coupling, named_manifold, named_source
 from rfm.run_folder import RunData, describe_run, is_run_folder
-from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
+from rfm.sources import Source
+
+_DRAWN = 1000
+_DEMO_MARK = ".demo"
 
 
 def fit(arguments: argparse.Namespace) -> None:
@@ -34,17 +36,17 @@ def fit(arguments: argparse.Namespace) -> None:
     coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians)
     points = coordinates.points(table)
     conditions, condition = _conditions_of(table, arguments, coordinates.columns)
-    weights = _weights(table, arguments.weights) if arguments.weights else None
     data = RunData(
         points,
-        _split(points, arguments.test_share, arguments.seed),
+        group_split(points, arguments.seed, test=arguments.test_share),
         coordinates,
         Path(arguments.table).name,
         file_sha256(Path(arguments.table)),
         condition,
+        _weights(table, arguments.weights) if arguments.weights else None,
     )
     source = None if arguments.source is None else named_source(arguments.source)
-    flow = _fit(manifold, data, arguments, weights, conditions, source, named_coupling(arguments.coupling, manifold))
+    flow = _fit(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
     _report(arguments, _fitted(flow, data, Path(arguments.out)), _fitted_text(flow, data, Path(arguments.out)))
 
 
@@ -106,7 +108,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """``rfm evaluate``: test likelihood beside the baselines."""
     flow, data = _load(arguments)
     result = evaluate_flow(flow, data, _note(arguments))
-    _report(arguments, describe_run(data) | _evaluated(result), result.table())
+    _report(arguments, describe_run(data) | result.record(), result.table())
 
 
 def plot(arguments: argparse.Namespace) -> None:
@@ -138,7 +140,7 @@ def demo(arguments: argparse.Namespace) -> None:
     )
     note = _note(arguments)
     note(f"{len(dataset.points)} points, {source}")
-    flow = _fit(Sphere(2), data, arguments, None)
+    flow = _fit(Sphere(2), data, arguments)
     (folder / _DEMO_MARK).touch()
     result = evaluate_flow(flow, data, note)
     note("figure")
@@ -151,7 +153,7 @@ def demo(arguments: argparse.Namespace) -> None:
         f"{dataset.name.capitalize()}: {len(dataset.points):,} points, and a flow fitted to them",
     )
     text = f"{result.table()}\n{_fitted_text(flow, data, folder)}\nmap: {figure}"
-    _report(arguments, _fitted(flow, data, folder) | _evaluated(result) | {"map": str(figure)}, text)
+    _report(arguments, _fitted(flow, data, folder) | result.record() | {"map": str(figure)}, text)
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -161,110 +163,6 @@ def check(arguments: argparse.Namespace) -> int:
     report = check_manifold(imported_manifold(arguments.manifold), seed=arguments.seed, compile=arguments.compile)
     print(report)
     return 0 if report.passed else 1
-
-
-def named_manifold(name: str, table: Table, columns: Sequence[str] | None) -> Manifold:
-    """Return the manifold that ``--manifold`` means for a table.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
-    if ":" in name:
-        return imported_manifold(name)
-    counted = len(columns) if columns else sum(table.holds_numbers(i) for i in range(len(table.names)))
-    makers: dict[str, Callable[[], Manifold]] = {
-        "sphere": lambda: Sphere(max(2, len(columns or ()) - 1)),
-        "torus": lambda: FlatTorus(max(1, counted)),
-        "euclidean": lambda: Euclidean(max(1, counted)),
-    }
-    if name not in makers:
-        raise ValueError(
-            f"unknown manifold {name!r}\nchoose {', '.join(makers)}, or a manifold of your own as my_module:thing"
-        )
-    return makers[name]()
-
-
-def imported_manifold(name: str) -> Manifold:
-    """Return a manifold given as ``module:name``; the current folder counts as importable.
-
-    Raises:
-        ValueError: if it cannot be imported, or is no manifold.
-    """
-    thing = _imported(name, "manifold")
-    try:
-        manifold = thing() if isinstance(thing, type) else thing
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"{name}: cannot be imported ({type(error).__name__}: {reason})\ncheck it in Python") from None
-    if not isinstance(manifold, Manifold):
-        raise ValueError(f"{name}: is not a manifolds.Manifold but {type(manifold).__name__}\nsubclass Manifold")
-    return manifold
-
-
-def named_source(name: str) -> Source | Callable[[Manifold, Tensor], Source]:
-    """Return the source that ``--source`` means, or what makes it from the manifold and the training points.
-
-    Raises:
-        ValueError: for an unknown name, or one that cannot be imported.
-    """
-    if ":" in name:
-        thing = _imported(name, "source")
-        if not isinstance(thing, Source) and not callable(thing):
-            raise ValueError(
-                f"{name}: is neither a rfm.sources.Source nor a function but {type(thing).__name__}\n"
-                "write a Source, or a function of manifold and points that returns one"
-            )
-        return thing if isinstance(thing, Source) else _checked_maker(name, thing)
-    makers: dict[str, Callable[[Manifold, Tensor], Source]] = {
-        "uniform": lambda m, points: Uniform(m),
-        "wrapped-normal": WrappedNormal.fit,
-        "kernel": KernelMixture.fit,
-    }
-    if name not in makers:
-        raise ValueError(f"unknown source {name!r}\nchoose {', '.join(makers)}, or one of your own as my_module:thing")
-    return makers[name]
-
-
-def _checked_maker(name: str, make: Callable[..., Any]) -> Callable[[Manifold, Tensor], Source]:
-    """Return ``make`` with its faults told in one sentence."""
-
-    def checked(manifold: Manifold, points: Tensor) -> Source:
-        try:
-            source = make(manifold, points)
-        except Exception as error:
-            raise ValueError(
-                f"{name}: cannot be called with a manifold and points ({type(error).__name__}: {error})\n"
-                "check it in Python"
-            ) from None
-        if not isinstance(source, Source):
-            raise ValueError(f"{name}: makes no rfm.sources.Source but {type(source).__name__}\nsubclass Source")
-        return source
-
-    return checked
-
-
-def named_coupling(name: str, manifold: Manifold) -> Coupling | None:
-    """Return the coupling that ``--coupling`` means; None for independent pairs."""
-    if name == "independent":
-        return None
-    return OptimalTransport(manifold) if name == "optimal-transport" else Sinkhorn(manifold)
-
-
-def _imported(name: str, what: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ValueError(f"{name!r} does not name a {what}\nwrite my_module:thing, an object or a class")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"{name}: cannot be imported ({type(error).__name__}: {reason})\ncheck it in Python") from None
-
-
-_DRAWN = 1000
-_DEMO_MARK = ".demo"
 
 
 def _weights(table: Table, column: str) -> Tensor:
@@ -345,7 +243,6 @@ def _fit(
     manifold: Manifold,
     data: RunData,
     arguments: argparse.Namespace,
-    weights: Tensor | None,
     conditions: Conditions | None = None,
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     coupling: Coupling | None = None,
@@ -360,7 +257,7 @@ def _fit(
         manifold,
         condition=data.conditions_at(kept).get("condition"),
         conditions=conditions,
-        weights=None if weights is None else weights[kept],
+        weights=data.weights_at(kept),
         validation=held,
         source=source,
         coupling=coupling,
@@ -398,42 +295,17 @@ def _is_demo(folder: Path) -> bool:
     return (folder / _DEMO_MARK).exists() or ((folder / "checkpoint.json").exists() and not is_run_folder(folder))
 
 
-def _split(points: Tensor, test_share: float, seed: int) -> Split:
-    """Hold out shares of the points for testing and validation, equal points together."""
-    places, place = torch.unique(points.flatten(1), dim=0, return_inverse=True)
-    if len(places) < 4:
-        raise ValueError(
-            f"the table holds {len(places)} different points, too few to hold some out\ngive it at least 4"
-        )
-    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order))
-    position = rank[place]
-    test = round(len(places) * test_share)
-    validation = max(1, round(len(places) * 0.1))
-    first_test, first_validation = len(places) - test, len(places) - test - validation
-    is_test = position >= first_test
-    is_validation = ~is_test & (position >= first_validation)
-    rows = torch.arange(len(points))
-    return Split(rows[~is_test & ~is_validation], rows[is_validation], rows[is_test])
-
-
 def _load(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
     folder = Path(arguments.run)
     manifold = imported_manifold(arguments.manifold) if arguments.manifold else None
     if not arguments.source:
         return Flow.load(folder, manifold=manifold), RunData.load(folder)
-    own = named_source(arguments.source)
-
-    def made_again(m: Manifold) -> Source:
-        return own if isinstance(own, Source) else own(m, m.projx(_training_points(folder)))
-
-    return Flow.load(folder, manifold=manifold, source=made_again), RunData.load(folder)
-
-
-def _training_points(folder: Path) -> Tensor:
+    source = named_source(arguments.source)
+    manifold = saved_manifold(folder) if manifold is None else manifold
     data = RunData.load(folder)
-    return data.points[data.split.train]
+    if not isinstance(source, Source):
+        source = source(manifold, manifold.projx(data.points[data.split.train]))
+    return Flow.load(folder, manifold=manifold, source=source), data
 
 
 def _output(arguments: argparse.Namespace) -> Path | None:
@@ -492,27 +364,6 @@ def _fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
         f"{flow.stopped}\n"
         f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"
     )
-
-
-def _evaluated(result: Evaluation) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "test_nll_nats": {
-            name: {"mean": estimate.mean, "standard_error": estimate.standard_error} for name, estimate in result.rows
-        }
-    }
-    if result.against_kernel is not None:
-        difference = result.against_kernel
-        record["flow_minus_best_kernel_nats"] = {
-            "mean": difference.mean,
-            "interval_95": list(difference.interval_95),
-        }
-    if result.against_unconditional is not None:
-        difference = result.against_unconditional
-        record["conditional_minus_unconditional_nats"] = {
-            "mean": difference.mean,
-            "interval_95": list(difference.interval_95),
-        }
-    return record
 
 
 def _draw(flow: Flow, points: Tensor, data: RunData, path: Path, title: str, condition: Tensor | None = None) -> None:

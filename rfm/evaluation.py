@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,18 +18,20 @@ class Evaluation:
     """Negative log-likelihoods of the test points.
 
     Args:
-        rows: model and its test NLL in nats, worst model first.
+        rows: model and its test NLL in nats: the source, the kernel densities, the flow, the flow with conditions.
         against_kernel: NLL of the flow minus that of the best kernel density, paired by point and clustered by place;
             None where there is no kernel. Kernel densities know no conditions, and neither does the flow here.
         count: number of test points.
         against_unconditional: NLL of the flow given the conditions of the points minus that of the same flow without
             them, paired likewise; None for an unconditional flow.
+        weighted: whether means are over weighted points.
     """
 
     rows: tuple[tuple[str, Estimate], ...]
     against_kernel: Estimate | None
     count: int
     against_unconditional: Estimate | None = None
+    weighted: bool = False
 
     def table(self) -> str:
         """Return the table as text."""
@@ -50,11 +53,28 @@ class Evaluation:
                 f"flow with minus without conditions, per point: {difference.mean:+.3f} "
                 f"(95 % interval {low:+.3f} to {high:+.3f}): {verdict}"
             )
+        if self.weighted:
+            lines.append("means are over the test points with their weights; the kernels are fitted with theirs")
         return "\n".join(lines)
+
+    def record(self) -> dict[str, Any]:
+        """Return the table as plain values, for JSON."""
+        estimates = {name: {"mean": e.mean, "standard_error": e.standard_error} for name, e in self.rows}
+        differences = {
+            "flow_minus_best_kernel_nats": self.against_kernel,
+            "conditional_minus_unconditional_nats": self.against_unconditional,
+        }
+        return {"test_nll_nats": estimates} | {
+            name: {"mean": e.mean, "interval_95": list(e.interval_95)}
+            for name, e in differences.items()
+            if e is not None
+        }
 
 
 def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda message: None) -> Evaluation:
     """Score the test points under the flow and under the baselines, which are fitted to the same training points.
+
+    Where the points have weights, the kernels are fitted with them, and all means are over weighted test points.
 
     Args:
         flow: the flow.
@@ -62,11 +82,13 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
         note: is told what is being computed.
 
     Raises:
-        ValueError: if no points were held out for testing.
+        ValueError: if no points were held out for testing, or all that were have weight zero.
     """
     if len(data.split.test) == 0:
         raise ValueError("evaluate: this run held out no test points; fit again with a test share above 0")
-    test = data.points[data.split.test]
+    test, weights = data.points[data.split.test], data.weights_at(data.split.test)
+    if weights is not None and not bool((weights > 0).any()):
+        raise ValueError("evaluate: the weights of all test points are zero; fit again with another seed or test share")
     broad = "uniform" if isinstance(flow.source, Uniform) else "source"
     scores: list[tuple[str, Tensor]] = [(broad, flow.source.log_prob(test))]
     kernels = _kernel_scores(flow, data, test, note)
@@ -79,14 +101,14 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     scores += [*kernels, ("flow" if given is None else "flow without conditions", own)]
     against = None
     if kernels:
-        best = max((score for _, score in kernels), key=lambda score: float(score.mean()))
-        against = paired_difference(-own, -best, groups=test)
+        best = min((score for _, score in kernels), key=lambda score: negative_log_likelihood(score, weights).mean)
+        against = paired_difference(-own, -best, groups=test, weights=weights)
     gain = None
     if given is not None:
         scores.append(("flow with conditions", given))
-        gain = paired_difference(-given, -own, groups=test)
-    rows = tuple((name, negative_log_likelihood(score)) for name, score in scores)
-    return Evaluation(rows, against, len(test), gain)
+        gain = paired_difference(-given, -own, groups=test, weights=weights)
+    rows = tuple((name, negative_log_likelihood(score, weights)) for name, score in scores)
+    return Evaluation(rows, against, len(test), gain, weights is not None)
 
 
 def _kernel_scores(flow: Flow, data: RunData, test: Tensor, note: Callable[[str], None]) -> list[tuple[str, Tensor]]:
@@ -94,8 +116,11 @@ def _kernel_scores(flow: Flow, data: RunData, test: Tensor, note: Callable[[str]
         return []
     train, validation = data.points[data.split.train], data.points[data.split.validation]
     note("kernel densities")
-    one = KernelMixture.one_bandwidth(flow.manifold, train, validation)
-    mixture = KernelMixture.mixture(flow.manifold, train, validation)
+    w, v = data.weights_at(data.split.train), data.weights_at(data.split.validation)
+    one, mixture = (
+        make(flow.manifold, train, validation, sample_weights=w, validation_weights=v)
+        for make in (KernelMixture.one_bandwidth, KernelMixture.mixture)
+    )
     return [
         ("kernel density, one bandwidth", one.log_prob(test)),
         ("kernel density, 30 bandwidths", mixture.log_prob(test)),

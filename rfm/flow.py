@@ -263,7 +263,7 @@ class Flow(nn.Module):
         *,
         manifold: Manifold | None = None,
         field: Callable[..., Tensor] | None = None,
-        source: Source | Callable[[Manifold], Source] | None = None,
+        source: Source | None = None,
     ) -> "Flow":
         """Load a saved flow.
 
@@ -272,35 +272,22 @@ class Flow(nn.Module):
             manifold: needed if the flow was saved with a manifold of your own; it is never imported from the file's
                 word.
             field: likewise for a field of your own.
-            source: likewise for a source of your own, or what makes it from the manifold.
+            source: likewise for a source of your own.
 
         Raises:
             SavedFlowError: if the folder is not a saved flow, is damaged, or needs an object passed in.
+            ValueError: if the manifold or source passed in is something else, such as what makes one.
         """
+        _check_passed("manifold", manifold, Manifold)
+        _check_passed("source", source, Source)
         folder = Path(folder)
         path = folder / "flow.json"
-        if not folder.is_dir():
-            raise SavedFlowError(f"{folder} is not a folder; a saved flow is one that holds flow.json")
-        record = read_json(path)
-        if record.get("format") != "rfm flow" or not isinstance(record.get("weights"), str):
-            raise SavedFlowError(f"{path} is not a saved flow, or is damaged; fit again")
-        if record.get("version") != FORMAT_VERSION:
-            raise SavedFlowError(
-                f"{path} has format version {record.get('version')}, this library reads {FORMAT_VERSION}; "
-                "load it with the version of the library that saved it"
-            )
-        if not re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", record["weights"]):
-            raise SavedFlowError(f"{path} is damaged: weights must be a file beside it, got {record['weights'][:80]!r}")
+        record = _saved_record(folder)
         arguments, tensors = split_arguments(read_tensors(folder / record["weights"]))
-        if manifold is None:
-            manifold = build(record.get("manifold"), f"{path}: manifold")
-        if not isinstance(manifold, Manifold):
-            raise SavedFlowError(f"{path} is damaged: it names no manifold; fit again")
+        manifold = saved_manifold(folder) if manifold is None else manifold
         shared = {"manifold": manifold}
         if field is None:
             field = build(record.get("field"), f"{path}: field", shared, arguments)
-        if source is not None and not isinstance(source, Source):
-            source = source(manifold)
         if source is None:
             source = build(record.get("source"), f"{path}: source", shared, arguments)
         if not callable(field) or isinstance(field, Manifold | Source) or not isinstance(source, Source):
@@ -393,6 +380,45 @@ def _size(shape: int | Sequence[int]) -> torch.Size:
     if any(n < 0 for n in size):
         raise ValueError(f"Flow.sample: shape must not be negative, got {tuple(size)}")
     return size
+
+
+def saved_manifold(folder: str | Path) -> Manifold:
+    """Return the manifold of a saved flow, which needs no more than its ``flow.json``.
+
+    Raises:
+        SavedFlowError: if the folder is not a saved flow, is damaged, or the manifold is one of your own.
+    """
+    path = Path(folder) / "flow.json"
+    manifold = build(_saved_record(Path(folder)).get("manifold"), f"{path}: manifold")
+    if not isinstance(manifold, Manifold):
+        raise SavedFlowError(f"{path} is damaged: it names no manifold; fit again")
+    return manifold
+
+
+def _check_passed(name: str, thing: object, kind: type) -> None:
+    if thing is not None and not isinstance(thing, kind):
+        found = f"{type(thing).__name__} {getattr(thing, '__qualname__', '')}".rstrip()
+        raise ValueError(
+            f"Flow.load: {name} must be a {kind.__name__}, got {found}; make it first, and pass the object"
+        )
+
+
+def _saved_record(folder: Path) -> dict[str, Any]:
+    """Return what ``flow.json`` holds, with a format, a version and a name of weights that can be read."""
+    path = folder / "flow.json"
+    if not folder.is_dir():
+        raise SavedFlowError(f"{folder} is not a folder; a saved flow is one that holds flow.json")
+    record = read_json(path)
+    if record.get("format") != "rfm flow" or not isinstance(record.get("weights"), str):
+        raise SavedFlowError(f"{path} is not a saved flow, or is damaged; fit again")
+    if record.get("version") != FORMAT_VERSION:
+        raise SavedFlowError(
+            f"{path} has format version {record.get('version')}, this library reads {FORMAT_VERSION}; "
+            "load it with the version of the library that saved it"
+        )
+    if not re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", record["weights"]):
+        raise SavedFlowError(f"{path} is damaged: weights must be a file beside it, got {record['weights'][:80]!r}")
+    return record
 
 
 def _check_fit(field: Any, conditions: Conditions) -> None:

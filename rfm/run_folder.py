@@ -27,6 +27,7 @@ class RunData:
         source: where the data came from, in words or as a file's name.
         sha256: of the table; empty where there was none.
         condition: vectors ``(n, c)``, or None; the flow's `Conditions` say what they mean.
+        weights: of the points ``(n,)``, which fit and evaluation use; None for equal ones.
     """
 
     points: Tensor
@@ -35,6 +36,11 @@ class RunData:
     source: str
     sha256: str = ""
     condition: Tensor | None = None
+    weights: Tensor | None = None
+
+    def weights_at(self, index: Tensor) -> Tensor | None:
+        """Return the weights of some points; None for equal ones."""
+        return None if self.weights is None else self.weights[index]
 
     def conditions_at(self, index: Tensor) -> dict[str, Any]:
         """Return the conditions of some points as keyword arguments; none for an unconditional run."""
@@ -47,6 +53,8 @@ class RunData:
         tensors["test"] = self.split.test
         if self.condition is not None:
             tensors["condition"] = self.condition
+        if self.weights is not None:
+            tensors["weights"] = self.weights
         name = write_tensors(folder, "data", tensors)
         record = {
             "data": name,
@@ -82,6 +90,7 @@ class RunData:
                 str(record["source"]),
                 str(record["sha256"]),
                 tensors.get("condition"),
+                tensors.get("weights"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SavedFlowError(f"{folder / _FILE} is damaged ({error}); fit again") from None
@@ -105,4 +114,5 @@ def describe_run(data: RunData) -> dict[str, Any]:
         "train": len(data.split.train),
         "validation": len(data.split.validation),
         "test": len(data.split.test),
+        "weighted": data.weights is not None,
     }

@@ -51,6 +51,40 @@ def test_the_sign_of_zero_makes_no_other_place() -> None:
     assert paired_difference(torch.tensor([1.0, 2.0, 4.0]), torch.zeros(3), groups).count == 2
 
 
+def test_weights_are_relative_and_equal_ones_change_nothing() -> None:
+    a, b, w = torch.rand(3, 60, generator=generator(), dtype=torch.float64)
+    places = torch.arange(60) % 20
+    for weights in (torch.ones(60), torch.full((60,), 7.0)):
+        assert negative_log_likelihood(a, weights) == negative_log_likelihood(a)
+        assert paired_difference(a, b, places, weights) == paired_difference(a, b, places)
+    once, twice = paired_difference(a, b, places, w), paired_difference(a, b, places, 2 * w)
+    assert (once.mean, once.standard_error) == pytest.approx((twice.mean, twice.standard_error))
+    assert once.mean == pytest.approx(float((w * (a - b)).sum() / w.sum()))
+
+
+def test_points_of_weight_zero_do_not_count() -> None:
+    a, b, w = torch.rand(3, 60, generator=generator(), dtype=torch.float64)
+    w[:20], a[:20], places = 0, -math.inf, torch.arange(60) // 2
+    assert negative_log_likelihood(a, w) == negative_log_likelihood(a[20:], w[20:])
+    assert paired_difference(a, b, places, w) == paired_difference(a[20:], b[20:], places[20:], w[20:])
+
+
+def test_weighted_standard_error_is_the_spread_of_weighted_means() -> None:
+    """Weights that fall with the score, as those of importance sampling do."""
+    x = torch.rand(1000, 200, generator=generator(), dtype=torch.float64)
+    estimates = [negative_log_likelihood(-row, (-3 * row).exp()) for row in x]
+    spread = torch.tensor([e.mean for e in estimates]).std()
+    assert sum(e.standard_error for e in estimates) / 1000 == pytest.approx(float(spread), rel=0.1)
+
+
+def test_bad_weights() -> None:
+    for bad in (torch.ones(4), torch.tensor([1.0, -1.0, 1.0]), torch.zeros(3), torch.tensor([1.0, 1.0, math.nan])):
+        with pytest.raises(ValueError, match="negative_log_likelihood: weights must be one finite number per point"):
+            negative_log_likelihood(torch.ones(3), bad)
+        with pytest.raises(ValueError, match="paired_difference: weights must be"):
+            paired_difference(torch.ones(3), torch.ones(3), weights=bad)
+
+
 def test_bad_scores() -> None:
     with pytest.raises(ValueError, match="1 of 2 NaN"):
         negative_log_likelihood(torch.tensor([1.0, math.nan]))

@@ -24,7 +24,7 @@ _LAYERS = [
     *("schedules", "times", "clocks", "sources", "couplings", "paths", "losses", "objectives", "networks"),
     *("integrators", "likelihood", "maximum_likelihood", "conversions", "conditions"),
     *("inverse", "flow_maps", "metrics", "serialization", "progress", "flow", "checkpoint", "training", "fitting"),
-    *("datasets", "run_folder", "evaluation", "plotting", "commands", "cli", "__main__"),
+    *("datasets", "run_folder", "evaluation", "plotting", "named_objects", "commands", "cli", "__main__"),
 ]
 
 

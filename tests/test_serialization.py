@@ -34,6 +34,7 @@ from manifolds import (
     Tetrahedral,
 )
 from rfm import Flow, serialization
+from rfm.flow import saved_manifold
 from rfm.integrators import RK4, FixedStep
 from rfm.networks import VelocityField
 from rfm.serialization import SavedFlowError, build, describe
@@ -236,6 +237,17 @@ def test_a_source_of_your_own_is_passed_in(tmp_path: Path) -> None:
     with pytest.raises(SavedFlowError, match=r"source uses .*Own"):
         Flow.load(tmp_path)
     assert type(Flow.load(tmp_path, source=Own(Sphere(2))).source) is Own
+    assert type(Flow.load(tmp_path, source=Own(saved_manifold(tmp_path))).source) is Own
+
+
+def test_what_makes_a_source_is_no_source(tmp_path: Path) -> None:
+    Flow(Sphere(2), network(Sphere(2))).save(tmp_path)
+    with pytest.raises(ValueError, match=r"source must be a Source, got method WrappedNormal.fit; make it first"):
+        Flow.load(tmp_path, source=WrappedNormal.fit)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="got str; make it first"):
+        Flow.load(tmp_path, source="uniform")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"manifold must be a Manifold, got .* Sphere; make it first"):
+        Flow.load(tmp_path, manifold=Sphere)  # type: ignore[arg-type]
 
 
 def test_a_class_of_the_same_name_is_not_taken_for_ours() -> None:

@@ -54,6 +54,30 @@ def test_group_cuts_are_the_nearest(places: list[int], seed: int) -> None:
 
 
 @QUICK
+@given(st.lists(st.integers(0, 12), min_size=4, max_size=60).filter(lambda p: len(set(p)) >= 4), SEEDS)
+@pytest.mark.parametrize("test", [0.0, 0.001, 0.25, 0.5])
+def test_groups_are_split_whole_for_any_share(test: float, places: list[int], seed: int) -> None:
+    split = group_split(points_of(places), seed, test=test)
+    assert sorted(torch.cat(split).tolist()) == list(range(len(places)))
+    train, validation, held = ({places[i] for i in part.tolist()} for part in split)
+    assert train
+    assert validation
+    assert bool(held) == (test > 0)
+    assert len(train | validation | held) == len(train) + len(validation) + len(held)
+
+
+def test_shares_are_of_the_rows() -> None:
+    assert sizes(group_split(torch.arange(200.0), 0, validation=0.05, test=0.3)) == (130, 10, 60)
+    assert sizes(group_split(torch.arange(200.0), 0, test=0)) == (180, 20, 0)
+
+
+@pytest.mark.parametrize("shares", [{"validation": 0.0}, {"test": -0.1}, {"test": 0.9}, {"test": float("nan")}])
+def test_bad_shares(shares: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="validation must be a share above 0 and test one of at least 0"):
+        group_split(torch.arange(20.0), 0, **shares)
+
+
+@QUICK
 @given(st.integers(10, 200), SEEDS)
 def test_without_equal_rows_all_splits_are_the_raw_one(n: int, seed: int) -> None:
     x = torch.arange(n, dtype=torch.float64)[:, None] * torch.tensor([1.0, -1.0])
@@ -91,6 +115,9 @@ def test_global_random_state_is_left_alone() -> None:
 def test_signs_of_zero_are_one_place() -> None:
     x = torch.cat([torch.tensor([0.0, -0.0]), torch.arange(1.0, 10.0)])
     assert 1 not in torch.cat(deduplicated_split(x, 0)).tolist()
+    for seed in range(20):
+        part = [i for i, rows in enumerate(group_split(x, seed)) for row in rows.tolist() if row < 2]
+        assert part[0] == part[1]
 
 
 def test_one_big_group_leaves_something_to_each_part() -> None:
@@ -102,8 +129,11 @@ def test_one_big_group_leaves_something_to_each_part() -> None:
 def test_too_few_rows() -> None:
     with pytest.raises(ValueError, match="at least 10 rows, got 9"):
         raw_split(9, 0)
-    for split in (group_split, deduplicated_split):
-        with pytest.raises(ValueError, match="at least 10 different rows, got 1"):
+    for split, words in (
+        (group_split, "at least 4 different points"),
+        (deduplicated_split, "at least 10 different rows"),
+    ):
+        with pytest.raises(ValueError, match=f"{words}, got 1"):
             split(torch.zeros(50, 3), 0)
         with pytest.raises(ValueError, match="n at least 1"):
             split(torch.zeros(0, 3), 0)

@@ -32,31 +32,39 @@ def raw_split(n: int, seed: int) -> Split:
     Raises:
         ValueError: there are fewer than 10 rows.
     """
-    return _cut(_permutation(n, seed, "rows"), n - 2 * (n // 10), n - n // 10)
+    return _cut(_permutation(n, seed, "rows", 10), n - 2 * (n // 10), n - n // 10)
 
 
-def group_split(points: ArrayLike | Tensor, seed: int) -> Split:
+def group_split(points: ArrayLike | Tensor, seed: int, *, validation: float = 0.1, test: float = 0.1) -> Split:
     """Split rows so that equal rows stay together.
 
     Groups of equal rows, numbered by first appearance, are permuted and laid out one after the other, rows in their
-    order inside. The cuts of `raw_split`, after ``n - 2 (n // 10)`` and ``n - n // 10`` rows, move to the nearest
-    boundary between groups (the earlier one of two as near) that leaves a group to each part. So each cut is off by
-    at most half a group, unless a single group outweighs a part, and by nothing where no rows are equal.
+    order inside. The cuts, those of `raw_split` by default, move to the nearest boundary between groups (the earlier
+    one of two as near) that leaves a group to each part. So each cut is off by at most half a group, unless a single
+    group outweighs a part or a share is below one group, and by nothing where no rows are equal.
 
     Args:
         points: rows, ``(n, ...)``; equal means equal bit for bit, but for the sign of zero.
         seed: of the permutation.
+        validation: share of the rows that validate, above 0.
+        test: share of the rows that test; 0 for no test.
 
     Raises:
-        ValueError: there are fewer than 10 different rows.
+        ValueError: there are fewer than 4 different rows, or shares that leave no training rows.
     """
+    if not (validation > 0 and test >= 0 and validation + test < 1):
+        raise ValueError(
+            "group_split: validation must be a share above 0 and test one of at least 0, together below 1, got "
+            f"{validation} and {test}"
+        )
     group = _groups(points)[0]
     sizes = np.bincount(group)
-    order = _permutation(len(sizes), seed, "different rows").numpy()
+    order = _permutation(len(sizes), seed, "different points", 4).numpy()
     ends = np.cumsum(sizes[order])
     n = len(group)
-    second = _nearest(ends[1:-1], n - n // 10) + 1
-    first = _nearest(ends[:second], n - 2 * (n // 10))
+    tests, validations = int(n * test), int(n * validation)
+    second = _nearest(ends[1:-1], n - tests) + 1 if test > 0 else len(ends) - 1
+    first = _nearest(ends[:second], n - tests - validations)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     rows = torch.from_numpy(np.argsort(place[group], kind="stable"))
@@ -80,12 +88,12 @@ def deduplicated_split(points: ArrayLike | Tensor, seed: int, sort_rows: bool = 
     first_by_appearance, first_sorted = _groups(points)[1:]
     first = torch.from_numpy(first_sorted if sort_rows else first_by_appearance)
     n = len(first)
-    return _cut(first[_permutation(n, seed, "different rows")], n - 2 * (n // 10), n - n // 10)
+    return _cut(first[_permutation(n, seed, "different rows", 10)], n - 2 * (n // 10), n - n // 10)
 
 
-def _permutation(n: int, seed: int, what: str) -> Tensor:
-    if n < 10:
-        raise ValueError(f"a split into training, validation and test needs at least 10 {what}, got {n}; add rows")
+def _permutation(n: int, seed: int, what: str, least: int) -> Tensor:
+    if n < least:
+        raise ValueError(f"a split into training, validation and test needs at least {least} {what}, got {n}; add rows")
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 

@@ -14,7 +14,8 @@ class Estimate:
     Args:
         mean: in the unit of the observations; nats, for log-likelihoods.
         standard_error: of the mean, same unit; NaN for a single observation.
-        count: number of independent observations: points, or groups of points where they are clustered.
+        count: number of independent observations: points, or groups of points where they are clustered; those of
+            weight zero are not counted.
     """
 
     mean: float
@@ -27,33 +28,47 @@ class Estimate:
         return self.mean - 1.96 * self.standard_error, self.mean + 1.96 * self.standard_error
 
 
-def negative_log_likelihood(log_prob: Tensor) -> Estimate:
+def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None) -> Estimate:
     """Return the mean of ``-log_prob`` with its standard error, points taken as independent.
+
+    With weights it is the self-normalised mean ``m = sum w_i x_i / sum w_i``, whose standard error is
+    ``sqrt(n / (n - 1) * sum (w_i (x_i - m))^2) / sum w_i`` over the n points of positive weight (the delta method).
+    Weights are relative, such as inverse sampling probabilities, and no counts of repeats: only their ratios matter.
 
     Args:
         log_prob: log-densities of the test points in nats, any shape.
+        weights: of the points, same shape; equal by default.
 
     Raises:
-        ValueError: ``log_prob`` is empty or holds NaN.
+        ValueError: ``log_prob`` is empty or holds NaN, or weights are not as said, negative, or all zero.
+
+    References:
+        Owen, Monte Carlo theory, methods and examples, 2013, section 9.2: self-normalised importance sampling.
     """
-    return _clustered_mean(-_scores("log_prob", log_prob), None)
+    scores = _scores("log_prob", log_prob)
+    return _clustered_mean(-scores, None, _shares("negative_log_likelihood", weights, log_prob))
 
 
-def paired_difference(log_prob_a: Tensor, log_prob_b: Tensor, groups: Tensor | None = None) -> Estimate:
+def paired_difference(
+    log_prob_a: Tensor, log_prob_b: Tensor, groups: Tensor | None = None, weights: Tensor | None = None
+) -> Estimate:
     """Return the mean of ``log_prob_a - log_prob_b`` over the same points: positive where ``a`` is the better model.
 
     Points at one place are not independent: given ``groups``, the standard error is the cluster-robust one,
     ``sqrt(G / (G - 1) * sum over groups of (sum in the group of (d_i - mean))^2) / n`` with G groups, and ``count`` is
-    G. For several splits, join their test points: a place that comes back in another split stays one group.
+    G. For several splits, join their test points: a place that comes back in another split stays one group. With
+    weights the mean is that of `negative_log_likelihood`, ``w_i (d_i - mean)`` takes the place of ``d_i - mean``, and
+    ``sum w_i`` that of ``n``.
 
     Args:
         log_prob_a: log-densities in nats, ``(n,)``.
         log_prob_b: the other model's at the same points, ``(n,)``.
         groups: ``(n, ...)``: labels or the points themselves; rows equal bit for bit, but for the sign of zero, are
             one group. By default each point is its own.
+        weights: of the points, ``(n,)``; equal by default.
 
     Raises:
-        ValueError: shapes differ, a tensor is empty, or one holds NaN.
+        ValueError: shapes differ, a tensor is empty, or one holds NaN; or weights are negative, or all zero.
 
     References:
         Liang and Zeger, Longitudinal data analysis using generalized linear models, Biometrika 73, 1986, eq. 7.
@@ -68,7 +83,7 @@ def paired_difference(log_prob_a: Tensor, log_prob_b: Tensor, groups: Tensor | N
         raise ValueError(
             f"paired_difference: groups must have one row for each of the {len(a)} points, got {tuple(groups.shape)}"
         )
-    return _clustered_mean(a - b, groups)
+    return _clustered_mean(a - b, groups, _shares("paired_difference", weights, log_prob_a))
 
 
 def _scores(name: str, log_prob: Tensor) -> Tensor:
@@ -83,15 +98,31 @@ def _scores(name: str, log_prob: Tensor) -> Tensor:
     return values
 
 
-def _clustered_mean(values: Tensor, groups: Tensor | None) -> Estimate:
-    mean, count, residuals = values.mean(), len(values), values - values.mean()
+def _shares(name: str, weights: Tensor | None, log_prob: Tensor) -> Tensor:
+    """Return the points' weights divided by their sum, flat, in float64 on the CPU; equal ones for None."""
+    w = torch.ones_like(log_prob) if weights is None else weights
+    if w.shape != log_prob.shape or not bool((w.isfinite() & (w >= 0)).all()) or not bool((w > 0).any()):
+        raise ValueError(
+            f"{name}: weights must be one finite number per point, shape {tuple(log_prob.shape)}, none negative and "
+            f"not all zero, got shape {tuple(w.shape)} with minimum {float(w.min()) if w.numel() else math.nan}"
+        )
+    w = w.detach().to(dtype=torch.float64, device="cpu").flatten()
+    return w / w.sum()
+
+
+def _clustered_mean(values: Tensor, groups: Tensor | None, shares: Tensor) -> Estimate:
+    # A point without weight is no observation, and its score may be infinite.
+    kept = shares > 0
+    values, shares = values[kept], shares[kept]
+    mean = shares @ values
+    count, residuals = len(values), shares * (values - mean)
     if groups is not None:
-        rows = groups.detach().cpu().reshape(len(values), -1)
+        rows = groups.detach().cpu().reshape(len(kept), -1)[kept]
         # Adding 0 turns -0.0 into 0.0, which is the same place.
         label = torch.unique(rows + 0, dim=0, return_inverse=True)[1]
         count = int(label.max()) + 1
         residuals = torch.zeros(count, dtype=torch.float64).index_add_(0, label, residuals)
     if count == 1:
         return Estimate(float(mean), math.nan, 1)
-    variance = count / (count - 1) * residuals.square().sum() / len(values) ** 2
+    variance = count / (count - 1) * residuals.square().sum()
     return Estimate(float(mean), float(variance.sqrt()), count)

@@ -1,0 +1,113 @@
+"""What the names on the command line mean: manifolds, sources and couplings, the library's or a user's own."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from manifolds import Euclidean, FlatTorus, Manifold, Sphere
+from rfm.couplings import Coupling, OptimalTransport, Sinkhorn
+from rfm.datasets.tables import Table
+from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
+
+
+def named_manifold(name: str, table: Table, columns: Sequence[str] | None) -> Manifold:
+    """Return the manifold that ``--manifold`` means for a table.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if ":" in name:
+        return imported_manifold(name)
+    counted = len(columns) if columns else sum(table.holds_numbers(i) for i in range(len(table.names)))
+    makers: dict[str, Callable[[], Manifold]] = {
+        "sphere": lambda: Sphere(max(2, len(columns or ()) - 1)),
+        "torus": lambda: FlatTorus(max(1, counted)),
+        "euclidean": lambda: Euclidean(max(1, counted)),
+    }
+    if name not in makers:
+        raise ValueError(
+            f"unknown manifold {name!r}\nchoose {', '.join(makers)}, or a manifold of your own as my_module:thing"
+        )
+    return makers[name]()
+
+
+def imported_manifold(name: str) -> Manifold:
+    """Return a manifold given as ``module:name``; the current folder counts as importable.
+
+    Raises:
+        ValueError: if it cannot be imported, or is no manifold.
+    """
+    thing = _imported(name, "manifold")
+    try:
+        manifold = thing() if isinstance(thing, type) else thing
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{name}: cannot be imported ({type(error).__name__}: {reason})\ncheck it in Python") from None
+    if not isinstance(manifold, Manifold):
+        raise ValueError(f"{name}: is not a manifolds.Manifold but {type(manifold).__name__}\nsubclass Manifold")
+    return manifold
+
+
+def named_source(name: str) -> Source | Callable[[Manifold, Tensor], Source]:
+    """Return the source that ``--source`` means, or what makes it from the manifold and the training points.
+
+    Raises:
+        ValueError: for an unknown name, or one that cannot be imported.
+    """
+    if ":" in name:
+        thing = _imported(name, "source")
+        if not isinstance(thing, Source) and not callable(thing):
+            raise ValueError(
+                f"{name}: is neither a rfm.sources.Source nor a function but {type(thing).__name__}\n"
+                "write a Source, or a function of manifold and points that returns one"
+            )
+        return thing if isinstance(thing, Source) else _checked_maker(name, thing)
+    makers: dict[str, Callable[[Manifold, Tensor], Source]] = {
+        "uniform": lambda m, points: Uniform(m),
+        "wrapped-normal": WrappedNormal.fit,
+        "kernel": KernelMixture.fit,
+    }
+    if name not in makers:
+        raise ValueError(f"unknown source {name!r}\nchoose {', '.join(makers)}, or one of your own as my_module:thing")
+    return makers[name]
+
+
+def _checked_maker(name: str, make: Callable[..., Any]) -> Callable[[Manifold, Tensor], Source]:
+    """Return ``make`` with its faults told in one sentence."""
+
+    def checked(manifold: Manifold, points: Tensor) -> Source:
+        try:
+            source = make(manifold, points)
+        except Exception as error:
+            raise ValueError(
+                f"{name}: cannot be called with a manifold and points ({type(error).__name__}: {error})\n"
+                "check it in Python"
+            ) from None
+        if not isinstance(source, Source):
+            raise ValueError(f"{name}: makes no rfm.sources.Source but {type(source).__name__}\nsubclass Source")
+        return source
+
+    return checked
+
+
+def named_coupling(name: str, manifold: Manifold) -> Coupling | None:
+    """Return the coupling that ``--coupling`` means; None for independent pairs."""
+    if name == "independent":
+        return None
+    return OptimalTransport(manifold) if name == "optimal-transport" else Sinkhorn(manifold)
+
+
+def _imported(name: str, what: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise ValueError(f"{name!r} does not name a {what}\nwrite my_module:thing, an object or a class")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{name}: cannot be imported ({type(error).__name__}: {reason})\ncheck it in Python") from None
