@@ -309,5 +309,23 @@ def test_a_failed_solve_is_never_a_score() -> None:
             call()
     x = points(Sphere(2), 2)
     x[1] = math.nan
-    with pytest.raises(IntegrationError, match="1 of 2 samples"):
+    with pytest.raises(ValueError, match="the one at index 1 is not finite"):
         Flow(Sphere(2), swirl).log_prob(x)
+
+
+@pytest.mark.parametrize("call", ["log_prob", "trajectory"])
+def test_points_off_the_manifold_are_refused_and_arrays_taken(call: str) -> None:
+    flow = Flow(Sphere(2), swirl)
+    more = ((0.0, 1.0),) if call == "trajectory" else ()
+    with pytest.raises(ValueError, match=rf"Flow.{call}: points of Sphere\(2\).*off it by .*projx"):
+        getattr(flow, call)(torch.tensor([[35.0, 139.0, 0.0]]), *more)
+    x = points(Sphere(2), 3)
+    torch.testing.assert_close(getattr(flow, call)(x.numpy(), *more), getattr(flow, call)(x, *more))
+    with pytest.raises(ValueError, match="tensor or an array"):
+        getattr(flow, call)("points", *more)
+
+
+@pytest.mark.parametrize(("shape", "words"), [(-1, "negative"), (2.5, "whole number"), ("a", "whole number")])
+def test_numbers_of_samples_that_are_none_are_refused(shape: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Flow(Sphere(2), swirl).sample(shape)  # type: ignore[arg-type]
