@@ -154,12 +154,12 @@ class VelocityField(nn.Module):
         e, de = self.manifold.embed_jvp(x, directions)
         e, de = (e - self.shift) / self.scale, de / self.scale
         z, dz = nn.functional.linear(e, self.projection, self.phase), nn.functional.linear(de, self.projection)
-        h = _add_linear(biases[0] + self.coarse(e), damping * torch.sin(z), self.fine)
-        dh = _add_linear(self.coarse(de), dz * (damping * torch.cos(z)), self.fine)
+        h = _add_linear(_plus(self.coarse(e), biases[0]), _times(torch.sin(z), damping), self.fine)
+        dh = _add_linear(self.coarse(de), _times(dz, _times(torch.cos(z), damping)), self.fine)
         for layer, bias in zip(self.hidden, biases[1:], strict=True):
             a, da = _silu_and_derivative(h)
             dh = _add_linear(dh, dh * da, layer)
-            h = _add_linear(h + bias, a, layer)
+            h = _add_linear(_plus(h, bias), a, layer)
         a, da = _silu_and_derivative(h)
         w, dw = self.last(a), nn.functional.linear(dh * da, self.last.weight)
         # The ambient vector depends on x, and so does the projection that makes it tangent.
@@ -224,7 +224,18 @@ def _add_linear(base: Tensor, x: Tensor, layer: nn.Module) -> Tensor:
     return total.reshape(*x.shape[:-1], weight.shape[0])
 
 
+def _plus(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``a + b``; outside of autograd, in the memory of ``a``."""
+    return a + b if torch.is_grad_enabled() else a.add_(b)
+
+
+def _times(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``a * b``; outside of autograd, in the memory of ``a``."""
+    return a * b if torch.is_grad_enabled() else a.mul_(b)
+
+
 def _silu_and_derivative(h: Tensor) -> tuple[Tensor, Tensor]:
     gate = torch.sigmoid(h)
     value = h * gate
-    return value, torch.addcmul(gate, gate, h - value)
+    rest = h - value
+    return value, torch.addcmul(gate, gate, rest) if torch.is_grad_enabled() else rest.mul_(gate).add_(gate)
