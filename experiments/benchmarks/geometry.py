@@ -369,6 +369,7 @@ def main() -> None:
             f"python -m experiments.benchmarks.geometry --points {arguments.points} --threads {threads} "
             f"--out {arguments.out}"
         )
+        command += f" --only '{arguments.only}'" if arguments.only else ""
         intro = _INTRO.format(points=arguments.points)
         packages = (*(p.distribution for p in PEERS), "geomstats")
         write_page(arguments.out, "Speed of the maps", intro, command, "\n".join(tables).rstrip(), packages)
