@@ -19,6 +19,7 @@ import rfm
 from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Sphere
 from rfm.couplings import OptimalTransport
 from rfm.networks import VelocityField
+from rfm.paths import ConditionalFlowPath
 from rfm.serialization import SavedFlowError
 from rfm.sources import Source, Uniform, WrappedNormal
 from rfm.training import Budget, _ema
@@ -494,6 +495,30 @@ def test_another_coupling_is_another_run(tmp_path: Path) -> None:
     for other in (None, OptimalTransport(manifold, condition_weight=1.0)):
         with pytest.raises(ValueError, match="other"):
             fit_small(x, manifold, steps=2, coupling=other, out=tmp_path, resume=True)
+
+
+def _field_loss(scale: float) -> Any:
+    def loss(field: Any, source: Source, x_0: Tensor, x_1: Tensor, t: Tensor, **known: Any) -> Tensor:
+        return scale * field(x_1, t).square().mean()
+
+    return loss
+
+
+def test_what_the_user_wrote_is_part_of_a_run(tmp_path: Path) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold, 30, 0.05)
+
+    def run(folder: str, **options: Any) -> rfm.Flow:
+        return fit_small(x, manifold, field=_Linear(manifold), steps=1, out=tmp_path / folder, **options)
+
+    run("objective", objective=_field_loss(1.0))
+    # Its weights are those of the saved flow, whatever the new field began with.
+    run("objective", objective=_field_loss(1.0), resume=True)
+    with pytest.raises(SavedFlowError, match="other settings"):
+        run("objective", objective=_field_loss(2.0), resume=True)
+    run("path", path=ConditionalFlowPath(manifold, lambda a, b, s: manifold.geodesic(a, b, s)[0]))
+    with pytest.raises(SavedFlowError, match="other settings"):
+        run("path", path=ConditionalFlowPath(manifold, lambda a, b, s: manifold.geodesic(a, b, s**2)[0]), resume=True)
 
 
 def test_what_is_no_source_is_refused() -> None:
