@@ -12,6 +12,7 @@ from manifolds import Manifold
 from rfm.conditions import Conditions
 from rfm.paths import ConditionalPath
 from rfm.sources import Source
+from rfm.sources.base import check_same_manifold
 from rfm.training import Points
 
 _POINT_TOLERANCE = 1e-3
@@ -98,6 +99,7 @@ def made_source(make: Any, manifold: Manifold, points: Tensor) -> Source:
 
 def check_source(source: Source, manifold: Manifold) -> None:
     """Raise ValueError unless the source lives on the manifold and draws points of it."""
+    check_same_manifold("fit", "source", source.manifold, manifold)
     draws = source.sample((4,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     try:
         manifold.check_point(draws, tol=_POINT_TOLERANCE)
@@ -107,9 +109,7 @@ def check_source(source: Source, manifold: Manifold) -> None:
 
 def check_path(path: ConditionalPath, manifold: Manifold, source: Source, x: Tensor) -> None:
     """Raise ValueError unless the path lives on the manifold and leads from the source to the points ``x``."""
-    own = path.manifold
-    if own is not manifold and (type(own) is not type(manifold) or repr(own) != repr(manifold)):
-        raise ValueError(f"fit: path lives on {own}, where {manifold} is required; make it on {manifold}")
+    check_same_manifold("fit", "path", path.manifold, manifold)
     x_1 = manifold.projx(x[:4])
     path.check_ends(source.sample((len(x_1),), generator=torch.Generator().manual_seed(0), dtype=x.dtype), x_1)
 

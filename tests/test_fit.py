@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import rfm
-from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Sphere
+from manifolds import SE3, SO3, SPD, Euclidean, FlatTorus, LogEuclideanSPD, Manifold, Sphere
 from rfm.couplings import OptimalTransport
 from rfm.networks import VelocityField
 from rfm.paths import ConditionalFlowPath
@@ -451,6 +451,13 @@ class _North(Source):
         return torch.where(x[..., 2] >= 0, -math.log(2 * math.pi), -math.inf)
 
 
+class _Inside(_North):
+    """Off the sphere."""
+
+    def sample(self, *arguments: Any, **options: Any) -> Tensor:
+        return super().sample(*arguments, **options) / 2
+
+
 def test_a_source_of_the_users_own(tmp_path: Path) -> None:
     manifold = Sphere(2)
     flow = fit_small(clustered(manifold, 50, 0.05), manifold, source=_North(manifold), steps=3, out=tmp_path)
@@ -521,6 +528,13 @@ def test_what_the_user_wrote_is_part_of_a_run(tmp_path: Path) -> None:
         run("path", path=ConditionalFlowPath(manifold, lambda a, b, s: manifold.geodesic(a, b, s**2)[0]), resume=True)
 
 
+def test_a_source_with_another_metric_is_refused() -> None:
+    manifold = LogEuclideanSPD(2)
+    x = clustered(manifold, 30, 0.05)
+    with pytest.raises(ValueError, match=r"source lives on SPD\(.*where LogEuclideanSPD\(.*is required"):
+        fit_small(x, manifold, steps=1, source=WrappedNormal(SPD(2), torch.eye(2)))
+
+
 def test_what_is_no_source_is_refused() -> None:
     manifold = Sphere(2)
     x = clustered(manifold, 30, 0.05)
@@ -582,7 +596,8 @@ _BAD: dict[str, tuple[Callable[[Tensor], dict[str, Any]], str]] = {
     "validation of all": (lambda x: {"validation": torch.arange(40)}, "holds every point"),
     "field": (lambda x: {"field": lambda x, t: x}, "field must be a torch.nn.Module .* got function"),
     "field without parameters": (lambda x: {"field": nn.Identity()}, "with parameters to train, got Identity"),
-    "source": (lambda x: {"source": Uniform(FlatTorus(2))}, "source draws no points of Sphere"),
+    "source": (lambda x: {"source": Uniform(FlatTorus(2))}, r"source lives on FlatTorus\(2\), where Sphere"),
+    "source that leaves": (lambda x: {"source": _Inside(Sphere(2))}, "source draws no points of Sphere"),
 }
 
 
