@@ -10,7 +10,8 @@ from torch import Tensor
 
 from manifolds import Manifold
 from rfm.conditions import Conditions
-from rfm.paths import ConditionalPath
+from rfm.fingerprint import fingerprint
+from rfm.paths import AffinePath, ConditionalPath
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
 from rfm.training import Points
@@ -110,8 +111,24 @@ def check_source(source: Source, manifold: Manifold) -> None:
 def check_path(path: ConditionalPath, manifold: Manifold, source: Source, x: Tensor) -> None:
     """Raise ValueError unless the path lives on the manifold and leads from the source to the points ``x``."""
     check_same_manifold("fit", "path", path.manifold, manifold)
+    _check_start(path, source)
     x_1 = manifold.projx(x[:4])
     path.check_ends(source.sample((len(x_1),), generator=torch.Generator().manual_seed(0), dtype=x.dtype), x_1)
+
+
+def _check_start(path: ConditionalPath, source: Source) -> None:
+    """Raise ValueError where the path presumes a source, or a scale of it, and the flow would start from another."""
+    if path.source is not None and fingerprint(path.source) != fingerprint(source):
+        presumed, given = (" ".join(str(part).split()) for part in (path.source, source))
+        raise ValueError(
+            f"fit: path starts from {presumed}, but source is {given}; leave source out, or take a path that starts "
+            "from any, such as GeodesicPath"
+        )
+    if path.source is None and isinstance(path, AffinePath) and path.schedule.source_scale != 1:
+        raise ValueError(
+            f"fit: {path.schedule} starts from noise of scale {path.schedule.source_scale:g}, which AffinePath leaves "
+            "to you; use GaussianPath, which brings that source"
+        )
 
 
 def hold_out(

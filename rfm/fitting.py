@@ -93,9 +93,9 @@ def fit(
         field: a velocity network ``field(x, t, **condition)``; a `rfm.networks.VelocityField` by default, whose finest
             scale is that of the distances between neighbouring points.
         coupling: pairing of source and data points in each batch; independent by default.
-        path: the conditional path to train on, on the same manifold; the geodesic at constant speed by default. The
-            flow's density belongs to the path's start, so it is as wrong as that is far from the source; see
-            `ConditionalPath.starts_at_source`.
+        path: the conditional path to train on, on the same manifold and from ``source`` if it presumes one; the
+            geodesic at constant speed by default. The flow's density belongs to the path's start, so it is as wrong as
+            that is far from the source; see `ConditionalPath.starts_at_source`.
         times: how to draw training times, whose density weights the errors; by default
             `rfm.times.UniformAndLateTimes`, half of them uniform and half crowded at the data.
         objective: what each step minimises instead of flow matching, for example

@@ -530,7 +530,7 @@ def test_what_the_user_wrote_is_part_of_a_run(tmp_path: Path) -> None:
 
 def test_a_source_with_another_metric_is_refused() -> None:
     manifold = LogEuclideanSPD(2)
-    x = clustered(manifold, 30, 0.05)
+    x = manifold.projx(torch.eye(2) + 0.1 * torch.randn(30, 2, 2, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(ValueError, match=r"source lives on SPD\(.*where LogEuclideanSPD\(.*is required"):
         fit_small(x, manifold, steps=1, source=WrappedNormal(SPD(2), torch.eye(2)))
 
