@@ -204,7 +204,7 @@ def train(
     path = GeodesicPath(flow.manifold) if path is None else path
     every = max(1, budget.steps // _VALIDATIONS)
     started = time.monotonic() - state.seconds
-    running = torch.tensor(state.history[-1]["loss"] if state.history else 0.0, device=fabric.device)
+    running: Tensor | None = None
 
     spent = fabric.broadcast(budget.spent(state.step, state.seconds))
     while spent < 1 and state.since_best < _PATIENCE:
@@ -223,7 +223,9 @@ def train(
         if state.step % ema_every == 0:
             average.update_parameters(flow.field)
         state.seconds = time.monotonic() - started
-        running = loss.detach() if state.step == 1 else torch.lerp(running, loss.detach(), 0.02)
+        if running is None and state.history:
+            running = loss.new_tensor(state.history[-1]["loss"])
+        running = loss.detach() if running is None else torch.lerp(running, loss.detach(), 0.02)
         spent = budget.spent(state.step, state.seconds)
         if budget.max_seconds and fabric.world_size > 1:
             # Clocks differ between processes; all must stop at the same step.

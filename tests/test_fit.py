@@ -162,6 +162,21 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_a_resumed_run_in_double_precision_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+
+    def run(out: Path | None, **options: Any) -> rfm.Flow:
+        return fit_small(x, manifold, field=small(manifold).double(), out=out, **options)
+
+    whole = run(None)
+    with killed_after_checkpoint(monkeypatch, 3):
+        run(tmp_path)
+    assert_same(whole, run(tmp_path, resume=True))
+
+
 _SCRIPT = """
 import sys, time, torch, rfm
 from manifolds import Sphere

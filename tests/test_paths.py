@@ -411,7 +411,7 @@ def test_fit_refuses_a_source_that_the_path_does_not_start_from() -> None:
     m, schedule = Euclidean(2), VarianceExploding(0.01, 8.0)
     other, same = (rfm.sources.WrappedNormal(m, torch.zeros(2), scale) for scale in (3.0, 8.0))
     for source in (None, other):
-        with pytest.raises(ValueError, match="starts from noise of scale 8, which .* use GaussianPath"):
+        with pytest.raises(ValueError, match=r"starts from noise of scale 8, which .* use GaussianPath"):
             brief(AffinePath(m, schedule), source=source)
     with pytest.raises(
         ValueError,
