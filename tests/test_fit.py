@@ -296,6 +296,23 @@ def test_training_stops_when_validation_no_longer_improves(monkeypatch: pytest.M
     assert [record["validation_nll"] for record in flow.history] == [3.0, 2.0] + [2.5] * 8
 
 
+def test_a_field_that_cannot_be_integrated_yet_leaves_out_its_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifold = Sphere(2)
+    monkeypatch.setattr("rfm.training._VALIDATIONS", 20)
+    nlls = iter([math.nan] * 10 + [math.inf, 2.0, math.nan] + [3.0] * 20)
+    monkeypatch.setattr("rfm.training._validate", lambda *arguments: next(nlls))
+    flow = fit_small(clustered(manifold), manifold, steps=60)
+    assert [record.get("validation_nll") for record in flow.history] == [None] * 11 + [2.0, None] + [3.0] * 7
+    assert flow.stopped == "all 60 steps done"
+
+
+def test_a_fit_without_any_likelihood_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifold = Sphere(2)
+    monkeypatch.setattr("rfm.training._validate", lambda *arguments: math.nan)
+    with pytest.raises(ValueError, match="no finite likelihood of the validation points at any of 5 validations"):
+        fit_small(clustered(manifold), manifold)
+
+
 def test_the_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     manifold = Sphere(2)
     x = clustered(manifold)
