@@ -76,7 +76,7 @@ def fit(
 ) -> Flow:
     """Fit a flow to points on a manifold, by Riemannian flow matching.
 
-    Under ``torchrun`` the processes share the work and get the same flow.
+    Under ``torchrun`` the processes share the work and get the same flow; not with an ``objective``.
 
     Args:
         points: data ``(n, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
@@ -183,6 +183,11 @@ def fit(
             raise ValueError(
                 f"fit: a batch of {budget.batch_size} does not divide among {running.world_size} processes; "
                 "choose a multiple"
+            )
+        if objective is not None and running.world_size > 1:
+            raise ValueError(
+                f"fit: objective runs in one process, there are {running.world_size}; start it without torchrun, or "
+                "leave objective out"
             )
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
