@@ -43,14 +43,17 @@ class Checkpoint:
         return {"validation_nll": known[-1]} if known else {}
 
     def record(self, nll: float, loss: float, average: nn.Module) -> None:
-        """Note a validation, and keep the averaged weights if it is the best."""
+        """Note a validation, and keep the averaged weights if it is the best.
+
+        Before the first finite one there is nothing to improve on, and no patience to lose.
+        """
         # A field that cannot be integrated yet has no likelihood; JSON has no word for that but leaving it out.
         known = {"validation_nll": nll} if math.isfinite(nll) else {}
         self.history.append({"step": self.step, "loss": loss, **known, "seconds": round(self.seconds, 3)})
-        if nll < self.best_nll:
+        if known and nll < self.best_nll:
             self.best_nll, self.since_best = nll, 0
             self.best = {key: value.detach().clone() for key, value in average.state_dict().items()}
-        else:
+        elif math.isfinite(self.best_nll):
             self.since_best += 1
 
     def save(

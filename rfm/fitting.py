@@ -1,13 +1,10 @@
 """`fit`: from points on a manifold to a trained flow, with defaults chosen from the data."""
 
-import hashlib
-import json
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +16,25 @@ from manifolds import Manifold
 from rfm.checkpoint import Checkpoint
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
+from rfm.fingerprint import architecture, fingerprint
+from rfm.fit_arguments import (
+    above_zero,
+    check_data,
+    check_metric,
+    check_path,
+    check_shares,
+    check_source,
+    hold_out,
+    made_source,
+    named,
+    whole,
+)
 from rfm.flow import Flow
 from rfm.networks import VelocityField
 from rfm.objectives import Objective
 from rfm.paths import ConditionalPath, GeodesicPath
 from rfm.progress import training_bar
-from rfm.serialization import SavedFlowError, describe, read_json, write_json
+from rfm.serialization import SavedFlowError, read_json, write_json
 from rfm.sources import Source, default_source
 from rfm.times import TimeSampler, UniformAndLateTimes
 from rfm.training import Budget, Points, train
@@ -34,8 +44,6 @@ if TYPE_CHECKING:
 
 _BATCH_SIZE = 512
 _LEARNING_RATE = 3e-3
-_POINT_TOLERANCE = 1e-3
-"""How far off the manifold data may be, relative to its size: tables round to a few digits."""
 _RECORD = "fit.json"
 """The file in a run folder that says which data and settings its flow belongs to."""
 
@@ -68,7 +76,7 @@ def fit(
 ) -> Flow:
     """Fit a flow to points on a manifold, by Riemannian flow matching.
 
-    Under ``torchrun`` the processes share the work and get the same flow.
+    Under ``torchrun`` the processes share the work and get the same flow; not with an ``objective``.
 
     Args:
         points: data ``(n, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
@@ -85,9 +93,9 @@ def fit(
         field: a velocity network ``field(x, t, **condition)``; a `rfm.networks.VelocityField` by default, whose finest
             scale is that of the distances between neighbouring points.
         coupling: pairing of source and data points in each batch; independent by default.
-        path: the conditional path to train on, on the same manifold; the geodesic at constant speed by default. The
-            flow's density belongs to the path's start, so it is as wrong as that is far from the source; see
-            `ConditionalPath.starts_at_source`.
+        path: the conditional path to train on, on the same manifold and from ``source`` if it presumes one; the
+            geodesic at constant speed by default. The flow's density belongs to the path's start, so it is as wrong as
+            that is far from the source; see `ConditionalPath.starts_at_source`.
         times: how to draw training times, whose density weights the errors; by default
             `rfm.times.UniformAndLateTimes`, half of them uniform and half crowded at the data.
         objective: what each step minimises instead of flow matching, for example
@@ -113,13 +121,13 @@ def fit(
         ValueError: for points, weights or conditions that cannot be used, naming what, where and the remedy.
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
     """
-    condition, conditions = _named(condition, conditions)
-    data = _check_data(points, manifold, condition, weights)
+    condition, conditions = named(condition, conditions)
+    data = check_data(points, manifold, condition, weights)
     if not 0 <= seed < 2**63:
         raise ValueError(f"fit: seed must be at least 0 and below 2^63, got {seed}")
-    train_index, validation_index = _split(len(data.x), validation, seed)
+    train_index, validation_index = hold_out(len(data.x), validation, seed)
     training_data = data.take(train_index)
-    _check_shares(data, train_index, validation_index)
+    check_shares(data, train_index, validation_index)
     check_metric(manifold, training_data.x)
     given_path, path = path, GeodesicPath(manifold) if path is None else path
     times = UniformAndLateTimes() if times is None else times
@@ -127,10 +135,10 @@ def fit(
         source = path.source or default_source(manifold, training_data.x)
     elif not isinstance(source, Source):
         # From the training points alone: a source that knew those of validation would look better than it is.
-        source = _made_source(source, manifold, training_data.x)
-    _check_source(source, manifold)
+        source = made_source(source, manifold, training_data.x)
+    check_source(source, manifold)
     if given_path is not None:
-        _check_path(given_path, manifold, source, training_data.x)
+        check_path(given_path, manifold, source, training_data.x)
     if field is not None and not (isinstance(field, nn.Module) and any(p.requires_grad for p in field.parameters())):
         raise ValueError(
             f"fit: field must be a torch.nn.Module with parameters to train, got {type(field).__name__}; "
@@ -146,25 +154,40 @@ def fit(
     if data.condition is not None:
         data = Points(data.x, data.condition.to(dtype), data.weights)
     budget = Budget(
-        steps=_whole("steps", steps, min(max(len(train_index), 2000), 8000)),
-        batch_size=_whole("batch_size", batch_size, _BATCH_SIZE),
-        learning_rate=_above_zero("learning_rate", _LEARNING_RATE if learning_rate is None else learning_rate),
+        steps=whole("steps", steps, min(max(len(train_index), 2000), 8000)),
+        batch_size=whole("batch_size", batch_size, _BATCH_SIZE),
+        learning_rate=above_zero("learning_rate", _LEARNING_RATE if learning_rate is None else learning_rate),
         seed=seed,
-        max_seconds=None if max_seconds is None else _above_zero("max_seconds", max_seconds),
+        max_seconds=None if max_seconds is None else above_zero("max_seconds", max_seconds),
     )
-    fingerprint = _fingerprint(flow, data, validation_index, budget, path, times, coupling, objective)
     folder = None if out is None else Path(out)
-    checkpoint = None
+    checkpoint, run = None, ""
     if folder is not None:
+        settings = [
+            budget.steps,
+            budget.batch_size,
+            budget.learning_rate,
+            budget.seed,
+            path,
+            times,
+            coupling,
+            objective,
+        ]
+        run = fingerprint(manifold, architecture(field), source, conditions, settings, data, validation_index)
         if resume and (folder / "flow.json").exists() and not (folder / "checkpoint.json").exists():
-            _check_same_run(folder, fingerprint)
+            _check_same_run(folder, run)
             return Flow.load(folder, manifold=manifold, field=field, source=source)
-        checkpoint = _open(folder, fingerprint, resume, force)
+        checkpoint = _open(folder, run, resume, force)
     with launched(fabric, device) as running, training_bar(progress and running.is_global_zero) as report:
         if budget.batch_size % running.world_size:
             raise ValueError(
                 f"fit: a batch of {budget.batch_size} does not divide among {running.world_size} processes; "
                 "choose a multiple"
+            )
+        if objective is not None and running.world_size > 1:
+            raise ValueError(
+                f"fit: objective runs in one process, there are {running.world_size}; start it without torchrun, or "
+                "leave objective out"
             )
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -182,13 +205,13 @@ def fit(
             drop_condition=isinstance(field, VelocityField) and data.condition is not None,
             folder=folder,
             checkpoint=checkpoint,
-            fingerprint=fingerprint,
+            fingerprint=run,
             report=report,
         )
         flow.cpu()
         if folder is not None and running.is_global_zero:
             # A kill in between leaves the checkpoint, from which the same call with resume ends the run again.
-            write_json(folder / _RECORD, {"fingerprint": fingerprint, "settings": asdict(budget)})
+            write_json(folder / _RECORD, {"fingerprint": run, "settings": asdict(budget)})
             flow.save(folder)
             Checkpoint.remove(folder)
         running.barrier()
@@ -228,151 +251,6 @@ def default_field(
     )
 
 
-def check_metric(manifold: Manifold, points: Tensor) -> None:
-    """Raise ValueError if geodesics contradict the metric: the part of the checker that a wrong density depends on.
-
-    Args:
-        manifold: the manifold.
-        points: points on it ``(n, *event_shape)``; a few are used.
-    """
-    parts = [part for part in manifold.modules() if isinstance(part, Manifold)]
-    if all(_is_tested(part) for part in parts) or len(points) < 6:
-        return
-    from manifolds.testing import check_manifold
-    from manifolds.testing.geodesics import acceleration_normal, gauss_lemma, speed_constant
-
-    x = points[:: max(1, len(points) // 16)][:16]
-    laws = (acceleration_normal, speed_constant, gauss_lemma)
-    report = check_manifold(manifold, points=x, dtypes=(torch.float64,), laws=laws)
-    if not report.passed:
-        raise ValueError(f"fit: {manifold} breaks its contract; run rfm check for all of it\n{report.findings[0]}")
-
-
-def _is_tested(manifold: Manifold) -> bool:
-    """Return whether the library's own tests check it: adapters hold what others wrote."""
-    package, _, module = type(manifold).__module__.partition(".")
-    return package == "manifolds" and not module.startswith("interop")
-
-
-def _named(condition: Any, conditions: Conditions | None) -> tuple[Any, Conditions | None]:
-    """Return condition vectors, or None, and what they mean if that is known."""
-    if isinstance(condition, Mapping):
-        try:
-            conditions = conditions or Conditions.of(condition)
-            return conditions.encode(condition), conditions
-        except ValueError as error:
-            raise ValueError(f"fit: {error}") from None
-    if conditions is not None:
-        if condition is None:
-            raise ValueError("fit: conditions says what condition means, which is missing; pass condition= too")
-        vectors = _tensor("condition", condition)
-        vectors = vectors[:, None] if vectors.ndim == 1 else vectors
-        try:
-            conditions.check(vectors)
-        except ValueError as error:
-            raise ValueError(f"fit: {error}") from None
-        return vectors, conditions
-    return condition, None
-
-
-def _check_data(points: Any, manifold: Manifold, condition: Any, weights: Any) -> Points:
-    x = _tensor("points", points)
-    if x.ndim != 1 + len(manifold.event_shape) or x.shape[1:] != manifold.event_shape:
-        raise ValueError(
-            f"fit: points on {manifold} have shape (n, {', '.join(map(str, manifold.event_shape))}), got "
-            f"{tuple(x.shape)}; reshape or transpose them"
-        )
-    if len(x) < 2:
-        raise ValueError(f"fit: needs at least two points, got {len(x)}; give it more data")
-    manifold.check_point(x, tol=_POINT_TOLERANCE)
-    c = w = None
-    if condition is not None:
-        c = _tensor("condition", condition)
-        c = c[:, None] if c.ndim == 1 else c
-        if c.ndim != 2 or len(c) != len(x) or bool(c.isinf().any()):
-            raise ValueError(
-                f"fit: condition must hold one finite vector per point, ({len(x)}, c), got shape {tuple(c.shape)}"
-                f"{' with infinite entries' if c.isinf().any() else ''}; use NaN where it is not known"
-            )
-    if weights is not None:
-        w = _tensor("weights", weights)
-        if w.shape != (len(x),) or not bool((w >= 0).all() and w.isfinite().all() and w.sum() > 0):
-            raise ValueError(
-                f"fit: weights must be {len(x)} finite numbers, none negative and not all zero, got shape "
-                f"{tuple(w.shape)} and minimum {float(w.min()) if w.numel() else math.nan:g}; correct them"
-            )
-    return Points(x, c, w)
-
-
-def _tensor(name: str, values: Any) -> Tensor:
-    try:
-        return torch.as_tensor(values).detach().cpu().double()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"fit: {name} cannot be read as numbers ({error}); pass a tensor or an array") from None
-
-
-def _check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
-    if data.weights is None:
-        return
-    for name, index in (("training", train), ("validation", validation)):
-        if not bool(data.weights[index].sum() > 0):
-            raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
-
-
-def _made_source(make: Any, manifold: Manifold, points: Tensor) -> Source:
-    source = make(manifold, manifold.projx(points)) if callable(make) else make
-    if not isinstance(source, Source):
-        raise ValueError(
-            f"fit: source must be a rfm.sources.Source, or a function of manifold and points that returns one, got "
-            f"{type(source).__name__}; see rfm.sources"
-        )
-    return source
-
-
-def _check_source(source: Source, manifold: Manifold) -> None:
-    draws = source.sample((4,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    try:
-        manifold.check_point(draws, tol=_POINT_TOLERANCE)
-    except ValueError as error:
-        raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold\n{error}") from None
-
-
-def _check_path(path: ConditionalPath, manifold: Manifold, source: Source, x: Tensor) -> None:
-    own = path.manifold
-    if own is not manifold and (type(own) is not type(manifold) or repr(own) != repr(manifold)):
-        raise ValueError(f"fit: path lives on {own}, where {manifold} is required; make it on {manifold}")
-    x_1 = manifold.projx(x[:4])
-    path.check_ends(source.sample((len(x_1),), generator=torch.Generator().manual_seed(0), dtype=x.dtype), x_1)
-
-
-def _split(
-    n: int, validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int], seed: int
-) -> tuple[Tensor, Tensor]:
-    """Return the indices of training and validation points."""
-    if isinstance(validation, Tensor | np.ndarray | Sequence):
-        held = torch.as_tensor(validation).flatten().cpu()
-        if len(held) == 0 or held.dtype.is_floating_point or held.dtype == torch.bool:
-            raise ValueError(
-                f"fit: validation must hold whole numbers, the indices of points, at least one, got {len(held)} of "
-                f"{held.dtype}; for a mask pass mask.nonzero()"
-            )
-        held = held.long()
-        if int(held.min()) < 0 or int(held.max()) >= n:
-            raise ValueError(
-                f"fit: validation must hold indices from 0 to {n - 1}, got {int(held.min())} to {int(held.max())}"
-            )
-        rest = torch.ones(n, dtype=torch.bool)
-        rest[held] = False
-        if not bool(rest.any()):
-            raise ValueError("fit: validation holds every point, none is left to train on; hold out fewer")
-        return rest.nonzero()[:, 0], held
-    if not 0 < validation < 1:
-        raise ValueError(f"fit: validation must be a share between 0 and 1, or indices, got {validation}")
-    count = min(max(1, round(n * validation)), n - 1)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    return order[:-count], order[-count:]
-
-
 def _finest_frequency(embedded: Tensor) -> float:
     """Return the inverse of half the median distance between neighbours, between 4 and 128.
 
@@ -388,65 +266,15 @@ def _finest_frequency(embedded: Tensor) -> float:
     return min(max(2.0 / distance, 4.0), 128.0)
 
 
-def _whole(name: str, value: int | None, default: int) -> int:
-    if value is None:
-        return default
-    if value != int(value) or value < 1:
-        raise ValueError(f"fit: {name} must be a whole number, at least 1, got {value}")
-    return int(value)
-
-
-def _above_zero(name: str, value: float) -> float:
-    if not 0 < value < math.inf:
-        raise ValueError(f"fit: {name} must be a number above 0, got {value}")
-    return float(value)
-
-
-def _fingerprint(
-    flow: Flow,
-    data: Points,
-    validation: Tensor,
-    budget: Budget,
-    path: ConditionalPath,
-    times: TimeSampler,
-    coupling: Coupling | None,
-    objective: Objective | None,
-) -> str:
-    """Return a hash of everything that decides the result of a run."""
-    digest = hashlib.sha256()
-    settings = [describe(part) for part in (flow.manifold, flow.field, flow.source)]
-    settings.append([budget.steps, budget.batch_size, budget.learning_rate, budget.seed])
-    settings += [_settings(path), _settings(times)]
-    if flow.conditions is not None:
-        settings.append(flow.conditions.to_dict())
-    if coupling is not None:
-        known = {k: v for k, v in getattr(coupling, "__dict__", {}).items() if isinstance(v, int | float | str)}
-        settings.append([type(coupling).__qualname__, sorted(known.items())])
-    if objective is not None:
-        settings.append(repr(objective))
-    digest.update(json.dumps(settings, sort_keys=True).encode())
-    for tensor in (data.x, data.condition, data.weights, validation):
-        digest.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _settings(value: Any) -> Any:
-    """Return `describe`, with the arguments of paths, schedules and time samplers; functions go by their names."""
-    if not is_dataclass(value):
-        return describe(value)
-    kind = type(value)
-    return [f"{kind.__module__}.{kind.__qualname__}", *(_settings(getattr(value, f.name)) for f in fields(value))]
-
-
-def _check_same_run(folder: Path, fingerprint: str) -> None:
-    if not (folder / _RECORD).exists() or read_json(folder / _RECORD).get("fingerprint") != fingerprint:
+def _check_same_run(folder: Path, run: str) -> None:
+    if not (folder / _RECORD).exists() or read_json(folder / _RECORD).get("fingerprint") != run:
         raise SavedFlowError(
             f"{folder} holds a flow that was fitted to other data or with other settings; resume with the same ones, "
             "force its replacement, or choose another folder"
         )
 
 
-def _open(folder: Path, fingerprint: str, resume: bool, force: bool) -> Checkpoint | None:
+def _open(folder: Path, run: str, resume: bool, force: bool) -> Checkpoint | None:
     """Refuse a folder that must not be written to, and return the checkpoint to go on from."""
     if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
         raise FileExistsError(f"{folder} is a file, or below one; choose another folder for the flow")
@@ -456,7 +284,7 @@ def _open(folder: Path, fingerprint: str, resume: bool, force: bool) -> Checkpoi
                 raise FileExistsError(
                     f"{folder} already holds {what}; resume it, force its replacement, or choose another folder"
                 )
-    return Checkpoint.load(folder, fingerprint) if resume else None
+    return Checkpoint.load(folder, run) if resume else None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from rfm.sources import Source
 class Objective(Protocol):
     """A loss for `rfm.fit` in place of flow matching; `rfm.maximum_likelihood.MaximumLikelihood` is one.
 
-    Its ``repr`` says all that decides the loss: a run is resumed only with the same.
+    A run is resumed only with the same: a function of the same code, or an object of equal attributes.
     """
 
     def __call__(

@@ -182,6 +182,9 @@ def train(
         fingerprint: what identifies data and settings in a checkpoint.
         report: called after every step with the share of the budget spent and a record of step, loss, seconds and
             the last validation_nll.
+
+    Raises:
+        ValueError: if the loss is no longer finite, or the validation points have no finite likelihood at any time.
     """
     assert isinstance(flow.field, nn.Module)
     parameters = [p for p in flow.field.parameters() if p.requires_grad]
@@ -204,7 +207,7 @@ def train(
     path = GeodesicPath(flow.manifold) if path is None else path
     every = max(1, budget.steps // _VALIDATIONS)
     started = time.monotonic() - state.seconds
-    running = torch.tensor(state.history[-1]["loss"] if state.history else 0.0, device=fabric.device)
+    running: Tensor | None = None
 
     spent = fabric.broadcast(budget.spent(state.step, state.seconds))
     while spent < 1 and state.since_best < _PATIENCE:
@@ -223,14 +226,16 @@ def train(
         if state.step % ema_every == 0:
             average.update_parameters(flow.field)
         state.seconds = time.monotonic() - started
-        running = loss.detach() if state.step == 1 else torch.lerp(running, loss.detach(), 0.02)
+        if running is None and state.history:
+            running = loss.new_tensor(state.history[-1]["loss"])
+        running = loss.detach() if running is None else torch.lerp(running, loss.detach(), 0.02)
         spent = budget.spent(state.step, state.seconds)
         if budget.max_seconds and fabric.world_size > 1:
             # Clocks differ between processes; all must stop at the same step.
             spent = fabric.broadcast(spent)
         if state.step % every == 0 or spent >= 1:
             nll = _validate(flow, average.module, validation, fabric)
-            if not math.isfinite(nll + float(running)):
+            if not math.isfinite(running):
                 raise ValueError(
                     f"fit: training diverged by step {state.step} (loss {float(running):g}, validation NLL {nll:g}); "
                     "lower learning_rate, or look for outliers in the points"
@@ -243,8 +248,13 @@ def train(
             report(spent, {"step": state.step, "loss": running, **state.last_validation})
     flow.history = state.history
     flow.stopped = _why(budget, state)
-    if state.best:
-        flow.field.load_state_dict(state.best)
+    if not state.best:
+        raise ValueError(
+            f"fit: no finite likelihood of the validation points at any of {len(state.history)} validations: the field "
+            "cannot be integrated, or takes them where the source has no density; lower learning_rate, or take another "
+            "source"
+        )
+    flow.field.load_state_dict(state.best)
     flow.eval()
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,7 +83,17 @@ def test_the_command_line_under_torchrun_reports_once(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "run.json").exists()
 
 
-def test_a_batch_that_does_not_divide_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 7}, r"a batch of 7 does not divide among 2 processes; choose a multiple"),
+        (
+            {"objective": rfm.MaximumLikelihood()},
+            r"objective runs in one process, there are 2; start it without torchrun",
+        ),
+    ],
+)
+def test_what_several_processes_cannot_share_is_told(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     from lightning_fabric import Fabric
 
     from manifolds import Sphere
@@ -95,6 +106,6 @@ def test_a_batch_that_does_not_divide_is_told(tmp_path: Path) -> None:
             return 2
 
     x = Sphere(2).random_uniform(20, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match=r"a batch of 7 does not divide among 2 processes; choose a multiple"):
-        rfm.fit(x, Sphere(2), batch_size=7, fabric=Two(accelerator="cpu", devices=1), out=tmp_path / "a")
+    with pytest.raises(ValueError, match=message):
+        rfm.fit(x, Sphere(2), **options, fabric=Two(accelerator="cpu", devices=1), out=tmp_path / "a")
     assert not (tmp_path / "a").exists()

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 import rfm
-from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Sphere
+from manifolds import SE3, SO3, SPD, Euclidean, FlatTorus, LogEuclideanSPD, Manifold, Sphere
 from rfm.couplings import OptimalTransport
 from rfm.networks import VelocityField
+from rfm.paths import ConditionalFlowPath
 from rfm.serialization import SavedFlowError
 from rfm.sources import Source, Uniform, WrappedNormal
 from rfm.training import Budget, _ema
@@ -161,6 +162,21 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_a_resumed_run_in_double_precision_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold)
+
+    def run(out: Path | None, **options: Any) -> rfm.Flow:
+        return fit_small(x, manifold, field=small(manifold).double(), out=out, **options)
+
+    whole = run(None)
+    with killed_after_checkpoint(monkeypatch, 3):
+        run(tmp_path)
+    assert_same(whole, run(tmp_path, resume=True))
+
+
 _SCRIPT = """
 import sys, time, torch, rfm
 from manifolds import Sphere
@@ -278,6 +294,23 @@ def test_training_stops_when_validation_no_longer_improves(monkeypatch: pytest.M
     flow = fit_small(clustered(manifold), manifold, steps=60)
     assert flow.stopped == "validation NLL had not improved for 8 validations, at step 30 of 60"
     assert [record["validation_nll"] for record in flow.history] == [3.0, 2.0] + [2.5] * 8
+
+
+def test_a_field_that_cannot_be_integrated_yet_leaves_out_its_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifold = Sphere(2)
+    monkeypatch.setattr("rfm.training._VALIDATIONS", 20)
+    nlls = iter([math.nan] * 10 + [math.inf, 2.0, math.nan] + [3.0] * 20)
+    monkeypatch.setattr("rfm.training._validate", lambda *arguments: next(nlls))
+    flow = fit_small(clustered(manifold), manifold, steps=60)
+    assert [record.get("validation_nll") for record in flow.history] == [None] * 11 + [2.0, None] + [3.0] * 7
+    assert flow.stopped == "all 60 steps done"
+
+
+def test_a_fit_without_any_likelihood_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifold = Sphere(2)
+    monkeypatch.setattr("rfm.training._validate", lambda *arguments: math.nan)
+    with pytest.raises(ValueError, match="no finite likelihood of the validation points at any of 5 validations"):
+        fit_small(clustered(manifold), manifold)
 
 
 def test_the_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,6 +483,13 @@ class _North(Source):
         return torch.where(x[..., 2] >= 0, -math.log(2 * math.pi), -math.inf)
 
 
+class _Inside(_North):
+    """Off the sphere."""
+
+    def sample(self, *arguments: Any, **options: Any) -> Tensor:
+        return super().sample(*arguments, **options) / 2
+
+
 def test_a_source_of_the_users_own(tmp_path: Path) -> None:
     manifold = Sphere(2)
     flow = fit_small(clustered(manifold, 50, 0.05), manifold, source=_North(manifold), steps=3, out=tmp_path)
@@ -494,6 +534,37 @@ def test_another_coupling_is_another_run(tmp_path: Path) -> None:
     for other in (None, OptimalTransport(manifold, condition_weight=1.0)):
         with pytest.raises(ValueError, match="other"):
             fit_small(x, manifold, steps=2, coupling=other, out=tmp_path, resume=True)
+
+
+def _field_loss(scale: float) -> Any:
+    def loss(field: Any, source: Source, x_0: Tensor, x_1: Tensor, t: Tensor, **known: Any) -> Tensor:
+        return scale * field(x_1, t).square().mean()
+
+    return loss
+
+
+def test_what_the_user_wrote_is_part_of_a_run(tmp_path: Path) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold, 30, 0.05)
+
+    def run(folder: str, **options: Any) -> rfm.Flow:
+        return fit_small(x, manifold, field=_Linear(manifold), steps=1, out=tmp_path / folder, **options)
+
+    run("objective", objective=_field_loss(1.0))
+    # Its weights are those of the saved flow, whatever the new field began with.
+    run("objective", objective=_field_loss(1.0), resume=True)
+    with pytest.raises(SavedFlowError, match="other settings"):
+        run("objective", objective=_field_loss(2.0), resume=True)
+    run("path", path=ConditionalFlowPath(manifold, lambda a, b, s: manifold.geodesic(a, b, s)[0]))
+    with pytest.raises(SavedFlowError, match="other settings"):
+        run("path", path=ConditionalFlowPath(manifold, lambda a, b, s: manifold.geodesic(a, b, s**2)[0]), resume=True)
+
+
+def test_a_source_with_another_metric_is_refused() -> None:
+    manifold = LogEuclideanSPD(2)
+    x = manifold.projx(torch.eye(2) + 0.1 * torch.randn(30, 2, 2, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(ValueError, match=r"source lives on SPD\(.*where LogEuclideanSPD\(.*is required"):
+        fit_small(x, manifold, steps=1, source=WrappedNormal(SPD(2), torch.eye(2)))
 
 
 def test_what_is_no_source_is_refused() -> None:
@@ -557,7 +628,8 @@ _BAD: dict[str, tuple[Callable[[Tensor], dict[str, Any]], str]] = {
     "validation of all": (lambda x: {"validation": torch.arange(40)}, "holds every point"),
     "field": (lambda x: {"field": lambda x, t: x}, "field must be a torch.nn.Module .* got function"),
     "field without parameters": (lambda x: {"field": nn.Identity()}, "with parameters to train, got Identity"),
-    "source": (lambda x: {"source": Uniform(FlatTorus(2))}, "source draws no points of Sphere"),
+    "source": (lambda x: {"source": Uniform(FlatTorus(2))}, r"source lives on FlatTorus\(2\), where Sphere"),
+    "source that leaves": (lambda x: {"source": _Inside(Sphere(2))}, "source draws no points of Sphere"),
 }
 
 

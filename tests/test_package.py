@@ -21,10 +21,22 @@ ROOT = Path(__file__).parents[1]
 
 # Lowest first: a module imports those before it, its own package, and manifolds. A new module takes its place here.
 _LAYERS = [
-    *("schedules", "times", "clocks", "sources", "couplings", "paths", "losses", "objectives", "networks"),
+    *(
+        "fingerprint",
+        "schedules",
+        "times",
+        "clocks",
+        "sources",
+        "couplings",
+        "paths",
+        "losses",
+        "objectives",
+        "networks",
+    ),
     *("integrators", "likelihood", "maximum_likelihood", "conversions", "conditions"),
-    *("inverse", "flow_maps", "metrics", "serialization", "progress", "flow", "checkpoint", "training", "fitting"),
-    *("datasets", "run_folder", "evaluation", "plotting", "named_objects", "commands", "cli", "__main__"),
+    *("inverse", "flow_maps", "metrics", "serialization", "progress", "flow", "checkpoint", "training", "datasets"),
+    *("fit_arguments", "fitting", "run_folder", "evaluation", "plotting", "named_objects", "commands", "cli"),
+    "__main__",
 ]
 
 

@@ -407,6 +407,20 @@ def test_fit_refuses_a_path_that_does_not_fit() -> None:
         brief(ConditionalFlowPath(Euclidean(2), lambda a, b, t: a * t[..., None] + b * (1 - t[..., None])))
 
 
+def test_fit_refuses_a_source_that_the_path_does_not_start_from() -> None:
+    m, schedule = Euclidean(2), VarianceExploding(0.01, 8.0)
+    other, same = (rfm.sources.WrappedNormal(m, torch.zeros(2), scale) for scale in (3.0, 8.0))
+    for source in (None, other):
+        with pytest.raises(ValueError, match=r"starts from noise of scale 8, which .* use GaussianPath"):
+            brief(AffinePath(m, schedule), source=source)
+    with pytest.raises(
+        ValueError,
+        match=r"starts from WrappedNormal\( scale=8 .* source is WrappedNormal\( scale=3 .*; leave source out",
+    ):
+        brief(GaussianPath(m, schedule), source=other)
+    assert brief(GaussianPath(m, schedule), source=same).source is same
+
+
 def test_path_and_times_are_settings_of_a_run(tmp_path: Path) -> None:
     m = Euclidean(2)
     made = {"path": AffinePath(m, Polynomial(2)), "times": UniformAndLateTimes(0.01), "out": tmp_path / "run"}

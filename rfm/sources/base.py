@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from rfm.fingerprint import fingerprint
 
 
 class Source(nn.Module, ABC):
@@ -125,8 +126,14 @@ def checked_part(owner: str, name: str, source: object, manifold: Manifold) -> S
     """
     if not isinstance(source, Source):
         raise ValueError(f"{owner}: {name} must be a source, got {type(source).__name__}; make one on {manifold}")
-    own = source.manifold
-    # A loaded source holds a manifold equal to this one, made from the same arguments.
-    if own is not manifold and (type(own) is not type(manifold) or repr(own) != repr(manifold)):
-        raise ValueError(f"{owner}: {name} lives on {own}, where {manifold} is required; make it on {manifold}")
+    check_same_manifold(owner, name, source.manifold, manifold)
     return source
+
+
+def check_same_manifold(owner: str, name: str, own: Manifold, manifold: Manifold) -> None:
+    """Raise ValueError unless ``own``, where the argument ``name`` lives, is ``manifold`` or one made alike.
+
+    What is loaded from a file holds a manifold of its own, made from the same arguments.
+    """
+    if own is not manifold and fingerprint(own) != fingerprint(manifold):
+        raise ValueError(f"{owner}: {name} lives on {own}, where {manifold} is required; make it on {manifold}")

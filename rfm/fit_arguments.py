@@ -1,0 +1,201 @@
+"""The checks that `rfm.fit` makes of its arguments, and the tensors that it makes from them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manifolds import Manifold
+from rfm.conditions import Conditions
+from rfm.fingerprint import fingerprint
+from rfm.paths import AffinePath, ConditionalPath
+from rfm.sources import Source
+from rfm.sources.base import check_same_manifold
+from rfm.training import Points
+
+_POINT_TOLERANCE = 1e-3
+"""How far off the manifold data may be, relative to its size: tables round to a few digits."""
+
+
+def named(condition: Any, conditions: Conditions | None) -> tuple[Any, Conditions | None]:
+    """Return condition vectors, or None, and what they mean if that is known."""
+    if isinstance(condition, Mapping):
+        try:
+            conditions = conditions or Conditions.of(condition)
+            return conditions.encode(condition), conditions
+        except ValueError as error:
+            raise ValueError(f"fit: {error}") from None
+    if conditions is not None:
+        if condition is None:
+            raise ValueError("fit: conditions says what condition means, which is missing; pass condition= too")
+        vectors = _tensor("condition", condition)
+        vectors = vectors[:, None] if vectors.ndim == 1 else vectors
+        try:
+            conditions.check(vectors)
+        except ValueError as error:
+            raise ValueError(f"fit: {error}") from None
+        return vectors, conditions
+    return condition, None
+
+
+def check_data(points: Any, manifold: Manifold, condition: Any, weights: Any) -> Points:
+    """Return points, conditions and weights as tensors in float64; raise ValueError if they cannot be used."""
+    x = _tensor("points", points)
+    if x.ndim != 1 + len(manifold.event_shape) or x.shape[1:] != manifold.event_shape:
+        raise ValueError(
+            f"fit: points on {manifold} have shape (n, {', '.join(map(str, manifold.event_shape))}), got "
+            f"{tuple(x.shape)}; reshape or transpose them"
+        )
+    if len(x) < 2:
+        raise ValueError(f"fit: needs at least two points, got {len(x)}; give it more data")
+    manifold.check_point(x, tol=_POINT_TOLERANCE)
+    c = w = None
+    if condition is not None:
+        c = _tensor("condition", condition)
+        c = c[:, None] if c.ndim == 1 else c
+        if c.ndim != 2 or len(c) != len(x) or bool(c.isinf().any()):
+            raise ValueError(
+                f"fit: condition must hold one finite vector per point, ({len(x)}, c), got shape {tuple(c.shape)}"
+                f"{' with infinite entries' if c.isinf().any() else ''}; use NaN where it is not known"
+            )
+    if weights is not None:
+        w = _tensor("weights", weights)
+        if w.shape != (len(x),) or not bool((w >= 0).all() and w.isfinite().all() and w.sum() > 0):
+            raise ValueError(
+                f"fit: weights must be {len(x)} finite numbers, none negative and not all zero, got shape "
+                f"{tuple(w.shape)} and minimum {float(w.min()) if w.numel() else math.nan:g}; correct them"
+            )
+    return Points(x, c, w)
+
+
+def _tensor(name: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values).detach().cpu().double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"fit: {name} cannot be read as numbers ({error}); pass a tensor or an array") from None
+
+
+def check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
+    """Raise ValueError unless some training and some validation points, given by index, have weight."""
+    if data.weights is None:
+        return
+    for name, index in (("training", train), ("validation", validation)):
+        if not bool(data.weights[index].sum() > 0):
+            raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
+
+
+def made_source(make: Any, manifold: Manifold, points: Tensor) -> Source:
+    """Return the source that ``make`` makes from the training points; raise ValueError if it makes none."""
+    source = make(manifold, manifold.projx(points)) if callable(make) else make
+    if not isinstance(source, Source):
+        raise ValueError(
+            f"fit: source must be a rfm.sources.Source, or a function of manifold and points that returns one, got "
+            f"{type(source).__name__}; see rfm.sources"
+        )
+    return source
+
+
+def check_source(source: Source, manifold: Manifold) -> None:
+    """Raise ValueError unless the source lives on the manifold and draws points of it."""
+    check_same_manifold("fit", "source", source.manifold, manifold)
+    draws = source.sample((4,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    try:
+        manifold.check_point(draws, tol=_POINT_TOLERANCE)
+    except ValueError as error:
+        raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold\n{error}") from None
+
+
+def check_path(path: ConditionalPath, manifold: Manifold, source: Source, x: Tensor) -> None:
+    """Raise ValueError unless the path lives on the manifold and leads from the source to the points ``x``."""
+    check_same_manifold("fit", "path", path.manifold, manifold)
+    _check_start(path, source)
+    x_1 = manifold.projx(x[:4])
+    path.check_ends(source.sample((len(x_1),), generator=torch.Generator().manual_seed(0), dtype=x.dtype), x_1)
+
+
+def _check_start(path: ConditionalPath, source: Source) -> None:
+    """Raise ValueError where the path presumes a source, or a scale of it, and the flow would start from another."""
+    if path.source is not None and fingerprint(path.source) != fingerprint(source):
+        presumed, given = (" ".join(str(part).split()) for part in (path.source, source))
+        raise ValueError(
+            f"fit: path starts from {presumed}, but source is {given}; leave source out, or take a path that starts "
+            "from any, such as GeodesicPath"
+        )
+    if path.source is None and isinstance(path, AffinePath) and path.schedule.source_scale != 1:
+        raise ValueError(
+            f"fit: {path.schedule} starts from noise of scale {path.schedule.source_scale:g}, which AffinePath leaves "
+            "to you; use GaussianPath, which brings that source"
+        )
+
+
+def hold_out(
+    n: int, validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int], seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return the indices of training and validation points."""
+    if isinstance(validation, Tensor | np.ndarray | Sequence):
+        held = torch.as_tensor(validation).flatten().cpu()
+        if len(held) == 0 or held.dtype.is_floating_point or held.dtype == torch.bool:
+            raise ValueError(
+                f"fit: validation must hold whole numbers, the indices of points, at least one, got {len(held)} of "
+                f"{held.dtype}; for a mask pass mask.nonzero()"
+            )
+        held = held.long()
+        if int(held.min()) < 0 or int(held.max()) >= n:
+            raise ValueError(
+                f"fit: validation must hold indices from 0 to {n - 1}, got {int(held.min())} to {int(held.max())}"
+            )
+        rest = torch.ones(n, dtype=torch.bool)
+        rest[held] = False
+        if not bool(rest.any()):
+            raise ValueError("fit: validation holds every point, none is left to train on; hold out fewer")
+        return rest.nonzero()[:, 0], held
+    if not 0 < validation < 1:
+        raise ValueError(f"fit: validation must be a share between 0 and 1, or indices, got {validation}")
+    count = min(max(1, round(n * validation)), n - 1)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[:-count], order[-count:]
+
+
+def check_metric(manifold: Manifold, points: Tensor) -> None:
+    """Raise ValueError if geodesics contradict the metric: the part of the checker that a wrong density depends on.
+
+    Args:
+        manifold: the manifold.
+        points: points on it ``(n, *event_shape)``; a few are used.
+    """
+    parts = [part for part in manifold.modules() if isinstance(part, Manifold)]
+    if all(_is_tested(part) for part in parts) or len(points) < 6:
+        return
+    from manifolds.testing import check_manifold
+    from manifolds.testing.geodesics import acceleration_normal, gauss_lemma, speed_constant
+
+    x = points[:: max(1, len(points) // 16)][:16]
+    laws = (acceleration_normal, speed_constant, gauss_lemma)
+    report = check_manifold(manifold, points=x, dtypes=(torch.float64,), laws=laws)
+    if not report.passed:
+        raise ValueError(f"fit: {manifold} breaks its contract; run rfm check for all of it\n{report.findings[0]}")
+
+
+def _is_tested(manifold: Manifold) -> bool:
+    """Return whether the library's own tests check it: adapters hold what others wrote."""
+    package, _, module = type(manifold).__module__.partition(".")
+    return package == "manifolds" and not module.startswith("interop")
+
+
+def whole(name: str, value: int | None, default: int) -> int:
+    """Return a whole number, at least 1, or the default in place of None."""
+    if value is None:
+        return default
+    if value != int(value) or value < 1:
+        raise ValueError(f"fit: {name} must be a whole number, at least 1, got {value}")
+    return int(value)
+
+
+def above_zero(name: str, value: float) -> float:
+    """Return a number above 0, finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"fit: {name} must be a number above 0, got {value}")
+    return float(value)
