@@ -664,6 +664,7 @@ _BAD: dict[str, tuple[Callable[[Tensor], dict[str, Any]], str]] = {
     "device without data": (lambda x: {"device": "meta"}, "device 'meta' cannot be used here"),
     "device that is none": (lambda x: {"device": 1.5}, "device 1.5 cannot be used here"),
     "validation share": (lambda x: {"validation": 1.0}, "share between 0 and 1"),
+    "equal points": (lambda x: {"points": x[:1].expand(40, 3)}, "at least 2 different rows, got 1; add rows"),
     "validation row": (lambda x: {"validation": [40]}, "indices from 0 to 39, got 40 to 40"),
     "validation mask": (lambda x: {"validation": torch.ones(40) > 0}, "for a mask pass mask.nonzero"),
     "validation of none": (lambda x: {"validation": []}, "at least one"),
@@ -692,7 +693,7 @@ def test_bad_input_is_told_in_a_sentence(case: str, tmp_path: Path) -> None:
 def test_without_a_default_source_the_remedy_is_named() -> None:
     manifold = SE3()
     with pytest.raises(ValueError, match=r"no default source.*pass source="):
-        rfm.fit(torch.eye(4).expand(10, 4, 4), manifold, progress=False)
+        rfm.fit(manifold.projx(torch.eye(4) + torch.linspace(0, 0.1, 10)[:, None, None]), manifold, progress=False)
 
 
 class _Stretched(Manifold):
