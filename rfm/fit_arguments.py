@@ -1,5 +1,6 @@
 """The checks that `rfm.fit` makes of its arguments, and the tensors that it makes from them."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,10 +11,15 @@ from torch import Tensor
 
 from manifolds import Manifold
 from rfm.conditions import Conditions
+from rfm.couplings import Coupling
+from rfm.datasets.splits import holdout_split
 from rfm.fingerprint import fingerprint
+from rfm.maximum_likelihood import MaximumLikelihood
+from rfm.objectives import Objective
 from rfm.paths import AffinePath, ConditionalPath
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
+from rfm.times import TimeSampler
 from rfm.training import Points
 
 _POINT_TOLERANCE = 1e-3
@@ -87,9 +93,15 @@ def check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
             raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
 
 
-def made_source(make: Any, manifold: Manifold, points: Tensor) -> Source:
-    """Return the source that ``make`` makes from the training points; raise ValueError if it makes none."""
-    source = make(manifold, manifold.projx(points)) if callable(make) else make
+def made_source(make: Any, manifold: Manifold, data: Points) -> Source:
+    """Return the source that ``make`` makes from the training points; raise ValueError if it makes none.
+
+    Their weights are passed as ``sample_weights``, where there are some and ``make`` has an argument of that name.
+    """
+    source = make
+    if callable(make):
+        weighted = data.weights is not None and "sample_weights" in inspect.signature(make).parameters
+        source = make(manifold, manifold.projx(data.x), **({"sample_weights": data.weights} if weighted else {}))
     if not isinstance(source, Source):
         raise ValueError(
             f"fit: source must be a rfm.sources.Source, or a function of manifold and points that returns one, got "
@@ -106,6 +118,20 @@ def check_source(source: Source, manifold: Manifold) -> None:
         manifold.check_point(draws, tol=_POINT_TOLERANCE)
     except ValueError as error:
         raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold\n{error}") from None
+
+
+def check_objective(
+    objective: Objective, path: ConditionalPath | None, times: TimeSampler | None, coupling: Coupling | None
+) -> None:
+    """Raise ValueError for what flow matching would use but the objective does not."""
+    given: dict[str, Any] = {"path": path}
+    if isinstance(objective, MaximumLikelihood):
+        given |= {"times": times, "coupling": coupling}
+    unused = [name for name, value in given.items() if value is not None]
+    if unused:
+        raise ValueError(
+            f"fit: {type(objective).__name__} has no use for {' and '.join(unused)}; leave out either that or objective"
+        )
 
 
 def check_path(path: ConditionalPath, manifold: Manifold, source: Source, x: Tensor) -> None:
@@ -132,9 +158,10 @@ def _check_start(path: ConditionalPath, source: Source) -> None:
 
 
 def hold_out(
-    n: int, validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int], seed: int
+    points: Tensor, validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the indices of training and validation points."""
+    """Return the indices of training and validation points; a share of the points is held out with all their equals."""
+    n = len(points)
     if isinstance(validation, Tensor | np.ndarray | Sequence):
         held = torch.as_tensor(validation).flatten().cpu()
         if len(held) == 0 or held.dtype.is_floating_point or held.dtype == torch.bool:
@@ -154,9 +181,10 @@ def hold_out(
         return rest.nonzero()[:, 0], held
     if not 0 < validation < 1:
         raise ValueError(f"fit: validation must be a share between 0 and 1, or indices, got {validation}")
-    count = min(max(1, round(n * validation)), n - 1)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    return order[:-count], order[-count:]
+    try:
+        return holdout_split(points, min(max(1, round(n * validation)), n - 1), seed)
+    except ValueError as error:
+        raise ValueError(f"fit: {error}") from None
 
 
 def check_metric(manifold: Manifold, points: Tensor) -> None:

@@ -21,6 +21,7 @@ from rfm.fit_arguments import (
     above_zero,
     check_data,
     check_metric,
+    check_objective,
     check_path,
     check_shares,
     check_source,
@@ -85,11 +86,11 @@ def fit(
             columns by name, of numbers or of texts that are labels, None where not known.
         conditions: what the entries of ``condition`` mean; found from its columns by default.
         weights: weights of the points ``(n,)``, for example inverse sampling probabilities; equal by default.
-        validation: share of the points held out to decide when to stop and which weights to keep, or the indices of
-            those points.
+        validation: share of the points held out to decide when to stop and which weights to keep, equal points
+            together; or the indices of those points.
         source: distribution at time 0, or what makes one from the manifold and the training points, such as
-            ``KernelMixture.fit``; by default that of the path, if it presumes one, else see
-            `rfm.sources.default_source`.
+            ``KernelMixture.fit``; it gets ``weights`` too if it has an argument ``sample_weights``. By default that of
+            the path, if it presumes one, else see `rfm.sources.default_source`.
         field: a velocity network ``field(x, t, **condition)``; a `rfm.networks.VelocityField` by default, whose finest
             scale is that of the distances between neighbouring points.
         coupling: pairing of source and data points in each batch; independent by default.
@@ -99,7 +100,8 @@ def fit(
         times: how to draw training times, whose density weights the errors; by default
             `rfm.times.UniformAndLateTimes`, half of them uniform and half crowded at the data.
         objective: what each step minimises instead of flow matching, for example
-            `rfm.maximum_likelihood.MaximumLikelihood`.
+            `rfm.maximum_likelihood.MaximumLikelihood`; without a ``path``. One of your own is given ``times`` and
+            sources paired by ``coupling``, maximum likelihood has no use for them.
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
         learning_rate: peak learning rate of AdamW, 3e-3 by default.
@@ -121,11 +123,13 @@ def fit(
         ValueError: for points, weights or conditions that cannot be used, naming what, where and the remedy.
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
     """
+    if objective is not None:
+        check_objective(objective, path, times, coupling)
     condition, conditions = named(condition, conditions)
     data = check_data(points, manifold, condition, weights)
     if not 0 <= seed < 2**63:
         raise ValueError(f"fit: seed must be at least 0 and below 2^63, got {seed}")
-    train_index, validation_index = hold_out(len(data.x), validation, seed)
+    train_index, validation_index = hold_out(data.x, validation, seed)
     training_data = data.take(train_index)
     check_shares(data, train_index, validation_index)
     check_metric(manifold, training_data.x)
@@ -135,7 +139,7 @@ def fit(
         source = path.source or default_source(manifold, training_data.x)
     elif not isinstance(source, Source):
         # From the training points alone: a source that knew those of validation would look better than it is.
-        source = made_source(source, manifold, training_data.x)
+        source = made_source(source, manifold, training_data)
     check_source(source, manifold)
     if given_path is not None:
         check_path(given_path, manifold, source, training_data.x)

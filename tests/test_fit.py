@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 import rfm
 from manifolds import SE3, SO3, SPD, Euclidean, FlatTorus, LogEuclideanSPD, Manifold, Sphere
-from rfm.couplings import OptimalTransport
+from rfm.couplings import Independent, OptimalTransport
+from rfm.maximum_likelihood import MaximumLikelihood
 from rfm.networks import VelocityField
-from rfm.paths import ConditionalFlowPath
+from rfm.paths import ConditionalFlowPath, GeodesicPath
 from rfm.serialization import SavedFlowError
-from rfm.sources import Source, Uniform, WrappedNormal
+from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
+from rfm.times import UniformTimes
 from rfm.training import Budget, _ema
 
 
@@ -567,6 +569,46 @@ def test_a_source_with_another_metric_is_refused() -> None:
         fit_small(x, manifold, steps=1, source=WrappedNormal(SPD(2), torch.eye(2)))
 
 
+@pytest.mark.parametrize(
+    ("objective", "options", "unused"),
+    [
+        (MaximumLikelihood(), {"path": GeodesicPath(Sphere(2))}, "path"),
+        (MaximumLikelihood(), {"times": UniformTimes(), "coupling": Independent()}, "times and coupling"),
+        (_field_loss(1.0), {"path": GeodesicPath(Sphere(2))}, "path"),
+    ],
+)
+def test_what_an_objective_does_not_use_is_refused(objective: Any, options: dict[str, Any], unused: str) -> None:
+    manifold = Sphere(2)
+    with pytest.raises(ValueError, match=f"has no use for {unused}; leave out either"):
+        fit_small(clustered(manifold, 30), manifold, objective=objective, **options)
+
+
+def test_an_objective_of_ones_own_is_given_times_and_coupled_sources() -> None:
+    manifold = Sphere(2)
+    options: dict[str, Any] = {"times": UniformTimes(), "coupling": Independent()}
+    fit_small(clustered(manifold, 30), manifold, steps=1, objective=_field_loss(1.0), **options)
+
+
+def test_makers_of_sources_are_given_the_weights_of_training_points() -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold, 30, 0.05)
+    weights = torch.arange(1.0, 31.0, dtype=torch.float64)
+    seen = []
+
+    def make(manifold: Manifold, points: Tensor, *, sample_weights: Tensor | None = None) -> Source:
+        seen.append(sample_weights)
+        return Uniform(manifold)
+
+    fit_small(x, manifold, steps=1, source=make, validation=[0, 1])
+    fit_small(x, manifold, steps=1, source=make, validation=[0, 1], weights=weights)
+    assert seen[0] is None
+    assert torch.equal(seen[1], weights[2:])
+    flow = fit_small(x, manifold, steps=1, source=KernelMixture.fit, validation=[0, 1], weights=weights)
+    expected = KernelMixture.fit(manifold, x[2:], sample_weights=weights[2:])
+    torch.testing.assert_close(flow.source.log_prob(x), expected.log_prob(x))
+    fit_small(x, manifold, steps=1, source=lambda m, points: Uniform(m), weights=weights)
+
+
 def test_what_is_no_source_is_refused() -> None:
     manifold = Sphere(2)
     x = clustered(manifold, 30, 0.05)
@@ -622,6 +664,7 @@ _BAD: dict[str, tuple[Callable[[Tensor], dict[str, Any]], str]] = {
     "device without data": (lambda x: {"device": "meta"}, "device 'meta' cannot be used here"),
     "device that is none": (lambda x: {"device": 1.5}, "device 1.5 cannot be used here"),
     "validation share": (lambda x: {"validation": 1.0}, "share between 0 and 1"),
+    "equal points": (lambda x: {"points": x[:1].expand(40, 3)}, "at least 2 different rows, got 1; add rows"),
     "validation row": (lambda x: {"validation": [40]}, "indices from 0 to 39, got 40 to 40"),
     "validation mask": (lambda x: {"validation": torch.ones(40) > 0}, "for a mask pass mask.nonzero"),
     "validation of none": (lambda x: {"validation": []}, "at least one"),
@@ -650,7 +693,7 @@ def test_bad_input_is_told_in_a_sentence(case: str, tmp_path: Path) -> None:
 def test_without_a_default_source_the_remedy_is_named() -> None:
     manifold = SE3()
     with pytest.raises(ValueError, match=r"no default source.*pass source="):
-        rfm.fit(torch.eye(4).expand(10, 4, 4), manifold, progress=False)
+        rfm.fit(manifold.projx(torch.eye(4) + torch.linspace(0, 0.1, 10)[:, None, None]), manifold, progress=False)
 
 
 class _Stretched(Manifold):
