@@ -30,9 +30,9 @@ folder counts as importable"""
 
 
 _SOURCE_HELP = """\
-where the flow starts: uniform, wrapped-normal (fitted), kernel (a mixture of kernels around the
-training points), or my_module:thing, a source or a function of manifold and points (default:
-uniform where the volume is finite, else a wrapped normal)"""
+where the flow starts: uniform; wrapped-normal (fitted, not on a sphere); kernel (a mixture of
+kernels around the training points); my_module:thing, a source or a function of manifold and
+points (default: uniform where the volume is finite, else a wrapped normal)"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -142,7 +142,9 @@ def _add_fit(commands: Any) -> None:
     one.add_argument(
         "--label", nargs="+", metavar="COLUMN", help="those of --condition whose numbers are labels, such as years"
     )
-    one.add_argument("--weights", metavar="COLUMN", help="column of weights of the points")
+    one.add_argument(
+        "--weights", metavar="COLUMN", help="column of weights of the points, in training, validation and rfm evaluate"
+    )
     one.add_argument("--source", metavar="NAME", help=_SOURCE_HELP)
     one.add_argument(
         "--coupling",

@@ -1,5 +1,6 @@
 """Test likelihood of a flow beside what any model must beat: the source, and kernel densities."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -38,34 +39,31 @@ class Evaluation:
         lines = [f"{'model':<34}test NLL, nats   standard error   points"]
         lines += [f"{name:<34}{e.mean:>14.3f}{e.standard_error:>17.3f}{self.count:>9}" for name, e in self.rows]
         if self.against_kernel is not None:
-            difference = self.against_kernel
-            low, high = difference.interval_95
-            verdict = "the flow is better" if high < 0 else "the kernel is better" if low > 0 else "no clear difference"
             lines.append(
-                f"flow minus best kernel, per point: {difference.mean:+.3f} "
-                f"(95 % interval {low:+.3f} to {high:+.3f}): {verdict}"
+                f"flow minus best kernel, per point: "
+                f"{_verdict(self.against_kernel, 'the flow is better', 'the kernel is better')}"
             )
         if self.against_unconditional is not None:
-            difference = self.against_unconditional
-            low, high = difference.interval_95
-            verdict = "conditions help" if high < 0 else "conditions hurt" if low > 0 else "no clear difference"
             lines.append(
-                f"flow with minus without conditions, per point: {difference.mean:+.3f} "
-                f"(95 % interval {low:+.3f} to {high:+.3f}): {verdict}"
+                f"flow with minus without conditions, per point: "
+                f"{_verdict(self.against_unconditional, 'conditions help', 'conditions hurt')}"
             )
         if self.weighted:
             lines.append("means are over the test points with their weights; the kernels are fitted with theirs")
         return "\n".join(lines)
 
     def record(self) -> dict[str, Any]:
-        """Return the table as plain values, for JSON."""
-        estimates = {name: {"mean": e.mean, "standard_error": e.standard_error} for name, e in self.rows}
+        """Return the table as plain values, for JSON; None where one test point leaves a spread unknown."""
+        estimates = {
+            name: {"mean": e.mean, "standard_error": None if math.isnan(e.standard_error) else e.standard_error}
+            for name, e in self.rows
+        }
         differences = {
             "flow_minus_best_kernel_nats": self.against_kernel,
             "conditional_minus_unconditional_nats": self.against_unconditional,
         }
         return {"test_nll_nats": estimates} | {
-            name: {"mean": e.mean, "interval_95": list(e.interval_95)}
+            name: {"mean": e.mean, "interval_95": None if math.isnan(e.standard_error) else list(e.interval_95)}
             for name, e in differences.items()
             if e is not None
         }
@@ -109,6 +107,15 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
         gain = paired_difference(-given, -own, groups=test, weights=weights)
     rows = tuple((name, negative_log_likelihood(score, weights)) for name, score in scores)
     return Evaluation(rows, against, len(test), gain, weights is not None)
+
+
+def _verdict(difference: Estimate, lower: str, higher: str) -> str:
+    """Return a difference of NLLs in words; ``lower`` says what it means if it is surely below zero."""
+    if math.isnan(difference.standard_error):
+        return f"{difference.mean:+.3f}, of a single place: no interval"
+    low, high = difference.interval_95
+    verdict = lower if high < 0 else higher if low > 0 else "no clear difference"
+    return f"{difference.mean:+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {verdict}"
 
 
 def _kernel_scores(flow: Flow, data: RunData, test: Tensor, note: Callable[[str], None]) -> list[tuple[str, Tensor]]:

@@ -286,6 +286,7 @@ def test_conditions_weights_and_columns_by_number(tmp_path: Path, capsys: pytest
     assert "mag=big is not a finite number" in err
     record = json.loads(run(capsys, "evaluate", tmp_path / "run", "--json", "--quiet")[0])
     assert "flow with conditions" in record["test_nll_nats"]
+    assert record["weighted"]
 
 
 def test_the_demo_makes_a_table_and_a_map_again_and_again(

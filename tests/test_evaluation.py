@@ -1,5 +1,6 @@
 """Evaluation of a run: the baselines and the means use the weights that the fit used."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,3 +92,10 @@ def test_test_points_without_weight(data: RunData) -> None:
     weights[data.split.test] = 0
     with pytest.raises(ValueError, match="weights of all test points are zero; fit again"):
         evaluate(Flow(Sphere(2), swirl), replace(data, weights=weights))
+
+
+def test_a_single_test_point_has_no_interval(data: RunData) -> None:
+    result = evaluate(Flow(Sphere(2), swirl), replace(data, split=data.split._replace(test=torch.tensor([61]))))
+    assert "of a single place: no interval" in result.table()
+    text = json.dumps(result.record(), allow_nan=False)
+    assert json.loads(text)["flow_minus_best_kernel_nats"]["interval_95"] is None
