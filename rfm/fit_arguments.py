@@ -10,10 +10,14 @@ from torch import Tensor
 
 from manifolds import Manifold
 from rfm.conditions import Conditions
+from rfm.couplings import Coupling
 from rfm.fingerprint import fingerprint
+from rfm.maximum_likelihood import MaximumLikelihood
+from rfm.objectives import Objective
 from rfm.paths import AffinePath, ConditionalPath
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
+from rfm.times import TimeSampler
 from rfm.training import Points
 
 _POINT_TOLERANCE = 1e-3
@@ -106,6 +110,20 @@ def check_source(source: Source, manifold: Manifold) -> None:
         manifold.check_point(draws, tol=_POINT_TOLERANCE)
     except ValueError as error:
         raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold\n{error}") from None
+
+
+def check_objective(
+    objective: Objective, path: ConditionalPath | None, times: TimeSampler | None, coupling: Coupling | None
+) -> None:
+    """Raise ValueError for what flow matching would use but the objective does not."""
+    given: dict[str, Any] = {"path": path}
+    if isinstance(objective, MaximumLikelihood):
+        given |= {"times": times, "coupling": coupling}
+    unused = [name for name, value in given.items() if value is not None]
+    if unused:
+        raise ValueError(
+            f"fit: {type(objective).__name__} has no use for {' and '.join(unused)}; leave out either that or objective"
+        )
 
 
 def check_path(path: ConditionalPath, manifold: Manifold, source: Source, x: Tensor) -> None:

@@ -21,6 +21,7 @@ from rfm.fit_arguments import (
     above_zero,
     check_data,
     check_metric,
+    check_objective,
     check_path,
     check_shares,
     check_source,
@@ -99,7 +100,8 @@ def fit(
         times: how to draw training times, whose density weights the errors; by default
             `rfm.times.UniformAndLateTimes`, half of them uniform and half crowded at the data.
         objective: what each step minimises instead of flow matching, for example
-            `rfm.maximum_likelihood.MaximumLikelihood`.
+            `rfm.maximum_likelihood.MaximumLikelihood`; without a ``path``. One of your own is given ``times`` and
+            sources paired by ``coupling``, maximum likelihood has no use for them.
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
         learning_rate: peak learning rate of AdamW, 3e-3 by default.
@@ -121,6 +123,8 @@ def fit(
         ValueError: for points, weights or conditions that cannot be used, naming what, where and the remedy.
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
     """
+    if objective is not None:
+        check_objective(objective, path, times, coupling)
     condition, conditions = named(condition, conditions)
     data = check_data(points, manifold, condition, weights)
     if not 0 <= seed < 2**63:

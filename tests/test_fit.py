@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 import rfm
 from manifolds import SE3, SO3, SPD, Euclidean, FlatTorus, LogEuclideanSPD, Manifold, Sphere
-from rfm.couplings import OptimalTransport
+from rfm.couplings import Independent, OptimalTransport
+from rfm.maximum_likelihood import MaximumLikelihood
 from rfm.networks import VelocityField
-from rfm.paths import ConditionalFlowPath
+from rfm.paths import ConditionalFlowPath, GeodesicPath
 from rfm.serialization import SavedFlowError
 from rfm.sources import Source, Uniform, WrappedNormal
+from rfm.times import UniformTimes
 from rfm.training import Budget, _ema
 
 
@@ -565,6 +567,26 @@ def test_a_source_with_another_metric_is_refused() -> None:
     x = manifold.projx(torch.eye(2) + 0.1 * torch.randn(30, 2, 2, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(ValueError, match=r"source lives on SPD\(.*where LogEuclideanSPD\(.*is required"):
         fit_small(x, manifold, steps=1, source=WrappedNormal(SPD(2), torch.eye(2)))
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "unused"),
+    [
+        (MaximumLikelihood(), {"path": GeodesicPath(Sphere(2))}, "path"),
+        (MaximumLikelihood(), {"times": UniformTimes(), "coupling": Independent()}, "times and coupling"),
+        (_field_loss(1.0), {"path": GeodesicPath(Sphere(2))}, "path"),
+    ],
+)
+def test_what_an_objective_does_not_use_is_refused(objective: Any, options: dict[str, Any], unused: str) -> None:
+    manifold = Sphere(2)
+    with pytest.raises(ValueError, match=f"has no use for {unused}; leave out either"):
+        fit_small(clustered(manifold, 30), manifold, objective=objective, **options)
+
+
+def test_an_objective_of_ones_own_is_given_times_and_coupled_sources() -> None:
+    manifold = Sphere(2)
+    options: dict[str, Any] = {"times": UniformTimes(), "coupling": Independent()}
+    fit_small(clustered(manifold, 30), manifold, steps=1, objective=_field_loss(1.0), **options)
 
 
 def test_what_is_no_source_is_refused() -> None:
