@@ -1,5 +1,6 @@
 """The checks that `rfm.fit` makes of its arguments, and the tensors that it makes from them."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -91,9 +92,15 @@ def check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
             raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
 
 
-def made_source(make: Any, manifold: Manifold, points: Tensor) -> Source:
-    """Return the source that ``make`` makes from the training points; raise ValueError if it makes none."""
-    source = make(manifold, manifold.projx(points)) if callable(make) else make
+def made_source(make: Any, manifold: Manifold, data: Points) -> Source:
+    """Return the source that ``make`` makes from the training points; raise ValueError if it makes none.
+
+    Their weights are passed as ``sample_weights``, where there are some and ``make`` has an argument of that name.
+    """
+    source = make
+    if callable(make):
+        weighted = data.weights is not None and "sample_weights" in inspect.signature(make).parameters
+        source = make(manifold, manifold.projx(data.x), **({"sample_weights": data.weights} if weighted else {}))
     if not isinstance(source, Source):
         raise ValueError(
             f"fit: source must be a rfm.sources.Source, or a function of manifold and points that returns one, got "

@@ -89,8 +89,8 @@ def fit(
         validation: share of the points held out to decide when to stop and which weights to keep, or the indices of
             those points.
         source: distribution at time 0, or what makes one from the manifold and the training points, such as
-            ``KernelMixture.fit``; by default that of the path, if it presumes one, else see
-            `rfm.sources.default_source`.
+            ``KernelMixture.fit``; it gets ``weights`` too if it has an argument ``sample_weights``. By default that of
+            the path, if it presumes one, else see `rfm.sources.default_source`.
         field: a velocity network ``field(x, t, **condition)``; a `rfm.networks.VelocityField` by default, whose finest
             scale is that of the distances between neighbouring points.
         coupling: pairing of source and data points in each batch; independent by default.
@@ -139,7 +139,7 @@ def fit(
         source = path.source or default_source(manifold, training_data.x)
     elif not isinstance(source, Source):
         # From the training points alone: a source that knew those of validation would look better than it is.
-        source = made_source(source, manifold, training_data.x)
+        source = made_source(source, manifold, training_data)
     check_source(source, manifold)
     if given_path is not None:
         check_path(given_path, manifold, source, training_data.x)

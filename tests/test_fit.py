@@ -22,7 +22,7 @@ from rfm.maximum_likelihood import MaximumLikelihood
 from rfm.networks import VelocityField
 from rfm.paths import ConditionalFlowPath, GeodesicPath
 from rfm.serialization import SavedFlowError
-from rfm.sources import Source, Uniform, WrappedNormal
+from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 from rfm.times import UniformTimes
 from rfm.training import Budget, _ema
 
@@ -587,6 +587,26 @@ def test_an_objective_of_ones_own_is_given_times_and_coupled_sources() -> None:
     manifold = Sphere(2)
     options: dict[str, Any] = {"times": UniformTimes(), "coupling": Independent()}
     fit_small(clustered(manifold, 30), manifold, steps=1, objective=_field_loss(1.0), **options)
+
+
+def test_makers_of_sources_are_given_the_weights_of_training_points() -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold, 30, 0.05)
+    weights = torch.arange(1.0, 31.0, dtype=torch.float64)
+    seen = []
+
+    def make(manifold: Manifold, points: Tensor, *, sample_weights: Tensor | None = None) -> Source:
+        seen.append(sample_weights)
+        return Uniform(manifold)
+
+    fit_small(x, manifold, steps=1, source=make, validation=[0, 1])
+    fit_small(x, manifold, steps=1, source=make, validation=[0, 1], weights=weights)
+    assert seen[0] is None
+    assert torch.equal(seen[1], weights[2:])
+    flow = fit_small(x, manifold, steps=1, source=KernelMixture.fit, validation=[0, 1], weights=weights)
+    expected = KernelMixture.fit(manifold, x[2:], sample_weights=weights[2:])
+    torch.testing.assert_close(flow.source.log_prob(x), expected.log_prob(x))
+    fit_small(x, manifold, steps=1, source=lambda m, points: Uniform(m), weights=weights)
 
 
 def test_what_is_no_source_is_refused() -> None:
