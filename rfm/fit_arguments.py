@@ -12,6 +12,7 @@ from torch import Tensor
 from manifolds import Manifold
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
+from rfm.datasets.splits import group_split
 from rfm.fingerprint import fingerprint
 from rfm.maximum_likelihood import MaximumLikelihood
 from rfm.objectives import Objective
@@ -157,9 +158,10 @@ def _check_start(path: ConditionalPath, source: Source) -> None:
 
 
 def hold_out(
-    n: int, validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int], seed: int
+    points: Tensor, validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the indices of training and validation points."""
+    """Return the indices of training and validation points; a share of the points is held out with all their equals."""
+    n = len(points)
     if isinstance(validation, Tensor | np.ndarray | Sequence):
         held = torch.as_tensor(validation).flatten().cpu()
         if len(held) == 0 or held.dtype.is_floating_point or held.dtype == torch.bool:
@@ -179,9 +181,11 @@ def hold_out(
         return rest.nonzero()[:, 0], held
     if not 0 < validation < 1:
         raise ValueError(f"fit: validation must be a share between 0 and 1, or indices, got {validation}")
-    count = min(max(1, round(n * validation)), n - 1)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    return order[:-count], order[-count:]
+    try:
+        split = group_split(points, seed, validation=float(validation), test=0.0)
+    except ValueError as error:
+        raise ValueError(f"fit: {error}") from None
+    return split.train, split.validation
 
 
 def check_metric(manifold: Manifold, points: Tensor) -> None:

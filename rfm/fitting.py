@@ -86,8 +86,8 @@ def fit(
             columns by name, of numbers or of texts that are labels, None where not known.
         conditions: what the entries of ``condition`` mean; found from its columns by default.
         weights: weights of the points ``(n,)``, for example inverse sampling probabilities; equal by default.
-        validation: share of the points held out to decide when to stop and which weights to keep, or the indices of
-            those points.
+        validation: share of the points held out to decide when to stop and which weights to keep, equal points
+            together; or the indices of those points.
         source: distribution at time 0, or what makes one from the manifold and the training points, such as
             ``KernelMixture.fit``; it gets ``weights`` too if it has an argument ``sample_weights``. By default that of
             the path, if it presumes one, else see `rfm.sources.default_source`.
@@ -129,7 +129,7 @@ def fit(
     data = check_data(points, manifold, condition, weights)
     if not 0 <= seed < 2**63:
         raise ValueError(f"fit: seed must be at least 0 and below 2^63, got {seed}")
-    train_index, validation_index = hold_out(len(data.x), validation, seed)
+    train_index, validation_index = hold_out(data.x, validation, seed)
     training_data = data.take(train_index)
     check_shares(data, train_index, validation_index)
     check_metric(manifold, training_data.x)

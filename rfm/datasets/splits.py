@@ -50,7 +50,7 @@ def group_split(points: ArrayLike | Tensor, seed: int, *, validation: float = 0.
         test: share of the rows that test; 0 for no test.
 
     Raises:
-        ValueError: there are fewer than 4 different rows, or shares that leave no training rows.
+        ValueError: there are fewer than 4 different rows, 2 without a test, or shares that leave no training rows.
     """
     if not (validation > 0 and test >= 0 and validation + test < 1):
         raise ValueError(
@@ -59,7 +59,7 @@ def group_split(points: ArrayLike | Tensor, seed: int, *, validation: float = 0.
         )
     group = _groups(points)[0]
     sizes = np.bincount(group)
-    order = _permutation(len(sizes), seed, "different points", 4).numpy()
+    order = _permutation(len(sizes), seed, "different points", 4 if test > 0 else 2).numpy()
     ends = np.cumsum(sizes[order])
     n = len(group)
     tests, validations = int(n * test), int(n * validation)
@@ -93,7 +93,8 @@ def deduplicated_split(points: ArrayLike | Tensor, seed: int, sort_rows: bool = 
 
 def _permutation(n: int, seed: int, what: str, least: int) -> Tensor:
     if n < least:
-        raise ValueError(f"a split into training, validation and test needs at least {least} {what}, got {n}; add rows")
+        parts = "training and validation" if least == 2 else "training, validation and test"
+        raise ValueError(f"a split into {parts} needs at least {least} {what}, got {n}; add rows")
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
