@@ -12,7 +12,7 @@ from torch import Tensor
 from manifolds import Manifold
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
-from rfm.datasets.splits import holdout_split
+from rfm.datasets.splits import group_split
 from rfm.fingerprint import fingerprint
 from rfm.maximum_likelihood import MaximumLikelihood
 from rfm.objectives import Objective
@@ -182,9 +182,10 @@ def hold_out(
     if not 0 < validation < 1:
         raise ValueError(f"fit: validation must be a share between 0 and 1, or indices, got {validation}")
     try:
-        return holdout_split(points, min(max(1, round(n * validation)), n - 1), seed)
+        split = group_split(points, seed, validation=float(validation), test=0.0)
     except ValueError as error:
         raise ValueError(f"fit: {error}") from None
+    return split.train, split.validation
 
 
 def check_metric(manifold: Manifold, points: Tensor) -> None:

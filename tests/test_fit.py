@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import rfm
 from manifolds import SE3, SO3, SPD, Euclidean, FlatTorus, LogEuclideanSPD, Manifold, Sphere
 from rfm.couplings import Independent, OptimalTransport
+from rfm.fit_arguments import hold_out
 from rfm.maximum_likelihood import MaximumLikelihood
 from rfm.networks import VelocityField
 from rfm.paths import ConditionalFlowPath, GeodesicPath
@@ -424,6 +425,20 @@ def test_a_default_field_learns_both_with_and_without_condition() -> None:
     assert flow.sample((2, 3), condition=torch.tensor([1.0, 1.0])).shape == (2, 3, 3)
 
 
+def test_equal_points_are_held_out_together() -> None:
+    x = clustered(Sphere(2), 100)
+    copies = x.repeat_interleave(3, dim=0)
+    train, held = hold_out(copies, 0.2, 0)
+    assert sorted(torch.cat([train, held]).tolist()) == list(range(300))
+    assert not set((train // 3).tolist()) & set((held // 3).tolist())
+    assert len(held) == 60
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(3))
+    train, held = hold_out(x, 0.2, 3)
+    assert torch.equal(train, order[:80])
+    assert torch.equal(held, order[80:])
+    assert len(hold_out(x[:2], 0.01, 0)[1]) == 1
+
+
 def test_validation_points_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     manifold = Sphere(2)
     x = clustered(manifold)
@@ -664,7 +679,7 @@ _BAD: dict[str, tuple[Callable[[Tensor], dict[str, Any]], str]] = {
     "device without data": (lambda x: {"device": "meta"}, "device 'meta' cannot be used here"),
     "device that is none": (lambda x: {"device": 1.5}, "device 1.5 cannot be used here"),
     "validation share": (lambda x: {"validation": 1.0}, "share between 0 and 1"),
-    "equal points": (lambda x: {"points": x[:1].expand(40, 3)}, "at least 2 different rows, got 1; add rows"),
+    "equal points": (lambda x: {"points": x[:1].expand(40, 3)}, "at least 2 different points, got 1; add rows"),
     "validation row": (lambda x: {"validation": [40]}, "indices from 0 to 39, got 40 to 40"),
     "validation mask": (lambda x: {"validation": torch.ones(40) > 0}, "for a mask pass mask.nonzero"),
     "validation of none": (lambda x: {"validation": []}, "at least one"),

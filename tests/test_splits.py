@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfm.datasets import Split, deduplicated_split, group_split, raw_split
-from rfm.datasets.splits import holdout_split
 
 PLACES = st.lists(st.integers(0, 40), min_size=10, max_size=200).filter(lambda places: len(set(places)) >= 10)
 SEEDS = st.integers(0, 2**31)
@@ -84,29 +83,6 @@ def test_without_equal_rows_all_splits_are_the_raw_one(n: int, seed: int) -> Non
     x = torch.arange(n, dtype=torch.float64)[:, None] * torch.tensor([1.0, -1.0])
     for split in (group_split(x, seed), deduplicated_split(x, seed), deduplicated_split(x, seed, sort_rows=True)):
         assert all(torch.equal(a, b) for a, b in zip(split, raw_split(n, seed), strict=True))
-
-
-@QUICK
-@given(PLACES, SEEDS, st.floats(0.01, 0.99))
-def test_what_is_held_out_is_nowhere_else(places: list[int], seed: int, share: float) -> None:
-    n = len(places)
-    count = max(1, int(share * n))
-    train, held = holdout_split(points_of(places), count, seed)
-    assert sorted(torch.cat([train, held]).tolist()) == list(range(n))
-    assert not {places[i] for i in train.tolist()} & {places[i] for i in held.tolist()}
-    laid_out = [places[i] for i in torch.cat([train, held]).tolist()]
-    boundaries = [i for i in range(1, n) if laid_out[i] != laid_out[i - 1]]
-    assert len(train) == min(boundaries, key=lambda i: abs(i - (n - count)))
-
-
-@QUICK
-@given(st.integers(2, 200), SEEDS)
-def test_without_equal_rows_the_last_of_a_permutation_are_held_out(n: int, seed: int) -> None:
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    count = max(1, n // 10)
-    train, held = holdout_split(torch.arange(n, dtype=torch.float64)[:, None], count, seed)
-    assert torch.equal(train, order[:-count])
-    assert torch.equal(held, order[-count:])
 
 
 @QUICK

@@ -50,38 +50,25 @@ def group_split(points: ArrayLike | Tensor, seed: int, *, validation: float = 0.
         test: share of the rows that test; 0 for no test.
 
     Raises:
-        ValueError: there are fewer than 4 different rows, or shares that leave no training rows.
+        ValueError: there are fewer than 4 different rows, 2 without a test, or shares that leave no training rows.
     """
     if not (validation > 0 and test >= 0 and validation + test < 1):
         raise ValueError(
             "group_split: validation must be a share above 0 and test one of at least 0, together below 1, got "
             f"{validation} and {test}"
         )
-    rows, ends = _laid_out(points, seed, "different points", 4)
-    n = len(rows)
+    group = _groups(points)[0]
+    sizes = np.bincount(group)
+    order = _permutation(len(sizes), seed, "different points", 4 if test > 0 else 2).numpy()
+    ends = np.cumsum(sizes[order])
+    n = len(group)
     tests, validations = int(n * test), int(n * validation)
     second = _nearest(ends[1:-1], n - tests) + 1 if test > 0 else len(ends) - 1
     first = _nearest(ends[:second], n - tests - validations)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    rows = torch.from_numpy(np.argsort(place[group], kind="stable"))
     return _cut(rows, int(ends[first]), int(ends[second]))
-
-
-def holdout_split(points: ArrayLike | Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the rows to train on, and about ``count`` rows to hold out, equal rows on one side.
-
-    The cut is made at the nearest boundary between groups, as in `group_split`; where no rows are equal, exactly
-    ``count`` are held out, the last of a permutation of all.
-
-    Args:
-        points: rows, ``(n, ...)``; equal means equal bit for bit, but for the sign of zero.
-        count: how many to hold out.
-        seed: of the permutation.
-
-    Raises:
-        ValueError: all rows are equal.
-    """
-    rows, ends = _laid_out(points, seed, "different rows", 2)
-    cut = int(ends[_nearest(ends[:-1], len(rows) - count)])
-    return rows[:cut], rows[cut:]
 
 
 def deduplicated_split(points: ArrayLike | Tensor, seed: int, sort_rows: bool = False) -> Split:
@@ -102,16 +89,6 @@ def deduplicated_split(points: ArrayLike | Tensor, seed: int, sort_rows: bool = 
     first = torch.from_numpy(first_sorted if sort_rows else first_by_appearance)
     n = len(first)
     return _cut(first[_permutation(n, seed, "different rows", 10)], n - 2 * (n // 10), n - n // 10)
-
-
-def _laid_out(points: ArrayLike | Tensor, seed: int, what: str, least: int) -> tuple[Tensor, NDArray[np.int64]]:
-    """Return the rows, groups of equal ones in random order, and where each group ends."""
-    group = _groups(points)[0]
-    sizes = np.bincount(group)
-    order = _permutation(len(sizes), seed, what, least).numpy()
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return torch.from_numpy(np.argsort(place[group], kind="stable")), np.cumsum(sizes[order])
 
 
 def _permutation(n: int, seed: int, what: str, least: int) -> Tensor:
