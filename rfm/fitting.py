@@ -92,7 +92,8 @@ def fit(
             ``KernelMixture.fit``; it gets ``weights`` too if it has an argument ``sample_weights``. By default that of
             the path, if it presumes one, else see `rfm.sources.default_source`.
         field: a velocity network ``field(x, t, **condition)``; a `rfm.networks.VelocityField` by default, whose finest
-            scale is that of the distances between neighbouring points.
+            scale is that of the distances between neighbouring points. It is trained in place: a second fit of the same
+            object changes the first flow.
         coupling: pairing of source and data points in each batch; independent by default.
         path: the conditional path to train on, on the same manifold and from ``source`` if it presumes one; the
             geodesic at constant speed by default. The flow's density belongs to the path's start, so it is as wrong as

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor
 
-from manifolds import SE3, Manifold, Power, Product
+from manifolds import SE3, LevelSet, Manifold, Power, Product
 from rfm.sources.base import Source, Uniform
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.wrapped_normal import WrappedNormal
@@ -52,6 +52,16 @@ def _(manifold: Power, points: Tensor) -> Source:
     if manifold.volume is not None:
         return Uniform(manifold)
     return PowerSource(manifold, default_source(manifold.m, points.flatten(0, 1)))
+
+
+@default_source.register
+def _(manifold: LevelSet, points: Tensor) -> Source:
+    if manifold.volume is None:
+        raise ValueError(
+            f"{manifold} has no default source, because it states no volume; make it with radius=, of a ball about the "
+            "origin that holds it, or pass source="
+        )
+    return Uniform(manifold)
 
 
 @default_source.register
