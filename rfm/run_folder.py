@@ -77,8 +77,8 @@ class RunData:
             # A fit writes its flow first; a kill may come between the two.
             raise SavedFlowError(
                 f"{folder} holds no data, or those of an earlier fit, beside its flow\n"
-                "if rfm fit was interrupted, give the same command again with --resume; a flow that Flow.save wrote alone is "
-                "for rfm.Flow.load, in Python"
+                "if rfm fit was interrupted, give the same command again with --resume; what Flow.save wrote is for "
+                "rfm.Flow.load, in Python"
             )
         tensors = read_tensors(folder / Path(str(record.get("data"))).name)
         try:
