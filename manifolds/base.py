@@ -329,7 +329,7 @@ class Manifold(nn.Module):
                 rounding (`manifolds.numerics.tolerance`).
         """
         self._check_shape("points", x)
-        deviation = self._relative_size(self.projx(x) - x, x)
+        deviation = self._relative_size(self._off(x), x)
         self._raise_at_worst(
             deviation, x, tol, f"points of {self}", "off it by", f"project them with {type(self).__name__}.projx"
         )
@@ -408,6 +408,10 @@ class Manifold(nn.Module):
             )
         if not x.is_floating_point():
             raise ValueError(f"{what} of {self} are floating point, got {x.dtype}; convert with .float() or .double()")
+
+    def _off(self, x: Tensor) -> Tensor:
+        """Return by how much the coordinates miss the manifold, for `check_point`."""
+        return self.projx(x) - x
 
     def _relative_size(self, difference: Tensor, x: Tensor) -> Tensor:
         size = torch.linalg.vector_norm(x, dim=self._event_axes)

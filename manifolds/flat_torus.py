@@ -48,6 +48,10 @@ class FlatTorus(Manifold):
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return u.expand(torch.broadcast_shapes(x.shape, u.shape))
 
+    def _off(self, x: Tensor) -> Tensor:
+        # Half a turn, which tables and grids hold as pi, is the same point as -pi, and no whole turn off.
+        return (x.abs() - math.pi).clamp(min=0)
+
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
