@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def sample(arguments: argparse.Namespace) -> None:
         columns = data.coordinates.score_columns(scores)
         names += list(columns)
         values = np.column_stack([values, *columns.values()])
-    _write(arguments, out, names, values)
+    _write(arguments, out, names, values, _known(flow, condition, total))
 
 
 def log_prob(arguments: argparse.Namespace) -> None:
@@ -199,6 +199,14 @@ def _given(flow: Flow, arguments: argparse.Namespace) -> Tensor | None:
     vector = conditions.encode(words)
     _warn(arguments, conditions.extrapolations(vector))
     return vector
+
+
+def _known(flow: Flow, condition: Tensor | None, total: int) -> dict[str, list[Any]]:
+    """Return the columns of conditions that some of the samples were drawn given, None where not known."""
+    if flow.conditions is None or condition is None:
+        return {}
+    columns = flow.conditions.decode(condition.expand(total, -1))
+    return {name: cells for name, cells in columns.items() if any(cell is not None for cell in cells)}
 
 
 def _condition_file(flow: Flow, arguments: argparse.Namespace) -> Tensor:
@@ -322,9 +330,16 @@ def _output(arguments: argparse.Namespace) -> Path | None:
     return out
 
 
-def _write(arguments: argparse.Namespace, out: Path | None, names: list[str], values: np.ndarray[Any, Any]) -> None:
+def _write(
+    arguments: argparse.Namespace,
+    out: Path | None,
+    names: list[str],
+    values: np.ndarray[Any, Any],
+    conditions: Mapping[str, list[Any]] | None = None,
+) -> None:
+    conditions = conditions or {}
     if arguments.json:
-        columns = {name: values[:, i].tolist() for i, name in enumerate(names)}
+        columns = {name: values[:, i].tolist() for i, name in enumerate(names)} | dict(conditions)
         text = json.dumps(columns, allow_nan=False)
         if out is None:
             print(text)
@@ -333,7 +348,8 @@ def _write(arguments: argparse.Namespace, out: Path | None, names: list[str], va
 
             write_json(out, columns)
     else:
-        datasets.write_table(sys.stdout if out is None else out, names, values)
+        texts = {name: ["" if cell is None else str(cell) for cell in cells] for name, cells in conditions.items()}
+        datasets.write_table(sys.stdout if out is None else out, names, values, texts)
 
 
 def _report(arguments: argparse.Namespace, record: dict[str, Any], text: str) -> None:

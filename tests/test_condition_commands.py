@@ -88,8 +88,15 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return err
 
 
+def columns(text: str) -> dict[str, list[str]]:
+    header, *rows = csv.reader(io.StringIO(text))
+    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
+
+
 def values(text: str) -> np.ndarray[Any, Any]:
-    return np.array(list(csv.reader(io.StringIO(text)))[1:], dtype=float)
+    """Return points and scores, without the columns that say what the points were drawn given."""
+    given = ("Region", "year", "magnitude")
+    return np.array([cells for name, cells in columns(text).items() if name not in given], dtype=float).T
 
 
 # Fitting.
@@ -169,15 +176,19 @@ def test_samples_given_all_some_and_nothing(here: Path, capsys: pytest.CaptureFi
     free = draw()
     unknown = draw("--condition", "region=", "magnitude=")
     np.testing.assert_allclose(values(unknown), values(free), atol=1e-4)
-    assert draw("--condition", "region=chile", "--guidance", 0) == free
+    np.testing.assert_array_equal(values(draw("--condition", "region=chile", "--guidance", 0)), values(free))
     some = {
         draw("--condition", *given) for given in (["region=chile"], ["region=japan"], ["REGION=Japan", "year=2001"])
     }
     assert len(some | {free}) == 4
     assert draw("--condition", "region=chile", "--guidance", 1) == draw("--condition", "region=chile")
     assert draw("--condition", "region=chile", "--guidance", 2) != draw("--condition", "region=chile")
-    scored = values(draw("--condition", "region=chile", "--log-prob"))
-    assert scored.shape == (5, 4)
+    scored = draw("--condition", "region=chile", "--log-prob")
+    assert values(scored).shape == (5, 4)
+    # Samples say what they were drawn given, no more and no less.
+    assert columns(scored)["Region"] == ["Chile"] * 5
+    assert not {"year", "magnitude"} & set(columns(scored))
+    assert not {"Region", "year", "magnitude"} & (set(columns(free)) | set(columns(unknown)))
 
 
 def test_one_sample_for_each_row_of_a_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,6 +197,13 @@ def test_one_sample_for_each_row_of_a_file(here: Path, capsys: pytest.CaptureFix
     assert err == ""
     drawn = values(out)
     assert drawn.shape == (4, 4)
+    cells = columns(out)
+    assert cells["Region"] == ["Chile", "", "Japan", "Chile"]
+    assert cells["year"] == ["2000", "", "2002", "2000"]
+    assert cells["magnitude"] == ["", "7.0", "5.0", ""]
+    as_json = json.loads(run(capsys, "sample", "run", "--condition-file", "given.csv", "--json")[0])
+    assert as_json["Region"] == ["Chile", None, "Japan", "Chile"]
+    assert as_json["magnitude"] == [None, 7.0, 5.0, None]
     # The same draws, each under its own condition.
     one = values(run(capsys, "sample", "run", "-n", 4, "--condition", "region=chile", "year=2000", "--log-prob")[0])
     np.testing.assert_allclose(drawn[[0, 3]], one[[0, 3]], atol=1e-3)

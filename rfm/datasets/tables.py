@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -161,7 +161,12 @@ def read_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
     return Table(file, names, has_header, [row for _, row in body], [i for i, _ in body])
 
 
-def write_table(target: str | os.PathLike[str] | TextIO, names: Sequence[str], values: ArrayLike) -> None:
+def write_table(
+    target: str | os.PathLike[str] | TextIO,
+    names: Sequence[str],
+    values: ArrayLike,
+    texts: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Write numbers as comma-separated text with a header, in digits that read back to the same numbers.
 
     A file appears whole or not at all: it is written beside its place and renamed.
@@ -170,12 +175,16 @@ def write_table(target: str | os.PathLike[str] | TextIO, names: Sequence[str], v
         target: a path, or a text stream.
         names: one name for each column; `read_table` must be able to tell them from numbers.
         values: numbers, ``(n, len(names))``; float32 is written in the digits that float32 needs.
+        texts: further columns by name, ``n`` cells each, which stand behind the numbers.
 
     Raises:
         ValueError: the shapes do not fit, or a name looks like a number.
         TableError: the file cannot be written.
     """
     cells = _as_text(names, values)
+    if texts:
+        names = [*names, *texts]
+        cells = [[*row, *more] for row, more in zip(cells, zip(*texts.values(), strict=True), strict=True)]
     if not isinstance(target, str | os.PathLike):
         _write_rows(target, names, cells)
         return
@@ -330,7 +339,7 @@ def _shown_path(path: str | os.PathLike[str]) -> str:
 # Writing.
 
 
-def _as_text(names: Sequence[str], values: ArrayLike) -> NDArray[np.str_]:
+def _as_text(names: Sequence[str], values: ArrayLike) -> list[list[str]]:
     array = np.asarray(values)
     if array.ndim != 2 or array.shape[1] != len(names) or not names:
         raise ValueError(
@@ -341,18 +350,17 @@ def _as_text(names: Sequence[str], values: ArrayLike) -> NDArray[np.str_]:
         raise ValueError(f"write_table: values are numbers, got {array.dtype}; convert them")
     if not _is_header([name.strip() for name in names]):
         raise ValueError(f"write_table: {list(names)} would be read back as a row of data; use names, not numbers")
-    return array.astype(str)
+    return array.astype(str).tolist()
 
 
-def _write_rows(stream: TextIO, names: Sequence[str], cells: NDArray[np.str_]) -> None:
+def _write_rows(stream: TextIO, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     # Quoted where a name could pass for a comment or for several cells.
     plain = all(re.fullmatch(r"[\w.-]+", name) for name in names)
-    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_MINIMAL if plain else csv.QUOTE_ALL)
-    writer.writerow(names)
-    stream.writelines(",".join(row) + "\n" for row in cells.tolist())
+    csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_MINIMAL if plain else csv.QUOTE_ALL).writerow(names)
+    csv.writer(stream, lineterminator="\n").writerows(cells)
 
 
-def _write_atomically(path: Path, names: Sequence[str], cells: NDArray[np.str_]) -> None:
+def _write_atomically(path: Path, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
