@@ -32,18 +32,25 @@ _PAGE = """\
 - date: {date}; {machine} CPU, {threads} threads; Python {python}, torch {torch}; float32; seed 0
 - data: airports, equal points on one side of the split; batch {batch}, width {width}, {depth} hidden layers; solve of
   each likelihood step: {solve} steps of Runge and Kutta's fourth-order method
-- seconds are those of the training steps and the validations
+- seconds are those of the training steps and the validations; NLL in nats per steradian, by an accurate solve with its
+  standard error, and by the solve that training by likelihood uses
 
 {table}
+
+Backpropagation descends the likelihood *of its discrete solve*, and a field can make that better than its own true one:
+where the last two columns part, take more steps, or the adjoint, whose gradient is that of the exact likelihood.
 """
-_HEADER = """\
-| objective | gradient | steps | seconds | seconds per step | peak memory, MB | test NLL, nats per steradian |
-|---|---|---:|---:|---:|---:|---:|"""
 _BATCH, _WIDTH, _DEPTH, _FEATURES, _SOLVE = 256, 64, 2, 128, 6
+_HEADER = (
+    "| objective | gradient | steps | seconds | seconds per step | peak memory, MB | test NLL, exact "
+    f"| test NLL, {_SOLVE} steps |\n"
+    "|---|---|---:|---:|---:|---:|---:|---:|"
+)
+_COARSE = FixedStep(RK4, _SOLVE)
 _OBJECTIVES: dict[str, tuple[str, str, Objective | None]] = {
     "flow-matching": ("flow matching", "of the regression", None),
-    "backpropagation": ("likelihood", "backpropagation", rfm.MaximumLikelihood(FixedStep(RK4, _SOLVE))),
-    "adjoint": ("likelihood", "adjoint", rfm.MaximumLikelihood(FixedStep(RK4, _SOLVE), adjoint=True)),
+    "backpropagation": ("likelihood", "backpropagation", rfm.MaximumLikelihood(_COARSE)),
+    "adjoint": ("likelihood", "adjoint", rfm.MaximumLikelihood(_COARSE, adjoint=True)),
 }
 
 
@@ -72,7 +79,7 @@ def main() -> None:
         lines.append(
             f"| {objective} | {gradient} | {found['steps']:.0f} | {found['seconds']:.0f} | "
             f"{found['seconds'] / found['steps']:.3f} | {found['megabytes']:.0f} | "
-            f"{found['nll']:.3f} ± {found['standard_error']:.3f} |"
+            f"{found['nll']:.3f} ± {found['standard_error']:.3f} | {found['coarse_nll']:.3f} |"
         )
         print(lines[-1], flush=True)
     if arguments.out:
@@ -121,12 +128,15 @@ def _train(name: str, steps: int, seconds: float) -> dict[str, float]:
         device="cpu",
     )
     megabytes = peak_megabytes() - before
-    score = negative_log_likelihood(flow.log_prob(points[split.test]))
+    test = points[split.test]
+    score = negative_log_likelihood(flow.log_prob(test))
+    coarse = negative_log_likelihood(flow.log_prob(test, solver=_COARSE))
     return {
         "steps": flow.history[-1]["step"],
         "seconds": flow.history[-1]["seconds"],
         "megabytes": megabytes,
         "nll": score.mean,
+        "coarse_nll": coarse.mean,
         "standard_error": score.standard_error,
     }
 
