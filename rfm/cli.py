@@ -71,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except _faults() as error:
         return _fail(f"rfm {name}: {error}")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        smaller = "--batch-size" if hasattr(arguments, "batch_size") else "table, or another --device"
+        return _fail(f"rfm {name}: the memory is not enough\nuse a smaller {smaller}")
 
 
 def _faults() -> tuple[type[Exception], ...]:
@@ -78,6 +83,12 @@ def _faults() -> tuple[type[Exception], ...]:
     from rfm.integrators import IntegrationError
 
     return ValueError, OSError, IntegrationError
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out: torch says so on the CPU in the text of an error of no class of its own."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
 
 
 def _fail(message: str) -> int:
@@ -124,7 +135,9 @@ def _add_fit(commands: Any) -> None:
     one = _command(commands, "fit", "fit a flow to the points of a table")
     one.add_argument("table", help="text file with one point per row: comma, tab, semicolon or space separated")
     one.add_argument("--manifold", required=True, metavar="NAME", help=_MANIFOLD_HELP)
-    one.add_argument("--out", required=True, metavar="FOLDER", help="folder for the flow, its data and checkpoints")
+    one.add_argument(
+        "--out", required=True, type=_path, metavar="FOLDER", help="folder for the flow, its data and checkpoints"
+    )
     one.add_argument(
         "--columns",
         nargs="+",
@@ -209,7 +222,7 @@ def _add_evaluate(commands: Any) -> None:
 def _add_plot(commands: Any) -> None:
     one = _command(commands, "plot", "draw a flow: a map, a Ramachandran plot, ... by manifold", run=True)
     _add_condition(one, "; the data drawn are those nearest to it")
-    one.add_argument("--out", metavar="FILE", help="PNG file (default: density.png in the run's folder)")
+    one.add_argument("--out", type=_path, metavar="FILE", help="PNG file (default: density.png in the run's folder)")
     one.add_argument("--force", action="store_true", help="replace the file")
 
 
@@ -223,7 +236,7 @@ def _add_demo(commands: Any) -> None:
         help="airports comes with the installation (default); the others are looked for in\nthe folder RFM_DATA, then "
         "downloaded",
     )
-    one.add_argument("--out", metavar="FOLDER", help="folder for everything (default: runs/demo-DATASET)")
+    one.add_argument("--out", type=_path, metavar="FOLDER", help="folder for everything (default: runs/demo-DATASET)")
     one.add_argument(
         "--max-seconds", type=_positive_number, default=150.0, help="cap on the training time (default: 150)"
     )
@@ -268,9 +281,16 @@ def _add_output(one: argparse.ArgumentParser) -> None:
 
 
 def _add_table_output(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--out", metavar="FILE", help="file to write (default: stdout)")
+    one.add_argument("--out", type=_path, metavar="FILE", help="file to write (default: stdout)")
     one.add_argument("--force", action="store_true", help="replace the file")
     _add_output(one)
+
+
+def _path(text: str) -> str:
+    if not text.strip():
+        # An empty name, as a script's unset variable gives it, would stand for the current folder.
+        raise argparse.ArgumentTypeError("must name a file or a folder, got nothing")
+    return text
 
 
 def _number(text: str) -> float:

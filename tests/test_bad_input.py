@@ -125,6 +125,7 @@ _ARGUMENTS: dict[str, tuple[list[str], list[str]]] = {
     "option": (["--stepz", "3"], ["unrecognized arguments", "see rfm --help"]),
     "both": (["--resume", "--force"], ["not allowed with"]),
     "out is a file": (["--out", "t.csv"], ["t.csv is a file", "choose another folder"]),
+    "out is empty": (["--out", " "], ["argument --out", "must name a file or a folder"]),
     "out below a file": (["--out", "t.csv/run"], ["below one", "choose another folder"]),
 }
 
@@ -276,6 +277,17 @@ def test_bad_arguments_of_sample(broken: Path, capsys: pytest.CaptureFixture[str
         refused(capsys, broken.parent, "sample", "run", option, value)
     err = refused(capsys, broken.parent, "sample", "run", "--condition", "size=3")
     assert "the flow in run knows no conditions by name" in err
+
+
+def test_memory_that_is_not_enough(
+    broken: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rfm.Flow, "sample", lambda *args, **options: torch.empty(2**58))
+    err = refused(capsys, broken.parent, "sample", "run")
+    assert err == "rfm sample: the memory is not enough\nuse a smaller --batch-size\n"
+    monkeypatch.setattr(rfm.Flow, "sample", lambda *args, **options: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        cli.main(["sample", str(broken.parent / "run")])
 
 
 def test_no_held_out_points_means_no_evaluation(here: Path, saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
