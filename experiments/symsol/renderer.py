@@ -1,8 +1,8 @@
 """Grey pictures of convex bodies, by cutting rays with planes and quadrics.
 
-A pinhole camera looks along the third axis from a distance of `DISTANCE`; a body at pose R has its point y at R y. What a
-ray meets first is shaded by a distant lamp in the upper left, on the camera's side. Nothing but the surface is seen, so
-poses that the body's symmetry takes into each other have the same picture.
+A pinhole camera looks along the third axis from a distance of `DISTANCE`; a body at pose R has its point y at R y. What
+a ray meets first is shaded by a distant lamp in the upper left, on the camera's side. Nothing but the surface is seen,
+so poses that the body's symmetry takes into each other have the same picture.
 """
 
 import torch

@@ -20,7 +20,7 @@ from rfm.times import UniformAndLateTimes
 PUBLISHED_MEASURE = math.log(8)
 """Added to a log-density with respect to a total volume of 8 pi^2, it is one for pi^2."""
 SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
-VALIDATION_SEED, TEST_SEED = 10**6, 10**6 + 1
+VALIDATION_SEED = 10**6
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,9 @@ def batches(settings: Settings) -> Callable[[torch.Generator], tuple[Tensor, Ten
         x_1, pictures = poses.flatten(0, 1).unsqueeze(1), pictures.flatten(0, 1).unsqueeze(1)
         like: dict[str, Any] = {"generator": generator, "dtype": poses.dtype, "device": poses.device}
         x_0 = source.sample((len(x_1), settings.pairs), **like)
-        # Stratified over the pairs of each picture: the times of a batch rise along its first axis.
-        t = times.sample((settings.pairs, len(x_1)), **like).mT
+        # The times of a batch rise along its first axis: so each picture's are spread over all of them.
+        order = torch.randperm(len(x_1), generator=generator, device=poses.device)
+        t = times.sample((settings.pairs, len(x_1)), **like).mT[order]
         return x_0, x_1, t, {"condition": pictures}
 
     return draw

@@ -20,8 +20,8 @@ class RotationVelocity(nn.Module):
     """A velocity field on SO(3) whose condition holds functions on the sphere, which orientations read.
 
     The condition vector has ``invariants`` plain numbers, and then ``channels`` functions on the sphere of directions
-    for each harmonic degree l from 1 to ``degree``, as 2 l + 1 coefficients in an orthonormal basis: ``condition_dim``
-    entries. A body at orientation ``x`` sees them turned back, by the matrix of x' on harmonics of degree l, and the
+    for each harmonic degree n from 1 to ``degree``, as 2 n + 1 coefficients in an orthonormal basis: ``condition_dim``
+    entries. A body at orientation ``x`` sees them turned back, by the matrix of x' on harmonics of degree n, and the
     network takes what it sees to an angular velocity in the body's frame. So turning all functions and ``x`` together
     turns the velocity with them: a network that has learned one view of a body knows all others, and what is left to
     learn of a picture is what its functions are. A tetrahedron's pose, for example, has a function of degree 3 that
@@ -51,8 +51,8 @@ class RotationVelocity(nn.Module):
         self.condition_dim = invariants + self.signals
         points, dtype = _points(), torch.get_default_dtype()
         self.register_buffer("points", points.to(dtype), persistent=False)
-        for l in range(1, degree + 1):
-            self.register_buffer(f"basis_{l}", _orthonormal(points, l).to(dtype), persistent=False)
+        for n in range(1, degree + 1):
+            self.register_buffer(f"basis_{n}", _orthonormal(points, n).to(dtype), persistent=False)
         self.embedding = nn.Linear(2 + 2 * _TIME_WAVES + invariants, _EMBEDDING_WIDTH)
         self.modulation = nn.Linear(_EMBEDDING_WIDTH, 2 * width * (depth + 1))
         self.first = nn.Linear(self.signals, width)
@@ -84,14 +84,14 @@ class RotationVelocity(nn.Module):
 
     def readings(self, x: Tensor, signals: Tensor) -> Tensor:
         """Return the functions as bodies at ``x`` see them, ``(*batch, signals)``; each degree keeps its norm."""
-        # On the points q_i, the zonal polynomials P_l(q_i . u) span the harmonics of degree l, and those of a function
-        # turned by x have the values P_l(q_i . x q_j): polynomials in x, without the seams of Euler angles.
+        # On the points q_i, the zonal polynomials P_n(q_i . u) span the harmonics of degree n, and those of a function
+        # turned by x have the values P_n(q_i . x q_j): polynomials in x, without the seams of Euler angles.
         zonal = _legendre(self.points @ x.mT @ self.points.mT, self.degree)
         parts, end = [], 0
-        for l, values in enumerate(zonal, start=1):
-            basis = cast(Tensor, getattr(self, f"basis_{l}"))
-            start, end = end, end + (2 * l + 1) * self.channels
-            c = basis @ signals[..., start:end].unflatten(-1, (2 * l + 1, self.channels))
+        for n, values in enumerate(zonal, start=1):
+            basis = cast(Tensor, getattr(self, f"basis_{n}"))
+            start, end = end, end + (2 * n + 1) * self.channels
+            c = basis @ signals[..., start:end].unflatten(-1, (2 * n + 1, self.channels))
             parts.append((basis.mT @ _times(values, c)).flatten(-2))
         return torch.cat(parts, dim=-1)
 
@@ -117,8 +117,8 @@ def _times(values: Tensor, c: Tensor) -> Tensor:
 def _legendre(s: Tensor, degree: int) -> list[Tensor]:
     """Return the Legendre polynomials of degrees 1 to ``degree`` at ``s``."""
     values = [torch.ones_like(s), s]
-    for l in range(1, degree):
-        values.append(torch.addcmul((-l / (l + 1)) * values[l - 1], s, values[l], value=(2 * l + 1) / (l + 1)))
+    for n in range(1, degree):
+        values.append(torch.addcmul((-n / (n + 1)) * values[n - 1], s, values[n], value=(2 * n + 1) / (n + 1)))
     return values[1:]
 
 
@@ -131,7 +131,7 @@ def _points() -> Tensor:
     return torch.stack([r * torch.cos(angle), r * torch.sin(angle), z], dim=-1)
 
 
-def _orthonormal(points: Tensor, l: int) -> Tensor:
-    """Return B ``(points, 2 l + 1)`` that makes ``B' P_l(q_i . x q_j) B`` an orthogonal matrix for each rotation x."""
-    eigenvalues, vectors = torch.linalg.eigh(_legendre(points @ points.mT, l)[-1])
-    return vectors[:, -(2 * l + 1) :] / torch.sqrt(eigenvalues[-(2 * l + 1) :])
+def _orthonormal(points: Tensor, n: int) -> Tensor:
+    """Return B ``(points, 2 n + 1)`` that makes ``B' P_n(q_i . x q_j) B`` an orthogonal matrix for each rotation x."""
+    eigenvalues, vectors = torch.linalg.eigh(_legendre(points @ points.mT, n)[-1])
+    return vectors[:, -(2 * n + 1) :] / torch.sqrt(eigenvalues[-(2 * n + 1) :])
