@@ -38,7 +38,7 @@ class Settings:
         seed: of weights and batches.
     """
 
-    steps: int = 20_000
+    steps: int = 8000
     pictures: int = 13
     pairs: int = 32
     learning_rate: float = 2e-3
@@ -65,7 +65,7 @@ def poses_and_pictures(count: int, generator: torch.Generator) -> tuple[Tensor, 
 
 def batches(settings: Settings) -> Callable[[torch.Generator], tuple[Tensor, Tensor, Tensor, dict[str, Any]]]:
     """Return what draws the batch of a step: many source points and times for each picture."""
-    source, times = rfm.sources.Uniform(SO3()), UniformAndLateTimes(finest=0.01)
+    source, times = rfm.sources.Uniform(SO3()), UniformAndLateTimes(finest=0.003)
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
         poses, pictures = poses_and_pictures(settings.pictures, generator)

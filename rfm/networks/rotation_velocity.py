@@ -12,7 +12,7 @@ _POINTS = 13
 """A harmonic polynomial of degree 6 on the sphere has 13 coefficients."""
 _TIME_WAVES = 8
 _EMBEDDING_WIDTH = 64
-_FASTEST = 0.02
+_FASTEST = 0.005
 """Added to ``1 - t``: the width, in radians, of the narrowest structure that the network is told to expect."""
 
 
