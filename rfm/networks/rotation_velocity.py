@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import SO3
+from manifolds.constants import Constants
 
 _POINTS = 13
 """A harmonic polynomial of degree 6 on the sphere has 13 coefficients."""
@@ -16,7 +17,7 @@ _FASTEST = 0.005
 """Added to ``1 - t``: the width, in radians, of the narrowest structure that the network is told to expect."""
 
 
-class RotationVelocity(nn.Module):
+class RotationVelocity(Constants):
     """A velocity field on SO(3) whose condition holds functions on the sphere, which orientations read.
 
     The condition vector has ``invariants`` plain numbers, and then ``channels`` functions on the sphere of directions
@@ -49,10 +50,9 @@ class RotationVelocity(nn.Module):
         self.manifold = SO3()
         self.signals = degree * (degree + 2) * channels
         self.condition_dim = invariants + self.signals
-        points, dtype = _points(), torch.get_default_dtype()
-        self.register_buffer("points", points.to(dtype), persistent=False)
+        self.constant("points", _points())
         for n in range(1, degree + 1):
-            self.register_buffer(f"basis_{n}", _orthonormal(points, n).to(dtype), persistent=False)
+            self.constant(f"basis_{n}", _orthonormal(self.points, n))
         self.embedding = nn.Linear(2 + 2 * _TIME_WAVES + invariants, _EMBEDDING_WIDTH)
         self.modulation = nn.Linear(_EMBEDDING_WIDTH, 2 * width * (depth + 1))
         self.first = nn.Linear(self.signals, width)
@@ -86,10 +86,11 @@ class RotationVelocity(nn.Module):
         """Return the functions as bodies at ``x`` see them, ``(*batch, signals)``; each degree keeps its norm."""
         # On the points q_i, the zonal polynomials P_n(q_i . u) span the harmonics of degree n, and those of a function
         # turned by x have the values P_n(q_i . x q_j): polynomials in x, without the seams of Euler angles.
-        zonal = _legendre(self.points @ x.mT @ self.points.mT, self.degree)
+        points = self.points.to(x)
+        zonal = _legendre(points @ x.mT @ points.mT, self.degree)
         parts, end = [], 0
         for n, values in enumerate(zonal, start=1):
-            basis = cast(Tensor, getattr(self, f"basis_{n}"))
+            basis = cast(Tensor, getattr(self, f"basis_{n}")).to(x)
             start, end = end, end + (2 * n + 1) * self.channels
             c = basis @ signals[..., start:end].unflatten(-1, (2 * n + 1, self.channels))
             parts.append((basis.mT @ _times(values, c)).flatten(-2))
