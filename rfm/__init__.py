@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rfm.losses import endpoint_loss, flow_matching_loss
     from rfm.maximum_likelihood import MaximumLikelihood, negative_log_likelihood_loss
     from rfm.paths import AffinePath, ConditionalFlowPath, ConditionalPath, GaussianPath, GeodesicPath, PathSample
+    from rfm.streams import fit_stream
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ __all__ = [
     "divergence",
     "endpoint_loss",
     "fit",
+    "fit_stream",
     "flow_matching_loss",
     "integrate",
     "integrators",
@@ -76,6 +78,7 @@ _HOMES = {
     "divergence": "likelihood",
     "endpoint_loss": "losses",
     "fit": "fitting",
+    "fit_stream": "streams",
     "flow_matching_loss": "losses",
     "integrate": "integrators",
     "negative_log_likelihood_loss": "maximum_likelihood",

@@ -24,6 +24,8 @@ class Checkpoint:
 
     step: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of this process: what the run would take on a machine of its own, more or less."""
     since_best: int = 0
     best_nll: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
@@ -35,6 +37,10 @@ class Checkpoint:
     def start(cls) -> "Checkpoint":
         """Return the state before the first step."""
         return cls()
+
+    @property
+    def _clocks(self) -> dict[str, float]:
+        return {"seconds": round(self.seconds, 3), "cpu_seconds": round(self.cpu_seconds, 3)}
 
     @property
     def last_validation(self) -> dict[str, float]:
@@ -49,7 +55,7 @@ class Checkpoint:
         """
         # A field that cannot be integrated yet has no likelihood; JSON has no word for that but leaving it out.
         known = {"validation_nll": nll} if math.isfinite(nll) else {}
-        self.history.append({"step": self.step, "loss": loss, **known, "seconds": round(self.seconds, 3)})
+        self.history.append({"step": self.step, "loss": loss, **known, **self._clocks})
         if known and nll < self.best_nll:
             self.best_nll, self.since_best = nll, 0
             self.best = {key: value.detach().clone() for key, value in average.state_dict().items()}
@@ -77,6 +83,7 @@ class Checkpoint:
             "tensors": name,
             "step": self.step,
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
             "since_best": self.since_best,
             "best_nll": self.best_nll if math.isfinite(self.best_nll) else None,
             "history": self.history,
@@ -104,6 +111,7 @@ class Checkpoint:
         return cls(
             step=record["step"],
             seconds=record["seconds"],
+            cpu_seconds=record["cpu_seconds"],
             since_best=record["since_best"],
             best_nll=math.inf if best_nll is None else best_nll,
             history=record["history"],

@@ -180,9 +180,9 @@ def fit(
         ]
         run = fingerprint(manifold, architecture(field), source, conditions, settings, data, validation_index)
         if resume and (folder / "flow.json").exists() and not (folder / "checkpoint.json").exists():
-            _check_same_run(folder, run)
+            check_same_run(folder, run)
             return Flow.load(folder, manifold=manifold, field=field, source=source)
-        checkpoint = _open(folder, run, resume, force)
+        checkpoint = open_run(folder, run, resume, force)
     with launched(fabric, device) as running, training_bar(progress and running.is_global_zero) as report:
         if budget.batch_size % running.world_size:
             raise ValueError(
@@ -215,10 +215,7 @@ def fit(
         )
         flow.cpu()
         if folder is not None and running.is_global_zero:
-            # A kill in between leaves the checkpoint, from which the same call with resume ends the run again.
-            write_json(folder / _RECORD, {"fingerprint": run, "settings": asdict(budget)})
-            flow.save(folder)
-            Checkpoint.remove(folder)
+            save_run(flow, folder, run, budget)
         running.barrier()
     return flow
 
@@ -271,7 +268,16 @@ def _finest_frequency(embedded: Tensor) -> float:
     return min(max(2.0 / distance, 4.0), 128.0)
 
 
-def _check_same_run(folder: Path, run: str) -> None:
+def save_run(flow: Flow, folder: Path, run: str, budget: Budget) -> None:
+    """Save a flow at the end of its run, with what identifies the run, in place of the checkpoint."""
+    # A kill in between leaves the checkpoint, from which the same call with resume ends the run again.
+    write_json(folder / _RECORD, {"fingerprint": run, "settings": asdict(budget)})
+    flow.save(folder)
+    Checkpoint.remove(folder)
+
+
+def check_same_run(folder: Path, run: str) -> None:
+    """Raise SavedFlowError unless a folder holds the flow of the run with this fingerprint."""
     if not (folder / _RECORD).exists() or read_json(folder / _RECORD).get("fingerprint") != run:
         raise SavedFlowError(
             f"{folder} holds a flow that was fitted to other data or with other settings; resume with the same ones, "
@@ -279,7 +285,7 @@ def _check_same_run(folder: Path, run: str) -> None:
         )
 
 
-def _open(folder: Path, run: str, resume: bool, force: bool) -> Checkpoint | None:
+def open_run(folder: Path, run: str, resume: bool, force: bool) -> Checkpoint | None:
     """Refuse a folder that must not be written to, and return the checkpoint to go on from."""
     if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
         raise FileExistsError(f"{folder} is a file, or below one; choose another folder for the flow")

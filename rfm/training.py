@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -95,8 +95,19 @@ class Budget:
         return self.learning_rate * min(1.0, (step + 1) / _WARMUP_STEPS) * (1 + math.cos(math.pi * min(spent, 1.0))) / 2
 
 
+class Batches(Protocol):
+    """What makes the training batch of each step, from nothing but the step's number."""
+
+    generator: torch.Generator
+    """Source of the step's randomness, seeded by `batch`."""
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Return source points, targets, times and conditions: every ``world``-th pair from ``rank`` on."""
+        ...
+
+
 class BatchSampler:
-    """Draws the training batch of each step.
+    """Draws the training batch of each step from points.
 
     Args:
         flow: gives the source and the manifold.
@@ -127,7 +138,7 @@ class BatchSampler:
     def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
         """Return source points, targets, times and conditions: every ``world``-th pair from ``rank`` on."""
         x, size = self.train.x, self.budget.batch_size
-        generator = self.generator.manual_seed(_mix(self.budget.seed, step))
+        generator = self.generator.manual_seed(mix_seed(self.budget.seed, step))
         like: dict[str, Any] = {"generator": generator, "device": x.device}
         if self.cumulative is None:
             index = torch.randint(len(x), (size,), **like)
@@ -148,8 +159,8 @@ class BatchSampler:
 
 def train(
     flow: Flow,
-    data: Points,
-    validation: Points,
+    data: Points | Batches,
+    validation: Points | Callable[[nn.Module], float],
     budget: Budget,
     fabric: "Fabric",
     *,
@@ -167,9 +178,9 @@ def train(
 
     Args:
         flow: manifold, field and source; the field is a module.
-        data: training points.
+        data: training points, or what makes the batches.
         validation: points whose negative log-likelihood decides when to stop and which weights to keep; 512 of them,
-            evenly spaced, if there are more.
+            evenly spaced, if there are more. Or a function that returns it, given the field with averaged weights.
         budget: steps, batch size, learning rate, seed, time.
         fabric: a launched Fabric: device, precision, processes.
         objective: what each step minimises; flow matching on geodesics when None.
@@ -196,28 +207,30 @@ def train(
     average.to(fabric.device)
     model, fabric_optimizer = fabric.setup(flow.field, optimizer)
     flow.source.to(fabric.device)
-    # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
-    some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
-    validation = validation.take(some).to(fabric.device)
+    if isinstance(validation, Points):
+        # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
+        some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
+        validation = validation.take(some).to(fabric.device)
     state = Checkpoint.start() if checkpoint is None else checkpoint
     if checkpoint is not None:
         checkpoint.restore(flow.field, average.module, optimizer, parameters)
         average.n_averaged.fill_(checkpoint.step // ema_every)
-    sampler = BatchSampler(flow, data.to(fabric.device), budget, coupling, drop_condition, times)
+    if isinstance(data, Points):
+        data = BatchSampler(flow, data.to(fabric.device), budget, coupling, drop_condition, times)
     path = GeodesicPath(flow.manifold) if path is None else path
     every = max(1, budget.steps // _VALIDATIONS)
-    started = time.monotonic() - state.seconds
+    started, cpu_started = time.monotonic() - state.seconds, time.process_time() - state.cpu_seconds
     running: Tensor | None = None
 
     spent = fabric.broadcast(budget.spent(state.step, state.seconds))
     while spent < 1 and state.since_best < _PATIENCE:
         for group in optimizer.param_groups:
             group["lr"] = budget.learning_rate_at(state.step, spent)
-        x_0, x_1, t, condition = sampler.batch(state.step, fabric.global_rank, fabric.world_size)
+        x_0, x_1, t, condition = data.batch(state.step, fabric.global_rank, fabric.world_size)
         if objective is None:
             loss = flow_matching_loss(model, path, x_0, x_1, t, **condition)
         else:
-            loss = objective(model, flow.source, x_0, x_1, t, generator=sampler.generator, **condition)
+            loss = objective(model, flow.source, x_0, x_1, t, generator=data.generator, **condition)
         fabric.backward(loss)
         nn.utils.clip_grad_norm_(parameters, 10.0)
         fabric_optimizer.step()
@@ -234,14 +247,18 @@ def train(
             # Clocks differ between processes; all must stop at the same step.
             spent = fabric.broadcast(spent)
         if state.step % every == 0 or spent >= 1:
-            nll = _validate(flow, average.module, validation, fabric)
+            state.cpu_seconds = time.process_time() - cpu_started
+            if isinstance(validation, Points):
+                nll = _validate(flow, average.module, validation, fabric)
+            else:
+                nll = validation(average.module)
             if not math.isfinite(running):
                 raise ValueError(
                     f"fit: training diverged by step {state.step} (loss {float(running):g}, validation NLL {nll:g}); "
                     "lower learning_rate, or look for outliers in the points"
                 )
             state.record(nll, float(running), average.module)
-            state.seconds = time.monotonic() - started
+            state.seconds, state.cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
             if folder is not None and fabric.is_global_zero:
                 state.save(folder, fingerprint, flow.field, average.module, optimizer, parameters)
         if report is not None:
@@ -303,7 +320,7 @@ def _why(budget: Budget, state: Checkpoint) -> str:
     return f"the cap of {budget.max_seconds:g} seconds was reached at step {state.step} of {budget.steps}"
 
 
-def _mix(seed: int, step: int) -> int:
+def mix_seed(seed: int, step: int) -> int:
     """Return a seed for one step of one run: splitmix64, so that neighbouring steps get unrelated generators."""
     z = (seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF

@@ -35,7 +35,17 @@ _LAYERS = [
     ),
     *("integrators", "likelihood", "maximum_likelihood", "conversions", "conditions"),
     *("inverse", "flow_maps", "metrics", "serialization", "progress", "flow", "checkpoint", "training", "datasets"),
-    *("fit_arguments", "fitting", "run_folder", "evaluation", "plotting", "named_objects", "commands", "cli"),
+    *(
+        "fit_arguments",
+        "fitting",
+        "streams",
+        "run_folder",
+        "evaluation",
+        "plotting",
+        "named_objects",
+        "commands",
+        "cli",
+    ),
     "__main__",
 ]
 

@@ -1,0 +1,127 @@
+"""The command line: train and report, make a picture, sample the poses that a picture allows."""
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import rfm
+from experiments.symsol.bodies import BODIES, NAMES
+from experiments.symsol.evaluation import posterior, report
+from experiments.symsol.renderer import SIZE, render
+from experiments.symsol.training import PUBLISHED_MEASURE, SOLVER, Settings, trained
+from manifolds import SO3
+from manifolds.rotations import wxyz_from_matrix
+
+QUICK = Settings(steps=16, pictures=2, pairs=8, width=4, hidden=16, held_out=4)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status, 2 for a request that cannot be met."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.run_command(options)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.symsol", description="A flow on SO(3) conditional on a picture."
+    )
+    parser.set_defaults(run_command=_study)
+    parser.add_argument("--run", type=Path, help="folder to keep the flow in, to go on from, and to load it from")
+    parser.add_argument("--steps", type=int, default=Settings.steps, help=f"training steps (default {Settings.steps})")
+    parser.add_argument("--max-minutes", type=float, help="a cap on the training time, by the clock")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
+    parser.add_argument("--quick", action="store_true", help="a run of seconds, which shows that all parts work")
+    parser.add_argument("--figure", type=Path, help="PNG file for pictures and samples")
+    commands = parser.add_subparsers(title="other commands", metavar="COMMAND")
+    picture = commands.add_parser("picture", help="make a picture of a body at a random pose")
+    picture.set_defaults(run_command=_picture)
+    picture.add_argument("body", choices=NAMES)
+    picture.add_argument("file", type=Path, help="PNG file to write")
+    picture.add_argument("--seed", type=int, default=0, help="of the pose (default 0)")
+    sample = commands.add_parser("sample", help="sample the poses that a picture allows")
+    sample.set_defaults(run_command=_sample)
+    sample.add_argument("picture", type=Path, help=f"PNG file of {SIZE} x {SIZE} pixels")
+    sample.add_argument("--run", type=Path, required=True, help="folder of the trained flow")
+    sample.add_argument("-n", type=int, default=1000, help="how many (default 1000)")
+    sample.add_argument("--seed", type=int, default=0, help="of the samples (default 0)")
+    sample.add_argument("--out", type=Path, required=True, help="CSV file to write: quaternions and log-densities")
+    return parser
+
+
+def _study(options: argparse.Namespace) -> None:
+    settings = QUICK if options.quick else Settings(steps=options.steps, seed=options.seed)
+    cap = None if options.max_minutes is None else 60 * options.max_minutes
+    flow = trained(settings, options.run, max_seconds=cap, device="cpu")
+    print(f"{flow.stopped}; {flow.history[-1]['cpu_seconds'] / 60:.1f} minutes of one core\n", file=sys.stderr)
+    print("| minutes of one core | steps | mean log-likelihood, validation |\n|---:|---:|---:|")
+    for record in flow.history:
+        if "validation_nll" in record:
+            print(f"| {record['cpu_seconds'] / 60:.1f} | {record['step']} | {-record['validation_nll']:.2f} |")
+    sizes = (4, 1, 20) if options.quick else (400, 12, 600)
+    print("\n" + report(flow, *sizes))
+    if options.figure is not None:
+        from experiments.symsol.figure import draw
+
+        draw(flow, options.figure, samples=20 if options.quick else 1000)
+
+
+def _picture(options: argparse.Namespace) -> None:
+    from matplotlib.image import imsave
+
+    _check_new(options.file)
+    pose = SO3().random_uniform(1, generator=torch.Generator().manual_seed(options.seed))
+    picture = render(BODIES[NAMES.index(options.body)], pose)[0]
+    imsave(options.file, picture.numpy(), cmap="gray", vmin=0, vmax=1, format="png")
+    print("true pose, quaternion w x y z:", *(f"{value:.6f}" for value in wxyz_from_matrix(pose[0]).tolist()))
+
+
+def _sample(options: argparse.Namespace) -> None:
+    _check_new(options.out)
+    picture = read_picture(options.picture)
+    flow, context = posterior(rfm.Flow.load(options.run), picture)
+    generator = torch.Generator().manual_seed(options.seed)
+    poses, log_prob = flow.sample(
+        options.n, condition=context, generator=generator, solver=SOLVER, return_log_prob=True
+    )
+    with options.out.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["qw", "qx", "qy", "qz", "log_prob_total_volume_pi2"])
+        table = torch.cat([wxyz_from_matrix(poses), (log_prob + PUBLISHED_MEASURE)[:, None]], dim=-1)
+        rows.writerows([f"{value:.6f}" for value in row] for row in table.tolist())
+
+
+def read_picture(path: Path) -> Tensor:
+    """Return a picture ``(SIZE, SIZE)`` from 0 to 1; colours are averaged.
+
+    Raises:
+        ValueError: if it is no picture, or has another size.
+    """
+    from matplotlib.image import imread
+
+    try:
+        values = torch.tensor(imread(path))
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is no picture that can be read ({error}); give a PNG file") from None
+    if tuple(values.shape[:2]) != (SIZE, SIZE):
+        raise ValueError(
+            f"{path} has {values.shape[1]} x {values.shape[0]} pixels, {SIZE} x {SIZE} are required; scale it, with "
+            "the body's centre in the middle and its radius 0.45 of the width"
+        )
+    values = values / 255 if not values.is_floating_point() else values
+    return (values if values.ndim == 2 else values[..., :3].mean(-1)).float()
+
+
+def _check_new(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(f"{path} exists already, and nothing is overwritten; choose another name")

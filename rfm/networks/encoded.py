@@ -1,0 +1,36 @@
+"""A velocity network behind an encoder of what it is conditional on."""
+
+from typing import cast
+
+from torch import Tensor, nn
+
+
+class Encoded(nn.Module):
+    """A velocity field conditional on something that a network has to look at first, such as a picture.
+
+    ``field(x, t, condition=pictures)`` is ``velocity(x, t, condition=encoder(pictures))``. Training calls it so: once a
+    step. A solver calls a field some hundred times for one condition; encode it once, and solve with the velocity::
+
+        context = flow.field.encoder(pictures)
+        posterior = rfm.Flow(flow.manifold, flow.field.velocity, flow.source)
+        posterior.sample(1000, condition=context)
+
+    Args:
+        encoder: takes conditions ``(*batch, ...)`` to vectors ``(*batch, c)``.
+        velocity: a velocity field whose condition is vectors ``(*batch, c)``.
+    """
+
+    def __init__(self, encoder: nn.Module, velocity: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.velocity = encoder, velocity
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Return the velocity at ``x``.
+
+        Args:
+            x: points ``(*batch, *event_shape)``.
+            t: times ``(*batch)`` or ``()``.
+            condition: what the encoder takes; its batch broadcasts against that of ``x``, so that many points may share
+                a condition: ``(n, 1, ...)`` for ``x`` of batch shape ``(n, m)``.
+        """
+        return cast(Tensor, self.velocity(x, t, condition=self.encoder(condition)))

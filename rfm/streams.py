@@ -1,0 +1,106 @@
+"""`fit_stream`: train a flow on data that are made as they are needed, such as rendered pictures."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rfm.fingerprint import architecture, fingerprint
+from rfm.fit_arguments import above_zero, whole
+from rfm.fitting import check_same_run, launched, open_run, save_run
+from rfm.flow import Flow
+from rfm.progress import training_bar
+from rfm.training import Budget, mix_seed, train
+
+Draw = Callable[[torch.Generator], tuple[Tensor, Tensor, Tensor, dict[str, Any]]]
+"""From a generator to source points, targets, times, and the arguments that the field is called with besides."""
+
+
+class _Stream:
+    """Calls ``draw`` with a generator that depends on the seed and the step alone."""
+
+    def __init__(self, draw: Draw, seed: int, device: torch.device) -> None:
+        self.draw, self.seed, self.generator = draw, seed, torch.Generator(device)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        assert world == 1
+        return self.draw(self.generator.manual_seed(mix_seed(self.seed, step)))
+
+
+def fit_stream(
+    draw: Draw,
+    flow: Flow,
+    *,
+    validate: Callable[[nn.Module], float],
+    steps: int,
+    learning_rate: float = 3e-3,
+    max_seconds: float | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = True,
+) -> Flow:
+    """Train a flow on batches made step by step, in one process; otherwise as `rfm.fit` does.
+
+    The batch may have any shape that broadcasts: ``n`` pictures with ``m`` source points and times each are pairs
+    ``(n, m)``, with targets ``(n, 1)`` and conditions ``(n, 1, c)``.
+
+    Args:
+        draw: makes the batch of a step with a generator, on whose device it is to be, and no other randomness: source
+            points, targets, times, and what the field is called with besides, such as ``{"condition": pictures}``.
+        flow: manifold, field and source; the field is trained in place.
+        validate: returns the negative log-likelihood, in nats, of data held out, given the field with averaged weights.
+            It decides when to stop and which weights to keep.
+        steps: optimiser steps.
+        learning_rate: peak learning rate of AdamW.
+        max_seconds: a cap on the training time; ``Flow.stopped`` says whether it was reached. A run with a cap does not
+            repeat exactly.
+        seed: of every batch. The field's first weights are the caller's.
+        device: "cpu", "cuda", ...; the first GPU where there is one.
+        out: folder for checkpoints and the saved flow.
+        resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run is
+            loaded.
+        force: replace a flow that ``out`` holds already.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        The flow, on the CPU, with ``history``.
+
+    Raises:
+        ValueError: for settings that cannot be used.
+        FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
+    """
+    field = flow.field
+    if not isinstance(field, nn.Module):
+        raise ValueError(f"fit_stream: the flow's field must be a torch.nn.Module, got {type(field).__name__}")
+    budget = Budget(
+        steps=whole("steps", steps, steps),
+        batch_size=0,
+        learning_rate=above_zero("learning_rate", learning_rate),
+        seed=seed,
+        max_seconds=None if max_seconds is None else above_zero("max_seconds", max_seconds),
+    )
+    folder = None if out is None else Path(out)
+    checkpoint, run = None, ""
+    if folder is not None:
+        run = fingerprint(flow.manifold, architecture(field), flow.source, asdict(budget), draw)
+        if resume and (folder / "flow.json").exists() and not (folder / "checkpoint.json").exists():
+            check_same_run(folder, run)
+            return Flow.load(folder, manifold=flow.manifold, field=field, source=flow.source)
+        checkpoint = open_run(folder, run, resume, force)
+        folder.mkdir(parents=True, exist_ok=True)
+    with launched(None, device) as fabric, training_bar(progress) as report:
+        if fabric.world_size > 1:
+            raise ValueError("fit_stream: runs in one process; start it without torchrun")
+        stream = _Stream(draw, seed, fabric.device)
+        state: dict[str, Any] = {"folder": folder, "checkpoint": checkpoint, "fingerprint": run, "report": report}
+        train(flow, stream, validate, budget, fabric, **state)
+        flow.cpu()
+        if folder is not None:
+            save_run(flow, folder, run, budget)
+    return flow
