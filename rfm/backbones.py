@@ -45,7 +45,7 @@ def frames_from_atoms(atoms: Tensor) -> Tensor:
 
 
 def atoms_from_frames(frames: Tensor) -> Tensor:
-    """Return ideal N, CA, C and O of a chain; bonds within residues are exact, those between them as the frames have it.
+    """Return ideal N, CA, C and O of a chain: exact within residues, and between them as the frames have it.
 
     O lies in the plane of CA, C and the next N. The last one, of which the frames say nothing, goes where psi would be
     140 degrees.
@@ -68,7 +68,7 @@ def _oxygens(atoms: Tensor) -> Tensor:
     # N, CA, C, N turned by psi: a point in the half plane that the next N would lie in.
     back = torch.nn.functional.normalize(ca - c, dim=-1)
     across = torch.nn.functional.normalize(n - ca - ((n - ca) * back).sum(-1, keepdim=True) * back, dim=-1)
-    aside = torch.linalg.cross(back, across)
+    aside = torch.linalg.cross(across, back)
     last = c + math.cos(LAST_PSI) * across + math.sin(LAST_PSI) * aside
     toward = torch.cat([n[..., 1:, :], last[..., -1:, :]], dim=-2) - c
     side = torch.nn.functional.normalize(toward - (toward * back).sum(-1, keepdim=True) * back, dim=-1)
