@@ -36,7 +36,7 @@ _LAYERS = [
         "networks",
     ),
     *("integrators", "likelihood", "maximum_likelihood", "conditions"),
-    *("inverse", "flow_maps", "metrics", "serialization", "progress", "flow", "checkpoint", "training", "datasets"),
+    *("inverse", "flow_maps", "metrics", "serialization", "progress", "flow", "motifs", "checkpoint", "training", "datasets"),
     *("fit_arguments", "fitting", "run_folder", "evaluation", "plotting", "named_objects", "commands", "cli"),
     "__main__",
 ]
