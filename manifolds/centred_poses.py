@@ -29,7 +29,9 @@ class CentredPoses(Power):
 
     def __init__(self, k: int, length: float = 1.0) -> None:
         if k < 2:
-            raise ValueError(f"CentredPoses: takes at least 2 poses, got {k}; one whose position is 0 is a point of SO3")
+            raise ValueError(
+                f"CentredPoses: takes at least 2 poses, got {k}; one whose position is 0 is a point of SO3"
+            )
         super().__init__(SE3(length), k)
         self.dim = 6 * k - 3
         self.length = self.m.length

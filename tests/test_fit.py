@@ -21,11 +21,11 @@ from rfm.couplings import Independent, OptimalTransport
 from rfm.fit_arguments import hold_out
 from rfm.maximum_likelihood import MaximumLikelihood
 from rfm.networks import VelocityField
+from rfm.optimisation import Budget, _ema
 from rfm.paths import ConditionalFlowPath, GeodesicPath
 from rfm.serialization import SavedFlowError
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 from rfm.times import UniformTimes
-from rfm.training import Budget, _ema
 
 
 @pytest.fixture(autouse=True)

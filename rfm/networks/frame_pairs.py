@@ -59,8 +59,9 @@ class FramePairs(nn.Module):
         way = position[..., None, :, :] - position[..., :, None, :]
         # A body has no direction to itself; the root is smooth there.
         distance = torch.sqrt(way.square().sum(-1, keepdim=True) + 1e-8)
-        width = torch.diff(self.centres, append=self.centres[-1:] + 0.4)
-        bumps = torch.exp(-(((distance - self.centres) / width) ** 2) / 2)
+        centres = self.centres.to(position)
+        width = torch.diff(centres, append=centres[-1:] + 0.4)
+        bumps = torch.exp(-(((distance - centres) / width) ** 2) / 2)
         direction = torch.einsum("...nji,...nmj->...nmi", rotation, way / (distance + 0.1))
         turn = torch.einsum("...nji,...mjk->...nmik", rotation, rotation).flatten(-2)
         return torch.cat([bumps, direction, turn], dim=-1)

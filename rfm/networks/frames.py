@@ -40,7 +40,13 @@ class FrameField(nn.Module):
     """
 
     def __init__(
-        self, length: float = 10.0, width: int = 192, pair_width: int = 48, depth: int = 6, heads: int = 8, reach: int = 32
+        self,
+        length: float = 10.0,
+        width: int = 192,
+        pair_width: int = 48,
+        depth: int = 6,
+        heads: int = 8,
+        reach: int = 32,
     ) -> None:
         super().__init__()
         self.length, self.width, self.pair_width = float(length), width, pair_width
@@ -103,7 +109,7 @@ class FrameField(nn.Module):
         t = t.expand(x.shape[:-3])
         middle = _mean(x[..., :3, 3], there)
         rotation, position = x[..., :3, :3], (x[..., :3, 3] - middle) / self.length
-        time = self.time(_waves(t, 1.0))
+        time = self.time(_waves(t, 0.25))
         h = self._bodies(time, still, there)
         pairs = self.pairs(h, rotation, position, None if previous is None else self._seen(previous))
         absent = torch.zeros_like(there, dtype=x.dtype).masked_fill(~there, torch.finfo(x.dtype).min / 4)
