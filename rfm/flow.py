@@ -81,7 +81,7 @@ class Flow(nn.Module):
         check = getattr(self.field, "check_manifold", None)
         if check is None:
             raise ValueError(
-                f"Flow.on: the field {type(self.field).__name__} is made for {self.manifold} alone; a field that serves "
+                f"Flow.on: the field {type(self.field).__name__} is made for {self.manifold} alone; one that serves "
                 "others says which by its method check_manifold(manifold)"
             )
         check(manifold)
@@ -144,7 +144,8 @@ class Flow(nn.Module):
                 "Flow.sample: clocks change the distribution of the samples, which then have no log-density under this "
                 "flow; leave out clocks, or return_log_prob"
             )
-        if self_conditioning and (return_log_prob or guidance != 1.0 or not hasattr(self.field, "self_conditioned")):
+        remembering = getattr(self.field, "self_conditioned", None) if self_conditioning else None
+        if self_conditioning and (return_log_prob or guidance != 1.0 or remembering is None):
             raise ValueError(
                 "Flow.sample: self_conditioning is for fields that have a self_conditioned(), such as FrameField, and "
                 "its samples have no log-density under this flow; leave it out, or return_log_prob and guidance"
@@ -161,7 +162,7 @@ class Flow(nn.Module):
             for x, given in self._batches(x_0, condition, size, batch_size):
                 own = {} if guidance == 0.0 else given
                 # It has a memory: a new one for each batch.
-                field = self.field.self_conditioned() if self_conditioning else plain
+                field = remembering() if remembering else plain
                 field = field if clocks is None else clocks.applied_to(field)
                 if not return_log_prob:
                     solution = integrate(field, self.manifold, x, (0.0, 1.0), solver, **own)

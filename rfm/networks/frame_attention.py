@@ -55,9 +55,8 @@ class FrameAttention(nn.Module):
         q_points, k_points, v_points = (part.flatten(-2) for part in placed.split(sizes, dim=-2))
         # Three terms of about equal variance: each has a third of the logit.
         share = math.sqrt(1 / 3)
-        weight = nn.functional.softplus(self.point_weight)[:, None] * (
-            share * math.sqrt(2 / (9 * self.query_points)) / 2
-        )
+        unit = share * math.sqrt(2 / (9 * self.query_points)) / 2
+        weight = unit * nn.functional.softplus(self.point_weight)[:, None]
         queries = torch.cat([q * (share / math.sqrt(self.channels)), 2 * weight * q_points], dim=-1)
         keys = torch.cat([k, k_points], dim=-1)
         own = -weight[:, 0] * k_points.square().sum(-1) + absent[..., None]

@@ -60,9 +60,7 @@ class FrameField(nn.Module):
     def check_manifold(self, manifold: Manifold) -> None:
         """Raise ValueError unless the field serves this manifold; see `rfm.Flow.on`."""
         if not isinstance(manifold, CentredPoses) or manifold.length != self.length:
-            raise ValueError(
-                f"FrameField: serves CentredPoses(k, length={self.length:g}) for any k, got {manifold}; give one of those"
-            )
+            raise ValueError(f"FrameField: serves CentredPoses(k, length={self.length:g}) for any k, got {manifold}")
 
     def forward(
         self,
@@ -159,9 +157,10 @@ class _Block(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
         self.scales = nn.Linear(_TIME_WIDTH, 4 * width)
         self.attention = FrameAttention(width, pair_width, heads)
-        self.transition = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
+        last = nn.Linear(4 * width, width)
+        self.transition = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), last)
         self.step = nn.Linear(width, 6)
-        for layer in (self.scales, self.transition[-1], self.step):
+        for layer in (self.scales, last, self.step):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
