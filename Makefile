@@ -41,6 +41,8 @@ install: .venv/.installed-all
 	$(PIP) --editable '.[test,docs,bench]'
 	# Its Python part alone: the compiled part loads with no current torch, and what it depends on is not needed.
 	$(PIP) --no-deps easypytorch3d
+	# Its chains of proteins are read as files; it is never imported, and what it depends on is not needed.
+	$(PIP) --no-deps cgdms
 	touch $@
 
 demo: .venv/.installed

@@ -1,6 +1,7 @@
 """Riemannian manifolds for PyTorch: exact, differentiable, batched geometry."""
 
 from manifolds.base import Manifold
+from manifolds.centred_poses import CentredPoses
 from manifolds.ellipsoid import WGS84_AXES, Ellipsoid
 from manifolds.euclidean import Euclidean
 from manifolds.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
@@ -24,6 +25,7 @@ __all__ = [
     "SPD",
     "WGS84_AXES",
     "Antipodal",
+    "CentredPoses",
     "Cyclic",
     "Dihedral",
     "Ellipsoid",

@@ -22,21 +22,25 @@ class Checkpoint:
     put back by `restore`.
     """
 
+    measure: str = "validation_nll"
+    """What is validated, as the history names it; small is good."""
     step: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     """Of this process: what the run would take on a machine of its own, more or less."""
     since_best: int = 0
-    best_nll: float = math.inf
+    best_value: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     """Averaged weights of the best validation so far; empty before the first."""
+    stopped: str = ""
+    """Why the run ended, in words."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def start(cls) -> "Checkpoint":
+    def start(cls, measure: str = "validation_nll") -> "Checkpoint":
         """Return the state before the first step."""
-        return cls()
+        return cls(measure)
 
     @property
     def _clocks(self) -> dict[str, float]:
@@ -44,22 +48,22 @@ class Checkpoint:
 
     @property
     def last_validation(self) -> dict[str, float]:
-        """The last validation NLL, if there was one."""
-        known = [record["validation_nll"] for record in self.history if "validation_nll" in record]
-        return {"validation_nll": known[-1]} if known else {}
+        """The last finite validation, if there was one."""
+        known = [record[self.measure] for record in self.history if self.measure in record]
+        return {self.measure: known[-1]} if known else {}
 
-    def record(self, nll: float, loss: float, average: nn.Module) -> None:
+    def record(self, value: float, loss: float, average: nn.Module) -> None:
         """Note a validation, and keep the averaged weights if it is the best.
 
         Before the first finite one there is nothing to improve on, and no patience to lose.
         """
         # A field that cannot be integrated yet has no likelihood; JSON has no word for that but leaving it out.
-        known = {"validation_nll": nll} if math.isfinite(nll) else {}
+        known = {self.measure: value} if math.isfinite(value) else {}
         self.history.append({"step": self.step, "loss": loss, **known, **self._clocks})
-        if known and nll < self.best_nll:
-            self.best_nll, self.since_best = nll, 0
+        if known and value < self.best_value:
+            self.best_value, self.since_best = value, 0
             self.best = {key: value.detach().clone() for key, value in average.state_dict().items()}
-        elif math.isfinite(self.best_nll):
+        elif math.isfinite(self.best_value):
             self.since_best += 1
 
     def save(
@@ -85,7 +89,8 @@ class Checkpoint:
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
             "since_best": self.since_best,
-            "best_nll": self.best_nll if math.isfinite(self.best_nll) else None,
+            "measure": self.measure,
+            "best_value": self.best_value if math.isfinite(self.best_value) else None,
             "history": self.history,
         }
         write_json(folder / _FILE, record)
@@ -107,13 +112,14 @@ class Checkpoint:
                 f"{path} belongs to a run with other data or settings; resume with the same ones, or choose another out"
             )
         tensors = read_tensors(folder / Path(str(record.get("tensors"))).name)
-        best_nll = record["best_nll"]
+        best_value = record["best_value"]
         return cls(
+            measure=record["measure"],
             step=record["step"],
             seconds=record["seconds"],
             cpu_seconds=record["cpu_seconds"],
             since_best=record["since_best"],
-            best_nll=math.inf if best_nll is None else best_nll,
+            best_value=math.inf if best_value is None else best_value,
             history=record["history"],
             best=_part(tensors, "best."),
             tensors=tensors,

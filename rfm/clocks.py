@@ -34,16 +34,20 @@ class ExponentialClock:
 
     Args:
         rate: positive; ``exp(-rate)`` of the way is left at time 1.
+        lands: from time ``1 - 1 / rate`` on run at the speed that was trained for, and so arrive at time 1. With it the
+            last of a number of equal steps reaches the end point that is predicted there.
     """
 
     rate: float = 10.0
+    lands: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < math.inf:
             raise ValueError(f"ExponentialClock: rate must be positive and finite, got {self.rate}")
 
     def speed(self, t: Tensor) -> Tensor:
-        return self.rate * (1 - t)
+        factor = self.rate * (1 - t)
+        return factor.clamp(min=1) if self.lands else factor
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,13 @@ from rfm.fit_arguments import (
 from rfm.flow import Flow
 from rfm.networks import VelocityField
 from rfm.objectives import Objective
+from rfm.optimisation import Budget
 from rfm.paths import ConditionalPath, GeodesicPath
 from rfm.progress import training_bar
 from rfm.serialization import SavedFlowError, read_json, write_json
 from rfm.sources import Source, default_source
 from rfm.times import TimeSampler, UniformAndLateTimes
-from rfm.training import Budget, Points, train
+from rfm.training import Points, train
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

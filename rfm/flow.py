@@ -69,6 +69,26 @@ class Flow(nn.Module):
         self.stopped = ""
         """Why the fit ended, in words."""
 
+    def on(self, manifold: Manifold) -> "Flow":
+        """Return the flow that this field makes on another manifold, with the same weights.
+
+        For a field that serves manifolds of several sizes, such as `rfm.networks.FrameField`: one that is trained on
+        backbones of many lengths gives those of any length. The source goes along by its own ``on``.
+
+        Raises:
+            ValueError: if field or source are made for one manifold alone.
+        """
+        check = getattr(self.field, "check_manifold", None)
+        if check is None:
+            raise ValueError(
+                f"Flow.on: the field {type(self.field).__name__} is made for {self.manifold} alone; one that serves "
+                "others says which by its method check_manifold(manifold)"
+            )
+        check(manifold)
+        flow = Flow(manifold, self.field, self.source.on(manifold), conditions=self.conditions)
+        flow.history, flow.stopped = self.history, self.stopped
+        return flow.train(self.training)
+
     @torch.no_grad()
     def sample(
         self,
@@ -77,6 +97,7 @@ class Flow(nn.Module):
         condition: Tensor | Mapping[str, Any] | None = None,
         guidance: float = 1.0,
         clocks: Clocks | None = None,
+        self_conditioning: bool = False,
         generator: torch.Generator | None = None,
         solver: Method | None = None,
         batch_size: int = _BATCH,
@@ -96,6 +117,8 @@ class Flow(nn.Module):
                 unconditional one.
             clocks: speeds of the parts of a point that differ from those the field was trained for, such as rotations
                 that settle before positions do; the samples then have another distribution.
+            self_conditioning: give the field, at each step, what it predicted at the step before; for fields that have
+                ``self_conditioned``, and solvers of one evaluation per step. It changes the distribution too.
             generator: source of randomness.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
@@ -108,8 +131,8 @@ class Flow(nn.Module):
             with a `rfm.likelihood.LogProbEstimate` if there is an ``estimator``.
 
         Raises:
-            ValueError: for guidance without a condition, or log-densities under guidance or clocks: both change the
-                distribution, and the samples are then not those of the flow's density.
+            ValueError: for guidance without a condition, or log-densities under guidance, clocks or self-conditioning:
+                they change the distribution, and the samples are then not those of the flow's density.
         """
         size = _size(shape)
         if guidance != 1.0 and condition is None:
@@ -121,18 +144,26 @@ class Flow(nn.Module):
                 "Flow.sample: clocks change the distribution of the samples, which then have no log-density under this "
                 "flow; leave out clocks, or return_log_prob"
             )
+        remembering = getattr(self.field, "self_conditioned", None) if self_conditioning else None
+        if self_conditioning and (return_log_prob or guidance != 1.0 or remembering is None):
+            raise ValueError(
+                "Flow.sample: self_conditioning is for fields that have a self_conditioned(), such as FrameField, and "
+                "its samples have no log-density under this flow; leave it out, or return_log_prob and guidance"
+            )
         if estimator is not None and not return_log_prob:
             raise ValueError(
                 "Flow.sample: an estimator is for log-densities; pass return_log_prob=True, or leave it out"
             )
         dtype, device = self._dtype_and_device()
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
-        field = self.field if guidance in (0.0, 1.0) else _guided(self.field, guidance)
-        field = field if clocks is None else clocks.applied_to(field)
+        plain = self.field if guidance in (0.0, 1.0) else _guided(self.field, guidance)
         parts, log_probs, errors = [], [], []
         with counting_bar(progress, "sample", len(x_0)) as advance:
             for x, given in self._batches(x_0, condition, size, batch_size):
                 own = {} if guidance == 0.0 else given
+                # It has a memory: a new one for each batch.
+                field = remembering() if remembering else plain
+                field = field if clocks is None else clocks.applied_to(field)
                 if not return_log_prob:
                     solution = integrate(field, self.manifold, x, (0.0, 1.0), solver, **own)
                 elif estimator is None:

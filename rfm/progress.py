@@ -38,8 +38,8 @@ def training_bar(show: bool) -> Iterator[Callable[[float, dict[str, Any]], None]
             shown[0] = now
             done = spent - first[1]
             left = (now - first[0]) * (1 - spent) / done if done > 0 else 0.0
-            nll = record.get("validation_nll")
-            validation = "validation NLL not yet" if nll is None else f"validation NLL {nll:.3f} nats"
+            known = {name: value for name, value in record.items() if name.startswith("validation_")}
+            validation = ", ".join(map(_validated, known.items())) or "not validated yet"
             bar.n = min(spent, 1.0)
             bar.set_postfix_str(
                 f"step {record['step']}, loss {float(record['loss']):.3f}, {validation}, {_clock(max(left, 0))} left",
@@ -48,6 +48,11 @@ def training_bar(show: bool) -> Iterator[Callable[[float, dict[str, Any]], None]
             bar.refresh()
 
         yield report
+
+
+def _validated(item: tuple[str, float]) -> str:
+    name, value = item
+    return f"validation NLL {value:.3f} nats" if name == "validation_nll" else f"{name.replace('_', ' ')} {value:.3f}"
 
 
 @contextmanager

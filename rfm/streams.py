@@ -12,22 +12,14 @@ from rfm.fingerprint import architecture, fingerprint
 from rfm.fit_arguments import above_zero, whole
 from rfm.fitting import check_same_run, launched, open_run, save_run
 from rfm.flow import Flow
+from rfm.losses import flow_matching_loss
+from rfm.optimisation import Budget, optimise, step_seed
+from rfm.paths import GeodesicPath
 from rfm.progress import training_bar
-from rfm.training import Budget, mix_seed, train
+from rfm.training import adopt
 
 Draw = Callable[[torch.Generator], tuple[Tensor, Tensor, Tensor, dict[str, Any]]]
 """From a generator to source points, targets, times, and the arguments that the field is called with besides."""
-
-
-class _Stream:
-    """Calls ``draw`` with a generator that depends on the seed and the step alone."""
-
-    def __init__(self, draw: Draw, seed: int, device: torch.device) -> None:
-        self.draw, self.seed, self.generator = draw, seed, torch.Generator(device)
-
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        assert world == 1
-        return self.draw(self.generator.manual_seed(mix_seed(self.seed, step)))
 
 
 def fit_stream(
@@ -97,9 +89,17 @@ def fit_stream(
     with launched(None, device) as fabric, training_bar(progress) as report:
         if fabric.world_size > 1:
             raise ValueError("fit_stream: runs in one process; start it without torchrun")
-        stream = _Stream(draw, seed, fabric.device)
-        state: dict[str, Any] = {"folder": folder, "checkpoint": checkpoint, "fingerprint": run, "report": report}
-        train(flow, stream, validate, budget, fabric, **state)
+        flow.source.to(fabric.device)
+        path, generator = GeodesicPath(flow.manifold), torch.Generator(fabric.device)
+
+        def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
+            x_0, x_1, t, given = draw(generator.manual_seed(step_seed(seed, step)))
+            return flow_matching_loss(model, path, x_0, x_1, t, **given)
+
+        state = optimise(
+            field, loss, validate, budget, fabric, folder=folder, checkpoint=checkpoint, fingerprint=run, report=report
+        )
+        adopt(flow, state)
         flow.cpu()
         if folder is not None:
             save_run(flow, folder, run, budget)

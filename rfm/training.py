@@ -1,4 +1,4 @@
-"""The training loop: regression of the field on conditional velocities, on Lightning Fabric.
+"""Training on points of a manifold: regression of the field on conditional velocities.
 
 Every step draws its batch from a generator seeded by the run's seed and the step's number. A batch therefore depends on
 nothing but the step: a resumed run sees what the uninterrupted one would have seen, and each of several processes takes
@@ -6,11 +6,10 @@ its share of the batch that one process would have drawn.
 """
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,22 +21,15 @@ from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.losses import flow_matching_loss
 from rfm.objectives import Objective
+from rfm.optimisation import Budget, optimise, step_seed
 from rfm.paths import ConditionalPath, GeodesicPath
 from rfm.times import TimeSampler, UniformAndLateTimes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_WARMUP_STEPS = 100
-_EMA_DECAY = 0.998
-_EMA_EVERY, _EMA_LONG = 4, 1000
-"""In a run of at least this many steps the weights are averaged every so many: they hardly move in between."""
-_EMA_LONGEST_SHARE = 0.2
-"""The weights are averaged over at most this share of a run, or a short one would remember where it began."""
 _CONDITION_DROPOUT = 0.1
 _PARTIAL_CONDITIONS = 0.3
-_PATIENCE = 8
-_VALIDATIONS = 16
 _VALIDATION_POINTS = 512
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 
@@ -67,47 +59,8 @@ class Points:
         return Points(self.x.to(device), condition, None if self.weights is None else self.weights.to(device))
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How long to train, and how.
-
-    Args:
-        steps: optimiser steps.
-        batch_size: pairs per step, over all processes.
-        learning_rate: its peak; it warms up over 100 steps and falls to zero along a cosine.
-        seed: of every random draw.
-        max_seconds: a cap on the time spent training; the learning rate falls to zero by whichever end is nearer.
-    """
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    seed: int
-    max_seconds: float | None = None
-
-    def spent(self, step: int, seconds: float) -> float:
-        """Return the share of the budget that is used up, at least 1 when training ends."""
-        by_time = seconds / self.max_seconds if self.max_seconds else 0.0
-        return max(step / self.steps, by_time)
-
-    def learning_rate_at(self, step: int, spent: float) -> float:
-        """Return the learning rate of a step."""
-        return self.learning_rate * min(1.0, (step + 1) / _WARMUP_STEPS) * (1 + math.cos(math.pi * min(spent, 1.0))) / 2
-
-
-class Batches(Protocol):
-    """What makes the training batch of each step, from nothing but the step's number."""
-
-    generator: torch.Generator
-    """Source of the step's randomness, seeded by `batch`."""
-
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Return source points, targets, times and conditions: every ``world``-th pair from ``rank`` on."""
-        ...
-
-
 class BatchSampler:
-    """Draws the training batch of each step from points.
+    """Draws the training batch of each step.
 
     Args:
         flow: gives the source and the manifold.
@@ -138,7 +91,7 @@ class BatchSampler:
     def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
         """Return source points, targets, times and conditions: every ``world``-th pair from ``rank`` on."""
         x, size = self.train.x, self.budget.batch_size
-        generator = self.generator.manual_seed(mix_seed(self.budget.seed, step))
+        generator = self.generator.manual_seed(step_seed(self.budget.seed, step))
         like: dict[str, Any] = {"generator": generator, "device": x.device}
         if self.cumulative is None:
             index = torch.randint(len(x), (size,), **like)
@@ -159,8 +112,8 @@ class BatchSampler:
 
 def train(
     flow: Flow,
-    data: Points | Batches,
-    validation: Points | Callable[[nn.Module], float],
+    data: Points,
+    validation: Points,
     budget: Budget,
     fabric: "Fabric",
     *,
@@ -178,9 +131,9 @@ def train(
 
     Args:
         flow: manifold, field and source; the field is a module.
-        data: training points, or what makes the batches.
+        data: training points.
         validation: points whose negative log-likelihood decides when to stop and which weights to keep; 512 of them,
-            evenly spaced, if there are more. Or a function that returns it, given the field with averaged weights.
+            evenly spaced, if there are more.
         budget: steps, batch size, learning rate, seed, time.
         fabric: a launched Fabric: device, precision, processes.
         objective: what each step minimises; flow matching on geodesics when None.
@@ -198,73 +151,41 @@ def train(
         ValueError: if the loss is no longer finite, or the validation points have no finite likelihood at any time.
     """
     assert isinstance(flow.field, nn.Module)
-    parameters = [p for p in flow.field.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=budget.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    ema_every, ema_decay = _ema(budget.steps)
-    average = torch.optim.swa_utils.AveragedModel(
-        flow.field, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema_decay)
-    )
-    average.to(fabric.device)
-    model, fabric_optimizer = fabric.setup(flow.field, optimizer)
     flow.source.to(fabric.device)
-    if isinstance(validation, Points):
-        # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
-        some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
-        validation = validation.take(some).to(fabric.device)
-    state = Checkpoint.start() if checkpoint is None else checkpoint
-    if checkpoint is not None:
-        checkpoint.restore(flow.field, average.module, optimizer, parameters)
-        average.n_averaged.fill_(checkpoint.step // ema_every)
-    if isinstance(data, Points):
-        data = BatchSampler(flow, data.to(fabric.device), budget, coupling, drop_condition, times)
-    path = GeodesicPath(flow.manifold) if path is None else path
-    every = max(1, budget.steps // _VALIDATIONS)
-    started, cpu_started = time.monotonic() - state.seconds, time.process_time() - state.cpu_seconds
-    running: Tensor | None = None
+    # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
+    some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
+    held_out = validation.take(some).to(fabric.device)
+    sampler = BatchSampler(flow, data.to(fabric.device), budget, coupling, drop_condition, times)
+    along = GeodesicPath(flow.manifold) if path is None else path
 
-    spent = fabric.broadcast(budget.spent(state.step, state.seconds))
-    while spent < 1 and state.since_best < _PATIENCE:
-        for group in optimizer.param_groups:
-            group["lr"] = budget.learning_rate_at(state.step, spent)
-        x_0, x_1, t, condition = data.batch(state.step, fabric.global_rank, fabric.world_size)
+    def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
+        x_0, x_1, t, condition = sampler.batch(step, rank, world)
         if objective is None:
-            loss = flow_matching_loss(model, path, x_0, x_1, t, **condition)
-        else:
-            loss = objective(model, flow.source, x_0, x_1, t, generator=data.generator, **condition)
-        fabric.backward(loss)
-        nn.utils.clip_grad_norm_(parameters, 10.0)
-        fabric_optimizer.step()
-        fabric_optimizer.zero_grad()
-        state.step += 1
-        if state.step % ema_every == 0:
-            average.update_parameters(flow.field)
-        state.seconds = time.monotonic() - started
-        if running is None and state.history:
-            running = loss.new_tensor(state.history[-1]["loss"])
-        running = loss.detach() if running is None else torch.lerp(running, loss.detach(), 0.02)
-        spent = budget.spent(state.step, state.seconds)
-        if budget.max_seconds and fabric.world_size > 1:
-            # Clocks differ between processes; all must stop at the same step.
-            spent = fabric.broadcast(spent)
-        if state.step % every == 0 or spent >= 1:
-            state.cpu_seconds = time.process_time() - cpu_started
-            if isinstance(validation, Points):
-                nll = _validate(flow, average.module, validation, fabric)
-            else:
-                nll = validation(average.module)
-            if not math.isfinite(running):
-                raise ValueError(
-                    f"fit: training diverged by step {state.step} (loss {float(running):g}, validation NLL {nll:g}); "
-                    "lower learning_rate, or look for outliers in the points"
-                )
-            state.record(nll, float(running), average.module)
-            state.seconds, state.cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
-            if folder is not None and fabric.is_global_zero:
-                state.save(folder, fingerprint, flow.field, average.module, optimizer, parameters)
-        if report is not None:
-            report(spent, {"step": state.step, "loss": running, **state.last_validation})
-    flow.history = state.history
-    flow.stopped = _why(budget, state)
+            return flow_matching_loss(model, along, x_0, x_1, t, **condition)
+        return objective(model, flow.source, x_0, x_1, t, generator=sampler.generator, **condition)
+
+    state = optimise(
+        flow.field,
+        loss,
+        lambda field: _validate(flow, field, held_out, fabric),
+        budget,
+        fabric,
+        folder=folder,
+        checkpoint=checkpoint,
+        fingerprint=fingerprint,
+        report=report,
+    )
+    adopt(flow, state)
+
+
+def adopt(flow: Flow, state: Checkpoint) -> None:
+    """Give a flow the history of a run that has ended, and the averaged weights of its best validation.
+
+    Raises:
+        ValueError: if no validation was finite.
+    """
+    assert isinstance(flow.field, nn.Module)
+    flow.history, flow.stopped = state.history, state.stopped
     if not state.best:
         raise ValueError(
             f"fit: no finite likelihood of the validation points at any of {len(state.history)} validations: the field "
@@ -304,25 +225,3 @@ def _hidden(shape: torch.Size, like: dict[str, Any]) -> Tensor:
         partial = draw < _CONDITION_DROPOUT + _PARTIAL_CONDITIONS
         hidden = hidden | (partial & (torch.rand(n, c, **like) < 0.5))
     return hidden
-
-
-def _ema(steps: int) -> tuple[int, float]:
-    """Return how often the average of the weights is updated, in steps, and its decay each time."""
-    every = _EMA_EVERY if steps >= _EMA_LONG else 1
-    return every, max(0.0, min(_EMA_DECAY, 1 - 1 / (_EMA_LONGEST_SHARE * steps))) ** every
-
-
-def _why(budget: Budget, state: Checkpoint) -> str:
-    if state.step >= budget.steps:
-        return f"all {budget.steps} steps done"
-    if state.since_best >= _PATIENCE:
-        return f"validation NLL had not improved for {_PATIENCE} validations, at step {state.step} of {budget.steps}"
-    return f"the cap of {budget.max_seconds:g} seconds was reached at step {state.step} of {budget.steps}"
-
-
-def mix_seed(seed: int, step: int) -> int:
-    """Return a seed for one step of one run: splitmix64, so that neighbouring steps get unrelated generators."""
-    z = (seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return (z ^ (z >> 31)) >> 1

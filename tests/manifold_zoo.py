@@ -6,6 +6,7 @@
 from collections.abc import Callable
 
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
+from manifolds.centred_poses import CentredPoses
 from manifolds.finite_group import Antipodal
 from manifolds.grassmann import Grassmann
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
@@ -40,5 +41,6 @@ ZOO: list[tuple[str, Callable[[], Manifold]]] = [
     ("Product(Hyperboloid(2), SPD(2))", lambda: Product(Hyperboloid(2), SPD(2))),
     ("Power(Sphere(2), 2)", lambda: Power(Sphere(2), 2)),
     ("Power(SE3(), 3)", lambda: Power(SE3(), 3)),
+    ("CentredPoses(3, 2.0)", lambda: CentredPoses(3, 2.0)),
     ("Quotient(Sphere(2), Antipodal(2))", lambda: Quotient(Sphere(2), Antipodal(2))),
 ]

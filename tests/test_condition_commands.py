@@ -25,17 +25,17 @@ _FIT = ["--manifold", "sphere", "--steps", "20", "--batch-size", "32", "--device
 @pytest.fixture(autouse=True, scope="module")
 def _small_networks() -> Iterator[None]:
     """Keep training short: the default network is made for thousands of steps."""
-    from rfm import training
+    from rfm import optimisation
     from rfm.networks import VelocityField
 
     defaults = VelocityField.__init__.__defaults__
     assert defaults is not None
     assert list(inspect.signature(VelocityField).parameters)[1:4] == ["width", "depth", "features"]
     VelocityField.__init__.__defaults__ = (16, 1, 16, *defaults[3:])
-    validations, training._VALIDATIONS = training._VALIDATIONS, 2
+    validations, optimisation.VALIDATIONS = optimisation.VALIDATIONS, 2
     yield
     VelocityField.__init__.__defaults__ = defaults
-    training._VALIDATIONS = validations
+    optimisation.VALIDATIONS = validations
 
 
 def write_quakes(path: Path, n: int = 60) -> Path:

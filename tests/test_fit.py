@@ -21,16 +21,16 @@ from rfm.couplings import Independent, OptimalTransport
 from rfm.fit_arguments import hold_out
 from rfm.maximum_likelihood import MaximumLikelihood
 from rfm.networks import VelocityField
+from rfm.optimisation import Budget, _ema
 from rfm.paths import ConditionalFlowPath, GeodesicPath
 from rfm.serialization import SavedFlowError
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 from rfm.times import UniformTimes
-from rfm.training import Budget, _ema
 
 
 @pytest.fixture(autouse=True)
 def _few_validations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.training._VALIDATIONS", 5)
+    monkeypatch.setattr("rfm.optimisation.VALIDATIONS", 5)
 
 
 def small(manifold: Manifold, condition_dim: int = 0, seed: int = 0) -> VelocityField:
@@ -66,8 +66,8 @@ def assert_same(a: rfm.Flow, b: rfm.Flow) -> None:
     assert left.keys() == right.keys()
     for key in left:
         assert torch.equal(left[key], right[key]), key
-    strip = [{k: v for k, v in record.items() if k != "seconds"} for record in a.history]
-    assert strip == [{k: v for k, v in record.items() if k != "seconds"} for record in b.history]
+    ours, theirs = ([{k: v for k, v in r.items() if "seconds" not in k} for r in flow.history] for flow in (a, b))
+    assert ours == theirs
     assert a.stopped == b.stopped
 
 
@@ -183,7 +183,7 @@ def test_a_resumed_run_in_double_precision_ends_as_an_uninterrupted_one(
 _SCRIPT = """
 import sys, time, torch, rfm
 from manifolds import Sphere
-from rfm import training
+from rfm import optimisation, training
 from rfm.networks import VelocityField
 torch.set_num_threads(1)
 slow = float(sys.argv[2])
@@ -191,7 +191,7 @@ validate = training._validate
 def validating(*arguments):
     time.sleep(slow)
     return validate(*arguments)
-training._validate, training._VALIDATIONS = validating, 6
+training._validate, optimisation.VALIDATIONS = validating, 6
 g = torch.Generator().manual_seed(0)
 x = Sphere(2).projx(torch.randn(200, 3, generator=g) + 2)
 torch.manual_seed(0)
@@ -293,7 +293,7 @@ def test_training_stops_when_validation_no_longer_improves(monkeypatch: pytest.M
     nlls = iter([3.0, 2.0, *(2.5 for _ in range(100))])
     monkeypatch.setattr("rfm.training._validate", lambda *arguments: next(nlls))
     manifold = Sphere(2)
-    monkeypatch.setattr("rfm.training._VALIDATIONS", 20)
+    monkeypatch.setattr("rfm.optimisation.VALIDATIONS", 20)
     flow = fit_small(clustered(manifold), manifold, steps=60)
     assert flow.stopped == "validation NLL had not improved for 8 validations, at step 30 of 60"
     assert [record["validation_nll"] for record in flow.history] == [3.0, 2.0] + [2.5] * 8
@@ -301,7 +301,7 @@ def test_training_stops_when_validation_no_longer_improves(monkeypatch: pytest.M
 
 def test_a_field_that_cannot_be_integrated_yet_leaves_out_its_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
     manifold = Sphere(2)
-    monkeypatch.setattr("rfm.training._VALIDATIONS", 20)
+    monkeypatch.setattr("rfm.optimisation.VALIDATIONS", 20)
     nlls = iter([math.nan] * 10 + [math.inf, 2.0, math.nan] + [3.0] * 20)
     monkeypatch.setattr("rfm.training._validate", lambda *arguments: next(nlls))
     flow = fit_small(clustered(manifold), manifold, steps=60)

@@ -18,7 +18,8 @@ from manifolds import Sphere
 from rfm.fitting import launched
 from rfm.flow import Flow
 from rfm.networks import VelocityField
-from rfm.training import Budget, Points, train
+from rfm.optimisation import Budget
+from rfm.training import Points, train
 
 
 def rows(turns: int = 9, steps: int = 60) -> Iterator[Row]:

@@ -1,4 +1,7 @@
-"""Data: tables of numbers, the coordinates in which they hold points, published data sets, and splits."""
+"""Data: tables of numbers, the coordinates in which they hold points, published data sets, and splits.
+
+Protein backbones are in `rfm.datasets.proteins`, the files that hold them in `rfm.datasets.structures`.
+"""
 
 from rfm.datasets.condition_columns import find_conditions, read_conditions
 from rfm.datasets.coordinates import (

@@ -44,6 +44,19 @@ def find_or_download(relative: str, sha256: str, url: str, timeout: float = TIME
     return cached
 
 
+def find(relative: str, sha256: str) -> Path:
+    """Return the path of a file of known content that no server offers, from ``RFM_DATA`` or the cache.
+
+    Raises:
+        DatasetError: there is none, or it has another content.
+    """
+    folder = os.environ.get("RFM_DATA")
+    for place in (Path(folder) if folder else None, cache_folder()):
+        if place is not None and (place / relative).exists():
+            return _verified(place / relative, sha256, "set RFM_DATA to a folder with the right file")
+    raise DatasetError(f"{relative} is not there, and cannot be downloaded\n{_by_hand(relative)}")
+
+
 def cache_folder() -> Path:
     """Return ``$RFM_CACHE``, else ``$XDG_CACHE_HOME/rfm``, else ``~/.cache/rfm``."""
     if named := os.environ.get("RFM_CACHE"):

@@ -1,12 +1,14 @@
-"""Velocity networks: they read points through ``manifold.embed`` and return tangent vectors.
+"""Velocity networks, which take points of a manifold to tangent vectors.
 
-`RotationVelocity` reads rotations another way, for densities on SO(3) that turn with what they are conditional on;
-`PictureEncoder` and `Encoded` make any of them conditional on pictures.
+`VelocityField` serves any manifold. `RotationVelocity` is for densities on SO(3) that turn with what they are
+conditional on, `FrameField` for rigid bodies in a row, such as proteins; `PictureEncoder` and `Encoded` make a field
+conditional on pictures.
 """
 
 from rfm.networks.encoded import Encoded
+from rfm.networks.frames import FrameField
 from rfm.networks.picture_encoder import PictureEncoder
 from rfm.networks.rotation_velocity import RotationVelocity
 from rfm.networks.velocity import VelocityField
 
-__all__ = ["Encoded", "PictureEncoder", "RotationVelocity", "VelocityField"]
+__all__ = ["Encoded", "FrameField", "PictureEncoder", "RotationVelocity", "VelocityField"]

@@ -7,6 +7,7 @@
 `IsotropicGaussianSO3` rotations
 `KernelMixture`        every manifold with a kernel, fitted to data
 `RigidMotionSource`    rigid motions
+`CentredPoseSource`    several rigid bodies up to a translation
 `ProductSource`        products
 `PowerSource`          powers
 ====================== ======================================================
@@ -15,6 +16,7 @@
 """
 
 from rfm.sources.base import Source, Uniform
+from rfm.sources.centred_poses import CentredPoseSource
 from rfm.sources.default import default_source
 from rfm.sources.isotropic_gaussian_so3 import IsotropicGaussianSO3
 from rfm.sources.kernel_mixture import KernelMixture
@@ -24,6 +26,7 @@ from rfm.sources.von_mises_fisher import VonMisesFisher
 from rfm.sources.wrapped_normal import WrappedNormal, wrapped_log_density
 
 __all__ = [
+    "CentredPoseSource",
     "IsotropicGaussianSO3",
     "KernelMixture",
     "PowerSource",

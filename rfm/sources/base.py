@@ -48,6 +48,14 @@ class Source(nn.Module, ABC):
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density with respect to the Riemannian volume, in nats, ``(*batch)``."""
 
+    def on(self, manifold: Manifold) -> "Source":
+        """Return the same distribution on another manifold of the same kind, for a source that knows how.
+
+        Raises:
+            ValueError: by default: it is made for one manifold.
+        """
+        raise ValueError(f"{type(self).__name__}: is made for {self.manifold} alone; make one on {manifold}")
+
 
 class Uniform(Source):
     """The uniform distribution on a manifold of finite volume.

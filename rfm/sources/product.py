@@ -90,5 +90,9 @@ class PowerSource(Source):
     ) -> Tensor:
         return self.source.sample((*shape, self.manifold.k), generator, dtype, device)
 
+    def on(self, manifold: Manifold) -> "PowerSource":
+        """Return as many independent copies as another power of the same manifold has."""
+        return PowerSource(cast(Power, manifold), self.source)
+
     def log_prob(self, x: Tensor) -> Tensor:
         return self.source.log_prob(x).sum(-1)

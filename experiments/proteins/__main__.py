@@ -1,0 +1,103 @@
+"""``python -m experiments.proteins``: train a flow of protein backbones, and report on its samples.
+
+python -m experiments.proteins train --out runs/proteins          # again, to go on after a kill
+rfm sample runs/proteins --length 120 -n 16 --out backbones
+python -m experiments.proteins report runs/proteins
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from experiments.proteins.training import QUICK, Settings, smaller, train
+from rfm.datasets import proteins
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status, 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        return int(options.run(options) or 0)
+    except (ValueError, OSError) as error:
+        print("\n".join(f"experiments.proteins: {error}".splitlines()[:3]), file=sys.stderr)
+        return 2
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """Train, or go on."""
+    settings = smaller(
+        QUICK if options.quick else Settings(),
+        steps=options.steps,
+        pairs=options.pairs,
+        width=options.width,
+        pair_width=options.pair_width,
+        depth=options.depth,
+        igso3=options.igso3,
+        validations=options.validations,
+        seed=options.seed,
+    )
+    flow = train(
+        read_chains(options.data),
+        settings,
+        options.out,
+        max_seconds=options.max_seconds,
+        device=options.device,
+        precision=options.precision,
+        progress=not options.quiet,
+    )
+    last = flow.history[-1]
+    best = min(record["validation_loss"] for record in flow.history)
+    count = sum(p.numel() for p in flow.parameters())
+    print(f"{count} parameters, {last['seconds']:.0f} s; best validation loss {best:.4f}; {flow.stopped}")
+    print(f"run: {options.out}")
+
+
+def read_chains(data: str) -> proteins.Chains:
+    """Return the chains that ``--data`` means, and say what was left out."""
+    makers = {"backbones": proteins.backbones, "cgdms": proteins.cgdms}
+    chains = makers[data]() if data in makers else proteins.folder(data)
+    left_out = ", ".join(f"{count} by {reason}" for reason, count in chains.left_out.items())
+    print(f"{len(chains)} chains, {chains.source}; left out {left_out or 'none'}", file=sys.stderr)
+    return chains
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.proteins", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, help="threads of PyTorch (default: its own)")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    one = commands.add_parser("train", help="train, or go on with an interrupted run")
+    one.add_argument("--out", type=Path, required=True, help="folder of the run")
+    one.add_argument(
+        "--data",
+        default="backbones",
+        help="backbones (in RFM_DATA; default), cgdms (the installed package), or a folder of PDB and mmCIF files",
+    )
+    one.add_argument("--quick", action="store_true", help="a tiny network for a few steps: to try the commands")
+    for name, kind, what in (
+        ("steps", int, "optimiser steps"),
+        ("pairs", int, "residue pairs in a batch"),
+        ("width", int, "of the network"),
+        ("pair-width", int, "of its features of pairs"),
+        ("depth", int, "its blocks"),
+        ("validations", int, "how many; each writes a checkpoint"),
+        ("seed", int, "of all draws"),
+    ):
+        one.add_argument(f"--{name}", type=kind, help=f"{what} (default: see Settings)")
+    one.add_argument("--igso3", type=float, help="scale of the rotations at time 0, radians (default: uniform ones)")
+    one.add_argument("--max-seconds", type=float, help="cap on the training time (default: none)")
+    one.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
+    one.add_argument("--precision", help="of Lightning Fabric, such as bf16-mixed (default: 32-true)")
+    one.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    one.set_defaults(run=run_train)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""Training: one command, which a kill interrupts and the same command continues."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import rfm
+from experiments.proteins.loss import backbone_loss
+from manifolds import CentredPoses
+from rfm.checkpoint import Checkpoint
+from rfm.datasets.chain_batches import ChainBatches
+from rfm.datasets.proteins import Chains
+from rfm.fingerprint import architecture, fingerprint
+from rfm.fitting import launched
+from rfm.networks import FrameField
+from rfm.optimisation import Budget, optimise, step_seed
+from rfm.progress import training_bar
+from rfm.serialization import write_json
+from rfm.sources import CentredPoseSource, IsotropicGaussianSO3
+from rfm.times import DensityTimes
+
+NOMINAL = 128
+"""How many residues the manifold of the saved flow has; samplers choose their own number."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made of.
+
+    Args:
+        steps: optimiser steps.
+        learning_rate: its peak.
+        pairs: residue pairs in a batch.
+        largest: the most chains in a batch.
+        width: of the network.
+        pair_width: of its pairs.
+        depth: its blocks.
+        length: of the manifold, and standard deviation of the positions at time 0, Angstrom.
+        igso3: scale of the rotations at time 0, radians; uniform ones when None.
+        motif_share: of the chains, how many have held residues.
+        validations: during the run; each writes a checkpoint.
+        seed: of all draws.
+    """
+
+    steps: int = 60_000
+    learning_rate: float = 5e-4
+    pairs: int = 96 * 1024
+    largest: int = 32
+    width: int = 192
+    pair_width: int = 48
+    depth: int = 6
+    length: float = 10.0
+    igso3: float | None = None
+    motif_share: float = 0.2
+    validations: int = 100
+    seed: int = 0
+
+
+QUICK = Settings(steps=30, pairs=6 * 1024, largest=4, width=32, pair_width=16, depth=2, validations=3)
+
+
+def new_flow(settings: Settings) -> rfm.Flow:
+    """Return the untrained flow, its weights drawn from the settings' seed."""
+    manifold = CentredPoses(NOMINAL, settings.length)
+    rotation = None if settings.igso3 is None else IsotropicGaussianSO3(torch.eye(3), settings.igso3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        field = FrameField(settings.length, settings.width, settings.pair_width, settings.depth)
+    return rfm.Flow(manifold, field, CentredPoseSource(manifold, rotation))
+
+
+def late_times() -> DensityTimes:
+    """Return times half uniform and half with ``1 - t`` log-uniform down to 0.01: bonds are decided late."""
+    return DensityTimes(lambda t: 1 + 1 / (1 - t).clamp(min=0.01) / 5.6)
+
+
+class Loss:
+    """The loss of a step; every second step the network is first asked without gradients, and builds on its answer."""
+
+    def __init__(self, batches: ChainBatches, length: float) -> None:
+        self.batches, self.length = batches, length
+
+    def __call__(self, model: nn.Module, step: int, rank: int, world: int) -> Tensor:
+        batch = self.batches.batch(step, rank, world)
+        previous = None
+        # A bit of the step's seed: the order of the buckets must not decide it.
+        if step_seed(self.batches.seed + 1, step) >> 20 & 1:
+            with torch.no_grad():
+                x_t = rfm.GeodesicPath(CentredPoses(batch.x_1.shape[1], self.length)).sample(*batch[:3]).x_t
+                previous = model.endpoint(x_t, batch.t, mask=batch.mask, held=batch.held)  # type: ignore[operator]
+        return backbone_loss(model, batch, self.length, previous).mean()
+
+
+class Validation:
+    """The mean loss over all validation chains, each at one time with one noise, always the same."""
+
+    def __init__(self, batches: ChainBatches, length: float) -> None:
+        generator = batches.generator.manual_seed(step_seed(batches.seed, 0))
+        self.length, self.batches = length, []
+        for bucket, longest in zip(batches.buckets, batches.longest, strict=True):
+            for part in bucket.split(max(1, min(batches.largest, batches.pairs // longest**2))):
+                self.batches.append(batches.noised(part, longest, generator))
+
+    @torch.no_grad()
+    def __call__(self, field: nn.Module) -> float:
+        losses = [backbone_loss(field, batch, self.length) for batch in self.batches]
+        return float(torch.cat(losses).double().mean())
+
+
+def train(
+    chains: Chains,
+    settings: Settings,
+    out: Path,
+    *,
+    max_seconds: float | None = None,
+    device: str | None = None,
+    precision: Any = None,
+    progress: bool = True,
+) -> rfm.Flow:
+    """Train a flow in a folder, or go on with what was interrupted there; return the finished flow.
+
+    Raises:
+        SavedFlowError: if the folder holds a run with other data or settings.
+        FileExistsError: if it holds a finished flow.
+    """
+    if (out / "flow.json").exists() and not (out / "checkpoint.json").exists():
+        raise FileExistsError(f"{out} already holds a flow\nchoose another folder, or delete that one")
+    flow = new_flow(settings)
+    assert isinstance(flow.field, FrameField)
+    split = chains.split(settings.seed)
+    run = fingerprint(architecture(flow.field), flow.source, asdict(settings), chains.atoms, *split)
+    budget = Budget(settings.steps, 0, settings.learning_rate, settings.seed, max_seconds)
+    out.mkdir(parents=True, exist_ok=True)
+    write_record(out, settings, chains)
+    fabric = None if precision is None else _fabric(device, precision)
+    with launched(fabric, device) as running, training_bar(progress and running.is_global_zero) as report:
+        flow.source.to(running.device)
+        given = [_batches(flow, chains.take(rows), settings, running.device) for rows in split[:2]]
+        state = optimise(
+            flow.field,
+            Loss(given[0], settings.length),
+            Validation(given[1], settings.length),
+            budget,
+            running,
+            validations=settings.validations,
+            # Never stopped early, though weights are those of the best validation: it is noisy, and hours are long.
+            patience=settings.validations + 1,
+            measure="validation_loss",
+            forward_methods=("endpoint",),
+            folder=out,
+            checkpoint=Checkpoint.load(out, run),
+            fingerprint=run,
+            report=report,
+        )
+        flow.cpu()
+        flow.history, flow.stopped = state.history, state.stopped
+        flow.field.load_state_dict(state.best)
+        if running.is_global_zero:
+            flow.eval().save(out)
+            Checkpoint.remove(out)
+        running.barrier()
+    return flow
+
+
+def write_record(out: Path, settings: Settings, chains: Chains) -> None:
+    """Write what the run is trained on to ``proteins.json``."""
+    record = {"settings": asdict(settings), "data": chains.source, "sha256": chains.sha256, "chains": len(chains)}
+    write_json(out / "proteins.json", record | {"left_out": chains.left_out})
+
+
+def smaller(settings: Settings, **changes: Any) -> Settings:
+    """Return settings with those changes that are not None."""
+    return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _batches(flow: rfm.Flow, chains: Chains, settings: Settings, device: torch.device) -> ChainBatches:
+    assert isinstance(flow.source, CentredPoseSource)
+    return ChainBatches(
+        chains.frames().to(device),
+        chains.lengths,
+        flow.source,
+        late_times(),
+        pairs=settings.pairs,
+        largest=settings.largest,
+        motif_share=settings.motif_share,
+        seed=settings.seed,
+    )
+
+
+def _fabric(device: str | None, precision: Any) -> Any:
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator=device or "auto", devices=1, precision=precision)
+    fabric.launch()
+    return fabric

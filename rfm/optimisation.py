@@ -1,0 +1,185 @@
+"""The training loop, on Lightning Fabric: averaged weights, validation, checkpoints, resuming.
+
+What a step draws has to depend on nothing but the run's seed and the step's number (`step_seed`). A resumed run then
+sees what the uninterrupted one would have seen, and several processes share what one would have drawn.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rfm.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+VALIDATIONS, PATIENCE = 16, 8
+"""How many validations a run has, and how many in turn may pass without a better one, unless it says otherwise."""
+_WARMUP_STEPS = 100
+_EMA_DECAY = 0.998
+_EMA_EVERY, _EMA_LONG = 4, 1000
+"""In a run of at least this many steps the weights are averaged every so many: they hardly move in between."""
+_EMA_LONGEST_SHARE = 0.2
+"""The weights are averaged over at most this share of a run, or a short one would remember where it began."""
+
+Loss = Callable[[nn.Module, int, int, int], Tensor]
+"""From the model, the step's number, and this process's number of how many, to the loss of its share of the batch."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train, and how.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: pairs per step, over all processes.
+        learning_rate: its peak; it warms up over 100 steps and falls to zero along a cosine.
+        seed: of every random draw.
+        max_seconds: a cap on the time spent training; the learning rate falls to zero by whichever end is nearer.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    max_seconds: float | None = None
+
+    def spent(self, step: int, seconds: float) -> float:
+        """Return the share of the budget that is used up, at least 1 when training ends."""
+        by_time = seconds / self.max_seconds if self.max_seconds else 0.0
+        return max(step / self.steps, by_time)
+
+    def learning_rate_at(self, step: int, spent: float) -> float:
+        """Return the learning rate of a step."""
+        return self.learning_rate * min(1.0, (step + 1) / _WARMUP_STEPS) * (1 + math.cos(math.pi * min(spent, 1.0))) / 2
+
+
+def optimise(
+    field: nn.Module,
+    loss: Loss,
+    validate: Callable[[nn.Module], float],
+    budget: Budget,
+    fabric: "Fabric",
+    *,
+    validations: int | None = None,
+    patience: int | None = None,
+    measure: str = "validation_nll",
+    forward_methods: tuple[str, ...] = (),
+    folder: Path | None = None,
+    checkpoint: Checkpoint | None = None,
+    fingerprint: str = "",
+    report: Callable[[float, dict[str, Any]], None] | None = None,
+) -> Checkpoint:
+    """Train a network in place; what is returned holds the averaged weights of its best validation.
+
+    Args:
+        field: the network; it is moved to the fabric's device and ends with the weights of the last step.
+        loss: of a step.
+        validate: from the network with averaged weights to a number that is to be small; the same in every process, and
+            NaN where it is not known yet.
+        budget: steps, learning rate, seed, time.
+        fabric: a launched Fabric: device, precision, processes.
+        validations: how many there are, spread evenly; each also writes a checkpoint. 16 by default.
+        patience: training stops when so many validations have passed without a better one; 8 by default.
+        measure: what the number is called in the history.
+        forward_methods: methods of the field besides ``forward`` that the loss calls.
+        folder: where to keep checkpoints; none are kept when None.
+        checkpoint: a checkpoint to go on from.
+        fingerprint: what identifies data and settings in a checkpoint.
+        report: called after every step with the share of the budget spent and a record of step, loss, seconds and the
+            last validation.
+
+    Raises:
+        ValueError: if the loss is no longer finite.
+    """
+    validations = VALIDATIONS if validations is None else validations
+    patience = PATIENCE if patience is None else patience
+    parameters = [p for p in field.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=budget.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    ema_every, ema_decay = _ema(budget.steps)
+    average = torch.optim.swa_utils.AveragedModel(
+        field, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema_decay)
+    )
+    average.to(fabric.device)
+    model, fabric_optimizer = fabric.setup(field, optimizer)
+    for name in forward_methods:
+        model.mark_forward_method(name)
+    state = Checkpoint.start(measure) if checkpoint is None else checkpoint
+    if checkpoint is not None:
+        checkpoint.restore(field, average.module, optimizer, parameters)
+        average.n_averaged.fill_(checkpoint.step // ema_every)
+    every = max(1, budget.steps // validations)
+    started, cpu_started = time.monotonic() - state.seconds, time.process_time() - state.cpu_seconds
+    running: Tensor | None = None
+
+    spent = fabric.broadcast(budget.spent(state.step, state.seconds))
+    while spent < 1 and state.since_best < patience:
+        for group in optimizer.param_groups:
+            group["lr"] = budget.learning_rate_at(state.step, spent)
+        step_loss = loss(model, state.step, fabric.global_rank, fabric.world_size)
+        fabric.backward(step_loss)
+        nn.utils.clip_grad_norm_(parameters, 10.0)
+        fabric_optimizer.step()
+        fabric_optimizer.zero_grad()
+        state.step += 1
+        if state.step % ema_every == 0:
+            average.update_parameters(field)
+        state.seconds = time.monotonic() - started
+        if running is None and state.history:
+            running = step_loss.new_tensor(state.history[-1]["loss"])
+        running = step_loss.detach() if running is None else torch.lerp(running, step_loss.detach(), 0.02)
+        spent = budget.spent(state.step, state.seconds)
+        if budget.max_seconds and fabric.world_size > 1:
+            # Clocks differ between processes; all must stop at the same step.
+            spent = fabric.broadcast(spent)
+        if state.step % every == 0 or spent >= 1:
+            state.cpu_seconds = time.process_time() - cpu_started
+            found = validate(average.module)
+            if not math.isfinite(running):
+                raise ValueError(
+                    f"fit: training diverged by step {state.step} (loss {float(running):g}, {_words(measure)} "
+                    f"{found:g}); lower learning_rate, or look for outliers in the points"
+                )
+            state.record(found, float(running), average.module)
+            state.seconds, state.cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
+            if folder is not None and fabric.is_global_zero:
+                state.save(folder, fingerprint, field, average.module, optimizer, parameters)
+        if report is not None:
+            report(spent, {"step": state.step, "loss": running, **state.last_validation})
+    state.stopped = _why(budget, state, patience)
+    return state
+
+
+def _ema(steps: int) -> tuple[int, float]:
+    """Return how often the average of the weights is updated, in steps, and its decay each time."""
+    every = _EMA_EVERY if steps >= _EMA_LONG else 1
+    return every, max(0.0, min(_EMA_DECAY, 1 - 1 / (_EMA_LONGEST_SHARE * steps))) ** every
+
+
+def _why(budget: Budget, state: Checkpoint, patience: int) -> str:
+    if state.step >= budget.steps:
+        return f"all {budget.steps} steps done"
+    if state.since_best >= patience:
+        return (
+            f"{_words(state.measure)} had not improved for {patience} validations, at step {state.step} of "
+            f"{budget.steps}"
+        )
+    return f"the cap of {budget.max_seconds:g} seconds was reached at step {state.step} of {budget.steps}"
+
+
+def _words(measure: str) -> str:
+    return measure.replace("_", " ").replace("nll", "NLL")
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return a seed for one step of one run: splitmix64, so that neighbouring steps get unrelated generators."""
+    z = (seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return (z ^ (z >> 31)) >> 1

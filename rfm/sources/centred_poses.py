@@ -1,0 +1,93 @@
+"""Where flows of several rigid bodies start."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from manifolds import CentredPoses, Manifold
+from manifolds.centred_poses import centred
+from rfm.sources.base import Source, Uniform, checked_part, checked_scale
+from rfm.sources.rigid_motion import RigidMotionSource
+
+
+class CentredPoseSource(Source):
+    """Poses with independent rotations, and independent normal positions less their mean.
+
+    The prior of flows of protein backbones. The density is that on the slice of mean 0, of dimension ``6 k - 3``, as
+    `CentredPoses` says. It serves every number of bodies: `on`.
+
+    Args:
+        manifold: the poses.
+        rotation: a source on ``SO3()``: uniform by default, or `IsotropicGaussianSO3`.
+        translation_scale: standard deviation of each coordinate before the mean is subtracted, in the unit of the
+            positions; the manifold's ``length`` by default.
+
+    Raises:
+        ValueError: if the manifold is another one, ``rotation`` is not on SO3, or the scale is not positive and finite.
+
+    References:
+        Yim et al., SE(3) diffusion model with application to protein backbone generation, 2023, arXiv:2302.02277,
+        section 3.4: the centred slice. Yim et al., Fast protein backbone generation with SE(3) flow matching, 2023,
+        arXiv:2310.05297: both kinds of rotations.
+    """
+
+    manifold: CentredPoses
+
+    def __init__(
+        self, manifold: CentredPoses, rotation: Source | None = None, translation_scale: float | None = None
+    ) -> None:
+        super().__init__(manifold)
+        if not isinstance(manifold, CentredPoses):
+            raise ValueError(
+                f"CentredPoseSource: lives on CentredPoses, got {manifold}; use PowerSource of a RigidMotionSource on "
+                "a power of SE3"
+            )
+        rotations = manifold.m.rotations
+        rotation = Uniform(rotations) if rotation is None else rotation
+        self.rotation = checked_part("CentredPoseSource", "rotation", rotation, rotations)
+        scale = manifold.length if translation_scale is None else translation_scale
+        self.translation_scale = checked_scale("CentredPoseSource", "translation_scale", scale)
+
+    def on(self, manifold: Manifold) -> "CentredPoseSource":
+        """Return the same for another number of bodies; the rotations' distribution is shared."""
+        if not isinstance(manifold, CentredPoses) or manifold.length != self.manifold.length:
+            raise ValueError(
+                f"CentredPoseSource: cannot go from {self.manifold} to {manifold}; give CentredPoses(k, "
+                f"length={self.manifold.length:g})"
+            )
+        return CentredPoseSource(manifold, self.rotation, self.translation_scale)
+
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        return centred(self.scattered((*shape, self.manifold.k), generator, dtype, device))
+
+    def scattered(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Return single poses ``(*shape, 4, 4)`` as they are before their mean is subtracted.
+
+        For batches of several lengths, where each has a mean of its own, and for bodies around others that are given.
+        """
+        one = RigidMotionSource(self.manifold.m, self.rotation, self.translation_scale)
+        return one.sample(shape, generator, dtype, device)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        turns = self.rotation.log_prob(x[..., :3, :3]).sum(-1)
+        scale = self.translation_scale / self.manifold.length
+        z = x[..., :3, 3].double() / self.translation_scale
+        dimensions = 3 * (self.manifold.k - 1)
+        moves = -(z * z).sum((-2, -1)) / 2 - dimensions * math.log(scale * math.sqrt(2 * math.pi))
+        return turns + moves.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"translation_scale={self.translation_scale:g}"
