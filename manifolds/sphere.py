@@ -64,7 +64,8 @@ class Sphere(Manifold):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        p, w = map(components_first, torch.broadcast_tensors(x, u))
+        x, u = torch.broadcast_tensors(x, u)
+        p, w = components_first(x, copy=False), components_first(u)
         cos, sinc = cos_and_sinc_of_root(dot(w, w))
         y = each(lambda a, b: torch.addcmul(cos * a, sinc, b), p, w)
         # Normalised, because a vector that is tangent only to rounding would push repeated maps off the sphere.
