@@ -20,9 +20,10 @@ Matrix = Sequence[Vector]
 # From tensors and back.
 
 
-def entries(x: Tensor) -> Matrix:
-    """Return the rows of the upper left 3 x 3 part of matrices ``(*batch, n, m)``."""
-    c = contiguous([x[..., i, j] for i in range(3) for j in range(3)])
+def entries(x: Tensor, copy: bool = True) -> Matrix:
+    """Return the rows of the upper left 3 x 3 part of matrices ``(*batch, n, m)``: views, if they are read but once."""
+    views = [x[..., i, j] for i in range(3) for j in range(3)]
+    c = contiguous(views) if copy else views
     return c[:3], c[3:6], c[6:]
 
 
