@@ -29,7 +29,7 @@ from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.speed_rows import Form, Row, Rows
 
 COMPILE_SECONDS = 180
-"""What compiling one function may take; a peer whose code takes longer is timed in its eager form alone."""
+"""Seconds of the processor that compiling one function may take; a peer that needs more is timed as it is, alone."""
 
 
 # Timing.
@@ -76,21 +76,21 @@ def _compiled(function: Function, arguments: tuple[Tensor, ...]) -> Function | N
 
 
 def _within(seconds: int, call: Callable[[], object]) -> None:
-    """Call, and raise TimeoutError if it takes longer; where the system has no alarms, wait."""
+    """Call, and raise TimeoutError if it takes more of the processor; where the system has no alarms, wait."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise TimeoutError
 
-    if not hasattr(signal, "SIGALRM"):
+    if not hasattr(signal, "setitimer"):
         call()
         return
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    previous = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         call()
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
 
 
 def _in_turns(
@@ -139,8 +139,8 @@ def _bandwidth(job: Job) -> tuple[float, float]:
 
 _INTRO = """\
 Milliseconds for {points:,} points at once, float32: medians of calls made in turns, in one process, of everybody's
-eager and compiled (`torch.compile`) forms. `-`: does not compile within {limit} seconds. Results are compared with ours
-first; the difference that 999 of 1000 numbers keep is shown. In brackets: a library whose values fail
+eager and compiled (`torch.compile`) forms. `-`: does not compile, or not within {limit} seconds. Results are compared
+with ours first; the difference that 999 of 1000 numbers keep is shown. In brackets: a library whose values fail
 [the accuracy table](accuracy.md) in that map, or differ from ours by more than a hundredth.
 
 The last columns are the ratios to aim at: our eager form's time by that of the fastest eager peer whose values pass (at
