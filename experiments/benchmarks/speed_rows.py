@@ -127,31 +127,30 @@ class Rows:
 
     def tables(self, names: list[str]) -> str:
         """Return the tables of the page, with the rows in this order."""
-        rows = {name: self.rows[name] for name in names if name in self.rows}
-        threads = sorted({count for row in rows.values() for count in row.forms}, key=int)
-        lines = [line for count in threads for line in (*_table(rows, count), "")]
+        threads = sorted({count for row in self.rows.values() for count in row.forms}, key=int)
+        lines = [line for count in threads for line in (*self._table(names, count), "")]
         return "\n".join([*lines, *self._gpu_table()])
+
+    def _table(self, names: list[str], threads: str) -> Iterator[str]:
+        yield f"## {threads} thread{'s' if int(threads) > 1 else ''}\n"
+        yield (
+            "| map | ours, eager | compiled | peers: eager / compiled, ms (difference) | eager ratio "
+            "| compiled ratio | to all peers |\n|---|---:|---:|---|---:|---:|---:|"
+        )
+        for name in names:
+            row = self.rows.get(name)
+            measured = row is not None and threads in row.forms
+            yield row.line(name, threads) if row and measured else f"| {name} | not measured | | | | | |"
 
     def _gpu_table(self) -> Iterator[str]:
         yield "## On a GPU\n"
         if not self.bandwidths:
             yield (
-                f"Not measured: none was at hand. With `--device cuda`, `python -m experiments.benchmarks.geometry` "
-                f"measures what share of a copy's bandwidth our compiled maps reach; {BANDWIDTH_GOAL:.0%} is aimed at."
+                "Not measured: none was at hand. `python -m experiments.benchmarks.geometry --device cuda` measures what\n"
+                f"share of a copy's bandwidth our compiled maps reach; {BANDWIDTH_GOAL:.0%} is aimed at."
             )
             return
         yield f"{self.gpu}. The goal is {BANDWIDTH_GOAL:.0%} of the bandwidth of a copy of as many bytes.\n"
         yield "| map | GB/s | share of a copy's | reached |\n|---|---:|---:|---|"
         for name, (gigabytes, share) in self.bandwidths.items():
             yield f"| {name} | {gigabytes:.0f} | {share:.0%} | {'yes' if share >= BANDWIDTH_GOAL else 'no'} |"
-
-
-def _table(rows: dict[str, Row], threads: str) -> Iterator[str]:
-    yield f"## {threads} thread{'s' if int(threads) > 1 else ''}\n"
-    yield (
-        "| map | ours, eager | compiled | peers: eager / compiled, ms (difference) | eager ratio | compiled ratio | "
-        "to all peers |\n|---|---:|---:|---|---:|---:|---:|"
-    )
-    for name, row in rows.items():
-        if threads in row.forms:
-            yield row.line(name, threads)
