@@ -146,8 +146,8 @@ class Rows:
         yield "## On a GPU\n"
         if not self.bandwidths:
             yield (
-                "Not measured: none was at hand. `python -m experiments.benchmarks.geometry --device cuda` measures what\n"
-                f"share of a copy's bandwidth our compiled maps reach; {BANDWIDTH_GOAL:.0%} is aimed at."
+                "Not measured: none was at hand. `python -m experiments.benchmarks.geometry --device cuda` measures\n"
+                f"what share of a copy's bandwidth our compiled maps reach; {BANDWIDTH_GOAL:.0%} is aimed at."
             )
             return
         yield f"{self.gpu}. The goal is {BANDWIDTH_GOAL:.0%} of the bandwidth of a copy of as many bytes.\n"
