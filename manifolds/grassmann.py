@@ -7,7 +7,7 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.numerics import horner, safe_sqrt, sinc_of_root
-from manifolds.orthonormal import canonical_geodesic, canonical_transport, haar, polar
+from manifolds.orthonormal import canonical_end, canonical_geodesic, canonical_transport, haar, polar
 from manifolds.spectral import eigh, symmetrise
 from manifolds.stiefel import out_of_span, sphere_area
 
@@ -65,7 +65,8 @@ class Grassmann(Manifold):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.shoot(x, u, torch.ones_like((x + u)[..., 0, 0]))[0]
+        u = self.proju(x, u)
+        return canonical_end(x, torch.zeros_like(x.mT @ u), u)
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         return self._log(x, y)[0]

@@ -10,8 +10,8 @@ References:
     gyrations). Nagano et al.: A Wrapped Normal Distribution on Hyperbolic Space, 2019, arXiv:1902.02992, appendix A
     (the determinant of exp).
 
-Inside the maps components come first, ``(n, *batch)``, and a choice between two formulas is a product with exactly 0 or
-1 or a ``lerp`` with such a weight: see `manifolds.numerics.components_first`.
+Inside the maps vectors are `manifolds.numerics.Components`, and a choice between two formulas is a product with exactly
+0 or 1 or a ``lerp`` with such a weight.
 """
 
 import math
@@ -21,11 +21,14 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.numerics import (
+    Components,
     components_first,
     components_last,
     cosh_and_sinhc_of_root,
     dot,
+    each,
     horner,
+    joined,
     log_sinhc_of_root,
     pick,
     safe_sqrt,
@@ -85,19 +88,21 @@ class Hyperboloid(Manifold):
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         p, us, q = self._start(x, u)
         cosh, sinhc = cosh_and_sinhc_of_root(q)
-        return self._point(torch.addcmul(cosh * p[1:], sinhc, us))
+        return self._point(each(lambda a, b: torch.addcmul(cosh * a, sinhc, b), p[1:], us))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         p, q = map(components_first, torch.broadcast_tensors(x, y))
         k = self.curvature / 4 * self._chord2(p, q)
-        d = q[1:] - p[1:]
-        return self._tangent(p[0], p[1:], _angle_over_sinh(k) * torch.addcmul(d, -2 * k, p[1:]))
+        scale, twice = _angle_over_sinh(k), 2 * k
+        us = each(lambda a, b: scale * torch.addcmul(b - a, twice, a, value=-1), p[1:], q[1:])
+        return self._tangent(p[0], p[1:], us)
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         p, us, q = self._start(x.expand(*torch.broadcast_shapes(x.shape[:-1], t.shape), self.n + 1), u)
         cosh, sinhc = cosh_and_sinhc_of_root(t * t * q)
-        xs = torch.addcmul(cosh * p[1:], t * sinhc, us)
-        us = torch.addcmul(cosh * us, t * q * sinhc, p[1:])
+        along, ahead = t * sinhc, t * q * sinhc
+        xs = each(lambda a, b: torch.addcmul(cosh * a, along, b), p[1:], us)
+        us = each(lambda a, b: torch.addcmul(cosh * b, ahead, a), p[1:], us)
         return self._point(xs), self._tangent(self._first(xs), xs, us)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
@@ -113,7 +118,7 @@ class Hyperboloid(Manifold):
         d = (d - (d * s[..., 1:]).sum(-1, keepdim=True) / s[..., :1] * ball) / (y[..., :1] + r)
         x, u = torch.broadcast_tensors(x, u)
         coefficients = self._coefficients(components_first(x), components_first(u[..., 1:]))
-        return self._combination(y, _gyrate(ball, d, a, b, coefficients.movedim(0, -1)))
+        return self._combination(y, _gyrate(ball, d, a, b, components_last(coefficients)))
 
     # Bases and volume.
 
@@ -170,37 +175,37 @@ class Hyperboloid(Manifold):
     def _radius(self) -> float:
         return 1 / math.sqrt(self.curvature)
 
-    def _first(self, xs: Tensor) -> Tensor:
-        """Return ``x_0`` of the point with the spatial part ``xs``, components first."""
+    def _first(self, xs: Components) -> Tensor:
+        """Return ``x_0`` of the point with the spatial part ``xs``."""
         return torch.sqrt(1 / self.curvature + dot(xs, xs))
 
-    def _point(self, xs: Tensor) -> Tensor:
-        """Return points ``(*batch, n + 1)`` from their spatial parts, components first."""
-        return components_last([self._first(xs), *xs.unbind(0)])
+    def _point(self, xs: Components) -> Tensor:
+        """Return points ``(*batch, n + 1)`` from their spatial parts."""
+        return components_last(joined([self._first(xs)], xs))
 
-    def _tangent(self, x0: Tensor, xs: Tensor, us: Tensor) -> Tensor:
-        """Return tangent vectors ``(*batch, n + 1)`` from their spatial parts, components first."""
-        return components_last([dot(xs / x0, us), *us.unbind(0)])
+    def _tangent(self, x0: Tensor, xs: Components, us: Components) -> Tensor:
+        """Return tangent vectors ``(*batch, n + 1)`` from their spatial parts."""
+        return components_last(joined([dot(each(lambda a: a / x0, xs), us)], us))
 
-    def _start(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``x`` and the spatial part of ``u``, components first, and ``c <u, u>``."""
+    def _start(self, x: Tensor, u: Tensor) -> tuple[Components, Components, Tensor]:
+        """Return ``x`` and the spatial part of ``u``, and ``c <u, u>``."""
         x, u = torch.broadcast_tensors(x, u)
         p, us = components_first(x), components_first(u[..., 1:])
         w = self._coefficients(p, us)
         return p, us, self.curvature * dot(w, w)
 
-    def _coefficients(self, x: Tensor, us: Tensor) -> Tensor:
-        """Return the coefficients in `tangent_basis` of the vector with spatial part ``us``; components first."""
+    def _coefficients(self, x: Components, us: Components) -> Components:
+        """Return the coefficients in `tangent_basis` of the vector with spatial part ``us``."""
         r, x0, xs = self._radius, x[0], x[1:]
         p2, xu = dot(xs, xs), dot(xs, us)
         # The part along the radius shrinks by R / x_0. Far from the origin it is taken apart first, and what rounding
         # leaves of it in the other part is removed once more.
-        near = (self.curvature * p2 < 1).to(x.dtype)
+        near = (self.curvature * p2 < 1).to(x0.dtype)
         p2 = p2 * (1 - near) + near
-        across = torch.addcmul(us, -xu / p2, xs)
-        across = torch.addcmul(across, -dot(xs, across) / p2, xs)
-        far = torch.addcmul(across, xu * r / (p2 * x0), xs)
-        return pick(far, torch.addcmul(us, -xu / (x0 * (x0 + r)), xs), near)
+        first = xu / p2
+        across = each(lambda a, b: torch.addcmul(b, first, a, value=-1), xs, us)
+        along, close = xu * r / (p2 * x0) - dot(xs, across) / p2, -xu / (x0 * (x0 + r))
+        return each(lambda a, b, c: pick(torch.addcmul(c, along, a), torch.addcmul(b, close, a), near), xs, us, across)
 
     def _combination(self, x: Tensor, w: Tensor) -> Tensor:
         """Return the tangent vector with coefficients ``w`` in `tangent_basis`; all terms add."""
@@ -208,22 +213,22 @@ class Hyperboloid(Manifold):
         u0 = (xs * w).sum(-1, keepdim=True) / r
         return torch.cat([u0, w + u0 / (x[..., :1] + r) * xs], dim=-1)
 
-    def _chord2(self, x: Tensor, y: Tensor) -> Tensor:
+    def _chord2(self, x: Components, y: Components) -> Tensor:
         """Return the Minkowski square of ``y - x``, which is ``4 R^2 sinh^2(dist / 2R)``, without cancellation."""
         x0, xs, y0, ys = x[0], x[1:], y[0], y[1:]
-        d, s0 = ys - xs, x0 + y0
-        d2, d0 = dot(d, d), dot(d, xs + ys) / s0
+        d, s0 = each(torch.sub, ys, xs), x0 + y0
+        d2, d0 = dot(d, d), dot(d, each(torch.add, xs, ys)) / s0
         # Close to the origin |d_0| is at most 0.87 |d|, and the plain difference loses nothing. Farther out, points in
         # different directions make sums of positive terms.
         xy, xy0 = dot(xs, ys), x0 * y0
-        close = (s0 < 4 * self._radius).to(d.dtype)
-        apart = (1 - close) * (2 * xy <= xy0).to(d.dtype)
-        plain = close + apart
+        close = (s0 < 4 * self._radius).to(s0.dtype)
+        plain = torch.maximum(close, (2 * xy <= xy0).to(s0.dtype))
         along = self._area(xs, ys, d, d2, plain) + 4 / self.curvature * d0 * d0
         along = along / (2 * (xy0 - 1 / self.curvature + xy) * (1 - plain) + plain)
-        return pick(pick(along, 2 * (xy0 - 1 / self.curvature - xy), apart), d2 - d0 * d0, close)
+        apart = 2 * (xy0 - 1 / self.curvature - xy)
+        return pick(pick(along, apart, plain), d2 - d0 * d0, close)
 
-    def _area(self, xs: Tensor, ys: Tensor, d: Tensor, d2: Tensor, plain: Tensor) -> Tensor:
+    def _area(self, xs: Components, ys: Components, d: Components, d2: Tensor, plain: Tensor) -> Tensor:
         """Return ``4 |x ^ y|^2``, for points in similar directions; of use where ``plain`` is 0, elsewhere finite.
 
         The parts along and across these are taken apart, ``chord^2 (|x + y|^2 - d_0^2) = 4 |x ^ y|^2 + 4 R^2 d_0^2``,
@@ -231,11 +236,12 @@ class Hyperboloid(Manifold):
         the least.
         """
         x2, y2 = dot(xs, xs), dot(ys, ys)
-        first = (x2 >= y2).to(d.dtype)
-        longer, shorter = pick(ys, xs, first), pick(xs, ys, first)
-        side = pick(shorter, d, (d2 < torch.minimum(x2, y2)).to(d.dtype))
+        first, middle = (x2 >= y2).to(d2.dtype), (d2 < torch.minimum(x2, y2)).to(d2.dtype)
+        longer = each(lambda a, b: pick(b, a, first), xs, ys)
+        side = each(lambda a, b, c: pick(pick(a, b, first), c, middle), xs, ys, d)
         l2 = torch.maximum(x2, y2) * (1 - plain) + plain
-        across = torch.addcmul(side, -dot(side, longer) / l2, longer)
+        along = dot(side, longer) / l2
+        across = each(lambda a, b: torch.addcmul(a, along, b, value=-1), side, longer)
         return 4 * l2 * dot(across, across)
 
 
@@ -276,59 +282,67 @@ class PoincareBall(Manifold):
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         p, a, b = map(components_first, torch.broadcast_tensors(x, u, v))
         scale = 2 / self._gap(p)
-        return dot(scale * a, scale * b)
+        return dot(each(lambda c: scale * c, a), each(lambda c: scale * c, b))
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         p, q = map(components_first, torch.broadcast_tensors(x, y))
-        d = q - p
+        d = each(torch.sub, q, p)
         half_chord2 = self.curvature * dot(d, d) / (self._gap(p) * self._gap(q))
         return 2 / math.sqrt(self.curvature) * torch.asinh(safe_sqrt(half_chord2))
 
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        x, u = map(components_first, torch.broadcast_tensors(x, u))
-        a = self._gap(x)
-        v = u / a
+        p, v = map(components_first, torch.broadcast_tensors(x, u))
+        a = self._gap(p)
+        v = each(lambda c: c / a, v)
         cosh, sinhc = cosh_and_sinhc_of_root(self.curvature * dot(v, v))
-        w, m2 = self._half(x, v, sinhc / cosh)
+        w, m2 = self._half(p, v, sinhc / cosh)
         # The Moebius sum of x and w, with its denominator 1 + 2c<x, w> + c^2 |x|^2 |w|^2 as a sum of positive terms. As
         # a step from x, because the derivative of the sum itself is left over from terms 1 / a times as large.
-        step = torch.addcmul(w, self.curvature * dot(w, w), x)
-        return components_last(self._projected(torch.addcmul(x, a / (a / (cosh * cosh) + m2), step)))
+        along, scale = self.curvature * dot(w, w), a / (a / (cosh * cosh) + m2)
+        y = each(lambda b, c: torch.addcmul(b, scale, torch.addcmul(c, along, b)), p, w)
+        return components_last(self._projected(y))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = map(components_first, torch.broadcast_tensors(x, y))
-        d, a, b = y - x, self._gap(x), self._gap(y)
+        p, q = map(components_first, torch.broadcast_tensors(x, y))
+        d, a, b = each(torch.sub, q, p), self._gap(p), self._gap(q)
         d2 = self.curvature * dot(d, d)
-        return components_last(_angle_over_sinh(d2 / (a * b)) / b * torch.addcmul(a * d, -d2, x))
+        scale = _angle_over_sinh(d2 / (a * b)) / b
+        return components_last(each(lambda c, e: scale * torch.addcmul(a * e, d2, c, value=-1), p, d))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x = x.expand(*torch.broadcast_shapes(x.shape[:-1], t.shape), self.n)
-        x, u = map(components_first, torch.broadcast_tensors(x, u))
-        c, a = self.curvature, self._gap(x)
-        v = u / a
+        p, v = map(components_first, torch.broadcast_tensors(x, u))
+        c, a = self.curvature, self._gap(p)
+        v = each(lambda b: b / a, v)
         cosh, sinhc = cosh_and_sinhc_of_root(c * dot(v, v) * t * t)
-        w, m2 = self._half(x, v, t * sinhc / cosh)
+        w, m2 = self._half(p, v, t * sinhc / cosh)
         sech2 = 1 / (cosh * cosh)
         denominator = a * sech2 + m2
-        step = torch.addcmul(w, c * dot(w, w), x)
-        x_t = self._projected(torch.addcmul(x, a / denominator, step))
+        along, scale = c * dot(w, w), a / denominator
+        step = each(lambda b, e: torch.addcmul(e, along, b), p, w)
+        x_t = self._projected(each(lambda b, e: torch.addcmul(b, scale, e), p, step))
         # The derivative of that quotient.
-        dw = sech2 * v
-        change = torch.addcmul(torch.addcmul(dw, 2 * c * dot(w, dw), x_t), -2 * c * dot(x + w, dw) / denominator, step)
-        return components_last(x_t), components_last(a / denominator * change)
+        dw = each(lambda b: sech2 * b, v)
+        ahead, back = 2 * c * dot(w, dw), -2 * c * dot(each(torch.add, p, w), dw) / denominator
+        dx_t = each(lambda b, e, f: scale * torch.addcmul(torch.addcmul(b, ahead, e), back, f), dw, x_t, step)
+        return components_last(x_t), components_last(dx_t)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the geodesic (parallel transport): a gyration of ``u``, scaled by the ratio of lambdas."""
         c, d = self.curvature, y - x
-        a, b = (self._gap(z.movedim(-1, 0))[..., None] for z in (x, y))
+        a, b = (self._gap(components_first(z, copy=False))[..., None] for z in (x, y))
         return b / a * _gyrate(math.sqrt(c) * x, math.sqrt(c) * d, a, b, u)
 
     # Bases and volume.
 
     def tangent_basis(self, x: Tensor) -> Tensor:
-        return self._gap(x.movedim(-1, 0))[..., None, None] / 2 * torch.eye(self.n, dtype=x.dtype, device=x.device)
+        return (
+            self._gap(components_first(x, copy=False))[..., None, None]
+            / 2
+            * torch.eye(self.n, dtype=x.dtype, device=x.device)
+        )
 
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         basis = torch.eye(self.n, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], self.n, self.n)
@@ -336,7 +350,7 @@ class PoincareBall(Manifold):
 
     def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
         """The volume has density ``lambda^n``."""
-        return 2 * self.n * self.curvature * (x * u).sum(-1) / self._gap(x.movedim(-1, 0))
+        return 2 * self.n * self.curvature * (x * u).sum(-1) / self._gap(components_first(x, copy=False))
 
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         return (self.n - 1) * log_sinhc_of_root(self.curvature * self.inner(x, u, u))
@@ -347,11 +361,12 @@ class PoincareBall(Manifold):
         """Return normal coordinates at the origin, the same as those of `Hyperboloid.embed`."""
         p = components_first(x)
         k = self.curvature * dot(p, p) / self._gap(p)
-        return components_last(2 * torch.sqrt(1 + k) * _asinh_over_argument(k) * p)
+        scale = 2 * torch.sqrt(1 + k) * _asinh_over_argument(k)
+        return components_last(each(lambda a: scale * a, p))
 
     def to_hyperboloid(self, x: Tensor) -> Tensor:
         """Return the same points in ``Hyperboloid(n, curvature)``, ``(*batch, n + 1)``: an isometry."""
-        xs = 2 * x / self._gap(x.movedim(-1, 0))[..., None]
+        xs = 2 * x / self._gap(components_first(x, copy=False))[..., None]
         return torch.cat([torch.sqrt(1 / self.curvature + (xs * xs).sum(-1, keepdim=True)), xs], dim=-1)
 
     # Checks, for the borders.
@@ -359,7 +374,7 @@ class PoincareBall(Manifold):
     def check_point(self, x: Tensor, tol: float | None = None) -> None:
         """Raise ValueError unless every entry of ``x`` is strictly inside the ball: on the sphere the metric ends."""
         super().check_point(x, tol)
-        outside = self._gap(x.movedim(-1, 0)) <= 0
+        outside = self._gap(components_first(x, copy=False)) <= 0
         if bool(outside.any()):
             raise ValueError(
                 f"points of {self}: {int(outside.sum())} of {outside.numel()} are not inside the open ball of radius "
@@ -371,19 +386,21 @@ class PoincareBall(Manifold):
 
     # Parts.
 
-    def _gap(self, x: Tensor) -> Tensor:
-        """Return ``1 - c |x|^2``, ``(*batch)``, of points with components first."""
+    def _gap(self, x: Components) -> Tensor:
+        """Return ``1 - c |x|^2``, ``(*batch)``."""
         return 1 - self.curvature * dot(x, x)
 
-    def _projected(self, x: Tensor) -> Tensor:
-        """Return what `projx` does; components first. Inside, the factor is exactly 1: the root of bound^2 is bound."""
-        bound = 1 - 4 * torch.finfo(x.dtype).eps
-        return x * (bound / torch.sqrt((self.curvature * dot(x, x)).clamp(min=bound * bound)))
+    def _projected(self, x: Components) -> Components:
+        """Return what `projx` does. Inside, the factor is exactly 1: the root of bound^2 is bound."""
+        size2 = self.curvature * dot(x, x)
+        bound = 1 - 4 * torch.finfo(size2.dtype).eps
+        scale = bound / torch.sqrt(size2.clamp(min=bound * bound))
+        return each(lambda a: scale * a, x)
 
-    def _half(self, x: Tensor, v: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``w = factor v`` and ``c |x + w|^2``; components first."""
-        w = factor * v
-        m = x + w
+    def _half(self, x: Components, v: Components, factor: Tensor) -> tuple[Components, Tensor]:
+        """Return ``w = factor v`` and ``c |x + w|^2``."""
+        w = each(lambda a: factor * a, v)
+        m = each(torch.add, x, w)
         return w, self.curvature * dot(m, m)
 
 

@@ -140,39 +140,51 @@ def contiguous(views: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(c for i in range(0, len(views), 3) for c in torch.stack(tuple(views[i : i + 3])).unbind(0))
 
 
-def components_first(x: Tensor) -> Tensor:
-    """Return a tensor ``(*batch, n)`` as ``(n, *batch)``, in memory too.
+Components = Tensor | Sequence[Tensor]
+"""The components of vectors, each ``(*batch)``: of many a tensor ``(n, *batch)``, of few a list.
 
-    On a CPU, arithmetic between ``(B, 1)`` and ``(B, 3)`` and sums over 3 leave most of the vector unit idle; between
-    ``(B,)`` and ``(3, B)`` they do not. Long vectors fill it either way, but a second layout would be a second formula.
-    """
-    return torch.stack(x.unbind(-1)) if x.shape[-1] <= _FEW else x.movedim(-1, 0).contiguous()
-
-
-def components_last(x: Tensor | list[Tensor]) -> Tensor:
-    """Return a tensor ``(n, *batch)`` as ``(*batch, n)``, in memory too; the inverse of `components_first`.
-
-    A list of the n components will do.
-    """
-    if isinstance(x, Tensor):
-        if len(x) > _FEW:
-            return x.movedim(0, -1).contiguous()
-        x = list(x.unbind(0))
-    return torch.stack(x, dim=-1)
+On a CPU, arithmetic between ``(B, 1)`` and ``(B, 3)`` and sums over 3 leave most of the vector unit idle; between
+``(B,)`` and ``(B,)`` they do not. Between ``(B,)`` and ``(3, B)`` they do not either, but then the compiler works out
+the former three times. Long vectors fill the unit as they are.
+"""
 
 
-def dot(x: Tensor, y: Tensor) -> Tensor:
-    """Return the sum of ``x * y`` over the first axis, with components first ``(n, *batch)``."""
-    if len(x) > _FEW:
+def components_first(x: Tensor, copy: bool = True) -> Components:
+    """Return the components of a tensor ``(*batch, n)``: contiguous in memory, or views if they are read but once."""
+    if x.shape[-1] > _FEW:
+        return x.movedim(-1, 0).contiguous() if copy else x.movedim(-1, 0)
+    return contiguous(x.unbind(-1)) if copy else x.unbind(-1)
+
+
+def components_last(x: Components) -> Tensor:
+    """Return a tensor ``(*batch, n)``, contiguous in memory; the inverse of `components_first`."""
+    return x.movedim(0, -1).contiguous() if isinstance(x, Tensor) else torch.stack(tuple(x), dim=-1)
+
+
+def each(function: Callable[..., Tensor], *vectors: Components) -> Components:
+    """Return the function of corresponding components: one by one if they are few, else of all at once."""
+    if isinstance(vectors[0], Tensor):
+        return function(*vectors)
+    return [function(*components) for components in zip(*vectors, strict=True)]
+
+
+def joined(first: Sequence[Tensor], rest: Components) -> Components:
+    """Return some components, and then the rest."""
+    return torch.cat([torch.stack(tuple(first)), rest]) if isinstance(rest, Tensor) else [*first, *rest]
+
+
+def dot(x: Components, y: Components) -> Tensor:
+    """Return the sum of the products of corresponding components."""
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
         return (x * y).sum(0)
     total = x[0] * y[0]
-    for a, b in zip(x.unbind(0)[1:], y.unbind(0)[1:], strict=True):
+    for a, b in zip(x[1:], y[1:], strict=True):
         total = torch.addcmul(total, a, b)
     return total
 
 
 _FEW = 16
-"""Up to as many components, stacking them is the faster transposition."""
+"""Up to as many components, a list is faster."""
 
 
 def differentiated(x: Tensor) -> bool:
@@ -180,10 +192,11 @@ def differentiated(x: Tensor) -> bool:
 
     Where a value and its derivatives are computed apart, the latter need not be when it is False.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or (torch.is_grad_enabled() and x.requires_grad):
         return True
-    if torch.is_grad_enabled() and x.requires_grad:
-        return True
+    # The compiler cannot look at a single tensor's tangent.
+    if torch.compiler.is_compiling():
+        return torch.autograd.forward_ad._current_level >= 0
     return torch.autograd.forward_ad.unpack_dual(x).tangent is not None
 
 

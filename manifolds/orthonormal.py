@@ -98,17 +98,20 @@ def canonical_geodesic(x: Tensor, a: Tensor, k: Tensor, t: Tensor) -> tuple[Tens
     p = x.shape[-1]
     motion, unit = _motion(a, k)
     turn = torch.linalg.matrix_exp(t * motion)
-    position, velocity = turn[..., :p], turn @ motion[..., :p]
-    y = x @ position[..., :p, :] + unit @ position[..., p:, :]
-    return orthonormalised(y), x @ velocity[..., :p, :] + unit @ velocity[..., p:, :]
+    velocity = _combined(x, unit, turn @ motion[..., :p])
+    return orthonormalised(_combined(x, unit, turn[..., :p])), velocity
+
+
+def canonical_end(x: Tensor, a: Tensor, k: Tensor) -> Tensor:
+    """Return the position of `canonical_geodesic` at time 1."""
+    motion, unit = _motion(a, k)
+    return orthonormalised(_combined(x, unit, torch.linalg.matrix_exp(motion)[..., : x.shape[-1]]))
 
 
 def canonical_displacement(x: Tensor, a: Tensor, k: Tensor) -> Tensor:
     """Return the end of `canonical_geodesic` minus ``x``, with rounding in proportion to the velocity."""
-    p = x.shape[-1]
     motion, unit = _motion(a, k)
-    moved = _integrated(motion, motion[..., :p])
-    return x @ moved[..., :p, :] + unit @ moved[..., p:, :]
+    return _combined(x, unit, _integrated(motion, motion[..., : x.shape[-1]]))
 
 
 def canonical_transport(x: Tensor, k: Tensor, u: Tensor) -> Tensor:
@@ -124,7 +127,13 @@ def canonical_transport(x: Tensor, k: Tensor, u: Tensor) -> Tensor:
     p = x.shape[-1]
     motion, unit = _motion(torch.zeros_like(x.mT @ k), k)
     moved = _integrated(motion, torch.eye(2 * p, p, dtype=k.dtype, device=k.device)) @ (k.mT @ u)
-    return u - x @ moved[..., :p, :] - unit @ moved[..., p:, :]
+    return u - _combined(x, unit, moved)
+
+
+def _combined(x: Tensor, unit: Tensor, columns: Tensor) -> Tensor:
+    """Return ``[x, unit] columns``."""
+    p = x.shape[-1]
+    return x @ columns[..., :p, :] + unit @ columns[..., p:, :]
 
 
 def _integrated(m: Tensor, columns: Tensor) -> Tensor:

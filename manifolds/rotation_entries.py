@@ -20,15 +20,16 @@ Matrix = Sequence[Vector]
 # From tensors and back.
 
 
-def entries(x: Tensor) -> Matrix:
-    """Return the rows of the upper left 3 x 3 part of matrices ``(*batch, n, m)``."""
-    c = contiguous([x[..., i, j] for i in range(3) for j in range(3)])
+def entries(x: Tensor, copy: bool = True) -> Matrix:
+    """Return the rows of the upper left 3 x 3 part of matrices ``(*batch, n, m)``: views, if they are read but once."""
+    views = [x[..., i, j] for i in range(3) for j in range(3)]
+    c = contiguous(views) if copy else views
     return c[:3], c[3:6], c[6:]
 
 
-def components(v: Tensor) -> Vector:
-    """Return the components of vectors ``(*batch, n)``."""
-    return contiguous(v.unbind(-1))
+def components(v: Tensor, copy: bool = True) -> Vector:
+    """Return the components of vectors ``(*batch, n)``: views, if they are read but once."""
+    return contiguous(v.unbind(-1)) if copy else v.unbind(-1)
 
 
 def matrix(x: Matrix) -> Tensor:
@@ -115,9 +116,13 @@ def rodrigues(omega: Vector) -> tuple[Tensor, Tensor]:
 def turn_less_identity(a: Tensor, b: Tensor, v: Vector) -> Matrix:
     """Return ``a hat(v) + b hat(v)^2``, a rotation less the identity for the right ``a`` and ``b`` (Rodrigues)."""
     bv = [b * c for c in v]
-    (xx, yy, zz), (xy, xz, yz) = [p * q for p, q in zip(bv, v, strict=True)], (bv[0] * v[1], bv[0] * v[2], bv[1] * v[2])
-    x, y, z = (a * c for c in v)
-    return [[-(yy + zz), xy - z, xz + y], [xy + z, -(xx + zz), yz - x], [xz - y, yz + x, -(xx + yy)]]
+    x, y, z = [torch.addcmul(bv[i] * v[i], bv[j], v[j]).neg_() for i, j in ((1, 2), (2, 0), (0, 1))]
+    xy, xz, yz = [bv[i] * v[j] for i, j in ((0, 1), (0, 2), (1, 2))]
+    return [
+        [x, torch.addcmul(xy, a, v[2], value=-1), torch.addcmul(xz, a, v[1])],
+        [torch.addcmul(xy, a, v[2]), y, torch.addcmul(yz, a, v[0], value=-1)],
+        [torch.addcmul(xz, a, v[1], value=-1), torch.addcmul(yz, a, v[0]), z],
+    ]
 
 
 def plus_identity(x: Matrix, alpha: float = 1.0) -> Matrix:

@@ -79,12 +79,12 @@ def turn_rows(x: Tensor, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
 
 def matrix_from_wxyz(q: Tensor) -> Tensor:
     """Return the matrices of quaternions with the real part first, of any non-zero length (4-d to 3 x 3)."""
-    return _matrix_of(*components(q))
+    return _matrix_of(*_of_quaternion(q))
 
 
 def matrix_from_xyzw(q: Tensor) -> Tensor:
     """Return the matrices of quaternions with the real part last, of any non-zero length (4-d to 3 x 3)."""
-    x, y, z, w = components(q)
+    x, y, z, w = _of_quaternion(q)
     return _matrix_of(w, x, y, z)
 
 
@@ -288,6 +288,11 @@ def _unit_quaternion(x: Tensor) -> tuple[Tensor, Vector]:
     real, imaginary = _quaternion(x)
     scale = 1 / torch.sqrt(torch.addcmul(dot(imaginary, imaginary), real, real))
     return scale * real, [scale * c for c in imaginary]
+
+
+def _of_quaternion(q: Tensor) -> Vector:
+    # Compiled, all that reads them is one kernel, and a copy would cost more than it saves.
+    return components(q, copy=not torch.compiler.is_compiling())
 
 
 def _matrix_of(real: Tensor, *imaginary: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
-from manifolds.numerics import horner, safe_sqrt, sinc_of_root
+from manifolds.numerics import differentiated, horner, safe_sqrt, sinc_of_root
 from manifolds.rotation_entries import (
     Matrix,
     Vector,
@@ -87,13 +87,15 @@ class SO3(Manifold):
         return (u * v).sum((-2, -1)) / 2
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
-        return angle_of_quaternion(*relative_quaternion(entries(x), entries(y)))
+        if differentiated(x) or differentiated(y):
+            return angle_of_quaternion(*relative_quaternion(entries(x), entries(y)))
+        return _angle(x, y - x)
 
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         p = entries(x)
-        return matrix(exponential(p, skew_of_product(p, entries(u))))
+        return matrix(exponential(p, skew_of_product(p, entries(u, copy=False))))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         p = entries(x)
@@ -206,6 +208,17 @@ class _Rotations(LieGroup):
 def _shoot(x: Matrix, omega: Vector, t: Tensor) -> tuple[Tensor, Tensor]:
     x_t = exponential(x, [t * c for c in omega])
     return matrix(x_t), matrix(times_hat(x_t, omega))
+
+
+def _angle(x: Tensor, step: Tensor) -> Tensor:
+    """Return the angle between rotations ``x`` and ``x + step``, several times faster than through the quaternion.
+
+    Its sine is the length of the skew part of ``x' step``, and ``1 - cos`` a quarter of ``|step|^2``: both are right to
+    rounding at every angle, but not the derivative near pi, where the direction of the skew part is rounding.
+    """
+    (a, b, c), (p, q, r) = x.unbind(-1), step.unbind(-1)
+    double = torch.stack([(b * r - c * q).sum(-1), (c * p - a * r).sum(-1), (a * q - b * p).sum(-1)])
+    return torch.atan2(torch.sqrt((double * double).sum(0)) / 2, 1 - (step * step).sum((-2, -1)) / 4)
 
 
 def nearest_rotation(x: Matrix) -> Matrix:

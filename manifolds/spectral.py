@@ -104,13 +104,13 @@ def gram_log(b: Tensor, e: Tensor) -> Tensor:
         b: matrices ``(*batch, n, n)``; only their value is used, derivatives are those of ``e``.
         e: symmetric matrices of the same shape.
     """
-    basis, d, log_d = _gram_spectrum(b, e)
-    return _expand(basis, log_d, e, lambda: _pairs(log_quotient, d), lambda: _log_second(d))
+    basis, d, log_d, rest = _gram_spectrum(b, e)
+    return _expand(basis, log_d, e, lambda: _pairs(log_quotient, d), lambda: _log_second(d), rest)
 
 
 def gram_sqrt(b: Tensor, e: Tensor) -> Tensor:
     """Return the positive square root of ``b b'``, with the arguments of `gram_log`."""
-    basis, _, log_d = _gram_spectrum(b, e)
+    basis, _, log_d, rest = _gram_spectrum(b, e)
     root = torch.exp(log_d / 2)
 
     def sums() -> Tensor:
@@ -120,7 +120,7 @@ def gram_sqrt(b: Tensor, e: Tensor) -> Tensor:
         a = sums()
         return -1 / (a[..., :, :, None] * a[..., None, :, :] * a[..., :, None, :])
 
-    return _expand(basis, root, e, lambda: 1 / sums(), second)
+    return _expand(basis, root, e, lambda: 1 / sums(), second, rest)
 
 
 def log_det_sinhc(s: Tensor) -> Tensor:
@@ -157,31 +157,42 @@ def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(finite[..., 0], d, torch.nan), basis
 
 
-def _gram_spectrum(b: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return eigenvectors, eigenvalues and their logarithms of ``b b' = I + e``.
+def _gram_spectrum(b: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return eigenvectors Q and eigenvalues of ``b b' = I + e``, their logarithms, and what Q leaves off the diagonal.
 
-    They are taken from e where it is small, since 1 + e has lost it, and elsewhere from the singular values of b: the
-    eigenvalues of ``b b'`` may spread wider than its entries can resolve.
+    Where e is small they are taken from it, since 1 + e has lost them. Elsewhere eigenvalues may spread wider than the
+    entries of ``b b'`` can resolve. The rows of ``Q' b`` can, as a singular value decomposition would, at half its
+    cost: what is wrong in Q shows as products of different rows, of which a function is taken to first order.
     """
     b, e = torch.broadcast_tensors(b.detach(), e.detach())
     finite = (torch.isfinite(b) & torch.isfinite(e)).all(-1).all(-1)[..., None, None]
     near = ((e * e).sum((-2, -1)) < 0.25)[..., None]
-    d, basis = torch.linalg.eigh(torch.where(finite & near[..., None], e, 0.0))
-    eye = torch.eye(b.shape[-1], dtype=b.dtype, device=b.device)
-    left, singular, _ = torch.linalg.svd(torch.where(finite, b, eye))
-    log_d = torch.where(near, torch.log1p(d), 2 * torch.log(singular))
-    d = torch.where(near, 1 + d, singular * singular)
-    return torch.where(near[..., None], basis, left), d, torch.where(finite[..., 0], log_d, torch.nan)
+    excess, basis = torch.linalg.eigh(torch.where(finite, e, 0.0))
+    rows = basis.mT @ torch.where(finite, b, torch.eye(b.shape[-1], dtype=b.dtype, device=b.device))
+    gram = rows @ rows.mT
+    d = torch.diagonal(gram, dim1=-2, dim2=-1)
+    rest = torch.where(near[..., None], 0.0, gram - torch.diag_embed(d))
+    log_d = torch.where(finite[..., 0], torch.where(near, torch.log1p(excess), torch.log(d)), torch.nan)
+    return basis, torch.where(near, 1 + excess, d), log_d, rest
 
 
 def _expand(
-    basis: Tensor, values: Tensor, a: Tensor, first: Callable[[], Tensor], second: Callable[[], Tensor]
+    basis: Tensor,
+    values: Tensor,
+    a: Tensor,
+    first: Callable[[], Tensor],
+    second: Callable[[], Tensor],
+    rest: Tensor | None = None,
 ) -> Tensor:
-    """Return ``Q f(D + E) Q'`` to second order in ``E = Q' (a - a.detach()) Q``."""
+    """Return ``Q f(D + E) Q'`` to second order in ``E = Q' (a - a.detach()) Q``, and to first in ``rest`` beside D."""
     if not differentiated(a):
-        return symmetrise((basis * values[..., None, :]) @ basis.mT)
+        core = basis * values[..., None, :] if rest is None else basis @ (torch.diag_embed(values) + first() * rest)
+        return symmetrise(core @ basis.mT)
     e = basis.mT @ (a - a.detach()) @ basis
-    core = torch.diag_embed(values) + first() * e + torch.einsum("...ikj,...ik,...kj->...ij", second(), e, e)
+    slope = first()
+    core = torch.diag_embed(values) + slope * e + torch.einsum("...ikj,...ik,...kj->...ij", second(), e, e)
+    if rest is not None:
+        core = core + slope * rest
     return symmetrise(basis @ core @ basis.mT)
 
 

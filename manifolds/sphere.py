@@ -7,10 +7,13 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.numerics import (
+    Components,
     components_first,
     components_last,
     cos_and_sinc_of_root,
     dot,
+    each,
+    joined,
     root,
     safe_sqrt,
     sinc_of_root,
@@ -43,43 +46,48 @@ class Sphere(Manifold):
         p = components_first(x)
         q = dot(p, p)
         centre = (q == 0).to(x.dtype)
-        return components_last(torch.cat([p[:1] + centre, p[1:]]) / torch.sqrt(q + centre))
+        length = torch.sqrt(q + centre)
+        return components_last(each(lambda a: a / length, joined([p[0] + centre], p[1:])))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         p, w = map(components_first, torch.broadcast_tensors(x, u))
-        return components_last(torch.addcmul(w, -dot(p, w), p))
+        along = dot(p, w)
+        return components_last(each(lambda a, b: torch.addcmul(b, along, a, value=-1), p, w))
 
     # Metric.
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         # Half-angle form: accurate at every separation; acos of the dot product loses half the digits at 0 and pi.
         p, q = map(components_first, torch.broadcast_tensors(x, y))
-        return 2 * torch.atan2(_length(q - p), _length(q + p))
+        return 2 * torch.atan2(_length(each(torch.sub, q, p)), _length(each(torch.add, q, p)))
 
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        p, w = map(components_first, torch.broadcast_tensors(x, u))
+        x, u = torch.broadcast_tensors(x, u)
+        p, w = components_first(x, copy=False), components_first(u)
         cos, sinc = cos_and_sinc_of_root(dot(w, w))
-        y = torch.addcmul(cos * p, sinc, w)
+        y = each(lambda a, b: torch.addcmul(cos * a, sinc, b), p, w)
         # Normalised, because a vector that is tangent only to rounding would push repeated maps off the sphere.
-        return components_last(y / torch.sqrt(dot(y, y)))
+        length = torch.sqrt(dot(y, y))
+        return components_last(each(lambda a: a / length, y))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = torch.broadcast_tensors(x, y)
-        w, length, angle = self._towards(components_first(x), y.movedim(-1, 0))
-        return components_last((angle / length) * w)
+        w, length, angle = self._towards(components_first(x), components_first(y, copy=False))
+        scale = angle / length
+        return components_last(each(lambda a: scale * a, w))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x, u = torch.broadcast_tensors(self._at_times(x, t), u)
-        u = components_first(u)
-        speed = root(dot(u, u))
-        return _turn(components_first(x), u, speed, speed, t)
+        w = components_first(u)
+        speed = root(dot(w, w))
+        return _turn(components_first(x), w, speed, speed, t)
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x, y = torch.broadcast_tensors(self._at_times(x, t), y)
-        x = components_first(x)
-        return _turn(x, *self._towards(x, y.movedim(-1, 0)), t)
+        p = components_first(x)
+        return _turn(p, *self._towards(p, components_first(y, copy=False)), t)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the shortest geodesic (parallel transport); undefined at the antipode.
@@ -87,8 +95,9 @@ class Sphere(Manifold):
         The denominator 1 + <x, y> is |x + y|^2 / 2, which does not cancel near the antipode.
         """
         p, q, w = map(components_first, torch.broadcast_tensors(x, y, u))
-        s = p + q
-        return components_last(torch.addcmul(w, -2 * dot(s, w) / dot(s, s), s))
+        s = each(torch.add, p, q)
+        along = 2 * dot(s, w) / dot(s, s)
+        return components_last(each(lambda a, b: torch.addcmul(b, along, a, value=-1), s, w))
 
     # Bases and volume.
 
@@ -167,7 +176,7 @@ class Sphere(Manifold):
         """Return points expanded to the batch shape that they have together with times."""
         return x.expand(*torch.broadcast_shapes(x.shape[:-1], t.shape), self.n + 1)
 
-    def _towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _towards(self, x: Components, y: Components) -> tuple[Components, Tensor, Tensor]:
         """Return a tangent vector at ``x`` towards ``y``, its length, and the angle between them; components first.
 
         The tangential part of y is that of y - x and of y + x. The smaller of the two is exact (Sterbenz), so it keeps
@@ -177,30 +186,32 @@ class Sphere(Manifold):
         cosine = dot(x, y)
         away = torch.copysign(torch.ones_like(cosine), -cosine.detach())
         # Next to nothing, but all that there is at the antipode; half a right angle or more from x and from -x.
-        hint = math.sqrt(torch.finfo(x.dtype).tiny / torch.finfo(x.dtype).eps) * (1 + away)
+        limits = torch.finfo(cosine.dtype)
+        hint = math.sqrt(limits.tiny / limits.eps) * (1 + away)
         first = torch.addcmul(y[0], away, x[0]) + torch.copysign(hint, x[0])
         second = torch.addcmul(y[1], away, x[1]) - torch.copysign(hint, x[1])
-        z = torch.cat([first[None], second[None], torch.addcmul(y[2:], away, x[2:])])
-        w = torch.addcmul(z, -dot(x, z), x)
+        z = joined([first, second], each(lambda b, a: torch.addcmul(b, away, a), y[2:], x[2:]))
+        along = dot(x, z)
+        w = each(lambda c, a: torch.addcmul(c, along, a, value=-1), z, x)
         sine = root(dot(w, w))
         return w, sine, torch.atan2(sine, cosine)
 
 
-def _turn(x: Tensor, w: Tensor, length: Tensor, speed: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def _turn(x: Components, w: Components, length: Tensor, speed: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Return position and velocity at time t on the great circle from ``x`` in the direction of ``w``.
 
     Args:
-        x: points, components first; the results have them last.
-        w: tangent vectors, components first.
+        x: points.
+        w: tangent vectors.
         length: of ``w``, positive also where it is zero.
         speed: angle per unit of time.
         t: times.
     """
     phase = t * speed
     cos, sin = torch.cos(phase), torch.sin(phase)
-    x_t = torch.addcmul(cos * x, sin / length, w)
-    dx_t = torch.addcmul((-speed * sin) * x, speed * cos / length, w)
-    return components_last(x_t), components_last(dx_t)
+    along, back, ahead = sin / length, -speed * sin, speed * cos / length
+    x_t = components_last(each(lambda a, b: torch.addcmul(cos * a, along, b), x, w))
+    return x_t, components_last(each(lambda a, b: torch.addcmul(back * a, ahead, b), x, w))
 
 
 def _gauss_legendre(order: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -211,8 +222,8 @@ def _gauss_legendre(order: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return nodes, 2 * vectors[0] ** 2
 
 
-def _length(x: Tensor) -> Tensor:
-    """Return the norm, with derivative zero at zero, of vectors with components first."""
+def _length(x: Components) -> Tensor:
+    """Return the norm, with derivative zero at zero."""
     return safe_sqrt(dot(x, x))
 
 

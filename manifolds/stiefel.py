@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.orthonormal import canonical_displacement, canonical_geodesic, complement, haar, polar
+from manifolds.orthonormal import canonical_displacement, canonical_end, canonical_geodesic, complement, haar, polar
 from manifolds.stiefel_log import connect, entries, from_entries
 
 
@@ -71,7 +71,7 @@ class Stiefel(Manifold):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return canonical_geodesic(x, *_split(x, u), torch.ones_like(x[..., :1, :1]))[0]
+        return canonical_end(x, *_split(x, u))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the initial velocity of a geodesic from ``x`` to ``y``, the shortest within ``logmap_radius``."""
@@ -87,10 +87,9 @@ class Stiefel(Manifold):
         Returns:
             Tangent vectors ``(*batch, n, p)`` and booleans ``(*batch)``.
         """
-        u, correction = self._solve(x, y)
+        u, last = self._solve(x, y)
         # The last step was a Newton step: what remains is its square.
-        tolerance = torch.finfo(u.dtype).eps ** 0.5
-        return u, torch.linalg.vector_norm(correction.detach(), dim=(-2, -1)) < tolerance
+        return u, last < torch.finfo(u.dtype).eps ** 0.5
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return canonical_geodesic(x, *_split(x, u), self.lift(t))
@@ -126,12 +125,26 @@ class Stiefel(Manifold):
     # Parts.
 
     def _solve(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logarithm, and the last Newton step, which gave it the derivative.
+        """Return the logarithm, and the length of the last Newton step, a block of the batch at a time.
+
+        The solver holds forty matrices for each pair of points.
+        """
+        x, y = torch.broadcast_tensors(x, y)
+        batch = x.shape[:-2]
+        if torch.compiler.is_compiling() or math.prod(batch) <= _BLOCK:
+            return self._solve_block(x, y)
+        blocks = zip(
+            x.reshape(-1, self.n, self.p).split(_BLOCK), y.reshape(-1, self.n, self.p).split(_BLOCK), strict=True
+        )
+        u, last = zip(*(self._solve_block(*block) for block in blocks), strict=True)
+        return torch.cat(u).reshape(x.shape), torch.cat(last).reshape(batch)
+
+    def _solve_block(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what `_solve` does, for the whole batch at once.
 
         A Newton step with the exact derivative of the exponential map, from a constant solution, has the value and the
         first derivatives of the implicit function.
         """
-        x, y = torch.broadcast_tensors(x, y)
         found = connect(x, y)
         p, s = self.p, found.frame.shape[-1]
         k = found.frame[..., p:] @ found.generator[..., p:, :p]
@@ -143,7 +156,8 @@ class Stiefel(Manifold):
         values = (found.inverse @ entries(turned, p)[..., None])[..., 0]
         across = (missing - found.frame @ within) @ found.inverse_across
         correction = found.frame @ from_entries(values, s, p)[..., :p] + across
-        return self.proju(x, x @ a + k + correction), correction
+        last = torch.linalg.vector_norm(correction.detach(), dim=(-2, -1))
+        return self.proju(x, x @ a + k + correction), last
 
     def _turns(self, x: Tensor) -> Tensor:
         """Return the tangent vectors that turn one column into another, ``(*batch, p (p - 1) / 2, n, p)``."""
@@ -170,3 +184,7 @@ def _split(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Return the skew A and the K orthogonal to ``x`` of a tangent vector ``x A + K``."""
     inner = x.mT @ u
     return (inner - inner.mT) / 2, u - x @ inner
+
+
+_BLOCK = 1024
+"""Pairs of points that the solver works on at a time."""

@@ -1,9 +1,18 @@
 """Fixtures that several test files share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _default_dtype() -> Iterator[None]:
+    """Undo what geomstats does when it is imported: it makes float64 the default of the whole process."""
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -1,263 +1,112 @@
 """``python -m experiments.benchmarks.geometry``: the manifolds' maps at a million points, beside other libraries.
 
+Every row is written to ``--rows`` as soon as it is measured, beside those that are there already: what was interrupted
+goes on with ``--missing``, and what changed is measured again with ``--only``. The page is made of all rows. Compiling
+takes most of the time; ``--prepare`` does nothing else, and leaves the programs in PyTorch's cache.
+
 On a GPU (``--device cuda``) it prints what share of the bandwidth of a copy the compiled maps reach instead.
 """
 
 import argparse
 import functools
-import importlib
-import os
+import signal
 import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from experiments.benchmarks.harness import write_page
+from experiments.benchmarks.maps import Function, Job, jobs, names
 from experiments.benchmarks.peers import PEERS
-from experiments.benchmarks.rounding import Map
-from manifolds import FlatTorus, Manifold, Sphere
-from manifolds.hyperbolic import Hyperboloid, PoincareBall
-from manifolds.rotations import matrix_from_rotvec, matrix_from_wxyz, rotvec_from_matrix, wxyz_from_matrix
-from manifolds.spd import SPD
-from manifolds.special_euclidean import SE3
-from manifolds.special_orthogonal import SO3
+from experiments.benchmarks.speed_rows import Form, Row, Rows
 
-Function = Callable[..., Tensor]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One map: what it is called with, who has it, and whose answers fail the accuracy table."""
-
-    name: str
-    arguments: tuple[Tensor, ...]
-    ours: Function
-    others: dict[str, Function]
-    wrong: tuple[str, ...] = ()
-    same: Callable[[Tensor, Tensor], Tensor] = torch.sub
-    goal: float = 1.0
-    """What the compiled map's time should be at most, as a multiple of the fastest peer's."""
-
-
-# Whose values fail the rule of docs/benchmarks/accuracy.md in float32 (exp, log and dist, not their derivatives); those
-# of geomstats, which the table leaves out, were judged in the same way.
-_WRONG: dict[str, dict[str, tuple[str, ...]]] = {
-    "Sphere(2)": {"log": ("geoopt", "flow_matching"), "dist": ("geoopt", "flow_matching", "geomstats")},
-    "Hyperboloid(2)": dict.fromkeys(("exp", "log", "dist"), ("geoopt", "geomstats")),
-    "PoincareBall(2)": dict.fromkeys(("exp", "log", "dist"), ("geoopt", "geomstats")),
-    "SO3()": {"dist": ("pytorch3d", "roma")},
-    "SPD(3)": {"log": ("geoopt", "geomstats")},
-}
-
-
-def _inputs(manifold: Manifold, count: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return random points x and y and the tangent vectors log(x, y), float32."""
-    generator = torch.Generator().manual_seed(0)
-    dtype = torch.float32
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(count, *shape, generator=generator)
-
-    def point() -> Tensor:
-        match manifold:
-            case SE3():
-                x = torch.eye(4).repeat(count, 1, 1)
-                x[:, :3, :3] = manifold.rotations.random_uniform(count, generator=generator, dtype=dtype)
-                x[:, :3, 3] = normal(3)
-                return x
-            case SPD():
-                a = normal(manifold.n, manifold.n)
-                return a @ a.mT + torch.eye(manifold.n)
-            case Hyperboloid():
-                return manifold.projx(normal(manifold.n + 1))
-            case PoincareBall():
-                v = normal(manifold.n)
-                return v / (1 + torch.sqrt(1 + (v * v).sum(-1, keepdim=True)))
-            case _:
-                return manifold.random_uniform(count, generator=generator, dtype=dtype)
-
-    x, y = point(), point()
-    u = manifold.screw_logmap(x, y) if isinstance(manifold, SE3) else manifold.logmap(x, y)
-    return x.to(device), y.to(device), u.to(device)
-
-
-def _jobs(count: int, device: str, only: str) -> Iterator[Job]:
-    """Yield the rows whose name contains ``only``; drawing their arguments takes seconds, too."""
-    for name, manifold in _MANIFOLDS.items():
-        if not any(only in f"{name} {what}" for what in ("exp", "log", "dist")):
-            continue
-        x, y, u = _inputs(manifold, count, device)
-        if isinstance(manifold, SE3):
-            ours: dict[str, Map] = {"exp": manifold.screw_expmap, "log": manifold.screw_logmap}
-        else:
-            ours = {"exp": manifold.expmap, "log": manifold.logmap, "dist": manifold.dist}
-        theirs = {peer.name: peer.maps[name]() for peer in PEERS if name in peer.maps and _there(peer.module)}
-        theirs |= {"geomstats": _geomstats(name)} if name in _GEOMSTATS and _there("geomstats") else {}
-        for what, function in ours.items():
-            yield Job(
-                f"{name} {what}",
-                (x, u if what == "exp" else y),
-                function,
-                {library: maps[what] for library, maps in theirs.items() if what in maps},
-                _WRONG.get(name, {}).get(what, ()),
-                (lambda a, b: FlatTorus(2).logmap(a, b)) if isinstance(manifold, FlatTorus) else torch.sub,
-                0.5 if isinstance(manifold, SO3) and what != "dist" else 1.0,
-            )
-    if only in _CONVERSIONS:
-        yield from _conversions(count, device)
-
-
-def _conversions(count: int, device: str) -> Iterator[Job]:
-    generator = torch.Generator().manual_seed(0)
-    x = SO3().random_uniform(count, generator=generator, dtype=torch.float32).to(device)
-    omega, q = rotvec_from_matrix(x), wxyz_from_matrix(x)
-    others: dict[str, dict[str, Function]] = {}
-    if _there("pytorch3d.transforms"):
-        t = importlib.import_module("pytorch3d.transforms")
-        others["pytorch3d"] = {
-            "exp": t.so3_exp_map,
-            "log": t.so3_log_map,
-            "to matrix": t.quaternion_to_matrix,
-            "from matrix": t.matrix_to_quaternion,
-        }
-    if _there("roma"):
-        import roma
-
-        others["roma"] = {
-            "exp": roma.rotvec_to_rotmat,
-            "log": roma.rotmat_to_rotvec,
-            "to matrix": lambda q: roma.unitquat_to_rotmat(q.roll(-1, -1)),
-            "from matrix": lambda x: roma.rotmat_to_unitquat(x).roll(1, -1),
-        }
-    if _there("pypose"):
-        import pypose
-
-        others["pypose"] = {
-            "exp": lambda v: pypose.so3(v).Exp().matrix(),
-            "log": lambda x: pypose.mat2SO3(x, check=False).Log().tensor(),
-            "to matrix": lambda q: pypose.SO3(q.roll(-1, -1)).matrix(),
-            "from matrix": lambda x: pypose.mat2SO3(x, check=False).tensor().roll(1, -1),
-        }
-    for title, name, ours, argument in (
-        ("rotation vector to matrix", "exp", matrix_from_rotvec, omega),
-        ("matrix to rotation vector", "log", rotvec_from_matrix, x),
-        ("quaternion to matrix", "to matrix", matrix_from_wxyz, q),
-        ("matrix to quaternion", "from matrix", wxyz_from_matrix, x),
-    ):
-        functions = {library: maps[name] for library, maps in others.items()}
-        same = _up_to_sign if name == "from matrix" else torch.sub
-        yield Job(title, (argument,), ours, functions, (), same, 0.5 if name in ("exp", "log") else 1.0)
-
-
-def _up_to_sign(p: Tensor, q: Tensor) -> Tensor:
-    return torch.minimum((p - q).abs().amax(-1), (p + q).abs().amax(-1))
-
-
-_CONVERSIONS = "rotation vector to matrix to rotation vector quaternion to matrix to quaternion"
-
-_MANIFOLDS: dict[str, Manifold] = {
-    "SO3()": SO3(),
-    "SE3(), screw motion": SE3(),
-    "Sphere(2)": Sphere(2),
-    "FlatTorus(2)": FlatTorus(2),
-    "Hyperboloid(2)": Hyperboloid(2),
-    "PoincareBall(2)": PoincareBall(2),
-    "SPD(3)": SPD(3),
-}
-
-_GEOMSTATS = {
-    "Sphere(2)": lambda g: g.hypersphere.Hypersphere(2),
-    "Hyperboloid(2)": lambda g: g.hyperboloid.Hyperboloid(2),
-    "PoincareBall(2)": lambda g: g.poincare_ball.PoincareBall(2),
-    "SPD(3)": lambda g: g.spd_matrices.SPDMatrices(3),
-}
-
-
-@functools.cache
-def _there(module: str) -> bool:
-    """Return whether a library can be imported; geomstats with its PyTorch backend."""
-    os.environ.setdefault("GEOMSTATS_BACKEND", "pytorch")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            importlib.import_module(module)
-    except ImportError:
-        return False
-    finally:
-        # geomstats makes float64 the default of the whole process.
-        torch.set_default_dtype(torch.float32)
-    return True
-
-
-def _geomstats(name: str) -> dict[str, Map]:
-    for part in ("hypersphere", "hyperboloid", "poincare_ball", "spd_matrices"):
-        _there(f"geomstats.geometry.{part}")
-    metric = _GEOMSTATS[name](sys.modules["geomstats.geometry"]).metric
-    return {
-        "exp": lambda x, u: metric.exp(u, x),
-        "log": lambda x, y: metric.log(y, x),
-        "dist": lambda x, y: metric.dist(x, y),
-    }
+COMPILE_SECONDS = 180
+"""Seconds of the processor that compiling one function may take; a peer that needs more is timed as it is, alone."""
 
 
 # Timing.
 
 
-@dataclass(frozen=True)
-class Column:
-    """An implementation of a job: seconds of its eager and its compiled form (None where that fails)."""
-
-    eager: float
-    compiled: float | None
-    difference: float
-
-
-def _measure(job: Job, seconds: float) -> dict[str, Column]:
+def _measure(job: Job, threads: list[int], seconds: float) -> Row:
     """Time everybody's forms in turns, after comparing their results with ours."""
     functions = {"ours": job.ours} | job.others
+    forms = _forms(functions, job.arguments)
     expected = job.ours(*job.arguments)
-    forms: dict[tuple[str, bool], Function] = {}
     differences = {}
     for name, function in functions.items():
         difference = job.same(function(*job.arguments), expected).abs()
         # Rotations by nearly pi have two logarithms: of a few points, the other one is as right.
         differences[name] = float(difference.flatten().kthvalue(int(0.999 * difference.numel())).values)
+    found = {}
+    for count in threads:
+        torch.set_num_threads(count)
+        times = _in_turns(forms, job.arguments, seconds)
+        found[str(count)] = {n: Form(times[n, False], times.get((n, True))) for n in functions}
+    wrong = sorted({*job.wrong, *(name for name, difference in differences.items() if not difference < 0.01)})
+    return Row(str(date.today()), job.goal, wrong, differences, found)
+
+
+def _forms(functions: dict[str, Function], arguments: tuple[Tensor, ...]) -> dict[tuple[str, bool], Function]:
+    """Return every function as it is, and compiled where that works, by its name and whether it is compiled."""
+    forms = {}
+    for name, function in functions.items():
         forms[name, False] = function
-        compiled = _compiled(function, job.arguments)
+        compiled = _compiled(function, arguments)
         if compiled is not None:
             forms[name, True] = compiled
-    times = _in_turns(forms, job.arguments, seconds)
-    return {n: Column(times[n, False], times.get((n, True)), differences[n]) for n in functions}
+    return forms
 
 
 def _compiled(function: Function, arguments: tuple[Tensor, ...]) -> Function | None:
     torch.compiler.reset()
     compiled: Function = torch.compile(function, dynamic=False)
     try:
-        compiled(*arguments)
+        _within(COMPILE_SECONDS, lambda: compiled(*arguments))
     except Exception:  # whatever a peer's code makes the compiler raise: it is timed in its eager form alone
         return None
     return compiled
 
 
+def _within(seconds: int, call: Callable[[], object]) -> None:
+    """Call, and raise TimeoutError if it takes more of the processor; where the system has no alarms, wait."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    if not hasattr(signal, "setitimer"):
+        call()
+        return
+    previous = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        call()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
+
+
 def _in_turns(
     forms: dict[tuple[str, bool], Function], arguments: tuple[Tensor, ...], seconds: float
 ) -> dict[tuple[str, bool], float]:
-    """Return the median seconds of each, called in turns for so many seconds altogether, three times at least."""
+    """Return the median seconds of each, called in turns for so many seconds altogether.
+
+    There are three turns at least, unless those take ten times as long.
+    """
     times: dict[tuple[str, bool], list[float]] = {key: [] for key in forms}
-    start = time.perf_counter()
-    while len(times["ours", False]) < 3 or time.perf_counter() - start < seconds:
-        for key, function in forms.items():
-            times[key].append(_seconds(functools.partial(function, *arguments), arguments[0].device))
-        if time.perf_counter() - start > 8 * seconds:
-            break
+    start, turns, spent = time.perf_counter(), 0, 0.0
+    while spent < seconds or (turns < 3 and spent < 10 * seconds):
+        # The order changes: who comes next finds the caches and the memory as the last one left them.
+        for key in sorted(forms, reverse=turns % 2 == 1):
+            times[key].append(_seconds(functools.partial(forms[key], *arguments), arguments[0].device))
+        turns, spent = turns + 1, time.perf_counter() - start
     return {key: statistics.median(values) for key, values in times.items()}
 
 
@@ -271,108 +120,92 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+# Bandwidth.
+
+
+def _bandwidth(job: Job) -> tuple[float, float]:
+    """Return the gigabytes that our compiled map reads and writes in a second, and its share of what a copy does."""
+    compiled = torch.compile(job.ours, dynamic=False)
+    result = compiled(*job.arguments)
+    moved = sum(a.numel() * a.element_size() for a in (*job.arguments, result))
+    source = torch.empty(moved // 8, dtype=torch.float32, device=result.device)
+    target = torch.empty_like(source)
+    calls = {"map": functools.partial(compiled, *job.arguments), "copy": functools.partial(target.copy_, source)}
+    times = {key: statistics.median(_seconds(call, source.device) for _ in range(50)) for key, call in calls.items()}
+    return moved / times["map"] / 1e9, times["copy"] / times["map"]
+
+
 # The page.
 
 _INTRO = """\
 Milliseconds for {points:,} points at once, float32: medians of calls made in turns, in one process, of everybody's
-eager and compiled (`torch.compile`) forms. `-`: does not compile. Results are compared with ours first; the difference
-that 999 of 1000 numbers keep is shown. In brackets: a library whose values fail [the accuracy table](accuracy.md) in
-that map, or differ from ours by more than a hundredth.
+eager and compiled (`torch.compile`) forms. `-`: does not compile, or not within {limit} seconds. Results are compared
+with ours first; the difference that 999 of 1000 numbers keep is shown. In brackets: a library whose values fail
+[the accuracy table](accuracy.md) in that map, or differ from ours by more than a hundredth.
 
 The last columns are the ratios to aim at: our eager form's time by that of the fastest eager peer whose values pass (at
-most 1.2), and our compiled form's by that of the fastest form of any peer (below 1; for log and exp of rotations, below
-0.5). Points are random: uniform on compact manifolds, within radius 4 or so elsewhere."""
+most 1.2); our compiled form's by that of the fastest form of any peer whose values pass; and by that of the fastest
+form of any peer, right or wrong (both below 1; for log and exp of rotations, below 0.5). Points are random: uniform on
+compact manifolds, within radius 4 or so elsewhere."""
 
-_HEADER = """\
-## {threads} thread{s}
-
-| map | ours, eager | compiled | peers: eager / compiled, ms (difference) | eager ratio | compiled ratio |
-|---|---:|---:|---|---:|---:|"""
-
-
-def _line(job: Job, columns: dict[str, Column]) -> str:
-    ours = columns["ours"]
-    assert ours.compiled is not None, f"{job.name} does not compile"
-    peers = {name: column for name, column in columns.items() if name != "ours"}
-    wrong = {*job.wrong, *(name for name, column in peers.items() if not column.difference < 0.01)}
-    cells = []
-    for name, column in peers.items():
-        compiled = "-" if column.compiled is None else f"{1e3 * column.compiled:.1f}"
-        cell = f"{name} {1e3 * column.eager:.1f} / {compiled} ({column.difference:.0e})"
-        cells.append(f"[{cell}]" if name in wrong else cell)
-    right = [column.eager for name, column in peers.items() if name not in wrong]
-    all_forms = [t for c in peers.values() for t in (c.eager, c.compiled) if t is not None]
-    eager = _verdict(ours.eager / min(right), 1.2) if right else "no peer is right"
-    compiled = _verdict(ours.compiled / min(all_forms), job.goal) if all_forms else "no peer"
-    times = f"{1e3 * ours.eager:.1f} | {1e3 * ours.compiled:.1f}"
-    return f"| {job.name} | {times} | {'; '.join(cells)} | {eager} | {compiled} |"
-
-
-def _verdict(ratio: float, goal: float) -> str:
-    return f"{ratio:.2f}" if ratio <= goal else f"{ratio:.2f} (goal {goal:g})"
-
-
-def _table(threads: int, points: int, seconds: float, only: str) -> list[str]:
-    torch.set_num_threads(threads)
-    lines = [_HEADER.format(threads=threads, s="s" if threads > 1 else "")]
-    total = 4 + sum(2 if isinstance(m, SE3) else 3 for m in _MANIFOLDS.values())
-    for job in tqdm(_jobs(points, "cpu", only), total=total, desc=f"{threads} thread(s)", file=sys.stderr):
-        if only in job.name:
-            lines.append(_line(job, _measure(job, seconds)))
-            print(lines[-1], flush=True)
-    return lines
-
-
-def _bandwidths(points: int, device: str, only: str) -> None:
-    """Print what share of the bandwidth of a copy our compiled maps reach."""
-    for job in _jobs(points, device, only):
-        if only not in job.name or "SPD" in job.name:
-            continue
-        compiled = torch.compile(job.ours, dynamic=False)
-        result = compiled(*job.arguments)
-        moved = sum(a.numel() * a.element_size() for a in (*job.arguments, result))
-        source = torch.empty(moved // 8, dtype=torch.float32, device=device)
-        target = torch.empty_like(source)
-        calls = {"map": functools.partial(compiled, *job.arguments), "copy": functools.partial(target.copy_, source)}
-        times = {
-            key: statistics.median(_seconds(call, source.device) for _ in range(50)) for key, call in calls.items()
-        }
-        share = times["copy"] / times["map"]
-        print(f"{job.name}: {moved / times['map'] / 1e9:.0f} GB/s, {share:.0%} of a copy of as many bytes", flush=True)
+_PACKAGES = (*(p.distribution for p in PEERS), "geomstats")
 
 
 def main() -> None:
-    """Measure, print the tables, and write the page if asked."""
+    """Measure, print the rows, and write the page if asked."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.geometry", description=__doc__)
     parser.add_argument("--points", type=int, default=1_000_000, help="points to a call (default: a million)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of PyTorch (default: 1 2)")
     parser.add_argument("--seconds", type=float, default=2.0, help="time to spend on a row's turns (default: 2)")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda: the share of a copy's bandwidth instead")
-    parser.add_argument("--only", default="", help="only rows whose name contains this")
+    parser.add_argument("--only", default="", help="only maps whose name contains this")
+    parser.add_argument("--missing", action="store_true", help="only maps that have no row yet")
+    parser.add_argument("--prepare", action="store_true", help="compile everything, measure nothing")
+    parser.add_argument("--rows", type=Path, default=Path("runs/geometry.json"), help="JSON of what was measured")
     parser.add_argument("--out", type=Path, help="markdown file to write")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    # One compiled program for every number of threads; recompiling them all would take most of the time.
+    # One compiled program for every number of threads, made for the most.
+    torch.set_num_threads(max(arguments.threads))
     torch._inductor.config.cpp.dynamic_threads = True
+    try:
+        rows = Rows.load(arguments.rows, arguments.points, _PACKAGES)
+    except ValueError as error:
+        sys.exit(str(error))
     with torch.no_grad():
-        if arguments.device != "cpu":
-            _bandwidths(arguments.points, arguments.device, arguments.only)
-            return
-        tables = [
-            line
-            for threads in arguments.threads
-            for line in (*_table(threads, arguments.points, arguments.seconds, arguments.only), "")
-        ]
+        _fill(rows, arguments)
     if arguments.out:
+        torch.set_num_threads(max(arguments.threads))
         threads = " ".join(map(str, arguments.threads))
-        command = (
-            f"python -m experiments.benchmarks.geometry --points {arguments.points} --threads {threads} "
-            f"--out {arguments.out}"
-        )
-        command += f" --only '{arguments.only}'" if arguments.only else ""
-        intro = _INTRO.format(points=arguments.points)
-        packages = (*(p.distribution for p in PEERS), "geomstats")
-        write_page(arguments.out, "Speed of the maps", intro, command, "\n".join(tables).rstrip(), packages)
+        command = f"python -m experiments.benchmarks.geometry --points {arguments.points} --threads {threads}"
+        intro = _INTRO.format(points=arguments.points, limit=COMPILE_SECONDS)
+        body = rows.tables(names())
+        write_page(arguments.out, "Speed of the maps", intro, f"{command} --out {arguments.out}", body, _PACKAGES)
+
+
+def _fill(rows: Rows, arguments: argparse.Namespace) -> None:
+    """Measure what is asked for, and save the rows after each."""
+    gpu = arguments.device != "cpu"
+    there = rows.bandwidths if gpu else rows.rows
+    wanted = [n for n in names() if arguments.only in n and not (arguments.missing and n in there)]
+    if gpu:
+        rows.gpu = torch.cuda.get_device_name(arguments.device)
+        wanted = [n for n in wanted if n.startswith(_ON_GPU)]
+    for job in tqdm(jobs(arguments.points, arguments.device, wanted), total=len(wanted), file=sys.stderr):
+        if arguments.prepare:
+            _forms({"ours": job.ours} | job.others, job.arguments)
+            continue
+        if gpu:
+            rows.bandwidths[job.name] = _bandwidth(job)
+            print(f"{job.name}: {rows.bandwidths[job.name][1]:.0%} of a copy's bandwidth", flush=True)
+        else:
+            rows.rows[job.name] = _measure(job, arguments.threads, arguments.seconds)
+            print("\n".join(rows.rows[job.name].line(job.name, str(t)) for t in arguments.threads), flush=True)
+        rows.save(arguments.rows)
+
+
+_ON_GPU = ("Sphere", "SO3", "SE3")
+"""The maps whose bandwidth on a GPU is aimed at."""
 
 
 if __name__ == "__main__":

@@ -105,15 +105,21 @@ def write_page(path: Path, title: str, intro: str, command: str, body: str, pack
         body: the tables.
         packages: whose versions matter, beside torch's.
     """
-    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", *packages))
     path.write_text(
         f"# {title}\n\n{intro}\n\n- command: `{command}`\n"
-        f"- date: {date.today()}; device: {platform.machine()} CPU, {_processor()}; {torch.get_num_threads()} threads; "
-        f"seed 0\n- versions: Python {platform.python_version()}, {versions}\n\n{body}\n"
+        f"- date: {date.today()}; device: {platform.machine()} CPU, {processor()}; {torch.get_num_threads()} threads; "
+        f"seed 0\n- versions: {versions(packages)}\n\n{body}\n"
     )
 
 
-def _processor() -> str:
+def versions(packages: tuple[str, ...]) -> str:
+    """Return the versions of Python, torch and these packages."""
+    of_packages = ", ".join(f"{name} {_version(name)}" for name in ("torch", *packages))
+    return f"Python {platform.python_version()}, {of_packages}"
+
+
+def processor() -> str:
+    """Return the name of the processor and how many cores it has."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
