@@ -59,11 +59,8 @@ slow: install
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m slow
 
 bench: install
-	$(BIN)/python -m experiments.benchmarks --out docs/benchmarks/speed.md
-	$(BIN)/python -m experiments.benchmarks.work_precision --figure docs/images/work-precision.png \
-		--out docs/benchmarks/work-precision.md
+	$(BIN)/python -m experiments.benchmarks
 	$(BIN)/python -m experiments.benchmarks.couplings --out docs/benchmarks/couplings.md
-	$(BIN)/python -m experiments.benchmarks.memory --out docs/benchmarks/memory.md
 	$(BIN)/python -m experiments.benchmarks.geometry --out docs/benchmarks/geometry.md
 	$(BIN)/python -m experiments.benchmarks.accuracy --out docs/benchmarks/accuracy.md
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from manifolds import Euclidean, Manifold, Product
+from manifolds import Manifold
 from rfm.integrators import Method, Solution, integrate
 from rfm.sources import Source
 
@@ -183,7 +183,9 @@ def transport(
     def with_divergence(y: Tensor, t: Tensor, **own: Any) -> tuple[Tensor, Tensor]:
         return divergence(field, manifold, y, t, **own)
 
-    return integrate(with_divergence, manifold, x, (start, end), method, with_integral=True, **condition)
+    return integrate(
+        with_divergence, manifold, x, (start, end), method, with_integral=True, velocity=field, **condition
+    )
 
 
 def estimate_transport(
@@ -201,24 +203,22 @@ def estimate_transport(
     Returns:
         The solution, and the standard error of its last integral over the probes ``(*batch)``.
     """
-    k = estimator.probes
-    # Each probe's integral is needed for the standard error. What it differs by from the mean rides along as further
-    # coordinates, scaled by a power of two that rounds nothing, so that the mean alone decides the steps.
-    joint = Product(manifold, Euclidean(k))
-    tiny = 2.0**-40
 
     def with_estimates(y: Tensor, t: Tensor, noise_of_probes: Tensor, **own: Any) -> tuple[Tensor, Tensor]:
-        u, estimates = divergence_estimates(field, manifold, joint.split(y)[0], t, noise_of_probes, **own)
-        mean = estimates.mean(-1)
-        return joint.join(u, tiny * (estimates - mean[..., None])), mean
+        return divergence_estimates(field, manifold, y, t, noise_of_probes, **own)
 
-    y = joint.join(x, x.new_zeros(*manifold.batch_shape(x), k))
+    def alone(y: Tensor, t: Tensor, noise_of_probes: Tensor, **own: Any) -> Tensor:
+        return field(y, t, **own)
+
     condition["noise_of_probes"] = estimator.noise(manifold, x)
-    solution = integrate(with_estimates, joint, y, (start, end), method, with_integral=True, **condition)
-    moved, deviations = joint.split(solution.x)
-    spread = torch.linalg.vector_norm(deviations[-1] / tiny, dim=-1)
+    solution = integrate(
+        with_estimates, manifold, x, (start, end), method, with_integral=True, velocity=alone, **condition
+    )
+    assert solution.integral is not None
+    mean, k = solution.integral.mean(-1), estimator.probes
+    spread = torch.linalg.vector_norm(solution.integral[-1] - mean[-1, ..., None], dim=-1)
     error = spread / math.sqrt(k * (k - 1)) if k > 1 else torch.full_like(spread, math.nan)
-    return replace(solution, x=moved), error
+    return replace(solution, integral=mean), error
 
 
 def _along(

@@ -123,6 +123,55 @@ def test_a_last_stage_changes_nothing_but_the_count() -> None:
     assert reuse == ["bogacki_shampine", "dormand_prince", "tsitouras"]
 
 
+@pytest.mark.parametrize("tableau", TABLEAUX.values(), ids=TABLEAUX)
+def test_a_scalar_is_evaluated_only_where_it_has_a_weight(tableau: Tableau) -> None:
+    m, calls = Sphere(2), dict.fromkeys(("both", "alone"), 0)
+    x, field = points(m, 3), wavy_field(m)
+
+    def pair(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        calls["both"] += 1
+        return field(y, t), y[..., 0]
+
+    def alone(y: Tensor, t: Tensor) -> Tensor:
+        calls["alone"] += 1
+        return field(y, t)
+
+    methods = [FixedStep(tableau, 3), *([Adaptive(tableau, 1e-3, 1e-3)] if tableau.b_error else [])]
+    for method in methods:
+        all_pairs, few = (
+            integrate(pair, m, x, SPAN, method, with_integral=True, velocity=velocity) for velocity in (None, alone)
+        )
+        assert torch.equal(all_pairs.final, few.final)
+        assert all_pairs.integral is not None
+        assert few.integral is not None
+        assert torch.equal(all_pairs.integral, few.integral)
+    weightless = not all(tableau.integrands_at(with_error=tableau.b_error is not None))
+    assert (calls["alone"] > 0) == weightless
+    assert weightless == (tableau in (MIDPOINT, DORMAND_PRINCE))
+
+
+def test_several_scalars_are_integrated_at_once_and_their_mean_controls_the_steps() -> None:
+    m = Sphere(2)
+    x, field = points(m, 4), wavy_field(m)
+
+    def one(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return field(y, t), torch.sin(3 * y[..., 0] + t)
+
+    def several(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        u, q = one(y, t)
+        return u, torch.stack([q - 1, q + 1], -1)
+
+    for method in (Adaptive(), FixedStep(RK4, 5)):
+        times = (*SPAN, 1.5)
+        single, double = (integrate(f, m, x, times, method, with_integral=True) for f in (one, several))
+        assert single.integral is not None
+        assert double.integral is not None
+        assert torch.equal(single.evaluations, double.evaluations)
+        span = (single.times - SPAN[0])[:, None]
+        expected = torch.stack([single.integral - span, single.integral + span], -1)
+        torch.testing.assert_close(double.integral, expected)
+
+
 def test_malformed_tableaux_are_refused() -> None:
     with pytest.raises(ValueError, match="rows of a of lengths"):
         Tableau(order=2, c=(0.0, 0.5), a=((0.5,), ()), b=(0.0, 1.0))

@@ -1,40 +1,116 @@
-"""``python -m experiments.benchmarks``: every comparison of speed, in one process, printed as ratios."""
+"""``python -m experiments.benchmarks``: every comparison of speed, joined to one page.
+
+Each part is a process of its own and writes its section to a folder as soon as it is done; the page is what is there.
+``python -m experiments.benchmarks divergence`` runs one part again, ``--join`` none.
+"""
 
 import argparse
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from experiments.benchmarks import divergence, log_likelihood, path_sampling, startup, training_step
-from experiments.benchmarks.harness import HEADER, LIMIT_HEADER, write_page
+from experiments.benchmarks import (
+    divergence,
+    log_likelihood,
+    memory,
+    path_sampling,
+    processes,
+    startup,
+    training_step,
+    work_precision,
+)
+from experiments.benchmarks.harness import HEADER, LIMIT_HEADER, join_page, write_section
 
-_INTRO = """\
-Medians over interleaved turns of both sides in one process; ratios are medians of the turns' ratios. A machine shared
-with others gives times that vary, ratios much less. Numbers are float32."""
+_PAGE, _FOLDER, _THREADS = Path("docs/benchmarks.md"), Path("runs/benchmarks"), 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the page.
+
+    Args:
+        title: its heading.
+        lines: makes its lines one by one; an argument is the number of threads.
+        peers: packages whose versions matter.
+        intro: what to know to read it.
+    """
+
+    title: str
+    lines: Callable[[int], Iterator[str]]
+    peers: tuple[str, ...] = ()
+    intro: str = ""
+
+
+def _rows(module: object) -> Callable[[int], Iterator[str]]:
+    def lines(threads: int) -> Iterator[str]:
+        yield HEADER
+        for row in module.rows():  # type: ignore[attr-defined]
+            yield row.line()
+
+    return lines
+
+
+def _limits(threads: int) -> Iterator[str]:
+    yield LIMIT_HEADER
+    for limit in startup.limits():
+        yield limit.line()
+
+
+PARTS = {
+    "path_sampling": Part("Path samples", _rows(path_sampling), ("flow_matching",)),
+    "divergence": Part("Exact divergence", _rows(divergence)),
+    "training_step": Part("Training", _rows(training_step)),
+    "startup": Part("What a user waits for", _limits),
+    "processes": Part("Two processes", processes.lines, intro=processes.INTRO),
+    "log_likelihood": Part("Log-densities", _rows(log_likelihood), ("torchdiffeq",)),
+    "work_precision": Part(
+        "Work and precision", work_precision.lines, ("flow_matching", "torchdiffeq"), work_precision.INTRO
+    ),
+    "memory": Part("Peak memory", memory.lines, intro=memory.INTRO),
+    "million": Part("One million points", memory.million_lines, intro=memory.MILLION_INTRO),
+}
 
 
 def main() -> None:
-    """Run the comparisons, print the tables, and write the page if asked."""
+    """Run the parts asked for, and join the page."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=__doc__)
-    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default: 2)")
-    parser.add_argument("--out", type=Path, help="markdown file to write")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    parser.add_argument("--threads", type=int, default=_THREADS, help=f"threads of PyTorch (default: {_THREADS})")
+    parser.add_argument("--folder", type=Path, default=_FOLDER, help=f"where sections are kept (default: {_FOLDER})")
+    parser.add_argument("--out", type=Path, default=_PAGE, help=f"the page to write into (default: {_PAGE})")
+    parser.add_argument("--join", action="store_true", help="join the sections that are there, and run nothing")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    lines = [HEADER]
-    parts = (path_sampling, divergence, training_step, log_likelihood)
-    for part in tqdm(parts, desc="benchmarks", file=sys.stderr):
-        for row in part.rows():
-            lines.append(row.line())
-            print(row.line(), flush=True)
-    lines += ["", "## What a user waits for", "", LIMIT_HEADER]
-    for limit in startup.limits():
-        lines.append(limit.line())
-        print(limit.line(), flush=True)
-    if arguments.out:
-        command = f"python -m experiments.benchmarks --threads {arguments.threads} --out {arguments.out}"
-        write_page(arguments.out, "Speed", _INTRO, command, "\n".join(lines), ("flow_matching", "torchdiffeq"))
+    if unknown := sorted(set(arguments.parts) - set(PARTS)):
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    names = [] if arguments.join else arguments.parts or list(PARTS)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    failed = []
+    if len(names) == 1:
+        _run(names[0], arguments.threads, arguments.folder)
+    else:
+        for name in tqdm(names, desc="benchmarks", file=sys.stderr):
+            command = [sys.executable, "-m", "experiments.benchmarks", name, "--threads", str(arguments.threads)]
+            command += ["--folder", str(arguments.folder), "--out", str(arguments.out)]
+            failed += [name] if subprocess.run(command, check=False).returncode else []
+    join_page(arguments.out, [arguments.folder / f"{name}.md" for name in PARTS])
+    if failed:
+        sys.exit(f"these parts failed: {', '.join(failed)}")
+
+
+def _run(name: str, threads: int, folder: Path) -> None:
+    torch.set_num_threads(threads)
+    part, lines = PARTS[name], []
+    for line in part.lines(threads):
+        lines.append(line)
+        print(line, flush=True)
+    given = "" if threads == _THREADS else f" --threads {threads}"
+    command = f"python -m experiments.benchmarks {name}{given}"
+    write_section(folder / f"{name}.md", part.title, part.intro, command, "\n".join(lines), part.peers)
 
 
 if __name__ == "__main__":

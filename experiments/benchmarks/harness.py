@@ -105,8 +105,29 @@ def write_page(path: Path, title: str, intro: str, command: str, body: str, pack
         body: the tables.
         packages: whose versions matter, beside torch's.
     """
-    path.write_text(
-        f"# {title}\n\n{intro}\n\n- command: `{command}`\n"
+    path.write_text(f"# {title}\n\n{_text(intro, command, body, packages)}")
+
+
+def write_section(path: Path, title: str, intro: str, command: str, body: str, packages: tuple[str, ...] = ()) -> None:
+    """Write a section of a page, to be joined by `join_page`; the arguments are those of `write_page`."""
+    path.write_text(f"## {title}\n\n{_text(intro, command, body, packages)}")
+
+
+def join_page(path: Path, sections: list[Path]) -> None:
+    """Put the sections that are there into a page, after what it says up to the line ``MEASURED``."""
+    head, found, _ = path.read_text().partition(MEASURED)
+    if not found:
+        raise ValueError(f"{path} has no line {MEASURED} after which the sections go")
+    parts = [section.read_text().rstrip() for section in sections if section.exists()]
+    path.write_text(f"{head}{found}\n\n" + "\n\n".join(parts) + "\n")
+
+
+MEASURED = "<!-- Everything below is written by python -m experiments.benchmarks. -->"
+
+
+def _text(intro: str, command: str, body: str, packages: tuple[str, ...]) -> str:
+    return (
+        f"{intro}\n\n".lstrip() + f"- command: `{command}`\n"
         f"- date: {date.today()}; device: {platform.machine()} CPU, {processor()}; {torch.get_num_threads()} threads; "
         f"seed 0\n- versions: {versions(packages)}\n\n{body}\n"
     )

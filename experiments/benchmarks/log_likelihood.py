@@ -1,6 +1,6 @@
 """Log-likelihood of 2048 points on the sphere at an error of 1e-3 nats, beside two recipes.
 
-``python -m experiments.benchmarks.log_likelihood`` prints the table alone. The field is a small flow fitted to
+The field is a small flow fitted to
 airports. The truth is a solve in float64 with tight tolerances; the error is the root mean square over some of the
 points. Each side, `Adaptive` for ours, uses the loosest tolerance of a ladder that keeps the error:
 
@@ -9,7 +9,6 @@ points. Each side, `Adaptive` for ours, uses the loosest tolerance of a ladder t
 - torchdiffeq's ``dopri5`` on the same divergence, `rfm.divergence`, with one step size for the whole batch.
 """
 
-import argparse
 import copy
 from collections.abc import Callable
 
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 import rfm
-from experiments.benchmarks.harness import HEADER, Row, in_turns
+from experiments.benchmarks.harness import Row, in_turns
 from manifolds import Sphere
 from rfm.integrators import Adaptive
 from rfm.likelihood import log_prob
@@ -118,19 +117,3 @@ def _beside_torchdiffeq(
     times = in_turns(lambda: log_prob(field, source, x, how), lambda: solve(tolerance), turns)
     what = f"log-density of {_POINTS} points, tolerance {how.atol:g}, beside torchdiffeq dopri5 at {tolerance:g}"
     return [Row(what, *times, 1 / 2, error, f"error in nats, other: {theirs:.1e}, ours")]
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.log_likelihood", description=__doc__)
-    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default: 2)")
-    parser.add_argument("--turns", type=int, default=3, help="turns of each comparison (default: 3)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    print(HEADER)
-    for row in rows(arguments.turns):
-        print(row.line(), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,28 +1,26 @@
-"""Peak memory of sampling and of log-densities, in chunks: ``python -m experiments.benchmarks.memory``.
+"""Peak memory of sampling and of log-densities, in chunks: ``python -m experiments.benchmarks memory``.
 
 Each row is a process of its own, whose peak is what the system counted (``resource.getrusage``). The field is a network
 of the default size with random weights, which follows fixed steps: what memory depends on is the number of points
-computed together, not what they are. ``--million`` takes a million points, on two cores some tens of minutes, and shows
-how long is left.
+computed together, not what they are. The part ``million`` draws and scores a million points, on two cores in some
+minutes, and shows how long is left.
 """
 
-import argparse
 import json
 import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 
-from experiments.benchmarks.harness import write_page
 from manifolds import Sphere
 from rfm.flow import Flow
 from rfm.integrators import RK4, FixedStep
 from rfm.networks import VelocityField
 
-_INTRO = """\
+INTRO = """\
 What sampling and scoring add to the memory that is resident when they start. It depends on `batch_size`, the number of
 points computed together, and hardly on how many there are. The field is a network of the default size with random
 weights, followed for four steps of Runge and Kutta's fourth-order method."""
@@ -32,47 +30,38 @@ _HEADER = """\
 |---|---:|---:|---:|---:|"""
 
 
-def main() -> None:
-    """Print a table, or with ``--one`` measure in this process and print JSON."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.memory", description=__doc__)
-    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default: 2)")
-    parser.add_argument("--million", action="store_true", help="a million points, in the default chunks alone")
-    parser.add_argument("--out", type=Path, help="markdown file to write")
-    parser.add_argument("--one", nargs=3, metavar=("WHAT", "POINTS", "BATCH_SIZE"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        what, count, size = arguments.one
-        print(json.dumps(_measure(what, int(count), int(size), arguments.threads, arguments.million)))
-        return
-    if arguments.million:
-        cases = [(what, 1_000_000, 4096) for what in ("sample", "log_prob")]
-    else:
-        cases = [
-            (what, count, size)
-            for what in ("sample", "log_prob")
-            for count, size in ((8192, 1024), (8192, 4096), (8192, 8192), (32_768, 1024))
-        ]
-    lines = [_HEADER]
-    print(_HEADER)
+MILLION_INTRO = """\
+The same network and solver, a million points in the default chunks. While it runs it says on standard error how many
+are done and how long is left."""
+
+
+def lines(threads: int) -> Iterator[str]:
+    """Yield the lines of the table."""
+    sizes = ((8192, 1024), (8192, 4096), (8192, 8192), (32_768, 1024))
+    yield from _table([(what, count, size) for what in ("sample", "log_prob") for count, size in sizes], threads, False)
+
+
+def million_lines(threads: int) -> Iterator[str]:
+    """Yield the lines of the table of a million points."""
+    yield from _table([(what, 1_000_000, 4096) for what in ("sample", "log_prob")], threads, True)
+
+
+def _table(cases: list[tuple[str, int, int]], threads: int, progress: bool) -> Iterator[str]:
+    yield _HEADER
     for what, count, size in cases:
-        found = _in_a_process(what, count, size, arguments.threads, arguments.million)
-        lines.append(f"| {what} | {count:,} | {size:,} | {found['seconds']:.1f} | {found['megabytes']:.0f} |")
-        print(lines[-1], flush=True)
-    if arguments.out:
-        torch.set_num_threads(arguments.threads)
-        command = f"python -m experiments.benchmarks.memory{' --million' if arguments.million else ''}"
-        write_page(arguments.out, "Peak memory", _INTRO, f"{command} --out {arguments.out}", "\n".join(lines))
+        found = _in_a_process(what, count, size, threads, progress)
+        yield f"| {what} | {count:,} | {size:,} | {found['seconds']:.1f} | {found['megabytes']:.0f} |"
 
 
 def _in_a_process(what: str, count: int, size: int, threads: int, progress: bool) -> dict[str, float]:
-    command = [sys.executable, "-m", "experiments.benchmarks.memory", "--one", what, str(count), str(size)]
-    command += ["--threads", str(threads), *(["--million"] if progress else [])]
+    numbers = [str(number) for number in (count, size, threads, int(progress))]
+    command = [sys.executable, "-m", "experiments.benchmarks.memory", what, *numbers]
     # stderr stays that of this process: it shows how long is left.
     found: dict[str, float] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     return found
 
 
-def _measure(what: str, count: int, size: int, threads: int, progress: bool) -> dict[str, float]:
+def _measure(what: str, count: int, size: int, threads: int, progress: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     sphere, generator = Sphere(2), torch.Generator().manual_seed(0)
     field = VelocityField(sphere)
@@ -83,10 +72,10 @@ def _measure(what: str, count: int, size: int, threads: int, progress: bool) -> 
     flow.log_prob(x, solver=solver)
     before, started = peak_megabytes(), time.perf_counter()
     if what == "sample":
-        flow.sample(count, generator=generator, solver=solver, batch_size=size, progress=progress)
+        flow.sample(count, generator=generator, solver=solver, batch_size=size, progress=bool(progress))
     else:
         x = sphere.random_uniform(count, generator=generator)
-        flow.log_prob(x, solver=solver, batch_size=size, progress=progress)
+        flow.log_prob(x, solver=solver, batch_size=size, progress=bool(progress))
     return {"seconds": time.perf_counter() - started, "megabytes": peak_megabytes() - before}
 
 
@@ -97,4 +86,4 @@ def peak_megabytes() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(_measure(sys.argv[1], *(int(number) for number in sys.argv[2:]))))

@@ -1,14 +1,13 @@
 """Error against seconds and field evaluations of our integrators, beside flow_matching's and torchdiffeq's.
 
-python -m experiments.benchmarks.work_precision [--threads 2] [--points 128] [--figure picture.png] [--out page.md]
+python -m experiments.benchmarks work_precision
 """
 
-import argparse
 import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,14 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import rfm
-from experiments.benchmarks.harness import write_page
 from manifolds import SO3, Manifold, Sphere
 from rfm import datasets
 from rfm.integrators import BOGACKI_SHAMPINE, DORMAND_PRINCE, RK4, TSITOURAS, Adaptive, FixedStep, Method
 from rfm.networks import VelocityField
 from rfm.sources import IsotropicGaussianSO3
 
-_INTRO = """\
+INTRO = """\
 Two velocity networks are trained for a minute: on the world's airports, and on a mixture on SO(3). Every solver then
 carries the same uniform points from time 0 to 1 along the same network, in float64, at a range of settings. The error
 is the root mean square geodesic distance to a solution with tolerance 1e-10. torchdiffeq solves in the ambient space
@@ -32,6 +30,8 @@ and its result is projected at the end; flow_matching has no rotations. Solvers 
 strike all alike; seconds are medians."""
 TARGETS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 GOAL = 0.5
+FIGURE = Path("docs/images/work-precision.png")
+_TRAINING_STEPS, _POINTS, _TURNS = 1000, 128, 3
 _STEPS = (4, 8, 16, 32, 64, 128)
 _TOLERANCES = tuple(10.0**-k for k in range(1, 9))
 
@@ -184,7 +184,7 @@ def best(made: list[Run], ours: bool, error: float, cost: Callable[[Run], float]
 def report(manifold: Manifold, made: list[Run]) -> str:
     """Return two markdown tables: every run, and the ratios at equal error."""
     lines = [
-        f"## {manifold}",
+        f"### {manifold}",
         "",
         "| solver | error | off the manifold | evaluations | ms |",
         "|---|---:|---:|---:|---:|",
@@ -221,33 +221,13 @@ def draw(results: list[tuple[Manifold, list[Run]]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
-    """Train, measure, print the tables and save the picture."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.work_precision", description=__doc__)
-    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default: 2)")
-    parser.add_argument("--points", type=int, default=128, help="initial points (default: 128)")
-    parser.add_argument("--steps", type=int, default=1000, help="training steps of each network (default: 1000)")
-    parser.add_argument("--turns", type=int, default=2, help="times that each solve is timed (default: 2)")
-    parser.add_argument("--figure", type=Path, default=Path("runs/work-precision.png"), help="the picture to save")
-    parser.add_argument("--out", type=Path, help="markdown file to write, beside a folder of images")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def lines(threads: int, figure: Path = FIGURE) -> Iterator[str]:
+    """Train, measure, save the picture and yield the tables."""
+    yield f"![error against seconds and evaluations](images/{figure.name})"
+    yield ""
     results = []
     for problem in (sphere_problem, rotations_problem):
-        manifold, network = problem(arguments.steps)
-        results.append((manifold, measure(manifold, network, arguments.points, arguments.turns)))
-        print(report(*results[-1]), flush=True)
-    draw(results, arguments.figure)
-    print(f"picture: {arguments.figure}")
-    if arguments.out:
-        command = (
-            f"python -m experiments.benchmarks.work_precision --threads {arguments.threads} "
-            f"--figure {arguments.figure} --out {arguments.out}"
-        )
-        picture = f"![error against seconds and evaluations](../images/{arguments.figure.name})"
-        body = "\n".join([picture, "", *(report(*result) for result in results)])
-        write_page(arguments.out, "Work and precision", _INTRO, command, body, ("flow_matching", "torchdiffeq"))
-
-
-if __name__ == "__main__":
-    main()
+        manifold, network = problem(_TRAINING_STEPS)
+        results.append((manifold, measure(manifold, network, _POINTS, _TURNS)))
+        yield report(*results[-1])
+    draw(results, figure)

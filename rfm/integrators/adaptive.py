@@ -11,7 +11,7 @@ from manifolds import Manifold
 from rfm.integrators.chart import Scheme
 from rfm.integrators.interpolation import interpolate
 from rfm.integrators.method import RightHandSide, on_manifold, tableau_of
-from rfm.integrators.runge_kutta import Step, estimated_errors, step
+from rfm.integrators.runge_kutta import Step, estimated_errors, lift, step
 from rfm.integrators.solution import (
     LEFT_DOMAIN,
     NOT_FINITE,
@@ -20,7 +20,7 @@ from rfm.integrators.solution import (
     TOO_MANY_STEPS,
     Solution,
 )
-from rfm.integrators.step_control import Tolerance, factor, initial_step
+from rfm.integrators.step_control import Tolerance, average, factor, initial_step
 from rfm.integrators.tableaux import DORMAND_PRINCE, Tableau
 
 
@@ -60,7 +60,7 @@ class Adaptive:
         result = _Result(x, times)
         moving = self._start(rhs, manifold, scheme, x, times)
         if moving.integral is not None:
-            result.integrals[0] = 0.0
+            result.begin_integrals(moving.integral)
         while len(moving.index):
             field = functools.partial(rhs, index=None if len(moving.index) == len(x) else moving.index)
             moving, made, before = self._advance(field, manifold, scheme, moving, times)
@@ -81,7 +81,7 @@ class Adaptive:
         count = torch.zeros(n, dtype=torch.long, device=x.device)
         none = torch.zeros(n, dtype=torch.bool, device=x.device)
         index = torch.arange(n, device=x.device)
-        return _Moving(index, x, t, h, u, q, None if q is None else torch.zeros_like(t), count, count, none)
+        return _Moving(index, x, t, h, u, q, None if q is None else torch.zeros_like(q), count, count, none)
 
     def _advance(
         self, field: RightHandSide, manifold: Manifold, scheme: Scheme, at: "_Moving", times: tuple[float, ...]
@@ -91,7 +91,8 @@ class Adaptive:
         remaining = (end - at.t).abs()
         arrives = at.h >= remaining
         h = torch.where(arrives, remaining, at.h)
-        made = step(scheme, field, manifold, at.x, at.t, sign * h, (at.u, at.q))
+        asked = scheme.tableau.integrands_at(with_error=True)
+        made = step(scheme, field, manifold, at.x, at.t, sign * h, (at.u, at.q), integrands_at=asked)
         integral = None if at.integral is None or made.increment is None else at.integral + made.increment
         ratio = self._error_ratio(scheme, made, at, integral)
         finite = torch.isfinite(ratio)
@@ -109,14 +110,18 @@ class Adaptive:
         status = torch.where((status == SUCCEEDED) & (steps >= self.max_steps) & ~arrived, TOO_MANY_STEPS, status)
         on = manifold.lift(accept)
         u, q = made.last
+        if q is not None and at.q is not None:
+            q = torch.where(lift(accept, q), q, at.q)
+        if integral is not None and at.integral is not None:
+            integral = torch.where(lift(accept, integral), integral, at.integral)
         after = replace(
             at,
             x=torch.where(on, made.x, at.x),
             t=torch.where(accept, t, at.t),
             h=h_next,
             u=torch.where(on, u, at.u),
-            q=None if q is None or at.q is None else torch.where(accept, q, at.q),
-            integral=None if integral is None or at.integral is None else torch.where(accept, integral, at.integral),
+            q=q,
+            integral=integral,
             steps=steps,
             status=status,
             arrived=arrived,
@@ -130,8 +135,8 @@ class Adaptive:
         ratio = of_point / torch.maximum(tolerance.of_points(at.x), tolerance.of_points(made.x))
         if of_integral is None or integral is None or at.integral is None:
             return ratio
-        size = torch.maximum(at.integral.abs(), integral.abs())
-        return torch.maximum(ratio, of_integral.abs() / tolerance.of_sizes(size))
+        size = torch.maximum(average(at.integral).abs(), average(integral).abs())
+        return torch.maximum(ratio, average(of_integral).abs() / tolerance.of_sizes(size))
 
     @property
     def _tolerance(self) -> Tolerance:
@@ -165,9 +170,14 @@ class _Result:
         self.grid = torch.tensor(times, dtype=x.dtype, device=x.device)
         self.x = x.new_full((len(times), *x.shape), math.nan)
         self.x[0] = x
-        self.integrals = x.new_full((len(times), len(x)), math.nan)
+        self.integrals: Tensor | None = None
         self.status = torch.full((len(x),), SUCCEEDED, device=x.device)
         self.evaluations = torch.full((len(x),), 2, device=x.device)
+
+    def begin_integrals(self, zeros: Tensor) -> None:
+        """Note that there are integrals, and their shape ``(n)`` or ``(n, k)``."""
+        self.integrals = zeros.new_full((len(self.grid), *zeros.shape), math.nan)
+        self.integrals[0] = zeros
 
     def record_between(
         self, scheme: Scheme, rhs: RightHandSide, manifold: Manifold, at: _Moving, made: Step, after: _Moving
@@ -189,7 +199,7 @@ class _Result:
         x, integral = interpolate(scheme, field, manifold, at.x[rows], at.t[rows], made, rows, s)
         row, column = torch.nonzero(own, as_tuple=True)
         self.x[columns[column] + 1, index[row]] = x[row, column]
-        if integral is not None and at.integral is not None:
+        if integral is not None and at.integral is not None and self.integrals is not None:
             self.integrals[columns[column] + 1, index[row]] = at.integral[rows][row] + integral[row, column]
         self.evaluations[index] += 2
 
@@ -199,7 +209,7 @@ class _Result:
         self.evaluations[done.index] += evaluations_per_step * done.steps
         arrived = torch.nonzero(done.arrived).flatten()
         self.x[-1, done.index[arrived]] = done.x[arrived]
-        if done.integral is not None:
+        if done.integral is not None and self.integrals is not None:
             self.integrals[-1, done.index[arrived]] = done.integral[arrived]
 
     def solution(self) -> Solution:

@@ -22,6 +22,7 @@ def integrate(
     method: Method | None = None,
     *,
     with_integral: bool = False,
+    velocity: Callable[..., Tensor] | None = None,
     raise_on_failure: bool = True,
     **condition: Any,
 ) -> Solution:
@@ -37,7 +38,9 @@ def integrate(
         times: at least two times, all ascending or all descending.
         method: `Adaptive` Dormand-Prince 5(4) by default; or `FixedStep`.
         with_integral: the field returns a pair, tangent vector and scalar ``(*batch)``, and the scalar is integrated
-            along the path with the same method and error control.
+            along the path, with error control where the method has it. It may be several scalars ``(*batch, k)``, whose
+            mean is then what is controlled.
+        velocity: the first of the pair alone, for where the scalar is not needed and costs much: most stages of a step.
         raise_on_failure: raise if any sample failed; otherwise the solution says which did. Pass False under
             `torch.func.vmap` and `torch.compile`, where control flow may not depend on values.
         condition: passed on to the field. Tensors whose leading axes are the batch shape follow their samples.
@@ -53,14 +56,14 @@ def integrate(
     manifold._check_shape("initial points", x)
     batch = manifold.batch_shape(x)
     flat = x.reshape(batch.numel(), *manifold.event_shape)
-    rhs = _RightHandSide(field, condition, batch, with_integral)
+    rhs = _RightHandSide(field, condition, batch, with_integral, velocity)
     solution = (method or Adaptive()).solve(rhs, manifold, flat, span)
     count = len(span)
     integral = solution.integral
     solution = Solution(
         solution.times,
         solution.x.reshape(count, *batch, *manifold.event_shape),
-        integral.reshape(count, *batch) if with_integral and integral is not None else None,
+        integral.reshape(count, *batch, *integral.shape[2:]) if with_integral and integral is not None else None,
         solution.status.reshape(batch),
         solution.evaluations.reshape(batch),
     )
@@ -73,10 +76,16 @@ class _RightHandSide:
     """The field as methods call it: for some of the samples, with the conditions that belong to them."""
 
     def __init__(
-        self, field: Callable[..., Any], condition: dict[str, Any], batch: torch.Size, with_integral: bool
+        self,
+        field: Callable[..., Any],
+        condition: dict[str, Any],
+        batch: torch.Size,
+        with_integral: bool,
+        velocity: Callable[..., Tensor] | None,
     ) -> None:
         k = len(batch)
-        self.field, self.condition, self.with_integral = field, condition, with_integral
+        self.field, self.velocity = field, velocity
+        self.condition, self.with_integral = condition, with_integral
         self.per_sample = {
             name: value.reshape(batch.numel(), *value.shape[k:])
             for name, value in condition.items()
@@ -85,12 +94,19 @@ class _RightHandSide:
         self.index: Tensor | None = None
         self.own = condition | self.per_sample
 
-    def __call__(self, x: Tensor, t: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def __call__(
+        self, x: Tensor, t: Tensor, *, integrand: bool = True, index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         if index is not self.index:
             own = {name: value if index is None else value[index] for name, value in self.per_sample.items()}
             self.index, self.own = index, self.condition | own
-        out = self.field(x, t.expand(len(x)), **self.own)
-        return out if self.with_integral else (out, None)
+        t = t.expand(len(x))
+        if not self.with_integral:
+            return self.field(x, t, **self.own), None
+        if not integrand and self.velocity is not None:
+            return self.velocity(x, t, **self.own), None
+        u, q = self.field(x, t, **self.own)
+        return u, q if integrand else None
 
 
 def _checked(times: Tensor | Sequence[float]) -> tuple[float, ...]:

@@ -50,9 +50,10 @@ def interpolate(
     start = x.repeat_interleave(m, 0)
     points, _ = scheme.chart(manifold, start).point(inner.flatten(0, 1))
     points = points.reshape(k, m, *x.shape[1:])
-    if q is None or made.increment is None:
+    q_start, q_end = made.integrands[0], made.integrands[-1]
+    if q is None or made.increment is None or q_start is None or q_end is None:
         return points, None
-    ends = _Ends(h, made.increment[rows], made.integrands[0][rows], made.integrands[-1][rows])
+    ends = _Ends(h, made.increment[rows], q_start[rows], q_end[rows])
     third, two_thirds = q.chunk(2)
     return points, ends.high(third, two_thirds, s)
 

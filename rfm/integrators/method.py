@@ -15,8 +15,13 @@ from rfm.integrators.tableaux import Tableau
 class RightHandSide(Protocol):
     """What is integrated."""
 
-    def __call__(self, x: Tensor, t: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return velocities and integrands; ``index`` ``(n)`` names the samples that ``x`` holds, None all."""
+    def __call__(
+        self, x: Tensor, t: Tensor, *, integrand: bool = True, index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return velocities and integrands, these None unless asked for.
+
+        ``index`` ``(n)`` names the samples that ``x`` holds, None all.
+        """
         ...
 
 

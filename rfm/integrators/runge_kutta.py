@@ -1,7 +1,8 @@
 """One step of a Runge-Kutta method."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,8 +10,13 @@ from torch import Tensor
 from manifolds import Manifold
 from rfm.integrators.chart import Chart, Scheme
 
-Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""``field(x, t)`` for ``n`` points and times ``(n)`` gives velocities, and integrands ``(n)`` or None."""
+
+class Field(Protocol):
+    """What is integrated, for ``n`` points and times ``(n)``."""
+
+    def __call__(self, x: Tensor, t: Tensor, *, integrand: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Return velocities, and integrands ``(n)`` or None; None also where the integrand is not asked for."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,8 @@ class Step:
     h: Tensor
     w: Tensor
     velocities: list[Tensor]
-    integrands: list[Tensor]
+    integrands: list[Tensor | None]
+    """Where they were asked for."""
 
 
 def step(
@@ -40,6 +47,8 @@ def step(
     t: Tensor,
     h: Tensor,
     first: tuple[Tensor, Tensor | None] | None = None,
+    *,
+    integrands_at: Sequence[bool],
 ) -> Step:
     """Make one step.
 
@@ -51,27 +60,26 @@ def step(
         t: times ``(n)``, or one for all.
         h: signed lengths ``(n)``, or one for all.
         first: the field at ``x`` and ``t``, where it is known.
+        integrands_at: which stages' integrands are asked for, see `Tableau.integrands_at`.
     """
     tableau = scheme.tableau
     chart = scheme.chart(manifold, x)
-    u, q = field(x, t) if first is None else first
-    velocities, integrands = [chart.start_velocity(u)], [] if q is None else [q]
+    u, q = field(x, t, integrand=integrands_at[0]) if first is None else first
+    velocities, integrands = [chart.start_velocity(u)], [q]
     lifted = lift(h, velocities[0])
     outside = None
-    for c, row in zip(tableau.c[1:], tableau.a[1:], strict=True):
+    for c, row, asked in zip(tableau.c[1:], tableau.a[1:], integrands_at[1:], strict=True):
         w = lifted * combine(row, velocities)
         y, beyond = chart.point(w)
         outside = _either(outside, beyond)
-        u, q = field(y, t + c * h)
+        u, q = field(y, t + c * h, integrand=asked)
         velocities.append(chart.velocity(w, y, u))
-        if q is not None:
-            integrands.append(q)
+        integrands.append(q)
     if not tableau.first_same_as_last:
         w = lifted * combine(tableau.b, velocities)
         y, beyond = chart.point(w)
         outside = _either(outside, beyond)
-    increment = h * combine(tableau.b, integrands) if integrands else None
-    return Step(y, increment, (u, q), outside, chart, h, w, velocities, integrands)
+    return Step(y, _integral(tableau.b, h, integrands), (u, q), outside, chart, h, w, velocities, integrands)
 
 
 def estimated_errors(scheme: Scheme, made: Step) -> tuple[Tensor, Tensor | None]:
@@ -79,11 +87,19 @@ def estimated_errors(scheme: Scheme, made: Step) -> tuple[Tensor, Tensor | None]
     weights = scheme.tableau.b_error
     assert weights is not None
     difference = lift(made.h, made.w) * combine(weights, made.velocities)
-    integral = made.h * combine(weights, made.integrands) if made.integrands else None
-    return made.chart.length(difference, made.x), integral
+    return made.chart.length(difference, made.x), _integral(weights, made.h, made.integrands)
 
 
-def combine(weights: tuple[float, ...], terms: list[Tensor]) -> Tensor:
+def _integral(weights: tuple[float, ...], h: Tensor, integrands: list[Tensor | None]) -> Tensor | None:
+    weighed = [(weight, q) for weight, q in zip(weights, integrands, strict=True) if weight != 0]
+    known = [q for _, q in weighed if q is not None]
+    if len(known) < len(weighed):
+        return None
+    total = combine([weight for weight, _ in weighed], known)
+    return lift(h, total) * total
+
+
+def combine(weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
     """Return the sum of ``weights[i] * terms[i]``, leaving out zero weights."""
     total = None
     for weight, term in zip(weights, terms, strict=False):

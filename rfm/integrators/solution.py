@@ -35,7 +35,8 @@ class Solution:
     x: Tensor
     """Positions at those times ``(T, *batch, *event_shape)``; the first are the initial points."""
     integral: Tensor | None
-    """Integrals of the field's second output up to those times ``(T, *batch)``; None if it has none."""
+    """Integrals of the field's second output up to those times ``(T, *batch)``, or ``(T, *batch, k)``; None if
+    it has none."""
     status: Tensor
     """Per sample ``(*batch)``: 0 where the solve succeeded, otherwise a code that `describe_failure` words."""
     evaluations: Tensor

@@ -62,7 +62,7 @@ def initial_step(
         order: of the method.
         x: initial points ``(n, *event_shape)``.
         t: initial times ``(n)``.
-        first: the field there.
+        first: the field there, with the integrand if there is one.
         span: signed length of the whole solve.
     """
     u, q = first
@@ -80,5 +80,10 @@ def initial_step(
     return torch.where(torch.isfinite(h_1), torch.minimum(100 * h_0, h_1), h_0).clamp(max=abs(span))
 
 
-def _larger(length: Tensor, number: Tensor | None) -> Tensor:
-    return length if number is None else torch.maximum(length, number.abs())
+def _larger(length: Tensor, integrand: Tensor | None) -> Tensor:
+    return length if integrand is None else torch.maximum(length, average(integrand).abs())
+
+
+def average(integrals: Tensor) -> Tensor:
+    """Return the mean over several integrals of a sample ``(n, ...)``, which is what steps are controlled by."""
+    return integrals.flatten(1).mean(1) if integrals.ndim > 1 else integrals

@@ -39,6 +39,18 @@ class Tableau:
         """Whether the last stage is the field at the end of the step, hence the first stage of the next one."""
         return self.c[-1] == 1 and self.a[-1] == self.b[:-1] and self.b[-1] == 0
 
+    def integrands_at(self, with_error: bool) -> tuple[bool, ...]:
+        """Return which stages a scalar is needed at, that is integrated along the path and feeds back into nothing.
+
+        Those with a weight; where the last stage is the next step's first, it is asked what that one is.
+
+        Args:
+            with_error: whether the integral's error is estimated too.
+        """
+        errors = self.b_error if with_error and self.b_error is not None else (0.0,) * len(self.b)
+        weighed = [b != 0 or e != 0 for b, e in zip(self.b, errors, strict=True)]
+        return (*weighed[:-1], weighed[-1] or (self.first_same_as_last and weighed[0]))
+
     def with_last_stage(self) -> "Tableau":
         """Return the same method with the field at the end of the step as its last stage."""
         if self.first_same_as_last:

@@ -1,8 +1,8 @@
 """The tangent-space velocity network."""
 
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,9 @@ class VelocityField(nn.Module):
             condition: vectors ``(*batch, condition_dim)``; entries that are NaN are not known. Where none is known, or
                 for None, the velocity is the unconditional one.
         """
+        return self._in_blocks(self._forward, x, t, condition)
+
+    def _forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         biases, damping = self._at_time(t, condition)
         e = (self.manifold.embed(x) - self.shift) / self.scale
         z = nn.functional.linear(e, self.projection, self.phase)
@@ -131,22 +134,34 @@ class VelocityField(nn.Module):
         Returns:
             ``u`` of the shape of ``x``, and ``du`` of the shape of ``tangents``.
         """
-        rows = max(_SHORTEST_BLOCK, _BLOCK // self.width)
-        if torch.is_grad_enabled() or x.device.type != "cpu" or len(x) <= rows:
-            return self._pushforward(x, t, tangents, condition)
-        # In blocks whose intermediate results stay in a core's cache.
+        return self._in_blocks(self._pushforward, x, t, condition, tangents)
+
+    def _in_blocks(
+        self, evaluate: Callable[..., Any], x: Tensor, t: Tensor, condition: Tensor | None, *more: Tensor
+    ) -> Any:
+        """Return ``evaluate(x, t, condition, *more)``; outside of autograd block by block of the batch.
+
+        The intermediate results of a block stay in a core's cache.
+        """
+        rows = max(_SHORTEST_BLOCK, _BLOCK // (self.width + self.features))
         batch = self.manifold.batch_shape(x)
+        if torch.is_grad_enabled() or x.device.type != "cpu" or not batch or batch[0] < 1.5 * rows:
+            return evaluate(x, t, condition, *more)
+        # Equal ones: a short rest costs nearly as much as a whole block.
+        rows = math.ceil(batch[0] / round(batch[0] / rows))
         if condition is not None:
             condition = condition.expand(*batch, condition.shape[-1])
         t = t if t.ndim == 0 else t.expand(batch)
-        parts = [a if a is None or a.ndim == 0 else a.split(rows) for a in (x, t, tangents, condition)]
+        parts = [a if a is None or a.ndim == 0 else a.split(rows) for a in (x, t, condition, *more)]
         blocks = [
-            self._pushforward(*(part[i] if isinstance(part, tuple) else part for part in parts))  # type: ignore[arg-type]
-            for i in range(-(-len(x) // rows))
+            evaluate(*(part[i] if isinstance(part, tuple) else part for part in parts))
+            for i in range(math.ceil(batch[0] / rows))
         ]
-        return torch.cat([u for u, _ in blocks]), torch.cat([du for _, du in blocks])
+        if isinstance(blocks[0], Tensor):
+            return torch.cat(blocks)
+        return tuple(torch.cat(each) for each in zip(*blocks, strict=True))
 
-    def _pushforward(self, x: Tensor, t: Tensor, tangents: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _pushforward(self, x: Tensor, t: Tensor, condition: Tensor | None, tangents: Tensor) -> tuple[Tensor, Tensor]:
         axis = x.ndim - len(self.manifold.event_shape)
         biases, damping = self._at_time(t, condition)
         # The axis of directions goes first: factors that all directions share then broadcast over whole blocks.
@@ -207,7 +222,7 @@ class VelocityField(nn.Module):
         return self.manifold.tangent_from_vector(x, self.scale * w)
 
 
-_BLOCK, _SHORTEST_BLOCK = 2**17, 512
+_BLOCK, _SHORTEST_BLOCK = 2**18, 256
 _TIME_WAVES = 8
 _CONTEXT_WIDTH = 64
 
