@@ -4,6 +4,7 @@ Each step solves for the log-density of its batch, and differentiates it with re
 through the solve, whose memory grows with the number of steps, or by the adjoint equation, whose memory does not.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -192,13 +193,15 @@ def _solve_adjoint(
     project = problem.manifold.projx
     scheme = problem.method.scheme
     # Cotangents live in the ambient space, and so do these steps, whatever coordinates the way back was made in.
-    tableau, h = scheme if isinstance(scheme, Tableau) else scheme.tableau, 1 / problem.method.steps
-    for step in range(problem.method.steps):
+    tableau = scheme if isinstance(scheme, Tableau) else scheme.tableau
+    [mesh] = problem.method.mesh((0.0, 1.0))
+    for start, end in itertools.pairwise(mesh):
+        h = end - start
         rates: list[list[Tensor]] = []
         for c, row in zip(tableau.c, tableau.a, strict=True):
             # The gradient in the parameters feeds back into nothing.
             y, a = (_advance(s, h, row, [r[i] for r in rates]) for i, s in enumerate(state[:2]))
-            t = torch.full_like(weight, (step + c) * h)
+            t = torch.full_like(weight, start + c * h)
             rates.append(_hamiltonian_rates(problem, project(y) if rates else y, t, a, weight, parameters))
         state = [_advance(s, h, tableau.b, [r[i] for r in rates]) for i, s in enumerate(state)]
         state[0] = project(state[0])

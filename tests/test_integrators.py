@@ -164,6 +164,37 @@ def test_fixed_steps_make_one_step_at_least_between_output_times() -> None:
     assert solution.evaluations.tolist() == [6, 6]
 
 
+def test_graded_steps_shrink_towards_the_latest_time() -> None:
+    method = FixedStep(EULER, 4, grading=2.0)
+    [mesh] = method.mesh((0.0, 1.0))
+    assert mesh == pytest.approx([0, 7 / 16, 12 / 16, 15 / 16, 1])
+    [back] = method.mesh((1.0, 0.0))
+    assert back == pytest.approx(mesh[::-1])
+    # Output times between them keep the steps, up to one at least in each part.
+    parts = method.mesh((0.0, 0.75, 1.0))
+    assert [len(part) - 1 for part in parts] == [2, 2]
+    assert [*parts[0], *parts[1][1:]] == pytest.approx(mesh)
+    with pytest.raises(ValueError, match="grading must be"):
+        FixedStep(EULER, 4, grading=0.5)
+
+
+@pytest.mark.parametrize("times", [(0.0, 1.0), (1.0, 0.3, 0.0)])
+def test_graded_steps_are_of_the_same_order_and_better_where_time_speeds_up(times: tuple[float, ...]) -> None:
+    m = Euclidean(1)
+    x = torch.zeros(1, 1, dtype=torch.float64)
+
+    def field(y: Tensor, t: Tensor) -> Tensor:
+        return (1 / (1.02 - t))[:, None] + 0 * y
+
+    exact = math.log((1.02 - times[0]) / (1.02 - times[-1]))
+    errors = [
+        abs(float(integrate(field, m, x, times, FixedStep(RK4, n, grading)).final) - exact)
+        for grading, n in ((1.0, 40), (2.0, 40), (2.0, 80))
+    ]
+    assert errors[1] < errors[0] / 10
+    assert math.log2(errors[1] / errors[2]) > 3.65
+
+
 def test_evaluations_are_counted() -> None:
     m, calls = Sphere(2), []
 
