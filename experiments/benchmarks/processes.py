@@ -15,8 +15,8 @@ from experiments.benchmarks.training_step import timed_training
 
 INTRO = """\
 Points trained on per second by two processes of one thread each, over those of one process of one thread, at the same
-batch per process. The goal is 1.6 at least. The last column compares the norms of all weights after as many steps of the same
-global batch."""
+batch per process. The goal is 1.6 at least. The last column compares the norms of all
+weights after as many steps on the same batches."""
 
 _HEADER = """\
 | what | one, ms per step | two, ms per step | scaling | goal, at least | reached | results compared |

@@ -27,8 +27,8 @@ Two velocity networks are trained for a minute: on the world's airports, and on 
 carries the same uniform points from time 0 to 1 along the same network, in float64, at a range of settings. The error
 is the root mean square geodesic distance to a solution with tolerance 1e-10. torchdiffeq solves in the ambient space
 and its result is projected at the end; flow_matching has no rotations. Graded steps are fixed ones that shrink towards
-time 1; flow_matching has none, but takes times from its caller, and is shown with ours too, not counted. Solvers take turns, so that a machine's moods
-strike all alike; seconds are medians."""
+time 1; flow_matching makes none by itself, but takes times from its caller, and is shown with ours too, not counted.
+Solvers take turns, so that a machine's moods strike all alike; seconds are medians."""
 TARGETS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 GOAL = 0.5
 FIGURE = Path("docs/images/work-precision.png")
