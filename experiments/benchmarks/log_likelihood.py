@@ -2,8 +2,8 @@
 
 The field is a small flow fitted to
 airports. The truth is a solve in float64 with tight tolerances; the error is the root mean square over some of the
-points. Ours is `Adaptive`, and `FixedStep` with graded steps; each side uses the loosest of a ladder of tolerances, or the
-fewest steps, that keeps the error:
+points. Ours is `Adaptive`, and `FixedStep` with graded steps; each side uses the loosest of a ladder of tolerances, or
+the fewest steps, that keeps the error:
 
 - riemannian-fm's recipe, read and not run: 1000 projected Euler steps with the divergence ``vmap(trace(jacrev))``. It
   is linear in the steps, and timed over a few of them;
