@@ -38,7 +38,7 @@ class Settings:
         seed: of weights and batches.
     """
 
-    steps: int = 8000
+    steps: int = 4000
     pictures: int = 13
     pairs: int = 32
     learning_rate: float = 2e-3

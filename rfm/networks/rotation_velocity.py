@@ -15,6 +15,8 @@ _TIME_WAVES = 8
 _EMBEDDING_WIDTH = 64
 _FASTEST = 0.005
 """Added to ``1 - t``: the width, in radians, of the narrowest structure that the network is told to expect."""
+_LARGEST = 5.0
+"""The logarithm of the largest factor by which a layer's input is scaled."""
 
 
 class RotationVelocity(Constants):
@@ -104,7 +106,8 @@ class RotationVelocity(Constants):
         w_t, w_c = self.embedding.weight.split([times.shape[-1], self.invariants], dim=-1)
         e = nn.functional.linear(times, w_t, self.embedding.bias) + nn.functional.linear(invariants, w_c)
         log_scale, shift = self.modulation(nn.functional.silu(e)).chunk(2, dim=-1)
-        scale = torch.exp(log_scale)
+        # Bounded: an exponential without end makes one unlucky step the last one.
+        scale = torch.exp(_LARGEST * torch.tanh(log_scale / _LARGEST))
         return scale.chunk(self.depth + 1, dim=-1), shift.chunk(self.depth + 1, dim=-1)
 
 
