@@ -41,7 +41,7 @@ class Settings:
     steps: int = 4000
     pictures: int = 13
     pairs: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     width: int = 32
     hidden: int = 128
     held_out: int = 80
