@@ -20,7 +20,7 @@ from manifolds.rotations import matrix_from_wxyz
 from rfm.checkpoint import Checkpoint
 
 EVERY = pytest.mark.parametrize("body", BODIES, ids=NAMES)
-SMALL = Settings(steps=12, pictures=1, pairs=4, width=4, hidden=8, held_out=2)
+SMALL = Settings(steps=6, pictures=1, pairs=4, width=4, hidden=8, held_out=1)
 
 
 def poses(count: int, seed: int = 0) -> Tensor:
@@ -81,11 +81,12 @@ def test_pictures_show_the_body_whole_and_in_the_middle(body: Body) -> None:
 def test_a_picture_agrees_with_points_inside_the_body() -> None:
     """What the camera sees of random points inside is inside the outline, and reaches it."""
     for body in BODIES:
-        y = 2 * torch.rand(50_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+        y = 2 * torch.rand(200_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
         inside = (y @ body.normals.mT <= body.offsets).all(-1)
         if body.quadric is not None:
             curvature, slope, apex = body.quadric
             inside &= y[:, :2].square().sum(-1) <= curvature + slope**2 * (apex - y[:, 2]) ** 2
+            inside &= (y[:, 2] <= apex) | (slope == 0)
         [x] = poses(1, seed=4)
         seen = y[inside] @ x.mT
         across = seen[:, :2] / (seen[:, 2:] + 4.0) * 4.0 / 1.1
@@ -140,7 +141,7 @@ def test_a_run_that_was_killed_ends_as_an_uninterrupted_one(tmp_path: Path, monk
 
     def dying(self: Checkpoint, *arguments: Any) -> None:
         save(self, *arguments)
-        if self.step >= 5:
+        if self.step >= 3:
             raise KilledError
 
     with monkeypatch.context() as patch:
@@ -165,7 +166,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["picture", "cube", str(picture), "--seed", "3"]) == 0
     capsys.readouterr()
     assert main(["sample", str(picture), "--run", str(run), "-n", "5", "--out", str(out)]) == 0
-    rows = list(csv.reader(out.open()))
+    rows = list(csv.reader(out.read_text(encoding="utf-8").splitlines()))
     assert rows[0][:4] == ["qw", "qx", "qy", "qz"]
     values = torch.tensor([[float(value) for value in row] for row in rows[1:]])
     x = SO3().projx(matrix_from_wxyz(values[:, :4]))

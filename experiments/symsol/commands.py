@@ -17,7 +17,7 @@ from experiments.symsol.training import PUBLISHED_MEASURE, SOLVER, Settings, tra
 from manifolds import SO3
 from manifolds.rotations import wxyz_from_matrix
 
-QUICK = Settings(steps=16, pictures=2, pairs=8, width=4, hidden=16, held_out=4)
+QUICK = Settings(steps=8, pictures=2, pairs=8, width=4, hidden=16, held_out=2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,10 +38,10 @@ class Settings:
         seed: of weights and batches.
     """
 
-    steps: int = 8000
+    steps: int = 4000
     pictures: int = 13
     pairs: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     width: int = 32
     hidden: int = 128
     held_out: int = 80

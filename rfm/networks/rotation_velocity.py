@@ -15,6 +15,8 @@ _TIME_WAVES = 8
 _EMBEDDING_WIDTH = 64
 _FASTEST = 0.005
 """Added to ``1 - t``: the width, in radians, of the narrowest structure that the network is told to expect."""
+_LARGEST = 5.0
+"""The logarithm of the largest factor by which a layer's input is scaled."""
 
 
 class RotationVelocity(Constants):
@@ -55,9 +57,10 @@ class RotationVelocity(Constants):
             self.constant(f"basis_{n}", _orthonormal(self.points, n))
         self.embedding = nn.Linear(2 + 2 * _TIME_WAVES + invariants, _EMBEDDING_WIDTH)
         self.modulation = nn.Linear(_EMBEDDING_WIDTH, 2 * width * (depth + 1))
-        self.first = nn.Linear(self.signals, width)
+        self.coarse = nn.Linear(self.signals, width)
+        self.fine = nn.Linear(self.signals, width)
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        self.middle = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.waves = nn.ModuleList(nn.Linear(width, width) for _ in range(depth + 1))
         self.last = nn.Linear(width, 3)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
@@ -73,12 +76,13 @@ class RotationVelocity(Constants):
             condition: vectors ``(*batch, condition_dim)``; they broadcast against ``x``.
         """
         invariants, signals = condition.split([self.invariants, self.signals], dim=-1)
-        h = self.first(self.readings(x, signals))
+        seen = self.readings(x, signals)
         scale, shift = self._modulation(t, invariants)
-        h = torch.addcmul(shift[0], h, scale[0])
-        for i in range(self.depth):
-            z = self.hidden[i](nn.functional.silu(h))
-            h = h + self.middle[i](torch.sin(torch.addcmul(shift[i + 1], z, scale[i + 1])))
+        # What is scaled up as modes get narrow goes through sines: however large it is, what comes out is not.
+        h = self.coarse(seen) + self.waves[0](torch.sin(torch.addcmul(shift[0], self.fine(seen), scale[0])))
+        for i, (hidden, waves) in enumerate(zip(self.hidden, self.waves[1:], strict=True), start=1):
+            z = hidden(nn.functional.silu(h))
+            h = h + waves(torch.sin(torch.addcmul(shift[i], z, scale[i])))
         omega = self.last(nn.functional.silu(h))
         return torch.linalg.cross(x, omega.unsqueeze(-2).expand_as(x), dim=-1)
 
@@ -104,7 +108,8 @@ class RotationVelocity(Constants):
         w_t, w_c = self.embedding.weight.split([times.shape[-1], self.invariants], dim=-1)
         e = nn.functional.linear(times, w_t, self.embedding.bias) + nn.functional.linear(invariants, w_c)
         log_scale, shift = self.modulation(nn.functional.silu(e)).chunk(2, dim=-1)
-        scale = torch.exp(log_scale)
+        # Bounded: an exponential without end makes one unlucky step the last one.
+        scale = torch.exp(_LARGEST * torch.tanh(log_scale / _LARGEST))
         return scale.chunk(self.depth + 1, dim=-1), shift.chunk(self.depth + 1, dim=-1)
 
 
