@@ -30,8 +30,8 @@ class KernelMixture(Source, Constants):
 
     A kernel of concentration k about y has the density ``exp(-k |embed(x) - embed(y)|^2 / 2) / Z(k)`` with respect to
     the Riemannian volume, ``log Z`` being ``manifold.kernel_log_normaliser(k)``: von Mises-Fisher on spheres, products
-    of von Mises on tori, Gaussian with variance 1 / k on flat space, matrix Fisher on rotations. On a quotient it is the
-    mean of such kernels about the representatives of y, so the density has one value on each class.
+    of von Mises on tori, Gaussian with variance 1 / k on flat space, matrix Fisher on rotations. On a quotient it is
+    the mean of such kernels about the representatives of y, so the density has one value on each class.
 
     Sums run in float64 and drop only kernels that together are below 1e-13 of the sum. Time grows as the number of
     centres times the number of queries; memory is bounded, unless a gradient of ``log_prob`` is asked for.
