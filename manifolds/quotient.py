@@ -236,7 +236,7 @@ class Quotient(Manifold):
 
 
 def _check_kernel_is_invariant(quotient: Quotient, images: Tensor) -> None:
-    """Raise ValueError unless the distances of a few images ``(*batch, order, *event_shape)`` are those of the points."""
+    """Raise ValueError unless a few images, ``(*batch, order, *event_shape)``, lie as far apart as the points do."""
     few = quotient.m.kernel_embed(images.detach().flatten(0, -2 - len(quotient.event_shape))[:64])
     distance = (few - few.roll(1, 0)).norm(dim=-1)
     tolerance = 1e4 * torch.finfo(few.dtype).eps * (1 + float(few.abs().max()))

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manifolds import Manifold, Sphere
+from manifolds import SE3, Manifold, Sphere
 from rfm import datasets
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
 from rfm.datasets.download import file_sha256
 from rfm.datasets.splits import group_split
-from rfm.datasets.tables import Table
+from rfm.datasets.tables import Table, parse_number
 from rfm.evaluation import evaluate as evaluate_flow
 from rfm.fitting import fit as fit_flow
 from rfm.flow import Flow, saved_manifold
-from rfm.named_objects import imported_manifold, named_coupling, named_manifold, named_source
+from rfm.named_objects import (
+    check_symmetry,
+    imported_manifold,
+    length_of,
+    named_coupling,
+    named_manifold,
+    named_source,
+)
 from rfm.run_folder import RunData, describe_run, is_run_folder
 from rfm.sources import Source
 
@@ -31,19 +39,27 @@ _DEMO_MARK = ".demo"
 
 def fit(arguments: argparse.Namespace) -> None:
     """``rfm fit``: a table in, a run folder out."""
-    table = datasets.read_table(arguments.table, minimum_rows=2)
+    table, layout = datasets.read_points(arguments.table, arguments.format, minimum_rows=2)
     manifold = named_manifold(arguments.manifold, table, arguments.columns)
-    coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians)
+    check_symmetry(arguments.manifold, arguments.table)
+    coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians, layout)
     points = coordinates.points(table)
+    if isinstance(coordinates, datasets.Poses):
+        manifold = SE3(length_of(points[:, :3, 3]) if arguments.length is None else arguments.length)
+        coordinates = replace(coordinates, length=manifold.length)
+    elif arguments.length is not None:
+        raise ValueError("--length is the unit of length of --manifold se3\nleave it out")
     conditions, condition = _conditions_of(table, arguments, coordinates.columns)
+    blocks = _blocks(table, arguments.blocks) if arguments.blocks else None
     data = RunData(
         points,
-        group_split(points, arguments.seed, test=arguments.test_share),
+        _split(points, blocks, arguments),
         coordinates,
         Path(arguments.table).name,
         file_sha256(Path(arguments.table)),
         condition,
         _weights(table, arguments.weights) if arguments.weights else None,
+        blocks,
     )
     source = None if arguments.source is None else named_source(arguments.source)
     flow = _fit(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
@@ -73,20 +89,19 @@ def sample(arguments: argparse.Namespace) -> None:
         progress=_shows_progress(arguments, total),
     )
     points, scores = drawn if arguments.log_prob else (drawn, None)
-    names = list(data.coordinates.names)
-    values = data.coordinates.columns_of(points)
+    columns = dict(data.coordinates.leading(total, _known(flow, condition, total)))
+    columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(points).T, strict=True))
     if scores is not None:
-        columns = data.coordinates.score_columns(scores)
-        names += list(columns)
-        values = np.column_stack([values, *columns.values()])
-    _write(arguments, out, names, values, _known(flow, condition, total))
+        _write(arguments, out, columns | data.coordinates.score_columns(scores), _known(flow, condition, total))
+    else:
+        _write(arguments, out, columns, _known(flow, condition, total), data.coordinates.file_layout)
 
 
 def log_prob(arguments: argparse.Namespace) -> None:
     """``rfm log-prob``: the density at the points of a table."""
     flow, data = _load(arguments)
     out = _output(arguments)
-    table = datasets.read_table(arguments.table)
+    table = data.coordinates.read(arguments.table)
     points = data.coordinates.points(table)
     condition = _given(flow, arguments)
     if condition is None and flow.conditions is not None:
@@ -100,8 +115,7 @@ def log_prob(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         progress=_shows_progress(arguments, len(points)),
     )
-    columns = data.coordinates.score_columns(scores)
-    _write(arguments, out, list(columns), np.column_stack(list(columns.values())))
+    _write(arguments, out, data.coordinates.score_columns(scores))
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -163,6 +177,29 @@ def check(arguments: argparse.Namespace) -> int:
     report = check_manifold(imported_manifold(arguments.manifold), seed=arguments.seed, compile=arguments.compile)
     print(report)
     return 0 if report.passed else 1
+
+
+def _blocks(table: Table, words: Sequence[str]) -> Tensor:
+    """Return the block of each row, for ``--blocks COLUMN=SIZE``."""
+    sizes = {}
+    for word in words:
+        name, equals, value = word.rpartition("=")
+        size = parse_number(value)
+        if not equals or size is None or not 0 < size < float("inf") or name in sizes:
+            raise ValueError(f"--blocks {word!r} is not COLUMN=SIZE\nwrite for example x=30, in the column's unit")
+        sizes[name] = size
+    return datasets.block_labels(table.numbers(list(sizes)), list(sizes.values()))
+
+
+def _split(points: Tensor, blocks: Tensor | None, arguments: argparse.Namespace) -> datasets.Split:
+    try:
+        return group_split(points if blocks is None else blocks, arguments.seed, test=arguments.test_share)
+    except ValueError as error:
+        if blocks is None:
+            raise
+        raise ValueError(
+            f"--blocks makes {len(blocks.unique())} blocks of all rows ({error})\nmake them smaller"
+        ) from None
 
 
 def _weights(table: Table, column: str) -> Tensor:
@@ -333,23 +370,26 @@ def _output(arguments: argparse.Namespace) -> Path | None:
 def _write(
     arguments: argparse.Namespace,
     out: Path | None,
-    names: list[str],
-    values: np.ndarray[Any, Any],
+    columns: Mapping[str, np.ndarray[Any, Any]],
     conditions: Mapping[str, list[Any]] | None = None,
+    layout: datasets.Layout = datasets.CSV,
 ) -> None:
     conditions = conditions or {}
     if arguments.json:
-        columns = {name: values[:, i].tolist() for i, name in enumerate(names)} | dict(conditions)
-        text = json.dumps(columns, allow_nan=False)
+        values = {name: column.tolist() for name, column in columns.items()} | dict(conditions)
+        text = json.dumps(values, allow_nan=False)
         if out is None:
             print(text)
         else:
             from rfm.serialization import write_json
 
-            write_json(out, columns)
+            write_json(out, values)
     else:
         texts = {name: ["" if cell is None else str(cell) for cell in cells] for name, cells in conditions.items()}
-        datasets.write_table(sys.stdout if out is None else out, names, values, texts)
+        # The formats of tracks have no columns for conditions.
+        texts = texts if layout == datasets.CSV else {}
+        target = sys.stdout if out is None else out
+        datasets.write_table(target, list(columns), tuple(columns.values()), texts, layout)
 
 
 def _report(arguments: argparse.Namespace, record: dict[str, Any], text: str) -> None:

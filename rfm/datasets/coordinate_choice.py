@@ -76,7 +76,7 @@ def read_points(path: str | Path, layout: str | None = None, minimum_rows: int =
     if layout == "ang" or (layout is None and is_orientation_map(path)):
         return read_orientation_map(path, minimum_rows).table, "ang"
     if layout in TRACK_FORMATS or (layout is None and recognised_format(path)):
-        return read_track(path, layout, minimum_rows=minimum_rows)[:2]
+        return read_track(path, layout, minimum_rows=minimum_rows)
     return read_table(path, minimum_rows), layout
 
 
@@ -142,7 +142,7 @@ def _(manifold: Quotient, table: Table, wanted: _Request) -> Coordinates:
 
 @_choose.register
 def _(manifold: SE3, table: Table, wanted: _Request) -> Coordinates:
-    return choose_poses(table, wanted.keys, wanted.layout, manifold.length)
+    return choose_poses(table, wanted.keys, wanted.layout, manifold.length, table.start)
 
 
 @_choose.register

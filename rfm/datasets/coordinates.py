@@ -75,12 +75,12 @@ class Coordinates(ABC):
         """How files of points are written."""
         return CSV
 
-    def leading(self, count: int, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def leading(self, count: int, given: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
         """Return columns that stand before the points in a file of samples, by name; none by default.
 
         Args:
             count: how many samples there are.
-            given: the conditions that they were drawn for, one number for each sample, by name.
+            given: the conditions that they were drawn for by name, one for each sample, None where not known.
         """
         return {}
 

@@ -113,8 +113,8 @@ def desk() -> TrackDataset:
     sha256 = "0d8e0119a4e9592b886c5ca954472c3270c01814dd2059fbe196d5c24c8f3d17"
     source = "https://cvg.cit.tum.de/data/datasets/rgbd-dataset"
     path = find("pose/fr2_desk_groundtruth.txt", sha256)
-    table, layout, start = read_track(path)
-    coordinates = choose_poses(table, None, layout, start=start)
+    table, layout = read_track(path)
+    coordinates = choose_poses(table, None, layout, start=table.start)
     return TrackDataset(
         "desk",
         coordinates.points(table),

@@ -42,6 +42,7 @@ class Table:
         has_header: whether the names come from the file.
         rows: the cells, without surrounding blanks; every row has ``len(names)`` of them.
         lines: the line of the file, counted from 1, on which each row starts.
+        start: for a track of poses, the time in the file's unit from which its seconds count.
     """
 
     file: str
@@ -49,6 +50,7 @@ class Table:
     has_header: bool
     rows: Sequence[Sequence[str]] = field(repr=False)
     lines: Sequence[int] = field(repr=False)
+    start: int | float = 0
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -80,7 +80,7 @@ def recognised_format(path: str | Path) -> str | None:
 
 def read_track(
     path: str | Path, layout: str | None = None, start: int | float | None = None, minimum_rows: int = 1
-) -> tuple[Table, str, int | float]:
+) -> tuple[Table, str]:
     """Read a track.
 
     Args:
@@ -91,7 +91,8 @@ def read_track(
         minimum_rows: fewer are an error.
 
     Returns:
-        The table, its columns named as the format names them and ``seconds`` or ``frame`` added; the format; the start.
+        The table, its columns named as the format names them and ``seconds`` or ``frame`` added, with
+        its start; and the format.
 
     Raises:
         TableError: the format is not clear or contradicts the header, a row is too short, or times run back.
@@ -120,7 +121,7 @@ def read_track(
         name = SECONDS
     # What follows the pose in EuRoC's files (velocities, biases) is not read.
     rows = [[*row[:width], more] for row, more in zip(raw.rows, added, strict=True)]
-    return Table(raw.file, (*known.columns, name), True, rows, raw.lines), layout, start
+    return Table(raw.file, (*known.columns, name), True, rows, raw.lines, start), layout
 
 
 def _header_names(line: str) -> list[str]:
