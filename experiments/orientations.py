@@ -28,13 +28,16 @@ from rfm.plotting.pole_figures import plot_pole_figures
 from rfm.run_folder import RunData
 from rfm.sources import KernelMixture
 
-CUBIC = Quotient(SO3(), RightMultiplication(Octahedral()))
+CUBE = Octahedral()
+CUBIC = Quotient(SO3(), RightMultiplication(CUBE))
 BLOCK_MICROMETRES = (58.5, 30.0)
 """Grains are longer along x. Two points this far apart are seldom in one grain."""
 
 COORDINATES = Orientations(("phi1", "Phi", "phi2"), "bunge", radians=True)
 CONCENTRATIONS = torch.logspace(0.5, 5, 16, dtype=torch.float64)
 """Down to kernels of 0.2 degrees, finer than the measurement."""
+
+_CENTRES_EVERY = 3
 
 MODELS = ("uniform", "kernel mixture", "kernel mixture, by phase", "flow without phase", "flow with phase")
 
@@ -115,9 +118,11 @@ def scores(flow: rfm.Flow, data: RunData, conditions: Conditions, seed: int) -> 
     """Return the log-densities of the test points under each of `MODELS`, ``(n, 5)``."""
     assert data.condition is not None
     train, validation, test = data.split
-    # Weights of sixteen kernels are settled by a thousand points.
+    # A thousand points settle the weights of sixteen kernels.
     order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(seed))
     validation = validation[order[:1000]]
+    # Every third point of a row: those between lie in the same grain.
+    train = train[::_CENTRES_EVERY]
     x = data.points[test]
     all_phases = KernelMixture.mixture(
         CUBIC, data.points[train], data.points[validation], concentrations=CONCENTRATIONS
@@ -174,7 +179,7 @@ def picture(flow: rfm.Flow, data: RunData, conditions: Conditions, options: Opti
         drawn = flow.sample(options.samples, condition={"phase": phase}, generator=generator)
         rows[phase] = {f"data ({len(own):,})": own, f"samples ({len(drawn):,})": drawn}
     cells = 72 if options.every == 1 else 24
-    rfm.plotting.save_figure(plot_pole_figures(rows, CUBIC.group.rotations, cells=cells), path)
+    rfm.plotting.save_figure(plot_pole_figures(rows, CUBE, cells=cells), path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -182,17 +187,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.orientations", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/orientations"), help="folder for a run per fold")
     parser.add_argument("--steps", type=int, default=Options.steps, help="optimiser steps of each fold (default 1000)")
+    parser.add_argument("--folds", type=int, default=Options.folds, help="of five, how many to fit (default 5)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="PNG file for the pole figures (default: in --out)")
     parser.add_argument("--quick", action="store_true", help="a few points and steps of one fold, to see that it runs")
     given = parser.parse_args(arguments)
-    options = Options(steps=given.steps, seed=given.seed)
+    options = Options(folds=given.folds, steps=given.steps, seed=given.seed)
     if given.quick:
         options = Options(every=23, folds=1, steps=40, samples=200, seed=given.seed)
     dataset = steel()
     print(f"{len(dataset)} orientations, {dataset.map.dropped} not indexed and dropped", file=sys.stderr)
     data, conditions = run_data(dataset, options)
-    found, tested = [], []
+    found, tested, flows = [], [], []
     for fold in range(options.folds):
         own = RunData(**{**data.__dict__, "split": split_of(data.blocks, fold, options.seed)})  # type: ignore[arg-type]
         out = given.out / f"fold-{fold}"
@@ -200,10 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"fold {fold}: {flow.stopped}, {flow.history[-1]['seconds']:.0f} s", file=sys.stderr)
         found.append(cached_scores(flow, own, conditions, options.seed, out))
         tested.append(own.split.test)
-        if fold == 0:
-            picture(flow, own, conditions, options, given.figure or given.out / "pole-figures.png")
+        flows.append(flow)
     assert data.blocks is not None
-    print(table(torch.cat(found), data.blocks[torch.cat(tested)]))
+    print(table(torch.cat(found), data.blocks[torch.cat(tested)]), flush=True)
+    picture(flows[0], data, conditions, options, given.figure or given.out / "pole-figures.png")
 
 
 if __name__ == "__main__":

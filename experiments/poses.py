@@ -1,7 +1,7 @@
 """Poses of a camera carried round a desk, on SE(3): the density of poses, given the time, and given part of the pose.
 
-Test negative log-likelihoods in nats with respect to dR dp / length^3, with the length printed beside them. The track is
-cut into blocks of two seconds, which are held out whole, and intervals are clustered by block. Three flows: of the
+Test negative log-likelihoods in nats with respect to dR dp / length^3, with the length printed beside them. The track
+is cut into blocks of two seconds, which are held out whole, and intervals are clustered by block. Three flows: of the
 pose, with or without the time; of the orientation given the position; of the position given the orientation. A run that
 was killed goes on where it was.
 
@@ -151,7 +151,7 @@ def fitted(part: Part, data: RunData, conditions: Conditions, options: Options) 
 
 
 def kernels(m: SE3, data: RunData) -> KernelMixture:
-    """Return the kernel mixture of poses, with weights that make a thousand poses of the validation blocks likeliest."""
+    """Return the kernel mixture of poses, with weights that make a thousand validation poses likeliest."""
     validation = data.split.validation[:: max(1, len(data.split.validation) // 1000)]
     train = data.points[data.split.train]
     return KernelMixture.mixture(m, train, data.points[validation], concentrations=CONCENTRATIONS)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -142,8 +142,8 @@ def _draw(axes: "Axes", x: Array, y: Array, values: Array, high: float) -> "Scal
     return shown
 
 
-def _scale(figure: "Figure", place: object, shown: "ScalarMappable") -> None:
-    bar = figure.colorbar(shown, cax=figure.add_subplot(place))  # type: ignore[arg-type]
+def _scale(figure: "Figure", place: Any, shown: "ScalarMappable") -> None:
+    bar = figure.colorbar(shown, cax=figure.add_subplot(place))
     bar.set_label("multiples of uniform", fontsize=10, color=INK)
     bar.ax.tick_params(labelsize=9, colors=INK)
-    bar.outline.set_linewidth(0)  # type: ignore[operator]
+    bar.outline.set_linewidth(0)

@@ -1,7 +1,7 @@
 """Poses in space: a track, and frames of three axes."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -11,13 +11,15 @@ from rfm.plotting.panels import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from mpl_toolkits.mplot3d.axes3d import Axes3D
+
+Axes3D: TypeAlias = Any
+"""matplotlib's panel of space, which has no published types."""
 
 AXIS_COLOURS = ("#d55e00", "#009e73", "#0072b2")
 """Of a frame's x, y and z: vermilion, green and blue of Okabe and Ito, which colour-blind readers tell apart."""
 
 
-def space(figure: "Figure", place: Any, title: str, positions: Tensor, unit: str = "m") -> "Axes3D":
+def space(figure: "Figure", place: Any, title: str, positions: Tensor, unit: str = "m") -> Axes3D:
     """Add a panel of space, with one scale for all three axes, that holds these positions.
 
     Args:
@@ -27,7 +29,7 @@ def space(figure: "Figure", place: Any, title: str, positions: Tensor, unit: str
         positions: ``(n, 3)``.
         unit: of the positions.
     """
-    axes = cast("Axes3D", figure.add_subplot(place, projection="3d"))
+    axes = figure.add_subplot(place, projection="3d")
     points = positions.detach().cpu().double().numpy()
     low, high = points.min(0), points.max(0)
     margin = 0.06 * float((high - low).max())
@@ -38,18 +40,18 @@ def space(figure: "Figure", place: Any, title: str, positions: Tensor, unit: str
     axes.set_zlabel(f"z ({unit})", fontsize=11, color=INK)
     axes.tick_params(labelsize=8, pad=0)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.set_pane_color((1.0, 1.0, 1.0, 0.0))  # type: ignore[attr-defined]
+        axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
     return axes
 
 
-def draw_track(axes: "Axes3D", poses: Tensor, colour: str = "#999999", width: float = 1.0, label: str = "") -> None:
+def draw_track(axes: Axes3D, poses: Tensor, colour: str = "#999999", width: float = 1.0, label: str = "") -> None:
     """Draw the positions of poses ``(n, 4, 4)`` as a line, in their order."""
     x, y, z = _positions(poses).T
     axes.plot(x, y, z, color=colour, linewidth=width, label=label or None)
 
 
 def draw_frames(
-    axes: "Axes3D",
+    axes: Axes3D,
     poses: Tensor,
     length: float,
     *,
@@ -67,7 +69,7 @@ def draw_frames(
         alpha: opacity.
         columns: which of the axes to draw.
     """
-    from mpl_toolkits.mplot3d.art3d import Line3DCollection
+    from mpl_toolkits.mplot3d.art3d import Line3DCollection  # type: ignore[import-untyped]
 
     start = _positions(poses)
     turned = poses.detach().cpu().double().numpy()[:, :3, :3]
