@@ -55,8 +55,8 @@ class Options:
     """
 
     every: int = 1
-    folds: int = 5
-    steps: int = 1000
+    folds: int = 3
+    steps: int = 600
     samples: int = 4000
     seed: int = 0
 
@@ -186,15 +186,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Fit the folds, print the table, and draw the pole figures of the first fold's flow."""
     parser = argparse.ArgumentParser(prog="python -m experiments.orientations", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/orientations"), help="folder for a run per fold")
-    parser.add_argument("--steps", type=int, default=Options.steps, help="optimiser steps of each fold (default 1000)")
-    parser.add_argument("--folds", type=int, default=Options.folds, help="of five, how many to fit (default 5)")
+    parser.add_argument("--steps", type=int, default=Options.steps, help="optimiser steps of each fold (default 600)")
+    parser.add_argument("--folds", type=int, default=Options.folds, help="of five, how many to fit (default 3)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="PNG file for the pole figures (default: in --out)")
     parser.add_argument("--quick", action="store_true", help="a few points and steps of one fold, to see that it runs")
     given = parser.parse_args(arguments)
     options = Options(folds=given.folds, steps=given.steps, seed=given.seed)
     if given.quick:
-        options = Options(every=23, folds=1, steps=40, samples=200, seed=given.seed)
+        options = Options(every=47, folds=1, steps=16, samples=100, seed=given.seed)
     dataset = steel()
     print(f"{len(dataset)} orientations, {dataset.map.dropped} not indexed and dropped", file=sys.stderr)
     data, conditions = run_data(dataset, options)

@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     options = Options(given.out, steps=given.steps, seed=given.seed)
     if given.quick:
-        options = Options(given.out, every=60, steps=30, width=32, seed=given.seed)
+        options = Options(given.out, every=80, steps=16, width=32, seed=given.seed)
     dataset = desk()
     flows, datas = [], []
     for part in parts(dataset, options):
