@@ -261,30 +261,30 @@ def table(rows: Sequence[Row], blocks: Tensor) -> str:
 def picture(flows: Sequence[rfm.Flow], data: RunData, seconds: Tensor, path: Path) -> None:
     """Draw the track, and samples: of poses, of poses given a time, and of orientations at a known position."""
     poses, test = data.points, data.split.test[seconds[data.split.test].argsort()]
-    figure = new_figure(15, 12.5, None)
+    figure = new_figure(10.4, 7.2, None)
     grid = figure.add_gridspec(2, 2)
     where = poses[:, :3, 3]
     generator = torch.Generator().manual_seed(0)
     length = 0.25
 
-    axes = space(figure, grid[0, 0], "the track: a frame every second (z, blue, is the view)", where)
+    axes = space(figure, grid[0, 0], "the track, a frame every second", where)
     draw_track(axes, poses)
     draw_frames(axes, poses[:: len(poses) // 99 or 1], length)
 
     drawn = flows[0].sample(100, generator=generator)
-    axes = space(figure, grid[0, 1], "100 samples of the flow of poses", where)
+    axes = space(figure, grid[0, 1], "100 samples", where)
     draw_track(axes, poses, width=0.5)
     draw_frames(axes, drawn, length)
 
     chosen = test[torch.linspace(0.1, 0.9, 4).mul(len(test)).long()]
-    axes = space(figure, grid[1, 0], "12 samples given each of 4 held-out times, and the true pose (thick)", where)
+    axes = space(figure, grid[1, 0], "12 samples given each of 4 held-out times", where)
     draw_track(axes, poses, width=0.5)
     for i in chosen:
         some = flows[0].sample(12, condition={"seconds": float(seconds[i])}, generator=generator)
         draw_frames(axes, some, length, width=0.7, alpha=0.7)
         draw_frames(axes, poses[i][None], 2 * length, width=2.6)
 
-    axes = space(figure, grid[1, 1], "12 orientations given each of 4 held-out positions, and the true one", where)
+    axes = space(figure, grid[1, 1], "12 orientations given each of 4 held-out positions", where)
     draw_track(axes, poses, width=0.5)
     for i in chosen:
         place = dict(zip(POSITIONS, where[i].tolist(), strict=True))

@@ -182,5 +182,5 @@ def test_the_steel_is_as_published() -> None:
 def test_a_file_that_is_not_here_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("RFM_DATA", raising=False)
     monkeypatch.setenv("RFM_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match=r"not here.*\n.*RFM_DATA to a folder that holds pose/sdss"):
+    with pytest.raises(ValueError, match=r"not there.*\n.*RFM_DATA to a folder that holds pose/sdss"):
         steel()

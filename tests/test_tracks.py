@@ -65,7 +65,7 @@ def test_the_three_formats_are_read_and_written(tmp_path: Path, layout: str, nam
     columns = dict(coordinates.leading(len(x), {"seconds": np.arange(len(x)) / 4}))
     columns |= dict(zip(coordinates.names, coordinates.columns_of(x).T, strict=True))
     again = tmp_path / "again"
-    write_table(again, list(columns), tuple(columns.values()), coordinates.file_layout)
+    write_table(again, list(columns), tuple(columns.values()), layout=coordinates.file_layout)
     torch.testing.assert_close(coordinates.points(coordinates.read(again)), x, rtol=0, atol=1e-12)
     torch.testing.assert_close(read(again, layout)[1], x, rtol=0, atol=1e-12)
     own, theirs = again.read_text().splitlines(), written(x, layout).splitlines()
