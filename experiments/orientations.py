@@ -24,7 +24,7 @@ from rfm.conditions import Conditions
 from rfm.datasets import MapDataset, Orientations, Split, block_labels, steel
 from rfm.metrics import Estimate, negative_log_likelihood, paired_difference
 from rfm.networks import VelocityField
-from rfm.plotting.pole_figures import plot_pole_figures
+from rfm.plotting import plot_pole_figures, save_figure
 from rfm.run_folder import RunData
 from rfm.sources import KernelMixture
 
@@ -181,7 +181,7 @@ def picture(flow: rfm.Flow, data: RunData, conditions: Conditions, options: Opti
         drawn = flow.sample(options.samples, condition={"phase": phase}, generator=generator)
         rows[phase] = {f"data ({len(own):,})": own, f"samples ({len(drawn):,})": drawn}
     cells = 72 if options.every == 1 else 24
-    rfm.plotting.save_figure(plot_pole_figures(rows, CUBE, cells=cells), path)
+    save_figure(plot_pole_figures(rows, CUBE, cells=cells), path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -26,9 +26,8 @@ from rfm.datasets import Cartesian, Coordinates, Orientations, TrackDataset, blo
 from rfm.metrics import negative_log_likelihood, paired_difference
 from rfm.named_objects import length_of
 from rfm.networks import VelocityField
-from rfm.plotting import save_figure
+from rfm.plotting import draw_frames, draw_track, save_figure, space
 from rfm.plotting.figures import new_figure
-from rfm.plotting.trajectories import draw_frames, draw_track, space
 from rfm.run_folder import RunData
 from rfm.sources import KernelMixture, RigidMotionSource, Uniform, WrappedNormal
 

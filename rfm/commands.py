@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manifolds import SE3, Manifold, Sphere
+from manifolds import Manifold, Sphere
 from rfm import datasets
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
-from rfm.datasets.download import file_sha256
 from rfm.datasets.splits import group_split
-from rfm.datasets.tables import Table, parse_number
 from rfm.evaluation import evaluate as evaluate_flow
 from rfm.fitting import fit as fit_flow
 from rfm.flow import Flow, saved_manifold
-from rfm.named_objects import (
-    check_symmetry,
-    imported_manifold,
-    length_of,
-    named_coupling,
-    named_manifold,
-    named_source,
-)
+from rfm.named_objects import imported_manifold, named_coupling, named_source
 from rfm.run_folder import RunData, describe_run, is_run_folder
 from rfm.sources import Source
+from rfm.table_runs import read_run
 
 _DRAWN = 1000
 _DEMO_MARK = ".demo"
@@ -39,28 +30,7 @@ _DEMO_MARK = ".demo"
 
 def fit(arguments: argparse.Namespace) -> None:
     """``rfm fit``: a table in, a run folder out."""
-    table, layout = datasets.read_points(arguments.table, arguments.format, minimum_rows=2)
-    manifold = named_manifold(arguments.manifold, table, arguments.columns)
-    check_symmetry(arguments.manifold, arguments.table)
-    coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians, layout)
-    points = coordinates.points(table)
-    if isinstance(coordinates, datasets.Poses):
-        manifold = SE3(length_of(points[:, :3, 3]) if arguments.length is None else arguments.length)
-        coordinates = replace(coordinates, length=manifold.length)
-    elif arguments.length is not None:
-        raise ValueError("--length is the unit of length of --manifold se3\nleave it out")
-    conditions, condition = _conditions_of(table, arguments, coordinates.columns)
-    blocks = _blocks(table, arguments.blocks) if arguments.blocks else None
-    data = RunData(
-        points,
-        _split(points, blocks, arguments),
-        coordinates,
-        Path(arguments.table).name,
-        file_sha256(Path(arguments.table)),
-        condition,
-        _weights(table, arguments.weights) if arguments.weights else None,
-        blocks,
-    )
+    manifold, data, conditions = read_run(arguments)
     source = None if arguments.source is None else named_source(arguments.source)
     flow = _fit(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
     _report(arguments, _fitted(flow, data, Path(arguments.out)), _fitted_text(flow, data, Path(arguments.out)))
@@ -177,48 +147,6 @@ def check(arguments: argparse.Namespace) -> int:
     report = check_manifold(imported_manifold(arguments.manifold), seed=arguments.seed, compile=arguments.compile)
     print(report)
     return 0 if report.passed else 1
-
-
-def _blocks(table: Table, words: Sequence[str]) -> Tensor:
-    """Return the block of each row, for ``--blocks COLUMN=SIZE``."""
-    sizes = {}
-    for word in words:
-        name, equals, value = word.rpartition("=")
-        size = parse_number(value)
-        if not equals or size is None or not 0 < size < float("inf") or name in sizes:
-            raise ValueError(f"--blocks {word!r} is not COLUMN=SIZE\nwrite for example x=30, in the column's unit")
-        sizes[name] = size
-    return datasets.block_labels(table.numbers(list(sizes)), list(sizes.values()))
-
-
-def _split(points: Tensor, blocks: Tensor | None, arguments: argparse.Namespace) -> datasets.Split:
-    try:
-        return group_split(points if blocks is None else blocks, arguments.seed, test=arguments.test_share)
-    except ValueError as error:
-        if blocks is None:
-            raise
-        raise ValueError(
-            f"--blocks makes {len(blocks.unique())} blocks of all rows ({error})\nmake them smaller"
-        ) from None
-
-
-def _weights(table: Table, column: str) -> Tensor:
-    weights = table.numbers([column])[:, 0]
-    if (weights < 0).any():
-        row = int(np.flatnonzero(weights < 0)[0])
-        raise table.error(row, f"weight {weights[row]:.6g} is negative", "weights are at least 0; correct that row")
-    return torch.from_numpy(weights)
-
-
-def _conditions_of(
-    table: Table, arguments: argparse.Namespace, taken: Sequence[str]
-) -> tuple[Conditions | None, Tensor | None]:
-    """Return what the columns of ``--condition`` mean, and their vectors."""
-    if arguments.condition:
-        return datasets.find_conditions(table, arguments.condition, arguments.label or (), taken)
-    if arguments.label:
-        raise ValueError("--label says which columns of --condition hold labels\ngive --condition too")
-    return None, None
 
 
 def _given(flow: Flow, arguments: argparse.Namespace) -> Tensor | None:

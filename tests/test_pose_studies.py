@@ -13,7 +13,7 @@ from rfm.cli import main
 from rfm.datasets import desk, steel
 from rfm.integrators import Adaptive
 from rfm.networks import VelocityField
-from rfm.plotting.pole_figures import pole_density
+from rfm.plotting import pole_density
 from rfm.sources import KernelMixture
 
 SOLVER = Adaptive(atol=1e-4, rtol=1e-4)

@@ -13,7 +13,8 @@ from rfm.datasets.orientations import Orientations
 from rfm.datasets.pose_sets import MapDataset, TrackDataset, desk, steel
 from rfm.datasets.poses import Poses
 from rfm.datasets.splits import Split, block_labels, deduplicated_split, group_split, raw_split
-from rfm.datasets.tables import CSV, Layout, Table, TableError, read_table, write_table
+from rfm.datasets.table_files import CSV, Layout, write_table
+from rfm.datasets.tables import Table, TableError, read_table
 from rfm.datasets.tracks import read_track
 
 __all__ = [

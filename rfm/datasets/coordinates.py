@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import FlatTorus
-from rfm.datasets.tables import CSV, Layout, Table, TableError, read_table
+from rfm.datasets.table_files import CSV, Layout
+from rfm.datasets.tables import Table, TableError, read_table
 
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius (2 a + b) / 3 of the earth's ellipsoid. Source: Moritz, Geodetic Reference System 1980, J. Geod. 2000."""

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rfm.datasets.coordinates import Coordinates, as_array, as_float64
 from rfm.datasets.orientations import MATRIX_NAMES, numbers_from, rotations_from
-from rfm.datasets.tables import CSV, Layout, Table, TableError, read_table
+from rfm.datasets.table_files import CSV, Layout
+from rfm.datasets.tables import Table, TableError, read_table
 from rfm.datasets.tracks import SECONDS, TRACK_FORMATS, read_track
 
 _POSITIONS = ("tx", "ty", "tz")
