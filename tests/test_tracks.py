@@ -80,12 +80,13 @@ def test_the_three_formats_are_read_and_written(tmp_path: Path, layout: str, nam
 
 def test_twelve_columns_without_a_header_are_the_rows_of_a_matrix(tmp_path: Path) -> None:
     (tmp_path / "00.txt").write_text(written(poses(), "kitti"))
-    table, layout = read_points(tmp_path / "00.txt")
-    assert layout is None
-    with pytest.raises(TableError, match="--format"):
-        choose_coordinates(SE3(), table)
-    _, found = read(tmp_path / "00.txt", "kitti")
-    torch.testing.assert_close(found, poses())
+    for layout in (None, "kitti"):
+        coordinates, found = read(tmp_path / "00.txt", layout)
+        torch.testing.assert_close(found, poses())
+        assert coordinates.layout == "kitti"
+        table = coordinates.read(tmp_path / "00.txt")
+        torch.testing.assert_close(coordinates.points(table), poses())
+        np.testing.assert_allclose(coordinates.columns_of(poses()), poses()[:, :3].flatten(1))
 
 
 def test_scores_do_not_depend_on_the_unit_of_length() -> None:

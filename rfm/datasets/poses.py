@@ -24,6 +24,9 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "matrix": (*_POSITIONS, *MATRIX_NAMES),
 }
 
+_OF_MATRIX_ROWS = (3, 7, 11, 0, 1, 2, 4, 5, 6, 8, 9, 10)
+"""Where position and rotation stand in the first three rows of a matrix."""
+
 
 @final
 @dataclass(frozen=True)
@@ -124,9 +127,10 @@ def choose_poses(
     if keys is None and layout in TRACK_FORMATS:
         order = TRACK_FORMATS[layout].order
         own = TRACK_FORMATS[layout].pose_columns
-        # Position first, then the rotation.
-        columns = tuple(own[i] for i in (3, 7, 11, 0, 1, 2, 4, 5, 6, 8, 9, 10)) if order == "matrix" else own
+        columns = tuple(own[i] for i in _OF_MATRIX_ROWS) if order == "matrix" else own
         return Poses(columns, order, layout, length, start)
+    if keys is None and not table.has_header and len(table.names) == 12:
+        return Poses(tuple(table.names[i] for i in _OF_MATRIX_ROWS), "matrix", "kitti", length, start)
     if keys is None:
         for order, names in _NAMES.items():
             if all(map(table.has, names)):
