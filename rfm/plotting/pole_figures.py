@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CUBIC_POLES = ((1, 0, 0), (1, 1, 0), (1, 1, 1))
 _ROWS_AT_ONCE = 256
+_STEPS = 16
 
 
 def plot_pole_figures(
@@ -51,7 +52,7 @@ def plot_pole_figures(
     from matplotlib.gridspec import GridSpec
 
     columns = max(len(sets) for sets in rows.values()) * len(poles)
-    figure = new_figure(2.15 * columns + 0.8, 2.6 * len(rows) + (0.6 if title else 0.2), title)
+    figure = new_figure(1.8 * columns + 0.8, 2.25 * len(rows) + (0.6 if title else 0.2), title)
     grid = GridSpec(len(rows), columns + 1, figure=figure, width_ratios=[1.0] * columns + [0.06])
     x, y, directions = _disc(cells)
     for i, (name, sets) in enumerate(rows.items()):
@@ -121,6 +122,7 @@ def _disc(cells: int) -> tuple[Array, Array, Tensor]:
 
 
 def _draw(axes: "Axes", x: Array, y: Array, values: Array, high: float) -> "ScalarMappable":
+    from matplotlib import colormaps
     from matplotlib.patches import Circle
 
     rim = Circle((0, 0), 1, facecolor="none", edgecolor=INK, linewidth=1.0)
@@ -128,10 +130,12 @@ def _draw(axes: "Axes", x: Array, y: Array, values: Array, high: float) -> "Scal
         values,
         origin="lower",
         extent=(x[0], x[-1], y[0], y[-1]),
-        cmap=DENSITY_COLOURS,
+        # In steps, which read as contour lines do.
+        cmap=colormaps[DENSITY_COLOURS].resampled(_STEPS),
         vmin=0,
         vmax=high,
         interpolation="bilinear",
+        interpolation_stage="data",
     )
     axes.add_patch(rim)
     shown.set_clip_path(rim)
