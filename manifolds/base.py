@@ -244,9 +244,22 @@ class Manifold(nn.Module):
         """Return ``log`` of the integral over y of ``exp(-concentration |embed(x) - embed(y)|^2 / 2)``, or None.
 
         None, the default, says that the integral depends on ``x`` or has no known form; then there is no smoothing
-        kernel, hence no kernel-density baseline, on this manifold.
+        kernel, hence no kernel-density baseline, on this manifold. Where `kernel_centres` says more than ``x`` itself,
+        it is the integral for each of these, with `kernel_embed` in place of ``embed``.
         """
         return None
+
+    def kernel_centres(self, x: Tensor) -> Tensor:
+        """Return the points that share the kernel about ``x`` in equal parts, ``(*batch, r, *event_shape)``.
+
+        ``x`` alone is the default. Where points are classes they are the representatives: then the kernel's density is
+        the same at all representatives of the point it is evaluated at.
+        """
+        return x.unsqueeze(-1 - len(self.event_shape))
+
+    def kernel_embed(self, x: Tensor) -> Tensor:
+        """Return the coordinates that kernels measure distances in: ``embed``, except where points are classes."""
+        return self.embed(x)
 
     def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return draws y whose density is proportional to ``exp(-concentration |embed(x) - embed(y)|^2 / 2)``.

@@ -167,7 +167,8 @@ class Product(Manifold):
 
     def kernel_log_normaliser(self, concentration: Tensor) -> Tensor | None:
         """The sum of the factors', plus what the weights add to the volume; None where a factor has none."""
-        terms = [f.kernel_log_normaliser(concentration) for f in self._factors]
+        # A kernel that is a sum over a class would make the product's one a sum over all combinations.
+        terms = [None if f.points_are_classes else f.kernel_log_normaliser(concentration) for f in self._factors]
         known = [term for term in terms if term is not None]
         if len(known) < len(terms):
             return None
@@ -355,7 +356,7 @@ class Power(Manifold):
 
     def kernel_log_normaliser(self, concentration: Tensor) -> Tensor | None:
         """Return k times that of ``m``; None where it has none."""
-        one = self.m.kernel_log_normaliser(concentration)
+        one = None if self.m.points_are_classes else self.m.kernel_log_normaliser(concentration)
         return None if one is None else self.k * one
 
     def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -18,6 +18,7 @@ examples:
   rfm log-prob runs/quakes points.csv --out scores.csv
   rfm evaluate runs/quakes                             test likelihood beside kernel densities
   rfm plot runs/quakes --out map.png
+  rfm fit track.txt --manifold se3 --blocks seconds=2 --out runs/track
   rfm fit quakes.csv --manifold sphere --condition magnitude region --out runs/by-region
   rfm sample runs/by-region --condition magnitude=6 region=chile --guidance 2
 """
@@ -25,6 +26,8 @@ examples:
 _MANIFOLD_HELP = """\
 sphere: the earth, from latitude and longitude in degrees, or x, y, z;
 torus: one angle per column, in degrees; euclidean: plain columns;
+so3: orientations, as Bunge's Euler angles (.ang files too), quaternions or matrices; so3/cubic and
+so3/hexagonal: of crystals; se3: poses, also of TUM, KITTI and EuRoC tracks;
 my_module:thing: a manifold of your own, an object or a class without arguments; the current
 folder counts as importable"""
 
@@ -145,7 +148,19 @@ def _add_fit(commands: Any) -> None:
         help="columns that hold the points, by name, or by number from 1;\nfound by name (lat, longitude, x, ...) or "
         "position by default",
     )
-    one.add_argument("--radians", action="store_true", help="angles on the torus are in radians, not degrees")
+    one.add_argument("--radians", action="store_true", help="angles are in radians, not degrees")
+    one.add_argument(
+        "--format",
+        choices=("tum", "kitti", "euroc", "ang", "bunge", "xyzw", "wxyz", "matrix"),
+        help="how the file (tum, kitti, euroc, ang) or the columns of a rotation (bunge, xyzw, wxyz, matrix)\nare "
+        "written, where its header does not say; xyzw and wxyz are quaternions with the real part last or first",
+    )
+    one.add_argument(
+        "--length",
+        type=_positive_number,
+        help="unit of length of --manifold se3, in which a metre, say, counts like a radian\n(default: the spread of "
+        "the positions)",
+    )
     one.add_argument(
         "--condition",
         nargs="+",
@@ -174,6 +189,13 @@ def _add_fit(commands: Any) -> None:
         type=_share,
         default=0.1,
         help="share of the points held out for rfm evaluate (default: 0.1);\nequal points never cross the split",
+    )
+    one.add_argument(
+        "--blocks",
+        nargs="+",
+        metavar="COLUMN=SIZE",
+        help="rows in one block of these columns, such as seconds=2 or x=30 y=30, are held out together:\n"
+        "neighbours on a map or in time are no independent test",
     )
     one.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
     _add_seed(one)

@@ -15,15 +15,14 @@ from manifolds import Manifold, Sphere
 from rfm import datasets
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
-from rfm.datasets.download import file_sha256
 from rfm.datasets.splits import group_split
-from rfm.datasets.tables import Table
 from rfm.evaluation import evaluate as evaluate_flow
 from rfm.fitting import fit as fit_flow
 from rfm.flow import Flow, saved_manifold
-from rfm.named_objects import imported_manifold, named_coupling, named_manifold, named_source
+from rfm.named_objects import imported_manifold, named_coupling, named_source
 from rfm.run_folder import RunData, describe_run, is_run_folder
 from rfm.sources import Source
+from rfm.table_runs import read_run
 
 _DRAWN = 1000
 _DEMO_MARK = ".demo"
@@ -31,20 +30,7 @@ _DEMO_MARK = ".demo"
 
 def fit(arguments: argparse.Namespace) -> None:
     """``rfm fit``: a table in, a run folder out."""
-    table = datasets.read_table(arguments.table, minimum_rows=2)
-    manifold = named_manifold(arguments.manifold, table, arguments.columns)
-    coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians)
-    points = coordinates.points(table)
-    conditions, condition = _conditions_of(table, arguments, coordinates.columns)
-    data = RunData(
-        points,
-        group_split(points, arguments.seed, test=arguments.test_share),
-        coordinates,
-        Path(arguments.table).name,
-        file_sha256(Path(arguments.table)),
-        condition,
-        _weights(table, arguments.weights) if arguments.weights else None,
-    )
+    manifold, data, conditions = read_run(arguments)
     source = None if arguments.source is None else named_source(arguments.source)
     flow = _fit(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
     _report(arguments, _fitted(flow, data, Path(arguments.out)), _fitted_text(flow, data, Path(arguments.out)))
@@ -73,20 +59,19 @@ def sample(arguments: argparse.Namespace) -> None:
         progress=_shows_progress(arguments, total),
     )
     points, scores = drawn if arguments.log_prob else (drawn, None)
-    names = list(data.coordinates.names)
-    values = data.coordinates.columns_of(points)
+    columns = dict(data.coordinates.leading(total, _known(flow, condition, total)))
+    columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(points).T, strict=True))
     if scores is not None:
-        columns = data.coordinates.score_columns(scores)
-        names += list(columns)
-        values = np.column_stack([values, *columns.values()])
-    _write(arguments, out, names, values, _known(flow, condition, total))
+        _write(arguments, out, columns | data.coordinates.score_columns(scores), _known(flow, condition, total))
+    else:
+        _write(arguments, out, columns, _known(flow, condition, total), data.coordinates.file_layout)
 
 
 def log_prob(arguments: argparse.Namespace) -> None:
     """``rfm log-prob``: the density at the points of a table."""
     flow, data = _load(arguments)
     out = _output(arguments)
-    table = datasets.read_table(arguments.table)
+    table = data.coordinates.read(arguments.table)
     points = data.coordinates.points(table)
     condition = _given(flow, arguments)
     if condition is None and flow.conditions is not None:
@@ -100,8 +85,7 @@ def log_prob(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         progress=_shows_progress(arguments, len(points)),
     )
-    columns = data.coordinates.score_columns(scores)
-    _write(arguments, out, list(columns), np.column_stack(list(columns.values())))
+    _write(arguments, out, data.coordinates.score_columns(scores))
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -163,25 +147,6 @@ def check(arguments: argparse.Namespace) -> int:
     report = check_manifold(imported_manifold(arguments.manifold), seed=arguments.seed, compile=arguments.compile)
     print(report)
     return 0 if report.passed else 1
-
-
-def _weights(table: Table, column: str) -> Tensor:
-    weights = table.numbers([column])[:, 0]
-    if (weights < 0).any():
-        row = int(np.flatnonzero(weights < 0)[0])
-        raise table.error(row, f"weight {weights[row]:.6g} is negative", "weights are at least 0; correct that row")
-    return torch.from_numpy(weights)
-
-
-def _conditions_of(
-    table: Table, arguments: argparse.Namespace, taken: Sequence[str]
-) -> tuple[Conditions | None, Tensor | None]:
-    """Return what the columns of ``--condition`` mean, and their vectors."""
-    if arguments.condition:
-        return datasets.find_conditions(table, arguments.condition, arguments.label or (), taken)
-    if arguments.label:
-        raise ValueError("--label says which columns of --condition hold labels\ngive --condition too")
-    return None, None
 
 
 def _given(flow: Flow, arguments: argparse.Namespace) -> Tensor | None:
@@ -333,23 +298,26 @@ def _output(arguments: argparse.Namespace) -> Path | None:
 def _write(
     arguments: argparse.Namespace,
     out: Path | None,
-    names: list[str],
-    values: np.ndarray[Any, Any],
+    columns: Mapping[str, np.ndarray[Any, Any]],
     conditions: Mapping[str, list[Any]] | None = None,
+    layout: datasets.Layout = datasets.CSV,
 ) -> None:
     conditions = conditions or {}
     if arguments.json:
-        columns = {name: values[:, i].tolist() for i, name in enumerate(names)} | dict(conditions)
-        text = json.dumps(columns, allow_nan=False)
+        values = {name: column.tolist() for name, column in columns.items()} | dict(conditions)
+        text = json.dumps(values, allow_nan=False)
         if out is None:
             print(text)
         else:
             from rfm.serialization import write_json
 
-            write_json(out, columns)
+            write_json(out, values)
     else:
         texts = {name: ["" if cell is None else str(cell) for cell in cells] for name, cells in conditions.items()}
-        datasets.write_table(sys.stdout if out is None else out, names, values, texts)
+        # The formats of tracks have no columns for conditions.
+        texts = texts if layout == datasets.CSV else {}
+        target = sys.stdout if out is None else out
+        datasets.write_table(target, list(columns), tuple(columns.values()), texts, layout)
 
 
 def _report(arguments: argparse.Namespace, record: dict[str, Any], text: str) -> None:

@@ -26,6 +26,8 @@ class Evaluation:
         against_unconditional: NLL of the flow given the conditions of the points minus that of the same flow without
             them, paired likewise; None for an unconditional flow.
         weighted: whether means are over weighted points.
+        measure: what densities are with respect to, in words.
+        blocks: in how many independent blocks the test points lie; None where each place is independent.
     """
 
     rows: tuple[tuple[str, Estimate], ...]
@@ -33,6 +35,8 @@ class Evaluation:
     count: int
     against_unconditional: Estimate | None = None
     weighted: bool = False
+    measure: str = ""
+    blocks: int | None = None
 
     def table(self) -> str:
         """Return the table as text."""
@@ -48,6 +52,10 @@ class Evaluation:
                 f"flow with minus without conditions, per point: "
                 f"{_verdict(self.against_unconditional, 'conditions help', 'conditions hurt')}"
             )
+        if self.blocks is not None:
+            lines.append(f"standard errors and intervals are clustered by block, of which {self.blocks} test")
+        if self.measure:
+            lines.append(f"densities are with respect to {self.measure}")
         if self.weighted:
             lines.append("means are over the test points with their weights; the kernels are fitted with theirs")
         return "\n".join(lines)
@@ -62,11 +70,16 @@ class Evaluation:
             "flow_minus_best_kernel_nats": self.against_kernel,
             "conditional_minus_unconditional_nats": self.against_unconditional,
         }
-        return {"test_nll_nats": estimates} | {
-            name: {"mean": e.mean, "interval_95": None if math.isnan(e.standard_error) else list(e.interval_95)}
-            for name, e in differences.items()
-            if e is not None
-        }
+        more = {"measure": self.measure} if self.measure else {}
+        return (
+            {"test_nll_nats": estimates}
+            | more
+            | {
+                name: {"mean": e.mean, "interval_95": None if math.isnan(e.standard_error) else list(e.interval_95)}
+                for name, e in differences.items()
+                if e is not None
+            }
+        )
 
 
 def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda message: None) -> Evaluation:
@@ -85,6 +98,8 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     if len(data.split.test) == 0:
         raise ValueError("evaluate: this run held out no test points; fit again with a test share above 0")
     test, weights = data.points[data.split.test], data.weights_at(data.split.test)
+    blocks = data.blocks_at(data.split.test)
+    groups = test if blocks is None else blocks
     if weights is not None and not bool((weights > 0).any()):
         raise ValueError("evaluate: the weights of all test points are zero; fit again with another seed or test share")
     broad = "uniform" if isinstance(flow.source, Uniform) else "source"
@@ -100,13 +115,15 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     against = None
     if kernels:
         best = min((score for _, score in kernels), key=lambda score: negative_log_likelihood(score, weights).mean)
-        against = paired_difference(-own, -best, groups=test, weights=weights)
+        against = paired_difference(-own, -best, groups=groups, weights=weights)
     gain = None
     if given is not None:
         scores.append(("flow with conditions", given))
-        gain = paired_difference(-given, -own, groups=test, weights=weights)
-    rows = tuple((name, negative_log_likelihood(score, weights)) for name, score in scores)
-    return Evaluation(rows, against, len(test), gain, weights is not None)
+        gain = paired_difference(-given, -own, groups=groups, weights=weights)
+    rows = tuple((name, negative_log_likelihood(score, weights, blocks)) for name, score in scores)
+    measure = f"the Riemannian volume of {flow.manifold}"
+    independent = None if blocks is None else len(blocks.unique())
+    return Evaluation(rows, against, len(test), gain, weights is not None, measure, independent)
 
 
 def _verdict(difference: Estimate, lower: str, higher: str) -> str:

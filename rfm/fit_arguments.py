@@ -22,6 +22,9 @@ from rfm.sources.base import check_same_manifold
 from rfm.times import TimeSampler
 from rfm.training import Points
 
+_LEAST_DIGITS = 1e-2
+"""How much of the spread of a condition may be rounding."""
+
 _POINT_TOLERANCE = 1e-3
 """How far off the manifold data may be, relative to its size: tables round to a few digits."""
 
@@ -91,6 +94,19 @@ def check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
     for name, index in (("training", train), ("validation", validation)):
         if not bool(data.weights[index].sum() > 0):
             raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
+
+
+def check_digits(condition: Tensor, dtype: torch.dtype, conditions: Conditions | None) -> None:
+    """Raise ValueError where a column of conditions differs in digits that the field's precision does not have."""
+    mean = condition.nanmean(0)
+    spread = (condition - mean).square().nanmean(0).sqrt()
+    lost = (torch.finfo(dtype).eps * mean.abs() > _LEAST_DIGITS * spread) & (spread > 0)
+    for i in lost.nonzero()[:, 0].tolist():
+        name = f"column {i}" if conditions is None else conditions.names[i]
+        raise ValueError(
+            f"fit: condition {name} is near {float(mean[i]):.6g} and varies by {float(spread[i]):.3g}, which "
+            f"{str(dtype).removeprefix('torch.')} cannot tell apart; subtract its first value"
+        )
 
 
 def made_source(make: Any, manifold: Manifold, data: Points) -> Source:

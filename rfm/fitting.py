@@ -20,6 +20,7 @@ from rfm.fingerprint import architecture, fingerprint
 from rfm.fit_arguments import (
     above_zero,
     check_data,
+    check_digits,
     check_metric,
     check_objective,
     check_path,
@@ -158,6 +159,7 @@ def fit(
     dtype = next((p.dtype for p in field.parameters()), torch.float32)
     data = Points(manifold.projx(data.x).to(dtype), data.condition, data.weights)
     if data.condition is not None:
+        check_digits(data.condition, dtype, conditions)
         data = Points(data.x, data.condition.to(dtype), data.weights)
     budget = Budget(
         steps=whole("steps", steps, min(max(len(train_index), 2000), 8000)),

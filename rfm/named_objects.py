@@ -3,12 +3,25 @@
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from manifolds import Euclidean, FlatTorus, Manifold, Sphere
+from manifolds import (
+    SE3,
+    SO3,
+    Dihedral,
+    Euclidean,
+    FlatTorus,
+    Manifold,
+    Octahedral,
+    Quotient,
+    RightMultiplication,
+    Sphere,
+)
 from rfm.couplings import Coupling, OptimalTransport, Sinkhorn
+from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
 from rfm.datasets.tables import Table
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 
@@ -26,12 +39,47 @@ def named_manifold(name: str, table: Table, columns: Sequence[str] | None) -> Ma
         "sphere": lambda: Sphere(max(2, len(columns or ()) - 1)),
         "torus": lambda: FlatTorus(max(1, counted)),
         "euclidean": lambda: Euclidean(max(1, counted)),
+        "so3": SO3,
+        "so3/cubic": lambda: Quotient(SO3(), RightMultiplication(Octahedral())),
+        "so3/hexagonal": lambda: Quotient(SO3(), RightMultiplication(Dihedral(6))),
+        "se3": SE3,
     }
     if name not in makers:
         raise ValueError(
             f"unknown manifold {name!r}\nchoose {', '.join(makers)}, or a manifold of your own as my_module:thing"
         )
     return makers[name]()
+
+
+def check_symmetry(name: str, path: str | Path) -> None:
+    """Refuse a symmetry that an .ang file does not have.
+
+    Raises:
+        ValueError: the file names another Laue group for a phase.
+    """
+    if not is_orientation_map(path) or name not in ("so3/cubic", "so3/hexagonal"):
+        return
+    code = {"so3/cubic": "43", "so3/hexagonal": "62"}[name]
+    for phase, own in read_orientation_map(path).symmetries.items():
+        if own != code:
+            raise ValueError(
+                f"{path}: phase {phase} has the symmetry {own}, and {name} is {code}\nchoose so3/cubic for 43 (m-3m), "
+                "so3/hexagonal for 62 (6/mmm), so3 for no symmetry, or a quotient of your own"
+            )
+
+
+def length_of(positions: Tensor) -> float:
+    """Return a unit of length for poses at these positions ``(n, 3)``: their spread in each direction, to two digits.
+
+    So positions spread over about one unit, as rotations do over radians.
+
+    Raises:
+        ValueError: all positions are one.
+    """
+    spread = float((positions - positions.mean(0)).square().mean().sqrt())
+    if not spread > 0:
+        raise ValueError("all positions are the same\nfit the rotations alone, with --manifold so3")
+    return float(f"{spread:.2g}")
 
 
 def imported_manifold(name: str) -> Manifold:

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rfm.datasets.coordinates import Coordinates, coordinates_from_dict
+from rfm.datasets.coordinate_choice import coordinates_from_dict
+from rfm.datasets.coordinates import Coordinates
 from rfm.datasets.splits import Split
 from rfm.serialization import SavedFlowError, read_json, read_tensors, remove_other, write_json, write_tensors
 
@@ -28,6 +29,8 @@ class RunData:
         sha256: of the table; empty where there was none.
         condition: vectors ``(n, c)``, or None; the flow's `Conditions` say what they mean.
         weights: of the points ``(n,)``, which fit and evaluation use; None for equal ones.
+        blocks: labels ``(n,)`` of points that are not independent of each other, such as neighbours on a map: they are
+            on one side of the split, and intervals are clustered by them; None where each point stands alone.
     """
 
     points: Tensor
@@ -37,6 +40,11 @@ class RunData:
     sha256: str = ""
     condition: Tensor | None = None
     weights: Tensor | None = None
+    blocks: Tensor | None = None
+
+    def blocks_at(self, index: Tensor) -> Tensor | None:
+        """Return the labels of the blocks that some points lie in; None where there are none."""
+        return None if self.blocks is None else self.blocks[index]
 
     def weights_at(self, index: Tensor) -> Tensor | None:
         """Return the weights of some points; None for equal ones."""
@@ -55,6 +63,8 @@ class RunData:
             tensors["condition"] = self.condition
         if self.weights is not None:
             tensors["weights"] = self.weights
+        if self.blocks is not None:
+            tensors["blocks"] = self.blocks
         name = write_tensors(folder, "data", tensors)
         record = {
             "data": name,
@@ -92,6 +102,7 @@ class RunData:
                 str(record["sha256"]),
                 tensors.get("condition"),
                 tensors.get("weights"),
+                tensors.get("blocks"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SavedFlowError(f"{folder / _FILE} is damaged ({error}); fit again") from None
@@ -116,4 +127,5 @@ def describe_run(data: RunData) -> dict[str, Any]:
         "validation": len(data.split.validation),
         "test": len(data.split.test),
         "weighted": data.weights is not None,
+        **({} if data.blocks is None else {"test_blocks": len(data.blocks[data.split.test].unique())}),
     }

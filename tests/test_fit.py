@@ -16,7 +16,19 @@ import torch
 from torch import Tensor, nn
 
 import rfm
-from manifolds import SE3, SO3, SPD, Euclidean, FlatTorus, LogEuclideanSPD, Manifold, Sphere
+from manifolds import (
+    SE3,
+    SO3,
+    SPD,
+    Euclidean,
+    FlatTorus,
+    LogEuclideanSPD,
+    Manifold,
+    Octahedral,
+    Quotient,
+    RightMultiplication,
+    Sphere,
+)
 from rfm.couplings import Independent, OptimalTransport
 from rfm.fit_arguments import hold_out
 from rfm.maximum_likelihood import MaximumLikelihood
@@ -706,7 +718,7 @@ def test_bad_input_is_told_in_a_sentence(case: str, tmp_path: Path) -> None:
 
 
 def test_without_a_default_source_the_remedy_is_named() -> None:
-    manifold = SE3()
+    manifold = Quotient(SE3(), RightMultiplication(Octahedral(), 4))
     with pytest.raises(ValueError, match=r"no default source.*pass source="):
         rfm.fit(manifold.projx(torch.eye(4) + torch.linspace(0, 0.1, 10)[:, None, None]), manifold, progress=False)
 

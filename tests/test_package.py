@@ -57,6 +57,7 @@ _LAYERS = [
         "evaluation",
         "plotting",
         "named_objects",
+        "table_runs",
         "commands",
         "cli",
     ),

@@ -7,9 +7,24 @@ import torch
 from random_fields import points
 from torch import Tensor
 
-from manifolds import SE3, SO3, SPD, Euclidean, FlatTorus, Hyperboloid, Manifold, PoincareBall, Power, Product, Sphere
+from manifolds import (
+    SE3,
+    SO3,
+    SPD,
+    Euclidean,
+    FlatTorus,
+    Hyperboloid,
+    Manifold,
+    Octahedral,
+    PoincareBall,
+    Power,
+    Product,
+    Quotient,
+    RightMultiplication,
+    Sphere,
+)
 from manifolds.spd import LogEuclideanSPD
-from rfm.sources import Source, Uniform, WrappedNormal, default_source
+from rfm.sources import RigidMotionSource, Source, Uniform, WrappedNormal, default_source
 
 COMPACT = [Sphere(1), Sphere(2), FlatTorus(2), SO3(), Power(Sphere(2), 2), Product(Sphere(2), FlatTorus(1))]
 OPEN = [
@@ -202,7 +217,19 @@ def test_default_source_fits_the_points_elsewhere() -> None:
     assert default_source(m, points(m, 1)).scale == 1.0
 
 
-@pytest.mark.parametrize("m", [SE3(), Product(SE3(), Euclidean(1))], ids=str)
+def test_default_source_of_poses_has_their_positions_spread() -> None:
+    m = SE3(2.0)
+    truth = RigidMotionSource(m, Uniform(SO3()), 0.3, torch.tensor([5.0, -2.0, 1.0]))
+    source = default_source(m, truth.sample((4000,), seeded(), torch.float64))
+    assert isinstance(source, RigidMotionSource)
+    assert source.translation_scale == pytest.approx(0.3, rel=0.03)
+    torch.testing.assert_close(source.translation_mean, truth.translation_mean.double(), rtol=0, atol=0.02)
+
+
+_BODIES = Quotient(SE3(), RightMultiplication(Octahedral(), 4))
+
+
+@pytest.mark.parametrize("m", [_BODIES, Product(_BODIES, Euclidean(1))], ids=str)
 def test_default_source_says_what_to_supply(m: Manifold) -> None:
     with pytest.raises(ValueError, match="pass source="):
         default_source(m, points(m, 5))

@@ -1,15 +1,15 @@
 """Between the columns of a table and the points of a manifold, with units.
 
 Coordinates know which columns hold a point, in which units, and how to write points and scores the way the input was
-written. `choose_coordinates` finds them from a manifold and a header; ``to_dict`` and `coordinates_from_dict` keep them
-in JSON.
+written. `rfm.datasets.choose_coordinates` finds them from a manifold and a header; ``to_dict`` and
+`rfm.datasets.coordinates_from_dict` keep them in JSON.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import singledispatch
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifolds import FlatTorus, Manifold, Sphere
-from rfm.datasets.tables import Table, TableError
+from manifolds import FlatTorus
+from rfm.datasets.table_files import CSV, Layout
+from rfm.datasets.tables import Table, TableError, read_table
 
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius (2 a + b) / 3 of the earth's ellipsoid. Source: Moritz, Geodetic Reference System 1980, J. Geod. 2000."""
@@ -54,6 +55,10 @@ class Coordinates(ABC):
     def names(self) -> tuple[str, ...]:
         """The names of the output's columns, in its order: the input's names, or usual ones if it had none."""
 
+    def read(self, path: str | Path) -> Table:
+        """Return the table in a file that is written like the input."""
+        return read_table(path)
+
     @abstractmethod
     def points(self, table: Table) -> Tensor:
         """Return the points of a table, float64 ``(n, *event_shape)``.
@@ -65,6 +70,20 @@ class Coordinates(ABC):
     @abstractmethod
     def columns_of(self, points: Tensor) -> NDArray[np.float64]:
         """Return points ``(n, *event_shape)`` in the input's units, ``(n, len(names))`` in the order of `names`."""
+
+    @property
+    def file_layout(self) -> Layout:
+        """How files of points are written."""
+        return CSV
+
+    def leading(self, count: int, given: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
+        """Return columns that stand before the points in a file of samples, by name; none by default.
+
+        Args:
+            count: how many samples there are.
+            given: the conditions that they were drawn for by name, one for each sample, None where not known.
+        """
+        return {}
 
     @abstractmethod
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
@@ -121,7 +140,7 @@ class LatitudeLongitude(Coordinates):
 
     @property
     def _own(self) -> tuple[str, ...]:
-        return _output_names(self.columns, ("latitude", "longitude"))
+        return output_names(self.columns, ("latitude", "longitude"))
 
     def points(self, table: Table) -> Tensor:
         degrees = self._numbers(table)
@@ -134,7 +153,7 @@ class LatitudeLongitude(Coordinates):
         return torch.from_numpy(x / np.linalg.norm(x, axis=1, keepdims=True) + 0.0)
 
     def columns_of(self, points: Tensor) -> NDArray[np.float64]:
-        x, y, z = _as_float64(points).T
+        x, y, z = as_float64(points).T
         latitude = np.degrees(np.arctan2(z, np.hypot(x, y)))
         longitude = np.degrees(np.arctan2(y, x))
         if self.positive_longitudes:
@@ -142,7 +161,7 @@ class LatitudeLongitude(Coordinates):
         return np.stack([longitude, latitude] if self.longitude_first else [latitude, longitude], axis=1)
 
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
-        score = _as_array(log_prob)
+        score = as_array(log_prob)
         return {
             "log_prob_nats_per_steradian": score,
             "log_prob_nats_per_km2": score - 2 * math.log(EARTH_RADIUS_KM),
@@ -182,7 +201,7 @@ class Cartesian(Coordinates):
     @property
     def names(self) -> tuple[str, ...]:
         n = len(self.columns)
-        return _output_names(self.columns, "xyz"[:n] if n <= 3 else [f"x{i + 1}" for i in range(n)])
+        return output_names(self.columns, "xyz"[:n] if n <= 3 else [f"x{i + 1}" for i in range(n)])
 
     def points(self, table: Table) -> Tensor:
         x = self._numbers(table)
@@ -198,11 +217,11 @@ class Cartesian(Coordinates):
         return torch.from_numpy(x + 0.0)
 
     def columns_of(self, points: Tensor) -> NDArray[np.float64]:
-        return _as_float64(points)
+        return as_float64(points)
 
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
         on_s2 = self.unit_norm and len(self.columns) == 3
-        return {"log_prob_nats_per_steradian" if on_s2 else "log_prob_nats": _as_array(log_prob)}
+        return {"log_prob_nats_per_steradian" if on_s2 else "log_prob_nats": as_array(log_prob)}
 
 
 @final
@@ -225,7 +244,7 @@ class Angles(Coordinates):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return _output_names(self.columns, [f"angle_{i + 1}" for i in range(len(self.columns))])
+        return output_names(self.columns, [f"angle_{i + 1}" for i in range(len(self.columns))])
 
     def points(self, table: Table) -> Tensor:
         angle = self._numbers(table)
@@ -233,160 +252,17 @@ class Angles(Coordinates):
         return FlatTorus(len(self.columns)).projx(torch.from_numpy(radians)) + 0.0
 
     def columns_of(self, points: Tensor) -> NDArray[np.float64]:
-        angle = _as_float64(points) if self.radians else np.degrees(_as_float64(points))
+        angle = as_float64(points) if self.radians else np.degrees(as_float64(points))
         return _positive(angle, 2 * math.pi if self.radians else 360.0) if self.positive_angles else angle
 
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
         n = len(self.columns)
         power = "" if n == 1 else str(n)
-        score = _as_array(log_prob)
+        score = as_array(log_prob)
         scores = {f"log_prob_nats_per_radian{power}": score}
         if not self.radians:
             scores[f"log_prob_nats_per_degree{power}"] = score + n * math.log(math.pi / 180)
         return scores
-
-
-def coordinates_from_dict(record: Mapping[str, Any]) -> Coordinates:
-    """Make coordinates from the values that ``to_dict`` returned; whatever the values are, no code of theirs runs.
-
-    Raises:
-        ValueError: the record does not describe coordinates.
-    """
-    kinds: dict[str, type[LatitudeLongitude | Cartesian | Angles]] = {
-        cls.kind: cls for cls in (LatitudeLongitude, Cartesian, Angles)
-    }
-    try:
-        values = dict(record)
-        cls = kinds[values.pop("kind")]
-        columns = values.pop("columns")
-        if not isinstance(columns, list | tuple) or not all(isinstance(value, bool) for value in values.values()):
-            raise TypeError("columns is a list, everything else true or false")
-        return cls(columns=tuple(columns), **values)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"these are not coordinates: {repr(record)[:120]} ({error}); the kinds are {', '.join(kinds)}"
-        ) from None
-
-
-# The choice.
-
-
-def choose_coordinates(
-    manifold: Manifold, table: Table, columns: Sequence[str] | None = None, radians: bool = False
-) -> Coordinates:
-    """Find the coordinates in which a table holds points of a manifold.
-
-    On ``Sphere(2)``, two columns are latitude and longitude (in either order if they are called so) and three are x,
-    y, z. On a torus there is a column for each angle, elsewhere one for each ambient coordinate. Without ``columns``
-    they are found by name on the sphere, and elsewhere taken in order if just enough columns hold numbers.
-
-    Args:
-        manifold: where the points live.
-        table: the table; its longitudes or angles decide the convention of the output.
-        columns: names of columns, or numbers counted from 1.
-        radians: angles on a torus are in radians, not in degrees.
-
-    Raises:
-        TableError: a column is missing, or the choice is not clear; the message lists the columns.
-    """
-    keys = None if columns is None else tuple(table.key(table.index(column)) for column in columns)
-    if keys is not None and len(set(keys)) < len(keys):
-        raise TableError(f"{table.file}: a column is named twice by --columns {' '.join(keys)}\nname each column once")
-    if table.has_header and any(key.isdecimal() for key in keys or ()):
-        raise TableError(
-            f"{table.file}: a column that --columns names by number has no name of its own\n"
-            f"{table.describe_columns()}\ngive it one in the header, or remove the header"
-        )
-    return _choose(manifold, table, keys, radians)
-
-
-@singledispatch
-def _choose(manifold: Manifold, table: Table, keys: tuple[str, ...] | None, radians: bool) -> Coordinates:
-    return Cartesian(_just_enough(manifold, table, keys))
-
-
-@_choose.register
-def _(manifold: FlatTorus, table: Table, keys: tuple[str, ...] | None, radians: bool) -> Coordinates:
-    keys = _just_enough(manifold, table, keys)
-    return Angles(keys, radians, _counts_up(table.numbers(keys), math.pi if radians else 180.0))
-
-
-@_choose.register
-def _(manifold: Sphere, table: Table, keys: tuple[str, ...] | None, radians: bool) -> Coordinates:
-    if manifold.dim != 2:
-        return Cartesian(_just_enough(manifold, table, keys), unit_norm=True)
-    keys = keys or _columns_on_s2(table)
-    if len(keys) == 3:
-        return Cartesian(keys, unit_norm=True)
-    if len(keys) != 2:
-        raise TableError(
-            f"{table.file}: --columns names {len(keys)}, and a point of {manifold} has 2 (latitude and "
-            f"longitude) or 3 (x, y, z)\n{table.describe_columns()}"
-        )
-    latitude, longitude = _by_role(table, keys)
-    return LatitudeLongitude(
-        (latitude, longitude),
-        _counts_up(table.numbers([longitude]), 180.0),
-        table.index(longitude) < table.index(latitude),
-    )
-
-
-def _columns_on_s2(table: Table) -> tuple[str, ...]:
-    names = [name.casefold() for name in table.names]
-    latitudes = [table.key(i) for i, name in enumerate(names) if name in LATITUDE_NAMES]
-    longitudes = [table.key(i) for i, name in enumerate(names) if name in LONGITUDE_NAMES]
-    axes = [table.key(i) for letter in "xyz" for i, name in enumerate(names) if name == letter]
-    # A table that has some of both kinds could mean either.
-    if len(latitudes) == len(longitudes) == 1 and not axes:
-        return latitudes[0], longitudes[0]
-    if all(names.count(letter) == 1 for letter in "xyz") and not latitudes and not longitudes:
-        return tuple(axes)
-    if latitudes or longitudes or axes:
-        finding = "it is not clear which columns hold the points"
-    else:
-        finding = "no columns are called latitude and longitude, or x, y and z"
-    example = "LATITUDE LONGITUDE" if table.has_header else "1 2 for latitude and longitude"
-    remedy = f"name them, with --columns {example} or --columns {'X Y Z' if table.has_header else '1 2 3 for x, y, z'}"
-    raise TableError(f"{table.file}: {finding}\n{table.describe_columns()}\n{remedy}")
-
-
-def _by_role(table: Table, keys: Sequence[str]) -> tuple[str, str]:
-    """Return latitude and longitude: by what the columns are called, else in the order given."""
-    first, second = keys
-    if first.casefold() in LONGITUDE_NAMES or second.casefold() in LATITUDE_NAMES:
-        first, second = second, first
-    if first.casefold() in LONGITUDE_NAMES or second.casefold() in LATITUDE_NAMES:
-        raise TableError(
-            f"{table.file}: --columns {' '.join(keys)} names the same coordinate twice\n{table.describe_columns()}\n"
-            "name a latitude and a longitude"
-        )
-    return first, second
-
-
-def _just_enough(manifold: Manifold, table: Table, keys: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return as many columns as a point has coordinates, or raise."""
-    if len(manifold.event_shape) != 1:
-        raise TableError(
-            f"{table.file}: points of {manifold} have shape {tuple(manifold.event_shape)} and do not come from the "
-            "columns of a table\npass a tensor to rfm.fit instead"
-        )
-    needed = manifold.event_shape[0]
-    if keys is None:
-        found = [table.key(i) for i in range(len(table.names)) if table.holds_numbers(i)]
-        what = f"{len(found)} columns hold numbers"
-    else:
-        found, what = list(keys), f"--columns names {len(keys)}"
-    if len(found) != needed:
-        raise TableError(
-            f"{table.file}: {what}, and a point of {manifold} has {needed}\n{table.describe_columns()}\n"
-            f"name {needed} with --columns"
-        )
-    return tuple(found)
-
-
-def _counts_up(values: NDArray[np.float64], half_turn: float) -> bool:
-    """Return whether angles are counted from 0 to a full turn, not from minus half a turn to half a turn."""
-    return bool((values > half_turn).any() and (values >= 0).all())
 
 
 # Checks and conversions.
@@ -403,7 +279,7 @@ def _out_of_range(
     return table.error(row, f"{what} {values[row]:.6g} is not {bounds} degrees{also}", remedy)
 
 
-def _output_names(columns: Sequence[str], usual: Sequence[str]) -> tuple[str, ...]:
+def output_names(columns: Sequence[str], usual: Sequence[str]) -> tuple[str, ...]:
     """Return the input's names, or the usual ones if a column is known by its number alone."""
     numbered = any(column.isdecimal() for column in columns)
     return tuple(usual) if numbered else tuple(columns)
@@ -421,9 +297,11 @@ def _positive(angle: NDArray[np.float64], turn: float = 360.0) -> NDArray[np.flo
     return np.where(shifted >= turn, 0.0, shifted)
 
 
-def _as_array(values: Tensor) -> NDArray[Any]:
+def as_array(values: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array of its own type."""
     return np.asarray(values.detach().cpu()) if isinstance(values, Tensor) else np.asarray(values)
 
 
-def _as_float64(points: Tensor) -> NDArray[np.float64]:
-    return _as_array(points).astype(np.float64)
+def as_float64(points: Tensor) -> NDArray[np.float64]:
+    """Return a tensor as an array in float64."""
+    return as_array(points).astype(np.float64)

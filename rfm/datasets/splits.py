@@ -10,6 +10,7 @@ References:
     Chen and Lipman, Flow Matching on General Geometries, 2023, arXiv 2302.03660: the shares 80, 10, 10 %.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +90,27 @@ def deduplicated_split(points: ArrayLike | Tensor, seed: int, sort_rows: bool = 
     first = torch.from_numpy(first_sorted if sort_rows else first_by_appearance)
     n = len(first)
     return _cut(first[_permutation(n, seed, "different rows", 10)], n - 2 * (n // 10), n - n // 10)
+
+
+def block_labels(values: NDArray[np.float64] | Tensor, sizes: Sequence[float]) -> Tensor:
+    """Return which block of a grid each row lies in, int64 ``(n,)``, numbered along the grid.
+
+    For `rfm.datasets.group_split`: neighbours on a map or in time are no independent observations.
+
+    Args:
+        values: places or times, ``(n, d)``.
+        sizes: edges of a block in their unit, ``(d,)``, above 0; the grid starts at the smallest values.
+
+    Raises:
+        ValueError: a size is not above 0.
+    """
+    places = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    edges = np.asarray(sizes, dtype=np.float64)
+    if edges.shape != places.shape[1:] or not (np.isfinite(edges) & (edges > 0)).all():
+        raise ValueError(f"block_labels: sizes are {places.shape[1]} numbers above 0, got {list(sizes)}")
+    # A value on an edge belongs to the block that begins there, whatever the rounding of its difference.
+    cells = np.floor((places - places.min(0)) / edges + 1e-9)
+    return torch.from_numpy(np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64))
 
 
 def _permutation(n: int, seed: int, what: str, least: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Read and write tables of numbers as text: what spreadsheets, other programs and people put into CSV files.
+"""Read tables of numbers as text: what spreadsheets, other programs and people put into CSV files.
 
 Cells are separated by commas, tabs, semicolons or runs of spaces. Lines that start with ``#`` and blank lines are
 skipped anywhere, lines of prose before a header too. A byte-order mark, any line ends and quoted cells are understood.
@@ -9,15 +9,13 @@ counted from 1. Decimals are written with a point. Everything wrong with a file 
 import csv
 import os
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 _SEPARATORS: tuple[str | None, ...] = ("\t", ";", ",", None)
 """None stands for runs of spaces."""
@@ -42,6 +40,7 @@ class Table:
         has_header: whether the names come from the file.
         rows: the cells, without surrounding blanks; every row has ``len(names)`` of them.
         lines: the line of the file, counted from 1, on which each row starts.
+        start: for a track of poses, the time in the file's unit from which its seconds count.
     """
 
     file: str
@@ -49,6 +48,7 @@ class Table:
     has_header: bool
     rows: Sequence[Sequence[str]] = field(repr=False)
     lines: Sequence[int] = field(repr=False)
+    start: int | float = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -140,14 +140,14 @@ def read_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
         TableError: the file is missing, a folder, not UTF-8 text, or empty, has too few rows, or rows of different
             lengths.
     """
-    file = _shown_path(path)
+    file = shown_path(path)
     lines = [(i, line) for i, line in enumerate(_read_lines(path, file), start=1) if not _is_skipped(line)]
     if not lines:
         raise TableError(f"{file}: the file is empty\nput one point on each line")
     separator, width = _separator_and_width([line for _, line in lines[:_SAMPLE_LINES]])
     numbered = [(i, row) for i, row in _rows(lines, separator, file) if any(row)]
     numbered = _without_prose(numbered, width)
-    has_header = bool(numbered) and _is_header(numbered[0][1])
+    has_header = bool(numbered) and is_header(numbered[0][1])
     first = numbered[0] if numbered else (0, [])
     names = tuple(first[1]) if has_header else tuple(str(i + 1) for i in range(width))
     body = numbered[1:] if has_header else numbered
@@ -161,45 +161,15 @@ def read_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
     return Table(file, names, has_header, [row for _, row in body], [i for i, _ in body])
 
 
-def write_table(
-    target: str | os.PathLike[str] | TextIO,
-    names: Sequence[str],
-    values: ArrayLike,
-    texts: Mapping[str, Sequence[str]] | None = None,
-) -> None:
-    """Write numbers as comma-separated text with a header, in digits that read back to the same numbers.
-
-    A file appears whole or not at all: it is written beside its place and renamed.
-
-    Args:
-        target: a path, or a text stream.
-        names: one name for each column; `read_table` must be able to tell them from numbers.
-        values: numbers, ``(n, len(names))``; float32 is written in the digits that float32 needs.
-        texts: further columns by name, ``n`` cells each, which stand behind the numbers.
+def read_header(path: str | os.PathLike[str]) -> list[str]:
+    """Return the comment lines before the first row of a file, without their ``#``.
 
     Raises:
-        ValueError: the shapes do not fit, or a name looks like a number.
-        TableError: the file cannot be written.
+        TableError: the file cannot be read.
     """
-    cells = _as_text(names, values)
-    if texts:
-        names = [*names, *texts]
-        cells = [[*row, *more] for row, more in zip(cells, zip(*texts.values(), strict=True), strict=True)]
-    if not isinstance(target, str | os.PathLike):
-        _write_rows(target, names, cells)
-        return
-    path = Path(target)
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device has no place to be renamed to
-            with path.open("w", encoding="utf-8", newline="") as stream:
-                _write_rows(stream, names, cells)
-        else:
-            _write_atomically(path, names, cells)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise TableError(
-            f"{_shown_path(target)}: cannot be written ({reason})\nname a file in a folder in which you may write"
-        ) from None
+    lines = _read_lines(path, shown_path(path))
+    first = next((i for i, line in enumerate(lines) if not _is_skipped(line)), len(lines))
+    return [line.strip().lstrip("#") for line in lines[:first] if line.strip()]
 
 
 def parse_number(cell: str) -> float | None:
@@ -292,14 +262,15 @@ def _rows(lines: Sequence[tuple[int, str]], separator: str | None, file: str) ->
 def _without_prose(rows: list[tuple[int, list[str]]], width: int) -> list[tuple[int, list[str]]]:
     """Drop leading rows of another length that hold no number, if a header follows them."""
     for k, (_, row) in enumerate(rows):
-        if not _is_header(row):
+        if not is_header(row):
             break
         if len(row) == width:
             return rows[k:]
     return rows
 
 
-def _is_header(row: Sequence[str]) -> bool:
+def is_header(row: Sequence[str]) -> bool:
+    """Return whether a row holds names: no number, and something."""
     return all(parse_number(cell) is None for cell in row) and any(cell.casefold() not in _MISSING for cell in row)
 
 
@@ -331,49 +302,7 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def _shown_path(path: str | os.PathLike[str]) -> str:
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """Return a path for a message, whatever its characters."""
     name = os.fspath(path)
     return name if name.isprintable() and name else repr(name)
-
-
-# Writing.
-
-
-def _as_text(names: Sequence[str], values: ArrayLike) -> list[list[str]]:
-    array = np.asarray(values)
-    if array.ndim != 2 or array.shape[1] != len(names) or not names:
-        raise ValueError(
-            f"write_table: values have shape (n, {len(names)}), one column for each name, got {array.shape}; stack "
-            "columns along axis 1"
-        )
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"write_table: values are numbers, got {array.dtype}; convert them")
-    if not _is_header([name.strip() for name in names]):
-        raise ValueError(f"write_table: {list(names)} would be read back as a row of data; use names, not numbers")
-    return array.astype(str).tolist()
-
-
-def _write_rows(stream: TextIO, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    # Quoted where a name could pass for a comment or for several cells.
-    plain = all(re.fullmatch(r"[\w.-]+", name) for name in names)
-    csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_MINIMAL if plain else csv.QUOTE_ALL).writerow(names)
-    csv.writer(stream, lineterminator="\n").writerows(cells)
-
-
-def _write_atomically(path: Path, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with open(handle, "w", encoding="utf-8", newline="") as stream:  # noqa: PTH123, a file descriptor
-            _write_rows(stream, names, cells)
-        _take_default_mode(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _take_default_mode(file: Path) -> None:
-    """Give a temporary file, which only its owner may read, the mode that a new file has."""
-    mask = os.umask(0)
-    os.umask(mask)
-    file.chmod(0o666 & ~mask)

@@ -28,8 +28,8 @@ class Estimate:
         return self.mean - 1.96 * self.standard_error, self.mean + 1.96 * self.standard_error
 
 
-def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None) -> Estimate:
-    """Return the mean of ``-log_prob`` with its standard error, points taken as independent.
+def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, groups: Tensor | None = None) -> Estimate:
+    """Return the mean of ``-log_prob`` with its standard error, points taken as independent unless grouped.
 
     With weights it is the self-normalised mean ``m = sum w_i x_i / sum w_i``, whose standard error is
     ``sqrt(n / (n - 1) * sum (w_i (x_i - m))^2) / sum w_i`` over the n points of positive weight (the delta method).
@@ -38,6 +38,8 @@ def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None) -> 
     Args:
         log_prob: log-densities of the test points in nats, any shape.
         weights: of the points, same shape; equal by default.
+        groups: labels of points that are not independent of each other, one row each; the standard error is then that
+            of `paired_difference`, clustered.
 
     Raises:
         ValueError: ``log_prob`` is empty or holds NaN, or weights are not as said, negative, or all zero.
@@ -46,7 +48,7 @@ def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None) -> 
         Owen, Monte Carlo theory, methods and examples, 2013, section 9.2: self-normalised importance sampling.
     """
     scores = _scores("log_prob", log_prob)
-    return _clustered_mean(-scores, None, _shares("negative_log_likelihood", weights, log_prob))
+    return _clustered_mean(-scores, groups, _shares("negative_log_likelihood", weights, log_prob))
 
 
 def paired_difference(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-_FREQUENCIES = (1.0, 2.0, 4.0)
+FREQUENCIES = (1.0, 2.0, 4.0)
 _EMBEDDING_WIDTH = 16
 
 
@@ -20,17 +20,24 @@ class ConditionInputs(nn.Module):
         offset: subtracted from the entries ``(c,)``.
         scale: the entries are then divided by it ``(c,)``.
         labels: how many labels each entry has, 0 for a number ``(c,)``.
+        frequencies: of the sines and cosines, in radians per unit of a standardised number.
     """
 
-    def __init__(self, offset: Sequence[float], scale: Sequence[float], labels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        offset: Sequence[float],
+        scale: Sequence[float],
+        labels: Sequence[int],
+        frequencies: Sequence[float] = FREQUENCIES,
+    ) -> None:
         super().__init__()
         self.dim = len(labels)
         numbers = [i for i, count in enumerate(labels) if not count]
         self.label_entries = [i for i, count in enumerate(labels) if count]
-        self.width = self.dim + len(numbers) * (1 + 2 * len(_FREQUENCIES)) + len(self.label_entries) * _EMBEDDING_WIDTH
+        self.width = self.dim + len(numbers) * (1 + 2 * len(frequencies)) + len(self.label_entries) * _EMBEDDING_WIDTH
         self.register_buffer("offset", torch.tensor([float(value) for value in offset]))
         self.register_buffer("scale", torch.tensor([float(value) for value in scale]))
-        self.register_buffer("frequency", torch.tensor(_FREQUENCIES), persistent=False)
+        self.register_buffer("frequency", torch.tensor([float(value) for value in frequencies]), persistent=False)
         self.register_buffer("number_entries", torch.tensor(numbers, dtype=torch.long), persistent=False)
         # At zero, a label that no training point has says no more than that it is known.
         self.tables = nn.ModuleList(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from rfm.networks.condition_inputs import ConditionInputs
+from rfm.networks.condition_inputs import FREQUENCIES, ConditionInputs
 
 
 class VelocityField(nn.Module):
@@ -38,6 +38,8 @@ class VelocityField(nn.Module):
         condition_scale: the condition vectors are divided by it; ones by default.
         condition_labels: how many labels each entry of a condition vector has, which then holds the position of one, 0
             to the number less one; 0 for an entry that is a number. Numbers alone by default.
+        condition_frequencies: of the sines of standardised numbers that are read; 1, 2 and 4 radians per standard
+            deviation by default. A density that changes much within a tenth of that needs higher ones.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class VelocityField(nn.Module):
         condition_offset: Sequence[float] | None = None,
         condition_scale: Sequence[float] | None = None,
         condition_labels: Sequence[int] | None = None,
+        condition_frequencies: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.manifold = manifold
@@ -61,6 +64,7 @@ class VelocityField(nn.Module):
         self.offset = _floats(offset)
         self.condition_offset, self.condition_scale = _floats(condition_offset), _floats(condition_scale)
         self.condition_labels = None if condition_labels is None else [int(count) for count in condition_labels]
+        self.condition_frequencies = _floats(condition_frequencies)
         for given in (self.condition_offset, self.condition_scale, self.condition_labels):
             if given is not None and len(given) != condition_dim:
                 raise ValueError(
@@ -82,6 +86,7 @@ class VelocityField(nn.Module):
             self.condition_offset or [0.0] * condition_dim,
             self.condition_scale or [1.0] * condition_dim,
             self.condition_labels or [0] * condition_dim,
+            self.condition_frequencies or FREQUENCIES,
         )
         self.context = nn.Linear(2 + 2 * _TIME_WAVES + self.condition_inputs.width, _CONTEXT_WIDTH)
         self.biases = nn.Linear(_CONTEXT_WIDTH, width * (depth + 1))

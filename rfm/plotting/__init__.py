@@ -1,4 +1,4 @@
-"""Pictures of flows: a world map, a Ramachandran plot, marginals, by manifold; and of the course of a fit.
+"""Pictures of flows: a world map, a Ramachandran plot, marginals, by manifold; pole figures; and the course of a fit.
 
 Every function returns a matplotlib figure with a canvas of its own. No window is opened, and matplotlib's global state
 (pyplot, rcParams) is neither read for a current figure nor changed. Importing this package does not import matplotlib.
@@ -7,5 +7,16 @@ Every function returns a matplotlib figure with a canvas of its own. No window i
 from rfm.plotting.figures import save_figure
 from rfm.plotting.flows import plot_flow
 from rfm.plotting.history import plot_history
+from rfm.plotting.pole_figures import plot_pole_figures, pole_density
+from rfm.plotting.trajectories import draw_frames, draw_track, space
 
-__all__ = ["plot_flow", "plot_history", "save_figure"]
+__all__ = [
+    "draw_frames",
+    "draw_track",
+    "plot_flow",
+    "plot_history",
+    "plot_pole_figures",
+    "pole_density",
+    "save_figure",
+    "space",
+]

@@ -9,6 +9,7 @@ from torch import Tensor
 from manifolds import SE3, LevelSet, Manifold, Power, Product
 from rfm.sources.base import Source, Uniform
 from rfm.sources.product import PowerSource, ProductSource
+from rfm.sources.rigid_motion import RigidMotionSource
 from rfm.sources.wrapped_normal import WrappedNormal
 
 
@@ -17,7 +18,8 @@ def default_source(manifold: Manifold, points: Tensor) -> Source:
     """Return the source a fit starts from unless told otherwise.
 
     It is `Uniform` where the volume is finite; on other products and powers the defaults of their factors, side by
-    side; and a `WrappedNormal` about the points where the injectivity radius is infinite.
+    side; uniform rotations with normal positions on `manifolds.SE3`; and a `WrappedNormal` about the points where the
+    injectivity radius is infinite.
 
     A generic function: give your own manifold a default with ``default_source.register(MyManifold)``, a function of
     the manifold and the points.
@@ -66,8 +68,4 @@ def _(manifold: LevelSet, points: Tensor) -> Source:
 
 @default_source.register
 def _(manifold: SE3, points: Tensor) -> Source:
-    raise ValueError(
-        f"{manifold} has no default source: its volume is infinite and its geodesics meet again; pass source="
-        "RigidMotionSource(manifold, Uniform(SO3()), translation_scale), with IsotropicGaussianSO3 in place of Uniform "
-        "for rotations about one of them, and PowerSource around it on a power of SE3"
-    )
+    return RigidMotionSource.fit(manifold, points)

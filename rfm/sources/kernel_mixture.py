@@ -30,7 +30,8 @@ class KernelMixture(Source, Constants):
 
     A kernel of concentration k about y has the density ``exp(-k |embed(x) - embed(y)|^2 / 2) / Z(k)`` with respect to
     the Riemannian volume, ``log Z`` being ``manifold.kernel_log_normaliser(k)``: von Mises-Fisher on spheres, products
-    of von Mises on tori, Gaussian with variance 1 / k on flat space, matrix Fisher on rotations.
+    of von Mises on tori, Gaussian with variance 1 / k on flat space, matrix Fisher on rotations. On a quotient it is
+    the mean of such kernels about the representatives of y, so the density has one value on each class.
 
     Sums run in float64 and drop only kernels that together are below 1e-13 of the sum. Time grows as the number of
     centres times the number of queries; memory is bounded, unless a gradient of ``log_prob`` is asked for.
@@ -72,13 +73,17 @@ class KernelMixture(Source, Constants):
         self.constant("weights", weights.to(self.points.device))
         self.background = checked_part("KernelMixture", "background", background, manifold)
         self.constant("_log_normalisers", _log_normalisers(manifold, self.concentrations))
-        self.constant("_embedded", manifold.embed(self.points))
+        # Where points are classes, a kernel is shared by its representatives.
+        centres = manifold.kernel_centres(self.points)
+        copies = centres.shape[1]
+        self.constant("_embedded", manifold.kernel_embed(centres.flatten(0, 1)))
         self.register_buffer("sample_weights", None)
         self.register_buffer("_log_shares", None)
         if sample_weights is not None:
             shares = checked_shares(sample_weights, self.points, "sample_weights")
             self.constant("sample_weights", torch.as_tensor(sample_weights).detach().to(shares))
             # Centres of weight zero add nothing, but would undo the bound on what the sums drop.
+            shares = (shares / copies).repeat_interleave(copies)
             self.constant("_embedded", self._embedded[shares > 0])
             self.constant("_log_shares", shares[shares > 0].log())
 
@@ -273,7 +278,7 @@ class KernelMixture(Source, Constants):
         return flat.split(max(1, _CHUNK_ELEMENTS // len(self._embedded)))
 
     def _components(self, x: Tensor) -> Tensor:
-        kernels = log_kernel_sums(self.manifold.embed(x), self._embedded, self.concentrations, self._log_shares)
+        kernels = log_kernel_sums(self.manifold.kernel_embed(x), self._embedded, self.concentrations, self._log_shares)
         return torch.cat([kernels - self._log_normalisers, self.background.log_prob(x)[:, None]], dim=-1)
 
 
@@ -308,7 +313,7 @@ def _default_concentrations(manifold: Manifold, train: Tensor, count: int) -> Te
     unscaled = torch.logspace(1, 8, count, dtype=torch.float64, device=train.device)
     if manifold.volume is not None:
         return unscaled
-    embedded = manifold.embed(checked_points(manifold, train, "train"))
+    embedded = manifold.kernel_embed(checked_points(manifold, train, "train"))
     spread = float((embedded - embedded.mean(0)).square().sum(-1).mean())
     return unscaled / (spread or 1.0)
 

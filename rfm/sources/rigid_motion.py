@@ -1,13 +1,14 @@
 """Distributions of poses."""
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from manifolds import SE3
 from manifolds.constants import Constants
-from rfm.sources.base import Source, checked_part, checked_scale
+from rfm.sources.base import Source, Uniform, checked_part, checked_scale
 
 
 class RigidMotionSource(Source, Constants):
@@ -58,6 +59,19 @@ class RigidMotionSource(Source, Constants):
                 "mean position of the data"
             )
         self.constant("translation_mean", mean.detach())
+
+    @classmethod
+    def fit(cls, manifold: SE3, points: Tensor) -> Self:
+        """Return uniform rotations with the normal distribution of the positions, alike in all directions.
+
+        Args:
+            manifold: the group of rigid motions.
+            points: poses ``(n, 4, 4)``; of a single position the scale is ``manifold.length``.
+        """
+        position = points.detach().reshape(-1, 4, 4)[:, :3, 3].double()
+        mean = position.mean(0)
+        scale = float((position - mean).square().mean().sqrt()) or manifold.length
+        return cls(manifold, Uniform(manifold.rotations), scale, mean)
 
     def sample(
         self,

@@ -1,0 +1,324 @@
+"""Poses of a camera carried round a desk, on SE(3): the density of poses, given the time, and given part of the pose.
+
+Test negative log-likelihoods in nats with respect to dR dp / length^3, with the length printed beside them. The track
+is cut into blocks of two seconds, which are held out whole, and intervals are clustered by block. Three flows: of the
+pose, with or without the time; of the orientation given the position; of the position given the orientation. A run that
+was killed goes on where it was.
+
+    python -m experiments.poses [--out runs/poses] [--figure docs/images/poses.png] [--quick]
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import rfm
+from manifolds import SE3, SO3, Euclidean, Manifold
+from rfm.conditions import Conditions
+from rfm.datasets import Cartesian, Coordinates, Orientations, TrackDataset, block_labels, desk, group_split
+from rfm.metrics import negative_log_likelihood, paired_difference
+from rfm.named_objects import length_of
+from rfm.networks import VelocityField
+from rfm.plotting import draw_frames, draw_track, save_figure, space
+from rfm.plotting.figures import new_figure
+from rfm.run_folder import RunData
+from rfm.sources import KernelMixture, RigidMotionSource, Uniform, WrappedNormal
+
+BLOCK_SECONDS = 2.0
+TEST_SHARE = 0.2
+CONCENTRATIONS = torch.logspace(0, 6, 20, dtype=torch.float64)
+ENTRIES = tuple(f"r{i}{j}" for i in (1, 2, 3) for j in (1, 2, 3))
+POSITIONS = ("tx", "ty", "tz")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much to do.
+
+    Args:
+        out: folder for the three runs.
+        every: take each so-manieth pose.
+        steps: optimiser steps of each flow.
+        width: of the networks.
+        seed: of the split and of training.
+    """
+
+    out: Path
+    every: int = 2
+    steps: int = 1500
+    width: int = 128
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A flow of the study.
+
+    Args:
+        name: of its run folder.
+        manifold: where its points live.
+        points: all of them.
+        coordinates: how tables write them.
+        condition: by name.
+        frequencies: at which the network reads the conditions.
+        source: where the flow starts.
+    """
+
+    name: str
+    manifold: Manifold
+    points: Tensor
+    coordinates: Coordinates
+    condition: Mapping[str, Any]
+    frequencies: tuple[float, ...]
+    source: Any
+
+
+def parts(dataset: TrackDataset, options: Options) -> list[Part]:
+    """Return the three flows: of poses, of orientations, of positions."""
+    poses, seconds = dataset.points[:: options.every], dataset.seconds[:: options.every]
+    m = SE3(length_of(dataset.points[:, :3, 3]))
+    rotation, position = poses[:, :3, :3], poses[:, :3, 3]
+    entries = dict(zip(ENTRIES, rotation.flatten(1).mT, strict=True))
+    places = dict(zip(POSITIONS, position.mT, strict=True))
+    quaternion = Orientations(("qx", "qy", "qz", "qw"), "xyzw")
+    coordinates = replace(dataset.coordinates, length=m.length)
+    return [
+        Part("pose", m, poses, coordinates, {"seconds": seconds}, (1, 2, 4, 8, 16, 32), RigidMotionSource.fit),
+        Part("orientation", SO3(), rotation, quaternion, places, (1, 2, 4, 8), None),
+        Part("position", Euclidean(3), position, Cartesian(POSITIONS), entries, (1, 2, 4), WrappedNormal.fit),
+    ]
+
+
+def run_data(part: Part, dataset: TrackDataset, options: Options) -> tuple[RunData, Conditions]:
+    """Return the data of a flow; the split is the same for all."""
+    blocks = block_labels(dataset.seconds, (BLOCK_SECONDS,))[:: options.every]
+    split = group_split(blocks, options.seed, test=TEST_SHARE)
+    conditions = Conditions.of(part.condition)
+    source = f"{dataset.name}: {dataset.source}"
+    condition = conditions.encode(part.condition)
+    data = RunData(part.points, split, part.coordinates, source, dataset.sha256, condition, blocks=blocks)
+    return data, conditions
+
+
+def fitted(part: Part, data: RunData, conditions: Conditions, options: Options) -> rfm.Flow:
+    """Fit a flow, or go on with it, or load it; its folder is one that ``rfm`` commands take."""
+    kept = torch.cat([data.split.train, data.split.validation])
+    assert data.condition is not None
+    known = data.condition[data.split.train]
+    embedded = part.manifold.embed(part.points)
+    flat = part.manifold.volume is None
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        field = VelocityField(
+            part.manifold,
+            width=options.width,
+            depth=3,
+            features=2 * options.width,
+            max_frequency=16.0,
+            offset=embedded.mean(0).tolist() if flat else None,
+            scale=float(embedded.sub(embedded.mean(0)).square().mean().sqrt()) if flat else 1.0,
+            condition_dim=known.shape[1],
+            condition_offset=known.mean(0).tolist(),
+            condition_scale=known.std(0).tolist(),
+            condition_frequencies=part.frequencies,
+        )
+    flow = rfm.fit(
+        part.points[kept],
+        part.manifold,
+        condition=data.condition[kept],
+        conditions=conditions,
+        validation=torch.arange(len(data.split.train), len(kept)),
+        source=part.source,
+        field=field,
+        steps=options.steps,
+        batch_size=256,
+        learning_rate=2e-3,
+        seed=options.seed,
+        device="cpu",
+        out=options.out / part.name,
+        resume=True,
+    )
+    data.save(options.out / part.name)
+    return flow
+
+
+def kernels(m: SE3, data: RunData) -> KernelMixture:
+    """Return the kernel mixture of poses, with weights that make a thousand validation poses likeliest."""
+    validation = data.split.validation[:: max(1, len(data.split.validation) // 1000)]
+    train = data.points[data.split.train]
+    return KernelMixture.mixture(m, train, data.points[validation], concentrations=CONCENTRATIONS)
+
+
+def marginals(joint: KernelMixture, m: SE3) -> tuple[KernelMixture, KernelMixture]:
+    """Return the orientation's and the position's densities under a kernel mixture of poses: exact, as its parts are.
+
+    A kernel of poses is one of rotations times a normal of variance ``length^2 / k``.
+    """
+    rotations, space = SO3(), Euclidean(3)
+    k, weights, x = joint.concentrations, joint.weights, joint.points
+    broad = joint.background
+    assert isinstance(broad, RigidMotionSource)
+    normal = WrappedNormal(space, broad.translation_mean, broad.translation_scale)
+    return (
+        KernelMixture(rotations, x[:, :3, :3], k, weights, Uniform(rotations)),
+        KernelMixture(space, x[:, :3, 3], k / m.length**2, weights, normal),
+    )
+
+
+def interpolated(m: SE3, data: RunData, seconds: Tensor) -> Tensor:
+    """Return the log-density of the test poses about the geodesic between the training poses before and after them.
+
+    Validation blocks choose the concentration of the kernel, by which the guess is spread.
+    """
+    train = data.split.train[seconds[data.split.train].argsort()]
+    times = seconds[train]
+
+    def squared(index: Tensor) -> Tensor:
+        after = torch.searchsorted(times, seconds[index]).clamp(1, len(times) - 1)
+        a, b = train[after - 1], train[after]
+        # Beyond the ends of the training poses the nearest one is taken.
+        share = ((seconds[index] - seconds[a]) / (seconds[b] - seconds[a])).clamp(0, 1)
+        guess = m.geodesic(data.points[a], data.points[b], share)[0]
+        return (m.embed(guess) - m.embed(data.points[index])).square().sum(-1)
+
+    log_z = m.kernel_log_normaliser(CONCENTRATIONS)
+    chosen = (-CONCENTRATIONS * squared(data.split.validation)[:, None] / 2 - log_z).mean(0).argmax()
+    return -CONCENTRATIONS[chosen] * squared(data.split.test) / 2 - log_z[chosen]
+
+
+Row = tuple[str, str, Tensor]
+
+
+def scores(flows: Sequence[rfm.Flow], datas: Sequence[RunData], seconds: Tensor) -> list[Row]:
+    """Return what is scored, the model, and the log-densities of the test points."""
+    pose = datas[0]
+    m = flows[0].manifold
+    assert isinstance(m, SE3)
+    test = pose.split.test
+    x, r, p = (data.points[test] for data in datas)
+    joint = kernels(m, pose)
+    of_rotation, of_position = marginals(joint, m)
+    broad = joint.background
+    assert isinstance(broad, RigidMotionSource)
+    # Densities of positions are per cubed unit of length of the table; the joint ones per length^3.
+    unit = 3 * math.log(m.length)
+    normal = broad.log_prob(x) + math.log(8 * math.pi**2) - unit
+    kernel, kernel_r, kernel_p = joint.log_prob(x), of_rotation.log_prob(r), of_position.log_prob(p)
+    free = [flow.log_prob(y).double() for flow, y in zip(flows, (x, r, p), strict=True)]
+    given = [
+        flow.log_prob(y, **data.conditions_at(test)).double()
+        for flow, y, data in zip(flows, (x, r, p), datas, strict=True)
+    ]
+    uniform = torch.full_like(kernel, -math.log(8 * math.pi**2))
+    return [
+        ("pose", "uniform x normal", broad.log_prob(x)),
+        ("pose", "kernel mixture", kernel),
+        ("pose", "flow", free[0]),
+        ("pose", "flow of positions, then of orientations given them", free[2] + unit + given[1]),
+        ("pose given time", "geodesic between neighbours in training, spread", interpolated(m, pose, seconds)),
+        ("pose given time", "flow", given[0]),
+        ("orientation", "uniform", uniform),
+        ("orientation", "kernel mixture, marginal", kernel_r),
+        ("orientation given position", "kernel mixture, conditional", kernel - unit - kernel_p),
+        ("orientation given position", "flow", given[1]),
+        ("position", "normal", normal),
+        ("position", "kernel mixture, marginal", kernel_p),
+        ("position given orientation", "kernel mixture, conditional", kernel - unit - kernel_r),
+        ("position given orientation", "flow", given[2]),
+    ]
+
+
+def table(rows: Sequence[Row], blocks: Tensor) -> str:
+    """Return the results as Markdown, and the flows against the best of the others on the same line of work."""
+    lines = ["| density of | model | test NLL, nats | standard error |", "|---|---|---:|---:|"]
+    for what, model, log_prob in rows:
+        nll = negative_log_likelihood(log_prob, groups=blocks)
+        lines.append(f"| {what} | {model} | {nll.mean:.2f} | {nll.standard_error:.2f} |")
+    lines.append("")
+    for what in dict.fromkeys(name for name, _, _ in rows):
+        own = {model: score for name, model, score in rows if name == what}
+        if "flow" not in own:
+            continue
+        flow = own.pop("flow")
+        others = {model: score for model, score in own.items() if not model.startswith("flow")}
+        best = max(others, key=lambda model: float(others[model].mean()))
+        d = paired_difference(-flow, -others[best], groups=blocks)
+        low, high = d.interval_95
+        lines.append(
+            f"{what}: flow minus {best}: {d.mean:+.2f} nats (95 % interval {low:+.2f} to {high:+.2f}, {d.count} blocks)"
+        )
+    return "\n".join(lines)
+
+
+def picture(flows: Sequence[rfm.Flow], data: RunData, seconds: Tensor, path: Path) -> None:
+    """Draw the track, and samples: of poses, of poses given a time, and of orientations at a known position."""
+    poses, test = data.points, data.split.test[seconds[data.split.test].argsort()]
+    figure = new_figure(10.4, 7.2, None)
+    grid = figure.add_gridspec(2, 2)
+    where = poses[:, :3, 3]
+    generator = torch.Generator().manual_seed(0)
+    length = 0.25
+
+    axes = space(figure, grid[0, 0], "the track, a frame every second", where)
+    draw_track(axes, poses)
+    draw_frames(axes, poses[:: len(poses) // 99 or 1], length)
+
+    drawn = flows[0].sample(100, generator=generator)
+    axes = space(figure, grid[0, 1], "100 samples", where)
+    draw_track(axes, poses, width=0.5)
+    draw_frames(axes, drawn, length)
+
+    chosen = test[torch.linspace(0.1, 0.9, 4).mul(len(test)).long()]
+    axes = space(figure, grid[1, 0], "12 samples given each of 4 held-out times", where)
+    draw_track(axes, poses, width=0.5)
+    for i in chosen:
+        some = flows[0].sample(12, condition={"seconds": float(seconds[i])}, generator=generator)
+        draw_frames(axes, some, length, width=0.7, alpha=0.7)
+        draw_frames(axes, poses[i][None], 2 * length, width=2.6)
+
+    axes = space(figure, grid[1, 1], "12 orientations given each of 4 held-out positions", where)
+    draw_track(axes, poses, width=0.5)
+    for i in chosen:
+        place = dict(zip(POSITIONS, where[i].tolist(), strict=True))
+        some = poses[i].repeat(12, 1, 1)
+        some[:, :3, :3] = flows[1].sample(12, condition=place, generator=generator).double()
+        draw_frames(axes, some, length, width=0.7, alpha=0.7)
+        draw_frames(axes, poses[i][None], 2 * length, width=2.6)
+    save_figure(figure, path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fit the three flows, print the table, and draw the picture."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.poses", description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/poses"), help="folder for a run per flow")
+    parser.add_argument("--steps", type=int, default=Options.steps, help="optimiser steps of each flow (default 1500)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--figure", type=Path, help="PNG file (default: in --out)")
+    parser.add_argument("--quick", action="store_true", help="a few poses and steps, to see that it runs")
+    given = parser.parse_args(arguments)
+    options = Options(given.out, steps=given.steps, seed=given.seed)
+    if given.quick:
+        options = Options(given.out, every=80, steps=16, width=32, seed=given.seed)
+    dataset = desk()
+    flows, datas = [], []
+    for part in parts(dataset, options):
+        data, conditions = run_data(part, dataset, options)
+        flows.append(fitted(part, data, conditions, options))
+        datas.append(data)
+        print(f"{part.name}: {flows[-1].stopped}, {flows[-1].history[-1]['seconds']:.0f} s", file=sys.stderr)
+    seconds = dataset.seconds[:: options.every]
+    assert datas[0].blocks is not None
+    print(f"densities of poses are with respect to dR dp / length^3, {flows[0].manifold}; of positions per cubic metre")
+    print(table(scores(flows, datas, seconds), datas[0].blocks[datas[0].split.test]))
+    picture(flows, datas[0], seconds, given.figure or given.out / "poses.png")
+
+
+if __name__ == "__main__":
+    main()

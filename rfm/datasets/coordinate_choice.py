@@ -1,0 +1,230 @@
+"""Which coordinates a table holds, found from a manifold and a header; and coordinates out of JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifolds import SE3, SO3, FlatTorus, Manifold, Quotient, Sphere
+from rfm.datasets.coordinates import (
+    LATITUDE_NAMES,
+    LONGITUDE_NAMES,
+    Angles,
+    Cartesian,
+    Coordinates,
+    LatitudeLongitude,
+)
+from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
+from rfm.datasets.orientations import Orientations, choose_orientations
+from rfm.datasets.poses import Poses, choose_poses
+from rfm.datasets.tables import Table, TableError, read_table
+from rfm.datasets.tracks import TRACK_FORMATS, read_track, recognised_format
+
+_KINDS: dict[str, type[LatitudeLongitude | Cartesian | Angles | Orientations | Poses]] = {
+    cls.kind: cls for cls in (LatitudeLongitude, Cartesian, Angles, Orientations, Poses)
+}
+
+
+def coordinates_from_dict(record: Mapping[str, Any]) -> Coordinates:
+    """Make coordinates from the values that ``to_dict`` returned; whatever the values are, no code of theirs runs.
+
+    Raises:
+        ValueError: the record does not describe coordinates.
+    """
+    try:
+        values = dict(record)
+        cls = _KINDS[values.pop("kind")]
+        columns = values.pop("columns")
+        defaults = {field.name: field.default for field in fields(cls)}
+        if not isinstance(columns, list | tuple) or not all(_alike(values[key], defaults[key]) for key in values):
+            raise TypeError("columns is a list, everything else of the type of its default")
+        return cls(columns=tuple(columns), **values)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"these are not coordinates: {repr(record)[:120]} ({error}); the kinds are {', '.join(_KINDS)}"
+        ) from None
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Return whether a value has the type of a default; numbers are alike, and true and false are none."""
+    numbers = isinstance(default, int | float) and not isinstance(default, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) if numbers else type(value) is type(default)
+
+
+# The choice.
+
+
+def read_points(path: str | Path, layout: str | None = None, minimum_rows: int = 1) -> tuple[Table, str | None]:
+    """Read a table of points in whatever format it is written: CSV and its like, an .ang map, a track of poses.
+
+    Args:
+        path: the file; ``*.ang`` is an orientation map, and a track is recognised by its comment header.
+        layout: what `choose_coordinates` takes; "tum", "kitti" and "euroc" decide how the file is read.
+        minimum_rows: fewer are an error.
+
+    Returns:
+        The table, and its layout as named or recognised.
+
+    Raises:
+        TableError: the file cannot be used; the message says why.
+    """
+    if layout == "ang" or (layout is None and is_orientation_map(path)):
+        return read_orientation_map(path, minimum_rows).table, "ang"
+    if layout in TRACK_FORMATS or (layout is None and recognised_format(path)):
+        return read_track(path, layout, minimum_rows=minimum_rows)
+    return read_table(path, minimum_rows), layout
+
+
+def choose_coordinates(
+    manifold: Manifold,
+    table: Table,
+    columns: Sequence[str] | None = None,
+    radians: bool = False,
+    layout: str | None = None,
+) -> Coordinates:
+    """Find the coordinates in which a table holds points of a manifold.
+
+    On ``Sphere(2)``, two columns are latitude and longitude (in either order if they are called so) and three are x,
+    y, z. On a torus there is a column for each angle, elsewhere one for each ambient coordinate. Without ``columns``
+    they are found by name on the sphere, and elsewhere taken in order if just enough columns hold numbers. Rotations
+    are Bunge's Euler angles, quaternions or matrices, poses a position and a rotation, by the columns' names or by
+    ``layout``: the order of a quaternion is never guessed.
+
+    Args:
+        manifold: where the points live.
+        table: the table; its longitudes or angles decide the convention of the output.
+        columns: names of columns, or numbers counted from 1.
+        radians: angles on a torus, or Euler angles, are in radians, not in degrees.
+        layout: "bunge", "xyzw", "wxyz" or "matrix", how rotations are written; or the format of the file, "ang", "tum",
+            "kitti" or "euroc".
+
+    Raises:
+        TableError: a column is missing, or the choice is not clear; the message lists the columns.
+    """
+    keys = None if columns is None else tuple(table.key(table.index(column)) for column in columns)
+    if keys is not None and len(set(keys)) < len(keys):
+        raise TableError(f"{table.file}: a column is named twice by --columns {' '.join(keys)}\nname each column once")
+    if table.has_header and any(key.isdecimal() for key in keys or ()):
+        raise TableError(
+            f"{table.file}: a column that --columns names by number has no name of its own\n"
+            f"{table.describe_columns()}\ngive it one in the header, or remove the header"
+        )
+    return _choose(manifold, table, _Request(keys, radians, layout))
+
+
+@dataclass(frozen=True)
+class _Request:
+    keys: tuple[str, ...] | None
+    radians: bool
+    layout: str | None
+
+
+@singledispatch
+def _choose(manifold: Manifold, table: Table, wanted: _Request) -> Coordinates:
+    return Cartesian(_just_enough(manifold, table, wanted.keys))
+
+
+@_choose.register
+def _(manifold: SO3, table: Table, wanted: _Request) -> Coordinates:
+    return choose_orientations(table, wanted.keys, wanted.radians, wanted.layout)
+
+
+@_choose.register
+def _(manifold: Quotient, table: Table, wanted: _Request) -> Coordinates:
+    """A class is written as any of its representatives."""
+    return _choose(manifold.m, table, wanted)
+
+
+@_choose.register
+def _(manifold: SE3, table: Table, wanted: _Request) -> Coordinates:
+    return choose_poses(table, wanted.keys, wanted.layout, manifold.length, table.start)
+
+
+@_choose.register
+def _(manifold: FlatTorus, table: Table, wanted: _Request) -> Coordinates:
+    keys = _just_enough(manifold, table, wanted.keys)
+    half_turn = math.pi if wanted.radians else 180.0
+    return Angles(keys, wanted.radians, _counts_up(table.numbers(keys), half_turn))
+
+
+@_choose.register
+def _(manifold: Sphere, table: Table, wanted: _Request) -> Coordinates:
+    if manifold.dim != 2:
+        return Cartesian(_just_enough(manifold, table, wanted.keys), unit_norm=True)
+    keys = wanted.keys or _columns_on_s2(table)
+    if len(keys) == 3:
+        return Cartesian(keys, unit_norm=True)
+    if len(keys) != 2:
+        raise TableError(
+            f"{table.file}: --columns names {len(keys)}, and a point of {manifold} has 2 (latitude and "
+            f"longitude) or 3 (x, y, z)\n{table.describe_columns()}"
+        )
+    latitude, longitude = _by_role(table, keys)
+    return LatitudeLongitude(
+        (latitude, longitude),
+        _counts_up(table.numbers([longitude]), 180.0),
+        table.index(longitude) < table.index(latitude),
+    )
+
+
+def _columns_on_s2(table: Table) -> tuple[str, ...]:
+    names = [name.casefold() for name in table.names]
+    latitudes = [table.key(i) for i, name in enumerate(names) if name in LATITUDE_NAMES]
+    longitudes = [table.key(i) for i, name in enumerate(names) if name in LONGITUDE_NAMES]
+    axes = [table.key(i) for letter in "xyz" for i, name in enumerate(names) if name == letter]
+    # A table that has some of both kinds could mean either.
+    if len(latitudes) == len(longitudes) == 1 and not axes:
+        return latitudes[0], longitudes[0]
+    if all(names.count(letter) == 1 for letter in "xyz") and not latitudes and not longitudes:
+        return tuple(axes)
+    if latitudes or longitudes or axes:
+        finding = "it is not clear which columns hold the points"
+    else:
+        finding = "no columns are called latitude and longitude, or x, y and z"
+    example = "LATITUDE LONGITUDE" if table.has_header else "1 2 for latitude and longitude"
+    remedy = f"name them, with --columns {example} or --columns {'X Y Z' if table.has_header else '1 2 3 for x, y, z'}"
+    raise TableError(f"{table.file}: {finding}\n{table.describe_columns()}\n{remedy}")
+
+
+def _by_role(table: Table, keys: Sequence[str]) -> tuple[str, str]:
+    """Return latitude and longitude: by what the columns are called, else in the order given."""
+    first, second = keys
+    if first.casefold() in LONGITUDE_NAMES or second.casefold() in LATITUDE_NAMES:
+        first, second = second, first
+    if first.casefold() in LONGITUDE_NAMES or second.casefold() in LATITUDE_NAMES:
+        raise TableError(
+            f"{table.file}: --columns {' '.join(keys)} names the same coordinate twice\n{table.describe_columns()}\n"
+            "name a latitude and a longitude"
+        )
+    return first, second
+
+
+def _just_enough(manifold: Manifold, table: Table, keys: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return as many columns as a point has coordinates, or raise."""
+    if len(manifold.event_shape) != 1:
+        raise TableError(
+            f"{table.file}: points of {manifold} have shape {tuple(manifold.event_shape)} and do not come from the "
+            "columns of a table\npass a tensor to rfm.fit instead"
+        )
+    needed = manifold.event_shape[0]
+    if keys is None:
+        found = [table.key(i) for i in range(len(table.names)) if table.holds_numbers(i)]
+        what = f"{len(found)} columns hold numbers"
+    else:
+        found, what = list(keys), f"--columns names {len(keys)}"
+    if len(found) != needed:
+        raise TableError(
+            f"{table.file}: {what}, and a point of {manifold} has {needed}\n{table.describe_columns()}\n"
+            f"name {needed} with --columns"
+        )
+    return tuple(found)
+
+
+def _counts_up(values: NDArray[np.float64], half_turn: float) -> bool:
+    """Return whether angles are counted from 0 to a full turn, not from minus half a turn to half a turn."""
+    return bool((values > half_turn).any() and (values >= 0).all())

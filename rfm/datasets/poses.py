@@ -1,0 +1,154 @@
+"""Poses in the columns of a table: a position, and a quaternion or the rows of a matrix."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rfm.datasets.coordinates import Coordinates, as_array, as_float64
+from rfm.datasets.orientations import MATRIX_NAMES, numbers_from, rotations_from
+from rfm.datasets.table_files import CSV, Layout
+from rfm.datasets.tables import Table, TableError, read_table
+from rfm.datasets.tracks import SECONDS, TRACK_FORMATS, read_track
+
+_POSITIONS = ("tx", "ty", "tz")
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "xyzw": (*_POSITIONS, "qx", "qy", "qz", "qw"),
+    "wxyz": (*_POSITIONS, "qw", "qx", "qy", "qz"),
+    "matrix": (*_POSITIONS, *MATRIX_NAMES),
+}
+
+_OF_MATRIX_ROWS = (3, 7, 11, 0, 1, 2, 4, 5, 6, 8, 9, 10)
+"""Where position and rotation stand in the first three rows of a matrix."""
+
+
+@final
+@dataclass(frozen=True)
+class Poses(Coordinates):
+    """Poses (R, p) that take the coordinates of a body (a camera) to those of the world: R a + p.
+
+    Scores are in nats per cubed radian and cubed unit of length, whatever ``length`` is.
+
+    Args:
+        columns: position, then rotation, in the order of the convention.
+        convention: how the rotation is written: "xyzw" or "wxyz", a quaternion with the real part last or first, or
+            "matrix", nine entries row by row.
+        layout: "tum", "kitti" or "euroc" to write files as these formats do; empty for a table with a header.
+        length: that of the manifold `manifolds.SE3`, which scores are computed with.
+        start: where seconds count from in the input, in its own unit.
+    """
+
+    kind: ClassVar[str] = "poses"
+
+    convention: str = "xyzw"
+    layout: str = ""
+    length: float = 1.0
+    start: int | float = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.convention not in _NAMES or len(self.columns) != len(_NAMES[self.convention]):
+            raise ValueError(
+                f"Poses: convention is xyzw, wxyz or matrix, with 7, 7 or 12 columns, got {self.convention!r} and "
+                f"{len(self.columns)} columns"
+            )
+        if self.layout and self.layout not in TRACK_FORMATS:
+            raise ValueError(f"Poses: layout is tum, kitti, euroc or empty, got {self.layout!r}")
+        if not (0 < self.length < math.inf and math.isfinite(self.start)):
+            raise ValueError(f"Poses: length is positive and start finite, got {self.length} and {self.start}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return TRACK_FORMATS[self.layout].pose_columns if self.layout else self._own
+
+    @property
+    def _own(self) -> tuple[str, ...]:
+        numbered = any(column.isdecimal() for column in self.columns)
+        return _NAMES[self.convention] if numbered else self.columns
+
+    @property
+    def file_layout(self) -> Layout:
+        if not self.layout:
+            return CSV
+        known = TRACK_FORMATS[self.layout]
+        return Layout(known.separator, known.comment)
+
+    def read(self, path: str | Path) -> Table:
+        if not self.layout:
+            return read_table(path)
+        table = read_table(path)
+        # What rfm sample --log-prob wrote has a header of its own.
+        return table if table.has_header else read_track(path, self.layout, self.start)[0]
+
+    def points(self, table: Table) -> Tensor:
+        numbers = self._numbers(table)
+        rotation = rotations_from(numbers[:, 3:], self.convention, table)
+        poses = torch.zeros(len(numbers), 4, 4, dtype=torch.float64)
+        poses[:, :3, :3], poses[:, :3, 3], poses[:, 3, 3] = rotation, torch.from_numpy(numbers[:, :3]), 1.0
+        return poses
+
+    def columns_of(self, points: Tensor) -> NDArray[np.float64]:
+        x = torch.from_numpy(as_float64(points))
+        numbers = np.concatenate([x[:, :3, 3].numpy(), numbers_from(x[:, :3, :3], self.convention)], axis=1)
+        return np.stack([numbers[:, self._own.index(name)] for name in self.names], axis=1)
+
+    def leading(self, count: int, given: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the time, where the format has one: that of the condition, else the number of the sample."""
+        if not self.layout or (ticks := TRACK_FORMATS[self.layout].ticks_per_second) is None:
+            return {}
+        if SECONDS not in given or any(value is None for value in given[SECONDS]):
+            return {"timestamp": np.arange(count)}
+        elapsed = np.asarray(given[SECONDS], dtype=np.float64) * ticks
+        whole = isinstance(self.start, int) and ticks > 1
+        return {"timestamp": self.start + (np.rint(elapsed).astype(np.int64) if whole else elapsed)}
+
+    def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
+        return {"log_prob_nats_per_radian3_unit3": as_array(log_prob) - 3 * math.log(self.length)}
+
+
+def choose_poses(
+    table: Table,
+    keys: tuple[str, ...] | None,
+    layout: str | None,
+    length: float = 1.0,
+    start: int | float = 0,
+) -> Poses:
+    """Return the coordinates in which a table holds poses: by a track's format, by what columns are called, or by both.
+
+    Raises:
+        TableError: it is not clear, above all in which order the quaternion is.
+    """
+    if keys is None and layout in TRACK_FORMATS:
+        order = TRACK_FORMATS[layout].order
+        own = TRACK_FORMATS[layout].pose_columns
+        columns = tuple(own[i] for i in _OF_MATRIX_ROWS) if order == "matrix" else own
+        return Poses(columns, order, layout, length, start)
+    if keys is None and not table.has_header and len(table.names) == 12:
+        return Poses(tuple(table.names[i] for i in _OF_MATRIX_ROWS), "matrix", "kitti", length, start)
+    if keys is None:
+        for order, names in _NAMES.items():
+            if all(map(table.has, names)):
+                return Poses(tuple(table.key(table.index(name)) for name in names), order, "", length)
+        raise TableError(
+            f"{table.file}: it is not clear which columns hold the pose, and in which order the quaternion is\n"
+            f"{table.describe_columns()}\n"
+            "call them tx, ty, tz, qx, qy, qz, qw in a header, or add --format tum, kitti or euroc"
+        )
+    convention = layout if layout in _NAMES else "matrix" if len(keys) == 12 else _by_name(keys)
+    if convention is None or len(keys) != len(_NAMES[convention]):
+        raise TableError(
+            f"{table.file}: --columns names {len(keys)}, and in which order the rotation is written is not clear\n"
+            "name three of position, then four of a quaternion with --format xyzw or wxyz (real part last or first)"
+        )
+    return Poses(keys, convention, "", length)
+
+
+def _by_name(keys: tuple[str, ...]) -> str | None:
+    ends = [key.casefold()[-1:] for key in keys[3:]]
+    return "".join(ends) if "".join(ends) in ("xyzw", "wxyz") and keys[3].casefold().startswith("q") else None

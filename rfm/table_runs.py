@@ -1,0 +1,92 @@
+"""What ``rfm fit`` reads: a table, as the data of a run."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manifolds import SE3, Manifold
+from rfm import datasets
+from rfm.conditions import Conditions
+from rfm.datasets.download import file_sha256
+from rfm.datasets.splits import group_split
+from rfm.datasets.tables import Table, parse_number
+from rfm.named_objects import check_symmetry, length_of, named_manifold
+from rfm.run_folder import RunData
+
+
+def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditions | None]:
+    """Return the manifold, the data and the meaning of the conditions that the arguments of ``rfm fit`` name.
+
+    Raises:
+        ValueError: for what cannot be fitted; the message names it.
+    """
+    table, layout = datasets.read_points(arguments.table, arguments.format, minimum_rows=2)
+    manifold = named_manifold(arguments.manifold, table, arguments.columns)
+    check_symmetry(arguments.manifold, arguments.table)
+    coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians, layout)
+    points = coordinates.points(table)
+    if isinstance(coordinates, datasets.Poses):
+        manifold = SE3(length_of(points[:, :3, 3]) if arguments.length is None else arguments.length)
+        coordinates = replace(coordinates, length=manifold.length)
+    elif arguments.length is not None:
+        raise ValueError("--length is the unit of length of --manifold se3\nleave it out")
+    conditions, condition = _conditions_of(table, arguments, coordinates.columns)
+    blocks = _blocks(table, arguments.blocks) if arguments.blocks else None
+    data = RunData(
+        points,
+        _split(points, blocks, arguments),
+        coordinates,
+        Path(arguments.table).name,
+        file_sha256(Path(arguments.table)),
+        condition,
+        _weights(table, arguments.weights) if arguments.weights else None,
+        blocks,
+    )
+    return manifold, data, conditions
+
+
+def _blocks(table: Table, words: Sequence[str]) -> Tensor:
+    """Return the block of each row, for ``--blocks COLUMN=SIZE``."""
+    sizes = {}
+    for word in words:
+        name, equals, value = word.rpartition("=")
+        size = parse_number(value)
+        if not equals or size is None or not 0 < size < float("inf") or name in sizes:
+            raise ValueError(f"--blocks {word!r} is not COLUMN=SIZE\nwrite for example x=30, in the column's unit")
+        sizes[name] = size
+    return datasets.block_labels(table.numbers(list(sizes)), list(sizes.values()))
+
+
+def _split(points: Tensor, blocks: Tensor | None, arguments: argparse.Namespace) -> datasets.Split:
+    try:
+        return group_split(points if blocks is None else blocks, arguments.seed, test=arguments.test_share)
+    except ValueError as error:
+        if blocks is None:
+            raise
+        raise ValueError(
+            f"--blocks makes {len(blocks.unique())} blocks of all rows ({error})\nmake them smaller"
+        ) from None
+
+
+def _weights(table: Table, column: str) -> Tensor:
+    weights = table.numbers([column])[:, 0]
+    if (weights < 0).any():
+        row = int(np.flatnonzero(weights < 0)[0])
+        raise table.error(row, f"weight {weights[row]:.6g} is negative", "weights are at least 0; correct that row")
+    return torch.from_numpy(weights)
+
+
+def _conditions_of(
+    table: Table, arguments: argparse.Namespace, taken: Sequence[str]
+) -> tuple[Conditions | None, Tensor | None]:
+    """Return what the columns of ``--condition`` mean, and their vectors."""
+    if arguments.condition:
+        return datasets.find_conditions(table, arguments.condition, arguments.label or (), taken)
+    if arguments.label:
+        raise ValueError("--label says which columns of --condition hold labels\ngive --condition too")
+    return None, None

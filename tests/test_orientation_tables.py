@@ -1,0 +1,186 @@
+"""Orientations in tables: Bunge's convention, .ang maps, quaternions, and what is refused."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from manifolds import SO3, Octahedral, Quotient, RightMultiplication
+from rfm.datasets import (
+    Orientations,
+    TableError,
+    block_labels,
+    choose_coordinates,
+    group_split,
+    read_orientation_map,
+    read_points,
+    steel,
+    write_table,
+)
+from rfm.datasets.coordinate_choice import coordinates_from_dict
+
+CUBIC = Quotient(SO3(), RightMultiplication(Octahedral()))
+ANG = """\
+# Phase 1
+# MaterialName  iron/austenite
+# Symmetry      43
+# Phase 2
+# MaterialName  iron/ferrite
+# Symmetry      43
+0.10000 0.20000 0.30000 0.0 0.0 24.4 0.799 2
+1.10000 0.20000 6.20000 1.5 0.0 24.0 0.797 1
+12.56637 12.56637 12.56637 3.0 0.0 1.0 0.2 1
+0.50000 0.60000 0.70000 4.5 0.0 1.0 -1.0 1
+"""
+
+
+def table_of(folder: Path, text: str, name: str = "points.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def bunge_g(phi1: float, big: float, phi2: float) -> torch.Tensor:
+    """Bunge's matrix, which takes sample coordinates to crystal coordinates, entry by entry (1982, equation 2.50)."""
+    c1, s1, c, s, c2, s2 = (f(a) for a in (phi1, big, phi2) for f in (math.cos, math.sin))
+    rows = [
+        [c1 * c2 - s1 * s2 * c, s1 * c2 + c1 * s2 * c, s2 * s],
+        [-c1 * s2 - s1 * c2 * c, -s1 * s2 + c1 * c2 * c, c2 * s],
+        [s1 * s, -c1 * s, c],
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "plane", "direction"),
+    [
+        ((0, 45, 0), (0, 1, 1), (1, 0, 0)),  # Goss
+        ((35.264, 45, 0), (0, 1, 1), (2, 1, -1)),  # brass
+        ((90, 35.264, 45), (1, 1, 2), (-1, -1, 1)),  # copper
+        ((0, 0, 0), (0, 0, 1), (1, 0, 0)),  # cube
+    ],
+)
+def test_named_textures_have_their_plane_and_direction(
+    tmp_path: Path, degrees: tuple[float, ...], plane: tuple[int, ...], direction: tuple[int, ...]
+) -> None:
+    """The sample's normal is the crystal's plane normal {hkl}, its rolling direction <uvw>: R' takes them there."""
+    text = "phi1,Phi,phi2\n" + ",".join(map(str, degrees)) + "\n"
+    table, layout = read_points(table_of(tmp_path, text))
+    r = choose_coordinates(CUBIC, table, layout=layout).points(table)[0]
+    torch.testing.assert_close(r.mT, bunge_g(*map(math.radians, degrees)), rtol=0, atol=1e-12)
+    for axis, crystal in (((0, 0, 1), plane), ((1, 0, 0), direction)):
+        found = r.mT @ torch.tensor(axis, dtype=torch.float64)
+        wanted = torch.nn.functional.normalize(torch.tensor(crystal, dtype=torch.float64), dim=0)
+        family = torch.cat(
+            [CUBIC.group.orbit(torch.eye(3).double()) @ wanted, CUBIC.group.orbit(-torch.eye(3).double()) @ wanted]
+        )
+        assert float((family - found).norm(dim=-1).min()) < 1e-4
+
+
+def test_the_symmetry_of_the_crystal_acts_from_the_right() -> None:
+    """What a symmetry of the crystal does not change: the axes of the cube in the sample."""
+    r = SO3().random_uniform(5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    axes = torch.cat([torch.eye(3), -torch.eye(3)]).double()
+    turned = CUBIC.group.orbit(r) @ axes.mT
+    for images, own in zip(turned, r @ axes.mT, strict=True):
+        for image in images:
+            assert float(torch.cdist(own.mT, image.mT).amin(1).max()) < 1e-12
+
+
+def test_a_map_says_what_it_drops(tmp_path: Path) -> None:
+    found = read_orientation_map(table_of(tmp_path, ANG, "map.ang"))
+    assert (len(found), found.dropped, found.phases) == (2, 2, ["ferrite", "austenite"])
+    assert found.symmetries == {"austenite": "43", "ferrite": "43"}
+    expected = torch.stack([bunge_g(0.1, 0.2, 0.3).mT, bunge_g(1.1, 0.2, 6.2).mT])
+    torch.testing.assert_close(found.points(), expected)
+    np.testing.assert_array_equal(found.places, [[0, 0], [1.5, 0]])
+
+
+@pytest.mark.parametrize("convention", ["bunge", "xyzw", "wxyz", "matrix"])
+def test_rotations_are_written_as_they_were_read(tmp_path: Path, convention: str) -> None:
+    r = SO3().random_uniform(50, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    columns = {"bunge": ("phi1", "Phi", "phi2"), "xyzw": ("qx", "qy", "qz", "qw"), "wxyz": ("qw", "qx", "qy", "qz")}
+    matrix = tuple(f"r{i}{j}" for i in (1, 2, 3) for j in (1, 2, 3))
+    coordinates = Orientations(columns.get(convention, matrix), convention)
+    assert coordinates_from_dict(coordinates.to_dict()) == coordinates
+    file = tmp_path / "r.csv"
+    write_table(file, coordinates.names, coordinates.columns_of(r))
+    table, layout = read_points(file)
+    chosen = choose_coordinates(SO3(), table, layout=layout)
+    torch.testing.assert_close(chosen.points(table), r, rtol=0, atol=1e-12)
+    # The order of a quaternion is in its names, wherever its columns stand.
+    assert set(chosen.columns) == set(coordinates.columns)
+    scores = coordinates.score_columns(torch.tensor([-math.log(8 * math.pi**2)]))
+    assert float(scores["multiples_of_uniform"][0]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns", "message"),
+    [
+        ("a.csv", "qw,qx,qy,qz\n2,0,0,0\n", None, r"line 2: this is no unit quaternion, its norm is 2"),
+        ("a.csv", "qw,qx,qy,qz\n0,0,0,0\n", None, r"line 2: this is no unit quaternion, its norm is 0"),
+        ("a.csv", "qw,qx,qy,qz\n1,0,nan,0\n", None, r"line 2: 'nan' is not a finite number in column 'qy'"),
+        ("a.csv", "a,b,c,d\n1,0,0,0\n", None, r"no columns are called phi1"),
+        ("a.csv", "a,b,c,d\n1,0,0,0\n", ["a", "b", "c", "d"], r"names 4, and what they mean is not clear"),
+        (
+            "a.csv",
+            "1 0 0 0 1 0 0 0 -1\n",
+            [str(i) for i in range(1, 10)],
+            r"line 1: these nine numbers are no rotation",
+        ),
+        ("a.ang", "1 2 3\n", None, r"at least 8 numbers .* here there are 3"),
+        ("a.ang", "phi1 Phi phi2 x y a b c\n1 1 1 0 0 1 1 1\n", None, r"here there is a header"),
+        ("a.ang", "90.0 45.0 10.0 0 0 1 0.5 1\n", None, r"line 1: 90 is no Euler angle in radians"),
+        ("a.ang", "1 1 1 0 0 1 -1 0\n", None, r"0 of 1 rows are indexed"),
+        ("a.ang", "1 nan 1 0 0 1 1 0\n", None, r"line 1: 'nan' is not a finite number"),
+        ("a.ang", "# nothing\n", None, r"the file is empty"),
+        ("a.ang", "1 1 1 0 0 1 1 1\n1 1 1 0 0 1 1\n1 1 1 0 0 1 1 1\n", None, r"line 2: 7 cells"),
+    ],
+)
+def test_what_holds_no_rotations_is_refused(
+    tmp_path: Path, name: str, text: str, columns: list[str] | None, message: str
+) -> None:
+    def read() -> torch.Tensor:
+        table, layout = read_points(table_of(tmp_path, text, name))
+        return choose_coordinates(SO3(), table, columns, layout=layout).points(table)
+
+    with pytest.raises(TableError, match=message) as caught:
+        read()
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_four_unnamed_columns_mean_what_the_format_says(tmp_path: Path) -> None:
+    table, _ = read_points(table_of(tmp_path, "0 0 0 1\n0 1 0 0\n"))
+    for layout, expected in (("xyzw", [1.0, 1.0, 1.0]), ("wxyz", [-1.0, -1.0, 1.0])):
+        r = choose_coordinates(SO3(), table, ["1", "2", "3", "4"], layout=layout).points(table)
+        torch.testing.assert_close(r[0].diagonal(), torch.tensor(expected).double())
+
+
+def test_blocks_hold_neighbours_together() -> None:
+    places = np.stack(np.meshgrid(np.arange(0, 9, 1.5), np.arange(0, 6, 1.5)), axis=-1).reshape(-1, 2)
+    blocks = block_labels(places, (4.5, 3.0))
+    assert blocks.reshape(4, 6).tolist() == [[0, 0, 0, 2, 2, 2]] * 2 + [[1, 1, 1, 3, 3, 3]] * 2
+    split = group_split(blocks, 0, validation=0.25, test=0.25)
+    assert not any(set(blocks[a].tolist()) & set(blocks[b].tolist()) for a, b in ((split.train, split.test), split[1:]))
+    with pytest.raises(ValueError, match="2 numbers above 0"):
+        block_labels(places, (1.0, 0.0))
+
+
+def test_the_steel_is_as_published() -> None:
+    try:
+        dataset = steel()
+    except ValueError as error:
+        pytest.skip(str(error))
+    assert len(dataset) == 11_700
+    assert dataset.map.dropped == 0
+    assert dataset.map.phases.count("austenite") == 5657
+    CUBIC.check_point(dataset.points)
+
+
+def test_a_file_that_is_not_here_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RFM_DATA", raising=False)
+    monkeypatch.setenv("RFM_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"not there.*\n.*RFM_DATA to a folder that holds pose/sdss"):
+        steel()
