@@ -89,7 +89,7 @@ def row(
 
 
 def real_row(reference: Reference, count: int, pairs: int) -> str:
-    """Return the line of as many real held-out chains, evenly spaced in length, judged beside the other half of them."""
+    """Return the line of as many real held-out chains, evenly spaced in length, beside the other half of them."""
     half = reference.every_second(0)
     some = [half[int(i)] for i in np.linspace(0, len(half) - 1, min(count, len(half))).round()]
     return row(f"{len(some)} real, held out", some, reference.every_second(1), reference, pairs, None)

@@ -72,7 +72,8 @@ def draw_ramachandran(axes: "Axes", atoms: Tensor, real_angles: Tensor | None = 
     kinds = secondary_structure(atoms[:, 1]).numpy()
     for kind in _NAMES:
         # Structure has its own legend beside the trace.
-        axes.scatter(*found[kinds == kind].T, color=_COLOURS[kind], s=16, linewidths=0)
+        phi, psi = found[kinds == kind].T
+        axes.scatter(phi, psi, color=_COLOURS[kind], s=16, linewidths=0)
     axes.set(
         xlim=(-180, 180), ylim=(-180, 180), xticks=range(-180, 181, 90), yticks=range(-180, 181, 90), aspect="equal"
     )
