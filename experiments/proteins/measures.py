@@ -83,7 +83,7 @@ class RamachandranKernel:
         some = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:residues]
         self.density = KernelMixture.fit(FlatTorus(2), points[some])
 
-    def nll(self, chains: Chains, most: int = 4000) -> float:
+    def nll(self, chains: Chains, most: int = 10_000) -> float:
         """Return the mean negative log-density of the chains' angles, nats; of evenly spaced residues if many."""
         points = FlatTorus(2).projx(dihedrals(chains))
         some = torch.linspace(0, len(points) - 1, min(len(points), most)).round().long()
