@@ -4,6 +4,7 @@ Each figure is explained in `experiments.proteins.measures`. The real chains are
 are, so that ideal bond lengths and angles flatter neither.
 """
 
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -155,7 +156,8 @@ def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path) -> Iterator[str]:
     count = sum(p.numel() for p in flow.parameters())
     yield f"- run: {run}; {record['chains']} chains, {record['data']}; settings {record['settings']}"
     yield (
-        f"- {count:,} parameters; {last['step']} steps in {last['seconds'] / 3600:.2f} h; {flow.stopped}; best "
+        f"- {count:,} parameters; {last['step']} steps in {last['seconds'] / 60:.0f} minutes, "
+        f"{last.get('cpu_seconds', math.nan) / 60:.0f} of a core; {flow.stopped}; best "
         f"validation loss {min(r['validation_loss'] for r in flow.history):.3f}"
     )
     yield (
