@@ -21,6 +21,7 @@ examples:
   rfm fit track.txt --manifold se3 --blocks seconds=2 --out runs/track
   rfm fit quakes.csv --manifold sphere --condition magnitude region --out runs/by-region
   rfm sample runs/by-region --condition magnitude=6 region=chile --guidance 2
+  rfm sample runs/proteins --length 120 -n 16 --out backbones
 """
 
 _MANIFOLD_HELP = """\
@@ -221,6 +222,7 @@ def _add_sample(commands: Any) -> None:
         "condition than the data are",
     )
     one.add_argument("--log-prob", action="store_true", help="add columns with the log-density of each sample")
+    _add_backbones(one)
     _add_batch_size(one)
     _add_seed(one)
     _add_table_output(one)
@@ -272,6 +274,27 @@ def _add_check(commands: Any) -> None:
     one.add_argument("manifold", metavar="MODULE:NAME", help="an object, or a class without arguments")
     one.add_argument("--compile", action="store_true", help="also capture every method with torch.compile")
     _add_seed(one)
+
+
+def _add_backbones(one: argparse.ArgumentParser) -> None:
+    group = one.add_argument_group("for flows of protein backbones", "which are written to a folder as .pdb and .cif")
+    group.add_argument(
+        "--length", type=_residues, nargs="+", metavar="RESIDUES", help="of the backbones; -n (16) of each are drawn"
+    )
+    group.add_argument("--steps", type=_positive, help="evaluations of the network (default: 100)")
+    group.add_argument(
+        "--rotation-schedule",
+        choices=("exponential", "linear"),
+        help="exponential: rotations run ahead, as 1 - exp(-10 t) (default)",
+    )
+    group.add_argument(
+        "--motif",
+        nargs=3,
+        action="append",
+        metavar=("FILE", "RESIDUES", "PLACE"),
+        help="hold residues of a structure, such as 1abc.pdb A:10-25, from this place on,\ncounted from 1, while the "
+        "rest is drawn; may be given several times",
+    )
 
 
 def _add_condition(one: Any, more: str = "") -> None:
@@ -336,6 +359,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _residues(text: str) -> int:
+    value = int(text)
+    if not 2 <= value <= 2048:
+        raise argparse.ArgumentTypeError(f"must be at least 2 and at most 2048 residues, got {text}")
+    return value
+
+
 def _seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**63:
@@ -353,5 +383,5 @@ def _share(text: str) -> float:
 for _convert, _kind in ((_number, "number"), (_positive_number, "number"), (_positive, "whole number")):
     # argparse words a value that does not convert as "invalid KIND value".
     _convert.__name__ = _kind
-_seed.__name__ = "whole number"
+_seed.__name__ = _residues.__name__ = "whole number"
 _share.__name__ = "number"

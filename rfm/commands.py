@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold, Sphere
-from rfm import datasets
+from rfm import backbone_commands, datasets
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
 from rfm.datasets.splits import group_split
@@ -37,7 +37,11 @@ def fit(arguments: argparse.Namespace) -> None:
 
 
 def sample(arguments: argparse.Namespace) -> None:
-    """``rfm sample``: points in the columns and units of the input."""
+    """``rfm sample``: points in the columns and units of the input; or backbones."""
+    if not arguments.manifold and backbone_commands.holds_backbones(Path(arguments.run)):
+        backbone_commands.sample(arguments)
+        return
+    backbone_commands.check_others(arguments)
     flow, data = _load(arguments)
     out = _output(arguments)
     condition = _given(flow, arguments)
@@ -270,6 +274,11 @@ def _is_demo(folder: Path) -> bool:
 
 def _load(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
     folder = Path(arguments.run)
+    if not arguments.manifold and backbone_commands.holds_backbones(folder):
+        raise ValueError(
+            f"{folder} holds a flow of protein backbones, which rfm {arguments.command} does not know\n"
+            "rfm sample draws from it, python -m experiments.proteins report judges it"
+        )
     manifold = imported_manifold(arguments.manifold) if arguments.manifold else None
     if not arguments.source:
         return Flow.load(folder, manifold=manifold), RunData.load(folder)

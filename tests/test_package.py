@@ -49,18 +49,8 @@ _LAYERS = [
         "training",
         "datasets",
     ),
-    *(
-        "fit_arguments",
-        "fitting",
-        "streams",
-        "run_folder",
-        "evaluation",
-        "plotting",
-        "named_objects",
-        "table_runs",
-        "commands",
-        "cli",
-    ),
+    *("fit_arguments", "fitting", "streams", "run_folder", "evaluation", "plotting", "named_objects", "table_runs"),
+    *("backbone_sampling", "backbone_commands", "commands", "cli"),
     "__main__",
 ]
 

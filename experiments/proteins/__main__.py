@@ -9,9 +9,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from experiments.proteins.report import STEPS, report
 from experiments.proteins.training import QUICK, Settings, smaller, train
 from rfm.datasets import proteins
 
@@ -57,6 +59,26 @@ def run_train(options: argparse.Namespace) -> None:
     print(f"run: {options.out}")
 
 
+def run_report(options: argparse.Namespace) -> None:
+    """Print the report, and write it to a file if asked."""
+    lines = []
+    for line in report(
+        options.folder,
+        read_chains(options.data),
+        lengths=options.lengths,
+        each=options.each,
+        steps=options.steps,
+        pairs=options.pairs,
+        seed=options.seed,
+        figures=options.figures,
+        note=lambda message: print(f"{message} ...", file=sys.stderr, flush=True),
+    ):
+        lines.append(line)
+        print(line, flush=True)
+    if options.out is not None:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
 def read_chains(data: str) -> proteins.Chains:
     """Return the chains that ``--data`` means, and say what was left out."""
     makers = {"backbones": proteins.backbones, "cgdms": proteins.cgdms}
@@ -96,7 +118,24 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--precision", help="of Lightning Fabric, such as bf16-mixed (default: 32-true)")
     one.add_argument("--quiet", action="store_true", help="no progress on stderr")
     one.set_defaults(run=run_train)
+    _add_report(commands)
     return parser
+
+
+def _add_report(commands: Any) -> None:
+    one = commands.add_parser("report", help="judge samples of a run beside real held-out chains")
+    one.add_argument("folder", type=Path, help="folder of a finished run")
+    one.add_argument("--data", default="backbones", help="as in training (default: backbones)")
+    one.add_argument("--lengths", type=int, default=8, help="how many lengths of held-out chains (default: 8)")
+    one.add_argument("--each", type=int, default=4, help="samples of each length (default: 4)")
+    one.add_argument(
+        "--steps", type=int, nargs="+", default=list(STEPS), help="network evaluations (default: 10 25 50 100)"
+    )
+    one.add_argument("--pairs", type=int, default=120, help="pairs aligned for the TM-scores (default: 120)")
+    one.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
+    one.add_argument("--figures", type=Path, help="folder for pictures")
+    one.add_argument("--out", type=Path, help="markdown file to write")
+    one.set_defaults(run=run_report)
 
 
 if __name__ == "__main__":

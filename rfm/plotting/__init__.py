@@ -1,9 +1,10 @@
-"""Pictures of flows: a world map, a Ramachandran plot, marginals, by manifold; pole figures; and the course of a fit.
+"""Pictures of flows: a world map, a Ramachandran plot, marginals, by manifold; pole figures; backbones; fits.
 
 Every function returns a matplotlib figure with a canvas of its own. No window is opened, and matplotlib's global state
 (pyplot, rcParams) is neither read for a current figure nor changed. Importing this package does not import matplotlib.
 """
 
+from rfm.plotting.backbones import plot_backbone
 from rfm.plotting.figures import save_figure
 from rfm.plotting.flows import plot_flow
 from rfm.plotting.history import plot_history
@@ -13,6 +14,7 @@ from rfm.plotting.trajectories import draw_frames, draw_track, space
 __all__ = [
     "draw_frames",
     "draw_track",
+    "plot_backbone",
     "plot_flow",
     "plot_history",
     "plot_pole_figures",

@@ -1,0 +1,176 @@
+"""How good the samples of a run are, beside real chains that were held out.
+
+Each figure is explained in `experiments.proteins.measures`. The real chains are rebuilt from their frames, as samples
+are, so that ideal bond lengths and angles flatter neither.
+"""
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import rfm
+from experiments.proteins import measures
+from experiments.proteins.measures import RamachandranKernel
+from rfm.backbone_sampling import sample_backbones
+from rfm.backbones import atoms_from_frames, frames_from_atoms
+from rfm.datasets.proteins import Chains
+from rfm.plotting import plot_backbone, save_figure
+from rfm.serialization import read_json
+
+STEPS = (10, 25, 50, 100)
+HEADER = """\
+| chains | CA 3.8 ± 0.1 Å, % | without clash, % | helix, % | strand, % | Wasserstein of shares \
+| Ramachandran NLL, nats | radius of gyration, off by | TM between samples \
+| TM to the nearest training chain: median, highest | s per chain |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+| goal | 99 | 95 | | | below 0.1 | within 0.2 of real | within 10 % | below 0.5 | | |"""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real chains to compare with.
+
+    Args:
+        held_out: test chains, rebuilt from their frames.
+        training: training chains, likewise.
+        names: of the training chains.
+        kernel: of their torsion angles.
+    """
+
+    held_out: list[Tensor]
+    training: list[Tensor]
+    names: list[str]
+    kernel: RamachandranKernel
+
+    @classmethod
+    def of(cls, chains: Chains, seed: int) -> "Reference":
+        """Return the parts of the split that a run of this seed was trained on."""
+        split = chains.split(seed)
+        training, held_out = ([_rebuilt(chains.chain(i)) for i in rows.tolist()] for rows in (split.train, split.test))
+        names = [chains.names[i] for i in split.train.tolist()]
+        return cls(held_out, training, names, RamachandranKernel(training))
+
+    def every_second(self, first: int) -> list[Tensor]:
+        """Return half of the held-out chains, by length."""
+        return sorted(self.held_out, key=len)[first::2]
+
+    def lengths(self, count: int) -> list[int]:
+        """Return lengths of held-out chains, at evenly spaced ranks."""
+        own = sorted(len(a) for a in self.held_out)
+        return [own[int(i)] for i in np.linspace(0, len(own) - 1, count).round()]
+
+
+def row(
+    name: str, chains: Sequence[Tensor], real: Sequence[Tensor], reference: Reference, pairs: int, seconds: float | None
+) -> str:
+    """Return one line of the table; ``real`` are the chains whose shares of structure are those to have."""
+    shares = measures.structure_shares(chains)
+    apart = measures.wasserstein_of_shares(shares, measures.structure_shares(real))
+    radius = measures.gyration_deviation(chains, reference.training)
+    nearest = [measures.nearest(a, reference.training, reference.names) for a in chains[: max(1, pairs // 4)]]
+    scores = [score for score, _ in nearest]
+    highest, whose = max(nearest)
+    helix, strand = 100 * shares.mean(0)
+    return (
+        f"| {name} | {100 * measures.share_of_ca_distances(chains):.1f} | "
+        f"{100 * measures.share_without_clash(chains):.0f} | {helix:.1f} | {strand:.1f} | {apart:.3f} | "
+        f"{reference.kernel.nll(chains):.2f} | {100 * radius:+.1f} % | "
+        f"{measures.diversity(chains, pairs):.2f} | {np.median(scores):.2f}, {highest:.2f} ({whose}) | "
+        f"{'' if seconds is None else f'{seconds:.1f}'} |"
+    )
+
+
+def real_row(reference: Reference, count: int, pairs: int) -> str:
+    """Return the line of as many real held-out chains, evenly spaced in length, beside the other half of them."""
+    half = reference.every_second(0)
+    some = [half[int(i)] for i in np.linspace(0, len(half) - 1, min(count, len(half))).round()]
+    return row(f"{len(some)} real, held out", some, reference.every_second(1), reference, pairs, None)
+
+
+def report(
+    run: Path,
+    chains: Chains,
+    *,
+    lengths: int = 8,
+    each: int = 4,
+    steps: Sequence[int] = STEPS,
+    pairs: int = 120,
+    seed: int = 0,
+    figures: Path | None = None,
+    note: Callable[[str], Any] = lambda message: None,
+) -> Iterator[str]:
+    """Yield the lines of a Markdown report on a run.
+
+    Args:
+        run: the folder of a finished run.
+        chains: the data that it was trained on.
+        lengths: how many lengths of held-out chains are sampled.
+        each: how many samples of each length.
+        steps: numbers of network evaluations.
+        pairs: how many pairs of samples diversity is taken from; a quarter as many samples have their nearest training
+            chain looked for.
+        seed: of the samples.
+        figures: folder for pictures of one sample of each length, at the last number of steps; none when None.
+        note: is told what is being done.
+    """
+    flow = rfm.Flow.load(run)
+    record = read_json(run / "proteins.json")
+    if record.get("sha256") != chains.sha256 or record.get("chains") != len(chains):
+        raise ValueError(
+            f"{run} was trained on {record.get('data')}, not on {chains.source}\ngive --data as in training"
+        )
+    reference = Reference.of(chains, int(record["settings"]["seed"]))
+    yield from _intro(flow, record, run)
+    yield HEADER
+    note("real chains")
+    yield real_row(reference, lengths * each, pairs)
+    wanted = reference.lengths(lengths)
+    drawn: list[Tensor] = []
+    for count in steps:
+        note(f"{count} steps")
+        started = time.monotonic()
+        drawn = [a for n in wanted for a in _drawn(flow, n, each, count, seed)]
+        seconds = (time.monotonic() - started) / len(drawn)
+        real = reference.every_second(1)
+        yield row(f"{len(drawn)} samples, {count} steps", drawn, real, reference, pairs, seconds)
+    if figures is not None:
+        angles = measures.dihedrals(reference.held_out[:40])
+        for i, residues in enumerate(wanted):
+            title = f"A sample of {residues} residues, {steps[-1]} steps"
+            save_figure(plot_backbone(drawn[i * each], title, angles), figures / f"sample-{residues}.png")
+        chain = reference.every_second(0)[len(reference.held_out) // 4]
+        save_figure(plot_backbone(chain, f"A real chain of {len(chain)} residues", angles), figures / "real.png")
+
+
+def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path) -> Iterator[str]:
+    last = flow.history[-1]
+    count = sum(p.numel() for p in flow.parameters())
+    yield f"- run: {run}; {record['chains']} chains, {record['data']}; settings {record['settings']}"
+    yield (
+        f"- {count:,} parameters; {last['step']} steps in {last['seconds'] / 60:.0f} minutes, "
+        f"{last.get('cpu_seconds', math.nan) / 60:.0f} of a core; {flow.stopped}; best "
+        f"validation loss {min(r['validation_loss'] for r in flow.history):.3f}"
+    )
+    yield (
+        f"- date: {date.today()}; {platform.machine()} CPU, {torch.get_num_threads()} threads; torch "
+        f"{torch.__version__}; samples with self-conditioning and the exponential rotation schedule"
+    )
+    yield ""
+
+
+def _drawn(flow: rfm.Flow, residues: int, each: int, steps: int, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return list(atoms_from_frames(sample_backbones(flow, residues, each, steps=steps, generator=generator)))
+
+
+def _rebuilt(atoms: Tensor) -> Tensor:
+    return atoms_from_frames(frames_from_atoms(atoms))

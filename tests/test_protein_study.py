@@ -1,0 +1,301 @@
+"""The study of protein backbones: its measures on real chains, its commands in the quick form."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import structure_texts as texts
+import torch
+from torch import Tensor
+
+import rfm
+from manifolds import CentredPoses
+from rfm import cli
+from rfm.backbone_sampling import sample_backbones
+from rfm.backbones import atoms_from_frames
+from rfm.checkpoint import Checkpoint
+from rfm.datasets import proteins
+from rfm.datasets.structures import read_chain, write_chain
+
+pytest.importorskip("gemmi")
+pytest.importorskip("tmtools")
+from experiments.proteins import __main__ as commands
+from experiments.proteins import measures, training
+from experiments.proteins.loss import backbone_loss, distance_error
+
+needs_data = pytest.mark.skipif("RFM_DATA" not in os.environ, reason="RFM_DATA names no folder of data sets")
+
+
+@pytest.fixture(scope="module")
+def chains() -> proteins.Chains:
+    return proteins.backbones()
+
+
+@pytest.fixture(scope="module")
+def real(chains: proteins.Chains) -> list[Tensor]:
+    return [chains.chain(i) for i in chains.split().test.tolist()]
+
+
+# Measures.
+
+
+@needs_data
+def test_measures_of_real_chains(chains: proteins.Chains, real: list[Tensor]) -> None:
+    assert measures.share_of_ca_distances(real) > 0.99
+    assert measures.share_without_clash(real) > 0.99
+    shares = measures.structure_shares(real)
+    assert 0.35 < shares[:, 0].mean() < 0.5
+    assert 0.15 < shares[:, 1].mean() < 0.3
+    assert measures.wasserstein_of_shares(shares[::2], shares[1::2]) < 0.1
+    train = [chains.chain(i) for i in chains.split().train[:400].tolist()]
+    assert abs(measures.gyration_deviation(real, train)) < 0.1
+    # The kernel knows the chains that it is fitted to, and so is judged by others.
+    kernel = measures.RamachandranKernel(train[::2], residues=1000)
+    assert abs(kernel.nll(real) - kernel.nll(train[1::2])) < 0.15
+
+
+@needs_data
+def test_measures_see_what_is_wrong(real: list[Tensor]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shaken = [a + 0.5 * torch.randn(a.shape, generator=generator) for a in real[:20]]
+    assert measures.share_of_ca_distances(shaken) < 0.5
+    wide = 1 + measures.gyration_deviation([1.3 * a for a in real[:20]], real)
+    assert wide == pytest.approx(1.3 * (1 + measures.gyration_deviation(real[:20], real)))
+    folded = real[0].clone()
+    folded[30] = folded[0] + 0.5
+    assert measures.share_without_clash([folded, real[1]]) == 0.5
+    kernel = measures.RamachandranKernel(real[:60], residues=800)
+    mirrored = [a * torch.tensor([1.0, 1, -1]) for a in real[:20]]
+    assert kernel.nll(mirrored, 500) > kernel.nll(real[:20], 500) + 2
+    # All helix and all strand are as far apart as two shares can be.
+    one, other = np.array([[1.0, 0.0]] * 3), np.array([[0.0, 1.0]] * 4)
+    assert measures.wasserstein_of_shares(one, other) == pytest.approx(2**0.5)
+
+
+@needs_data
+def test_tm_scores(real: list[Tensor]) -> None:
+    names = [str(i) for i in range(20)]
+    assert measures.tm_score(real[0], real[0]) == pytest.approx(1.0)
+    assert measures.nearest(real[3], real[:20], names, candidates=5) == (pytest.approx(1.0), "3")
+    assert measures.diversity([real[0], real[0].clone()], 2) == pytest.approx(1.0)
+    assert measures.diversity(real[:8], 6) < 0.5
+
+
+# Loss and training.
+
+
+@needs_data
+def test_the_loss_is_zero_for_the_truth_alone(chains: proteins.Chains) -> None:
+    settings = training.smaller(training.QUICK, pairs=9000, motif_share=0.5)
+    flow = training.new_flow(settings)
+    batches = training._batches(flow, chains.take(torch.arange(40)), settings, torch.device("cpu"))
+    batch = batches.batch(0)
+
+    class Oracle(torch.nn.Module):
+        def endpoint(self, x: Tensor, t: Tensor, **more: object) -> Tensor:
+            return batch.x_1
+
+    assert float(backbone_loss(Oracle(), batch, 10.0).abs().max()) < 1e-4
+    assert float(distance_error(batch.x_1, batch.x_1, batch.mask).max()) < 1e-5
+    with torch.no_grad():
+        assert float(backbone_loss(flow.field, batch, 10.0).min()) > 0.1
+    # Padding and held residues do not count: whatever the network would say of them.
+    free = batch.mask & ~batch.held
+    wild = torch.where(free[..., None, None], batch.x_1, batch.x_0)
+    assert torch.allclose(wild, batch.x_1)
+
+
+ARGUMENTS = ["train", "--quick", "--steps", "6", "--validations", "3", "--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of small chains to train on: twelve zigzags that differ in length."""
+    place = tmp_path_factory.mktemp("files")
+    for i in range(12):
+        (place / f"chain{i}.pdb").write_text(texts.chain(40 + i) + "END\n")
+    return place
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert commands.main([*ARGUMENTS, "--data", str(folder), "--out", str(out)]) == 0
+    return out
+
+
+class Killed(BaseException):
+    pass
+
+
+def check_same(whole: rfm.Flow, again: rfm.Flow) -> None:
+    assert [r["validation_loss"] for r in again.history] == [r["validation_loss"] for r in whole.history]
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_result(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "interrupted"
+    arguments = [*ARGUMENTS, "--data", str(folder), "--out", str(out)]
+    saved = Checkpoint.save
+
+    def save(self: Checkpoint, *state: Any) -> None:
+        saved(self, *state)
+        if self.step == 4:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoint, "save", save)
+    with pytest.raises(Killed):
+        commands.main(arguments)
+    assert not (out / "flow.json").exists()
+    monkeypatch.undo()
+    assert commands.main(arguments) == 0
+    check_same(rfm.Flow.load(run), rfm.Flow.load(out))
+    assert not (out / "checkpoint.json").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_result(run: Path, folder: Path, tmp_path: Path) -> None:
+    """Killed for good, right after a checkpoint."""
+    out = tmp_path / "killed"
+    program = (
+        "import os, sys\nfrom rfm.checkpoint import Checkpoint\nfrom experiments.proteins.__main__ import main\n"
+        "saved = Checkpoint.save\n"
+        "def save(self, *arguments):\n    saved(self, *arguments)\n    if self.step == 4:\n        os._exit(9)\n"
+        "Checkpoint.save = save\nmain(sys.argv[1:])\n"
+    )
+    arguments = [*ARGUMENTS, "--data", str(folder), "--out", str(out)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([sys.executable, "-c", program, *arguments], env=environment, timeout=300, check=False)
+    assert killed.returncode == 9
+    assert not (out / "flow.json").exists()
+    assert commands.main(arguments) == 0
+    check_same(rfm.Flow.load(run), rfm.Flow.load(out))
+
+
+def test_training_says_what_is_wrong(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main([*ARGUMENTS, "--data", str(folder), "--out", str(run)]) == 2
+    assert "already holds a flow" in capsys.readouterr().err
+    assert commands.main([*ARGUMENTS, "--data", str(folder / "none"), "--out", str(run)]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+
+
+# Commands.
+
+
+def test_samples_are_structure_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "drawn"
+    arguments = ["sample", str(run), "--length", "20", "31", "-n", "2", "--out", str(out), "--steps", "4", "--quiet"]
+    assert cli.main(arguments) == 0
+    assert "4 backbones" in capsys.readouterr().out
+    assert len(list(out.iterdir())) == 8
+    chain, other = (read_chain(out / f"length-31-0002{suffix}") for suffix in (".pdb", ".cif"))
+    assert len(chain) == 31
+    assert torch.allclose(chain.atoms, other.atoms, atol=2e-3)
+    flow = rfm.Flow.load(run)
+    drawn = sample_backbones(flow, 31, 2, steps=4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(atoms_from_frames(drawn)[1, :, :3], chain.atoms, atol=2e-3)
+    assert cli.main(arguments) == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_motif_is_in_the_samples(run: Path, folder: Path, tmp_path: Path) -> None:
+    given = read_chain(folder / "chain3.pdb")
+    motif = ["--motif", str(folder / "chain3.pdb"), "A:5-9", "11", "--motif", str(folder / "chain3.pdb"), "A:20", "30"]
+    arguments = ["sample", str(run), "--length", "40", "-n", "1", "--out", str(tmp_path / "m"), "--steps", "3"]
+    assert cli.main([*arguments, *motif, "--quiet"]) == 0
+    found = read_chain(tmp_path / "m" / "length-40-0001.pdb")
+    assert torch.allclose(found.atoms[10:15, 1], given.atoms[4:9, 1], atol=2e-3)
+    assert torch.allclose(found.atoms[29, 1], given.atoms[19, 1], atol=2e-3)
+    # Ideal residues in the frames of the given ones.
+    assert float((found.atoms[10:15] - given.atoms[4:9]).norm(dim=-1).max()) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "give --length"),
+        (["--length", "1"], "at least 2"),
+        (["--length", "30", "--log-prob"], "--log-prob is not for backbones"),
+        (["--length", "30", "--condition", "a=1"], "the flow has no conditions"),
+        (["--length", "30", "--motif", "none.pdb", "A:1-3", "2"], "none.pdb does not exist"),
+        (["--length", "30", "--motif", "FILE", "1-3", "2"], "is no file, residues, place"),
+        (["--length", "30", "--motif", "FILE", "A:1-300", "2"], "chain A has no residue 300"),
+        (["--length", "30", "--motif", "FILE", "A:9-3", "2"], "ends before it begins"),
+        (["--length", "30", "--motif", "FILE", "A:1-9", "25"], "end by residue 30"),
+    ],
+)
+def test_bad_input_gets_a_sentence(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    options = [str(folder / "chain0.pdb") if word == "FILE" else word for word in options]
+    assert cli.main(["sample", str(run), "--out", str(tmp_path / "out"), *options]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) <= 3
+
+
+def test_other_commands_say_that_they_do_not_know_backbones(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(run)]) == 2
+    assert "holds a flow of protein backbones, which rfm evaluate does not know" in capsys.readouterr().err
+
+
+def test_options_for_backbones_are_refused_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sample", str(tmp_path), "--length", "30"]) == 2
+    assert "--length is for flows of protein backbones" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@needs_data
+def test_the_report_has_a_line_for_each_number_of_steps(
+    chains: proteins.Chains, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From real chains written to files, read again, and trained on for a moment."""
+    folder, run = tmp_path / "files", tmp_path / "run"
+    folder.mkdir()
+    for i in range(24):
+        write_chain(folder / f"{i}.cif", chains.chain(i))
+    assert commands.main([*ARGUMENTS, "--data", str(folder), "--out", str(run)]) == 0
+    capsys.readouterr()
+    sizes = ["--lengths", "2", "--each", "2", "--steps", "2", "4", "--pairs", "4"]
+    files = ["--figures", str(tmp_path / "figures"), "--out", str(tmp_path / "report.md")]
+    assert commands.main(["report", str(run), "--data", str(folder), *sizes, *files]) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert text == capsys.readouterr().out
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in lines[-2:]] == ["| 4 samples, 2 steps", "| 4 samples, 4 steps"]
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 3
+
+
+@pytest.mark.slow
+@needs_data
+def test_a_network_learns_one_chain(chains: proteins.Chains) -> None:
+    """Loss, network, sampler and atoms fit together: a minute's training on one chain gives chains of its size."""
+    settings = training.smaller(training.QUICK, steps=300, width=48, motif_share=0.0)
+    shortest = chains.take(chains.lengths.argsort(stable=True)[:1])
+    flow = training.new_flow(settings)
+    loss = training.Loss(training._batches(flow, shortest, settings, torch.device("cpu")), settings.length)
+    optimizer = torch.optim.Adam(flow.field.parameters(), lr=2e-3)
+    losses = []
+    for step in range(settings.steps):
+        optimizer.zero_grad()
+        found = loss(flow.field, step, 0, 1)
+        found.backward()
+        torch.nn.utils.clip_grad_norm_(flow.field.parameters(), 10.0)
+        optimizer.step()
+        losses.append(float(found.detach()))
+    assert np.mean(losses[-60:]) < 0.6 * np.mean(losses[:60])
+    residues = int(shortest.lengths[0])
+    drawn = list(atoms_from_frames(sample_backbones(flow, residues, 4, steps=20)))
+    own = float(measures.radius_of_gyration([shortest.chain(0)]))
+    assert float(measures.radius_of_gyration(drawn).mean()) == pytest.approx(own, rel=0.2)
+    noise = flow.on(CentredPoses(residues, settings.length)).source.sample((4,), torch.Generator().manual_seed(0))
+    assert float(measures.ca_distances(drawn).median()) == pytest.approx(3.8, abs=1.0)
+    assert float(measures.ca_distances(list(atoms_from_frames(noise))).median()) > 10
