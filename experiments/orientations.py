@@ -55,9 +55,9 @@ class Options:
     """
 
     every: int = 1
-    folds: int = 3
+    folds: int = 2
     steps: int = 600
-    samples: int = 4000
+    samples: int = 1500
     seed: int = 0
 
 
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.orientations", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/orientations"), help="folder for a run per fold")
     parser.add_argument("--steps", type=int, default=Options.steps, help="optimiser steps of each fold (default 600)")
-    parser.add_argument("--folds", type=int, default=Options.folds, help="of five, how many to fit (default 3)")
+    parser.add_argument("--folds", type=int, default=Options.folds, help="of five, how many to fit (default 2)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="PNG file for the pole figures (default: in --out)")
     parser.add_argument("--quick", action="store_true", help="a few points and steps of one fold, to see that it runs")
