@@ -186,7 +186,7 @@ def picture(flow: rfm.Flow, data: RunData, conditions: Conditions, options: Opti
         generator = torch.Generator().manual_seed(options.seed)
         drawn = flow.sample(options.samples, condition={"phase": phase}, generator=generator, solver=SOLVER)
         rows[phase] = {f"data ({len(own):,})": own, f"samples ({len(drawn):,})": drawn}
-    cells = 56 if options.every == 1 else 24
+    cells = 56 if options.every == 1 else 16
     save_figure(plot_pole_figures(rows, CUBE, cells=cells), path)
 
 
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     options = Options(folds=given.folds, steps=given.steps, seed=given.seed)
     if given.quick:
-        options = Options(every=47, folds=1, steps=16, samples=100, seed=given.seed)
+        options = Options(every=97, folds=1, steps=12, samples=50, seed=given.seed)
     dataset = steel()
     print(f"{len(dataset)} orientations, {dataset.map.dropped} not indexed and dropped", file=sys.stderr)
     data, conditions = run_data(dataset, options)
