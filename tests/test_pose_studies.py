@@ -103,7 +103,7 @@ def test_the_study_of_orientations_runs_and_goes_on(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out == first
     assert sorted(path.name for path in (out / "fold-0").iterdir()) == weights
     assert main(["sample", str(out / "fold-0"), "-n", "2", "--condition", "phase=ferrite"]) == 0
-    assert capsys.readouterr().out.startswith("phi1,Phi,phi2\n")
+    assert capsys.readouterr().out.startswith("phi1,Phi,phi2,phase\n")
 
 
 def test_the_study_of_poses_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,4 +119,4 @@ def test_the_study_of_poses_runs_and_goes_on(tmp_path: Path, capsys: pytest.Capt
     assert lines[0] == "# timestamp tx ty tz qx qy qz qw"
     assert float(lines[1].split()[0]) == pytest.approx(1311868168.8697, abs=1e-4)
     assert main(["sample", str(out / "orientation"), "-n", "1", "--condition", "tx=0.5", "ty=-1"]) == 0
-    assert capsys.readouterr().out.startswith("qx,qy,qz,qw\n")
+    assert capsys.readouterr().out.startswith("qx,qy,qz,qw,tx,ty\n")
