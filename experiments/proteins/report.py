@@ -122,7 +122,7 @@ def report(
         figures: folder for pictures of one sample of each length, at the last number of steps; none when None.
         note: is told what is being done.
     """
-    flow = rfm.Flow.load(run)
+    flow = rfm.Flow.load(run).to("cuda" if torch.cuda.is_available() else "cpu")
     record = read_json(run / "proteins.json")
     if record.get("sha256") != chains.sha256 or record.get("chains") != len(chains):
         raise ValueError(
@@ -161,15 +161,17 @@ def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path) -> Iterator[str]:
         f"validation loss {min(r['validation_loss'] for r in flow.history):.3f}"
     )
     yield (
-        f"- date: {date.today()}; {platform.machine()} CPU, {torch.get_num_threads()} threads; torch "
-        f"{torch.__version__}; samples with self-conditioning and the exponential rotation schedule"
+        f"- date: {date.today()}; drawn on {next(flow.parameters()).device}, {platform.machine()}, "
+        f"{torch.get_num_threads()} threads; torch {torch.__version__}"
     )
+    yield "- samples with self-conditioning and the exponential rotation schedule"
     yield ""
 
 
 def _drawn(flow: rfm.Flow, residues: int, each: int, steps: int, seed: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return list(atoms_from_frames(sample_backbones(flow, residues, each, steps=steps, generator=generator)))
+    generator = torch.Generator(next(flow.parameters()).device).manual_seed(seed)
+    frames = sample_backbones(flow, residues, each, steps=steps, generator=generator)
+    return list(atoms_from_frames(frames).cpu())
 
 
 def _rebuilt(atoms: Tensor) -> Tensor:
