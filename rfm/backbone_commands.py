@@ -48,9 +48,9 @@ def sample(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{sentence}\nleave it out")
     if arguments.length is None:
         raise ValueError("backbones need a length\ngive --length RESIDUES")
-    flow = Flow.load(arguments.run)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    flow = Flow.load(arguments.run).to(device)
     folder = _folder(arguments)
-    device = next(flow.parameters()).device
     count = _DRAWN if arguments.n is None else arguments.n
     files = []
     for residues in arguments.length:

@@ -5,6 +5,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import structure_texts as texts
 import torch
@@ -12,6 +13,8 @@ import torch
 from manifolds import SE3
 from rfm import backbones
 from rfm.datasets import DatasetError, proteins
+from rfm.datasets.chain_batches import length_buckets, padding
+from rfm.datasets.download import find
 
 needs_data = pytest.mark.skipif("RFM_DATA" not in os.environ, reason="RFM_DATA names no folder of data sets")
 needs_cgdms = pytest.mark.skipif(find_spec("cgdms") is None, reason="the package cgdms is not installed")
@@ -122,6 +125,27 @@ def test_clusters_never_cross_the_split(chains: proteins.Chains) -> None:
     assert len(set.union(*parts)) == sum(map(len, parts))
     assert sum(map(len, split)) == len(chains)
     assert len(split.test) == pytest.approx(179, abs=20)
+
+
+@needs_data
+def test_helices_and_strands_agree_with_those_stored_with_the_chains(chains: proteins.Chains) -> None:
+    with np.load(find(proteins._FILE, proteins._SHA256)) as file:
+        stored = {name: i for i, name in enumerate(file["id"].tolist())}
+        theirs = np.stack([file["helix_fraction"], file["strand_fraction"]])
+    some = range(0, len(chains), 6)
+    kinds = [backbones.secondary_structure(chains.chain(i)[:, 1]) for i in some]
+    ours = np.array([[float((k == kind).double().mean()) for k in kinds] for kind in (1, 2)])
+    theirs = theirs[:, [stored[chains.names[i]] for i in some]]
+    helix, strand = (np.corrcoef(a, b)[0, 1] for a, b in zip(ours, theirs, strict=True))
+    assert helix > 0.97
+    assert strand > 0.9
+    assert np.abs(ours - theirs).mean() < 0.07
+
+
+@needs_data
+def test_batches_of_the_real_chains_pad_little(chains: proteins.Chains) -> None:
+    assert len(length_buckets(chains.lengths)) == 13
+    assert padding(chains.lengths) < 0.07
 
 
 @needs_data

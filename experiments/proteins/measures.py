@@ -134,16 +134,31 @@ def diversity(chains: Chains, pairs: int, seed: int = 0) -> float:
     return float(np.mean([tm_score(chains[i], chains[j]) for i, j in (every[k] for k in order)]))
 
 
-def nearest(chain: Tensor, others: Chains, names: Sequence[str], candidates: int = 20) -> tuple[float, str]:
-    """Return the highest TM-score that any of the others has with a chain, and its name.
+class NearestChain:
+    """Finds which of many chains is most like a given one.
 
-    Alignments are tried with those others whose distances between CA along the chain are distributed most alike, and
-    that are 0.7 to 1.5 times as long: a search through all of them takes minutes per chain.
+    Alignments are tried with those whose distances between CA along the chain are distributed most alike, and that are
+    0.7 to 1.5 times as long: a search through all of them takes minutes per chain.
+
+    Args:
+        others: the chains.
+        names: theirs.
+        candidates: how many alignments are tried.
     """
-    profile = _profile(chain)
-    able = [i for i, other in enumerate(others) if 0.7 <= len(other) / len(chain) <= 1.5] or list(range(len(others)))
-    order = sorted(able, key=lambda i: float((profile - _profile(others[i])).abs().sum()))[:candidates]
-    return max((tm_score(chain, others[i]), names[i]) for i in order)
+
+    def __init__(self, others: Chains, names: Sequence[str], candidates: int = 20) -> None:
+        self.others, self.names, self.candidates = others, names, candidates
+        self.profiles = torch.stack([_profile(other) for other in others])
+        self.lengths = torch.tensor([len(other) for other in others])
+
+    def __call__(self, chain: Tensor) -> tuple[float, str]:
+        """Return the highest TM-score that is found, and the name of the chain that has it."""
+        share = self.lengths / len(chain)
+        unlike = (self.profiles - _profile(chain)).abs().sum(-1)
+        # Another length only where there is no other choice.
+        unlike = unlike + 1e3 * ((share < 0.7) | (share > 1.5))
+        order = unlike.argsort()[: self.candidates].tolist()
+        return max((tm_score(chain, self.others[i]), self.names[i]) for i in order)
 
 
 def _profile(chain: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import rfm
 from experiments.proteins import measures
-from experiments.proteins.measures import RamachandranKernel
+from experiments.proteins.measures import NearestChain, RamachandranKernel
 from rfm.backbone_sampling import sample_backbones
 from rfm.backbones import atoms_from_frames, frames_from_atoms
 from rfm.datasets.proteins import Chains
@@ -42,13 +42,13 @@ class Reference:
     Args:
         held_out: test chains, rebuilt from their frames.
         training: training chains, likewise.
-        names: of the training chains.
+        nearest: finds the most alike of these.
         kernel: of their torsion angles.
     """
 
     held_out: list[Tensor]
     training: list[Tensor]
-    names: list[str]
+    nearest: NearestChain
     kernel: RamachandranKernel
 
     @classmethod
@@ -57,7 +57,7 @@ class Reference:
         split = chains.split(seed)
         training, held_out = ([_rebuilt(chains.chain(i)) for i in rows.tolist()] for rows in (split.train, split.test))
         names = [chains.names[i] for i in split.train.tolist()]
-        return cls(held_out, training, names, RamachandranKernel(training))
+        return cls(held_out, training, NearestChain(training, names), RamachandranKernel(training))
 
     def every_second(self, first: int) -> list[Tensor]:
         """Return half of the held-out chains, by length."""
@@ -76,7 +76,7 @@ def row(
     shares = measures.structure_shares(chains)
     apart = measures.wasserstein_of_shares(shares, measures.structure_shares(real))
     radius = measures.gyration_deviation(chains, reference.training)
-    nearest = [measures.nearest(a, reference.training, reference.names) for a in chains[: max(1, pairs // 4)]]
+    nearest = [reference.nearest(a) for a in chains[: max(1, pairs // 4)]]
     scores = [score for score, _ in nearest]
     highest, whose = max(nearest)
     helix, strand = 100 * shares.mean(0)
@@ -122,7 +122,7 @@ def report(
         figures: folder for pictures of one sample of each length, at the last number of steps; none when None.
         note: is told what is being done.
     """
-    flow = rfm.Flow.load(run)
+    flow = rfm.Flow.load(run).to("cuda" if torch.cuda.is_available() else "cpu")
     record = read_json(run / "proteins.json")
     if record.get("sha256") != chains.sha256 or record.get("chains") != len(chains):
         raise ValueError(
@@ -161,15 +161,17 @@ def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path) -> Iterator[str]:
         f"validation loss {min(r['validation_loss'] for r in flow.history):.3f}"
     )
     yield (
-        f"- date: {date.today()}; {platform.machine()} CPU, {torch.get_num_threads()} threads; torch "
-        f"{torch.__version__}; samples with self-conditioning and the exponential rotation schedule"
+        f"- date: {date.today()}; drawn on {next(flow.parameters()).device}, {platform.machine()}, "
+        f"{torch.get_num_threads()} threads; torch {torch.__version__}"
     )
+    yield "- samples with self-conditioning and the exponential rotation schedule"
     yield ""
 
 
 def _drawn(flow: rfm.Flow, residues: int, each: int, steps: int, seed: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return list(atoms_from_frames(sample_backbones(flow, residues, each, steps=steps, generator=generator)))
+    generator = torch.Generator(next(flow.parameters()).device).manual_seed(seed)
+    frames = sample_backbones(flow, residues, each, steps=steps, generator=generator)
+    return list(atoms_from_frames(frames).cpu())
 
 
 def _rebuilt(atoms: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class Settings:
     length: float = 10.0
     igso3: float | None = None
     motif_share: float = 0.2
-    validations: int = 100
+    validations: int = 50
     seed: int = 0
 
 
