@@ -168,10 +168,11 @@ def _gram_spectrum(b: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
     finite = (torch.isfinite(b) & torch.isfinite(e)).all(-1).all(-1)[..., None, None]
     near = ((e * e).sum((-2, -1)) < 0.25)[..., None]
     excess, basis = torch.linalg.eigh(torch.where(finite, e, 0.0))
-    rows = basis.mT @ torch.where(finite, b, torch.eye(b.shape[-1], dtype=b.dtype, device=b.device))
+    diagonal = torch.eye(b.shape[-1], dtype=torch.bool, device=b.device)
+    rows = basis.mT @ torch.where(finite, b, diagonal.to(b.dtype))
     gram = rows @ rows.mT
     d = torch.diagonal(gram, dim1=-2, dim2=-1)
-    rest = torch.where(near[..., None], 0.0, gram - torch.diag_embed(d))
+    rest = gram.masked_fill(near[..., None] | diagonal, 0.0)
     log_d = torch.where(finite[..., 0], torch.where(near, torch.log1p(excess), torch.log(d)), torch.nan)
     return basis, torch.where(near, 1 + excess, d), log_d, rest
 

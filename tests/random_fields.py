@@ -20,7 +20,7 @@ def points(m: Manifold, *shape: int, seed: int = 0, dtype: torch.dtype = torch.f
         parts = [points(f, *shape, seed=seed + 17 * i, dtype=dtype) for i, f in enumerate(m.factors)]
         return m.projx(m.join(*parts))
     if isinstance(m, Power):
-        return points(m.m, *shape, m.k, seed=seed, dtype=dtype)
+        return m.projx(points(m.m, *shape, m.k, seed=seed, dtype=dtype))
     if isinstance(m, Quotient):
         return points(m.m, *shape, seed=seed, dtype=dtype)
     x = normal(*shape, *m.event_shape, seed=seed)

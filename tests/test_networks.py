@@ -220,6 +220,7 @@ def test_arguments_are_kept_under_their_names() -> None:
         "condition_offset": (0, 1),
         "condition_scale": [1.0, 4.0],
         "condition_labels": [0, 3],
+        "condition_frequencies": [1.0, 3.0],
     }
     m = Sphere(2)
     field = VelocityField(m, **settings)

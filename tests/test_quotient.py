@@ -254,7 +254,6 @@ def test_densities_are_with_respect_to_the_full_volume(m):
         inside, one = (m.dist(x, y) < r).double().mean(), (m.m.dist(x, y) < r).double().mean()
         error = 5 * math.sqrt(float(inside) / 20_000) + 5 * m.group.order * math.sqrt(float(one) / 20_000)
         assert float(inside) == pytest.approx(m.group.order * float(one), abs=error)
-    assert m.kernel_log_normaliser(torch.tensor(1.0)) is None
 
 
 # What networks read, and what they return.

@@ -19,6 +19,7 @@ from manifolds import (
     SE3,
     SO3,
     SPD,
+    CentredPoses,
     Euclidean,
     FlatTorus,
     Hyperboloid,
@@ -31,6 +32,7 @@ from manifolds import (
 )
 from rfm.networks import VelocityField
 from rfm.sources import (
+    CentredPoseSource,
     IsotropicGaussianSO3,
     KernelMixture,
     PowerSource,
@@ -626,11 +628,26 @@ EYE = torch.eye(3)
         (lambda: RigidMotionSource(SE3(), Uniform(SO3()), 0.0), "translation_scale must be positive"),
         (lambda: RigidMotionSource(SE3(), Uniform(SO3()), 1.0, torch.ones(4)), "translation_mean"),
         (lambda: Uniform(Euclidean(2)), "WrappedNormal"),
-        (lambda: default_source(SE3(), torch.eye(4).expand(2, 4, 4)), "RigidMotionSource"),
-        (lambda: default_source(Power(SE3(), 2), torch.eye(4).expand(3, 2, 4, 4)), "RigidMotionSource"),
     ],
 )
 def test_bad_arguments_are_refused_with_the_remedy(make: Callable[[], Source], says: str) -> None:
     with pytest.raises(ValueError, match=says) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_default_sources_of_poses_spread_as_the_data_do() -> None:
+    generator = torch.Generator().manual_seed(0)
+    like = RigidMotionSource(SE3(2.0), Uniform(SO3()), 3.0, torch.tensor([1.0, -2.0, 0.5]))
+    one = default_source(SE3(2.0), like.sample((4000,), generator))
+    assert isinstance(one, RigidMotionSource)
+    assert one.translation_scale == pytest.approx(3.0, rel=0.05)
+    torch.testing.assert_close(one.translation_mean, like.translation_mean.double(), atol=0.2, rtol=0.0)
+    assert isinstance(default_source(Power(SE3(), 2), torch.eye(4).expand(3, 2, 4, 4)), PowerSource)
+    centred = CentredPoseSource(CentredPoses(3, 2.0), translation_scale=3.0)
+    fitted = default_source(centred.manifold, centred.sample((4000,), generator))
+    assert isinstance(fitted, CentredPoseSource)
+    assert fitted.translation_scale == pytest.approx(3.0, rel=0.05)
+    at_rest = default_source(SE3(2.0), torch.eye(4).expand(2, 4, 4))
+    assert isinstance(at_rest, RigidMotionSource)
+    assert at_rest.translation_scale == 2.0

@@ -37,7 +37,7 @@ def test_mean_chord_is_the_derivative_of_the_normaliser(name: str, make: Callabl
     y = m.kernel_sample(x.expand(3000, *x.shape), k, seeded())
     assert y.shape == (3000, 4, *m.event_shape)
     m.check_point(y, tol=1e-10)
-    half_chord = (m.embed(y) - m.embed(x)).square().sum(-1) / 2
+    half_chord = (m.kernel_embed(y) - m.kernel_embed(x)).square().sum(-1) / 2
     log_z = torch.func.grad(lambda s: m.kernel_log_normaliser(s).sum())
     error = half_chord.std(0) / math.sqrt(3000)
     assert bool(((half_chord.mean(0) + log_z(k)).abs() < 4.5 * error).all())

@@ -3,8 +3,16 @@
 import torch
 from random_fields import points
 
-from manifolds import SE3, SO3, Manifold, Power
-from rfm.sources import PowerSource, RigidMotionSource, Source, Uniform, WrappedNormal, default_source
+from manifolds import SE3, SO3, CentredPoses, Manifold, Power
+from rfm.sources import (
+    CentredPoseSource,
+    PowerSource,
+    RigidMotionSource,
+    Source,
+    Uniform,
+    WrappedNormal,
+    default_source,
+)
 
 
 def source_of(m: Manifold, width: float = 0.6) -> Source:
@@ -13,6 +21,8 @@ def source_of(m: Manifold, width: float = 0.6) -> Source:
         return Uniform(m)
     if isinstance(m, SE3):
         return RigidMotionSource(m, Uniform(SO3()), width * m.length)
+    if isinstance(m, CentredPoses):
+        return CentredPoseSource(m, translation_scale=width * m.length)
     if isinstance(m, Power):
         return PowerSource(m, source_of(m.m, width))
     if m.injectivity_radius == torch.inf:

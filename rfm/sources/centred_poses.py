@@ -1,6 +1,7 @@
 """Where flows of several rigid bodies start."""
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -48,6 +49,17 @@ class CentredPoseSource(Source):
         self.rotation = checked_part("CentredPoseSource", "rotation", rotation, rotations)
         scale = manifold.length if translation_scale is None else translation_scale
         self.translation_scale = checked_scale("CentredPoseSource", "translation_scale", scale)
+
+    @classmethod
+    def fit(cls, manifold: CentredPoses, points: Tensor) -> Self:
+        """Return uniform rotations, with positions that spread as those of the points do, alike in all directions.
+
+        Args:
+            manifold: the poses.
+            points: of it, ``(n, k, 4, 4)``; where all positions are 0 the scale is ``manifold.length``.
+        """
+        variance = float(points.detach()[..., :3, 3].double().square().mean()) * manifold.k / (manifold.k - 1)
+        return cls(manifold, None, math.sqrt(variance) or manifold.length)
 
     def on(self, manifold: Manifold) -> "CentredPoseSource":
         """Return the same for another number of bodies; the rotations' distribution is shared."""

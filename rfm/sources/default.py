@@ -6,8 +6,9 @@ from typing import cast
 
 from torch import Tensor
 
-from manifolds import SE3, LevelSet, Manifold, Power, Product
+from manifolds import SE3, CentredPoses, LevelSet, Manifold, Power, Product
 from rfm.sources.base import Source, Uniform
+from rfm.sources.centred_poses import CentredPoseSource
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.rigid_motion import RigidMotionSource
 from rfm.sources.wrapped_normal import WrappedNormal
@@ -18,8 +19,8 @@ def default_source(manifold: Manifold, points: Tensor) -> Source:
     """Return the source a fit starts from unless told otherwise.
 
     It is `Uniform` where the volume is finite; on other products and powers the defaults of their factors, side by
-    side; uniform rotations with normal positions on `manifolds.SE3`; and a `WrappedNormal` about the points where the
-    injectivity radius is infinite.
+    side; uniform rotations with normal positions on `manifolds.SE3` and `manifolds.CentredPoses`; and a `WrappedNormal`
+    about the points where the injectivity radius is infinite.
 
     A generic function: give your own manifold a default with ``default_source.register(MyManifold)``, a function of
     the manifold and the points.
@@ -54,6 +55,11 @@ def _(manifold: Power, points: Tensor) -> Source:
     if manifold.volume is not None:
         return Uniform(manifold)
     return PowerSource(manifold, default_source(manifold.m, points.flatten(0, 1)))
+
+
+@default_source.register
+def _(manifold: CentredPoses, points: Tensor) -> Source:
+    return CentredPoseSource.fit(manifold, points)
 
 
 @default_source.register
