@@ -147,7 +147,8 @@ def log_quotient(a: Tensor, b: Tensor) -> Tensor:
     gap = torch.maximum(a, b) - low
     equal = gap == 0
     gap = torch.where(equal, 1.0, gap)
-    return torch.where(equal, 1 / low, torch.log1p(gap / low) / gap)
+    apart = torch.log1p(gap / low) / gap
+    return torch.where(equal, 1 / low, apart)
 
 
 def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
