@@ -148,7 +148,7 @@ def log_quotient(a: Tensor, b: Tensor) -> Tensor:
     equal = gap == 0
     gap = torch.where(equal, 1.0, gap)
     apart = torch.log1p(gap / low) / gap
-    return torch.where(equal, 1 / low, apart)
+    return torch.where(equal, low.reciprocal(), apart)
 
 
 def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,7 +188,7 @@ def _expand(
 ) -> Tensor:
     """Return ``Q f(D + E) Q'`` to second order in ``E = Q' (a - a.detach()) Q``, and to first in ``rest`` beside D."""
     if not differentiated(a):
-        core = basis * values[..., None, :] if rest is None else basis @ (torch.diag_embed(values) + first() * rest)
+        core = basis * values[..., None, :] if rest is None else basis @ (first() * rest + torch.diag_embed(values))
         return symmetrise(core @ basis.mT)
     e = basis.mT @ (a - a.detach()) @ basis
     slope = first()
