@@ -78,10 +78,10 @@ def test_every_chain_is_drawn_equally_often() -> None:
     """Of a bucket with few places in its batches too."""
     drawn = torch.zeros(len(LENGTHS))
     own = batches(pairs=9000)
-    steps = 800
+    steps = 400
     for step in range(steps):
         batch = own.batch(step)
         # The chain is told by its length and nothing else: lengths that two chains share are counted together.
         for length in batch.mask.sum(1).tolist():
             drawn[length == LENGTHS] += 1 / len(batch.t) / int((length == LENGTHS).sum())
-    assert torch.allclose(drawn / steps, torch.full((8,), 1 / 8), atol=0.05)
+    assert torch.allclose(drawn / steps, torch.full((8,), 1 / 8), atol=0.06)

@@ -139,6 +139,7 @@ def test_the_velocity_is_that_of_the_geodesic_to_the_end_point(field: FrameField
     assert torch.allclose(manifold.expmap(x, manifold.lift(1 - t) * field(x, t)), endpoint, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_network_is_one_graph(field: FrameField) -> None:
     x, t = poses(7), torch.tensor([0.1, 0.5, 0.9], dtype=F64)

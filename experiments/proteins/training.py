@@ -45,9 +45,9 @@ class Settings:
         seed: of all draws.
     """
 
-    steps: int = 40_000
+    steps: int = 50_000
     learning_rate: float = 5e-4
-    pairs: int = 32 * 1024
+    pairs: int = 64 * 1024
     largest: int = 32
     width: int = 192
     pair_width: int = 48
