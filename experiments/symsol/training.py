@@ -80,12 +80,12 @@ def batches(settings: Settings) -> Callable[[torch.Generator], tuple[Tensor, Ten
     return draw
 
 
-def log_likelihoods(field: Encoded, poses: Tensor, pictures: Tensor, batch_size: int = 512) -> Tensor:
+def log_likelihoods(field: Encoded, poses: Tensor, pictures: Tensor, solver: Adaptive = SOLVER) -> Tensor:
     """Return the log-densities of poses given their pictures, ``(*batch)`` in nats, in the published measure."""
     flow = rfm.Flow(SO3(), field.velocity)
     with torch.no_grad():
         context = field.encoder(pictures)
-    return flow.log_prob(poses, condition=context, solver=SOLVER, batch_size=batch_size) + PUBLISHED_MEASURE
+    return flow.log_prob(poses, condition=context, solver=solver, batch_size=512) + PUBLISHED_MEASURE
 
 
 def validation(settings: Settings) -> Callable[[nn.Module], float]:
