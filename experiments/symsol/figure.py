@@ -37,10 +37,13 @@ def draw(flow: rfm.Flow, path: Path, samples: int = 1000, seed: int = 5) -> None
         samples: number of samples for each picture.
         seed: of poses and samples.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
     generator = torch.Generator().manual_seed(seed)
     figure = new_figure(13, 9, "One picture, and the orientations that it allows")
     grid = figure.add_gridspec(3, 4, width_ratios=[1, 2.4, 1, 2.4])
-    shown: Any = None
+    colours = ScalarMappable(Normalize(-180, 180), _COLOURS)
     for i, body in enumerate(BODIES):
         row, column = divmod(i, 2)
         pose = SO3().random_uniform(1, generator=generator)
@@ -53,16 +56,14 @@ def draw(flow: rfm.Flow, path: Path, samples: int = 1000, seed: int = 5) -> None
         drawn = conditional.sample(samples, condition=context, generator=generator, solver=SOLVER)
         truth = body.symmetric_poses(pose, turns=60)[0]
         title = f"{samples:,} samples, {len(truth)} poses" if body.quadric is None else f"{samples:,} samples"
-        axes = world_map(figure, grid[row, 2 * column + 1], title, earth=True)
-        style: dict[str, Any] = {"cmap": _COLOURS, "vmin": -180, "vmax": 180}
-        place, colour = _on_map(truth)
-        rings = axes.scatter(*place, c=colour, s=110, linewidths=1.1, zorder=3, **style)
-        rings.set_facecolor("none")
-        place, colour = _on_map(drawn)
-        shown = axes.scatter(*place, c=colour, s=7, linewidths=0, zorder=4, **style)
+        axes = world_map(figure, grid[row, 2 * column + 1], title, earth=False)
+        place, turn = _on_map(truth)
+        axes.scatter(*place, edgecolors=colours.to_rgba(turn), facecolors="none", s=90, linewidths=1.1, zorder=3)
+        place, turn = _on_map(drawn)
+        axes.scatter(*place, color=colours.to_rgba(turn), s=7, linewidths=0, zorder=4)
     legend = figure.add_subplot(grid[2, 2:])
     legend.set_axis_off()
-    figure.colorbar(shown, ax=legend, orientation="horizontal", label="turn about the axis, degrees", fraction=0.5)
+    figure.colorbar(colours, ax=legend, orientation="horizontal", label="turn about the axis, degrees", fraction=0.5)
     save_figure(figure, path)
 
 
