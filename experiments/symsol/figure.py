@@ -58,7 +58,8 @@ def draw(flow: rfm.Flow, path: Path, samples: int = 1000, seed: int = 5) -> None
         title = f"{samples:,} samples, {len(truth)} poses" if body.quadric is None else f"{samples:,} samples"
         axes = world_map(figure, grid[row, 2 * column + 1], title, earth=False)
         place, turn = _on_map(truth)
-        axes.scatter(*place, edgecolors=colours.to_rgba(turn), facecolors="none", s=90, linewidths=1.1, zorder=3)
+        rings: Any = colours.to_rgba(turn)
+        axes.scatter(*place, edgecolors=rings, facecolors="none", s=90, linewidths=1.1, zorder=3)
         place, turn = _on_map(drawn)
         axes.scatter(*place, color=colours.to_rgba(turn), s=7, linewidths=0, zorder=4)
     legend = figure.add_subplot(grid[2, 2:])
