@@ -11,11 +11,13 @@ import importlib.metadata
 import sys
 import warnings
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from experiments.benchmarks.harness import processor
 from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.rounding import RULE, SUBJECTS, Score, Subject, exact, label, score, worst
 
@@ -118,7 +120,7 @@ rule is at most 16 units, and at most 4 or twice the best peer that keeps the ru
 {command}
 ```
 
-Measured 2026-11-22 on a 2-core Intel Xeon (CPU, one thread), seed {seed}, {points} base points to a cell, {versions}.
+Measured {date} on a CPU ({processor}), {threads} threads, seed {seed}, {points} base points to a cell, {versions}.
 
 ## What is measured
 
@@ -158,7 +160,15 @@ def page(scores: Scores, command: str, points: int, seed: int) -> str:
     versions = [f"torch {torch.__version__}", f"mpmath {importlib.metadata.version('mpmath')}"]
     versions += [f"{peer.name} {peer.version}" for peer in PEERS]
     table, failures = summary(scores)
-    body = PREAMBLE.format(command=command, seed=seed, points=points, versions=", ".join(versions)).splitlines()
+    body = PREAMBLE.format(
+        command=command,
+        date=date.today(),
+        processor=processor(),
+        threads=torch.get_num_threads(),
+        seed=seed,
+        points=points,
+        versions=", ".join(versions),
+    ).splitlines()
     body += ["", "## Where ours does not keep it", "", *(failures or ["Nowhere."])]
     body += ["", "## Worst over separations", "", *table, "", "## By separation", *details(scores)]
     return "\n".join(body) + "\n"

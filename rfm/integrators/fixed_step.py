@@ -60,7 +60,8 @@ class FixedStep:
         status = torch.where(_finite(x), SUCCEEDED, NOT_FINITE)
         integral = None
         first = None
-        xs, integrals = [x], list[Tensor]()
+        xs: list[Tensor] = [x]
+        integrals: list[Tensor] = []
         for mesh in meshes:
             for start, end in itertools.pairwise(mesh):
                 t, h = (torch.full((), value, dtype=x.dtype, device=x.device) for value in (start, end - start))
