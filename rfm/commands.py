@@ -63,12 +63,14 @@ def sample(arguments: argparse.Namespace) -> None:
         progress=_shows_progress(arguments, total),
     )
     points, scores = drawn if arguments.log_prob else (drawn, None)
-    columns = dict(data.coordinates.leading(total, _known(flow, condition, total)))
+    known = _known(flow, condition, total)
+    columns = dict(data.coordinates.leading(total, known))
     columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(points).T, strict=True))
-    if scores is not None:
-        _write(arguments, out, columns | data.coordinates.score_columns(scores), _known(flow, condition, total))
+    if scores is None:
+        _write(arguments, out, columns, known, data.coordinates.file_layout)
     else:
-        _write(arguments, out, columns, _known(flow, condition, total), data.coordinates.file_layout)
+        # The formats of tracks have no column for a score.
+        _write(arguments, out, columns | data.coordinates.score_columns(scores), known)
 
 
 def log_prob(arguments: argparse.Namespace) -> None:
