@@ -35,6 +35,7 @@ def run_train(options: argparse.Namespace) -> None:
     settings = smaller(
         QUICK if options.quick else Settings(),
         steps=options.steps,
+        learning_rate=options.learning_rate,
         pairs=options.pairs,
         width=options.width,
         pair_width=options.pair_width,
@@ -104,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--quick", action="store_true", help="a tiny network for a few steps: to try the commands")
     for name, kind, what in (
         ("steps", int, "optimiser steps"),
+        ("learning-rate", float, "its peak"),
         ("pairs", int, "residue pairs in a batch"),
         ("width", int, "of the network"),
         ("pair-width", int, "of its features of pairs"),

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from manifolds import SE3, CentredPoses, Manifold
 from rfm.conversions import velocity_from_endpoint
 from rfm.networks.frame_attention import FrameAttention
+from rfm.networks.frame_neighbours import FrameNeighbours
 from rfm.networks.frame_pairs import FramePairs
 from rfm.paths import GeodesicPath
 
 CLOSEST = 1e-3
 """From ``1 - t`` down to 0 the velocity is that at this time before the end, where it would be infinite."""
+SMALLEST_STEP = 0.02
+"""Of a block, as a share of what its last layer says; ``1 - t`` before."""
 
 
 class FrameField(nn.Module):
@@ -112,8 +115,10 @@ class FrameField(nn.Module):
         pairs = self.pairs(h, rotation, position, None if previous is None else self._seen(previous))
         absent = torch.zeros_like(there, dtype=x.dtype).masked_fill(~there, torch.finfo(x.dtype).min / 4)
         free = (there & ~still)[..., None].to(x.dtype)
+        # Of the order of the way that is left, so that what the blocks predict is of order one at every time.
+        size = free * (1 - t).clamp(min=SMALLEST_STEP)[..., None, None]
         for block in self.blocks:
-            h, rotation, position = block(h, time, pairs, rotation, position, absent, free)
+            h, rotation, position = block(h, time, pairs, rotation, position, absent, size)
         loose = ~still.any(-1, keepdim=True)[..., None]
         position = position - torch.where(loose, _mean(position, there), 0.0)
         top = torch.cat([rotation, (position * self.length + middle)[..., None]], dim=-1)
@@ -150,12 +155,13 @@ class FrameField(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention, a transition, and a step of each body in its own frame."""
+    """A look at the neighbours in the row, attention, a transition, and a step of each body in its own frame."""
 
     def __init__(self, width: int, pair_width: int, heads: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
         self.scales = nn.Linear(_TIME_WIDTH, 4 * width)
+        self.near = FrameNeighbours(width)
         self.attention = FrameAttention(width, pair_width, heads)
         last = nn.Linear(4 * width, width)
         self.transition = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), last)
@@ -165,13 +171,14 @@ class _Block(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, h: Tensor, time: Tensor, pairs: Tensor, rotation: Tensor, position: Tensor, absent: Tensor, free: Tensor
+        self, h: Tensor, time: Tensor, pairs: Tensor, rotation: Tensor, position: Tensor, absent: Tensor, size: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         stretch, shift, stretch_2, shift_2 = self.scales(time)[..., None, :].chunk(4, dim=-1)
+        h = h + self.near(rotation, position, absent)
         normed = self.norms[0](h) * (1 + stretch) + shift
         h = h + self.attention(normed, pairs, rotation, position, absent)
         h = h + self.transition(self.norms[1](h) * (1 + stretch_2) + shift_2)
-        turn, move = (free * self.step(nn.functional.layer_norm(h, h.shape[-1:]))).chunk(2, dim=-1)
+        turn, move = (size * self.step(nn.functional.layer_norm(h, h.shape[-1:]))).chunk(2, dim=-1)
         position = position + (rotation @ move[..., None])[..., 0]
         return h, rotation @ _rotation(turn), position
 
