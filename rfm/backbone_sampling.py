@@ -12,6 +12,8 @@ from rfm.integrators import GEODESIC_EULER, FixedStep
 from rfm.motifs import MotifFlow
 
 ROTATION_RATE = 10.0
+ROTATION_CLOCK = ExponentialClock(ROTATION_RATE, lands=True)
+"""How rotations run ahead of positions, unless a sampler is told otherwise; a field is best trained so as well."""
 _PAIRS = 2**19
 """Pairs of residues computed together, which bounds memory to about a gigabyte."""
 
@@ -68,7 +70,7 @@ def sample_backbones(
     clock = None if rotation_rate is None else ExponentialClock(rotation_rate, lands=True)
     frames: Tensor = drawn.sample(
         count,
-        clocks=None if clock is None else Clocks.of_poses(rotation=clock),
+        clocks=None if clock is None else Clocks.of_poses(rotation=clock, told={"rotation_time": clock}),
         self_conditioning=self_conditioning,
         solver=FixedStep(GEODESIC_EULER, steps),
         batch_size=max(1, _PAIRS // residues**2),

@@ -51,7 +51,7 @@ def close_bonds(frames: Tensor, held: Tensor | None = None, rounds: int = 16) ->
 
     Args:
         frames: ``(*batch, residues, 4, 4)``, Angstrom.
-        held: residues that may not move, ``(*batch, residues)`` bool; none by default. A bond between two of them stays.
+        held: residues that may not move, ``(*batch, residues)`` bool; none by default.
         rounds: how many.
 
     Returns:

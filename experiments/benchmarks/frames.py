@@ -10,6 +10,8 @@ Then the share that geometry has in a training step of the study of proteins.
 """
 
 import argparse
+import copy
+import functools
 import importlib
 import math
 import os
@@ -25,6 +27,7 @@ import torch
 from torch import Tensor
 
 import rfm
+from experiments.benchmarks.compiling import compiled_within
 from experiments.benchmarks.harness import HEADER, LIMIT_HEADER, Limit, Row, in_turns, write_page
 from experiments.proteins.loss import backbone_loss
 from experiments.proteins.training import Settings, late_times, new_flow
@@ -36,10 +39,14 @@ from rfm.sources import CentredPoseSource, IsotropicGaussianSO3
 LENGTH_ANGSTROM = 10.0
 STEP = 0.01
 GOAL = 1 / 3
+COMPILE_SECONDS = 60
+"""Of the processor; what takes longer is timed as it is."""
+CLEAR_RADIANS = 3.1
 _INTRO = """\
 Medians over interleaved turns of both sides in one process, float32 on our side. Euler steps go from the same frames to
 the same predicted end points, noised frames lie between the same ends; the difference is the largest of any entry of a
 rotation matrix, over the pairs that are less than 3.1 radians apart: nearer to half a turn both peers lose the axis.
+Compiled: by `torch.compile`, on both sides where theirs compiles; random draws on our side are not.
 Noise itself is drawn by each side from its own generator: ours from IGSO3(1.5) where the peer does so,
 else uniform."""
 
@@ -107,17 +114,26 @@ class Ours:
     @property
     def clear(self) -> Tensor:
         """Which pairs of rotations are less than 3.1 radians apart."""
-        return self.manifold.m.rotations.dist(self.x_0[..., :3, :3], self.x_1[..., :3, :3]) < 3.1
+        return self.manifold.m.rotations.dist(self.x_0[..., :3, :3], self.x_1[..., :3, :3]) < CLEAR_RADIANS
 
     def noised(self) -> Tensor:
         """Draw noise, and go some way from it to the data."""
-        x_0 = self.source.sample((len(self.t),), self.generator)
-        return self.path.sample(x_0, self.x_1, self.t).x_t
+        return self._between(self.source.sample((len(self.t),), self.generator))
 
     def step(self) -> Tensor:
         """Take one Euler step from the start towards the end, at time 0.3."""
         t = torch.full((len(self.t),), 0.3)
         return self.manifold.expmap(self.x_0, STEP * velocity_from_endpoint(self.path, self.x_0, t, self.x_1))
+
+    def compiled(self) -> "Ours":
+        """Return the same with compiled geometry; random draws stay as they are."""
+        other = copy.copy(self)
+        other._between = torch.compile(self._between, dynamic=False)  # type: ignore[method-assign]
+        other.step = torch.compile(self.step, dynamic=False)  # type: ignore[method-assign]
+        return other
+
+    def _between(self, x_0: Tensor) -> Tensor:
+        return self.path.sample(x_0, self.x_1, self.t).x_t
 
 
 def frameflow(path: Path, batch: int, residues: int, size: str) -> Iterator[Row]:
@@ -140,16 +156,23 @@ def frameflow(path: Path, batch: int, residues: int, size: str) -> Iterator[Row]
     t = ours.t[:, None, None]
     between = interpolant_module.so3_utils.geodesic_t(t, turns, ours.x_0[..., :3, :3])
     exact = ours.path.sample(ours.x_0, ours.x_1, ours.t).x_t[..., :3, :3]
-    yield _row(
-        f"noising, {size}, FrameFlow", ours.noised, lambda: theirs.corrupt_batch(given), exact, between, ours.clear
-    )
+    fast = ours.compiled()
+
+    def noised() -> object:
+        return theirs.corrupt_batch(given)
+
+    seen = _largest(exact, between, ours.clear)
+    yield _row(f"noising, {size}, FrameFlow", ours.noised, noised, seen)
+    yield _row(f"the same, compiled{_note(noised)}", fast.noised, _compiled(noised), seen)
 
     def step() -> tuple[Tensor, Tensor]:
         time_now = torch.tensor(0.3)
         ways_now = theirs._trans_euler_step(STEP, time_now, ways, ours.x_0[..., :3, 3])
         return theirs._rots_euler_step(STEP, time_now, turns, ours.x_0[..., :3, :3]), ways_now
 
-    yield _row(f"Euler step, {size}, FrameFlow", ours.step, step, ours.step()[..., :3, :3], step()[0], ours.clear)
+    seen = _largest(ours.step()[..., :3, :3], step()[0], ours.clear)
+    yield _row(f"Euler step, {size}, FrameFlow", ours.step, step, seen)
+    yield _row(f"the same, compiled{_note(step)}", fast.step, _compiled(step), seen)
 
 
 def foldflow(path: Path, batch: int, residues: int, size: str) -> Iterator[Row]:
@@ -182,7 +205,12 @@ def foldflow(path: Path, batch: int, residues: int, size: str) -> Iterator[Row]:
 
     between = torch.stack([out["rot_t"] for out in noised([rigids(x) for x in ours.x_0])])
     exact = ours.path.sample(ours.x_0, ours.x_1, ours.t).x_t[..., :3, :3]
-    yield _row(f"noising, {size}, FoldFlow", ours.noised, noised, exact, between, ours.clear)
+    # It keeps noised rotations as rotation vectors for a while, so these must not be near half a turn either.
+    eye = torch.eye(3).expand_as(exact)
+    clear = ours.clear & (ours.manifold.m.rotations.dist(eye, exact) < CLEAR_RADIANS)
+    fast, seen = ours.compiled(), _largest(exact, between, clear)
+    yield _row(f"noising, {size}, FoldFlow", ours.noised, noised, seen)
+    yield _row(f"the same, compiled{_note(noised)}", fast.noised, _compiled(noised), seen)
     now, t = rigids(ours.x_0), torch.full((batch,), 0.7)
 
     def step() -> Any:
@@ -190,21 +218,27 @@ def foldflow(path: Path, batch: int, residues: int, size: str) -> Iterator[Row]:
         moving = theirs.calc_trans_vectorfield(ours.x_1[..., :3, 3], ours.x_0[..., :3, 3], t[:, None, None])
         return theirs.reverse(now, turning.numpy(), moving.numpy(), 0.7, STEP)
 
-    yield _row(
-        f"Euler step, {size}, FoldFlow",
-        ours.step,
-        step,
-        ours.step()[..., :3, :3],
-        torch.as_tensor(step()[0]),
-        ours.clear,
-    )
+    seen = _largest(ours.step()[..., :3, :3], torch.as_tensor(step()[0]), ours.clear)
+    yield _row(f"Euler step, {size}, FoldFlow", ours.step, step, seen)
+    yield _row(f"the same, compiled{_note(step)}", fast.step, _compiled(step), seen)
 
 
-def _row(
-    what: str, ours: Callable[[], object], other: Callable[[], object], exact: Tensor, found: Tensor, clear: Tensor
-) -> Row:
-    difference = float((exact.double() - found.double())[clear].abs().max())
+def _row(what: str, ours: Callable[[], object], other: Callable[[], object], difference: float) -> Row:
     return Row(what, *in_turns(ours, other), GOAL, difference, "entries of rotations")
+
+
+def _largest(exact: Tensor, found: Tensor, clear: Tensor) -> float:
+    return float((exact.double() - found.double())[clear].abs().max())
+
+
+@functools.cache
+def _compiled(function: Callable[[], object]) -> Callable[[], object]:
+    """Return the function compiled, or as it is where that fails."""
+    return compiled_within(COMPILE_SECONDS, function) or function
+
+
+def _note(function: Callable[[], object]) -> str:
+    return "" if _compiled(function) is not function else " on our side; theirs does not compile"
 
 
 def _frameflow_modules(path: Path) -> ModuleType:

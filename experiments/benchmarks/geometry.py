@@ -9,7 +9,6 @@ On a GPU (``--device cuda``) it prints what share of the bandwidth of a copy the
 
 import argparse
 import functools
-import signal
 import statistics
 import sys
 import time
@@ -17,12 +16,12 @@ import warnings
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from experiments.benchmarks.compiling import compiled_within
 from experiments.benchmarks.harness import write_page
 from experiments.benchmarks.maps import Function, Job, jobs, names
 from experiments.benchmarks.peers import PEERS
@@ -59,38 +58,11 @@ def _forms(functions: dict[str, Function], arguments: tuple[Tensor, ...]) -> dic
     forms = {}
     for name, function in functions.items():
         forms[name, False] = function
-        compiled = _compiled(function, arguments)
+        torch.compiler.reset()
+        compiled = compiled_within(COMPILE_SECONDS, function, *arguments)
         if compiled is not None:
             forms[name, True] = compiled
     return forms
-
-
-def _compiled(function: Function, arguments: tuple[Tensor, ...]) -> Function | None:
-    torch.compiler.reset()
-    compiled: Function = torch.compile(function, dynamic=False)
-    try:
-        _within(COMPILE_SECONDS, lambda: compiled(*arguments))
-    except Exception:  # whatever a peer's code makes the compiler raise: it is timed in its eager form alone
-        return None
-    return compiled
-
-
-def _within(seconds: int, call: Callable[[], object]) -> None:
-    """Call, and raise TimeoutError if it takes more of the processor; where the system has no alarms, wait."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError
-
-    if not hasattr(signal, "setitimer"):
-        call()
-        return
-    previous = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        call()
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, previous)
 
 
 def _in_turns(
