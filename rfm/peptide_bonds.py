@@ -28,7 +28,8 @@ _GYRATION = 1.5
 """Angstrom: turning a residue by an angle counts as much as moving it by the angle times this."""
 _MOST = 0.5
 """Angstrom: no residue moves farther in a round, for far away the constraints are not linear."""
-_DAMPING = 1e-3
+_DAMPING = 1e-4
+_SPREAD = torch.tensor([_GYRATION**-2] * 3 + [1.0] * 3)
 
 
 def bond_gaps(frames: Tensor) -> Tensor:
@@ -61,12 +62,15 @@ def close_bonds(frames: Tensor, held: Tensor | None = None, rounds: int = 16) ->
     still = torch.zeros(flat.shape[:2], dtype=torch.bool, device=flat.device)
     still = still if held is None else held.expand(frames.shape[:-2]).reshape(still.shape)
     # One over the mass of each of a body's three turns and three moves.
-    ease = flat.new_tensor([_GYRATION**-2] * 3 + [1.0] * 3) * ~still[..., None]
+    ease = _SPREAD.to(flat) * ~still[..., None]
     x = flat
     for _ in range(rounds):
         step = _newton_step(x[..., :3, :], ease)
-        x = _moved(x, step * (_MOST / step.abs().amax(-1, keepdim=True).clamp(min=_MOST)))
-    return x.reshape(frames.shape)
+        size = torch.sqrt((step.square() / _SPREAD.to(step)).sum(-1, keepdim=True))
+        x = _moved(x, step * (_MOST / size.clamp(min=_MOST)))
+    drift = (x - flat)[..., :3, 3].mean(-2, keepdim=True) * ~still.any(-1)[:, None, None]
+    x = x - pad(drift[..., None], (3, 0, 0, 1))
+    return torch.where(still[..., None, None], flat, x).reshape(frames.shape)
 
 
 def _newton_step(x: Tensor, ease: Tensor) -> Tensor:
