@@ -15,7 +15,7 @@ from rfm.flow import Flow
 from rfm.serialization import read_json
 
 _DRAWN = 16
-_OPTIONS = ("length", "steps", "rotation_schedule", "motif")
+_OPTIONS = ("length", "steps", "rotation_schedule", "motif", "open_bonds")
 _REFUSED = {
     "log_prob": "--log-prob is not for backbones: their rotation schedule and self-conditioning change the density",
     "condition": "--condition is not for backbones: the flow has no conditions",
@@ -34,7 +34,7 @@ def holds_backbones(folder: Path) -> bool:
 def check_others(arguments: argparse.Namespace) -> None:
     """Raise ValueError if an option for backbones is given for a run of another kind."""
     for name in _OPTIONS:
-        if getattr(arguments, name) is not None:
+        if getattr(arguments, name) not in (None, False):
             option = name.replace("_", "-")
             raise ValueError(
                 f"--{option} is for flows of protein backbones, and {arguments.run} is another\nleave it out"
@@ -43,6 +43,8 @@ def check_others(arguments: argparse.Namespace) -> None:
 
 def sample(arguments: argparse.Namespace) -> None:
     """``rfm sample``: backbones as PDB and mmCIF files in a folder."""
+    from rfm.plotting import plot_backbone, save_figure
+
     for name, sentence in _REFUSED.items():
         if getattr(arguments, name):
             raise ValueError(f"{sentence}\nleave it out")
@@ -61,11 +63,15 @@ def sample(arguments: argparse.Namespace) -> None:
             steps=arguments.steps or 100,
             rotation_rate=None if arguments.rotation_schedule == "linear" else ROTATION_RATE,
             motif=None if arguments.motif is None else _motif(arguments.motif, residues),
+            close=not arguments.open_bonds,
             generator=torch.Generator(device).manual_seed(arguments.seed),
             progress=not arguments.quiet,
         )
-        files += [_written(folder, residues, i, atoms) for i, atoms in enumerate(atoms_from_frames(frames))]
-    print(f"{len(files)} backbones, each as .pdb and .cif, from {files[0]} to {files[-1]}")
+        atoms = atoms_from_frames(frames).cpu()
+        files += [_written(folder, residues, i, chain) for i, chain in enumerate(atoms)]
+        picture = plot_backbone(atoms[0], f"length-{residues}-0001")
+        save_figure(picture, folder / f"length-{residues}-0001.png")
+    print(f"{len(files)} backbones, each as .pdb and .cif, from {files[0]} to {files[-1]}; a picture of each length")
 
 
 def _written(folder: Path, residues: int, i: int, atoms: Tensor) -> str:

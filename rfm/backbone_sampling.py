@@ -10,6 +10,7 @@ from rfm.clocks import Clocks, ExponentialClock
 from rfm.flow import Flow
 from rfm.integrators import GEODESIC_EULER, FixedStep
 from rfm.motifs import MotifFlow
+from rfm.peptide_bonds import close_bonds
 
 ROTATION_RATE = 10.0
 ROTATION_CLOCK = ExponentialClock(ROTATION_RATE, lands=True)
@@ -39,6 +40,7 @@ def sample_backbones(
     rotation_rate: float | None = ROTATION_RATE,
     self_conditioning: bool = True,
     motif: Motif | None = None,
+    close: bool = True,
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
@@ -46,8 +48,8 @@ def sample_backbones(
 
     Equal steps of Euler's method along geodesics, the last of which ends at what the network predicts. Rotations run
     ahead of positions, as ``1 - exp(-rate t)``, and arrive with them (`rfm.clocks.ExponentialClock`): such samples
-    follow no density that the flow could compute. With ``rotation_rate=None`` and without self-conditioning they are
-    those of `Flow.sample` with this solver.
+    follow no density that the flow could compute. Last, bonds between residues are closed (`close_bonds`). With
+    ``rotation_rate=None``, open bonds and without self-conditioning they are those of `Flow.sample` with this solver.
 
     Args:
         flow: of a `rfm.networks.FrameField`, on `CentredPoses` of any number.
@@ -57,6 +59,7 @@ def sample_backbones(
         rotation_rate: of the exponential schedule; None for the one that was trained.
         self_conditioning: give the network its last prediction.
         motif: residues that are given; the others are built around them.
+        close: move residues as little as makes the bonds between them flat, trans and of ideal length.
         generator: source of randomness, on the device of the flow.
         progress: show on stderr how many are done.
 
@@ -67,14 +70,20 @@ def sample_backbones(
         raise ValueError(f"sample_backbones: takes a flow on CentredPoses, got one on {flow.manifold}")
     sized = flow.on(CentredPoses(residues, flow.manifold.length))
     drawn = sized if motif is None else MotifFlow(sized, motif.frames, motif.places)
+    batch = max(1, _PAIRS // residues**2)
     clock = None if rotation_rate is None else ExponentialClock(rotation_rate, lands=True)
     frames: Tensor = drawn.sample(
         count,
         clocks=None if clock is None else Clocks.of_poses(rotation=clock, told={"rotation_time": clock}),
         self_conditioning=self_conditioning,
         solver=FixedStep(GEODESIC_EULER, steps),
-        batch_size=max(1, _PAIRS // residues**2),
+        batch_size=batch,
         generator=generator,
         progress=progress,
     )
-    return frames
+    if not close:
+        return frames
+    held = torch.zeros(residues, dtype=torch.bool, device=frames.device)
+    if motif is not None:
+        held[motif.places.to(held.device)] = True
+    return torch.cat([close_bonds(part, held) for part in frames.split(batch)])

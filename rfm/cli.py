@@ -295,6 +295,11 @@ def _add_backbones(one: argparse.ArgumentParser) -> None:
         help="hold residues of a structure, such as 1abc.pdb A:10-25, from this place on,\ncounted from 1, while the "
         "rest is drawn; may be given several times",
     )
+    group.add_argument(
+        "--open-bonds",
+        action="store_true",
+        help="leave residues where they were drawn, instead of closing the bonds between them",
+    )
 
 
 def _add_condition(one: Any, more: str = "") -> None:

@@ -196,7 +196,8 @@ def test_samples_are_structure_files(run: Path, tmp_path: Path, capsys: pytest.C
     arguments = ["sample", str(run), "--length", "20", "31", "-n", "2", "--out", str(out), "--steps", "4", "--quiet"]
     assert cli.main(arguments) == 0
     assert "4 backbones" in capsys.readouterr().out
-    assert len(list(out.iterdir())) == 8
+    assert len(list(out.glob("*.pdb"))) == len(list(out.glob("*.cif"))) == 4
+    assert len(list(out.glob("*.png"))) == 2
     chain, other = (read_chain(out / f"length-31-0002{suffix}") for suffix in (".pdb", ".cif"))
     assert len(chain) == 31
     assert torch.allclose(chain.atoms, other.atoms, atol=2e-3)
@@ -205,6 +206,11 @@ def test_samples_are_structure_files(run: Path, tmp_path: Path, capsys: pytest.C
     assert torch.allclose(atoms_from_frames(drawn)[1, :, :3], chain.atoms, atol=2e-3)
     assert cli.main(arguments) == 2
     assert "is not empty" in capsys.readouterr().err
+    assert cli.main([*arguments, "--force", "--open-bonds"]) == 0
+    drawn = sample_backbones(flow, 31, 2, steps=4, close=False, generator=torch.Generator().manual_seed(0))
+    opened = read_chain(out / "length-31-0002.pdb").atoms
+    assert torch.allclose(atoms_from_frames(drawn)[1, :, :3], opened, atol=2e-3)
+    assert not torch.allclose(chain.atoms, opened, atol=0.1)
 
 
 def test_a_motif_is_in_the_samples(run: Path, folder: Path, tmp_path: Path) -> None:
@@ -271,7 +277,8 @@ def test_the_report_has_a_line_for_each_number_of_steps(
     text = (tmp_path / "report.md").read_text()
     assert text == capsys.readouterr().out
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in lines[-2:]] == ["| 4 samples, 2 steps", "| 4 samples, 4 steps"]
+    drawn, opened = "| 4 samples, {} steps", "| the same, bonds as drawn, {} steps"
+    assert [line.split(" | ")[0] for line in lines[-4:]] == [name.format(n) for n in (2, 4) for name in (drawn, opened)]
     assert len({line.count("|") for line in lines}) == 1
     assert len(list((tmp_path / "figures").glob("*.png"))) == 3
 

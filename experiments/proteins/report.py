@@ -23,6 +23,7 @@ from experiments.proteins.measures import NearestChain, RamachandranKernel
 from rfm.backbone_sampling import sample_backbones
 from rfm.backbones import atoms_from_frames, frames_from_atoms
 from rfm.datasets.proteins import Chains
+from rfm.peptide_bonds import close_bonds
 from rfm.plotting import plot_backbone, save_figure
 from rfm.serialization import read_json
 
@@ -138,10 +139,13 @@ def report(
     for count in steps:
         note(f"{count} steps")
         started = time.monotonic()
-        drawn = [a for n in wanted for a in _drawn(flow, n, each, count, seed)]
+        frames = [x for n in wanted for x in _drawn(flow, n, each, count, seed)]
+        drawn = [atoms_from_frames(close_bonds(x)) for x in frames]
         seconds = (time.monotonic() - started) / len(drawn)
         real = reference.every_second(1)
         yield row(f"{len(drawn)} samples, {count} steps", drawn, real, reference, pairs, seconds)
+        opened = [atoms_from_frames(x) for x in frames]
+        yield row(f"the same, bonds as drawn, {count} steps", opened, real, reference, pairs, None)
     if figures is not None:
         angles = measures.dihedrals(reference.held_out[:40])
         for i, residues in enumerate(wanted):
@@ -164,14 +168,16 @@ def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path) -> Iterator[str]:
         f"- date: {date.today()}; drawn on {next(flow.parameters()).device}, {platform.machine()}, "
         f"{torch.get_num_threads()} threads; torch {torch.__version__}"
     )
-    yield "- samples with self-conditioning and the exponential rotation schedule"
+    yield (
+        "- samples with self-conditioning and the exponential rotation schedule; bonds closed, and below as they were "
+        "drawn"
+    )
     yield ""
 
 
 def _drawn(flow: rfm.Flow, residues: int, each: int, steps: int, seed: int) -> list[Tensor]:
     generator = torch.Generator(next(flow.parameters()).device).manual_seed(seed)
-    frames = sample_backbones(flow, residues, each, steps=steps, generator=generator)
-    return list(atoms_from_frames(frames).cpu())
+    return list(sample_backbones(flow, residues, each, steps=steps, close=False, generator=generator).cpu())
 
 
 def _rebuilt(atoms: Tensor) -> Tensor:
