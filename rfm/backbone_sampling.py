@@ -13,8 +13,6 @@ from rfm.motifs import MotifFlow
 from rfm.peptide_bonds import close_bonds
 
 ROTATION_RATE = 10.0
-ROTATION_CLOCK = ExponentialClock(ROTATION_RATE, lands=True)
-"""How rotations run ahead of positions, unless a sampler is told otherwise; a field is best trained so as well."""
 _PAIRS = 2**19
 """Pairs of residues computed together, which bounds memory to about a gigabyte."""
 
@@ -74,7 +72,7 @@ def sample_backbones(
     clock = None if rotation_rate is None else ExponentialClock(rotation_rate, lands=True)
     frames: Tensor = drawn.sample(
         count,
-        clocks=None if clock is None else Clocks.of_poses(rotation=clock, told={"rotation_time": clock}),
+        clocks=None if clock is None else Clocks.of_poses(rotation=clock),
         self_conditioning=self_conditioning,
         solver=FixedStep(GEODESIC_EULER, steps),
         batch_size=batch,

@@ -1,7 +1,7 @@
 """Clocks: parts of a point that a sampler moves faster or slower than the field was trained for."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,10 +21,6 @@ class Clock(Protocol):
 
     def speed(self, t: Tensor) -> Tensor:
         """Return the factor at times ``t``, of the shape of ``t``."""
-        ...
-
-    def time(self, t: Tensor) -> Tensor:
-        """Return ``r(t)``, of the shape of ``t``."""
         ...
 
 
@@ -53,13 +49,6 @@ class ExponentialClock:
         factor = self.rate * (1 - t)
         return factor.clamp(min=1) if self.lands else factor
 
-    def time(self, t: Tensor) -> Tensor:
-        left = torch.exp(-self.rate * t)
-        if self.lands:
-            last = 1 / self.rate
-            left = torch.where(1 - t < last, math.exp(-self.rate + 1) * (1 - t) / last, left)
-        return 1 - left
-
 
 @dataclass(frozen=True)
 class PowerClock:
@@ -78,33 +67,27 @@ class PowerClock:
     def speed(self, t: Tensor) -> Tensor:
         return torch.full_like(t, self.power)
 
-    def time(self, t: Tensor) -> Tensor:
-        return 1 - (1 - t) ** self.power
-
 
 class Clocks:
     """Clocks for parts of a point, for `rfm.Flow.sample`.
 
     The field is asked for its velocity at ``(x, t)`` as always, and the parts' components of the answer are multiplied
-    by their clocks' speeds. The flow's density is that of a field asked where all parts have come equally far. Samples
-    drawn with clocks do not follow it, and get no log-density. A field that was also trained where some parts are ahead
-    can be told how far.
+    by their clocks' speeds. The field was trained where all parts had come equally far. Samples drawn with clocks
+    therefore do not follow the flow's density, and get no log-density.
 
     Args:
         parts: pairs of a mask and a clock. A mask broadcasts to ``event_shape``, 1 where an entry belongs to the part
             and 0 elsewhere; the part of a tangent vector that it cuts out has to be tangent itself. Parts do not
             overlap; what is in none of them keeps its speed. `of_factors` makes them for products,
             `of_poses` for rigid motions.
-        told: what the field is told beside the time, by the name of the argument: the time on that clock.
     """
 
-    def __init__(self, parts: Sequence[tuple[Tensor, Clock]], told: Mapping[str, Clock] | None = None) -> None:
+    def __init__(self, parts: Sequence[tuple[Tensor, Clock]]) -> None:
         if not parts or _overlap([mask for mask, _ in parts]):
             raise ValueError(
                 "Clocks: takes at least one part, and parts that do not overlap; give every entry to one clock"
             )
         self.parts = tuple(parts)
-        self.told = dict(told or {})
 
     @classmethod
     def of_factors(cls, manifold: Manifold, clocks: Sequence[Clock | None]) -> "Clocks":
@@ -127,21 +110,19 @@ class Clocks:
         return cls([((factor == i).to(torch.get_default_dtype()), c) for i, c in enumerate(clocks) if c is not None])
 
     @classmethod
-    def of_poses(
-        cls, rotation: Clock | None = None, position: Clock | None = None, told: Mapping[str, Clock] | None = None
-    ) -> "Clocks":
+    def of_poses(cls, rotation: Clock | None = None, position: Clock | None = None) -> "Clocks":
         """Return clocks for the rotations and positions of 4 x 4 pose matrices: of `SE3`, or of a power of it."""
         turns = torch.zeros(4, 4)
         turns[:3, :3] = 1
         moves = torch.zeros(4, 4)
         moves[:3, 3] = 1
-        return cls([(mask, clock) for mask, clock in ((turns, rotation), (moves, position)) if clock is not None], told)
+        return cls([(mask, clock) for mask, clock in ((turns, rotation), (moves, position)) if clock is not None])
 
     def applied_to(self, field: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Return the field at the clocks' speeds."""
 
         def clocked(x: Tensor, t: Tensor, **condition: Any) -> Tensor:
-            u = field(x, t, **condition, **{name: clock.time(t) for name, clock in self.told.items()})
+            u = field(x, t, **condition)
             factor = torch.ones_like(u)
             for mask, clock in self.parts:
                 axes = (..., *(None,) * (u.ndim - t.ndim))

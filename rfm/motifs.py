@@ -89,8 +89,8 @@ class _Holding(nn.Module):
         super().__init__()
         self.field, self.held = field, held
 
-    def forward(self, x: Tensor, t: Tensor, **given: Any) -> Tensor:
-        return self.field(x, t, held=self.held, **given)
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.field(x, t, held=self.held)
 
     def self_conditioned(self) -> Callable[..., Tensor]:
         return self.field.self_conditioned(held=self.held)

@@ -8,7 +8,7 @@ from random_fields import normal, points
 from torch import Tensor
 
 from manifolds import SE3, SO3, Euclidean, Manifold, Power, Product, Sphere
-from rfm.clocks import Clock, Clocks, ExponentialClock, PowerClock
+from rfm.clocks import Clocks, ExponentialClock, PowerClock
 from rfm.integrators import DORMAND_PRINCE, FixedStep, integrate
 
 
@@ -90,25 +90,3 @@ def test_what_makes_no_clocks_is_refused() -> None:
             ExponentialClock(wrong)
         with pytest.raises(ValueError, match="must be positive and finite"):
             PowerClock(wrong)
-
-
-@pytest.mark.parametrize("clock", [ExponentialClock(3.0), ExponentialClock(10.0, lands=True), PowerClock(2.5)], ids=str)
-def test_speeds_are_the_derivatives_of_times(clock: Clock) -> None:
-    t = torch.linspace(0, 0.999, 57).double()
-    r, rate = torch.func.jvp(clock.time, (t,), (torch.ones_like(t),))
-    torch.testing.assert_close(rate, clock.speed(t) * (1 - r) / (1 - t))
-    assert float(clock.time(torch.zeros(()))) == 0.0
-    if getattr(clock, "lands", True):
-        assert float(clock.time(torch.ones(()))) == 1.0
-
-
-def test_a_field_is_told_the_time_on_a_clock() -> None:
-    clock, seen = ExponentialClock(4.0), []
-
-    def field(x: Tensor, t: Tensor, *, turned: Tensor) -> Tensor:
-        seen.append(turned)
-        return torch.zeros_like(x)
-
-    x = points(SE3(), 2)
-    Clocks.of_poses(rotation=clock, told={"turned": clock}).applied_to(field)(x, torch.full((2,), 0.5))
-    torch.testing.assert_close(seen, [torch.full((2,), 1 - math.exp(-2.0))])

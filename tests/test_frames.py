@@ -139,15 +139,6 @@ def test_the_velocity_is_that_of_the_geodesic_to_the_end_point(field: FrameField
     assert torch.allclose(manifold.expmap(x, manifold.lift(1 - t) * field(x, t)), endpoint, atol=1e-9)
 
 
-def test_rotations_may_be_ahead(field: FrameField) -> None:
-    """The network is told, and turns bodies less the farther their rotations are."""
-    x, t = poses(11), torch.tensor([0.1, 0.5, 0.9], dtype=F64)
-    assert torch.equal(field.endpoint(x, t, rotation_time=t), field.endpoint(x, t))
-    late = field.endpoint(x, t, rotation_time=torch.ones_like(t))
-    turn = SO3().dist(x[..., :3, :3], late[..., :3, :3])
-    assert bool((turn < 0.1 * SO3().dist(x[..., :3, :3], field.endpoint(x, t)[..., :3, :3]))[:2].all())
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_network_is_one_graph(field: FrameField) -> None:

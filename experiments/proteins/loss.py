@@ -15,21 +15,12 @@ FROM_TIME, APART_FROM_TIME = 0.25, 0.5
 ATOM_WEIGHT = 0.25
 
 
-def noised(batch: ChainBatch, manifold: CentredPoses) -> Tensor:
-    """Return the frames on the way, rotations and positions each at their own time, ``(n, longest, 4, 4)``."""
-    path = rfm.GeodesicPath(manifold)
-    turned, x = (path.sample(batch.x_0, batch.x_1, t).x_t for t in (batch.rotation_time, batch.t))
-    x[..., :3, :3] = turned[..., :3, :3]
-    return x
-
-
 def backbone_loss(model: nn.Module, batch: ChainBatch, length: float, previous: Tensor | None = None) -> Tensor:
     """Return the loss of each chain ``(n,)``: that of end points, and of distances between atoms.
 
-    The first is that of `rfm.endpoint_loss` for rotations and for positions, each at its own time and over
-    ``max(1 - time, 0.1)^2``, the flow matching loss but for the last tenth: per residue that moves, squared radians
-    plus squared Angstrom over ``length^2``. Residues that are padded or held are predicted to be where they are, which
-    is right, and so add nothing.
+    The first is `rfm.endpoint_loss` over ``max(1 - t, 0.1)^2``, the flow matching loss but for the last tenth of the
+    time, per residue that moves: squared radians plus squared Angstrom over ``length^2``. Residues that are padded or
+    held are predicted to be where they are, which is right, and so add nothing.
 
     The second, in Angstrom^2 with weight 0.25, is the mean squared error of the distances between backbone atoms that
     are within 6 Angstrom in the data, from time 0.25 on: bonds and contacts, which a mean over frames blurs. From time
@@ -43,24 +34,25 @@ def backbone_loss(model: nn.Module, batch: ChainBatch, length: float, previous: 
         length: of the manifold, Angstrom.
         previous: the prediction that the network may build on.
     """
-    manifold = CentredPoses(batch.x_1.shape[1], length)
-    x_t = noised(batch, manifold)
-    predicted = predict(model, batch, x_t, previous)
-    error = manifold.logmap(x_t, predicted) - manifold.logmap(x_t, batch.x_1)
-    left = torch.stack([1 - batch.rotation_time, 1 - batch.t], dim=-1).clamp(min=LATEST)
-    error = error / left[:, [0, 0, 0, 1]][:, None, None, :]
-    moving = (batch.mask & ~batch.held).sum(-1).clamp(min=1)
-    late, apart = (batch.t > FROM_TIME).to(error.dtype), batch.t > APART_FROM_TIME
-    frames = manifold.inner(x_t, error, error) / moving
-    return frames + ATOM_WEIGHT * late * distance_error(predicted, batch.x_1, batch.mask, apart)
+    path = rfm.GeodesicPath(CentredPoses(batch.x_1.shape[1], length))
+    predicted: list[Tensor] = []
 
+    def predictor(x: Tensor, t: Tensor) -> Tensor:
+        predicted.append(model.endpoint(x, t, mask=batch.mask, held=batch.held, previous=previous))  # type: ignore[operator]
+        return predicted[-1]
 
-def predict(model: nn.Module, batch: ChainBatch, x_t: Tensor, previous: Tensor | None = None) -> Tensor:
-    """Return the model's end points ``(n, longest, 4, 4)`` for noised chains."""
-    found: Tensor = model.endpoint(  # type: ignore[operator]
-        x_t, batch.t, mask=batch.mask, held=batch.held, previous=previous, rotation_time=batch.rotation_time
+    frames = rfm.endpoint_loss(
+        predictor,
+        path,
+        batch.x_0,
+        batch.x_1,
+        batch.t,
+        reduction="none",
+        weight=lambda t: (1 - t).clamp(min=LATEST) ** -2,
     )
-    return found
+    moving = (batch.mask & ~batch.held).sum(-1).clamp(min=1)
+    late, apart = (batch.t > FROM_TIME).to(frames.dtype), batch.t > APART_FROM_TIME
+    return frames / moving + ATOM_WEIGHT * late * distance_error(predicted[0], batch.x_1, batch.mask, apart)
 
 
 def distance_error(predicted: Tensor, data: Tensor, mask: Tensor, apart: Tensor) -> Tensor:

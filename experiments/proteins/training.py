@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import rfm
-from experiments.proteins.loss import backbone_loss, noised, predict
+from experiments.proteins.loss import backbone_loss
 from manifolds import CentredPoses
-from rfm.backbone_sampling import ROTATION_CLOCK
 from rfm.checkpoint import Checkpoint
 from rfm.datasets.chain_batches import ChainBatches
 from rfm.datasets.proteins import Chains
@@ -42,7 +41,6 @@ class Settings:
         length: of the manifold, and standard deviation of the positions at time 0, Angstrom.
         igso3: scale of the rotations at time 0, radians; uniform ones when None.
         motif_share: of the chains, how many have held residues.
-        clock_share: of the chains, in how many the rotations are ahead, as in sampling.
         validations: during the run; each writes a checkpoint.
         seed: of all draws.
     """
@@ -57,7 +55,6 @@ class Settings:
     length: float = 10.0
     igso3: float | None = None
     motif_share: float = 0.2
-    clock_share: float = 0.7
     validations: int = 50
     seed: int = 0
 
@@ -92,7 +89,8 @@ class Loss:
         # A bit of the step's seed: the order of the buckets must not decide it.
         if step_seed(self.batches.seed + 1, step) >> 20 & 1:
             with torch.no_grad():
-                previous = predict(model, batch, noised(batch, CentredPoses(batch.x_1.shape[1], self.length)))
+                x_t = rfm.GeodesicPath(CentredPoses(batch.x_1.shape[1], self.length)).sample(*batch[:3]).x_t
+                previous = model.endpoint(x_t, batch.t, mask=batch.mask, held=batch.held)  # type: ignore[operator]
         return backbone_loss(model, batch, self.length, previous).mean()
 
 
@@ -188,8 +186,6 @@ def _batches(flow: rfm.Flow, chains: Chains, settings: Settings, device: torch.d
         pairs=settings.pairs,
         largest=settings.largest,
         motif_share=settings.motif_share,
-        clock=ROTATION_CLOCK,
-        clock_share=settings.clock_share,
         seed=settings.seed,
     )
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rfm.clocks import Clock
 from rfm.optimisation import step_seed
 from rfm.sources import CentredPoseSource
 from rfm.times import TimeSampler
@@ -30,8 +29,6 @@ class ChainBatch(NamedTuple):
     """Data, turned at random, the mean position of each chain or of its held residues at the origin."""
     t: Tensor
     """Times ``(n,)``."""
-    rotation_time: Tensor
-    """Times of the rotations ``(n,)``: those, or ahead of them."""
     mask: Tensor
     """Which residues are there ``(n, longest)``."""
     held: Tensor
@@ -52,8 +49,6 @@ class ChainBatches:
         pairs: about how many pairs of residues a batch holds: the cost of attention.
         largest: the most chains in a batch.
         motif_share: of the chains in a batch, how many have held residues on average.
-        clock: that rotations of some chains run on, ahead of the positions.
-        clock_share: of how many, on average.
         seed: of every random draw.
     """
 
@@ -67,13 +62,10 @@ class ChainBatches:
         pairs: int,
         largest: int = 64,
         motif_share: float = 0.0,
-        clock: Clock | None = None,
-        clock_share: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.frames, self.source, self.times = frames, source, times
         self.pairs, self.largest, self.motif_share, self.seed = pairs, largest, motif_share, seed
-        self.clock, self.clock_share = clock, clock_share
         device = frames.device
         self.lengths = lengths.to(device)
         self.offsets = torch.cumsum(self.lengths, 0) - self.lengths
@@ -116,13 +108,7 @@ class ChainBatches:
         there = mask[..., None, None]
         x_1 = torch.where(there, x_1, unit)
         x_0 = torch.where(there & ~held[..., None, None], noise, x_1)
-        return ChainBatch(x_0, x_1, t, self._rotation_time(t, like), mask, held)
-
-    def _rotation_time(self, t: Tensor, like: dict[str, Any]) -> Tensor:
-        if self.clock is None:
-            return t
-        ahead = torch.rand(len(t), **like) < self.clock_share
-        return torch.where(ahead, self.clock.time(t), t)
+        return ChainBatch(x_0, x_1, t, mask, held)
 
     def _motifs(self, lengths: Tensor, place: Tensor, like: dict[str, Any]) -> Tensor:
         """Return one or two stretches of residues in some of the chains, ``(n, longest)``."""

@@ -29,8 +29,7 @@ class FrameField(nn.Module):
     `rfm.endpoint_loss` it is the marginal velocity. The order of the bodies is known, their number is not fixed:
     weights are shared between all lengths.
 
-    Rotations may have come farther than positions (see `rfm.clocks`): then the network is given both times. Beside, it
-    may be given its own last prediction (self-conditioning: Chen, Zhang, Hinton,
+    Beside pose and time the network may be given its own last prediction (self-conditioning: Chen, Zhang, Hinton,
     Analog Bits, 2022, arXiv:2208.04202), see `self_conditioned`, and which bodies are held, that is, are where they
     will be: a motif.
 
@@ -57,7 +56,7 @@ class FrameField(nn.Module):
         self.depth, self.heads, self.reach = depth, heads, reach
         self._poses = SE3(self.length)
         self.bodies = nn.Linear(2 * _WAVES + _TIME_WIDTH + 1, width)
-        self.time = nn.Sequential(nn.Linear(4 * _WAVES, _TIME_WIDTH), nn.SiLU(), nn.Linear(_TIME_WIDTH, _TIME_WIDTH))
+        self.time = nn.Sequential(nn.Linear(2 * _WAVES, _TIME_WIDTH), nn.SiLU(), nn.Linear(_TIME_WIDTH, _TIME_WIDTH))
         self.pairs = FramePairs(width, pair_width, reach)
         self.blocks = nn.ModuleList(_Block(width, pair_width, heads) for _ in range(depth))
 
@@ -74,14 +73,9 @@ class FrameField(nn.Module):
         mask: Tensor | None = None,
         held: Tensor | None = None,
         previous: Tensor | None = None,
-        rotation_time: Tensor | None = None,
     ) -> Tensor:
-        """Return the velocity at ``x``, tangent there; arguments as for `endpoint`.
-
-        Rotations too go to their end point at the speed of time ``t``, which clocks change where they are ahead.
-        """
-        endpoint = self.endpoint(x, t, mask=mask, held=held, previous=previous, rotation_time=rotation_time)
-        return self.velocity(x, t, endpoint, mask)
+        """Return the velocity at ``x``, tangent there; arguments as for `endpoint`."""
+        return self.velocity(x, t, self.endpoint(x, t, mask=mask, held=held, previous=previous), mask)
 
     def velocity(self, x: Tensor, t: Tensor, endpoint: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the velocity at ``x`` that leads to ``endpoint`` at time 1, its mean over the bodies subtracted."""
@@ -98,7 +92,6 @@ class FrameField(nn.Module):
         mask: Tensor | None = None,
         held: Tensor | None = None,
         previous: Tensor | None = None,
-        rotation_time: Tensor | None = None,
     ) -> Tensor:
         """Return the poses predicted for time 1, ``(*batch, n, 4, 4)``.
 
@@ -111,22 +104,19 @@ class FrameField(nn.Module):
                 are seen by none.
             held: which bodies stay as they are, ``(*batch, n)`` bool; none by default.
             previous: the prediction to build on, the shape of ``x``.
-            rotation_time: how far the rotations are, the shape of ``t``; as far as the positions by default.
         """
         there = torch.ones(x.shape[:-2], dtype=torch.bool, device=x.device) if mask is None else mask
         still = torch.zeros_like(there) if held is None else held.expand(there.shape)
         t = t.expand(x.shape[:-3])
         middle = _mean(x[..., :3, 3], there)
         rotation, position = x[..., :3, :3], (x[..., :3, 3] - middle) / self.length
-        turned = t if rotation_time is None else rotation_time.expand(t.shape)
-        time = self.time(torch.cat([_waves(t, 0.25), _waves(turned, 0.25)], dim=-1))
+        time = self.time(_waves(t, 0.25))
         h = self._bodies(time, still, there)
         pairs = self.pairs(h, rotation, position, None if previous is None else self._seen(previous))
         absent = torch.zeros_like(there, dtype=x.dtype).masked_fill(~there, torch.finfo(x.dtype).min / 4)
         free = (there & ~still)[..., None].to(x.dtype)
         # Of the order of the way that is left, so that what the blocks predict is of order one at every time.
-        left = torch.stack([1 - turned, 1 - t], dim=-1).clamp(min=SMALLEST_STEP)
-        size = free * left.repeat_interleave(3, dim=-1)[..., None, :]
+        size = free * (1 - t).clamp(min=SMALLEST_STEP)[..., None, None]
         for block in self.blocks:
             h, rotation, position = block(h, time, pairs, rotation, position, absent, size)
         loose = ~still.any(-1, keepdim=True)[..., None]
@@ -146,9 +136,9 @@ class FrameField(nn.Module):
         """
         previous: Tensor | None = None
 
-        def field(x: Tensor, t: Tensor, **given: Any) -> Tensor:
+        def field(x: Tensor, t: Tensor) -> Tensor:
             nonlocal previous
-            previous = self.endpoint(x, t, previous=previous, **fixed, **given)
+            previous = self.endpoint(x, t, previous=previous, **fixed)
             return self.velocity(x, t, previous)
 
         return field
