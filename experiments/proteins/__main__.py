@@ -86,8 +86,11 @@ def read_chains(data: str | None) -> proteins.Chains:
 
     Without it those of ``RFM_DATA``, or where there are none, those of the package cgdms.
     """
-    makers = {None: _own_or_packaged, "backbones": proteins.backbones, "cgdms": proteins.cgdms}
-    chains = makers[data]() if data in makers else proteins.folder(data)
+    makers = {"backbones": proteins.backbones, "cgdms": proteins.cgdms}
+    if data is None:
+        chains = _own_or_packaged()
+    else:
+        chains = makers[data]() if data in makers else proteins.folder(data)
     left_out = ", ".join(f"{count} by {reason}" for reason, count in chains.left_out.items())
     print(f"{len(chains)} chains, {chains.source}; left out {left_out or 'none'}", file=sys.stderr)
     return chains
