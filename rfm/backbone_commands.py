@@ -15,7 +15,7 @@ from rfm.flow import Flow
 from rfm.serialization import read_json
 
 _DRAWN = 16
-_OPTIONS = ("length", "steps", "rotation_schedule", "motif", "open_bonds")
+_OPTIONS = ("length", "steps", "rotation_schedule", "rotation_rate", "motif", "open_bonds")
 _REFUSED = {
     "log_prob": "--log-prob is not for backbones: their rotation schedule and self-conditioning change the density",
     "condition": "--condition is not for backbones: the flow has no conditions",
@@ -50,6 +50,10 @@ def sample(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{sentence}\nleave it out")
     if arguments.length is None:
         raise ValueError("backbones need a length\ngive --length RESIDUES")
+    linear, rate = arguments.rotation_schedule == "linear", arguments.rotation_rate
+    if linear and rate is not None:
+        raise ValueError("--rotation-rate is of the exponential schedule\nleave it out, or --rotation-schedule linear")
+    rate = None if linear else rate or ROTATION_RATE
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     flow = Flow.load(arguments.run).to(device)
     folder = _folder(arguments)
@@ -61,7 +65,7 @@ def sample(arguments: argparse.Namespace) -> None:
             residues,
             count,
             steps=arguments.steps or 100,
-            rotation_rate=None if arguments.rotation_schedule == "linear" else ROTATION_RATE,
+            rotation_rate=rate,
             motif=None if arguments.motif is None else _motif(arguments.motif, residues),
             close=not arguments.open_bonds,
             generator=torch.Generator(device).manual_seed(arguments.seed),

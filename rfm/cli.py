@@ -285,7 +285,13 @@ def _add_backbones(one: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--rotation-schedule",
         choices=("exponential", "linear"),
-        help="exponential: rotations run ahead, as 1 - exp(-10 t) (default)",
+        help="exponential: rotations run ahead, as 1 - exp(-RATE t) (default)",
+    )
+    group.add_argument(
+        "--rotation-rate",
+        type=_positive_number,
+        metavar="RATE",
+        help="of that schedule (default: 10); a higher one draws more regular, less varied chains",
     )
     group.add_argument(
         "--motif",

@@ -232,6 +232,7 @@ def test_a_motif_is_in_the_samples(run: Path, folder: Path, tmp_path: Path) -> N
         ([], "give --length"),
         (["--length", "1"], "at least 2"),
         (["--length", "30", "--log-prob"], "--log-prob is not for backbones"),
+        (["--length", "30", "--rotation-schedule", "linear", "--rotation-rate", "5"], "--rotation-rate is of the expo"),
         (["--length", "30", "--condition", "a=1"], "the flow has no conditions"),
         (["--length", "30", "--motif", "none.pdb", "A:1-3", "2"], "none.pdb does not exist"),
         (["--length", "30", "--motif", "FILE", "1-3", "2"], "is no file, residues, place"),
@@ -318,7 +319,7 @@ def test_without_a_data_set_the_packaged_chains_are_taken(
     monkeypatch.delenv("RFM_DATA", raising=False)
     packaged = proteins.Chains(torch.zeros(40, 3, 3), torch.tensor([40]), ("a",), torch.zeros(1), "the package", "")
     monkeypatch.setattr(proteins, "cgdms", lambda: packaged)
-    assert commands.read_chains(None) is packaged
+    assert commands.read_chains() is packaged
     assert "backbones.npz is not there, and cannot be downloaded: taking the chains" in capsys.readouterr().err
 
     def missing() -> proteins.Chains:

@@ -15,6 +15,7 @@ import torch
 
 from experiments.proteins.report import STEPS, report
 from experiments.proteins.training import QUICK, Settings, smaller, train
+from rfm.backbone_sampling import ROTATION_RATE
 from rfm.datasets import proteins
 from rfm.datasets.download import DatasetError, DatasetNotFoundError
 
@@ -71,6 +72,7 @@ def run_report(options: argparse.Namespace) -> None:
         each=options.each,
         steps=options.steps,
         pairs=options.pairs,
+        rotation_rate=options.rotation_rate,
         seed=options.seed,
         figures=options.figures,
         note=lambda message: print(f"{message} ...", file=sys.stderr, flush=True),
@@ -81,16 +83,13 @@ def run_report(options: argparse.Namespace) -> None:
         options.out.write_text("\n".join(lines) + "\n")
 
 
-def read_chains(data: str | None) -> proteins.Chains:
+def read_chains(data: str = "") -> proteins.Chains:
     """Return the chains that ``--data`` means, and say what was left out.
 
-    Without it those of ``RFM_DATA``, or where there are none, those of the package cgdms.
+    Where it is empty those of ``RFM_DATA``, or where there are none, those of the package cgdms.
     """
-    makers = {"backbones": proteins.backbones, "cgdms": proteins.cgdms}
-    if data is None:
-        chains = _own_or_packaged()
-    else:
-        chains = makers[data]() if data in makers else proteins.folder(data)
+    makers = {"": _own_or_packaged, "backbones": proteins.backbones, "cgdms": proteins.cgdms}
+    chains = makers[data]() if data in makers else proteins.folder(data)
     left_out = ", ".join(f"{count} by {reason}" for reason, count in chains.left_out.items())
     print(f"{len(chains)} chains, {chains.source}; left out {left_out or 'none'}", file=sys.stderr)
     return chains
@@ -119,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--out", type=Path, required=True, help="folder of the run")
     one.add_argument(
         "--data",
+        default="",
         help="backbones (in RFM_DATA), cgdms (the installed package), or a folder of PDB and mmCIF files (default: "
         "backbones if they are there, else cgdms)",
     )
@@ -147,13 +147,16 @@ def _parser() -> argparse.ArgumentParser:
 def _add_report(commands: Any) -> None:
     one = commands.add_parser("report", help="judge samples of a run beside real held-out chains")
     one.add_argument("folder", type=Path, help="folder of a finished run")
-    one.add_argument("--data", help="as in training (default: backbones if they are there, else cgdms)")
+    one.add_argument("--data", default="", help="as in training (default: backbones if they are there, else cgdms)")
     one.add_argument("--lengths", type=int, default=8, help="how many lengths of held-out chains (default: 8)")
     one.add_argument("--each", type=int, default=4, help="samples of each length (default: 4)")
     one.add_argument(
         "--steps", type=int, nargs="+", default=list(STEPS), help="network evaluations (default: 10 25 50 100)"
     )
     one.add_argument("--pairs", type=int, default=120, help="pairs aligned for the TM-scores (default: 120)")
+    one.add_argument(
+        "--rotation-rate", type=float, default=ROTATION_RATE, help="of the rotation schedule (default: %(default)g)"
+    )
     one.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
     one.add_argument("--figures", type=Path, help="folder for pictures")
     one.add_argument("--out", type=Path, help="markdown file to write")

@@ -20,7 +20,7 @@ from torch import Tensor
 import rfm
 from experiments.proteins import measures
 from experiments.proteins.measures import NearestChain, RamachandranKernel
-from rfm.backbone_sampling import sample_backbones
+from rfm.backbone_sampling import ROTATION_RATE, sample_backbones
 from rfm.backbones import atoms_from_frames, frames_from_atoms
 from rfm.datasets.proteins import Chains
 from rfm.peptide_bonds import close_bonds
@@ -105,6 +105,7 @@ def report(
     each: int = 4,
     steps: Sequence[int] = STEPS,
     pairs: int = 120,
+    rotation_rate: float = ROTATION_RATE,
     seed: int = 0,
     figures: Path | None = None,
     note: Callable[[str], Any] = lambda message: None,
@@ -119,6 +120,7 @@ def report(
         steps: numbers of network evaluations.
         pairs: how many pairs of samples diversity is taken from; a quarter as many samples have their nearest training
             chain looked for.
+        rotation_rate: of the sampler's rotation schedule.
         seed: of the samples.
         figures: folder for pictures of one sample of each length, at the last number of steps; none when None.
         note: is told what is being done.
@@ -130,7 +132,7 @@ def report(
             f"{run} was trained on {record.get('data')}, not on {chains.source}\ngive --data as in training"
         )
     reference = Reference.of(chains, int(record["settings"]["seed"]))
-    yield from _intro(flow, record, run)
+    yield from _intro(flow, record, run, rotation_rate)
     yield HEADER
     note("real chains")
     yield real_row(reference, lengths * each, pairs)
@@ -139,7 +141,7 @@ def report(
     for count in steps:
         note(f"{count} steps")
         started = time.monotonic()
-        frames = [x for n in wanted for x in _drawn(flow, n, each, count, seed)]
+        frames = [x for n in wanted for x in _drawn(flow, n, each, count, rotation_rate, seed)]
         drawn = [atoms_from_frames(close_bonds(x)) for x in frames]
         seconds = (time.monotonic() - started) / len(drawn)
         real = reference.every_second(1)
@@ -155,7 +157,7 @@ def report(
         save_figure(plot_backbone(chain, f"A real chain of {len(chain)} residues", angles), figures / "real.png")
 
 
-def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path) -> Iterator[str]:
+def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path, rate: float) -> Iterator[str]:
     last = flow.history[-1]
     count = sum(p.numel() for p in flow.parameters())
     yield f"- run: {run}; {record['chains']} chains, {record['data']}; settings {record['settings']}"
@@ -169,15 +171,18 @@ def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path) -> Iterator[str]:
         f"{torch.get_num_threads()} threads; torch {torch.__version__}"
     )
     yield (
-        "- samples with self-conditioning and the exponential rotation schedule; bonds closed, and below as they were "
-        "drawn"
+        f"- samples with self-conditioning and the exponential rotation schedule of rate {rate:g}; bonds closed, and "
+        "below as they were drawn"
     )
     yield ""
 
 
-def _drawn(flow: rfm.Flow, residues: int, each: int, steps: int, seed: int) -> list[Tensor]:
+def _drawn(flow: rfm.Flow, residues: int, each: int, steps: int, rate: float, seed: int) -> list[Tensor]:
     generator = torch.Generator(next(flow.parameters()).device).manual_seed(seed)
-    return list(sample_backbones(flow, residues, each, steps=steps, close=False, generator=generator).cpu())
+    frames = sample_backbones(
+        flow, residues, each, steps=steps, rotation_rate=rate, close=False, generator=generator, progress=True
+    )
+    return list(frames.cpu())
 
 
 def _rebuilt(atoms: Tensor) -> Tensor:
