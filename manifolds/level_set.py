@@ -9,6 +9,7 @@ from torch import Tensor
 
 from manifolds import runge_kutta
 from manifolds.base import Manifold
+from manifolds.blocks import in_blocks
 from manifolds.collocation import Collocation
 from manifolds.constraint import Constraint, lift
 from manifolds.level_set_sampling import RandomLines, chain, landed
@@ -23,6 +24,8 @@ _RESOLVED = 1e-3
 _MISSED = 1e-3
 _CLAIMED = 0.9
 _CHAIN_STEPS = 100
+_STAGES = 40
+"""Vectors that following one geodesic holds."""
 _DEAD_ZONE = 8
 """Units of epsilon: what projx leaves as it is, because F itself is not known better."""
 
@@ -153,6 +156,9 @@ class LevelSet(Manifold):
 
         NaN where it finds none at all. Points that lie on the set to rounding stay as they are, bit for bit.
         """
+        return in_blocks(self._nearest, x.shape[:-1], 20 * self.n**2, x)[0]
+
+    def _nearest(self, x: Tensor) -> tuple[Tensor]:
         fixed = x.detach()
         landed = self._equations.land(fixed, _LANDING_ROUNDS)
         y = landed
@@ -173,7 +179,7 @@ class LevelSet(Manifold):
         still = (moved <= _DEAD_ZONE * torch.finfo(x.dtype).eps * self._size(fixed))[..., None]
         along = torch.where(nearest, torch.zeros_like(x), self.proju(start, x - fixed))
         y = torch.where(still, fixed + (y - y.detach()), y) + along
-        return torch.where(on[..., None], y, math.nan)
+        return (torch.where(on[..., None], y, math.nan),)
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         jacobian = self._equations.jacobian(x)[1]
@@ -182,10 +188,15 @@ class LevelSet(Manifold):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._follow(*self._together(x, u))[0]
+        x, u = self._together(x, u)
+        return in_blocks(self._follow, x.shape[:-1], _STAGES * self.n, x, u)[0]
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x, u, t = self._together(x, u, t=t)
+        y, dy = in_blocks(self._shoot, t.shape, _STAGES * self.n, x, u, t)
+        return y, dy
+
+    def _shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         y, v = self._follow(x, t[..., None] * u)
         # The velocity of unit time, divided by t. At t = 0, its first two terms.
         still = t.abs()[..., None] <= torch.finfo(t.dtype).tiny
@@ -217,6 +228,9 @@ class LevelSet(Manifold):
         corrected, which leaves about its square.
         """
         x, y = self._together(x, y)
+        return Logarithm(*in_blocks(self._solve, x.shape[:-1], self._held, x, y))
+
+    def _solve(self, x: Tensor, y: Tensor) -> Logarithm:
         w, converged = self._connect(x.detach(), y.detach())
         u = self.proju(x, self._collocation.start(x, y, w)).detach()
         # Shooting: where the integrated geodesic misses y, the curve is sought to a point as far on the other side.
@@ -233,6 +247,10 @@ class LevelSet(Manifold):
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return position and velocity at time ``t``; where no geodesic was found, of another curve from x to y."""
         x, y, t = self._together(x, y, t=t)
+        x_t, dx_t = in_blocks(self._join, t.shape, self._held, x, y, t)
+        return x_t, dx_t
+
+    def _join(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         w, converged = self._connect(x.detach(), y.detach())
         w = self._refined(x, y, w, converged)
         x_t, dx_t = self._collocation.at(x, y, w, t)
@@ -243,15 +261,24 @@ class LevelSet(Manifold):
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the geodesic to ``y`` that `logmap` finds (parallel transport); NaN where it finds none."""
         x, y, u = self._together(x, y, u)
+        return in_blocks(self._carry, x.shape[:-1], self._held, x, y, u)[0]
+
+    def _carry(self, x: Tensor, y: Tensor, u: Tensor) -> tuple[Tensor]:
         w, converged = self._connect(x.detach(), y.detach())
         w = self._refined(x, y, w, converged)
         carried = self._collocation.transport(self._equations.bend, x, y, w, u)
-        return torch.where(converged[..., None], self.proju(y, carried), math.nan)
+        return (torch.where(converged[..., None], self.proju(y, carried), math.nan),)
+
+    @property
+    def _held(self) -> int:
+        """Numbers that the search for one geodesic holds: some matrices of a row for each component at each node."""
+        return 6 * (self.nodes * self.n) ** 2
 
     def _connect(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the acceleration of a curve from ``x`` to ``y``, and whether it is a geodesic."""
-        rule, a = self._collocation, self._equations.acceleration
-        w = rule.solve(a, x, y, rule.fit(x, y, self._path(x, y)), self.rounds)
+        rule, equations = self._collocation, self._equations
+        start = rule.fit(x, y, self._path(x, y))
+        w = rule.solve(equations.acceleration, equations.acceleration_slopes, x, y, start, self.rounds)
         return w, self._is_geodesic(x, y, w)
 
     def _refined(self, x: Tensor, y: Tensor, w: Tensor, converged: Tensor) -> Tensor:
@@ -261,7 +288,7 @@ class LevelSet(Manifold):
         start, end = torch.where(known, x, x.detach()), torch.where(known, y, x.detach())
         refined = torch.where(known[..., None], w, 0.0)
         for _ in range(2):
-            refined = refined + self._collocation.newton_step(self._equations.acceleration, start, end, refined)
+            refined = refined + self._collocation.newton_step(self._equations.acceleration_slopes, start, end, refined)
         return torch.where(known[..., None], refined, w)
 
     def _is_geodesic(self, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
