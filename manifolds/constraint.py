@@ -118,7 +118,6 @@ class Constraint(Constants):
         right = torch.cat([x - y, -value], -1)
         return solve(matrix, right)[..., : self.n]
 
-
     # Derivatives. Where nobody differentiates the result, backwards over and over: nested transforms take six times as
     # long for small batches.
 
@@ -145,9 +144,7 @@ class Constraint(Constants):
         with torch.inference_mode(False), torch.enable_grad():
             z, rows, turned = self._graph(x, v)
             third = [backwards(t * v.clone(), z, keep=False) for t in turned]
-            hessians = [
-                torch.stack([backwards(row[..., i], z, keep=False) for i in range(self.n)], -2) for row in rows
-            ]
+            hessians = [torch.stack([backwards(row[..., i], z, keep=False) for i in range(self.n)], -2) for row in rows]
         jacobian, along, third = (torch.stack(parts, -2).detach() for parts in (rows, turned, third))
         return jacobian, along, third, torch.stack(hessians, -3)
 

@@ -33,13 +33,13 @@ def symmetrise(a: Tensor) -> Tensor:
 def symmetric_exp(s: Tensor) -> Tensor:
     """Return the exponential of symmetric matrices ``(*batch, n, n)``."""
     d, basis = eigh(s)
-    return _expand(basis, torch.exp(d), s, lambda: _pairs(_exp_quotient, d), lambda: _exp_second(d))
+    return _expand(basis, torch.exp(d), s, lambda: _pairs(_exp_quotient, d), lambda: _exp_second(d, d, d))
 
 
 def symmetric_exp_derivative(s: Tensor, h: Tensor) -> Tensor:
     """Return the derivative of `symmetric_exp` at ``s`` along the symmetric ``h``."""
     d, basis = eigh(s)
-    return _derivative(basis, _pairs(_exp_quotient, d), lambda: _exp_second(d), s, h)
+    return _derivative(basis, _pairs(_exp_quotient, d), lambda: _exp_second(d, d, d), s, h)
 
 
 def symmetric_exp_after(x: Tensor, v: Tensor) -> Tensor:
@@ -49,26 +49,66 @@ def symmetric_exp_after(x: Tensor, v: Tensor) -> Tensor:
     is added to ``x``: ``(P' (exp s - exp r) Q)_ij = exp[r_i, s_j] (P' (s - r) Q)_ij`` in the eigenbases P of r = log x
     and Q of s = log x + v. A large step would cancel where it shrinks, and has no need of it.
     """
-    s = symmetric_log(x) + v
-    e, q = eigh(s)
-    small = ((v * v).sum((-2, -1)) < 1).detach()[..., None, None]
-    value = torch.where(
-        small, _stepped(x.detach(), v.detach(), e, q), symmetrise(q * torch.exp(e)[..., None, :] @ q.mT)
-    )
-    if not differentiated(s):
+    d, p = eigh(x)
+    return _exp_after(x, v.detach(), x - x.detach(), p.mT @ (v - v.detach()) @ p, d, p)
+
+
+def symmetric_exp_along(x: Tensor, u: Tensor) -> Tensor:
+    """Return ``exp(log x + v)`` for v the derivative of log at ``x`` along ``u``, as accurately as that.
+
+    For a small u, it is x + u to first order: so are its derivatives, from which only what v changes is far.
+    """
+    d, p = eigh(x)
+    moved, w = x - x.detach(), p.mT @ u @ p
+    v = symmetrise(p @ (_pairs(log_quotient, d) * w.detach()) @ p.mT)
+    h = moved + (u - u.detach())
+    rest = torch.zeros_like(w)
+    if differentiated(h):
+        half = torch.einsum("...ikj,...ik,...kj->...ij", _log_second(d), w, p.mT @ moved @ p)
+        rest = half + half.mT
+    return _exp_after(x, v, h, rest, d, p)
+
+
+def _exp_after(x: Tensor, v: Tensor, h: Tensor, rest: Tensor, d: Tensor, p: Tensor) -> Tensor:
+    """Return ``exp(log x + v)``, whose exponent has the derivative of log along ``h`` plus ``P rest P'``.
+
+    With T_ab(H)_ij = exp[a_i, b_j] H_ij, in the eigenbasis of a on the left and of b on the right, a small step changes
+    the derivative T_ss(H) along H = Dlog(h) from T_rr(H) = h by ``T_ss - T_rs + T_rs - T_rr``, second divided
+    differences times v: nothing large cancels.
+
+    Args:
+        x: positive definite, with its derivatives.
+        v: the step, a constant.
+        h, rest: zero in value; rest is in the eigenbasis P of x.
+        d, p: eigenvalues and eigenvectors of x.
+    """
+    r = torch.log(d)
+    e, q = eigh(symmetrise(p * r[..., None, :] @ p.mT) + v)
+    small = ((v * v).sum((-2, -1)) < 1)[..., None, None]
+    mixed = p.mT @ v @ q
+    step = symmetrise(p @ (_exp_quotient(r[..., :, None], e[..., None, :]) * mixed) @ q.mT)
+    value = torch.where(small, x.detach() + step, symmetrise(q * torch.exp(e)[..., None, :] @ q.mT))
+    if not differentiated(h + rest):
         return value
     # For the derivatives, too, the largest eigenvalues of s are better known from the sum.
     y = eigh(value)[0]
     known = small[..., 0] & (y * e.abs().amax(-1, keepdim=True) > y[..., -1:])
     e = torch.where(known, torch.log(torch.where(known, y, 1.0)), e)
-    return value + _expand(q, torch.zeros_like(e), s, lambda: _pairs(_exp_quotient, e), lambda: _exp_second(e))
-
-
-def _stepped(x: Tensor, v: Tensor, e: Tensor, q: Tensor) -> Tensor:
-    """Return ``x`` and the step of `symmetric_exp_after`, given the eigenvalues and eigenvectors of ``log x + v``."""
-    d, p = eigh(x)
-    core = _exp_quotient(torch.log(d)[..., :, None], e[..., None, :]) * (p.mT @ v @ q)
-    return x + symmetrise(p @ core @ q.mT)
+    turn, second = p.mT @ q, _exp_second(e, e, e)
+    # Where the step is large, `near` is not taken, but differentiated.
+    mixed = torch.where(small, mixed, 0.0)
+    first = _pairs(log_quotient, d) * (p.mT @ h @ p)
+    moved = p.mT @ (x - x.detach()) @ p
+    rest = rest + torch.einsum("...ikj,...ik,...kj->...ij", _log_second(d), moved, moved)
+    here = turn.mT @ first @ turn
+    near = torch.einsum("...ikj,...ik,...kj->...ij", _exp_second(r, e, e), mixed, here)
+    near = near + torch.einsum("...ikj,...ik,...kj->...ij", _exp_second(r, r, e), first, mixed)
+    slope = _pairs(_exp_quotient, e)
+    change = torch.where(small, h + symmetrise(p @ near @ q.mT), symmetrise(q @ (slope * here) @ q.mT))
+    rest = turn.mT @ rest @ turn
+    both = here + rest
+    core = slope * rest + torch.einsum("...ikj,...ik,...kj->...ij", second, both, both)
+    return value + change + symmetrise(q @ core @ q.mT)
 
 
 def symmetric_log(x: Tensor) -> Tensor:
@@ -216,34 +256,36 @@ def _exp_quotient(a: Tensor, b: Tensor) -> Tensor:
     return sinhc_of_root((a - b) ** 2 / 4) * torch.exp((a + b) / 2)
 
 
-def _exp_second(d: Tensor) -> Tensor:
-    return _second_quotient(d, _exp_quotient, lambda m: (torch.exp(m), torch.ones_like(m)), _EXP_SERIES, 0.1)
+def _exp_second(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    return _second_quotient(a, b, c, _exp_quotient, lambda m: (torch.exp(m), torch.ones_like(m)), _EXP_SERIES, 0.1)
 
 
 def _log_second(d: Tensor) -> Tensor:
-    return _second_quotient(d, log_quotient, lambda m: (1 / (m * m), m), _LOG_SERIES, 0.05)
+    return _second_quotient(d, d, d, log_quotient, lambda m: (1 / (m * m), m), _LOG_SERIES, 0.05)
 
 
 def _second_quotient(
-    d: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
     first: Callable[[Tensor, Tensor], Tensor],
     scales: Callable[[Tensor], tuple[Tensor, Tensor]],
     series: tuple[float, ...],
     cluster: float,
 ) -> Tensor:
-    """Return ``f[d_i, d_k, d_j]``, ``(*batch, n, n, n)``.
+    """Return ``f[a_i, b_k, c_j]``, ``(*batch, n, n, n)``.
 
     Three arguments within ``cluster`` units of each other take the Taylor series at their mean m, whose p-th term has
     the complete homogeneous polynomial h_p of the deviations from m; others divide by the widest of their gaps.
 
     Args:
-        d: eigenvalues ``(*batch, n)``.
+        a, b, c: eigenvalues ``(*batch, n)``.
         first: the first divided difference of f.
         scales: of m, what the series is multiplied by and the unit of the deviations.
         series: ``f^(p + 2)(m) / (p + 2)!`` in these units, from p = 0.
         cluster: the widest gap, in units, for which the series is exact to rounding.
     """
-    triples = torch.broadcast_tensors(d[..., :, None, None], d[..., None, :, None], d[..., None, None, :])
+    triples = torch.broadcast_tensors(a[..., :, None, None], b[..., None, :, None], c[..., None, None, :])
     low, middle, high = torch.stack(triples).sort(0).values
     mean = (low + middle + high) / 3
     factor, unit = scales(mean)
