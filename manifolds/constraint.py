@@ -143,10 +143,9 @@ class Constraint(Constants):
         """Return J, D^2 F(v, .), D^3 F(v, v, .), each ``(*batch, k, n)``, and D^2 F, ``(*batch, k, n, n)``."""
         with torch.inference_mode(False), torch.enable_grad():
             z, rows, turned = self._graph(x, v)
-            third = [backwards(t * v.clone(), z, keep=False) for t in turned]
-            hessians = [torch.stack([backwards(row[..., i], z, keep=False) for i in range(self.n)], -2) for row in rows]
-        jacobian, along, third = (torch.stack(parts, -2).detach() for parts in (rows, turned, third))
-        return jacobian, along, third, torch.stack(hessians, -3)
+            third = torch.stack([backwards(t * v.clone(), z, keep=False) for t in turned], -2)
+            hessians = [torch.stack([backwards(a, z, keep=False) for a in row.unbind(-1)], -2) for row in rows]
+        return torch.stack(rows, -2).detach(), torch.stack(turned, -2).detach(), third, torch.stack(hessians, -3)
 
     def _slopes_forward(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # One derivative along all 2 n directions, which go first in a batch: faster than mapping over them.
@@ -161,7 +160,7 @@ class Constraint(Constants):
 
 
 def backwards(f: Tensor, x: Tensor, keep: bool = True) -> Tensor:
-    """Return the gradient of the sum of ``f``, itself with a graph if that is to be kept; 0 if f does not depend on x."""
+    """Return the gradient of the sum of ``f``, itself with a graph if that is to be kept; 0 if f does not need x."""
     if not f.requires_grad:
         return torch.zeros_like(x)
     return torch.autograd.grad(f.sum(), x, create_graph=keep, retain_graph=True, materialize_grads=True)[0]

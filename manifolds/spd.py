@@ -247,8 +247,7 @@ class LogEuclideanSPD(_PositiveDefinite):
         return symmetric_exp_derivative(symmetric_log(x), symmetric_log_difference(x, y))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        velocity = symmetric_log_derivative(x, u)
-        return self.expmap(x, self.lift(t) * u), self._velocity(x, velocity, t)
+        return self.expmap(x, self.lift(t) * u), self._velocity(x, symmetric_log_derivative(x, u), t)
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         velocity = symmetric_log_difference(x, y)

@@ -50,7 +50,10 @@ def symmetric_exp_after(x: Tensor, v: Tensor) -> Tensor:
     and Q of s = log x + v. A large step would cancel where it shrinks, and has no need of it.
     """
     d, p = eigh(x)
-    return _exp_after(x, v.detach(), x - x.detach(), p.mT @ (v - v.detach()) @ p, d, p)
+    if not (differentiated(x) or differentiated(v)):
+        return _exp_after(x, v, d, p)[0]
+    rest = p.mT @ (v - v.detach()) @ p
+    return _exp_after_live(x, v.detach(), d, p, x - x.detach(), rest)
 
 
 def symmetric_exp_along(x: Tensor, u: Tensor) -> Tensor:
@@ -59,17 +62,25 @@ def symmetric_exp_along(x: Tensor, u: Tensor) -> Tensor:
     For a small u, it is x + u to first order: so are its derivatives, from which only what v changes is far.
     """
     d, p = eigh(x)
-    moved, w = x - x.detach(), p.mT @ u @ p
-    v = symmetrise(p @ (_pairs(log_quotient, d) * w.detach()) @ p.mT)
-    h = moved + (u - u.detach())
-    rest = torch.zeros_like(w)
-    if differentiated(h):
-        half = torch.einsum("...ikj,...ik,...kj->...ij", _log_second(d), w, p.mT @ moved @ p)
-        rest = half + half.mT
-    return _exp_after(x, v, h, rest, d, p)
+    first = _pairs(log_quotient, d)
+    v = symmetrise(p @ (first * (p.mT @ u.detach() @ p)) @ p.mT)
+    if not (differentiated(x) or differentiated(u)):
+        return _exp_after(x, v, d, p)[0]
+    moved = x - x.detach()
+    half = _contracted(_log_second(d), p.mT @ u @ p, p.mT @ moved @ p)
+    return _exp_after_live(x, v, d, p, moved + (u - u.detach()), half + half.mT)
 
 
-def _exp_after(x: Tensor, v: Tensor, h: Tensor, rest: Tensor, d: Tensor, p: Tensor) -> Tensor:
+def _exp_after(x: Tensor, v: Tensor, d: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return ``exp s`` for ``s = log x + v``, eigenvalues and eigenvectors of s, and whether v is small."""
+    r = torch.log(d)[..., None, :]
+    e, q = eigh(symmetrise((p * r) @ p.mT) + v)
+    small = ((v * v).sum((-2, -1)) < 1)[..., None, None]
+    step = x.detach() + symmetrise(p @ (_exp_quotient(r.mT, e[..., None, :]) * (p.mT @ v @ q)) @ q.mT)
+    return torch.where(small, step, symmetrise((q * torch.exp(e)[..., None, :]) @ q.mT)), e, q, small
+
+
+def _exp_after_live(x: Tensor, v: Tensor, d: Tensor, p: Tensor, h: Tensor, rest: Tensor) -> Tensor:
     """Return ``exp(log x + v)``, whose exponent has the derivative of log along ``h`` plus ``P rest P'``.
 
     With T_ab(H)_ij = exp[a_i, b_j] H_ij, in the eigenbasis of a on the left and of b on the right, a small step changes
@@ -79,35 +90,27 @@ def _exp_after(x: Tensor, v: Tensor, h: Tensor, rest: Tensor, d: Tensor, p: Tens
     Args:
         x: positive definite, with its derivatives.
         v: the step, a constant.
-        h, rest: zero in value; rest is in the eigenbasis P of x.
-        d, p: eigenvalues and eigenvectors of x.
+        d: eigenvalues of x.
+        p: eigenvectors of x.
+        h: zero in value, as is
+        rest: which is in the eigenbasis P of x.
     """
-    r = torch.log(d)
-    e, q = eigh(symmetrise(p * r[..., None, :] @ p.mT) + v)
-    small = ((v * v).sum((-2, -1)) < 1)[..., None, None]
-    mixed = p.mT @ v @ q
-    step = symmetrise(p @ (_exp_quotient(r[..., :, None], e[..., None, :]) * mixed) @ q.mT)
-    value = torch.where(small, x.detach() + step, symmetrise(q * torch.exp(e)[..., None, :] @ q.mT))
-    if not differentiated(h + rest):
-        return value
+    value, e, q, small = _exp_after(x, v, d, p)
     # For the derivatives, too, the largest eigenvalues of s are better known from the sum.
     y = eigh(value)[0]
     known = small[..., 0] & (y * e.abs().amax(-1, keepdim=True) > y[..., -1:])
     e = torch.where(known, torch.log(torch.where(known, y, 1.0)), e)
-    turn, second = p.mT @ q, _exp_second(e, e, e)
+    r, turn = torch.log(d), p.mT @ q
     # Where the step is large, `near` is not taken, but differentiated.
-    mixed = torch.where(small, mixed, 0.0)
+    mixed = torch.where(small, p.mT @ v @ q, 0.0)
     first = _pairs(log_quotient, d) * (p.mT @ h @ p)
-    moved = p.mT @ (x - x.detach()) @ p
-    rest = rest + torch.einsum("...ikj,...ik,...kj->...ij", _log_second(d), moved, moved)
     here = turn.mT @ first @ turn
-    near = torch.einsum("...ikj,...ik,...kj->...ij", _exp_second(r, e, e), mixed, here)
-    near = near + torch.einsum("...ikj,...ik,...kj->...ij", _exp_second(r, r, e), first, mixed)
+    near = _contracted(_exp_second(r, e, e), mixed, here) + _contracted(_exp_second(r, r, e), first, mixed)
     slope = _pairs(_exp_quotient, e)
     change = torch.where(small, h + symmetrise(p @ near @ q.mT), symmetrise(q @ (slope * here) @ q.mT))
-    rest = turn.mT @ rest @ turn
-    both = here + rest
-    core = slope * rest + torch.einsum("...ikj,...ik,...kj->...ij", second, both, both)
+    moved = p.mT @ (x - x.detach()) @ p
+    rest = turn.mT @ (rest + _contracted(_log_second(d), moved, moved)) @ turn
+    core = slope * rest + _contracted(_exp_second(e, e, e), here + rest, here + rest)
     return value + change + symmetrise(q @ core @ q.mT)
 
 
@@ -232,7 +235,7 @@ def _expand(
         return symmetrise(core @ basis.mT)
     e = basis.mT @ (a - a.detach()) @ basis
     slope = first()
-    core = torch.diag_embed(values) + slope * e + torch.einsum("...ikj,...ik,...kj->...ij", second(), e, e)
+    core = torch.diag_embed(values) + slope * e + _contracted(second(), e, e)
     if rest is not None:
         core = core + slope * rest
     return symmetrise(basis @ core @ basis.mT)
@@ -243,9 +246,14 @@ def _derivative(basis: Tensor, first: Tensor, second: Callable[[], Tensor], a: T
     h = basis.mT @ h @ basis
     core = first * h
     if differentiated(a):
-        half = torch.einsum("...ikj,...ik,...kj->...ij", second(), h, basis.mT @ (a - a.detach()) @ basis)
+        half = _contracted(second(), h, basis.mT @ (a - a.detach()) @ basis)
         core = core + half + half.mT
     return symmetrise(basis @ core @ basis.mT)
+
+
+def _contracted(second: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return ``sum_k f[a_i, b_k, c_j] left_ik right_kj``."""
+    return torch.einsum("...ikj,...ik,...kj->...ij", second, left, right)
 
 
 def _pairs(quotient: Callable[[Tensor, Tensor], Tensor], d: Tensor) -> Tensor:
@@ -279,7 +287,9 @@ def _second_quotient(
     the complete homogeneous polynomial h_p of the deviations from m; others divide by the widest of their gaps.
 
     Args:
-        a, b, c: eigenvalues ``(*batch, n)``.
+        a: eigenvalues ``(*batch, n)``.
+        b: others, or the same.
+        c: others, or the same.
         first: the first divided difference of f.
         scales: of m, what the series is multiplied by and the unit of the deviations.
         series: ``f^(p + 2)(m) / (p + 2)!`` in these units, from p = 0.
