@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,8 +128,16 @@ class Constraint(Constants):
     def _turned(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return the Jacobian, and its derivative along ``v``, each ``(*batch, k, n)``."""
         if not self._undifferentiated(x, v):
-            along: tuple[Tensor, Tensor] = torch.func.jvp(lambda z: self.jacobian(z)[1], (x,), (v,))[:2]
-            return along
+            # A Hessian is symmetric: backwards again costs less than forwards.
+            def along(z: Tensor) -> tuple[Tensor, Tensor]:
+                jacobian = self.jacobian(z)[1]
+                return (jacobian * v[..., None, :]).sum(-1), jacobian
+
+            found: tuple[Any, ...] = torch.func.vjp(along, x, has_aux=True)
+            value, pull, jacobian = found
+            units = torch.eye(self.count, dtype=x.dtype, device=x.device)
+            rows = [pull(e.expand(value.shape))[0] for e in units]
+            return jacobian, torch.stack(rows, -2)
         with torch.inference_mode(False), torch.enable_grad():
             _, rows, turned = self._graph(x, v)
         return torch.stack(rows, -2).detach(), torch.stack(turned, -2).detach()

@@ -69,8 +69,8 @@ class LevelSet(Manifold):
     Args:
         constraint: F, of points ``(*batch, n)``; returns ``(*batch)``, or ``(*batch, k)`` for k equations. It is
             written in PyTorch, without Python branches on values, and three times differentiable, so that derivatives
-            of its maps exist: for a length write ``torch.sqrt`` of squares, since PyTorch cannot differentiate
-            ``torch.linalg.norm`` often enough.
+            of its maps exist: for a length write ``torch.sqrt`` of squares and for a product its factors, since
+            PyTorch (2.13) cannot differentiate ``torch.linalg.norm`` often enough, nor ``torch.prod`` at zeros.
         n: dimension of the ambient space.
         radius: of a ball about the origin that holds the set, which is then compact: it has a volume and uniform draws.
             None for a set of infinite volume, or where these are not wanted.

@@ -69,6 +69,18 @@ def test_sphere_keeps_the_laws():
     assert len(report.held) > 10
 
 
+@pytest.mark.slow
+def test_a_set_without_symmetries_keeps_every_law():
+    """Not a quadric, not of constant curvature, and nothing stated that could be measured."""
+
+    def dented(x):
+        return x.square().sum(-1) + 0.3 * x[..., 0] * x[..., 1] * x[..., 2] - 1
+
+    report = check_manifold(LevelSet(dented, 3, radius=1.5, steps=8, nodes=8, rounds=4))
+    report.raise_if_failed()
+    assert {"random_uniform is uniform", "methods work under torch.func"} <= set(report.held)
+
+
 def check_laws():
     from manifolds.testing import LAWS
 
