@@ -58,6 +58,11 @@ class Constraint(Constants):
 
     def hessian(self, x: Tensor, multiplier: Tensor) -> Tensor:
         """Return the second derivatives of ``multiplier . F``, ``(*batch, n, n)``."""
+        if self._undifferentiated(x, multiplier):
+            with torch.inference_mode(False), torch.enable_grad():
+                z = x.clone().requires_grad_()
+                slope = backwards(self.value(z) * multiplier.clone(), z)
+                return torch.stack([backwards(a, z, keep=False) for a in slope.unbind(-1)], -2)
         units = torch.eye(self.n, dtype=x.dtype, device=x.device)[(slice(None), *(None,) * (x.ndim - 1))]
         many = (self.n, *x.shape)
 
@@ -122,8 +127,8 @@ class Constraint(Constants):
     # Derivatives. Where nobody differentiates the result, backwards over and over: nested transforms take six times as
     # long for small batches.
 
-    def _undifferentiated(self, x: Tensor, v: Tensor) -> bool:
-        return not torch.compiler.is_compiling() and not any(differentiated(a) for a in (self.value(x), v))
+    def _undifferentiated(self, x: Tensor, other: Tensor) -> bool:
+        return not torch.compiler.is_compiling() and not any(differentiated(a) for a in (self.value(x), other))
 
     def _turned(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return the Jacobian, and its derivative along ``v``, each ``(*batch, k, n)``."""

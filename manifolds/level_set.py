@@ -156,7 +156,7 @@ class LevelSet(Manifold):
 
         NaN where it finds none at all. Points that lie on the set to rounding stay as they are, bit for bit.
         """
-        return in_blocks(self._nearest, x.shape[:-1], 20 * self.n**2, x)[0]
+        return in_blocks(self._nearest, x.shape[:-1], 10 * self.n**2, x)[0]
 
     def _nearest(self, x: Tensor) -> tuple[Tensor]:
         fixed = x.detach()
