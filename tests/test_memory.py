@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from manifolds import Ellipsoid, LevelSet, Manifold, blocks
+from manifolds import Ellipsoid, LevelSet, Manifold, Stiefel, blocks
 
 BATCH = 512
 # Few steps: what they hold is given back before the next.
@@ -119,3 +119,29 @@ def test_maps_take_at_most_six_times_their_arguments(
     manifold = make()
     found = {what: ratio(getattr(manifold, what), *given) for what, given in arguments(manifold).items()}
     assert {what: round(r, 1) for what, r in found.items() if r > 6} == {}
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Ellipsoid((1.1, 1.0, 0.9), steps=4, nodes=8, rounds=4), lambda: Stiefel(4, 2)]
+)
+def test_blocks_change_nothing(make: Callable[[], Manifold], monkeypatch: pytest.MonkeyPatch) -> None:
+    manifold = make()
+    generator = torch.Generator().manual_seed(0)
+    x, y = (manifold.random_uniform(2, *b, generator=generator, dtype=torch.float64) for b in ((1,), (7,)))
+    t = torch.rand(7, generator=generator, dtype=torch.float64)
+    # So near that few steps are enough.
+    y = manifold.projx(x + 0.3 * y)
+
+    def maps(y: Tensor) -> list[Tensor]:
+        u = manifold.proju(x, y)
+        return [manifold.projx(y), manifold.expmap(x, u), manifold.logmap(x, y), *manifold.geodesic(x, y, t)]
+
+    def slopes(y: Tensor) -> list[Tensor]:
+        return [*torch.func.jvp(maps, (y,), (y.roll(1, 0),))[1], *torch.func.vmap(maps)(y)]
+
+    whole = maps(y) + slopes(y)
+    monkeypatch.setattr(blocks, "BLOCK", 1)
+    for a, b in zip(whole, maps(y) + slopes(y), strict=True):
+        assert a.isfinite().all()
+        assert a.shape == b.shape
+        assert torch.allclose(a, b, rtol=0, atol=1e-11)
