@@ -127,8 +127,8 @@ def test_maps_take_at_most_six_times_their_arguments(
 def test_blocks_change_nothing(make: Callable[[], Manifold], monkeypatch: pytest.MonkeyPatch) -> None:
     manifold = make()
     generator = torch.Generator().manual_seed(0)
-    x, y = (manifold.random_uniform(2, *b, generator=generator, dtype=torch.float64) for b in ((1,), (7,)))
-    t = torch.rand(7, generator=generator, dtype=torch.float64)
+    x, y = (manifold.random_uniform(2, *b, generator=generator, dtype=torch.float64) for b in ((1,), (2,)))
+    t = torch.rand(2, generator=generator, dtype=torch.float64)
     # So near that few steps are enough.
     y = manifold.projx(x + 0.3 * y)
 
