@@ -94,6 +94,16 @@ class Constraint(Constants):
         change = third - (hessians @ pull[..., None, :, None])[..., 0] - jacobian @ bent
         return -pull, -bent - lift_columns(jacobian, change), -2 * lift_columns(jacobian, turned)
 
+    def second_fundamental_forms(self, x: Tensor, basis: Tensor) -> Tensor:
+        """Return those of orthonormal normals, in an orthonormal basis of the tangent space, ``(*batch, k, d, d)``."""
+        jacobian = self.jacobian(x)[1]
+        if self.count == 1:
+            units = 1 / torch.linalg.vector_norm(jacobian, dim=-1, keepdim=True)
+        else:
+            # Orthonormal normals: the rows of L^-1 J with L L' = J J'.
+            units = torch.linalg.inv(torch.linalg.cholesky(jacobian @ jacobian.mT))
+        return torch.stack([basis @ self.hessian(x, r) @ basis.mT for r in units.unbind(-2)], -3)
+
     # Getting onto the set.
 
     def newton_step(self, x: Tensor) -> Tensor:
@@ -171,6 +181,15 @@ class Constraint(Constants):
         values, slopes = torch.func.jvp(self.acceleration, at, along)[:2]
         slopes = slopes.movedim(0, -1)
         return values[0], slopes[..., :n], slopes[..., n:]
+
+
+def reflected_axes(normal: Tensor) -> Tensor:
+    """Return the axes but the first, in the reflection that takes that to the normal: ``(*batch, n - 1, n)``."""
+    normal = normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
+    sign = torch.where(normal[..., :1] < 0, -1.0, 1.0).to(normal.dtype)
+    v = torch.cat([normal[..., :1] + sign, normal[..., 1:]], dim=-1)
+    scaled = normal[..., 1:, None] / (1 + normal[..., :1].abs())[..., None]
+    return torch.eye(normal.shape[-1], dtype=normal.dtype, device=normal.device)[1:] - scaled * v[..., None, :]
 
 
 def backwards(f: Tensor, x: Tensor, keep: bool = True) -> Tensor:

@@ -11,7 +11,7 @@ from manifolds import runge_kutta
 from manifolds.base import Manifold
 from manifolds.blocks import in_blocks
 from manifolds.collocation import Collocation
-from manifolds.constraint import Constraint, lift
+from manifolds.constraint import Constraint, lift, reflected_axes
 from manifolds.level_set_sampling import RandomLines, chain, landed
 from manifolds.numerics import tolerance
 from manifolds.path_shortening import short_polyline
@@ -24,8 +24,7 @@ _RESOLVED = 1e-3
 _MISSED = 1e-3
 _CLAIMED = 0.9
 _CHAIN_STEPS = 100
-_STAGES = 40
-"""Vectors that following one geodesic holds."""
+_HELD_VECTORS = 40  # while a geodesic is followed
 _DEAD_ZONE = 8
 """Units of epsilon: what projx leaves as it is, because F itself is not known better."""
 
@@ -105,12 +104,8 @@ class LevelSet(Manifold):
     ) -> None:
         equations = constraint if isinstance(constraint, Constraint) else Constraint(constraint, n)
         super().__init__(n - equations.count, (n,))
-        for name, value, least in (
-            ("steps", steps, 1),
-            ("nodes", nodes, 4),
-            ("rounds", rounds, 1),
-            ("crossings", crossings, 1),
-        ):
+        counts = {"steps": (steps, 1), "nodes": (nodes, 4), "rounds": (rounds, 1), "crossings": (crossings, 1)}
+        for name, (value, least) in counts.items():
             if value < least:
                 raise ValueError(f"LevelSet: {name} must be at least {least}, got {value}")
         for name, size in (("radius", radius), ("curvature", curvature), ("volume", volume)):
@@ -189,11 +184,11 @@ class LevelSet(Manifold):
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         x, u = self._together(x, u)
-        return in_blocks(self._follow, x.shape[:-1], _STAGES * self.n, x, u)[0]
+        return in_blocks(self._follow, x.shape[:-1], _HELD_VECTORS * self.n, x, u)[0]
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x, u, t = self._together(x, u, t=t)
-        y, dy = in_blocks(self._shoot, t.shape, _STAGES * self.n, x, u, t)
+        y, dy = in_blocks(self._shoot, t.shape, _HELD_VECTORS * self.n, x, u, t)
         return y, dy
 
     def _shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -320,13 +315,7 @@ class LevelSet(Manifold):
         """Return, for one equation, the reflection of the other axes that takes the first axis to the normal."""
         if self._equations.count > 1:
             return super().tangent_basis(x)
-        normal = self._equations.jacobian(x)[1][..., 0, :]
-        normal = normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
-        sign = torch.where(normal[..., :1] < 0, -1.0, 1.0).to(x.dtype)
-        v = torch.cat([normal[..., :1] + sign, normal[..., 1:]], dim=-1)
-        scaled = normal[..., 1:, None] / (1 + normal[..., :1].abs())[..., None]
-        eye = torch.eye(self.n, dtype=x.dtype, device=x.device)[1:]
-        return eye - scaled * v[..., None, :]
+        return reflected_axes(self._equations.jacobian(x)[1][..., 0, :])
 
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         basis = self.tangent_basis(x)
@@ -384,16 +373,7 @@ class LevelSet(Manifold):
 
     def greatest_curvature(self, x: Tensor) -> Tensor:
         """Return a bound on the curvature in space of geodesics through ``x`` ``(*batch)``, sharp for one equation."""
-        jacobian = self._equations.jacobian(x)[1]
-        basis = self._euclidean_basis(x)
-        if self._equations.count == 1:
-            unit = 1 / torch.linalg.vector_norm(jacobian[..., 0, :], dim=-1, keepdim=True)
-            forms = (basis @ self._equations.hessian(x, unit) @ basis.mT)[..., None, :, :]
-        else:
-            # Orthonormal normals: the rows of L^-1 J with L L' = J J'.
-            lower = torch.linalg.cholesky(jacobian @ jacobian.mT)
-            rows = torch.linalg.inv(lower)
-            forms = torch.stack([basis @ self._equations.hessian(x, r) @ basis.mT for r in rows.unbind(-2)], -3)
+        forms = self._equations.second_fundamental_forms(x, self._euclidean_basis(x))
         return torch.linalg.eigvalsh(forms).abs().amax(-1).square().sum(-1).sqrt()
 
     def _some_points(self, count: int, generator: torch.Generator) -> Tensor:

@@ -122,7 +122,9 @@ def test_maps_take_at_most_six_times_their_arguments(
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Ellipsoid((1.1, 1.0, 0.9), steps=4, nodes=8, rounds=4), lambda: Stiefel(4, 2)]
+    "make",
+    [lambda: Ellipsoid((1.1, 1.0, 0.9), steps=4, nodes=8, rounds=4), lambda: Stiefel(4, 2)],
+    ids=["Ellipsoid", "Stiefel"],
 )
 def test_blocks_change_nothing(make: Callable[[], Manifold], monkeypatch: pytest.MonkeyPatch) -> None:
     manifold = make()
