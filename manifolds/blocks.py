@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
+Results = TypeVar("Results", bound=tuple[Tensor, ...])
+
 BLOCK = 1 << 22
-"""Numbers that a map may hold at a time, so that they stay in a processor's caches."""
+"""Numbers that a map may hold at a time: few enough for a cache, so many that calls cost little beside arithmetic."""
 
 
-def in_blocks(
-    function: Callable[..., tuple[Tensor, ...]], batch: torch.Size, held: int, *arguments: Tensor
-) -> tuple[Tensor, ...]:
+def in_blocks(function: Callable[..., Results], batch: torch.Size, held: int, *arguments: Tensor) -> Results:
     """Return ``function(*arguments)``, called for as many samples at a time as fit into `BLOCK`.
 
     Compiled, it is called once: the compiler plans memory by itself, and would unroll the blocks.
@@ -28,4 +29,4 @@ def in_blocks(
         return function(*arguments)
     split = (a.reshape(-1, *a.shape[len(batch) :]).split(rows) for a in arguments)
     parts = zip(*(function(*block) for block in zip(*split, strict=True)), strict=True)
-    return tuple(torch.cat(part).unflatten(0, batch) for part in parts)
+    return cast(Results, tuple(torch.cat(part).unflatten(0, batch) for part in parts))

@@ -188,8 +188,7 @@ class LevelSet(Manifold):
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x, u, t = self._together(x, u, t=t)
-        y, dy = in_blocks(self._shoot, t.shape, _HELD_VECTORS * self.n, x, u, t)
-        return y, dy
+        return in_blocks(self._shoot, t.shape, _HELD_VECTORS * self.n, x, u, t)
 
     def _shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         y, v = self._follow(x, t[..., None] * u)
@@ -225,7 +224,7 @@ class LevelSet(Manifold):
         x, y = self._together(x, y)
         return Logarithm(*in_blocks(self._solve, x.shape[:-1], self._held, x, y))
 
-    def _solve(self, x: Tensor, y: Tensor) -> Logarithm:
+    def _solve(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         w, converged = self._connect(x.detach(), y.detach())
         u = self.proju(x, self._collocation.start(x, y, w)).detach()
         # Shooting: where the integrated geodesic misses y, the curve is sought to a point as far on the other side.
@@ -237,13 +236,12 @@ class LevelSet(Manifold):
         beyond = missed > _DEAD_ZONE * torch.finfo(x.dtype).eps * self._size(x.detach())
         aim = y - torch.where((converged & beyond)[..., None], miss, 0.0)
         w = self._refined(x, aim, w, converged)
-        return Logarithm(self.proju(x, self._collocation.start(x, aim, w)), converged)
+        return self.proju(x, self._collocation.start(x, aim, w)), converged
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return position and velocity at time ``t``; where no geodesic was found, of another curve from x to y."""
         x, y, t = self._together(x, y, t=t)
-        x_t, dx_t = in_blocks(self._join, t.shape, self._held, x, y, t)
-        return x_t, dx_t
+        return in_blocks(self._join, t.shape, self._held, x, y, t)
 
     def _join(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         w, converged = self._connect(x.detach(), y.detach())

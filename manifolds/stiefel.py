@@ -131,8 +131,7 @@ class Stiefel(Manifold):
         The solver holds forty matrices for each pair of points.
         """
         x, y = torch.broadcast_tensors(x, y)
-        u, last = in_blocks(self._solve_block, x.shape[:-2], 40 * self.n * self.p, x, y)
-        return u, last
+        return in_blocks(self._solve_block, x.shape[:-2], 40 * self.n * self.p, x, y)
 
     def _solve_block(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Do what `_solve` does, for the whole batch at once.
