@@ -17,11 +17,15 @@ import torch
 from torch import Tensor
 
 from manifolds.constants import Constants
+from manifolds.numerics import differentiated
 
 _DAMPING = (1.0, 0.3, 0.05)
 
 Acceleration = Callable[[Tensor, Tensor], Tensor]
 """Of positions and velocities ``(..., n)``: accelerations, the same shape."""
+
+Slopes = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Of the same: accelerations, and their derivatives by position and by velocity, ``(..., n, n)``."""
 
 
 class Collocation(Constants):
@@ -101,24 +105,17 @@ class Collocation(Constants):
         """Return by how much ``w`` differs from the acceleration along its own curve, ``(*batch, count, n)``."""
         return w - a(*self.curve(x, y, w))
 
-    def newton_step(self, a: Acceleration, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    def newton_step(self, slopes: Slopes, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         """Return the Newton correction of ``w``; not finite where its matrix is singular."""
-        position, velocity = self.curve(x, y, w)
         n = x.shape[-1]
-        # One derivative along all 2 n directions, which go first in a batch: faster than mapping over them.
-        units = torch.eye(2 * n, dtype=x.dtype, device=x.device)[(slice(None), *(None,) * (position.ndim - 1))]
-        many = (2 * n, *position.shape)
-        ends = (position.expand(many).contiguous(), velocity.expand(many).contiguous())
-        along = (units[..., :n].expand(many).contiguous(), units[..., n:].expand(many).contiguous())
-        values, slopes = torch.func.jvp(a, ends, along)[:2]
-        value, slopes = values[0], slopes.movedim(0, -1)
-        by_position, by_velocity = slopes[..., :n], slopes[..., n:]
+        value, by_position, by_velocity = slopes(*self.curve(x, y, w))
         bend, slope = self.bend.to(x), self.slope.to(x)
-        # Blocks (node i, component; node j, component).
-        blocks = by_position[..., :, :, None, :] * bend[:, None, :, None]
-        blocks = blocks + by_velocity[..., :, :, None, :] * slope[:, None, :, None]
+        # Blocks (node i, component; node j, component), in few passes: this is the largest tensor by far.
         size = self.count * n
-        matrix = torch.eye(size, dtype=x.dtype, device=x.device) - blocks.flatten(-2).flatten(-3, -2)
+        matrix = torch.eye(size, dtype=x.dtype, device=x.device).unflatten(0, (-1, n)).unflatten(-1, (-1, n))
+        matrix = torch.addcmul(matrix, by_position[..., :, :, None, :], bend[:, None, :, None], value=-1)
+        matrix = torch.addcmul(matrix, by_velocity[..., :, :, None, :], slope[:, None, :, None], value=-1)
+        matrix = matrix.flatten(-2).flatten(-3, -2)
         right = (value - w).flatten(-2)
         return solve(matrix, right).unflatten(-1, (self.count, n))
 
@@ -138,10 +135,10 @@ class Collocation(Constants):
         turned = solve(matrix, right).unflatten(-1, (self.count, n))
         return u + (self.sweep_end.to(x) @ turned)[..., 0, :]
 
-    def solve(self, a: Acceleration, x: Tensor, y: Tensor, w: Tensor, rounds: int) -> Tensor:
+    def solve(self, a: Acceleration, slopes: Slopes, x: Tensor, y: Tensor, w: Tensor, rounds: int) -> Tensor:
         """Return ``w`` after a number of Newton steps, each shortened until the residual falls, sample by sample."""
         for _ in range(rounds):
-            step = self.newton_step(a, x, y, w).nan_to_num(0.0, 0.0, 0.0)
+            step = self.newton_step(slopes, x, y, w).nan_to_num(0.0, 0.0, 0.0)
             shares = x.new_tensor((*_DAMPING, 0.0))[(..., *(None,) * w.ndim)]
             candidates = w + shares * step
             merit = self.residual(a, x, y, candidates).square().sum((-2, -1)).nan_to_num(math.inf)
@@ -164,9 +161,12 @@ def choose(candidates: Tensor, merit: Tensor, axes: int) -> Tensor:
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
     """Return the solution ``(*batch, n)`` of linear equations, not finite where they are singular.
 
-    By the inverse, whose forward derivatives are right to every order; those of ``torch.linalg.solve`` (torch 2.13) are
-    wrong from the second on.
+    For derivatives by the inverse, whose forward ones are right to every order; those of ``torch.linalg.solve`` (torch
+    2.13) are wrong from the second on.
     """
+    if not (differentiated(matrix) or differentiated(right)):
+        solution: Tensor = torch.linalg.solve_ex(matrix, right[..., None])[0]
+        return solution[..., 0]
     inverse: Tensor = torch.linalg.inv_ex(matrix)[0]
     return (inverse @ right[..., None])[..., 0]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from manifolds.blocks import in_blocks
 from manifolds.constraint import Constraint
 from manifolds.level_set import LevelSet
 from manifolds.sphere import Sphere
@@ -45,6 +46,15 @@ class Quadric(Constraint):
         weights = self.axes.to(x).square().reciprocal()
         normal = x * weights
         return -normal * (u * v * weights).sum(-1, keepdim=True) / (normal * normal).sum(-1, keepdim=True)
+
+    def acceleration_slopes(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        weights = self.axes.to(x).square().reciprocal()
+        normal, turned = x * weights, v * weights
+        scaled = normal / (normal * normal).sum(-1, keepdim=True)
+        bend = (v * turned).sum(-1, keepdim=True)
+        by_normal = torch.diag(weights) * (bend / (normal * normal).sum(-1, keepdim=True))[..., None]
+        by_position = 2 * bend[..., None] * scaled[..., :, None] * (weights * scaled)[..., None, :] - by_normal
+        return -bend * scaled, by_position, -2 * scaled[..., :, None] * turned[..., None, :]
 
 
 class Ellipsoid(LevelSet):
@@ -105,6 +115,9 @@ class Ellipsoid(LevelSet):
         It is ``a^2 x / (a^2 + m)`` with m the largest root of a scalar equation, found by Newton's method on the
         reciprocal of a norm, which is concave in m, so that steps from below stay below.
         """
+        return in_blocks(self._nearest, x.shape[:-1], 16 * self.n, x)[0]
+
+    def _nearest(self, x: Tensor) -> tuple[Tensor]:
         axes = self._axes(x)
         shortest = int(min(range(self.n), key=self.axes.__getitem__))
         low = self.axes[shortest]
@@ -126,7 +139,7 @@ class Ellipsoid(LevelSet):
         y = axes.square() * x / (gap + m)
         y = y / torch.sqrt((y / axes).square().sum(-1, keepdim=True))
         still = (y.detach() - fixed).norm(dim=-1) <= 8 * torch.finfo(x.dtype).eps * self._size(fixed)
-        return torch.where(still[..., None], fixed + (y - y.detach()), y)
+        return (torch.where(still[..., None], fixed + (y - y.detach()), y),)
 
     # Geodesics.
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from manifolds import runge_kutta
 from manifolds.base import Manifold
+from manifolds.blocks import in_blocks
 from manifolds.collocation import Collocation
-from manifolds.constraint import Constraint, lift
+from manifolds.constraint import Constraint, lift, reflected_axes
 from manifolds.level_set_sampling import RandomLines, chain, landed
 from manifolds.numerics import tolerance
 from manifolds.path_shortening import short_polyline
@@ -23,6 +24,7 @@ _RESOLVED = 1e-3
 _MISSED = 1e-3
 _CLAIMED = 0.9
 _CHAIN_STEPS = 100
+_HELD_VECTORS = 40  # while a geodesic is followed
 _DEAD_ZONE = 8
 """Units of epsilon: what projx leaves as it is, because F itself is not known better."""
 
@@ -66,8 +68,8 @@ class LevelSet(Manifold):
     Args:
         constraint: F, of points ``(*batch, n)``; returns ``(*batch)``, or ``(*batch, k)`` for k equations. It is
             written in PyTorch, without Python branches on values, and three times differentiable, so that derivatives
-            of its maps exist: for a length write ``torch.sqrt`` of squares, since PyTorch cannot differentiate
-            ``torch.linalg.norm`` often enough.
+            of its maps exist: for a length write ``torch.sqrt`` of squares and for a product its factors, since
+            PyTorch (2.13) cannot differentiate ``torch.linalg.norm`` often enough, nor ``torch.prod`` at zeros.
         n: dimension of the ambient space.
         radius: of a ball about the origin that holds the set, which is then compact: it has a volume and uniform draws.
             None for a set of infinite volume, or where these are not wanted.
@@ -102,12 +104,8 @@ class LevelSet(Manifold):
     ) -> None:
         equations = constraint if isinstance(constraint, Constraint) else Constraint(constraint, n)
         super().__init__(n - equations.count, (n,))
-        for name, value, least in (
-            ("steps", steps, 1),
-            ("nodes", nodes, 4),
-            ("rounds", rounds, 1),
-            ("crossings", crossings, 1),
-        ):
+        counts = {"steps": (steps, 1), "nodes": (nodes, 4), "rounds": (rounds, 1), "crossings": (crossings, 1)}
+        for name, (value, least) in counts.items():
             if value < least:
                 raise ValueError(f"LevelSet: {name} must be at least {least}, got {value}")
         for name, size in (("radius", radius), ("curvature", curvature), ("volume", volume)):
@@ -153,6 +151,9 @@ class LevelSet(Manifold):
 
         NaN where it finds none at all. Points that lie on the set to rounding stay as they are, bit for bit.
         """
+        return in_blocks(self._nearest, x.shape[:-1], 10 * self.n**2, x)[0]
+
+    def _nearest(self, x: Tensor) -> tuple[Tensor]:
         fixed = x.detach()
         landed = self._equations.land(fixed, _LANDING_ROUNDS)
         y = landed
@@ -173,7 +174,7 @@ class LevelSet(Manifold):
         still = (moved <= _DEAD_ZONE * torch.finfo(x.dtype).eps * self._size(fixed))[..., None]
         along = torch.where(nearest, torch.zeros_like(x), self.proju(start, x - fixed))
         y = torch.where(still, fixed + (y - y.detach()), y) + along
-        return torch.where(on[..., None], y, math.nan)
+        return (torch.where(on[..., None], y, math.nan),)
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         jacobian = self._equations.jacobian(x)[1]
@@ -182,10 +183,14 @@ class LevelSet(Manifold):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._follow(*self._together(x, u))[0]
+        x, u = self._together(x, u)
+        return in_blocks(self._follow, x.shape[:-1], _HELD_VECTORS * self.n, x, u)[0]
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x, u, t = self._together(x, u, t=t)
+        return in_blocks(self._shoot, t.shape, _HELD_VECTORS * self.n, x, u, t)
+
+    def _shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         y, v = self._follow(x, t[..., None] * u)
         # The velocity of unit time, divided by t. At t = 0, its first two terms.
         still = t.abs()[..., None] <= torch.finfo(t.dtype).tiny
@@ -217,6 +222,9 @@ class LevelSet(Manifold):
         corrected, which leaves about its square.
         """
         x, y = self._together(x, y)
+        return Logarithm(*in_blocks(self._solve, x.shape[:-1], self._held, x, y))
+
+    def _solve(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         w, converged = self._connect(x.detach(), y.detach())
         u = self.proju(x, self._collocation.start(x, y, w)).detach()
         # Shooting: where the integrated geodesic misses y, the curve is sought to a point as far on the other side.
@@ -228,11 +236,14 @@ class LevelSet(Manifold):
         beyond = missed > _DEAD_ZONE * torch.finfo(x.dtype).eps * self._size(x.detach())
         aim = y - torch.where((converged & beyond)[..., None], miss, 0.0)
         w = self._refined(x, aim, w, converged)
-        return Logarithm(self.proju(x, self._collocation.start(x, aim, w)), converged)
+        return self.proju(x, self._collocation.start(x, aim, w)), converged
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return position and velocity at time ``t``; where no geodesic was found, of another curve from x to y."""
         x, y, t = self._together(x, y, t=t)
+        return in_blocks(self._join, t.shape, self._held, x, y, t)
+
+    def _join(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         w, converged = self._connect(x.detach(), y.detach())
         w = self._refined(x, y, w, converged)
         x_t, dx_t = self._collocation.at(x, y, w, t)
@@ -243,15 +254,24 @@ class LevelSet(Manifold):
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the geodesic to ``y`` that `logmap` finds (parallel transport); NaN where it finds none."""
         x, y, u = self._together(x, y, u)
+        return in_blocks(self._carry, x.shape[:-1], self._held, x, y, u)[0]
+
+    def _carry(self, x: Tensor, y: Tensor, u: Tensor) -> tuple[Tensor]:
         w, converged = self._connect(x.detach(), y.detach())
         w = self._refined(x, y, w, converged)
         carried = self._collocation.transport(self._equations.bend, x, y, w, u)
-        return torch.where(converged[..., None], self.proju(y, carried), math.nan)
+        return (torch.where(converged[..., None], self.proju(y, carried), math.nan),)
+
+    @property
+    def _held(self) -> int:
+        """Numbers that the search for one geodesic holds: some matrices of a row for each component at each node."""
+        return 6 * (self.nodes * self.n) ** 2
 
     def _connect(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the acceleration of a curve from ``x`` to ``y``, and whether it is a geodesic."""
-        rule, a = self._collocation, self._equations.acceleration
-        w = rule.solve(a, x, y, rule.fit(x, y, self._path(x, y)), self.rounds)
+        rule, equations = self._collocation, self._equations
+        start = rule.fit(x, y, self._path(x, y))
+        w = rule.solve(equations.acceleration, equations.acceleration_slopes, x, y, start, self.rounds)
         return w, self._is_geodesic(x, y, w)
 
     def _refined(self, x: Tensor, y: Tensor, w: Tensor, converged: Tensor) -> Tensor:
@@ -261,7 +281,7 @@ class LevelSet(Manifold):
         start, end = torch.where(known, x, x.detach()), torch.where(known, y, x.detach())
         refined = torch.where(known[..., None], w, 0.0)
         for _ in range(2):
-            refined = refined + self._collocation.newton_step(self._equations.acceleration, start, end, refined)
+            refined = refined + self._collocation.newton_step(self._equations.acceleration_slopes, start, end, refined)
         return torch.where(known[..., None], refined, w)
 
     def _is_geodesic(self, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
@@ -293,13 +313,7 @@ class LevelSet(Manifold):
         """Return, for one equation, the reflection of the other axes that takes the first axis to the normal."""
         if self._equations.count > 1:
             return super().tangent_basis(x)
-        normal = self._equations.jacobian(x)[1][..., 0, :]
-        normal = normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
-        sign = torch.where(normal[..., :1] < 0, -1.0, 1.0).to(x.dtype)
-        v = torch.cat([normal[..., :1] + sign, normal[..., 1:]], dim=-1)
-        scaled = normal[..., 1:, None] / (1 + normal[..., :1].abs())[..., None]
-        eye = torch.eye(self.n, dtype=x.dtype, device=x.device)[1:]
-        return eye - scaled * v[..., None, :]
+        return reflected_axes(self._equations.jacobian(x)[1][..., 0, :])
 
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         basis = self.tangent_basis(x)
@@ -357,16 +371,7 @@ class LevelSet(Manifold):
 
     def greatest_curvature(self, x: Tensor) -> Tensor:
         """Return a bound on the curvature in space of geodesics through ``x`` ``(*batch)``, sharp for one equation."""
-        jacobian = self._equations.jacobian(x)[1]
-        basis = self._euclidean_basis(x)
-        if self._equations.count == 1:
-            unit = 1 / torch.linalg.vector_norm(jacobian[..., 0, :], dim=-1, keepdim=True)
-            forms = (basis @ self._equations.hessian(x, unit) @ basis.mT)[..., None, :, :]
-        else:
-            # Orthonormal normals: the rows of L^-1 J with L L' = J J'.
-            lower = torch.linalg.cholesky(jacobian @ jacobian.mT)
-            rows = torch.linalg.inv(lower)
-            forms = torch.stack([basis @ self._equations.hessian(x, r) @ basis.mT for r in rows.unbind(-2)], -3)
+        forms = self._equations.second_fundamental_forms(x, self._euclidean_basis(x))
         return torch.linalg.eigvalsh(forms).abs().amax(-1).square().sum(-1).sqrt()
 
     def _some_points(self, count: int, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ from manifolds.spectral import (
     log_det_sinhc_gradient,
     symmetric_exp,
     symmetric_exp_after,
+    symmetric_exp_along,
     symmetric_exp_derivative,
     symmetric_log,
     symmetric_log_derivative,
@@ -240,16 +241,17 @@ class LogEuclideanSPD(_PositiveDefinite):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return symmetric_exp_after(x, symmetric_log_derivative(x, u))
+        return symmetric_exp_along(x, u)
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         return symmetric_exp_derivative(symmetric_log(x), symmetric_log_difference(x, y))
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self._along(x, symmetric_log_derivative(x, u), t)
+        return self.expmap(x, self.lift(t) * u), self._velocity(x, symmetric_log_derivative(x, u), t)
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self._along(x, symmetric_log_difference(x, y), t)
+        velocity = symmetric_log_difference(x, y)
+        return symmetric_exp_after(x, self.lift(t) * velocity), self._velocity(x, velocity, t)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` to ``y`` (parallel transport, along any path): its image under Dlog stays the same."""
@@ -284,10 +286,9 @@ class LogEuclideanSPD(_PositiveDefinite):
             x.expand(*batch, self.n, self.n), step * self.lift(torch.rsqrt(concentration)).to(x.dtype)
         )
 
-    def _along(self, x: Tensor, velocity: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return position and velocity on the geodesic from ``x`` whose logarithm has the given velocity."""
-        way = self.lift(t) * velocity
-        return symmetric_exp_after(x, way), symmetric_exp_derivative(symmetric_log(x) + way, velocity)
+    def _velocity(self, x: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity at ``t`` of the geodesic from ``x`` whose logarithm has a constant one."""
+        return symmetric_exp_derivative(symmetric_log(x) + self.lift(t) * velocity, velocity)
 
     # Means.
 

@@ -33,13 +33,13 @@ def symmetrise(a: Tensor) -> Tensor:
 def symmetric_exp(s: Tensor) -> Tensor:
     """Return the exponential of symmetric matrices ``(*batch, n, n)``."""
     d, basis = eigh(s)
-    return _expand(basis, torch.exp(d), s, lambda: _pairs(_exp_quotient, d), lambda: _exp_second(d))
+    return _expand(basis, torch.exp(d), s, lambda: _pairs(_exp_quotient, d), lambda: _exp_second(d, d, d))
 
 
 def symmetric_exp_derivative(s: Tensor, h: Tensor) -> Tensor:
     """Return the derivative of `symmetric_exp` at ``s`` along the symmetric ``h``."""
     d, basis = eigh(s)
-    return _derivative(basis, _pairs(_exp_quotient, d), lambda: _exp_second(d), s, h)
+    return _derivative(basis, _pairs(_exp_quotient, d), lambda: _exp_second(d, d, d), s, h)
 
 
 def symmetric_exp_after(x: Tensor, v: Tensor) -> Tensor:
@@ -49,26 +49,69 @@ def symmetric_exp_after(x: Tensor, v: Tensor) -> Tensor:
     is added to ``x``: ``(P' (exp s - exp r) Q)_ij = exp[r_i, s_j] (P' (s - r) Q)_ij`` in the eigenbases P of r = log x
     and Q of s = log x + v. A large step would cancel where it shrinks, and has no need of it.
     """
-    s = symmetric_log(x) + v
-    e, q = eigh(s)
-    small = ((v * v).sum((-2, -1)) < 1).detach()[..., None, None]
-    value = torch.where(
-        small, _stepped(x.detach(), v.detach(), e, q), symmetrise(q * torch.exp(e)[..., None, :] @ q.mT)
-    )
-    if not differentiated(s):
-        return value
+    d, p = eigh(x)
+    if not (differentiated(x) or differentiated(v)):
+        return _exp_after(x, v, d, p)[0]
+    rest = p.mT @ (v - v.detach()) @ p
+    return _exp_after_live(x, v.detach(), d, p, x - x.detach(), rest)
+
+
+def symmetric_exp_along(x: Tensor, u: Tensor) -> Tensor:
+    """Return ``exp(log x + v)`` for v the derivative of log at ``x`` along ``u``, as accurately as that.
+
+    For a small u, it is x + u to first order: so are its derivatives, from which only what v changes is far.
+    """
+    d, p = eigh(x)
+    first = _pairs(log_quotient, d)
+    v = symmetrise(p @ (first * (p.mT @ u.detach() @ p)) @ p.mT)
+    if not (differentiated(x) or differentiated(u)):
+        return _exp_after(x, v, d, p)[0]
+    moved = x - x.detach()
+    half = _contracted(_log_second(d), p.mT @ u @ p, p.mT @ moved @ p)
+    return _exp_after_live(x, v, d, p, moved + (u - u.detach()), half + half.mT)
+
+
+def _exp_after(x: Tensor, v: Tensor, d: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return ``exp s`` for ``s = log x + v``, eigenvalues and eigenvectors of s, and whether v is small."""
+    r = torch.log(d)[..., None, :]
+    e, q = eigh(symmetrise((p * r) @ p.mT) + v)
+    small = ((v * v).sum((-2, -1)) < 1)[..., None, None]
+    step = x.detach() + symmetrise(p @ (_exp_quotient(r.mT, e[..., None, :]) * (p.mT @ v @ q)) @ q.mT)
+    return torch.where(small, step, symmetrise((q * torch.exp(e)[..., None, :]) @ q.mT)), e, q, small
+
+
+def _exp_after_live(x: Tensor, v: Tensor, d: Tensor, p: Tensor, h: Tensor, rest: Tensor) -> Tensor:
+    """Return ``exp(log x + v)``, whose exponent has the derivative of log along ``h`` plus ``P rest P'``.
+
+    With T_ab(H)_ij = exp[a_i, b_j] H_ij, in the eigenbasis of a on the left and of b on the right, a small step changes
+    the derivative T_ss(H) along H = Dlog(h) from T_rr(H) = h by ``T_ss - T_rs + T_rs - T_rr``, second divided
+    differences times v: nothing large cancels.
+
+    Args:
+        x: positive definite, with its derivatives.
+        v: the step, a constant.
+        d: eigenvalues of x.
+        p: eigenvectors of x.
+        h: zero in value, as is
+        rest: which is in the eigenbasis P of x.
+    """
+    value, e, q, small = _exp_after(x, v, d, p)
     # For the derivatives, too, the largest eigenvalues of s are better known from the sum.
     y = eigh(value)[0]
     known = small[..., 0] & (y * e.abs().amax(-1, keepdim=True) > y[..., -1:])
     e = torch.where(known, torch.log(torch.where(known, y, 1.0)), e)
-    return value + _expand(q, torch.zeros_like(e), s, lambda: _pairs(_exp_quotient, e), lambda: _exp_second(e))
-
-
-def _stepped(x: Tensor, v: Tensor, e: Tensor, q: Tensor) -> Tensor:
-    """Return ``x`` and the step of `symmetric_exp_after`, given the eigenvalues and eigenvectors of ``log x + v``."""
-    d, p = eigh(x)
-    core = _exp_quotient(torch.log(d)[..., :, None], e[..., None, :]) * (p.mT @ v @ q)
-    return x + symmetrise(p @ core @ q.mT)
+    r, turn = torch.log(d), p.mT @ q
+    # Where the step is large, `near` is not taken, but differentiated.
+    mixed = torch.where(small, p.mT @ v @ q, 0.0)
+    first = _pairs(log_quotient, d) * (p.mT @ h @ p)
+    here = turn.mT @ first @ turn
+    near = _contracted(_exp_second(r, e, e), mixed, here) + _contracted(_exp_second(r, r, e), first, mixed)
+    slope = _pairs(_exp_quotient, e)
+    change = torch.where(small, h + symmetrise(p @ near @ q.mT), symmetrise(q @ (slope * here) @ q.mT))
+    moved = p.mT @ (x - x.detach()) @ p
+    rest = turn.mT @ (rest + _contracted(_log_second(d), moved, moved)) @ turn
+    core = slope * rest + _contracted(_exp_second(e, e, e), here + rest, here + rest)
+    return value + change + symmetrise(q @ core @ q.mT)
 
 
 def symmetric_log(x: Tensor) -> Tensor:
@@ -192,7 +235,7 @@ def _expand(
         return symmetrise(core @ basis.mT)
     e = basis.mT @ (a - a.detach()) @ basis
     slope = first()
-    core = torch.diag_embed(values) + slope * e + torch.einsum("...ikj,...ik,...kj->...ij", second(), e, e)
+    core = torch.diag_embed(values) + slope * e + _contracted(second(), e, e)
     if rest is not None:
         core = core + slope * rest
     return symmetrise(basis @ core @ basis.mT)
@@ -203,9 +246,14 @@ def _derivative(basis: Tensor, first: Tensor, second: Callable[[], Tensor], a: T
     h = basis.mT @ h @ basis
     core = first * h
     if differentiated(a):
-        half = torch.einsum("...ikj,...ik,...kj->...ij", second(), h, basis.mT @ (a - a.detach()) @ basis)
+        half = _contracted(second(), h, basis.mT @ (a - a.detach()) @ basis)
         core = core + half + half.mT
     return symmetrise(basis @ core @ basis.mT)
+
+
+def _contracted(second: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return ``sum_k f[a_i, b_k, c_j] left_ik right_kj``."""
+    return torch.einsum("...ikj,...ik,...kj->...ij", second, left, right)
 
 
 def _pairs(quotient: Callable[[Tensor, Tensor], Tensor], d: Tensor) -> Tensor:
@@ -216,34 +264,38 @@ def _exp_quotient(a: Tensor, b: Tensor) -> Tensor:
     return sinhc_of_root((a - b) ** 2 / 4) * torch.exp((a + b) / 2)
 
 
-def _exp_second(d: Tensor) -> Tensor:
-    return _second_quotient(d, _exp_quotient, lambda m: (torch.exp(m), torch.ones_like(m)), _EXP_SERIES, 0.1)
+def _exp_second(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    return _second_quotient(a, b, c, _exp_quotient, lambda m: (torch.exp(m), torch.ones_like(m)), _EXP_SERIES, 0.1)
 
 
 def _log_second(d: Tensor) -> Tensor:
-    return _second_quotient(d, log_quotient, lambda m: (1 / (m * m), m), _LOG_SERIES, 0.05)
+    return _second_quotient(d, d, d, log_quotient, lambda m: (1 / (m * m), m), _LOG_SERIES, 0.05)
 
 
 def _second_quotient(
-    d: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
     first: Callable[[Tensor, Tensor], Tensor],
     scales: Callable[[Tensor], tuple[Tensor, Tensor]],
     series: tuple[float, ...],
     cluster: float,
 ) -> Tensor:
-    """Return ``f[d_i, d_k, d_j]``, ``(*batch, n, n, n)``.
+    """Return ``f[a_i, b_k, c_j]``, ``(*batch, n, n, n)``.
 
     Three arguments within ``cluster`` units of each other take the Taylor series at their mean m, whose p-th term has
     the complete homogeneous polynomial h_p of the deviations from m; others divide by the widest of their gaps.
 
     Args:
-        d: eigenvalues ``(*batch, n)``.
+        a: eigenvalues ``(*batch, n)``.
+        b: others, or the same.
+        c: others, or the same.
         first: the first divided difference of f.
         scales: of m, what the series is multiplied by and the unit of the deviations.
         series: ``f^(p + 2)(m) / (p + 2)!`` in these units, from p = 0.
         cluster: the widest gap, in units, for which the series is exact to rounding.
     """
-    triples = torch.broadcast_tensors(d[..., :, None, None], d[..., None, :, None], d[..., None, None, :])
+    triples = torch.broadcast_tensors(a[..., :, None, None], b[..., None, :, None], c[..., None, None, :])
     low, middle, high = torch.stack(triples).sort(0).values
     mean = (low + middle + high) / 3
     factor, unit = scales(mean)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.blocks import in_blocks
 from manifolds.orthonormal import canonical_displacement, canonical_end, canonical_geodesic, complement, haar, polar
 from manifolds.stiefel_log import connect, entries, from_entries
 
@@ -130,14 +131,7 @@ class Stiefel(Manifold):
         The solver holds forty matrices for each pair of points.
         """
         x, y = torch.broadcast_tensors(x, y)
-        batch = x.shape[:-2]
-        if torch.compiler.is_compiling() or math.prod(batch) <= _BLOCK:
-            return self._solve_block(x, y)
-        blocks = zip(
-            x.reshape(-1, self.n, self.p).split(_BLOCK), y.reshape(-1, self.n, self.p).split(_BLOCK), strict=True
-        )
-        u, last = zip(*(self._solve_block(*block) for block in blocks), strict=True)
-        return torch.cat(u).reshape(x.shape), torch.cat(last).reshape(batch)
+        return in_blocks(self._solve_block, x.shape[:-2], 40 * self.n * self.p, x, y)
 
     def _solve_block(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Do what `_solve` does, for the whole batch at once.
@@ -184,7 +178,3 @@ def _split(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Return the skew A and the K orthogonal to ``x`` of a tangent vector ``x A + K``."""
     inner = x.mT @ u
     return (inner - inner.mT) / 2, u - x @ inner
-
-
-_BLOCK = 1024
-"""Pairs of points that the solver works on at a time."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import rfm
-from manifolds import LevelSet, Sphere
+from manifolds import Ellipsoid, LevelSet, Sphere
 from manifolds.collocation import Collocation
 from manifolds.testing import check_manifold
 from rfm.networks import VelocityField
@@ -67,6 +67,18 @@ def test_sphere_keeps_the_laws():
     report = check_manifold(m, samples=6, laws=laws)
     report.raise_if_failed()
     assert len(report.held) > 10
+
+
+@pytest.mark.slow
+def test_a_set_without_symmetries_keeps_every_law():
+    """Not a quadric, not of constant curvature, and nothing stated that could be measured."""
+
+    def dented(x):
+        return x.square().sum(-1) + 0.3 * x[..., 0] * x[..., 1] * x[..., 2] - 1
+
+    report = check_manifold(LevelSet(dented, 3, radius=1.5, steps=8, nodes=8, rounds=4))
+    report.raise_if_failed()
+    assert {"random_uniform is uniform", "methods work under torch.func"} <= set(report.held)
 
 
 def check_laws():
@@ -146,6 +158,31 @@ def test_several_equations(flat):
     basis = flat.tangent_basis(x)
     assert (basis @ basis.mT - torch.eye(2, dtype=torch.float64)).abs().max() < 1e-12
     assert flat.greatest_curvature(x).max() <= math.sqrt(2) + 1e-9
+
+
+def test_slopes_of_the_acceleration_are_its_derivatives(tori, flat):
+    plane = LevelSet(lambda x: x.sum(-1) - 1, 3, curvature=1e-9)
+    for m in (tori, flat, plane, Ellipsoid((3.0, 2.0, 1.0))):
+        shape = (2, 3, m.n)
+        x, v = (torch.randn(shape, generator=seeded(i), dtype=torch.float64) for i in (0, 1))
+        equations = m._equations
+        value, *slopes = equations.acceleration_slopes(x, v)
+        for i, e in enumerate(torch.eye(2 * m.n, dtype=torch.float64)):
+            along = (e[: m.n].expand(shape).contiguous(), e[m.n :].expand(shape).contiguous())
+            expected = torch.func.jvp(equations.acceleration, (x, v), along)
+            assert torch.allclose(value, expected[0], atol=1e-12)
+            assert torch.allclose(slopes[i // m.n][..., i % m.n], expected[1], atol=1e-12)
+        live = equations.acceleration_slopes(x.clone().requires_grad_(), v)
+        assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(live, (value, *slopes), strict=True))
+
+
+def test_parameters_of_a_constraint_have_gradients():
+    size = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    m = LevelSet(lambda x: x.square().sum(-1) - size.to(x).square(), 3, curvature=1.0)
+    x = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    y = m.expmap(x, torch.tensor([0.5, 0.0, 0.0], dtype=torch.float64))
+    # The point that is at radius 1 is put onto the sphere of the other radius.
+    assert torch.autograd.grad((y * y).sum() / 2, size)[0] == pytest.approx(1.0)
 
 
 def test_geodesics_of_a_torus_keep_clairauts_constant(tori):

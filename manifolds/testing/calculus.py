@@ -279,8 +279,19 @@ _DIRECTIONS = 64
 _STANDARD_ERRORS = 6.0
 
 
-def _ball_counts(p: Probe) -> Iterator[tuple[float, Tensor, Tensor, Tensor, Tensor]]:
-    """Yield radius, centres, the observed and the expected shares of draws within it, and the variance expected."""
+Balls = tuple[float, Tensor, Tensor, Tensor, Tensor]
+"""Radius, centres, the observed and the expected shares of draws within it, and the variance expected."""
+
+
+def _ball_counts(p: Probe) -> list[Balls]:
+    """Return shares of draws in balls, counted once for both laws that judge them: a solver's distances take long."""
+    if "balls" not in p.shared:
+        p.shared["balls"] = list(_count_balls(p))
+    balls: list[Balls] = p.shared["balls"]
+    return balls
+
+
+def _count_balls(p: Probe) -> Iterator[Balls]:
     if p.cut is None or not math.isfinite(p.cut):
         radii: tuple[float, ...] = (p.reach,)
     else:

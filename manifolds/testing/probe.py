@@ -75,6 +75,7 @@ class Probe:
         far: points unrelated to ``x``; equal to ``y`` where ``logmap`` is a solver's.
         t: times in (0, 1).
         generator: for whatever else is random.
+        shared: what one law has worked out for another.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Probe:
         self.compile_backend = compile_backend
         self.unit = torch.finfo(dtype).eps / 2
         self.generator = torch.Generator().manual_seed(seed)
+        self.shared: dict[str, Any] = {}
         self.m: Any = Watched(copy.deepcopy(manifold).to(device=device, dtype=dtype))
         self.reference: Any = Watched(copy.deepcopy(manifold).to(device=device, dtype=torch.float64))
         self.k = len(manifold.event_shape)
