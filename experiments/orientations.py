@@ -28,6 +28,7 @@ from rfm.networks import VelocityField
 from rfm.plotting import plot_pole_figures, save_figure
 from rfm.run_folder import RunData
 from rfm.sources import KernelMixture
+from rfm.times import UniformAndLateTimes
 
 CUBE = Octahedral()
 CUBIC = Quotient(SO3(), RightMultiplication(CUBE))
@@ -39,6 +40,8 @@ CONCENTRATIONS = torch.logspace(0.5, 5, 16, dtype=torch.float64)
 """Down to kernels of 0.2 degrees, finer than the measurement."""
 
 _CENTRES_EVERY = 3
+SMOOTHED = 200_000
+"""Points drawn from the kernels for the flow to learn."""
 
 SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 """For samples: a thousandth of a radian cannot be seen."""
@@ -54,13 +57,17 @@ class Options:
         every: take each so-manieth point of the map.
         folds: how many of the five folds to fit.
         steps: optimiser steps of each.
+        width: of the network.
+        smoothed: points drawn from the kernels to train on.
         samples: drawn for the pole figures, of each phase.
         seed: of the folds and of training.
     """
 
     every: int = 1
     folds: int = 1
-    steps: int = 600
+    steps: int = 6000
+    width: int = 192
+    smoothed: int = SMOOTHED
     samples: int = 1000
     seed: int = 0
 
@@ -85,31 +92,60 @@ def run_data(dataset: MapDataset, options: Options) -> tuple[RunData, Conditions
     return RunData(points, split, COORDINATES, source, dataset.sha256, condition, blocks=blocks), conditions
 
 
+def kernels(data: RunData, seed: int, entry: int | None = None) -> KernelMixture:
+    """Return the kernel mixture of a fold, or that of the phase with this entry; validation weighs its widths."""
+    assert data.condition is not None
+    # A thousand points settle the weights of sixteen kernels; of a row every third point is a centre, as those between
+    # lie in the same grain.
+    order = torch.randperm(len(data.split.validation), generator=torch.Generator().manual_seed(seed))
+    parts = [data.split.train[::_CENTRES_EVERY], data.split.validation[order[:1000]]]
+    if entry is not None:
+        parts = [part[data.condition[part, 0] == entry] for part in parts]
+    return KernelMixture.mixture(CUBIC, *(data.points[part] for part in parts), concentrations=CONCENTRATIONS)
+
+
+def smoothed(data: RunData, by_phase: Sequence[KernelMixture], options: Options) -> tuple[Tensor, Tensor]:
+    """Return what the flow learns: points and their phases, drawn from the kernel mixture of each phase.
+
+    A flow that is shown the measurements themselves learns where the training grains are, and that other grains are
+    nowhere; how far to doubt them is what validation has told the mixture.
+    """
+    assert data.condition is not None
+    count = data.condition[data.split.train, 0].long().bincount() * options.smoothed // len(data.split.train)
+    generator = torch.Generator().manual_seed(options.seed)
+    points = [m.sample((int(n),), generator, torch.float64) for m, n in zip(by_phase, count, strict=True)]
+    return torch.cat(points), torch.arange(len(by_phase)).repeat_interleave(count)[:, None].double()
+
+
 def fitted(data: RunData, conditions: Conditions, options: Options, out: Path) -> rfm.Flow:
     """Fit a fold, or go on with it, or load it; its folder is one that ``rfm`` commands take."""
+    points, condition = smoothed(
+        data, [kernels(data, options.seed, entry) for entry in range(conditions.labels[0])], options
+    )
     # Likelihoods are exact, and cost more than training does: some of the validation blocks' points will do.
-    kept = torch.cat([data.split.train, data.split.validation[:: max(1, len(data.split.validation) // 256)]])
+    held = data.split.validation[:: max(1, len(data.split.validation) // 256)]
     assert data.condition is not None
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         field = VelocityField(
             CUBIC,
-            width=96,
-            depth=2,
-            features=128,
-            max_frequency=8.0,
+            width=options.width,
+            depth=3,
+            features=2 * options.width,
+            max_frequency=48.0,
             condition_dim=1,
             condition_labels=conditions.labels,
         )
     flow = rfm.fit(
-        data.points[kept],
+        torch.cat([points, data.points[held]]),
         CUBIC,
-        condition=data.condition[kept],
+        condition=torch.cat([condition, data.condition[held]]),
         conditions=conditions,
-        validation=torch.arange(len(data.split.train), len(kept)),
+        validation=torch.arange(len(points), len(points) + len(held)),
         field=field,
-        learning_rate=1e-3,
-        batch_size=256,
+        times=UniformAndLateTimes(finest=0.003),
+        learning_rate=2e-3,
+        batch_size=512,
         steps=options.steps,
         seed=options.seed,
         device="cpu",
@@ -123,22 +159,13 @@ def fitted(data: RunData, conditions: Conditions, options: Options, out: Path) -
 def scores(flow: rfm.Flow, data: RunData, conditions: Conditions, seed: int) -> Tensor:
     """Return the log-densities of the test points under each of `MODELS`, ``(n, 5)``."""
     assert data.condition is not None
-    train, validation, test = data.split
-    # A thousand points settle the weights of sixteen kernels.
-    order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(seed))
-    validation = validation[order[:1000]]
-    # Every third point of a row: those between lie in the same grain.
-    train = train[::_CENTRES_EVERY]
+    test = data.split.test
     x = data.points[test]
-    all_phases = KernelMixture.mixture(
-        CUBIC, data.points[train], data.points[validation], concentrations=CONCENTRATIONS
-    ).log_prob(x)
+    all_phases = kernels(data, seed).log_prob(x)
     by_phase = torch.empty_like(all_phases)
     for entry in range(conditions.labels[0]):
-        own = [part[data.condition[part, 0] == entry] for part in (train, validation)]
-        density = KernelMixture.mixture(CUBIC, *(data.points[part] for part in own), concentrations=CONCENTRATIONS)
         here = data.condition[test, 0] == entry
-        by_phase[here] = density.log_prob(x[here])
+        by_phase[here] = kernels(data, seed, entry).log_prob(x[here])
     columns = [torch.full_like(all_phases, -math.log(8 * math.pi**2)), all_phases, by_phase]
     columns += [flow.log_prob(x).double(), flow.log_prob(x, condition=data.condition[test]).double()]
     return torch.stack(columns, dim=-1)
@@ -194,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Fit the folds, print the table, and draw the pole figures of the first fold's flow."""
     parser = argparse.ArgumentParser(prog="python -m experiments.orientations", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/orientations"), help="folder for a run per fold")
-    parser.add_argument("--steps", type=int, default=Options.steps, help="optimiser steps of each fold (default 600)")
+    parser.add_argument("--steps", type=int, default=Options.steps, help="optimiser steps of each fold (default 6000)")
     parser.add_argument("--folds", type=int, default=Options.folds, help="of five, how many to fit (default 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="PNG file for the pole figures (default: in --out)")
@@ -202,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     options = Options(folds=given.folds, steps=given.steps, seed=given.seed)
     if given.quick:
-        options = Options(every=97, folds=1, steps=12, samples=50, seed=given.seed)
+        options = Options(every=97, folds=1, steps=12, width=32, smoothed=500, samples=50, seed=given.seed)
     dataset = steel()
     print(f"{len(dataset)} orientations, {dataset.map.dropped} not indexed and dropped", file=sys.stderr)
     data, conditions = run_data(dataset, options)

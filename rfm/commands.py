@@ -47,6 +47,7 @@ def sample(arguments: argparse.Namespace) -> None:
     condition = _given(flow, arguments)
     if arguments.condition_file is not None:
         condition = _condition_file(flow, arguments)
+    _check_required(flow, condition, arguments)
     if arguments.guidance != 1 and condition is None:
         raise ValueError("--guidance needs something to guide towards\ngive --condition or --condition-file")
     total = _DRAWN if arguments.n is None else arguments.n
@@ -83,8 +84,6 @@ def log_prob(arguments: argparse.Namespace) -> None:
     if condition is None and flow.conditions is not None:
         condition = datasets.read_conditions(table, flow.conditions)
         _warn(arguments, flow.conditions.extrapolations(condition))
-    if condition is not None:
-        condition = condition.expand(len(points), -1)
     scores = flow.log_prob(
         points,
         condition=condition,
@@ -108,11 +107,12 @@ def plot(arguments: argparse.Namespace) -> None:
     out = _output(arguments)
     assert out is not None
     condition = _given(flow, arguments)
+    _check_required(flow, condition, arguments)
     if condition is None:
         _draw(flow, data.points, data, out, data.source)
     else:
         assert flow.conditions is not None
-        near = data.points[_nearest(flow.conditions, data, condition)]
+        near = data.points if data.condition is None else data.points[_nearest(flow.conditions, data, condition)]
         _draw(flow, near, data, out, f"{data.source}: {flow.conditions.title(condition) or 'nothing known'}", condition)
     print(out)
 
@@ -196,6 +196,14 @@ def _conditional(flow: Flow, arguments: argparse.Namespace) -> Conditions:
             "give none, or fit again with --condition and the columns"
         )
     return flow.conditions
+
+
+def _check_required(flow: Flow, condition: Tensor | None, arguments: argparse.Namespace) -> None:
+    if condition is None and flow.conditions is not None and flow.conditions.required:
+        name = flow.conditions.required[0]
+        raise ValueError(
+            f"the flow in {arguments.run} is conditional on {flow.conditions.describe()}\ngive --condition {name}=FILE"
+        )
 
 
 def _warn(arguments: argparse.Namespace, sentences: Sequence[str]) -> None:

@@ -156,7 +156,13 @@ class Flow(nn.Module):
             )
         dtype, device = self._dtype_and_device()
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
-        plain = self.field if guidance in (0.0, 1.0) else _guided(self.field, guidance)
+        plain, condition = self._given(condition)
+        if guidance != 1.0 and plain is not self.field:
+            raise ValueError(
+                "Flow.sample: guidance needs a velocity that knows no condition, which a field behind an encoder does "
+                "not have; use guidance=1"
+            )
+        plain = plain if guidance in (0.0, 1.0) else _guided(plain, guidance)
         parts, log_probs, errors = [], [], []
         with counting_bar(progress, "sample", len(x_0)) as advance:
             for x, given in self._batches(x_0, condition, size, batch_size):
@@ -230,13 +236,14 @@ class Flow(nn.Module):
             ``(*batch)``, in the dtype of the field; with an ``estimator`` a `rfm.likelihood.LogProbEstimate`.
         """
         flat, batch = self._checked("log_prob", x)
+        field, condition = self._given(condition)
         parts, errors = [], []
         with counting_bar(progress, "log-prob", len(flat)) as advance:
             for part, own in self._batches(flat, condition, batch, batch_size):
                 if estimator is None:
-                    parts.append(log_prob(self.field, self.source, part, solver, **own))
+                    parts.append(log_prob(field, self.source, part, solver, **own))
                 else:
-                    estimate = estimate_log_prob(self.field, self.source, part, estimator, solver, **own)
+                    estimate = estimate_log_prob(field, self.source, part, estimator, solver, **own)
                     parts.append(estimate.log_prob)
                     errors.append(estimate.standard_error)
                 advance(len(part))
@@ -257,8 +264,9 @@ class Flow(nn.Module):
         The times may run down. The default solver keeps the error near 1e-6 per step.
         """
         flat, batch = self._checked("trajectory", x_0)
+        field, condition = self._given(condition)
         [(x, own)] = self._batches(flat, condition, batch, max(1, len(flat)))
-        solution = integrate(self.field, self.manifold, x, times, solver, **own)
+        solution = integrate(field, self.manifold, x, times, solver, **own)
         return solution.x.reshape(len(solution.times), *batch, *self.manifold.event_shape)
 
     def save(self, folder: str | Path) -> None:
@@ -368,8 +376,20 @@ class Flow(nn.Module):
         flat = given.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape)
         return self.manifold.projx(flat), self.manifold.batch_shape(given)
 
+    def _given(self, condition: Tensor | Mapping[str, Any] | None) -> tuple[Callable[..., Tensor], Tensor | None]:
+        """Return the field to follow and its condition vectors; what the field has to encode first is encoded once."""
+        vectors = None if condition is None else self._vectors(condition)
+        encoded = getattr(self.field, "encoded", None)
+        if encoded is None:
+            return self.field, vectors
+        if vectors is None:
+            raise ValueError("Flow: this field needs to be told what it is conditional on; pass condition=")
+        dtype, device = self._dtype_and_device()
+        field, context = encoded(vectors.to(device=device, dtype=dtype))
+        return field, context
+
     def _batches(
-        self, x: Tensor, condition: Tensor | Mapping[str, Any] | None, shape: torch.Size, batch_size: int
+        self, x: Tensor, condition: Tensor | None, shape: torch.Size, batch_size: int
     ) -> list[tuple[Tensor, dict[str, Any]]]:
         """Return chunks of ``x`` with their conditions."""
         if batch_size < 1:
@@ -377,7 +397,6 @@ class Flow(nn.Module):
         chunks = x.split(batch_size)
         if condition is None:
             return [(chunk, {}) for chunk in chunks]
-        condition = self._vectors(condition)
         try:
             full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
         except (RuntimeError, IndexError):

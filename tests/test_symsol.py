@@ -12,11 +12,12 @@ from torch import Tensor
 import rfm
 from experiments.symsol.bodies import BODIES, NAMES, Body
 from experiments.symsol.commands import main
-from experiments.symsol.evaluation import UNIFORM, modes, posterior
+from experiments.symsol.evaluation import UNIFORM, modes
 from experiments.symsol.renderer import SIZE, render
 from experiments.symsol.training import Settings, batches, log_likelihoods, new_flow, poses_and_pictures, trained
 from manifolds import SO3
 from manifolds.rotations import matrix_from_wxyz
+from rfm import cli
 from rfm.checkpoint import Checkpoint
 
 EVERY = pytest.mark.parametrize("body", BODIES, ids=NAMES)
@@ -165,22 +166,34 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     picture, out = tmp_path / "cube.png", tmp_path / "poses.csv"
     assert main(["picture", "cube", str(picture), "--seed", "3"]) == 0
     capsys.readouterr()
-    assert main(["sample", str(picture), "--run", str(run), "-n", "5", "--out", str(out)]) == 0
+    command = ["sample", str(run), "--condition", f"picture={picture}"]
+    assert cli.main([*command, "-n", "5", "--log-prob", "--out", str(out)]) == 0
     rows = list(csv.reader(out.read_text(encoding="utf-8").splitlines()))
-    assert rows[0][:4] == ["qw", "qx", "qy", "qz"]
+    assert rows[0] == ["qw", "qx", "qy", "qz", "log_prob_nats", "multiples_of_uniform"]
     values = torch.tensor([[float(value) for value in row] for row in rows[1:]])
-    x = SO3().projx(matrix_from_wxyz(values[:, :4]))
-    # The same from Python: the encoder once, then the flow behind it.
+    # The same from Python, of the picture as it was before it was written in 256 shades.
     pose = SO3().random_uniform(1, generator=torch.Generator().manual_seed(3))
-    flow, context = posterior(rfm.Flow.load(run), render(BODIES[1], pose)[0])
-    scores = flow.log_prob(x, condition=context) + math.log(8)
+    scores = rfm.Flow.load(run).log_prob(
+        SO3().projx(matrix_from_wxyz(values[:, :4])), condition={"picture": render(BODIES[1], pose)[0]}
+    )
     torch.testing.assert_close(values[:, 4], scores, atol=0.02, rtol=0)
-    for bad in (
-        ["sample", str(picture), "--run", str(run), "--out", str(out)],  # exists
-        ["sample", str(picture), "--run", str(tmp_path / "none"), "--out", str(tmp_path / "new.csv")],
-        ["sample", str(figure), "--run", str(run), "--out", str(tmp_path / "new.csv")],  # another size
-        ["sample", str(out), "--run", str(run), "--out", str(tmp_path / "new.csv")],  # no picture
-    ):
-        assert main(bad) == 2
-        assert len(capsys.readouterr().err.splitlines()) == 1
-    assert not (tmp_path / "new.csv").exists()
+    scored = tmp_path / "scores.csv"
+    assert cli.main(["log-prob", str(run), str(out), "--condition", f"picture={picture}", "--out", str(scored)]) == 0
+    again = [float(row[0]) for row in list(csv.reader(scored.read_text(encoding="utf-8").splitlines()))[1:]]
+    torch.testing.assert_close(values[:, 4], torch.tensor(again), atol=1e-3, rtol=0)
+    capsys.readouterr()
+    assert main(["picture", "cube", str(picture)]) == 2  # exists
+
+
+def test_a_run_that_was_saved_without_the_meaning_of_its_condition_gets_it(tmp_path: Path) -> None:
+    flow = trained(SMALL, tmp_path, device="cpu")
+    flow.conditions = None
+    flow.save(tmp_path)
+    (tmp_path / "run.json").unlink()
+    assert rfm.Flow.load(tmp_path).conditions is None
+    again = trained(SMALL, tmp_path, device="cpu")
+    loaded = rfm.Flow.load(tmp_path)
+    assert loaded.conditions == again.conditions is not None
+    assert (tmp_path / "run.json").exists()
+    for name, value in flow.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name

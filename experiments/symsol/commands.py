@@ -1,19 +1,16 @@
-"""The command line: train and report, make a picture, sample the poses that a picture allows."""
+"""The command line: train and report, or make a picture."""
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-import rfm
 from experiments.symsol.bodies import BODIES, NAMES
-from experiments.symsol.evaluation import posterior, report
-from experiments.symsol.renderer import SIZE, render
-from experiments.symsol.training import PUBLISHED_MEASURE, SOLVER, Settings, trained
+from experiments.symsol.evaluation import report
+from experiments.symsol.renderer import render
+from experiments.symsol.training import Settings, trained
 from manifolds import SO3
 from manifolds.rotations import wxyz_from_matrix
 
@@ -49,13 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("body", choices=NAMES)
     picture.add_argument("file", type=Path, help="PNG file to write")
     picture.add_argument("--seed", type=int, default=0, help="of the pose (default 0)")
-    sample = commands.add_parser("sample", help="sample the poses that a picture allows")
-    sample.set_defaults(run_command=_sample)
-    sample.add_argument("picture", type=Path, help=f"PNG file of {SIZE} x {SIZE} pixels")
-    sample.add_argument("--run", type=Path, required=True, help="folder of the trained flow")
-    sample.add_argument("-n", type=int, default=1000, help="how many (default 1000)")
-    sample.add_argument("--seed", type=int, default=0, help="of the samples (default 0)")
-    sample.add_argument("--out", type=Path, required=True, help="CSV file to write: quaternions and log-densities")
     return parser
 
 
@@ -84,42 +74,6 @@ def _picture(options: argparse.Namespace) -> None:
     picture = render(BODIES[NAMES.index(options.body)], pose)[0]
     imsave(options.file, picture.numpy(), cmap="gray", vmin=0, vmax=1, format="png")
     print("true pose, quaternion w x y z:", *(f"{value:.6f}" for value in wxyz_from_matrix(pose[0]).tolist()))
-
-
-def _sample(options: argparse.Namespace) -> None:
-    _check_new(options.out)
-    picture = read_picture(options.picture)
-    flow, context = posterior(rfm.Flow.load(options.run), picture)
-    generator = torch.Generator().manual_seed(options.seed)
-    poses, log_prob = flow.sample(
-        options.n, condition=context, generator=generator, solver=SOLVER, return_log_prob=True
-    )
-    with options.out.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["qw", "qx", "qy", "qz", "log_prob_total_volume_pi2"])
-        table = torch.cat([wxyz_from_matrix(poses), (log_prob + PUBLISHED_MEASURE)[:, None]], dim=-1)
-        rows.writerows([f"{value:.6f}" for value in row] for row in table.tolist())
-
-
-def read_picture(path: Path) -> Tensor:
-    """Return a picture ``(SIZE, SIZE)`` from 0 to 1; colours are averaged.
-
-    Raises:
-        ValueError: if it is no picture, or has another size.
-    """
-    from matplotlib.image import imread
-
-    try:
-        values = torch.tensor(imread(path))
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} is no picture that can be read ({error}); give a PNG file") from None
-    if tuple(values.shape[:2]) != (SIZE, SIZE):
-        raise ValueError(
-            f"{path} has {values.shape[1]} x {values.shape[0]} pixels, {SIZE} x {SIZE} are required; scale it, with "
-            "the body's centre in the middle and its radius 0.45 of the width"
-        )
-    values = values / 255 if not values.is_floating_point() else values
-    return (values if values.ndim == 2 else values[..., :3].mean(-1)).float()
 
 
 def _check_new(path: Path) -> None:

@@ -36,14 +36,6 @@ class Modes:
     spread_degrees: float
 
 
-def posterior(flow: rfm.Flow, pictures: Tensor) -> tuple[rfm.Flow, Tensor]:
-    """Return the flow behind the encoder, and the condition vectors of pictures ``(*batch, size, size)``."""
-    field = flow.field
-    assert isinstance(field, Encoded)
-    with torch.no_grad():
-        return rfm.Flow(flow.manifold, field.velocity, flow.source), field.encoder(pictures)
-
-
 def test_likelihoods(flow: rfm.Flow, count: int) -> Tensor:
     """Return the log-likelihoods of poses held out, ``(bodies, count)``, in nats and the published measure."""
     assert isinstance(flow.field, Encoded)
@@ -69,11 +61,9 @@ def modes(flow: rfm.Flow, body: Body, poses: Tensor, pictures: Tensor, samples: 
         pictures: ``(n, size, size)``.
         samples: number of samples for each picture.
     """
-    conditional, context = posterior(flow, pictures)
     generator = torch.Generator().manual_seed(TEST_SEED)
-    drawn = conditional.sample(
-        (len(poses), samples), condition=context.unsqueeze(1), generator=generator, solver=SOLVER
-    )
+    given = pictures.flatten(1).unsqueeze(1)
+    drawn = flow.sample((len(poses), samples), condition=given, generator=generator, solver=SOLVER)
     # A circle of poses is divided into arcs of 15 degrees.
     truth = body.symmetric_poses(poses, turns=24)
     distance = flow.manifold.dist(drawn.unsqueeze(2), truth.unsqueeze(1))

@@ -15,7 +15,6 @@ from torch import Tensor
 
 import rfm
 from experiments.symsol.bodies import BODIES
-from experiments.symsol.evaluation import posterior
 from experiments.symsol.renderer import render
 from experiments.symsol.training import SOLVER
 from manifolds import SO3
@@ -52,8 +51,7 @@ def draw(flow: rfm.Flow, path: Path, samples: int = 1000, seed: int = 5) -> None
         finish(seen, body.name)
         seen.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1)
         seen.set_axis_off()
-        conditional, context = posterior(flow, picture)
-        drawn = conditional.sample(samples, condition=context, generator=generator, solver=SOLVER)
+        drawn = flow.sample(samples, condition={"picture": picture}, generator=generator, solver=SOLVER)
         truth = body.symmetric_poses(pose, turns=60)[0]
         title = f"{samples:,} samples, {len(truth)} poses" if body.quadric is None else f"{samples:,} samples"
         axes = world_map(figure, grid[row, 2 * column + 1], title, earth=False)

@@ -13,14 +13,19 @@ import rfm
 from experiments.symsol.bodies import BODIES
 from experiments.symsol.renderer import SIZE, render
 from manifolds import SO3
+from rfm.conditions import Conditions, Picture
+from rfm.datasets import Orientations, Split
 from rfm.integrators import Adaptive, IntegrationError
 from rfm.networks import Encoded, PictureEncoder, RotationVelocity
+from rfm.run_folder import RunData, is_run_folder
 from rfm.times import UniformAndLateTimes
 
 PUBLISHED_MEASURE = math.log(8)
 """Added to a log-density with respect to a total volume of 8 pi^2, it is one for pi^2."""
 SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 VALIDATION_SEED = 10**6
+CONDITIONS = Conditions((Picture("picture", SIZE),))
+COORDINATES = Orientations(("qw", "qx", "qy", "qz"), "wxyz")
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def new_flow(settings: Settings) -> rfm.Flow:
         torch.manual_seed(settings.seed)
         velocity = RotationVelocity(width=settings.hidden)
         encoder = PictureEncoder(SIZE, velocity.condition_dim, settings.width)
-    return rfm.Flow(SO3(), Encoded(encoder, velocity))
+    return rfm.Flow(SO3(), Encoded(encoder, velocity), conditions=CONDITIONS)
 
 
 def poses_and_pictures(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -82,10 +87,8 @@ def batches(settings: Settings) -> Callable[[torch.Generator], tuple[Tensor, Ten
 
 def log_likelihoods(field: Encoded, poses: Tensor, pictures: Tensor, solver: Adaptive = SOLVER) -> Tensor:
     """Return the log-densities of poses given their pictures, ``(*batch)`` in nats, in the published measure."""
-    flow = rfm.Flow(SO3(), field.velocity)
-    with torch.no_grad():
-        context = field.encoder(pictures)
-    return flow.log_prob(poses, condition=context, solver=solver, batch_size=512) + PUBLISHED_MEASURE
+    flow = rfm.Flow(SO3(), field)
+    return flow.log_prob(poses, condition=pictures, solver=solver, batch_size=512) + PUBLISHED_MEASURE
 
 
 def validation(settings: Settings) -> Callable[[nn.Module], float]:
@@ -106,8 +109,11 @@ def validation(settings: Settings) -> Callable[[nn.Module], float]:
 def trained(
     settings: Settings, out: Path | None, *, max_seconds: float | None = None, device: str | None = None
 ) -> rfm.Flow:
-    """Train the model, or go on from what ``out`` holds, or load it where it is done."""
-    return rfm.fit_stream(
+    """Train the model, or go on from what ``out`` holds, or load it where it is done.
+
+    ``rfm sample``, ``rfm log-prob`` and ``rfm plot`` take the folder.
+    """
+    flow = rfm.fit_stream(
         batches(settings),
         new_flow(settings),
         validate=validation(settings),
@@ -119,3 +125,10 @@ def trained(
         out=out,
         resume=out is not None,
     )
+    if out is not None and (flow.conditions is None or not is_run_folder(out)):
+        flow.conditions = CONDITIONS
+        flow.save(out)
+        # Its data are made as they are needed: none are kept.
+        none = torch.zeros(0, dtype=torch.long)
+        RunData(torch.zeros(0, 3, 3), Split(none, none, none), COORDINATES, "symmetric solids").save(out)
+    return flow

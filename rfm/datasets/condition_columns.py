@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from rfm.conditions import Conditions
+from rfm.conditions import Conditions, Picture
 from rfm.datasets.tables import Table, TableError, parse_number
 
 _NO_NUMBER = frozenset({"", "-", "?", "na", "n/a", "null", "none"})
@@ -61,6 +62,8 @@ def find_conditions(
 def read_conditions(table: Table, conditions: Conditions) -> Tensor:
     """Return the condition vectors of a table's rows, float64 ``(n, c)``; every condition must have its column.
 
+    A column of pictures holds the names of PNG files.
+
     Raises:
         TableError: a column is missing, or a cell is no number or no known label; the message names it.
     """
@@ -71,8 +74,11 @@ def read_conditions(table: Table, conditions: Conditions) -> Tensor:
                 f"{table.file}: there is no column {column.name!r}, a condition of this flow\n"
                 f"{table.describe_columns()}\nadd it, with empty cells where it is not known"
             )
+        if isinstance(column, Picture):
+            vectors.append(_pictures(table, column))
+            continue
         if not column.labels:
-            vectors.append(np.array(_numbers(table, column.name)))
+            vectors.append(np.array(_numbers(table, column.name))[:, None])
             continue
         texts = _texts(table, column.name)
         entries = {}
@@ -82,8 +88,20 @@ def read_conditions(table: Table, conditions: Conditions) -> Tensor:
                     entries[text] = column.entry(text)
                 except ValueError as error:
                     raise table.error(row, str(error), "repair that cell, or leave it empty: not known") from None
-        vectors.append(np.array([entries.get(text, math.nan) for text in texts]))
-    return torch.from_numpy(np.stack(vectors, axis=1))
+        vectors.append(np.array([entries.get(text, math.nan) for text in texts])[:, None])
+    return torch.from_numpy(np.concatenate(vectors, axis=1))
+
+
+def _pictures(table: Table, column: Picture) -> NDArray[np.float64]:
+    texts = _texts(table, column.name)
+    seen = {}
+    for row, text in enumerate(texts):
+        if text not in seen:
+            try:
+                seen[text] = column.vectors(text).numpy()
+            except ValueError as error:
+                raise table.error(row, str(error), f"{column.name} names a picture in every row") from None
+    return np.stack([seen[text] for text in texts])
 
 
 def _texts(table: Table, key: str) -> list[str]:

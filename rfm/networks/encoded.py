@@ -9,11 +9,8 @@ class Encoded(nn.Module):
     """A velocity field conditional on something that a network has to look at first, such as a picture.
 
     ``field(x, t, condition=pictures)`` is ``velocity(x, t, condition=encoder(pictures))``. Training calls it so: once a
-    step. A solver calls a field some hundred times for one condition; encode it once, and solve with the velocity::
-
-        context = flow.field.encoder(pictures)
-        posterior = rfm.Flow(flow.manifold, flow.field.velocity, flow.source)
-        posterior.sample(1000, condition=context)
+    step. A solver calls a field some hundred times for one condition, which is encoded once: `rfm.Flow` does so by
+    `encoded`.
 
     Args:
         encoder: takes conditions ``(*batch, ...)`` to vectors ``(*batch, c)``.
@@ -34,3 +31,11 @@ class Encoded(nn.Module):
                 a condition: ``(n, 1, ...)`` for ``x`` of batch shape ``(n, m)``.
         """
         return cast(Tensor, self.velocity(x, t, condition=self.encoder(condition)))
+
+    def encoded(self, condition: Tensor) -> tuple[nn.Module, Tensor]:
+        """Return the field behind the encoder, and its condition.
+
+        Args:
+            condition: what the encoder takes, ``(*batch, ...)``.
+        """
+        return self.velocity, cast(Tensor, self.encoder(condition))

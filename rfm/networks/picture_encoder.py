@@ -41,14 +41,25 @@ class PictureEncoder(nn.Module):
         )
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Return vectors ``(*batch, out_features)`` of pictures ``(*batch, size, size)`` with values from 0 to 1."""
+        """Return vectors ``(*batch, out_features)`` of pictures with values from 0 to 1.
+
+        Args:
+            pictures: ``(*batch, size, size)``, or ``(*batch, size * size)``, row by row.
+        """
+        if pictures.shape[-1] == self.size**2:
+            pictures = pictures.unflatten(-1, (self.size, self.size))
         if pictures.shape[-2:] != (self.size, self.size):
             raise ValueError(
                 f"PictureEncoder: pictures of {self.size} x {self.size} pixels are required, got shape "
                 f"{tuple(pictures.shape)}"
             )
-        flat = 2 * pictures.reshape(-1, 1, self.size, self.size) - 1
-        return self.layers(flat.contiguous(memory_format=torch.channels_last)).reshape(*pictures.shape[:-2], -1)
+        flat = (2 * pictures.reshape(-1, 1, self.size, self.size) - 1).contiguous(memory_format=torch.channels_last)
+        # Where no gradient keeps the intermediate results anyway, memory is bounded.
+        parts = (flat,) if torch.is_grad_enabled() else flat.split(_BLOCK)
+        return torch.cat([self.layers(part) for part in parts]).reshape(*pictures.shape[:-2], self.out_features)
+
+
+_BLOCK = 512
 
 
 class _Residual(nn.Module):
