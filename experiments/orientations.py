@@ -130,7 +130,7 @@ def fitted(data: RunData, conditions: Conditions, options: Options, out: Path) -
         field = VelocityField(
             CUBIC,
             width=options.width,
-            depth=3,
+            depth=2,
             features=2 * options.width,
             max_frequency=48.0,
             condition_dim=1,
@@ -145,7 +145,7 @@ def fitted(data: RunData, conditions: Conditions, options: Options, out: Path) -
         field=field,
         times=UniformAndLateTimes(finest=0.003),
         learning_rate=2e-3,
-        batch_size=512,
+        batch_size=256,
         steps=options.steps,
         seed=options.seed,
         device="cpu",

@@ -16,12 +16,26 @@ from matplotlib.collections import LineCollection, PathCollection, QuadMesh
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from manifolds import Euclidean, FlatTorus, Manifold, Sphere
+from manifolds import (
+    SE3,
+    SO3,
+    Antipodal,
+    Dihedral,
+    Euclidean,
+    FlatTorus,
+    Manifold,
+    Octahedral,
+    Quotient,
+    RightMultiplication,
+    Sphere,
+)
+from manifolds.rotations import matrix_from_rotvec
 from rfm.datasets import Angles, Cartesian, LatitudeLongitude
 from rfm.flow import Flow
 from rfm.integrators import Adaptive
 from rfm.plotting import plot_flow, plot_history, save_figure
 from rfm.plotting.maps import coastlines, log_density_grid
+from rfm.plotting.orientations import axis_and_turn
 from rfm.plotting.panels import bin_count, colour_limits, point_style, robust_limits, shares
 from rfm.sources import default_source
 
@@ -36,6 +50,11 @@ PANELS = [
     (Euclidean(1), 1, 1),
     (Euclidean(2), 4, 3),
     (Euclidean(4), 9, 6),
+    (SO3(), 3, 2),
+    (SE3(), 2, 1),
+    (Quotient(SO3(), RightMultiplication(Octahedral())), 7, 4),
+    (Quotient(SO3(), RightMultiplication(Dihedral(6))), 7, 4),
+    (Quotient(Sphere(2), Antipodal(2)), 6, 3),
 ]
 
 
@@ -179,7 +198,7 @@ def test_ramachandran_plot_has_degrees_and_units() -> None:
     assert {(*axes.get_xlim(), *axes.get_ylim()) for axes in panels} == {(-180, 180, -180, 180)}
 
 
-@pytest.mark.parametrize("manifold", [Sphere(2), FlatTorus(2), FlatTorus(3), Sphere(3)], ids=str)
+@pytest.mark.parametrize("manifold", [Sphere(2), FlatTorus(2), FlatTorus(3), Sphere(3), SO3(), SE3()], ids=str)
 def test_panels_do_not_overlap(manifold: Manifold) -> None:
     x = points_of(manifold, 50)
     figure = plot(manifold, x, x, title="Title")
@@ -188,6 +207,31 @@ def test_panels_do_not_overlap(manifold: Manifold) -> None:
     assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
     assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
+
+
+def test_an_axis_points_to_its_place_and_turns_are_about_it() -> None:
+    x = SO3().random_uniform(20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    frames = (None, matrix_from_rotvec(torch.tensor([0.2, 0.25, 0.35], dtype=torch.float64)))
+    for frame, axis in zip(frames, (x[:, :, 2], x @ frames[1][:, 0]), strict=True):  # type: ignore[index]
+        longitude, latitude, turn = axis_and_turn(x, frame)
+        there = np.stack([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)])
+        np.testing.assert_allclose(there.T, axis.numpy(), atol=1e-12)
+        # Turning the body about that axis moves the colour alone, by as much.
+        turned = matrix_from_rotvec(math.radians(30) * axis) @ x
+        again = axis_and_turn(turned, frame)
+        np.testing.assert_allclose(again[:2], (longitude, latitude), atol=1e-9)
+        np.testing.assert_allclose((again[2] - turn) % 360, 30, atol=1e-6)
+
+
+def test_frames_far_from_the_data_are_counted_and_not_drawn() -> None:
+    data, samples = points_of(SE3(), 60), points_of(SE3(), 40)
+    samples[:7, :3, 3] += 1e3
+    figure = plot(SE3(), data, samples)
+    assert "7 of them outside of the box" in figure.axes[1].get_title()
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    figure.draw_without_rendering()
+    lines = [len(c.get_segments()) for c in figure.axes[1].collections if isinstance(c, LineCollection)]
+    assert lines == [33, 33, 33]
 
 
 def test_drawing_leaves_no_trace_in_matplotlib() -> None:

@@ -5,24 +5,19 @@ colour how far the body is turned about that axis. The axis is one that no symme
 one nearby, so that no two symmetric poses have one place.
 """
 
-import math
 from pathlib import Path
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 import rfm
 from experiments.symsol.bodies import BODIES
 from experiments.symsol.renderer import render
 from experiments.symsol.training import SOLVER
 from manifolds import SO3
-from manifolds.rotations import euler_from_matrix, matrix_from_rotvec
+from manifolds.rotations import matrix_from_rotvec
 from rfm.plotting.figures import finish, new_figure, save_figure
-from rfm.plotting.maps import world_map
+from rfm.plotting.orientations import axes_map, colour_key, draw_orientations
 
-_COLOURS = "hsv"
 _AXIS = (0.2, 0.25, 0.35)
 """The rotation vector, in the body, that takes the first axis to the one that is shown."""
 
@@ -36,13 +31,10 @@ def draw(flow: rfm.Flow, path: Path, samples: int = 1000, seed: int = 5) -> None
         samples: number of samples for each picture.
         seed: of poses and samples.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     generator = torch.Generator().manual_seed(seed)
     figure = new_figure(13, 9, "One picture, and the orientations that it allows")
     grid = figure.add_gridspec(3, 4, width_ratios=[1, 2.4, 1, 2.4])
-    colours = ScalarMappable(Normalize(-180, 180), _COLOURS)
+    frame = matrix_from_rotvec(torch.tensor(_AXIS, dtype=torch.float64))
     for i, body in enumerate(BODIES):
         row, column = divmod(i, 2)
         pose = SO3().random_uniform(1, generator=generator)
@@ -54,20 +46,10 @@ def draw(flow: rfm.Flow, path: Path, samples: int = 1000, seed: int = 5) -> None
         drawn = flow.sample(samples, condition={"picture": picture}, generator=generator, solver=SOLVER)
         truth = body.symmetric_poses(pose, turns=60)[0]
         title = f"{samples:,} samples, {len(truth)} poses" if body.quadric is None else f"{samples:,} samples"
-        axes = world_map(figure, grid[row, 2 * column + 1], title, earth=False)
-        place, turn = _on_map(truth)
-        rings: Any = colours.to_rgba(turn)
-        axes.scatter(*place, edgecolors=rings, facecolors="none", s=90, linewidths=1.1, zorder=3)
-        place, turn = _on_map(drawn)
-        axes.scatter(*place, color=colours.to_rgba(turn), s=7, linewidths=0, zorder=4)
+        axes = axes_map(figure, grid[row, 2 * column + 1], title)
+        draw_orientations(axes, truth, frame, rings=True, s=90, linewidths=1.1, zorder=3)
+        draw_orientations(axes, drawn, frame, s=7, linewidths=0)
     legend = figure.add_subplot(grid[2, 2:])
     legend.set_axis_off()
-    figure.colorbar(colours, ax=legend, orientation="horizontal", label="turn about the axis, degrees", fraction=0.5)
+    colour_key(figure, "turn about the axis, degrees", ax=legend, fraction=0.5)
     save_figure(figure, path)
-
-
-def _on_map(poses: Tensor) -> tuple[tuple[NDArray[Any], NDArray[Any]], NDArray[Any]]:
-    """Return longitude and latitude of the axis in radians, and the turn about it in degrees."""
-    axis = matrix_from_rotvec(torch.tensor(_AXIS, dtype=torch.float64))
-    yaw, pitch, roll = euler_from_matrix(poses.double() @ axis, "zyx", "intrinsic").unbind(-1)
-    return (yaw.numpy(), -pitch.numpy()), (roll * (180 / math.pi)).numpy()

@@ -10,13 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifolds import Euclidean, FlatTorus, Manifold, Sphere
+from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Octahedral, Quotient, RightMultiplication, Sphere
 from rfm.datasets.coordinates import Cartesian, Coordinates
 from rfm.flow import Flow
 from rfm.plotting import maps
 from rfm.plotting.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
 from rfm.plotting.layouts import SOLVER, Chart, Points, Subject, line, pairs, plane
+from rfm.plotting.orientations import orientation_figure
 from rfm.plotting.panels import Array, Limits, robust_limits
+from rfm.plotting.pole_figures import BODY_AXES, CUBIC_POLES, plot_pole_figures
+from rfm.plotting.trajectories import pose_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,8 +41,10 @@ def plot_flow(
     """Draw a flow: its density where a page can hold it, and data beside samples.
 
     The picture is a world map on ``Sphere(2)``; a histogram with the density on the line and the circle; a plane with
-    the density on ``Euclidean(2)`` and ``FlatTorus(2)`` (a Ramachandran plot); and elsewhere marginals of the first
-    three coordinates, in pairs. As many data as samples are drawn, in the same style: if there are more, a random
+    the density on ``Euclidean(2)`` and ``FlatTorus(2)`` (a Ramachandran plot); a map of where an axis points, coloured
+    by the turn about it, on ``SO3()``, and pole figures where crystals' symmetry divides it; frames in space on
+    ``SE3()``; and elsewhere marginals of the first three coordinates, in pairs. As many data as samples are drawn, in
+    the same style: if there are more, a random
     choice of them, the same at every call.
 
     Args:
@@ -124,6 +129,26 @@ def _(manifold: Euclidean, subject: Subject) -> "Figure":
     columns = subject.columns(lambda x: x[..., :k])
     chart = Chart(subject.names("x", k), _limits(columns))
     return _flat(manifold.n, subject, chart, columns, "unit of length", "unit of area")
+
+
+@_figure.register(SO3)
+def _(manifold: SO3, subject: Subject) -> "Figure":
+    return orientation_figure(subject)
+
+
+@_figure.register(Quotient)
+def _(manifold: Quotient, subject: Subject) -> "Figure":
+    group = manifold.group
+    if not isinstance(manifold.m, SO3) or not isinstance(group, RightMultiplication):
+        return _figure.dispatch(Manifold)(manifold, subject)
+    sets = {s.title(len(drawn)): drawn for s in subject.sets for drawn in [s.some(subject.count)]}
+    poles = CUBIC_POLES if isinstance(group.rotations, Octahedral) else BODY_AXES
+    return plot_pole_figures({"": sets}, group.rotations, poles=poles, title=subject.title)
+
+
+@_figure.register(SE3)
+def _(manifold: SE3, subject: Subject) -> "Figure":
+    return pose_figure(subject)
 
 
 def _flat(n: int, subject: Subject, chart: Chart, columns: list[Array], length: str, area: str) -> "Figure":

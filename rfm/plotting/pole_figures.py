@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-CUBIC_POLES = ((1, 0, 0), (1, 1, 0), (1, 1, 1))
+CUBIC_POLES = {"{100}": (1, 0, 0), "{110}": (1, 1, 0), "{111}": (1, 1, 1)}
+BODY_AXES = {"crystal x": (1, 0, 0), "crystal y": (0, 1, 0), "crystal z": (0, 0, 1)}
+"""For other symmetries: how indices of planes are counted differs between conventions, the crystal's axes do not."""
 _ROWS_AT_ONCE = 256
 _STEPS = 16
 
@@ -26,7 +28,7 @@ def plot_pole_figures(
     rows: Mapping[str, Mapping[str, Tensor]],
     symmetry: RotationGroup,
     *,
-    poles: Sequence[tuple[int, int, int]] = CUBIC_POLES,
+    poles: Mapping[str, Sequence[float]] = CUBIC_POLES,
     halfwidth_degrees: float = 6.0,
     cells: int = 72,
     title: str | None = None,
@@ -41,7 +43,7 @@ def plot_pole_figures(
         rows: for each row its name, and by name sets of orientations ``(n, 3, 3)``, which take crystal coordinates to
             those of the sample.
         symmetry: of the crystal.
-        poles: axes in crystal coordinates, one panel each.
+        poles: axes in crystal coordinates by name, one panel each.
         halfwidth_degrees: standard deviation of the kernel.
         cells: across the disc.
         title: stands above everything.
@@ -58,18 +60,19 @@ def plot_pole_figures(
     for i, (name, sets) in enumerate(rows.items()):
         maps = [
             (
-                f"{name}: {kind}" if j == 0 else "",
-                pole,
+                (f"{name}: {kind}" if name else kind) if j == 0 else "",
+                family,
                 pole_density(points, pole, symmetry, directions, halfwidth_degrees),
             )
             for kind, points in sets.items()
-            for j, pole in enumerate(poles)
+            for j, (family, pole) in enumerate(poles.items())
         ]
-        high = max(float(np.nanmax(values)) for _, _, values in maps)
-        for j, (label, pole, values) in enumerate(maps):
+        # A set without points has no density.
+        high = max((float(np.nanmax(values)) for _, _, values in maps if np.isfinite(values).any()), default=1.0)
+        for j, (label, family, values) in enumerate(maps):
             axes = figure.add_subplot(grid[i, j])
             shown = _draw(axes, x, y, values.reshape(cells, cells), high)
-            axes.text(-1.08, -1.08, "{" + "".join(map(str, pole)) + "}", color=INK, fontsize=10)
+            axes.text(-1.08, -1.08, family, color=INK, fontsize=10, parse_math=False)
             axes.set_title(label, loc="left", fontsize=11, color=INK, parse_math=False)
         _scale(figure, grid[i, columns], shown)
     return figure
@@ -77,7 +80,7 @@ def plot_pole_figures(
 
 def pole_density(
     points: Tensor,
-    pole: tuple[int, int, int],
+    pole: Sequence[float],
     symmetry: RotationGroup,
     directions: Tensor,
     halfwidth_degrees: float = 6.0,
@@ -91,7 +94,8 @@ def pole_density(
         directions: unit vectors ``(m, 3)``; NaN where nothing is wanted.
         halfwidth_degrees: standard deviation of the kernel.
     """
-    family = symmetry.matrices.double() @ torch.nn.functional.normalize(torch.tensor(pole, dtype=torch.float64), dim=0)
+    axis = torch.nn.functional.normalize(torch.tensor(list(pole), dtype=torch.float64), dim=0)
+    family = symmetry.matrices.double() @ axis
     # One of each pair of opposite axes will do, because the kernel takes both ends.
     rounded = torch.unique((family * 1e6).round() / 1e6 + 0, dim=0)
     half = [v for v in rounded if tuple(v.tolist()) > tuple((-v).tolist())]

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from rfm.plotting.figures import INK, finish
-from rfm.plotting.panels import Array
+from rfm.plotting.figures import INK, finish, new_figure
+from rfm.plotting.layouts import Subject
+from rfm.plotting.panels import Array, robust_limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +20,9 @@ Axes3D: TypeAlias = Any
 AXIS_COLOURS = ("#d55e00", "#009e73", "#0072b2")
 """Of a frame's x, y and z: vermilion, green and blue of Okabe and Ito, which colour-blind readers tell apart."""
 
+_FRAMES = 200
+"""Frames drawn of each kind: of more, each hides others."""
+
 
 def space(figure: "Figure", place: Any, title: str, positions: Tensor, unit: str = "m") -> Axes3D:
     """Add a panel of space, with one scale for all three axes, that holds these positions.
@@ -27,18 +32,19 @@ def space(figure: "Figure", place: Any, title: str, positions: Tensor, unit: str
         place: a cell of a grid specification.
         title: stands above it.
         positions: ``(n, 3)``.
-        unit: of the positions.
+        unit: of the positions; empty where it is not known.
     """
     axes = figure.add_subplot(place, projection="3d")
     points = positions.detach().cpu().double().numpy()
-    low, high = points.min(0), points.max(0)
-    margin = 0.06 * float((high - low).max())
+    low, high = (points.min(0), points.max(0)) if len(points) else (-np.ones(3), np.ones(3))
+    margin = 0.06 * float((high - low).max()) or 1.0
     limits = [(a - margin, b + margin) for a, b in zip(low, high, strict=True)]
     axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2])
     # A closer look than the usual one, which leaves much of the panel empty.
     axes.set_box_aspect([b - a for a, b in limits], zoom=1.1)
-    finish(axes, title, f"x ({unit})", f"y ({unit})")
-    axes.set_zlabel(f"z ({unit})", fontsize=11, color=INK)
+    x, y, z = (f"{name} ({unit})" if unit else name for name in "xyz")
+    finish(axes, title, x, y)
+    axes.set_zlabel(z, fontsize=11, color=INK)
     axes.tick_params(labelsize=8, pad=0)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
@@ -72,11 +78,34 @@ def draw_frames(
     """
     from mpl_toolkits.mplot3d.art3d import Line3DCollection  # type: ignore[import-untyped]
 
+    if not len(poses):
+        return
     start = _positions(poses)
     turned = poses.detach().cpu().double().numpy()[:, :3, :3]
     for i in columns:
         lines = np.stack([start, start + length * turned[:, :, i]], axis=1)
         axes.add_collection3d(Line3DCollection(list(lines), colors=AXIS_COLOURS[i], linewidths=width, alpha=alpha))
+
+
+def pose_figure(subject: Subject) -> "Figure":
+    """Draw data beside samples as frames in one box: that of the data, where there are some."""
+    from matplotlib.lines import Line2D
+
+    figure = new_figure(7.0 * len(subject.sets), 5.6, subject.title)
+    grid = figure.add_gridspec(1, len(subject.sets))
+    inside = np.array([robust_limits(values) for values in _positions(subject.sets[0].all).T])
+    extent = float((inside[:, 1] - inside[:, 0]).max())
+    for i, s in enumerate(subject.sets):
+        drawn = s.some(min(subject.count, _FRAMES))
+        where = _positions(drawn)
+        seen = np.all((where >= inside[:, 0]) & (where <= inside[:, 1]), axis=-1)
+        beyond = f", {int(np.sum(~seen))} of them outside of the box" if not np.all(seen) else ""
+        axes = space(figure, grid[0, i], s.title(len(drawn)) + beyond, torch.from_numpy(inside.T), unit="")
+        draw_frames(axes, drawn[torch.as_tensor(seen)], 0.07 * extent, width=1.0)
+    keys = zip(AXIS_COLOURS, "xyz", strict=True)
+    handles = [Line2D([], [], color=colour, linewidth=2, label=f"body's {name}") for colour, name in keys]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, labelcolor=INK)
+    return figure
 
 
 def _positions(poses: Tensor) -> Array:
