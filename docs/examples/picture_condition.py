@@ -5,10 +5,12 @@ from manifolds import SO3
 from rfm.conditions import Conditions, Picture
 from rfm.networks import Encoded, PictureEncoder, RotationVelocity
 
-# An untrained flow of the same kind, and a picture of nothing.
+# Untrained, and a picture of nothing.
+# --8<-- [start:flow]
 velocity = RotationVelocity(width=16)
 field = Encoded(PictureEncoder(32, velocity.condition_dim, width=4), velocity)
 rfm.Flow(SO3(), field, conditions=Conditions((Picture("picture", 32),))).save("symsol")
+# --8<-- [end:flow]
 picture = torch.zeros(32, 32)
 
 # --8<-- [start:posterior]
