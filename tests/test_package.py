@@ -35,7 +35,7 @@ _LAYERS = [
         "conversions",
         "networks",
     ),
-    *("integrators", "likelihood", "maximum_likelihood", "conditions"),
+    *("integrators", "likelihood", "maximum_likelihood", "pictures", "condition_kinds", "conditions"),
     *(
         "inverse",
         "flow_maps",
