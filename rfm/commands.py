@@ -372,7 +372,8 @@ def _fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
 def _draw(flow: Flow, points: Tensor, data: RunData, path: Path, title: str, condition: Tensor | None = None) -> None:
     from rfm.plotting import plot_flow, save_figure
 
-    save_figure(plot_flow(flow, points, title=title, coordinates=data.coordinates, condition=condition), path)
+    some = points if len(points) else None
+    save_figure(plot_flow(flow, some, title=title, coordinates=data.coordinates, condition=condition), path)
 
 
 def _note(arguments: argparse.Namespace) -> Callable[[str], None]:

@@ -156,6 +156,9 @@ def test_commands_take_the_name_of_a_file(tmp_path: Path, capsys: pytest.Capture
     torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=0)
     assert cli.main(["sample", run, "--condition-file", str(named), "--out", str(tmp_path / "each.csv")]) == 0
     assert len((tmp_path / "each.csv").read_text(encoding="utf-8").splitlines()) == 4
+    figure = tmp_path / "poses.png"
+    assert cli.main(["plot", run, "--condition", f"picture={file}", "--out", str(figure)]) == 0
+    assert figure.stat().st_size > 10_000
     small = str(written(tmp_path / "small.png", torch.zeros(4, 4)))
     for command, words in (
         (["sample", run], "--condition picture=FILE"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from manifolds.rotations import euler_from_matrix
-from rfm.plotting.figures import INK, new_figure
+from rfm.plotting.figures import INK, PAPER, new_figure
 from rfm.plotting.layouts import Subject
 from rfm.plotting.maps import world_map
 from rfm.plotting.panels import Array, colour_bar, point_style
@@ -74,9 +74,14 @@ def colour_key(figure: "Figure", what: str, **place: Any) -> None:
 
 def axes_map(figure: "Figure", place: Any, title: str) -> "Axes":
     """Add a map of directions, on which the world's axes are marked."""
+    from matplotlib.patheffects import withStroke
+
     axes = world_map(figure, place, title, earth=False)
     axes.set_xticklabels([])
     axes.set_yticklabels([])
+    style: dict[str, Any] = {"color": INK, "fontsize": 11, "ha": "center", "va": "center", "zorder": 5}
+    # A rim in the colour of the ground keeps the letters apart from dots.
+    style["path_effects"] = [withStroke(linewidth=3, foreground=PAPER)]
     for name, longitude, latitude in (("x", 0, 0), ("y", 90, 0), ("\N{MINUS SIGN}y", -90, 0), ("z", 0, 84)):
         axes.text(
             math.radians(longitude),
