@@ -82,17 +82,8 @@ def axes_map(figure: "Figure", place: Any, title: str) -> "Axes":
     style: dict[str, Any] = {"color": INK, "fontsize": 11, "ha": "center", "va": "center", "zorder": 5}
     # A rim in the colour of the ground keeps the letters apart from dots.
     style["path_effects"] = [withStroke(linewidth=3, foreground=PAPER)]
-    for name, longitude, latitude in (("x", 0, 0), ("y", 90, 0), ("\N{MINUS SIGN}y", -90, 0), ("z", 0, 84)):
-        axes.text(
-            math.radians(longitude),
-            math.radians(latitude),
-            name,
-            color=INK,
-            fontsize=11,
-            ha="center",
-            va="center",
-            zorder=5,
-        )
+    for name, longitude, latitude in (("x", 0, 0), ("y", 90, 0), ("\N{MINUS SIGN}y", -90, 0), ("z", 0, 72)):
+        axes.text(math.radians(longitude), math.radians(latitude), name, **style)
     return axes
 
 
