@@ -69,7 +69,7 @@ class Options:
 
     every: int = 1
     folds: int = 1
-    steps: int = 3500
+    steps: int = 1500
     width: int = 192
     smoothed: int = SMOOTHED
     samples: int = 1000
@@ -148,7 +148,6 @@ def fitted(data: RunData, conditions: Conditions, options: Options, out: Path) -
         validation=torch.arange(len(points), len(points) + len(held)),
         field=field,
         times=UniformAndLateTimes(finest=0.003),
-        learning_rate=2e-3,
         batch_size=512,
         steps=options.steps,
         seed=options.seed,
@@ -244,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Fit the folds, print the table, and draw the pole figures of the first fold's flow."""
     parser = argparse.ArgumentParser(prog="python -m experiments.orientations", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/orientations"), help="folder for a run per fold")
-    parser.add_argument("--steps", type=int, default=Options.steps, help="optimiser steps of each fold (default 3500)")
+    parser.add_argument("--steps", type=int, default=Options.steps, help="optimiser steps of each fold (default 1500)")
     parser.add_argument("--folds", type=int, default=Options.folds, help="of five, how many to fit (default 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="PNG file for the pole figures (default: in --out)")
