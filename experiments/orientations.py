@@ -50,6 +50,9 @@ SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 BANDS_MICROMETRES = (0.0, 8.0, 16.0, math.inf)
 """Of the distance from a test point to the nearest training point."""
 
+KEPT_WIDTHS = (5, 7, 9, 11, 13, 16)
+"""How many of the kernels, from the broadest on, the mixtures have that show what sharpness is worth."""
+
 MODELS = ("uniform", "kernel mixture", "kernel mixture, by phase", "flow without phase", "flow with phase")
 
 
@@ -96,7 +99,7 @@ def run_data(dataset: MapDataset, options: Options) -> tuple[RunData, Conditions
     return RunData(points, split, COORDINATES, source, dataset.sha256, condition, blocks=blocks), conditions
 
 
-def kernels(data: RunData, seed: int, entry: int | None = None) -> KernelMixture:
+def kernels(data: RunData, seed: int, entry: int | None = None, widths: int = 16) -> KernelMixture:
     """Return the kernel mixture of a fold, or that of the phase with this entry; validation weighs its widths."""
     assert data.condition is not None
     # A thousand points settle the weights of sixteen kernels; of a row every third point is a centre, as those between
@@ -105,10 +108,21 @@ def kernels(data: RunData, seed: int, entry: int | None = None) -> KernelMixture
     parts = [data.split.train[::_CENTRES_EVERY], data.split.validation[order[:1000]]]
     if entry is not None:
         parts = [part[data.condition[part, 0] == entry] for part in parts]
-    return KernelMixture.mixture(CUBIC, *(data.points[part] for part in parts), concentrations=CONCENTRATIONS)
+    points = [data.points[part] for part in parts]
+    return KernelMixture.mixture(CUBIC, *points, concentrations=CONCENTRATIONS[:widths])
 
 
-def smoothed(data: RunData, by_phase: Sequence[KernelMixture], options: Options) -> tuple[Tensor, Tensor]:
+def by_phase(data: RunData, phases: int, seed: int, index: Tensor, widths: int = 16) -> Tensor:
+    """Return the log-densities of points, given by index, under the kernel mixtures of their phases."""
+    assert data.condition is not None
+    log_prob = torch.empty(len(index), dtype=torch.float64)
+    for entry in range(phases):
+        here = data.condition[index, 0] == entry
+        log_prob[here] = kernels(data, seed, entry, widths).log_prob(data.points[index[here]])
+    return log_prob
+
+
+def smoothed(data: RunData, phases: int, options: Options) -> tuple[Tensor, Tensor]:
     """Return what the flow learns: points and their phases, drawn from the kernel mixture of each phase.
 
     A flow that is shown the measurements themselves learns where the training grains are, and that other grains are
@@ -117,15 +131,13 @@ def smoothed(data: RunData, by_phase: Sequence[KernelMixture], options: Options)
     assert data.condition is not None
     count = data.condition[data.split.train, 0].long().bincount() * options.smoothed // len(data.split.train)
     generator = torch.Generator().manual_seed(options.seed)
-    points = [m.sample((int(n),), generator, torch.float64) for m, n in zip(by_phase, count, strict=True)]
-    return torch.cat(points), torch.arange(len(by_phase)).repeat_interleave(count)[:, None].double()
+    drawn = [kernels(data, options.seed, i).sample((int(count[i]),), generator, torch.float64) for i in range(phases)]
+    return torch.cat(drawn), torch.arange(phases).repeat_interleave(count)[:, None].double()
 
 
 def fitted(data: RunData, conditions: Conditions, options: Options, out: Path) -> rfm.Flow:
     """Fit a fold, or go on with it, or load it; its folder is one that ``rfm`` commands take."""
-    points, condition = smoothed(
-        data, [kernels(data, options.seed, entry) for entry in range(conditions.labels[0])], options
-    )
+    points, condition = smoothed(data, conditions.labels[0], options)
     # Likelihoods are exact, and cost more than training does: some of the validation blocks' points will do.
     held = data.split.validation[:: max(1, len(data.split.validation) // 256)]
     assert data.condition is not None
@@ -164,12 +176,11 @@ def scores(flow: rfm.Flow, data: RunData, conditions: Conditions, seed: int) -> 
     assert data.condition is not None
     test = data.split.test
     x = data.points[test]
-    all_phases = kernels(data, seed).log_prob(x)
-    by_phase = torch.empty_like(all_phases)
-    for entry in range(conditions.labels[0]):
-        here = data.condition[test, 0] == entry
-        by_phase[here] = kernels(data, seed, entry).log_prob(x[here])
-    columns = [torch.full_like(all_phases, -math.log(8 * math.pi**2)), all_phases, by_phase]
+    columns = [
+        torch.full((len(test),), -math.log(8 * math.pi**2), dtype=torch.float64),
+        kernels(data, seed).log_prob(x),
+        by_phase(data, conditions.labels[0], seed, test),
+    ]
     for given in (None, data.condition[test]):
         columns.append(flow.log_prob(x, condition=given, solver=SOLVER).double())
     return torch.stack(columns, dim=-1)
@@ -218,6 +229,16 @@ def distance_table(log_prob: Tensor, distance: Tensor) -> str:
     return "\n".join(lines)
 
 
+def width_table(folds: Sequence[RunData], phases: int, seed: int) -> str:
+    """Return what kernels that are no narrower than some width lose, by every fourth test point, as Markdown."""
+    lines = ["| narrowest kernel, degrees | kernel mixture, by phase |", "|---:|---:|"]
+    for widths in KEPT_WIDTHS:
+        found = torch.cat([by_phase(data, phases, seed, data.split.test[::4], widths) for data in folds])
+        degrees = math.degrees(float(CONCENTRATIONS[widths - 1]) ** -0.5)
+        lines.append(f"| {degrees:.1f} | {-float(found.mean()):.2f} |")
+    return "\n".join(lines)
+
+
 def words(difference: Estimate) -> str:
     """Return a difference of NLLs with its interval."""
     low, high = difference.interval_95
@@ -239,8 +260,7 @@ def picture(flow: rfm.Flow, data: RunData, conditions: Conditions, options: Opti
     save_figure(plot_pole_figures(rows, CUBE, cells=cells), path)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Fit the folds, print the table, and draw the pole figures of the first fold's flow."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments.orientations", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/orientations"), help="folder for a run per fold")
     parser.add_argument("--steps", type=int, default=Options.steps, help="optimiser steps of each fold (default 1500)")
@@ -248,7 +268,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="PNG file for the pole figures (default: in --out)")
     parser.add_argument("--quick", action="store_true", help="a few points and steps of one fold, to see that it runs")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fit the folds, print the tables, and draw the pole figures of the first fold's flow."""
+    given = _parser().parse_args(arguments)
     options = Options(folds=given.folds, steps=given.steps, seed=given.seed)
     if given.quick:
         options = Options(every=97, folds=1, steps=12, width=32, smoothed=500, samples=50, seed=given.seed)
@@ -256,24 +281,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(dataset)} orientations, {dataset.map.dropped} not indexed and dropped", file=sys.stderr)
     data, conditions = run_data(dataset, options)
     places = torch.as_tensor(dataset.map.places)[:: options.every]
-    found, tested, flows, distances = [], [], [], []
+    found, folds, flows = [], [], []
     for fold in range(options.folds):
         own = RunData(**{**data.__dict__, "split": split_of(data.blocks, fold, options.seed)})  # type: ignore[arg-type]
         out = given.out / f"fold-{fold}"
         flow = fitted(own, conditions, options, out)
-        print(
-            f"fold {fold}: {flow.stopped}, {flow.history[-1]['cpu_seconds']:.0f} s of one core, best validation NLL "
-            f"{min(record.get('validation_nll', math.inf) for record in flow.history):.2f}",
-            file=sys.stderr,
-        )
+        print(f"fold {fold}: {flow.stopped}, {flow.history[-1]['cpu_seconds']:.0f} s of one core", file=sys.stderr)
         found.append(cached_scores(flow, own, conditions, options.seed, out))
-        tested.append(own.split.test)
-        distances.append(to_training(places, own.split))
+        folds.append(own)
         flows.append(flow)
     assert data.blocks is not None
     log_prob = torch.cat(found)
-    print(table(log_prob, data.blocks[torch.cat(tested)]), end="\n\n")
-    print(distance_table(log_prob, torch.cat(distances)), flush=True)
+    print(table(log_prob, torch.cat([data.blocks[own.split.test] for own in folds])), end="\n\n")
+    print(distance_table(log_prob, torch.cat([to_training(places, own.split) for own in folds])), end="\n\n")
+    print(width_table(folds, conditions.labels[0], options.seed), flush=True)
     picture(flows[0], data, conditions, options, given.figure or given.out / "pole-figures.png")
 
 

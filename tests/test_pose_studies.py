@@ -98,6 +98,7 @@ def test_the_study_of_orientations_runs_and_goes_on(tmp_path: Path, capsys: pyte
     first = capsys.readouterr().out
     assert "| flow with phase |" in first
     assert "| above 16 |" in first
+    assert "| 0.2 |" in first
     assert (out / "pole-figures.png").is_file()
     weights = sorted(path.name for path in (out / "fold-0").iterdir())
     orientations.main(["--quick", "--out", str(out)])
