@@ -72,7 +72,12 @@ def read_conditions(table: Table, conditions: Conditions) -> Tensor:
         if not table.has(column.name):
             raise TableError(
                 f"{table.file}: there is no column {column.name!r}, a condition of this flow\n"
-                f"{table.describe_columns()}\nadd it, with empty cells where it is not known"
+                f"{table.describe_columns()}\n"
+                + (
+                    f"add it, or give --condition {column.name}=FILE"
+                    if isinstance(column, Picture)
+                    else "add it, with empty cells where it is not known"
+                )
             )
         if isinstance(column, Picture):
             vectors.append(_pictures(table, column))
