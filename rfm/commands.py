@@ -18,9 +18,10 @@ from rfm.couplings import Coupling
 from rfm.datasets.splits import group_split
 from rfm.evaluation import evaluate as evaluate_flow
 from rfm.fitting import fit as fit_flow
-from rfm.flow import Flow, saved_manifold
+from rfm.flow import Flow
 from rfm.named_objects import imported_manifold, named_coupling, named_source
 from rfm.run_folder import RunData, describe_run, is_run_folder
+from rfm.saved_flow import saved_manifold
 from rfm.sources import Source
 from rfm.table_runs import read_run
 

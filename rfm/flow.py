@@ -1,7 +1,6 @@
 """A flow: a manifold, a velocity field and a source, as one distribution."""
 
 import operator
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,20 +16,10 @@ from rfm.conditions import Conditions
 from rfm.integrators import Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
 from rfm.progress import counting_bar
-from rfm.serialization import (
-    SavedFlowError,
-    build,
-    describe,
-    read_json,
-    read_tensors,
-    remove_other,
-    split_arguments,
-    write_json,
-    write_tensors,
-)
+from rfm.saved_flow import SavedFlow, load_weights, read_flow, write_flow
+from rfm.serialization import SavedFlowError
 from rfm.sources import Source, Uniform
 
-FORMAT_VERSION = 1
 POINT_TOLERANCE = 1e-3
 """How far off the manifold points may be, relative to their size: tables round to a few digits."""
 _BATCH = 4096
@@ -275,25 +264,8 @@ class Flow(nn.Module):
         Weights are written first, under a name made of their content; ``flow.json`` is replaced last, in one step.
         Interrupted at any moment, the folder holds the old flow or the new one.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        shared, arguments = {"manifold": self.manifold}, dict[str, Tensor]()
-        field = describe(self.field, shared, arguments)
-        source = describe(self.source, shared, arguments)
-        name = write_tensors(folder, "weights", self.state_dict() | arguments)
-        record = {
-            "format": "rfm flow",
-            "version": FORMAT_VERSION,
-            "weights": name,
-            "manifold": describe(self.manifold),
-            "field": field,
-            "source": source,
-            "conditions": None if self.conditions is None else self.conditions.to_dict(),
-            "history": self.history,
-            "stopped": self.stopped,
-        }
-        write_json(folder / "flow.json", record)
-        remove_other(folder, "weights", name)
+        parts = SavedFlow(self.manifold, self.field, self.source, self.conditions, self.history, self.stopped)
+        write_flow(Path(folder), parts, self.state_dict())
 
     @classmethod
     def load(
@@ -317,38 +289,14 @@ class Flow(nn.Module):
             SavedFlowError: if the folder is not a saved flow, is damaged, or needs an object passed in.
             ValueError: if the manifold or source passed in is something else, such as what makes one.
         """
-        _check_passed("manifold", manifold, Manifold)
-        _check_passed("source", source, Source)
         folder = Path(folder)
-        path = folder / "flow.json"
-        record = _saved_record(folder)
-        arguments, tensors = split_arguments(read_tensors(folder / record["weights"]))
-        manifold = saved_manifold(folder) if manifold is None else manifold
-        shared = {"manifold": manifold}
-        if field is None:
-            field = build(record.get("field"), f"{path}: field", shared, arguments)
-        if source is None:
-            source = build(record.get("source"), f"{path}: source", shared, arguments)
-        if not callable(field) or isinstance(field, Manifold | Source) or not isinstance(source, Source):
-            raise SavedFlowError(f"{path} is damaged: it names no field or no source; fit again")
+        saved, tensors = read_flow(folder, manifold, field, source)
         try:
-            named = record.get("conditions")
-            conditions = None if named is None else Conditions.from_dict(named)
-            flow = cls(manifold, field, source, conditions=conditions)
+            flow = cls(saved.manifold, saved.field, saved.source, conditions=saved.conditions)
         except ValueError as error:
-            raise SavedFlowError(f"{path} is damaged: {error}; fit again") from None
-        for name, tensor in flow.state_dict(keep_vars=True).items():
-            # A flow comes back in the precision that it was saved in.
-            if name in tensors and tensor.is_floating_point() and tensors[name].is_floating_point():
-                tensor.data = tensor.data.to(tensors[name].dtype)
-        try:
-            flow.load_state_dict(tensors)
-        except RuntimeError as error:
-            fault = str(error).splitlines()[-1].strip()
-            raise SavedFlowError(f"{folder}: the weights do not fit the field that flow.json names ({fault})") from None
-        history = record.get("history")
-        flow.history = history if isinstance(history, list) else []
-        flow.stopped = str(record.get("stopped", ""))
+            raise SavedFlowError(f"{folder / 'flow.json'} is damaged: {error}; fit again") from None
+        load_weights(flow, tensors, folder)
+        flow.history, flow.stopped = saved.history, saved.stopped
         return flow.eval()
 
     def _dtype_and_device(self, x: Tensor | None = None) -> tuple[torch.dtype, torch.device]:
@@ -430,45 +378,6 @@ def _size(shape: int | Sequence[int]) -> torch.Size:
     if any(n < 0 for n in size):
         raise ValueError(f"Flow.sample: shape must not be negative, got {tuple(size)}")
     return size
-
-
-def saved_manifold(folder: str | Path) -> Manifold:
-    """Return the manifold of a saved flow, which needs no more than its ``flow.json``.
-
-    Raises:
-        SavedFlowError: if the folder is not a saved flow, is damaged, or the manifold is one of your own.
-    """
-    path = Path(folder) / "flow.json"
-    manifold = build(_saved_record(Path(folder)).get("manifold"), f"{path}: manifold")
-    if not isinstance(manifold, Manifold):
-        raise SavedFlowError(f"{path} is damaged: it names no manifold; fit again")
-    return manifold
-
-
-def _check_passed(name: str, thing: object, kind: type) -> None:
-    if thing is not None and not isinstance(thing, kind):
-        found = f"{type(thing).__name__} {getattr(thing, '__qualname__', '')}".rstrip()
-        raise ValueError(
-            f"Flow.load: {name} must be a {kind.__name__}, got {found}; make it first, and pass the object"
-        )
-
-
-def _saved_record(folder: Path) -> dict[str, Any]:
-    """Return what ``flow.json`` holds, with a format, a version and a name of weights that can be read."""
-    path = folder / "flow.json"
-    if not folder.is_dir():
-        raise SavedFlowError(f"{folder} is not a folder; a saved flow is one that holds flow.json")
-    record = read_json(path)
-    if record.get("format") != "rfm flow" or not isinstance(record.get("weights"), str):
-        raise SavedFlowError(f"{path} is not a saved flow, or is damaged; fit again")
-    if record.get("version") != FORMAT_VERSION:
-        raise SavedFlowError(
-            f"{path} has format version {record.get('version')}, this library reads {FORMAT_VERSION}; "
-            "load it with the version of the library that saved it"
-        )
-    if not re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", record["weights"]):
-        raise SavedFlowError(f"{path} is damaged: weights must be a file beside it, got {record['weights'][:80]!r}")
-    return record
 
 
 def _check_fit(field: Any, conditions: Conditions) -> None:

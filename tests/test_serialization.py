@@ -34,9 +34,9 @@ from manifolds import (
     Tetrahedral,
 )
 from rfm import Flow, serialization
-from rfm.flow import saved_manifold
 from rfm.integrators import RK4, FixedStep
 from rfm.networks import VelocityField
+from rfm.saved_flow import saved_manifold
 from rfm.serialization import SavedFlowError, build, describe
 from rfm.sources import IsotropicGaussianSO3, Source, Uniform, VonMisesFisher, WrappedNormal, default_source
 
