@@ -45,17 +45,17 @@ class Settings:
         seed: of all draws.
     """
 
-    steps: int = 50_000
-    learning_rate: float = 5e-4
-    pairs: int = 64 * 1024
+    steps: int = 20_000
+    learning_rate: float = 1e-3
+    pairs: int = 32 * 1024
     largest: int = 32
-    width: int = 192
-    pair_width: int = 48
+    width: int = 128
+    pair_width: int = 32
     depth: int = 6
     length: float = 10.0
     igso3: float | None = None
     motif_share: float = 0.2
-    validations: int = 50
+    validations: int = 20
     seed: int = 0
 
 
