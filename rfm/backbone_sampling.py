@@ -9,12 +9,15 @@ from manifolds import CentredPoses
 from rfm.clocks import Clocks, ExponentialClock
 from rfm.flow import Flow
 from rfm.integrators import GEODESIC_EULER, FixedStep
-from rfm.motifs import MotifFlow
+from rfm.motifs import ConstrainedFrames, MotifFlow
+from rfm.networks import FrameField
+from rfm.networks.frames import Amend
 from rfm.peptide_bonds import close_bonds
 
 ROTATION_RATE = 10.0
 _PAIRS = 2**19
 """Pairs of residues computed together, which bounds memory to about a gigabyte."""
+_CLOSED_FROM, _ROUNDS = 0.3, 4
 
 
 class Motif(NamedTuple):
@@ -46,8 +49,10 @@ def sample_backbones(
 
     Equal steps of Euler's method along geodesics, the last of which ends at what the network predicts. Rotations run
     ahead of positions, as ``1 - exp(-rate t)``, and arrive with them (`rfm.clocks.ExponentialClock`): such samples
-    follow no density that the flow could compute. Last, bonds between residues are closed (`close_bonds`). With
-    ``rotation_rate=None``, open bonds and without self-conditioning they are those of `Flow.sample` with this solver.
+    follow no density that the flow could compute. From time 0.3 on bonds between residues are closed in each prediction
+    before it is followed, and in the result (`rfm.peptide_bonds.close_bonds`): closed in the result alone, torsions pay
+    for it. With ``rotation_rate=None``, open bonds and without self-conditioning they are those of `Flow.sample` with
+    this solver.
 
     Args:
         flow: of a `rfm.networks.FrameField`, on `CentredPoses` of any number.
@@ -64,10 +69,20 @@ def sample_backbones(
     Raises:
         ValueError: if the flow is of another kind, or the motif does not fit.
     """
-    if not isinstance(flow.manifold, CentredPoses):
-        raise ValueError(f"sample_backbones: takes a flow on CentredPoses, got one on {flow.manifold}")
+    if not isinstance(flow.manifold, CentredPoses) or not isinstance(flow.field, FrameField):
+        raise ValueError(
+            f"sample_backbones: takes a flow of a FrameField on CentredPoses, got a {type(flow.field).__name__} on "
+            f"{flow.manifold}"
+        )
     sized = flow.on(CentredPoses(residues, flow.manifold.length))
-    drawn = sized if motif is None else MotifFlow(sized, motif.frames, motif.places)
+    held = torch.zeros(residues, dtype=torch.bool, device=next(flow.parameters()).device)
+    if motif is not None:
+        held[motif.places.to(held.device)] = True
+    amend = _closing(held) if close else None
+    if motif is not None:
+        drawn: Flow | MotifFlow = MotifFlow(sized, motif.frames, motif.places, amend)
+    else:
+        drawn = Flow(sized.manifold, ConstrainedFrames(flow.field, amend=amend), sized.source)
     batch = max(1, _PAIRS // residues**2)
     clock = None if rotation_rate is None else ExponentialClock(rotation_rate, lands=True)
     frames: Tensor = drawn.sample(
@@ -79,9 +94,13 @@ def sample_backbones(
         generator=generator,
         progress=progress,
     )
-    if not close:
-        return frames
-    held = torch.zeros(residues, dtype=torch.bool, device=frames.device)
-    if motif is not None:
-        held[motif.places.to(held.device)] = True
-    return torch.cat([close_bonds(part, held) for part in frames.split(batch)])
+    return torch.cat([close_bonds(part, held) for part in frames.split(batch)]) if close else frames
+
+
+def _closing(held: Tensor) -> Amend:
+    """Return what closes the bonds of predictions: later ones, for the first are no chains yet."""
+
+    def amend(frames: Tensor, t: Tensor) -> Tensor:
+        return close_bonds(frames, held, _ROUNDS) if float(t.min()) >= _CLOSED_FROM else frames
+
+    return amend

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from manifolds.centred_poses import centred
 from rfm.flow import Flow
 from rfm.networks import FrameField
+from rfm.networks.frames import Amend
 from rfm.sources import CentredPoseSource, Source
 
 
@@ -27,12 +28,13 @@ class MotifFlow:
             `rfm.Flow.on`.
         motif: the given poses ``(k, 4, 4)``.
         places: which of the flow's poses they are, counted from 0, ``(k,)``, ascending.
+        amend: what is done to each prediction before it is followed; the motif must stay.
 
     Raises:
         ValueError: for another kind of flow, or places that do not fit.
     """
 
-    def __init__(self, flow: Flow, motif: Tensor, places: Tensor) -> None:
+    def __init__(self, flow: Flow, motif: Tensor, places: Tensor, amend: Amend | None = None) -> None:
         field, source = flow.field, flow.source
         if not isinstance(field, FrameField) or not isinstance(source, CentredPoseSource):
             raise ValueError(
@@ -49,7 +51,7 @@ class MotifFlow:
         self.motif, self.places = motif.to(next(field.parameters())), places.to(next(field.parameters()).device)
         held = torch.zeros(count, dtype=torch.bool, device=self.motif.device)
         held[self.places] = True
-        self.flow = Flow(flow.manifold, _Holding(field, held), _Around(source, self.motif, self.places))
+        self.flow = Flow(flow.manifold, ConstrainedFrames(field, held, amend), _Around(source, self.motif, self.places))
 
     def sample(self, shape: int | tuple[int, ...], **options: Any) -> Tensor:
         """Return poses ``(*shape, n, 4, 4)`` with the motif where it was given; options as in `rfm.Flow.sample`."""
@@ -82,15 +84,23 @@ class _Around(Source):
         raise ValueError("MotifFlow: poses around a motif have no log-density; ask the flow without a motif")
 
 
-class _Holding(nn.Module):
-    """The field with some bodies held."""
+class ConstrainedFrames(nn.Module):
+    """A field of poses of which some are held, or whose predictions are amended: for samplers.
 
-    def __init__(self, field: FrameField, held: Tensor) -> None:
+    Args:
+        field: the network.
+        held: which poses stay as they are, ``(n,)`` bool; none by default.
+        amend: what is done to each prediction before it is followed.
+    """
+
+    def __init__(self, field: FrameField, held: Tensor | None = None, amend: Amend | None = None) -> None:
         super().__init__()
-        self.field, self.held = field, held
+        self.field, self.held, self.amend = field, held, amend
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.field(x, t, held=self.held)
+        endpoint = self.field.endpoint(x, t, held=self.held)
+        return self.field.velocity(x, t, endpoint if self.amend is None else self.amend(endpoint, t))
 
     def self_conditioned(self) -> Callable[..., Tensor]:
-        return self.field.self_conditioned(held=self.held)
+        """Return the field with a memory, see `FrameField.self_conditioned`."""
+        return self.field.self_conditioned(self.amend, held=self.held)

@@ -73,6 +73,7 @@ def run_report(options: argparse.Namespace) -> None:
         steps=options.steps,
         pairs=options.pairs,
         rotation_rate=options.rotation_rate,
+        close=not options.open_bonds,
         seed=options.seed,
         figures=options.figures,
         note=lambda message: print(f"{message} ...", file=sys.stderr, flush=True),
@@ -157,6 +158,7 @@ def _add_report(commands: Any) -> None:
     one.add_argument(
         "--rotation-rate", type=float, default=ROTATION_RATE, help="of the rotation schedule (default: %(default)g)"
     )
+    one.add_argument("--open-bonds", action="store_true", help="do not close the bonds between residues")
     one.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
     one.add_argument("--figures", type=Path, help="folder for pictures")
     one.add_argument("--out", type=Path, help="markdown file to write")

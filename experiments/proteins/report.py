@@ -23,7 +23,6 @@ from experiments.proteins.measures import NearestChain, RamachandranKernel
 from rfm.backbone_sampling import ROTATION_RATE, sample_backbones
 from rfm.backbones import atoms_from_frames, frames_from_atoms
 from rfm.datasets.proteins import Chains
-from rfm.peptide_bonds import close_bonds
 from rfm.plotting import plot_backbone, save_figure
 from rfm.serialization import read_json
 
@@ -106,6 +105,7 @@ def report(
     steps: Sequence[int] = STEPS,
     pairs: int = 120,
     rotation_rate: float = ROTATION_RATE,
+    close: bool = True,
     seed: int = 0,
     figures: Path | None = None,
     note: Callable[[str], Any] = lambda message: None,
@@ -121,6 +121,7 @@ def report(
         pairs: how many pairs of samples diversity is taken from; a quarter as many samples have their nearest training
             chain looked for.
         rotation_rate: of the sampler's rotation schedule.
+        close: close the bonds, as ``rfm sample`` does.
         seed: of the samples.
         figures: folder for pictures of one sample of each length, at the last number of steps; none when None.
         note: is told what is being done.
@@ -132,7 +133,7 @@ def report(
             f"{run} was trained on {record.get('data')}, not on {chains.source}\ngive --data as in training"
         )
     reference = Reference.of(chains, int(record["settings"]["seed"]))
-    yield from _intro(flow, record, run, rotation_rate)
+    yield from _intro(flow, record, run, rotation_rate, close)
     yield HEADER
     note("real chains")
     yield real_row(reference, lengths * each, pairs)
@@ -141,13 +142,10 @@ def report(
     for count in steps:
         note(f"{count} steps")
         started = time.monotonic()
-        frames = [x for n in wanted for x in _drawn(flow, n, each, count, rotation_rate, seed)]
-        drawn = [atoms_from_frames(close_bonds(x)) for x in frames]
+        drawn = [a for n in wanted for a in _drawn(flow, n, each, count, rotation_rate, close, seed)]
         seconds = (time.monotonic() - started) / len(drawn)
         real = reference.every_second(1)
         yield row(f"{len(drawn)} samples, {count} steps", drawn, real, reference, pairs, seconds)
-        opened = [atoms_from_frames(x) for x in frames]
-        yield row(f"the same, bonds as drawn, {count} steps", opened, real, reference, pairs, None)
     if figures is not None:
         angles = measures.dihedrals(reference.held_out[:40])
         for i, residues in enumerate(wanted):
@@ -157,7 +155,7 @@ def report(
         save_figure(plot_backbone(chain, f"A real chain of {len(chain)} residues", angles), figures / "real.png")
 
 
-def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path, rate: float) -> Iterator[str]:
+def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path, rate: float, close: bool) -> Iterator[str]:
     last = flow.history[-1]
     count = sum(p.numel() for p in flow.parameters())
     yield f"- run: {run}; {record['chains']} chains, {record['data']}; settings {record['settings']}"
@@ -171,18 +169,18 @@ def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path, rate: float) -> It
         f"{torch.get_num_threads()} threads; torch {torch.__version__}"
     )
     yield (
-        f"- samples with self-conditioning and the exponential rotation schedule of rate {rate:g}; bonds closed, and "
-        "below as they were drawn"
+        f"- samples with self-conditioning and the exponential rotation schedule of rate {rate:g}; bonds "
+        f"{'closed' if close else 'left open'}"
     )
     yield ""
 
 
-def _drawn(flow: rfm.Flow, residues: int, each: int, steps: int, rate: float, seed: int) -> list[Tensor]:
+def _drawn(flow: rfm.Flow, residues: int, each: int, steps: int, rate: float, close: bool, seed: int) -> list[Tensor]:
     generator = torch.Generator(next(flow.parameters()).device).manual_seed(seed)
     frames = sample_backbones(
-        flow, residues, each, steps=steps, rotation_rate=rate, close=False, generator=generator, progress=True
+        flow, residues, each, steps=steps, rotation_rate=rate, close=close, generator=generator, progress=True
     )
-    return list(frames.cpu())
+    return list(atoms_from_frames(frames).cpu())
 
 
 def _rebuilt(atoms: Tensor) -> Tensor:

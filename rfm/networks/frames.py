@@ -20,6 +20,10 @@ SMALLEST_STEP = 0.02
 """Of a block, as a share of what its last layer says; ``1 - t`` before."""
 
 
+Amend = Callable[[Tensor, Tensor], Tensor]
+"""Of predicted poses ``(*batch, n, 4, 4)`` and times: the poses to go to instead."""
+
+
 class FrameField(nn.Module):
     """A velocity field on `CentredPoses` of any number, which predicts where the poses will be at time 1.
 
@@ -125,13 +129,14 @@ class FrameField(nn.Module):
         moved = torch.cat([top, x[..., 3:, :]], dim=-2)
         return torch.where((there & ~still)[..., None, None], moved, x)
 
-    def self_conditioned(self, **fixed: Any) -> Callable[..., Tensor]:
+    def self_conditioned(self, amend: Amend | None = None, **fixed: Any) -> Callable[..., Tensor]:
         """Return the field as a sampler asks it: at each call it is given its prediction of the call before.
 
         It has a memory, so make one for each solve, of one evaluation per step. Such samples do not follow the density
         of the field without memory.
 
         Args:
+            amend: what is done to each prediction, of poses and their times, before it is followed and remembered.
             fixed: arguments for every call, such as ``held``.
         """
         previous: Tensor | None = None
@@ -139,6 +144,7 @@ class FrameField(nn.Module):
         def field(x: Tensor, t: Tensor) -> Tensor:
             nonlocal previous
             previous = self.endpoint(x, t, previous=previous, **fixed)
+            previous = previous if amend is None else amend(previous, t)
             return self.velocity(x, t, previous)
 
         return field
