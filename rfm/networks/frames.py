@@ -28,7 +28,8 @@ class FrameField(nn.Module):
     """A velocity field on `CentredPoses` of any number, which predicts where the poses will be at time 1.
 
     Poses turned or shifted together give the same end points, turned or shifted along: features are taken between pairs
-    of bodies, `FrameAttention` is invariant, and each block moves a body by a step in its own frame. The velocity at
+    of bodies, each body sees its neighbours in the row from itself, `FrameAttention` is invariant, and each block moves
+    a body by a step in its own frame, of the order of the way that is left, ``1 - t``. The velocity at
     time t is that of the geodesic to the predicted end point, ``log_x(endpoint) / (1 - t)``; trained by
     `rfm.endpoint_loss` it is the marginal velocity. The order of the bodies is known, their number is not fixed:
     weights are shared between all lengths.
