@@ -72,6 +72,7 @@ def fit(
     seed: int = 0,
     device: torch.device | str | None = None,
     fabric: "Fabric | None" = None,
+    capture: bool = True,
     out: str | Path | None = None,
     resume: bool = False,
     force: bool = False,
@@ -113,6 +114,9 @@ def fit(
         seed: of every random draw; the same seed on the same device gives the same flow.
         device: "cpu", "cuda", ...; the first GPU where there is one.
         fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``.
+        capture: on a GPU, replay the step as one CUDA graph, several times as fast where kernels are small; a step that
+            waits for the CPU, as for an exact coupling, is run plainly. False for a field whose Python code does not do
+            the same at every step.
         out: folder for checkpoints and the saved flow.
         resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run is
             loaded.
@@ -211,6 +215,7 @@ def fit(
             times=times,
             # A field of another kind need not know that NaN means not known.
             drop_condition=isinstance(field, VelocityField) and data.condition is not None,
+            capture=capture,
             folder=folder,
             checkpoint=checkpoint,
             fingerprint=run,

@@ -1,7 +1,8 @@
 """The training loop, on Lightning Fabric: averaged weights, validation, checkpoints, resuming.
 
 What a step draws has to depend on nothing but the run's seed and the step's number (`step_seed`). A resumed run then
-sees what the uninterrupted one would have seen, and several processes share what one would have drawn.
+sees what the uninterrupted one would have seen, and several processes share what one would have drawn. Where nothing
+else changes from step to step, a GPU replays a captured step (`rfm.captured_step`).
 """
 
 import math
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from rfm.captured_step import CapturedStep
 from rfm.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ def optimise(
     patience: int | None = None,
     measure: str = "validation_nll",
     forward_methods: tuple[str, ...] = (),
+    generator: torch.Generator | None = None,
+    capture: bool = True,
     folder: Path | None = None,
     checkpoint: Checkpoint | None = None,
     fingerprint: str = "",
@@ -89,6 +93,8 @@ def optimise(
         patience: training stops when so many validations have passed without a better one; 8 by default.
         measure: what the number is called in the history.
         forward_methods: methods of the field besides ``forward`` that the loss calls.
+        generator: what the loss draws from, if that is all it needs of a step's number: it is seeded before each.
+        capture: replay the step as one graph, where there is a ``generator``, on a GPU.
         folder: where to keep checkpoints; none are kept when None.
         checkpoint: a checkpoint to go on from.
         fingerprint: what identifies data and settings in a checkpoint.
@@ -110,6 +116,7 @@ def optimise(
     model, fabric_optimizer = fabric.setup(field, optimizer)
     for name in forward_methods:
         model.mark_forward_method(name)
+    captures = capture and generator is not None and fabric.device.type == "cuda" and fabric.world_size == 1
     state = Checkpoint.start(measure) if checkpoint is None else checkpoint
     if checkpoint is not None:
         checkpoint.restore(field, average.module, optimizer, parameters)
@@ -117,23 +124,42 @@ def optimise(
     every = max(1, budget.steps // validations)
     started, cpu_started = time.monotonic() - state.seconds, time.process_time() - state.cpu_seconds
     running: Tensor | None = None
-
-    spent = fabric.broadcast(budget.spent(state.step, state.seconds))
-    while spent < 1 and state.since_best < patience:
+    if captures:
         for group in optimizer.param_groups:
-            group["lr"] = budget.learning_rate_at(state.step, spent)
-        step_loss = loss(model, state.step, fabric.global_rank, fabric.world_size)
-        fabric.backward(step_loss)
+            group["lr"] = torch.tensor(budget.learning_rate, device=fabric.device)
+
+    def step_loss() -> Tensor:
+        return loss(model, state.step, fabric.global_rank, fabric.world_size)
+
+    def update(value: Tensor) -> None:
+        fabric.backward(value)
         nn.utils.clip_grad_norm_(parameters, 10.0)
         fabric_optimizer.step()
         fabric_optimizer.zero_grad()
+
+    def plain() -> Tensor:
+        value = step_loss()
+        update(value)
+        return value.detach()
+
+    take = plain
+    if captures:
+        assert generator is not None
+        take = CapturedStep(step_loss, update, optimizer, generator)
+
+    spent = fabric.broadcast(budget.spent(state.step, state.seconds))
+    while spent < 1 and state.since_best < patience:
+        _set_learning_rate(optimizer, budget.learning_rate_at(state.step, spent))
+        if generator is not None:
+            generator.manual_seed(step_seed(budget.seed, state.step))
+        found_loss = take()
         state.step += 1
         if state.step % ema_every == 0:
             average.update_parameters(field)
         state.seconds = time.monotonic() - started
         if running is None and state.history:
-            running = step_loss.new_tensor(state.history[-1]["loss"])
-        running = step_loss.detach() if running is None else torch.lerp(running, step_loss.detach(), 0.02)
+            running = found_loss.new_tensor(state.history[-1]["loss"])
+        running = found_loss if running is None else torch.lerp(running, found_loss, 0.02)
         spent = budget.spent(state.step, state.seconds)
         if budget.max_seconds and fabric.world_size > 1:
             # Clocks differ between processes; all must stop at the same step.
@@ -154,6 +180,15 @@ def optimise(
             report(spent, {"step": state.step, "loss": running, **state.last_validation})
     state.stopped = _why(budget, state, patience)
     return state
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            # In place: a captured step reads it there.
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
 
 
 def _ema(steps: int) -> tuple[int, float]:

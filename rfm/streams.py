@@ -13,7 +13,7 @@ from rfm.fit_arguments import above_zero, whole
 from rfm.fitting import check_same_run, launched, open_run, save_run
 from rfm.flow import Flow
 from rfm.losses import flow_matching_loss
-from rfm.optimisation import Budget, optimise, step_seed
+from rfm.optimisation import Budget, optimise
 from rfm.paths import GeodesicPath
 from rfm.progress import training_bar
 from rfm.training import adopt
@@ -32,6 +32,7 @@ def fit_stream(
     max_seconds: float | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    capture: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
     force: bool = False,
@@ -54,6 +55,8 @@ def fit_stream(
             repeat exactly.
         seed: of every batch. The field's first weights are the caller's.
         device: "cpu", "cuda", ...; the first GPU where there is one.
+        capture: on a GPU, replay the step as one graph, several times as fast where kernels are small; for a ``draw``
+            that makes everything on the GPU, where Python code is not run again.
         out: folder for checkpoints and the saved flow.
         resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run is
             loaded.
@@ -93,11 +96,21 @@ def fit_stream(
         path, generator = GeodesicPath(flow.manifold), torch.Generator(fabric.device)
 
         def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
-            x_0, x_1, t, given = draw(generator.manual_seed(step_seed(seed, step)))
+            x_0, x_1, t, given = draw(generator)
             return flow_matching_loss(model, path, x_0, x_1, t, **given)
 
         state = optimise(
-            field, loss, validate, budget, fabric, folder=folder, checkpoint=checkpoint, fingerprint=run, report=report
+            field,
+            loss,
+            validate,
+            budget,
+            fabric,
+            generator=generator,
+            capture=capture,
+            folder=folder,
+            checkpoint=checkpoint,
+            fingerprint=run,
+            report=report,
         )
         adopt(flow, state)
         flow.cpu()

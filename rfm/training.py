@@ -1,8 +1,8 @@
 """Training on points of a manifold: regression of the field on conditional velocities.
 
-Every step draws its batch from a generator seeded by the run's seed and the step's number. A batch therefore depends on
-nothing but the step: a resumed run sees what the uninterrupted one would have seen, and each of several processes takes
-its share of the batch that one process would have drawn.
+Every step draws its batch from a generator that is seeded by the run's seed and the step's number. A batch therefore
+depends on nothing but the step: a resumed run sees what the uninterrupted one would have seen, and each of several
+processes takes its share of the batch that one process would have drawn.
 """
 
 import math
@@ -21,7 +21,7 @@ from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.losses import flow_matching_loss
 from rfm.objectives import Objective
-from rfm.optimisation import Budget, optimise, step_seed
+from rfm.optimisation import Budget, optimise
 from rfm.paths import ConditionalPath, GeodesicPath
 from rfm.times import TimeSampler, UniformAndLateTimes
 
@@ -60,12 +60,12 @@ class Points:
 
 
 class BatchSampler:
-    """Draws the training batch of each step.
+    """Draws training batches, from a generator that the caller seeds.
 
     Args:
         flow: gives the source and the manifold.
         train: the data, on the device to train on.
-        budget: batch size and seed.
+        size: pairs in a batch.
         coupling: which source point goes with which target; independent when None.
         drop_condition: make a tenth of the conditions unknown (NaN), so that the field learns the unconditional
             velocity too (Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598), and random parts
@@ -77,21 +77,20 @@ class BatchSampler:
         self,
         flow: Flow,
         train: Points,
-        budget: Budget,
+        size: int,
         coupling: Coupling | None,
         drop_condition: bool,
         times: TimeSampler | None = None,
     ) -> None:
-        self.source, self.train, self.budget, self.coupling = flow.source, train, budget, coupling
+        self.source, self.train, self.size, self.coupling = flow.source, train, size, coupling
         self.drop_condition = drop_condition
         self.times = UniformAndLateTimes() if times is None else times
         self.generator = torch.Generator(train.x.device)
         self.cumulative = None if train.weights is None else (train.weights / train.weights.sum()).double().cumsum(0)
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+    def batch(self, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
         """Return source points, targets, times and conditions: every ``world``-th pair from ``rank`` on."""
-        x, size = self.train.x, self.budget.batch_size
-        generator = self.generator.manual_seed(step_seed(self.budget.seed, step))
+        x, size, generator = self.train.x, self.size, self.generator
         like: dict[str, Any] = {"generator": generator, "device": x.device}
         if self.cumulative is None:
             index = torch.randint(len(x), (size,), **like)
@@ -122,6 +121,7 @@ def train(
     path: ConditionalPath | None = None,
     times: TimeSampler | None = None,
     drop_condition: bool = False,
+    capture: bool = True,
     folder: Path | None = None,
     checkpoint: Checkpoint | None = None,
     fingerprint: str = "",
@@ -141,6 +141,7 @@ def train(
         path: whose velocity is regressed on; the geodesic at constant speed when None.
         times: see `BatchSampler`.
         drop_condition: see `BatchSampler`.
+        capture: on a GPU, replay the step as one graph; an ``objective``, whose code is not known, never is.
         folder: where to keep checkpoints; none are kept when None.
         checkpoint: a checkpoint to go on from.
         fingerprint: what identifies data and settings in a checkpoint.
@@ -155,11 +156,11 @@ def train(
     # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
     some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
     held_out = validation.take(some).to(fabric.device)
-    sampler = BatchSampler(flow, data.to(fabric.device), budget, coupling, drop_condition, times)
+    sampler = BatchSampler(flow, data.to(fabric.device), budget.batch_size, coupling, drop_condition, times)
     along = GeodesicPath(flow.manifold) if path is None else path
 
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
-        x_0, x_1, t, condition = sampler.batch(step, rank, world)
+        x_0, x_1, t, condition = sampler.batch(rank, world)
         if objective is None:
             return flow_matching_loss(model, along, x_0, x_1, t, **condition)
         return objective(model, flow.source, x_0, x_1, t, generator=sampler.generator, **condition)
@@ -170,6 +171,8 @@ def train(
         lambda field: _validate(flow, field, held_out, fabric),
         budget,
         fabric,
+        generator=sampler.generator,
+        capture=capture and objective is None,
         folder=folder,
         checkpoint=checkpoint,
         fingerprint=fingerprint,

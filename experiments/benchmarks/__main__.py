@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from experiments.benchmarks import (
     divergence,
+    gpu,
     log_likelihood,
     memory,
     path_sampling,
@@ -38,12 +39,14 @@ class Part:
         lines: makes its lines one by one; an argument is the number of threads.
         peers: packages whose versions matter.
         intro: what to know to read it.
+        on_gpu: whether it needs one; without one its last figures stay.
     """
 
     title: str
     lines: Callable[[int], Iterator[str]]
     peers: tuple[str, ...] = ()
     intro: str = ""
+    on_gpu: bool = False
 
 
 def _rows(module: object) -> Callable[[int], Iterator[str]]:
@@ -73,6 +76,7 @@ PARTS = {
     ),
     "memory": Part("Peak memory", memory.lines, intro=memory.INTRO),
     "million": Part("One million points", memory.million_lines, intro=memory.MILLION_INTRO),
+    "gpu": Part("On a GPU", gpu.lines, intro=gpu.INTRO, on_gpu=True),
 }
 
 
@@ -87,7 +91,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.parts) - set(PARTS)):
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    names = [] if arguments.join else arguments.parts or list(PARTS)
+    names = [] if arguments.join else arguments.parts or _possible()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     failed = []
     if len(names) == 1:
@@ -100,6 +104,10 @@ def main() -> None:
     join_page(arguments.out, [arguments.folder / f"{name}.md" for name in PARTS])
     if failed:
         sys.exit(f"these parts failed: {', '.join(failed)}")
+
+
+def _possible() -> list[str]:
+    return [name for name, part in PARTS.items() if torch.cuda.is_available() or not part.on_gpu]
 
 
 def _run(name: str, threads: int, folder: Path) -> None:

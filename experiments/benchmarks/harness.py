@@ -126,10 +126,11 @@ MEASURED = "<!-- Everything below is written by python -m experiments.benchmarks
 
 
 def _text(intro: str, command: str, body: str, packages: tuple[str, ...]) -> str:
+    gpu = f"{torch.cuda.get_device_name()}, beside " if torch.cuda.is_initialized() else ""
     return (
         f"{intro}\n\n".lstrip() + f"- command: `{command}`\n"
-        f"- date: {date.today()}; device: {platform.machine()} CPU, {processor()}; {torch.get_num_threads()} threads; "
-        f"seed 0\n- versions: {versions(packages)}\n\n{body}\n"
+        f"- date: {date.today()}; device: {gpu}{platform.machine()} CPU, {processor()}; {torch.get_num_threads()} "
+        f"threads; seed 0\n- versions: {versions(packages)}\n\n{body}\n"
     )
 
 

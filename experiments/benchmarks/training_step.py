@@ -6,7 +6,7 @@ and velocities of paths by ``vmap(jvp)``, and trains a perceptron that reads coo
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import torch
@@ -29,47 +29,58 @@ def rows(turns: int = 9, steps: int = 60) -> Iterator[Row]:
         yield _row(what, _bare, width, batch, 1.1, turns, steps)
     for width in (128, 512):
         what = f"training step on S^2, batch 512, width {width}, beside a DataLoader loop with a perceptron"
-        yield _row(what, _loader_loop, width, 512, 1.0, turns, steps)
+        yield _row(what, loader_loop, width, 512, 1.0, turns, steps)
 
 
 def _row(
     what: str, other: Callable[[int, int, int], float], width: int, batch: int, goal: float, turns: int, steps: int
 ) -> Row:
-    ratios, ours, others = [], [], []
+    return steps_in_turns(
+        what, lambda: timed_training(width, batch, steps)[0], lambda: other(width, batch, steps), width, goal, turns
+    )
+
+
+def steps_in_turns(
+    what: str, ours: Callable[[], float], other: Callable[[], float], width: int, goal: float, turns: int
+) -> Row:
+    """Return the comparison of two functions that time themselves and return seconds per step."""
+    ratios, times, others = [], [], []
     for turn in range(turns + 1):
         pair = [0.0, 0.0]
         for i in (0, 1) if turn % 2 else (1, 0):
-            pair[i] = timed_training(width, batch, steps)[0] if i == 0 else other(width, batch, steps)
+            pair[i] = (ours, other)[i]()
         if turn:
-            ours.append(pair[0])
+            times.append(pair[0])
             others.append(pair[1])
             ratios.append(pair[0] / pair[1])
     middle = turns // 2
     parameters = sum(p.numel() for p in VelocityField(Sphere(2), width=width).parameters())
     return Row(
-        what, sorted(ours)[middle], sorted(others)[middle], sorted(ratios)[middle], goal, parameters, "our parameters"
+        what, sorted(times)[middle], sorted(others)[middle], sorted(ratios)[middle], goal, parameters, "our parameters"
     )
 
 
-def timed_training(width: int, batch: int, steps: int) -> tuple[float, float]:
+def timed_training(
+    width: int, batch: int, steps: int, device: str = "cpu", capture: bool = True
+) -> tuple[float, float]:
     """Return seconds per step of the training loop, the first ten left out, and the norm of all weights after them."""
     torch.manual_seed(0)
     sphere = Sphere(2)
     flow = Flow(sphere, VelocityField(sphere, width=width))
     data = Points(sphere.random_uniform(10_000, generator=torch.Generator().manual_seed(0)))
-    stamps = []
+    stamps: list[float] = []
     budget = Budget(steps=10**9, batch_size=batch, learning_rate=1e-3, seed=0, max_seconds=None)
 
     class _EnoughError(Exception):
         pass
 
     def report(spent: float, record: dict[str, object]) -> None:
-        stamps.append(time.perf_counter())
+        stamps.append(_now(device, len(stamps) in (9, steps - 1)))
         if len(stamps) == steps:
             raise _EnoughError
 
-    with launched(None, "cpu") as fabric, contextlib.suppress(_EnoughError):
-        train(flow, data, data.take(torch.arange(10)), budget, fabric, report=report)
+    with launched(None, device) as fabric, contextlib.suppress(_EnoughError):
+        train(flow, data, data.take(torch.arange(10)), budget, fabric, capture=capture, report=report)
     norm = torch.nn.utils.parameters_to_vector(flow.parameters()).detach().double().norm()
     return (stamps[-1] - stamps[9]) / (steps - 10), float(norm)
 
@@ -93,14 +104,30 @@ def _bare(width: int, batch: int, steps: int) -> float:
     return (time.perf_counter() - start) / (steps - 10)
 
 
-def _loader_loop(width: int, batch: int, steps: int) -> float:
-    """Return seconds per step of a plain loop: loader, machine-made velocities, a perceptron of six layers, Adam."""
+def _now(device: str, exact: bool) -> float:
+    """Return the time; if it has to be exact, once the GPU has done all that it was told."""
+    if exact and device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def loader_loop(width: int, batch: int, steps: int, device: str = "cpu", loads: bool = True) -> float:
+    """Return seconds per step of a plain loop: loader, machine-made velocities, a perceptron of six layers, Adam.
+
+    Without the loader, batches are drawn from points that are on the device already.
+    """
     sphere = Sphere(2)
     points = sphere.random_uniform(10_000, generator=torch.Generator().manual_seed(0))
-    loader = DataLoader(TensorDataset(points), batch_size=batch, shuffle=True, drop_last=True)
+    loader: Iterable[tuple[Tensor] | list[Tensor]]
+    if loads:
+        dataset, pinned = TensorDataset(points), device != "cpu"
+        loader = DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True, pin_memory=pinned)
+    else:
+        there = points.to(device)
+        loader = ((there[torch.randint(len(there), (batch,), device=device)],) for _ in range(steps))
     sizes = [4, *(width,) * 6]
     layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.SiLU())]
-    field = nn.Sequential(*layers, nn.Linear(width, 3))
+    field = nn.Sequential(*layers, nn.Linear(width, 3)).to(device)
     optimizer = torch.optim.Adam(field.parameters(), lr=1e-3)
 
     def path(a: Tensor, b: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,12 +137,15 @@ def _loader_loop(width: int, batch: int, steps: int) -> float:
     stamps: list[float] = []
     while len(stamps) < steps:
         for (x_1,) in loader:
-            x_0, t = sphere.random_uniform(len(x_1)), torch.rand(len(x_1))
+            x_1 = x_1.to(device, non_blocking=True)
+            x_0, t = sphere.random_uniform(len(x_1), device=device), torch.rand(len(x_1), device=device)
             x_t, dx_t = torch.func.vmap(path)(x_0, x_1, t)
             velocity = sphere.proju(x_t, field(torch.cat([x_t, t[:, None]], dim=-1)))
             loss = (velocity - dx_t).square().sum(-1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            stamps.append(time.perf_counter())
+            stamps.append(_now(device, len(stamps) in (9, steps - 1)))
+            if len(stamps) == steps:
+                break
     return (stamps[steps - 1] - stamps[9]) / (steps - 10)

@@ -19,7 +19,7 @@ from manifolds.rotations import matrix_from_axis_angle
 GOLDEN = (1 + math.sqrt(5)) / 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Body:
     """A convex body about the origin: points y with ``normals y <= offsets`` that also lie inside the ``quadric``.
 

@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=Settings.steps, help=f"training steps (default {Settings.steps})")
     parser.add_argument("--max-minutes", type=float, help="a cap on the training time, by the clock")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
+    parser.add_argument("--device", default="cpu", help="to train on: cpu (default), or cuda")
     parser.add_argument("--quick", action="store_true", help="a run of seconds, which shows that all parts work")
     parser.add_argument("--figure", type=Path, help="PNG file for pictures and samples")
     commands = parser.add_subparsers(title="other commands", metavar="COMMAND")
@@ -52,14 +53,17 @@ def _parser() -> argparse.ArgumentParser:
 def _study(options: argparse.Namespace) -> None:
     settings = QUICK if options.quick else Settings(steps=options.steps, seed=options.seed)
     cap = None if options.max_minutes is None else 60 * options.max_minutes
-    flow = trained(settings, options.run, max_seconds=cap, device="cpu")
-    print(f"{flow.stopped}; {flow.history[-1]['cpu_seconds'] / 60:.1f} minutes of one core\n", file=sys.stderr)
-    print("| minutes of one core | steps | mean log-likelihood, validation |\n|---:|---:|---:|")
+    flow = trained(settings, options.run, max_seconds=cap, device=options.device)
+    on_cpu = torch.device(options.device).type == "cpu"
+    clock, whose = ("cpu_seconds", "of one core") if on_cpu else ("seconds", f"on {torch.cuda.get_device_name()}")
+    print(f"{flow.stopped}; {flow.history[-1][clock] / 60:.1f} minutes {whose}\n", file=sys.stderr)
+    print(f"| minutes {whose} | steps | mean log-likelihood, validation |\n|---:|---:|---:|")
     for record in flow.history:
         if "validation_nll" in record:
-            print(f"| {record['cpu_seconds'] / 60:.1f} | {record['step']} | {-record['validation_nll']:.2f} |")
+            print(f"| {record[clock] / 60:.1f} | {record['step']} | {-record['validation_nll']:.2f} |")
     sizes = (4, 1, 20) if options.quick else (400, 12, 600)
-    print("\n" + report(flow, *sizes))
+    print("\n" + report(flow.to(options.device), *sizes))
+    flow.cpu()
     if options.figure is not None:
         from experiments.symsol.figure import draw
 

@@ -39,14 +39,20 @@ class Modes:
 def test_likelihoods(flow: rfm.Flow, count: int) -> Tensor:
     """Return the log-likelihoods of poses held out, ``(bodies, count)``, in nats and the published measure."""
     assert isinstance(flow.field, Encoded)
+    return log_likelihoods(flow.field, *_seen(flow, count)).double().cpu()
+
+
+def _seen(flow: rfm.Flow, count: int) -> tuple[Tensor, Tensor]:
+    """Return poses held out and their pictures, the same on every device, where the flow is."""
     poses, pictures = poses_and_pictures(count, torch.Generator().manual_seed(TEST_SEED))
-    return log_likelihoods(flow.field, poses, pictures).double()
+    device = next(flow.parameters()).device
+    return poses.to(device), pictures.to(device)
 
 
 def solver_error(flow: rfm.Flow, count: int) -> float:
     """Return by how much the mean log-likelihood of some poses is off, in nats, for the solver's tolerance."""
     assert isinstance(flow.field, Encoded)
-    seen = poses_and_pictures(count, torch.Generator().manual_seed(TEST_SEED))
+    seen = _seen(flow, count)
     usual, finer = (log_likelihoods(flow.field, *seen, solver=s) for s in (SOLVER, Adaptive(atol=1e-5, rtol=1e-5)))
     return float((usual - finer).double().mean())
 
@@ -61,7 +67,7 @@ def modes(flow: rfm.Flow, body: Body, poses: Tensor, pictures: Tensor, samples: 
         pictures: ``(n, size, size)``.
         samples: number of samples for each picture.
     """
-    generator = torch.Generator().manual_seed(TEST_SEED)
+    generator = torch.Generator(poses.device).manual_seed(TEST_SEED)
     given = pictures.flatten(1).unsqueeze(1)
     drawn = flow.sample((len(poses), samples), condition=given, generator=generator, solver=SOLVER)
     # A circle of poses is divided into arcs of 15 degrees.
@@ -95,7 +101,7 @@ def report(flow: rfm.Flow, count: int, pictures: int, samples: int) -> str:
         samples: number of samples for each picture.
     """
     scores = test_likelihoods(flow, count)
-    poses, seen = poses_and_pictures(pictures, torch.Generator().manual_seed(TEST_SEED))
+    poses, seen = _seen(flow, pictures)
     lines = [
         "| body | uniform | Implicit-PDF | flow | standard error | poses found | samples within 15° | median error |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",

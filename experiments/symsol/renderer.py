@@ -5,6 +5,8 @@ a ray meets first is shaded by a distant lamp in the upper left, on the camera's
 so poses that the body's symmetry takes into each other have the same picture.
 """
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -32,18 +34,31 @@ def render(body: Body, poses: Tensor, size: int = SIZE) -> Tensor:
         size: pixels along an edge.
     """
     ray = _rays(size, poses)
-    eye = poses.new_tensor([0.0, 0.0, -DISTANCE])
+    eye = _constant((0.0, 0.0, -DISTANCE), poses.dtype, poses.device)
     enter, leave, normal = _cut_planes(body, poses, ray, eye)
     if body.quadric is not None:
         near, far, side = _cut_quadric(body.quadric, poses, ray, eye)
         # The quadric is seen where the ray comes through it last.
         normal = torch.where((near > enter).unsqueeze(-1), side, normal)
         enter, leave = torch.maximum(enter, near), torch.minimum(leave, far)
-    lamp = torch.nn.functional.normalize(poses.new_tensor(_LAMP), dim=-1)
+    lamp = torch.nn.functional.normalize(_constant(_LAMP, poses.dtype, poses.device), dim=-1)
     # Half of Lambert's cosine and a half: faces turned away from the lamp differ in brightness too.
     brightness = 0.1 + 0.45 * (1 + normal @ lamp)
     picture = torch.where(enter < leave, brightness, 0.0).reshape(-1, 1, size * SAMPLES, size * SAMPLES)
     return torch.nn.functional.avg_pool2d(picture, SAMPLES)[:, 0]
+
+
+# Made once for each device: what is copied to a GPU waits for it.
+
+
+@functools.cache
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+@functools.cache
+def _planes(body: Body, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    return body.normals.to(device, dtype), body.offsets.to(device, dtype)
 
 
 def _rays(size: int, like: Tensor) -> Tensor:
@@ -58,9 +73,10 @@ def _rays(size: int, like: Tensor) -> Tensor:
 
 def _cut_planes(body: Body, poses: Tensor, ray: Tensor, eye: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return where rays enter and leave all half-spaces, ``(n, rays)``, and the normal where they enter."""
-    normals = body.normals.to(poses) @ poses.mT  # (n, planes, 3), seen from the camera
+    planes, offsets = _planes(body, poses.dtype, poses.device)
+    normals = planes @ poses.mT  # (n, planes, 3), seen from the camera
     speed = ray @ normals.mT  # (n, rays, planes)
-    room = body.offsets.to(poses) - normals @ eye
+    room = offsets - normals @ eye
     cut = room.unsqueeze(1) / torch.where(speed == 0, 1e-9, speed)
     enter, face = torch.where(speed < 0, cut, -_FAR).max(dim=-1)
     leave = torch.where(speed > 0, cut, _FAR).min(dim=-1).values
@@ -73,8 +89,8 @@ def _cut_quadric(
     """Return where rays enter and leave a cylinder or a cone, ``(n, rays)``, and its normal where they enter."""
     curvature, slope, apex = quadric
     d = ray @ poses  # (n, rays, 3), seen from the body
-    o = (eye @ poses).unsqueeze(1) - poses.new_tensor([0.0, 0.0, apex])
-    weight = poses.new_tensor([1.0, 1.0, -(slope**2)])
+    o = (eye @ poses).unsqueeze(1) - _constant((0.0, 0.0, apex), poses.dtype, poses.device)
+    weight = _constant((1.0, 1.0, -(slope**2)), poses.dtype, poses.device)
     a, b, c = (weight * d * d).sum(-1), (weight * d * o).sum(-1), (weight * o * o).sum(-1) - curvature
     root = torch.sqrt((b * b - a * c).clamp(min=0))
     # Along the axis of a cylinder a is 0, and the ray is inside or outside for good.

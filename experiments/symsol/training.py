@@ -122,6 +122,7 @@ def trained(
         max_seconds=max_seconds,
         seed=settings.seed,
         device=device,
+        capture=True,
         out=out,
         resume=out is not None,
     )

@@ -1,0 +1,74 @@
+"""What a GPU makes of it: training steps beside a plain loop, and a million points.
+
+A step of `rfm.fit` is captured once and replayed (`rfm.captured_step`). It is compared with the loop of the reference
+implementations on the same device, with its loader and without, and with the same step not captured.
+"""
+
+import functools
+import time
+from collections.abc import Iterator
+
+import torch
+
+from experiments.benchmarks.harness import HEADER, Row
+from experiments.benchmarks.training_step import loader_loop, steps_in_turns, timed_training
+from manifolds import SO3, Manifold, Sphere
+from rfm.flow import Flow
+from rfm.integrators import RK4, FixedStep
+from rfm.networks import VelocityField
+
+INTRO = """\
+Training steps on the sphere, the first ten left out. The loop is that of the reference implementations: a `DataLoader`
+with pinned memory, velocities by `vmap(jvp)`, a perceptron of six layers; without its loader, it draws batches from
+points that are on the GPU already. A million points follow a network of the default size with random weights for four
+steps of Runge and Kutta's fourth-order method."""
+
+_BATCH, _COUNT, _GOAL = 512, 1_000_000, 1 / 3
+
+
+def lines(threads: int) -> Iterator[str]:
+    """Yield the lines of both tables."""
+    yield HEADER
+    for width in (128, 512):
+        for row in _training(width):
+            yield row.line()
+    yield "\n| what | points | batch_size | seconds | peak memory of the GPU, MB |\n|---|---:|---:|---:|---:|"
+    for manifold in (Sphere(2), SO3()):
+        for size in (4096, 65_536):
+            yield from _million(manifold, size)
+
+
+def _training(width: int, turns: int = 5, steps: int = 400) -> Iterator[Row]:
+    def ours(capture: bool = True) -> float:
+        return timed_training(width, _BATCH, steps, "cuda", capture)[0]
+
+    others = {
+        "a DataLoader loop with a perceptron": functools.partial(loader_loop, width, _BATCH, steps, "cuda"),
+        "that loop without its loader": functools.partial(loader_loop, width, _BATCH, steps, "cuda", False),
+        "the same step, not captured": functools.partial(ours, False),
+    }
+    for name, other in others.items():
+        what = f"training step on S^2, batch {_BATCH}, width {width}, beside {name}"
+        yield steps_in_turns(what, ours, other, width, _GOAL, turns)
+
+
+def _million(manifold: Manifold, size: int) -> Iterator[str]:
+    generator = torch.Generator("cuda").manual_seed(0)
+    field = VelocityField(manifold)
+    torch.nn.init.normal_(field.last.weight, std=0.05, generator=torch.Generator().manual_seed(0))
+    flow, solver = Flow(manifold, field).to("cuda"), FixedStep(RK4, 4)
+    # The first solve loads kernels.
+    x = flow.sample(8, generator=generator, solver=solver)
+    flow.log_prob(x, solver=solver)
+    x = manifold.random_uniform(_COUNT, generator=generator, device="cuda")
+    for name in ("sample", "log_prob"):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        started = time.perf_counter()
+        if name == "sample":
+            flow.sample(_COUNT, generator=generator, solver=solver, batch_size=size)
+        else:
+            flow.log_prob(x, solver=solver, batch_size=size)
+        torch.cuda.synchronize()
+        seconds, megabytes = time.perf_counter() - started, torch.cuda.max_memory_allocated() / 1e6
+        yield f"| {name} on {manifold} | {_COUNT:,} | {size:,} | {seconds:.2f} | {megabytes:.0f} |"
