@@ -324,9 +324,10 @@ def launched(fabric: "Fabric | None", device: torch.device | str | None) -> Iter
 
 
 def _make_fabric(device: torch.device | str | None) -> "Fabric":
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     from lightning_fabric import Fabric
 
+    # Its import asks for more.
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
     try:

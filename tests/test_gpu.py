@@ -15,6 +15,9 @@ from zoo_sources import source_of
 import rfm
 from experiments.symsol.training import Settings, batches, new_flow
 from manifolds import SO3, Manifold, Sphere
+from manifolds.grassmann import Grassmann
+from manifolds.spd import SPD, LogEuclideanSPD
+from manifolds.stiefel import Stiefel
 from manifolds.testing import LAWS, check_manifold
 from rfm.captured_step import CapturedStep
 from rfm.couplings import OptimalTransport
@@ -25,6 +28,11 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 EVERY = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ZOO])
 _SOLVER = FixedStep(RK4, 4)
+
+
+@pytest.fixture(autouse=True)
+def _few_validations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfm.optimisation.VALIDATIONS", 3)
 
 
 def small(manifold: Manifold) -> VelocityField:
@@ -94,7 +102,9 @@ def test_sources_draw_there(make: Callable[[], Manifold]) -> None:
 @EVERY
 def test_captured_training_is_that_of_plain_steps(make: Callable[[], Manifold], captured: list[bool]) -> None:
     flow, plain = fitted(make()), fitted(make(), capture=False)
-    assert captured == [False] * 3 + [True] * 21
+    # Their maps are found by solvers, which may look at what they have found.
+    if not any(isinstance(part, SPD | LogEuclideanSPD | Stiefel | Grassmann) for part in make().modules()):
+        assert captured == [False] * 3 + [True] * 21
     torch.testing.assert_close(vector(flow), vector(plain), rtol=1e-3, atol=1e-4)
     assert flow.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=1e-3)
 
@@ -121,7 +131,7 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path: Path, captured: list[
 
 
 def test_a_step_that_waits_for_the_cpu_is_run_plainly(captured: list[bool]) -> None:
-    fitted(Sphere(2), coupling=OptimalTransport())
+    fitted(Sphere(2), coupling=OptimalTransport(Sphere(2)))
     assert not any(captured)
 
 

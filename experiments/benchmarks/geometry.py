@@ -3,17 +3,13 @@
 Every row is written to ``--rows`` as soon as it is measured, beside those that are there already: what was interrupted
 goes on with ``--missing``, and what changed is measured again with ``--only``. The page is made of all rows. Compiling
 takes most of the time; ``--prepare`` does nothing else, and leaves the programs in PyTorch's cache.
-
-On a GPU (``--device cuda``) it prints what share of the bandwidth of a copy the compiled maps reach instead.
 """
 
 import argparse
-import functools
 import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -77,34 +73,11 @@ def _in_turns(
     while spent < seconds or (turns < 3 and spent < 10 * seconds):
         # The order changes: who comes next finds the caches and the memory as the last one left them.
         for key in sorted(forms, reverse=turns % 2 == 1):
-            times[key].append(_seconds(functools.partial(forms[key], *arguments), arguments[0].device))
+            begun = time.perf_counter()
+            forms[key](*arguments)
+            times[key].append(time.perf_counter() - begun)
         turns, spent = turns + 1, time.perf_counter() - start
     return {key: statistics.median(values) for key, values in times.items()}
-
-
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-# Bandwidth.
-
-
-def _bandwidth(job: Job) -> tuple[float, float]:
-    """Return the gigabytes that our compiled map reads and writes in a second, and its share of what a copy does."""
-    compiled = torch.compile(job.ours, dynamic=False)
-    result = compiled(*job.arguments)
-    moved = sum(a.numel() * a.element_size() for a in (*job.arguments, result))
-    source = torch.empty(moved // 8, dtype=torch.float32, device=result.device)
-    target = torch.empty_like(source)
-    calls = {"map": functools.partial(compiled, *job.arguments), "copy": functools.partial(target.copy_, source)}
-    times = {key: statistics.median(_seconds(call, source.device) for _ in range(50)) for key, call in calls.items()}
-    return moved / times["map"] / 1e9, times["copy"] / times["map"]
 
 
 # The page.
@@ -129,7 +102,6 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1_000_000, help="points to a call (default: a million)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of PyTorch (default: 1 2)")
     parser.add_argument("--seconds", type=float, default=2.0, help="time to spend on a row's turns (default: 2)")
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda: the share of a copy's bandwidth instead")
     parser.add_argument("--only", default="", help="only maps whose name contains this")
     parser.add_argument("--missing", action="store_true", help="only maps that have no row yet")
     parser.add_argument("--prepare", action="store_true", help="compile everything, measure nothing")
@@ -157,27 +129,14 @@ def main() -> None:
 
 def _fill(rows: Rows, arguments: argparse.Namespace) -> None:
     """Measure what is asked for, and save the rows after each."""
-    gpu = arguments.device != "cpu"
-    there = rows.bandwidths if gpu else rows.rows
-    wanted = [n for n in names() if arguments.only in n and not (arguments.missing and n in there)]
-    if gpu:
-        rows.gpu = torch.cuda.get_device_name(arguments.device)
-        wanted = [n for n in wanted if n.startswith(_ON_GPU)]
-    for job in tqdm(jobs(arguments.points, arguments.device, wanted), total=len(wanted), file=sys.stderr):
+    wanted = [n for n in names() if arguments.only in n and not (arguments.missing and n in rows.rows)]
+    for job in tqdm(jobs(arguments.points, "cpu", wanted), total=len(wanted), file=sys.stderr):
         if arguments.prepare:
             _forms({"ours": job.ours} | job.others, job.arguments)
             continue
-        if gpu:
-            rows.bandwidths[job.name] = _bandwidth(job)
-            print(f"{job.name}: {rows.bandwidths[job.name][1]:.0%} of a copy's bandwidth", flush=True)
-        else:
-            rows.rows[job.name] = _measure(job, arguments.threads, arguments.seconds)
-            print("\n".join(rows.rows[job.name].line(job.name, str(t)) for t in arguments.threads), flush=True)
+        rows.rows[job.name] = _measure(job, arguments.threads, arguments.seconds)
+        print("\n".join(rows.rows[job.name].line(job.name, str(t)) for t in arguments.threads), flush=True)
         rows.save(arguments.rows)
-
-
-_ON_GPU = ("Sphere", "SO3", "SE3")
-"""The maps whose bandwidth on a GPU is aimed at."""
 
 
 if __name__ == "__main__":

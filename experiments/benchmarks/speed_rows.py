@@ -9,7 +9,6 @@ from pathlib import Path
 from experiments.benchmarks.harness import processor, versions
 
 EAGER_GOAL = 1.2
-BANDWIDTH_GOAL = 0.7
 
 
 @dataclass(frozen=True)
@@ -87,16 +86,12 @@ class Rows:
         machine: its processor.
         packages: their versions.
         rows: by the name of the map.
-        gpu: its name, if there was one.
-        bandwidths: by map, the gigabytes a second that our compiled form moves there, and the share of a copy's.
     """
 
     points: int
     machine: str
     packages: str
     rows: dict[str, Row] = field(default_factory=dict)
-    gpu: str = ""
-    bandwidths: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path, points: int, packages: tuple[str, ...]) -> "Rows":
@@ -129,7 +124,7 @@ class Rows:
         """Return the tables of the page, with the rows in this order."""
         threads = sorted({count for row in self.rows.values() for count in row.forms}, key=int)
         lines = [line for count in threads for line in (*self._table(names, count), "")]
-        return "\n".join([*lines, *self._gpu_table()])
+        return "\n".join(lines).rstrip()
 
     def _table(self, names: list[str], threads: str) -> Iterator[str]:
         yield f"## {threads} thread{'s' if int(threads) > 1 else ''}\n"
@@ -141,16 +136,3 @@ class Rows:
             row = self.rows.get(name)
             measured = row is not None and threads in row.forms
             yield row.line(name, threads) if row and measured else f"| {name} | not measured | | | | | |"
-
-    def _gpu_table(self) -> Iterator[str]:
-        yield "## On a GPU\n"
-        if not self.bandwidths:
-            yield (
-                "Not measured: none was at hand. `python -m experiments.benchmarks.geometry --device cuda` measures\n"
-                f"what share of a copy's bandwidth our compiled maps reach; {BANDWIDTH_GOAL:.0%} is aimed at."
-            )
-            return
-        yield f"{self.gpu}. The goal is {BANDWIDTH_GOAL:.0%} of the bandwidth of a copy of as many bytes.\n"
-        yield "| map | GB/s | share of a copy's | reached |\n|---|---:|---:|---|"
-        for name, (gigabytes, share) in self.bandwidths.items():
-            yield f"| {name} | {gigabytes:.0f} | {share:.0%} | {'yes' if share >= BANDWIDTH_GOAL else 'no'} |"

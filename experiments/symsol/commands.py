@@ -36,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run_command=_study)
     parser.add_argument("--run", type=Path, help="folder to keep the flow in, to go on from, and to load it from")
     parser.add_argument("--steps", type=int, default=Settings.steps, help=f"training steps (default {Settings.steps})")
+    rate = Settings.learning_rate
+    parser.add_argument("--learning-rate", type=float, default=rate, help=f"its peak (default {rate})")
     parser.add_argument("--max-minutes", type=float, help="a cap on the training time, by the clock")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
     parser.add_argument("--device", default="cpu", help="to train on: cpu (default), or cuda")
@@ -51,7 +53,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _study(options: argparse.Namespace) -> None:
-    settings = QUICK if options.quick else Settings(steps=options.steps, seed=options.seed)
+    settings = (
+        QUICK
+        if options.quick
+        else Settings(steps=options.steps, learning_rate=options.learning_rate, seed=options.seed)
+    )
     cap = None if options.max_minutes is None else 60 * options.max_minutes
     flow = trained(settings, options.run, max_seconds=cap, device=options.device)
     on_cpu = torch.device(options.device).type == "cpu"

@@ -23,6 +23,8 @@ from rfm.times import UniformAndLateTimes
 PUBLISHED_MEASURE = math.log(8)
 """Added to a log-density with respect to a total volume of 8 pi^2, it is one for pi^2."""
 SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
+VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3, max_steps=500)
+"""A network that has just begun is rough; one that needs more steps than these is not worth the wait."""
 VALIDATION_SEED = 10**6
 CONDITIONS = Conditions((Picture("picture", SIZE),))
 COORDINATES = Orientations(("qw", "qx", "qy", "qz"), "wxyz")
@@ -99,7 +101,9 @@ def validation(settings: Settings) -> Callable[[nn.Module], float]:
         assert isinstance(field, Encoded)
         device = next(field.parameters()).device
         try:
-            return -float(log_likelihoods(field, poses.to(device), pictures.to(device)).double().mean())
+            return -float(
+                log_likelihoods(field, poses.to(device), pictures.to(device), VALIDATION_SOLVER).double().mean()
+            )
         except IntegrationError:
             return math.nan
 

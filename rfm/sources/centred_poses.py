@@ -1,7 +1,7 @@
 """Where flows of several rigid bodies start."""
 
 import math
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from manifolds import CentredPoses, Manifold
 from manifolds.centred_poses import centred
 from rfm.sources.base import Source, Uniform, checked_part, checked_scale
-from rfm.sources.rigid_motion import RigidMotionSource
+from rfm.sources.rigid_motion import rigid_motions
 
 
 class CentredPoseSource(Source):
@@ -90,8 +90,9 @@ class CentredPoseSource(Source):
 
         For batches of several lengths, where each has a mean of its own, and for bodies around others that are given.
         """
-        one = RigidMotionSource(self.manifold.m, self.rotation, self.translation_scale)
-        return one.sample(shape, generator, dtype, device)
+        rotation = self.rotation.sample(shape, generator, dtype or torch.get_default_dtype(), device)
+        like: dict[str, Any] = {"generator": generator, "dtype": rotation.dtype, "device": rotation.device}
+        return rigid_motions(rotation, self.translation_scale * torch.randn(*shape, 3, **like))
 
     def log_prob(self, x: Tensor) -> Tensor:
         turns = self.rotation.log_prob(x[..., :3, :3]).sum(-1)

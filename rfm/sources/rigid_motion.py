@@ -83,9 +83,7 @@ class RigidMotionSource(Source, Constants):
         mean = self.translation_mean.to(dtype=dtype or torch.get_default_dtype(), device=device)
         rotation = self.rotation.sample(shape, generator, mean.dtype, mean.device)
         normal = torch.randn(*shape, 3, generator=generator, dtype=mean.dtype, device=mean.device)
-        top = torch.cat([rotation, (mean + self.translation_scale * normal)[..., None]], dim=-1)
-        bottom = torch.eye(4, dtype=mean.dtype, device=mean.device)[3:].expand(*shape, 1, 4)
-        return torch.cat([top, bottom], dim=-2)
+        return rigid_motions(rotation, mean + self.translation_scale * normal)
 
     def log_prob(self, x: Tensor) -> Tensor:
         # In units of ``length``, in which the volume is the usual one.
@@ -97,3 +95,10 @@ class RigidMotionSource(Source, Constants):
 
     def extra_repr(self) -> str:
         return f"translation_scale={self.translation_scale:g}"
+
+
+def rigid_motions(rotation: Tensor, position: Tensor) -> Tensor:
+    """Return the matrices ``(*batch, 4, 4)`` of rotations ``(*batch, 3, 3)`` to positions ``(*batch, 3)``."""
+    top = torch.cat([rotation, position.unsqueeze(-1)], dim=-1)
+    bottom = torch.eye(4, dtype=top.dtype, device=top.device)[3:].expand(*position.shape[:-1], 1, 4)
+    return torch.cat([top, bottom], dim=-2)
