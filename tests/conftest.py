@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+for framework in ("JAX", "CUPY", "TENSORFLOW"):
+    # The package for optimal transport imports them where they are installed, and they may warn, which is an error here.
+    os.environ.setdefault(f"POT_BACKEND_DISABLE_{framework}", "1")
+
 
 @pytest.fixture(autouse=True)
 def _default_dtype() -> Iterator[None]:

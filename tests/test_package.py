@@ -47,6 +47,7 @@ _LAYERS = [
         "flow",
         "motifs",
         "checkpoint",
+        "captured_step",
         "optimisation",
         "training",
         "datasets",
