@@ -8,7 +8,7 @@ import pytest
 import torch
 
 for framework in ("JAX", "CUPY", "TENSORFLOW"):
-    # The package for optimal transport imports them where they are installed, and they may warn, which is an error here.
+    # The package for optimal transport imports them where they are installed; they may warn, which is an error here.
     os.environ.setdefault(f"POT_BACKEND_DISABLE_{framework}", "1")
 
 
