@@ -36,6 +36,9 @@ def horner(q: Tensor, coefficients: tuple[float, ...], bound: float = math.inf) 
 
 def _even(q: Tensor, *functions: tuple[tuple[float, ...], Callable[[Tensor], Tensor]]) -> list[Tensor]:
     """Return, for each pair, the series near ``q = 0`` and ``closed_form(sqrt(q))`` elsewhere."""
+    if not differentiated(q):
+        # Near 0 only the derivatives of the closed form lose digits; its value must not be 0 / 0, that is all.
+        return _each(root(q), [closed for _, closed in functions])
     far = _each(torch.sqrt(q.clamp(min=_SERIES_BOUND)), [closed for _, closed in functions])
     inner = q.clamp(max=_SERIES_BOUND)
     near = [horner(inner, series, _SERIES_BOUND) for series, _ in functions]

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds import rotation_rows as rows
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
 from manifolds.numerics import contiguous, horner, pick, safe_sqrt
@@ -77,6 +78,8 @@ class SE3(Manifold):
         return _point(nearest_rotation(entries(x)), _position(x))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        if rows.few(x, u):
+            return _ambient(self.rotations.proju(_matrix(x), _matrix(u)), _vector(u))
         r = entries(x)
         return _tangent(times_hat(r, skew_of_product(r, entries(u))), _position(u))
 
@@ -94,6 +97,8 @@ class SE3(Manifold):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        if rows.few(x, u):
+            return _pose(self.rotations.expmap(_matrix(x), _matrix(u)), _vector(x) + _vector(u))
         r = entries(x)
         return _point(exponential(r, skew_of_product(r, entries(u))), _sum(_position(x), _position(u)))
 
@@ -231,10 +236,15 @@ class _Motions(LieGroup):
         self.poses = poses
 
     def to_algebra(self, x: Tensor, u: Tensor) -> Tensor:
+        if rows.few(x, u):
+            turn = rows.skew_of_product(_matrix(x), _matrix(u))
+            return torch.cat([turn, rows.turned(_matrix(x).mT, _vector(u))], dim=-1)
         r = entries(x)
         return vector([*skew_of_product(r, entries(u)), *turned(transposed(r), _position(u))])
 
     def from_algebra(self, x: Tensor, a: Tensor) -> Tensor:
+        if rows.few(x, a):
+            return _ambient(rows.times_hat(_matrix(x), a[..., :3]), rows.turned(_matrix(x), a[..., 3:]))
         r, c = entries(x), components(a)
         return _tangent(times_hat(r, c[:3]), turned(r, c[3:]))
 
@@ -242,6 +252,10 @@ class _Motions(LieGroup):
         return self.poses.screw_expmap(x, self.from_algebra(x, a))
 
     def bracket(self, a: Tensor, b: Tensor) -> Tensor:
+        if rows.few(a, b):
+            turn, other = a[..., :3], b[..., :3]
+            way = rows.cross(turn, b[..., 3:]) - rows.cross(other, a[..., 3:])
+            return torch.cat([rows.cross(turn, other), way], dim=-1)
         p, q = components(a), components(b)
         there, back = cross(p[:3], q[3:]), cross(q[:3], p[3:])
         return vector([*cross(p[:3], q[:3]), *(c - d for c, d in zip(there, back, strict=True))])
@@ -260,6 +274,12 @@ def _ambient(matrix: Tensor, vector: Tensor) -> Tensor:
     batch = torch.broadcast_shapes(matrix.shape[:-2], vector.shape[:-1])
     top = torch.cat([matrix.expand(*batch, 3, 3), vector[..., None].expand(*batch, 3, 1)], dim=-1)
     return torch.nn.functional.pad(top, (0, 0, 0, 1))
+
+
+def _pose(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Return ``[[matrix, vector], [0, 1]]`` from tensors."""
+    x = _ambient(matrix, vector)
+    return x + torch.nn.functional.pad(x.new_ones(1, 1), (3, 0, 3, 0))
 
 
 # Entry by entry; see `manifolds.rotation_entries`.

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds import rotation_rows as rows
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
 from manifolds.numerics import differentiated, horner, safe_sqrt, sinc_of_root
@@ -78,6 +79,8 @@ class SO3(Manifold):
         return matrix(nearest_rotation(entries(x)))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        if rows.few(x, u):
+            return rows.times_hat(x, rows.skew_of_product(x, u))
         p = entries(x)
         return matrix(times_hat(p, skew_of_product(p, entries(u))))
 
@@ -94,6 +97,8 @@ class SO3(Manifold):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        if rows.few(x, u):
+            return rows.exponential(x, rows.skew_of_product(x, u))
         p = entries(x)
         return matrix(exponential(p, skew_of_product(p, entries(u, copy=False))))
 
@@ -180,6 +185,11 @@ class SO3(Manifold):
     # Coordinates for networks.
 
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        if rows.few(v, dw):
+            w, dw = w.unflatten(-1, (3, 3)), dw.unflatten(-1, (3, 3))
+            turn = rows.skew_of_product(x, w)
+            d_turn = rows.skew_of_product(v, w) + rows.skew_of_product(x, dw)
+            return rows.times_hat(x, turn), rows.times_hat(v, turn) + rows.times_hat(x, d_turn)
         p, dp, w_, dw_ = entries(x), entries(v), entries(w.unflatten(-1, (3, 3))), entries(dw.unflatten(-1, (3, 3)))
         omega = skew_of_product(p, w_)
         change = [a + b for a, b in zip(skew_of_product(dp, w_), skew_of_product(p, dw_), strict=True)]
@@ -190,15 +200,23 @@ class _Rotations(LieGroup):
     """The group SO(3). Its metric is bi-invariant, so the group's exponential is ``expmap``."""
 
     def to_algebra(self, x: Tensor, u: Tensor) -> Tensor:
+        if rows.few(x, u):
+            return rows.skew_of_product(x, u)
         return vector(skew_of_product(entries(x), entries(u)))
 
     def from_algebra(self, x: Tensor, a: Tensor) -> Tensor:
+        if rows.few(x, a):
+            return rows.times_hat(x, a)
         return matrix(times_hat(entries(x), components(a)))
 
     def translate(self, x: Tensor, a: Tensor) -> Tensor:
+        if rows.few(x, a):
+            return rows.exponential(x, a)
         return matrix(exponential(entries(x), components(a)))
 
     def bracket(self, a: Tensor, b: Tensor) -> Tensor:
+        if rows.few(a, b):
+            return rows.cross(a, b)
         return vector(cross(components(a), components(b)))
 
 
