@@ -2,8 +2,9 @@
 
 The functions here take the *square* of an angle. A norm has no derivative at zero, its square does; written in
 the square, ``cos`` and ``sin(a)/a`` are entire functions, so values and derivatives of every order are right at zero,
-where the usual formulas divide by it. Each function selects between a series and the closed form; since both branches
-are differentiated, the argument of the branch not taken is kept at a harmless value.
+where the usual formulas divide by it. Where derivatives may be asked for, each function selects between a series and the
+closed form; since both branches are differentiated, the argument of the branch not taken is kept at a harmless value. Of
+values alone the closed form is right everywhere.
 """
 
 import math
@@ -35,7 +36,7 @@ def horner(q: Tensor, coefficients: tuple[float, ...], bound: float = math.inf) 
 
 
 def _even(q: Tensor, *functions: tuple[tuple[float, ...], Callable[[Tensor], Tensor]]) -> list[Tensor]:
-    """Return, for each pair, the series near ``q = 0`` and ``closed_form(sqrt(q))`` elsewhere."""
+    """Return ``closed_form(sqrt(q))`` for each pair; where derivatives may be asked for, the series near ``q = 0``."""
     if not differentiated(q):
         # Near 0 only the derivatives of the closed form lose digits; its value must not be 0 / 0, that is all.
         return _each(root(q), [closed for _, closed in functions])

@@ -1,29 +1,40 @@
 """Rotations row by row: the maps of `SO3` and `SE3` for few points.
 
 A hundred rotations take no longer than one: what takes time is the number of operations. On whole rows of a matrix
-these are a tenth of those of `manifolds.rotation_entries`, whose formulas are the same; for more than some thousand
-rotations those are faster. Here vectors are tensors ``(*batch, 3)`` and matrices ``(*batch, 3, 3)``; all of them
-broadcast.
+these are a tenth (of a projection) to a fifth (of an exponential) of those of `manifolds.rotation_entries`, whose formulas
+are the same; for some thousand rotations or more those are faster. Here vectors are tensors ``(*batch, 3)`` and matrices
+``(*batch, 3, 3)``; all of them broadcast, and have the dtype that addition would give them.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 from manifolds.numerics import cos_and_sinc_of_root
 
-_FEW, _FEW_ON_GPU = 9 * 2048, 9 * 2**18
-"""Up to as many numbers this is faster; on a GPU, starting operations is what takes the time for longer."""
+FEW, FEW_ON_GPU = 2048, 2**18
+"""Up to as many rotations rows are faster; more on a GPU, where starting an operation takes the time for longer."""
 
 
-def few(x: Tensor, y: Tensor) -> bool:
-    """Return whether so few points are better taken row by row; what is compiled never is."""
+def few(like: Tensor, *batches: torch.Size) -> bool:
+    """Return whether rotations of so many points are better taken row by row; what is compiled never is.
+
+    Args:
+        like: one of the tensors; under ``vmap`` its shape, and so the answer, is that of a single sample.
+        batches: batch shapes that broadcast against each other.
+    """
     if torch.compiler.is_compiling():
         return False
-    return max(x.numel(), y.numel()) <= (_FEW_ON_GPU if x.is_cuda else _FEW)
+    batch = batches[0] if len(set(batches)) == 1 else torch.broadcast_shapes(*batches)
+    return math.prod(batch) <= (FEW_ON_GPU if like.is_cuda else FEW)
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
     """Return ``a x b``."""
+    if a.dtype != b.dtype:
+        dtype = torch.promote_types(a.dtype, b.dtype)
+        a, b = a.to(dtype), b.to(dtype)
     return torch.linalg.cross(*torch.broadcast_tensors(a, b), dim=-1)
 
 

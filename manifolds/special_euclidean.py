@@ -78,7 +78,7 @@ class SE3(Manifold):
         return _point(nearest_rotation(entries(x)), _position(x))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        if rows.few(x, u):
+        if rows.few(x, x.shape[:-2], u.shape[:-2]):
             return _ambient(self.rotations.proju(_matrix(x), _matrix(u)), _vector(u))
         r = entries(x)
         return _tangent(times_hat(r, skew_of_product(r, entries(u))), _position(u))
@@ -97,7 +97,7 @@ class SE3(Manifold):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        if rows.few(x, u):
+        if rows.few(x, x.shape[:-2], u.shape[:-2]):
             return _pose(self.rotations.expmap(_matrix(x), _matrix(u)), _vector(x) + _vector(u))
         r = entries(x)
         return _point(exponential(r, skew_of_product(r, entries(u))), _sum(_position(x), _position(u)))
@@ -236,14 +236,14 @@ class _Motions(LieGroup):
         self.poses = poses
 
     def to_algebra(self, x: Tensor, u: Tensor) -> Tensor:
-        if rows.few(x, u):
+        if rows.few(x, x.shape[:-2], u.shape[:-2]):
             turn = rows.skew_of_product(_matrix(x), _matrix(u))
             return torch.cat([turn, rows.turned(_matrix(x).mT, _vector(u))], dim=-1)
         r = entries(x)
         return vector([*skew_of_product(r, entries(u)), *turned(transposed(r), _position(u))])
 
     def from_algebra(self, x: Tensor, a: Tensor) -> Tensor:
-        if rows.few(x, a):
+        if rows.few(x, x.shape[:-2], a.shape[:-1]):
             return _ambient(rows.times_hat(_matrix(x), a[..., :3]), rows.turned(_matrix(x), a[..., 3:]))
         r, c = entries(x), components(a)
         return _tangent(times_hat(r, c[:3]), turned(r, c[3:]))
@@ -252,7 +252,7 @@ class _Motions(LieGroup):
         return self.poses.screw_expmap(x, self.from_algebra(x, a))
 
     def bracket(self, a: Tensor, b: Tensor) -> Tensor:
-        if rows.few(a, b):
+        if rows.few(a, a.shape[:-1], b.shape[:-1]):
             turn, other = a[..., :3], b[..., :3]
             way = rows.cross(turn, b[..., 3:]) - rows.cross(other, a[..., 3:])
             return torch.cat([rows.cross(turn, other), way], dim=-1)

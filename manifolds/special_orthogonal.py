@@ -79,7 +79,7 @@ class SO3(Manifold):
         return matrix(nearest_rotation(entries(x)))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        if rows.few(x, u):
+        if rows.few(x, x.shape[:-2], u.shape[:-2]):
             return rows.times_hat(x, rows.skew_of_product(x, u))
         p = entries(x)
         return matrix(times_hat(p, skew_of_product(p, entries(u))))
@@ -97,7 +97,7 @@ class SO3(Manifold):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        if rows.few(x, u):
+        if rows.few(x, x.shape[:-2], u.shape[:-2]):
             return rows.exponential(x, rows.skew_of_product(x, u))
         p = entries(x)
         return matrix(exponential(p, skew_of_product(p, entries(u, copy=False))))
@@ -185,7 +185,7 @@ class SO3(Manifold):
     # Coordinates for networks.
 
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        if rows.few(v, dw):
+        if rows.few(v, v.shape[:-2], dw.shape[:-1]):
             w, dw = w.unflatten(-1, (3, 3)), dw.unflatten(-1, (3, 3))
             turn = rows.skew_of_product(x, w)
             d_turn = rows.skew_of_product(v, w) + rows.skew_of_product(x, dw)
@@ -200,22 +200,22 @@ class _Rotations(LieGroup):
     """The group SO(3). Its metric is bi-invariant, so the group's exponential is ``expmap``."""
 
     def to_algebra(self, x: Tensor, u: Tensor) -> Tensor:
-        if rows.few(x, u):
+        if rows.few(x, x.shape[:-2], u.shape[:-2]):
             return rows.skew_of_product(x, u)
         return vector(skew_of_product(entries(x), entries(u)))
 
     def from_algebra(self, x: Tensor, a: Tensor) -> Tensor:
-        if rows.few(x, a):
+        if rows.few(x, x.shape[:-2], a.shape[:-1]):
             return rows.times_hat(x, a)
         return matrix(times_hat(entries(x), components(a)))
 
     def translate(self, x: Tensor, a: Tensor) -> Tensor:
-        if rows.few(x, a):
+        if rows.few(x, x.shape[:-2], a.shape[:-1]):
             return rows.exponential(x, a)
         return matrix(exponential(entries(x), components(a)))
 
     def bracket(self, a: Tensor, b: Tensor) -> Tensor:
-        if rows.few(a, b):
+        if rows.few(a, a.shape[:-1], b.shape[:-1]):
             return rows.cross(a, b)
         return vector(cross(components(a), components(b)))
 

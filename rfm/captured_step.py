@@ -19,8 +19,9 @@ class CapturedStep:
     """A step that runs plainly at first, and as one graph after that.
 
     A step that waits for the GPU, such as one whose coupling is solved on the CPU, cannot be captured and stays plain.
-    The graph repeats what was done on the GPU and no Python code, so its second loss is compared with the plain one:
-    if they differ, the step does something else from time to time, and stays plain too.
+    The graph repeats what was done on the GPU and no Python code. So the loss is compared with that of the plain step, at
+    the second replay and then each time that their number has doubled: where they differ, the code does something else
+    than it did, and steps are run plainly from then on. What was replayed in between stands.
 
     Args:
         loss: of a step, a scalar; what changes from step to step is drawn from ``generator`` alone.
@@ -38,7 +39,7 @@ class CapturedStep:
     ) -> None:
         self._loss, self._update, self._optimizer, self._generator = loss, update, optimizer, generator
         self._stream = torch.cuda.Stream(generator.device)
-        self._taken = 0
+        self._taken = self._replayed = 0
         self._waits_for_nothing = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result = torch.zeros(())
@@ -61,7 +62,9 @@ class CapturedStep:
             self._capture()
         if self._graph is None:
             return self._plain()
-        if self._taken == _PLAIN_STEPS + 2:
+        self._replayed += 1
+        # At 2, 4, 8, ...
+        if self._replayed > 1 and self._replayed & (self._replayed - 1) == 0:
             return self._compared()
         self._graph.replay()
         return self._result
@@ -97,6 +100,7 @@ class CapturedStep:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
         self._set_capturable(True)
+        current = torch.cuda.current_stream(self._stream.device)
         # Nothing runs now: the weights stay what they are.
         try:
             with torch.cuda.graph(graph, stream=self._stream):
@@ -104,9 +108,12 @@ class CapturedStep:
                 self._update(loss)
                 self._result = loss.detach()
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            # Leaving the capture fails too, for the first reason's sake, and then leaves its stream behind.
+            torch.cuda.set_stream(current)
+            self._set_capturable(False)
+            reason = str(error.__context__ or error).splitlines()[0]
             raise ValueError(
-                f"fit: the training step cannot be captured in a CUDA graph ({reason}); pass capture=False"
+                f"fit: the training step cannot be captured in a CUDA graph ({reason}); start again with capture=False"
             ) from error
         self._graph = graph
 
@@ -114,16 +121,17 @@ class CapturedStep:
         """Take a step, and give the graph up if its loss is not the plain one."""
         assert self._graph is not None
         seed = self._generator.initial_seed()
-        with torch.no_grad():
-            expected = self._loss()
+        # Dropout draws from the global generator: the replay is to draw the same.
+        with torch.random.fork_rng(devices=[self._generator.device]):
+            expected = self._loss().detach()
         self._generator.manual_seed(seed)
         self._graph.replay()
         if torch.allclose(expected, self._result, rtol=1e-3, atol=1e-6, equal_nan=True):
             return self._result
         warnings.warn(
-            "the training step has another loss when it is replayed on the GPU than when it is run, so something in it "
-            "changes from step to step besides what its generator decides; it goes on plainly, which is slower; pass "
-            "capture=False to say so",
+            f"the training step has another loss when it is replayed on the GPU than when it is run, at step "
+            f"{self._taken} of this run: its Python code does not do the same at every step; it is run plainly from here "
+            "on, which is slower; pass capture=False to run all steps so",
             stacklevel=2,
         )
         self._graph = None

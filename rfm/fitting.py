@@ -114,9 +114,9 @@ def fit(
         seed: of every random draw; the same seed on the same device gives the same flow.
         device: "cpu", "cuda", ...; the first GPU where there is one.
         fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``.
-        capture: on a GPU, replay the step as one CUDA graph, several times as fast where kernels are small; a step that
-            waits for the CPU, as for an exact coupling, is run plainly. False for a field whose Python code does not do
-            the same at every step.
+        capture: on one GPU, replay the step as one CUDA graph, several times as fast where kernels are small; an
+            ``objective``, or a step that waits for the CPU, as for an exact coupling, is run plainly. False for a field
+            whose Python code does not do the same at every step.
         out: folder for checkpoints and the saved flow.
         resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run is
             loaded.
@@ -127,7 +127,8 @@ def fit(
         The flow, on the CPU, with ``history``.
 
     Raises:
-        ValueError: for points, weights or conditions that cannot be used, naming what, where and the remedy.
+        ValueError: for points, weights or conditions that cannot be used, naming what, where and the remedy; or if the
+            step cannot be captured.
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
     """
     if objective is not None:

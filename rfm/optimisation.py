@@ -94,7 +94,7 @@ def optimise(
         measure: what the number is called in the history.
         forward_methods: methods of the field besides ``forward`` that the loss calls.
         generator: what the loss draws from, if that is all it needs of a step's number: it is seeded before each.
-        capture: replay the step as one graph, where there is a ``generator``, on a GPU.
+        capture: replay the step as one graph, where there is a ``generator``, on a GPU, in one process.
         folder: where to keep checkpoints; none are kept when None.
         checkpoint: a checkpoint to go on from.
         fingerprint: what identifies data and settings in a checkpoint.
@@ -102,7 +102,7 @@ def optimise(
             last validation.
 
     Raises:
-        ValueError: if the loss is no longer finite.
+        ValueError: if the loss is no longer finite, or the step cannot be captured though it seemed so.
     """
     validations = VALIDATIONS if validations is None else validations
     patience = PATIENCE if patience is None else patience
@@ -116,7 +116,7 @@ def optimise(
     model, fabric_optimizer = fabric.setup(field, optimizer)
     for name in forward_methods:
         model.mark_forward_method(name)
-    captures = capture and generator is not None and fabric.device.type == "cuda" and fabric.world_size == 1
+    captures = capture and generator is not None and _on_one_gpu(fabric)
     state = Checkpoint.start(measure) if checkpoint is None else checkpoint
     if checkpoint is not None:
         checkpoint.restore(field, average.module, optimizer, parameters)
@@ -165,6 +165,10 @@ def optimise(
             # Clocks differ between processes; all must stop at the same step.
             spent = fabric.broadcast(spent)
         if state.step % every == 0 or spent >= 1:
+            if fabric.device.type == "cuda":
+                # Steps are started ahead of the GPU; clocks are to show what is done.
+                torch.cuda.synchronize(fabric.device)
+                state.seconds = time.monotonic() - started
             state.cpu_seconds = time.process_time() - cpu_started
             found = validate(average.module)
             if not math.isfinite(running):
@@ -180,6 +184,13 @@ def optimise(
             report(spent, {"step": state.step, "loss": running, **state.last_validation})
     state.stopped = _why(budget, state, patience)
     return state
+
+
+def _on_one_gpu(fabric: "Fabric") -> bool:
+    """Return whether there is one process with a GPU, and nothing between it and the gradients."""
+    from lightning_fabric.strategies import SingleDeviceStrategy
+
+    return fabric.device.type == "cuda" and isinstance(fabric.strategy, SingleDeviceStrategy)
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:

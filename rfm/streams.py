@@ -67,7 +67,7 @@ def fit_stream(
         The flow, on the CPU, with ``history``.
 
     Raises:
-        ValueError: for settings that cannot be used.
+        ValueError: for settings that cannot be used, or if the step cannot be captured.
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
     """
     field = flow.field

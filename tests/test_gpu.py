@@ -126,6 +126,7 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path: Path, captured: list[
         patch.setattr(CapturedStep, "__call__", dies)
         with pytest.raises(KilledError):
             fitted(Sphere(2), steps=32, out=tmp_path)
+    assert sum(captured) > 28
     resumed = fitted(Sphere(2), steps=32, out=tmp_path, resume=True)
     torch.testing.assert_close(vector(resumed), vector(whole), rtol=1e-3, atol=1e-4)
 
@@ -155,6 +156,58 @@ def test_a_step_that_changes_is_noticed(captured: list[bool]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fitted(Sphere(2), field=field, capture=False)
+
+
+class _Switching(VelocityField):
+    """A field whose Python code does something else from its eighth call on."""
+
+    calls = 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        self.calls += 1
+        return super().forward(*args, **kwargs) * (1 if self.calls < 8 else 2)
+
+
+def test_a_step_that_changes_later_is_noticed(captured: list[bool]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        field = _Switching(Sphere(2), width=32, depth=1, features=16, max_frequency=4.0)
+    with pytest.warns(UserWarning, match="capture=False"):
+        fitted(Sphere(2), field=field, steps=40)
+    assert captured[3]
+    assert not captured[-1]
+
+
+class _Dropping(VelocityField):
+    """A field with dropout, which draws from the global generator."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.manifold.proju(args[0], nn.functional.dropout(super().forward(*args, **kwargs), 0.1, self.training))
+
+
+def test_dropout_is_captured(captured: list[bool]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        field = _Dropping(Sphere(2), width=32, depth=1, features=16, max_frequency=4.0)
+    fitted(Sphere(2), field=field)
+    assert all(captured[3:])
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_trains(precision: Any) -> None:
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator="gpu", devices=1, precision=precision)
+    fabric.launch()
+    flow = fitted(SO3(), fabric=fabric, device=None)
+    assert all(torch.isfinite(p).all() for p in flow.parameters())
+
+
+def test_conditions_and_weights_are_captured(captured: list[bool]) -> None:
+    x = points(Sphere(2), 100, seed=1)
+    options: dict[str, Any] = {"steps": 24, "batch_size": 64, "progress": False, "device": "cuda"}
+    rfm.fit(x, Sphere(2), condition=x[:, :2], weights=x[:, 2].abs() + 0.1, **options)
+    assert captured == [False] * 3 + [True] * 21
 
 
 def test_pictures_are_rendered_in_the_captured_step(captured: list[bool]) -> None:

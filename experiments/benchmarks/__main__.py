@@ -39,7 +39,7 @@ class Part:
         lines: makes its lines one by one; an argument is the number of threads.
         peers: packages whose versions matter.
         intro: what to know to read it.
-        on_gpu: whether it needs one; without one its last figures stay.
+        on_gpu: whether it needs one; without one the section of an earlier run is kept, if it is in the folder.
     """
 
     title: str

@@ -16,7 +16,7 @@ start = time.perf_counter()
 import rfm
 from manifolds import Sphere
 points = Sphere(2).random_uniform(10_000, generator=torch.Generator().manual_seed(0))
-rfm.fit(points, Sphere(2), steps=1, validation=[0], progress=False)
+rfm.fit(points, Sphere(2), steps=1, validation=[0], device="cpu", progress=False)
 print(time.perf_counter() - start)
 """
 

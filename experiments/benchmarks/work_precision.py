@@ -206,6 +206,9 @@ def report(manifold: Manifold, made: list[Run]) -> str:
     for error in TARGETS:
         (own, name), (other, rival) = (best(made, ours, error, lambda r: r.time) for ours in (True, False))
         calls = [best(made, ours, error, lambda r: r.evaluations)[0] for ours in (True, False)]
+        if not math.isfinite(other):
+            lines.append(f"| {error:.0e} | {name}, {1e3 * own:.0f} ms | none reached it | | | |")
+            continue
         verdict = "yes" if own / other <= GOAL else "no"
         lines.append(
             f"| {error:.0e} | {name}, {1e3 * own:.0f} ms | {rival}, {1e3 * other:.0f} ms | {own / other:.2f} | "

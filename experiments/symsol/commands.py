@@ -60,13 +60,12 @@ def _study(options: argparse.Namespace) -> None:
     )
     cap = None if options.max_minutes is None else 60 * options.max_minutes
     flow = trained(settings, options.run, max_seconds=cap, device=options.device)
-    on_cpu = torch.device(options.device).type == "cpu"
-    clock, whose = ("cpu_seconds", "of one core") if on_cpu else ("seconds", f"on {torch.cuda.get_device_name()}")
-    print(f"{flow.stopped}; {flow.history[-1][clock] / 60:.1f} minutes {whose}\n", file=sys.stderr)
-    print(f"| minutes {whose} | steps | mean log-likelihood, validation |\n|---:|---:|---:|")
+    print(f"{flow.stopped}\n", file=sys.stderr)
+    print("| minutes | of one core | steps | mean log-likelihood, validation |\n|---:|---:|---:|---:|")
     for record in flow.history:
         if "validation_nll" in record:
-            print(f"| {record[clock] / 60:.1f} | {record['step']} | {-record['validation_nll']:.2f} |")
+            minutes, of_one_core = record["seconds"] / 60, record["cpu_seconds"] / 60
+            print(f"| {minutes:.1f} | {of_one_core:.1f} | {record['step']} | {-record['validation_nll']:.2f} |")
     sizes = (4, 1, 20) if options.quick else (400, 12, 600)
     print("\n" + report(flow.to(options.device), *sizes))
     flow.cpu()
