@@ -2,9 +2,9 @@
 
 The functions here take the *square* of an angle. A norm has no derivative at zero, its square does; written in
 the square, ``cos`` and ``sin(a)/a`` are entire functions, so values and derivatives of every order are right at zero,
-where the usual formulas divide by it. Where derivatives may be asked for, each function selects between a series and the
-closed form; since both branches are differentiated, the argument of the branch not taken is kept at a harmless value. Of
-values alone the closed form is right everywhere.
+where the usual formulas divide by it. Where derivatives may be asked for, each function selects between a series and
+the closed form; since both branches are differentiated, the argument of the branch not taken is kept at a harmless
+value. Where they may not, the closed form alone is right everywhere.
 """
 
 import math

@@ -1,9 +1,9 @@
 """Rotations row by row: the maps of `SO3` and `SE3` for few points.
 
 A hundred rotations take no longer than one: what takes time is the number of operations. On whole rows of a matrix
-these are a tenth (of a projection) to a fifth (of an exponential) of those of `manifolds.rotation_entries`, whose formulas
-are the same; for some thousand rotations or more those are faster. Here vectors are tensors ``(*batch, 3)`` and matrices
-``(*batch, 3, 3)``; all of them broadcast, and have the dtype that addition would give them.
+these are a tenth (of a projection) to a fifth (of an exponential) of those of `manifolds.rotation_entries`, whose
+formulas are the same; for some thousand rotations or more those are faster. Here vectors are tensors ``(*batch, 3)``
+and matrices ``(*batch, 3, 3)``; all of them broadcast, and promote as in an addition.
 """
 
 import math

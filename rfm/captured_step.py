@@ -19,9 +19,9 @@ class CapturedStep:
     """A step that runs plainly at first, and as one graph after that.
 
     A step that waits for the GPU, such as one whose coupling is solved on the CPU, cannot be captured and stays plain.
-    The graph repeats what was done on the GPU and no Python code. So the loss is compared with that of the plain step, at
-    the second replay and then each time that their number has doubled: where they differ, the code does something else
-    than it did, and steps are run plainly from then on. What was replayed in between stands.
+    The graph repeats what was done on the GPU and no Python code. So the loss is compared with that of the plain step,
+    at the second replay and then each time that their number has doubled: where they differ, the code does something
+    else than it did, and steps are run plainly from then on. What was replayed in between stands.
 
     Args:
         loss: of a step, a scalar; what changes from step to step is drawn from ``generator`` alone.
@@ -130,8 +130,8 @@ class CapturedStep:
             return self._result
         warnings.warn(
             f"the training step has another loss when it is replayed on the GPU than when it is run, at step "
-            f"{self._taken} of this run: its Python code does not do the same at every step; it is run plainly from here "
-            "on, which is slower; pass capture=False to run all steps so",
+            f"{self._taken} of this run: its Python code does not do the same at every step; it is run plainly from "
+            "here on, which is slower; pass capture=False to run all steps so",
             stacklevel=2,
         )
         self._graph = None

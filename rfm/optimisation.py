@@ -188,7 +188,7 @@ def optimise(
 
 def _on_one_gpu(fabric: "Fabric") -> bool:
     """Return whether there is one process with a GPU, and nothing between it and the gradients."""
-    from lightning_fabric.strategies import SingleDeviceStrategy
+    from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 
     return fabric.device.type == "cuda" and isinstance(fabric.strategy, SingleDeviceStrategy)
 
