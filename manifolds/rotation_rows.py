@@ -2,7 +2,7 @@
 
 A hundred rotations take no longer than one: what takes time is the number of operations. On whole rows of a matrix
 these are a tenth (of a projection) to a fifth (of an exponential) of those of `manifolds.rotation_entries`, whose
-formulas are the same; for some thousand rotations or more those are faster. Here vectors are tensors ``(*batch, 3)``
+formulas are the same; for two thousand rotations or more those are faster. Here vectors are tensors ``(*batch, 3)``
 and matrices ``(*batch, 3, 3)``; all of them broadcast, and promote as in an addition.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from manifolds.numerics import cos_and_sinc_of_root
 
-FEW, FEW_ON_GPU = 2048, 2**18
+FEW, FEW_ON_GPU = 1024, 2**18
 """Up to as many rotations rows are faster; more on a GPU, where starting an operation takes the time for longer."""
 
 
