@@ -221,16 +221,17 @@ def draw(results: list[tuple[Manifold, list[Run]]], path: Path) -> None:
     """Save error against seconds and against evaluations, one row per manifold."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5 * len(results)), layout="constrained")
+    figure = Figure(figsize=(13, 4.5 * len(results)), layout="constrained")
     for axes, (manifold, made) in zip(figure.subplots(len(results), 2, squeeze=False), results, strict=True):
-        for name in dict.fromkeys(run.solver for run in made):
+        for i, name in enumerate(dict.fromkeys(run.solver for run in made)):
             own = [run for run in made if run.solver == name]
-            style = {"label": name, "marker": ".", "linestyle": "-" if own[0].ours else "--"}
+            colour = f"C{i}" if i < 10 else "black"
+            style = {"label": name, "marker": ".", "color": colour, "linestyle": "-" if own[0].ours else "--"}
             axes[0].loglog([r.time for r in own], [r.error for r in own], **style)
             axes[1].loglog([r.evaluations for r in own], [r.error for r in own], **style)
         axes[0].set(title=str(manifold), xlabel="seconds", ylabel="error, radians")
         axes[1].set(title=str(manifold), xlabel="field evaluations per sample", ylabel="error, radians")
-        axes[1].legend(fontsize=8)
+        axes[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
