@@ -168,11 +168,9 @@ def test_blocks_hold_neighbours_together() -> None:
         block_labels(places, (1.0, 0.0))
 
 
+@pytest.mark.usefixtures("rfm_data")
 def test_the_steel_is_as_published() -> None:
-    try:
-        dataset = steel()
-    except ValueError as error:
-        pytest.skip(str(error))
+    dataset = steel()
     assert len(dataset) == 11_700
     assert dataset.map.dropped == 0
     assert dataset.map.phases.count("austenite") == 5657

@@ -10,7 +10,6 @@ import rfm
 from experiments import orientations, poses
 from manifolds import SE3, SO3, Euclidean, Octahedral, Quotient, RightMultiplication
 from rfm.cli import main
-from rfm.datasets import desk, steel
 from rfm.integrators import Adaptive
 from rfm.networks import VelocityField
 from rfm.plotting import pole_density
@@ -84,15 +83,8 @@ def test_the_parts_of_a_kernel_mixture_of_poses_are_its_marginals() -> None:
     assert of_position.manifold.event_shape == Euclidean(3).event_shape
 
 
-def _needs(load: object) -> None:
-    try:
-        load()  # type: ignore[operator]
-    except ValueError as error:
-        pytest.skip(str(error))
-
-
+@pytest.mark.usefixtures("rfm_data")
 def test_the_study_of_orientations_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _needs(steel)
     out = tmp_path / "runs"
     orientations.main(["--quick", "--out", str(out)])
     first = capsys.readouterr().out
@@ -108,8 +100,8 @@ def test_the_study_of_orientations_runs_and_goes_on(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out.startswith("phi1,Phi,phi2,phase\n")
 
 
+@pytest.mark.usefixtures("rfm_data")
 def test_the_study_of_poses_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _needs(desk)
     out = tmp_path / "runs"
     poses.main(["--quick", "--out", str(out)])
     first = capsys.readouterr().out

@@ -144,11 +144,9 @@ def test_columns_of_a_table_are_found_by_name(tmp_path: Path) -> None:
         read(file, None, ["tx", "ty", "tz", "qw", "qx", "qz", "qy"])
 
 
+@pytest.mark.usefixtures("rfm_data")
 def test_the_desk_is_as_published() -> None:
-    try:
-        dataset = desk()
-    except ValueError as error:
-        pytest.skip(str(error))
+    dataset = desk()
     assert len(dataset) == 20_957
     assert float(dataset.seconds[-1]) == pytest.approx(99.3645, abs=1e-6)
     SE3().check_point(dataset.points)
