@@ -19,7 +19,7 @@ from torch import Tensor
 import rfm
 from experiments.benchmarks.harness import Row, in_turns
 from manifolds import Sphere
-from rfm.integrators import DORMAND_PRINCE, Adaptive, FixedStep
+from rfm.integrators import DORMAND_PRINCE, Adams, Adaptive, FixedStep
 from rfm.likelihood import log_prob
 
 _POINTS = 2048
@@ -29,8 +29,11 @@ _TIMED_STEPS = 10
 _SPHERE = Sphere(2)
 _CHECKED = 128
 _TOLERANCES = (1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5, 5e-6)
+Ours = Adaptive | FixedStep | Adams
 _ADAPTIVE = [Adaptive(atol=tolerance, rtol=tolerance) for tolerance in _TOLERANCES]
 _GRADED = [FixedStep(DORMAND_PRINCE, steps, grading=2.0) for steps in (4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 20)]
+
+_ADAMS = [Adams(4, steps, grading=2.5) for steps in (20, 24, 28, 30, 32, 34, 36, 38, 40, 44, 48)]
 
 
 def rows(turns: int = 3, steps: int = 400) -> list[Row]:
@@ -47,7 +50,7 @@ def rows(turns: int = 3, steps: int = 400) -> list[Row]:
         precise = copy.deepcopy(flow.field).double()
         truth = log_prob(precise, flow.source, x[:_CHECKED].double(), Adaptive(atol=1e-7, rtol=1e-7))
         found = []
-        for ladder in (_ADAPTIVE, _GRADED):
+        for ladder in (_ADAPTIVE, _GRADED, _ADAMS):
             for how in ladder:
                 error = _error(log_prob(flow.field, flow.source, x[:_CHECKED], how), truth)
                 if error <= _GOAL:
@@ -56,8 +59,10 @@ def rows(turns: int = 3, steps: int = 400) -> list[Row]:
         return [_beside_euler(*found[0]), *(row for what in found for row in _beside_torchdiffeq(*what))]
 
 
-def _name(how: Adaptive | FixedStep) -> str:
-    return f"tolerance {how.atol:g}" if isinstance(how, Adaptive) else f"{how.steps} graded steps"
+def _name(how: Ours) -> str:
+    if isinstance(how, Adaptive):
+        return f"tolerance {how.atol:g}"
+    return f"{how.steps} graded steps" + (" of Adams's" if isinstance(how, Adams) else "")
 
 
 def _error(log_p: Tensor, truth: Tensor) -> float:
@@ -69,7 +74,7 @@ def _beside_euler(
     source: rfm.sources.Source,
     x: Tensor,
     truth: Tensor,
-    how: Adaptive | FixedStep,
+    how: Ours,
     error: float,
     turns: int,
 ) -> Row:
@@ -98,7 +103,7 @@ def _beside_torchdiffeq(
     source: rfm.sources.Source,
     x: Tensor,
     truth: Tensor,
-    how: Adaptive | FixedStep,
+    how: Ours,
     error: float,
     turns: int,
 ) -> list[Row]:

@@ -1,5 +1,6 @@
 """Integrators on manifolds: tableaux, the coordinates of a step, step control, and `integrate`."""
 
+from rfm.integrators.adams import Adams
 from rfm.integrators.adaptive import Adaptive
 from rfm.integrators.chart import Chart, Scheme
 from rfm.integrators.fixed_step import FixedStep
@@ -33,6 +34,7 @@ __all__ = [
     "MIDPOINT",
     "RK4",
     "TSITOURAS",
+    "Adams",
     "Adaptive",
     "Chart",
     "FixedStep",

@@ -71,14 +71,14 @@ def step(
     for c, row, asked in zip(tableau.c[1:], tableau.a[1:], integrands_at[1:], strict=True):
         w = lifted * combine(row, velocities)
         y, beyond = chart.point(w)
-        outside = _either(outside, beyond)
+        outside = either(outside, beyond)
         u, q = field(y, t + c * h, integrand=asked)
         velocities.append(chart.velocity(w, y, u))
         integrands.append(q)
     if not tableau.first_same_as_last:
         w = lifted * combine(tableau.b, velocities)
         y, beyond = chart.point(w)
-        outside = _either(outside, beyond)
+        outside = either(outside, beyond)
     return Step(y, _integral(tableau.b, h, integrands), (u, q), outside, chart, h, w, velocities, integrands)
 
 
@@ -105,8 +105,7 @@ def combine(weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
     for weight, term in zip(weights, terms, strict=False):
         if weight != 0:
             total = weight * term if total is None else torch.add(total, term, alpha=weight)
-    assert total is not None
-    return total
+    return torch.zeros_like(terms[0]) if total is None else total
 
 
 def lift(s: Tensor, like: Tensor) -> Tensor:
@@ -114,7 +113,8 @@ def lift(s: Tensor, like: Tensor) -> Tensor:
     return s[(..., *(None,) * (like.ndim - 1))]
 
 
-def _either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+def either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Return which samples are in ``a`` or in ``b``, None for none."""
     if a is None or b is None:
         return b if a is None else a
     return a | b

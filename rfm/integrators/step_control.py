@@ -4,6 +4,7 @@ References:
     Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, section II.4.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,100 @@ from torch import Tensor
 
 from manifolds import Manifold
 from rfm.integrators.runge_kutta import Field
+from rfm.integrators.solution import LEFT_DOMAIN, NOT_FINITE, STEP_TOO_SMALL, SUCCEEDED, TOO_MANY_STEPS
 
-_SAFETY = 0.9
-_SHORTEST, _LONGEST = 0.2, 5.0
-"""Bounds of the ratio of a step's length to that of the one before."""
+_SHORTEST = 0.2
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a step's length may differ from that of the one before.
+
+    Args:
+        safety: what part of the longest tolerable step to make.
+        longest: largest ratio; the smallest is a fifth.
+    """
+
+    safety: float = 0.9
+    longest: float = 5.0
+
+    def factor(self, ratio: Tensor, order: int | Tensor) -> Tensor:
+        """Return what to multiply a step by whose error was ``ratio`` times the tolerated one.
+
+        The estimate grows like the power ``order`` of the step's length. After a step into nowhere, where it is not
+        finite, it is a fifth.
+        """
+        growth = self.safety * ratio.clamp(min=1e-10) ** (-1 / order)
+        return torch.where(torch.isfinite(ratio), growth.clamp(_SHORTEST, self.longest), _SHORTEST)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Steps that are tried, ``n`` of them."""
+
+    t: Tensor
+    """Where they start."""
+    h: Tensor
+    """Their lengths, positive."""
+    signed: Tensor
+    """Their lengths in the direction of time."""
+    arrives: Tensor
+    """Which would end at the end of the solve."""
+    end: float
+
+    @classmethod
+    def of(cls, t: Tensor, h: Tensor, end: float, sign: float) -> "Trial":
+        """Return steps of lengths ``h``, cut at the end of the solve."""
+        remaining = (end - t).abs()
+        arrives = h >= remaining
+        h = torch.where(arrives, remaining, h)
+        return cls(t, h, sign * h, arrives, end)
+
+    @property
+    def target(self) -> Tensor:
+        """When they end."""
+        return torch.where(self.arrives, self.end, self.t + self.signed)
+
+    def judged(
+        self, ratio: Tensor, outside: Tensor | None, growth: Growth, order: int | Tensor, steps: Tensor, max_steps: int
+    ) -> "Judgement":
+        """Return which steps are accepted, and how each sample goes on.
+
+        Args:
+            ratio: their errors, relative to the tolerated one.
+            outside: which left the manifold; None if none can.
+            growth: of the next step.
+            order: power of the length that errors grow like.
+            steps: how many each sample has tried, with this one.
+            max_steps: how many it may.
+        """
+        finite = torch.isfinite(ratio)
+        if outside is not None:
+            ratio = torch.where(outside, math.inf, ratio)
+        accept = ratio <= 1  # NaN compares false
+        t, h = self.target, self.h * growth.factor(ratio, order)
+        floor = 4 * torch.finfo(t.dtype).eps * torch.maximum(self.t.abs(), t.abs()).clamp(min=1e-3)
+        why = STEP_TOO_SMALL if outside is None else torch.where(outside, LEFT_DOMAIN, STEP_TOO_SMALL)
+        arrived = accept & self.arrives
+        # Also after accepted steps: they can become so short that time stands still.
+        status = torch.where(~arrived & (h < floor), torch.where(finite, why, NOT_FINITE), SUCCEEDED)
+        status = torch.where((status == SUCCEEDED) & (steps >= max_steps) & ~arrived, TOO_MANY_STEPS, status)
+        return Judgement(accept, torch.where(accept, t, self.t), h, status, arrived)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of steps that were tried."""
+
+    accept: Tensor
+    t: Tensor
+    """Where the samples are now."""
+    h: Tensor
+    """How long the next steps are."""
+    status: Tensor
+    """Whether they can go on, see `rfm.integrators.solution`."""
+    arrived: Tensor
+    """Which are at the end."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +123,27 @@ class Tolerance:
         """Return the tolerated error of numbers of this size."""
         return self.atol + self.rtol * size
 
+    def ratio(
+        self,
+        error: Tensor,
+        points: tuple[Tensor, Tensor],
+        error_of_integral: Tensor | None,
+        integrals: tuple[Tensor | None, Tensor | None],
+    ) -> Tensor:
+        """Return the larger of the errors of the point and of the integral, relative to what is tolerated.
 
-def factor(ratio: Tensor, order: int) -> Tensor:
-    """Return what to multiply a step by whose error was ``ratio`` times the tolerated one.
-
-    The estimate grows like the power ``order`` of the step's length. After a step into nowhere, where it is not finite,
-    it is a fifth.
-    """
-    growth = _SAFETY * ratio.clamp(min=1e-10) ** (-1 / order)
-    return torch.where(torch.isfinite(ratio), growth.clamp(_SHORTEST, _LONGEST), _SHORTEST)
+        Args:
+            error: of the points, as a length ``(n)``.
+            points: before and after the step.
+            error_of_integral: its mean over several integrals is what counts; None if there is none.
+            integrals: before and after the step.
+        """
+        ratio = error / torch.maximum(*map(self.of_points, points))
+        before, after = integrals
+        if error_of_integral is None or before is None or after is None:
+            return ratio
+        size = torch.maximum(average(before).abs(), average(after).abs())
+        return torch.maximum(ratio, average(error_of_integral).abs() / self.of_sizes(size))
 
 
 def initial_step(

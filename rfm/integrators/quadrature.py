@@ -1,0 +1,88 @@
+"""Integrals of polynomials through values at given times."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def interpolatory_weights(nodes: Sequence[float], start: float, end: float, moment: int = 0) -> list[float]:
+    """Return what to multiply values at the nodes by, so that the sum is the integral of the polynomial through them.
+
+    Args:
+        nodes: distinct times.
+        start: where the integral begins.
+        end: where it ends.
+        moment: the polynomial is multiplied by this power of ``(t - middle) / (end - start)``.
+
+    References:
+        Golub & Van Loan, Matrix Computations, 2013, algorithm 4.6.2 (Bjorck & Pereyra's, for dual Vandermonde systems).
+    """
+    h, middle = end - start, (start + end) / 2
+    z = [(node - middle) / h for node in nodes]
+    powers = range(moment + 1, moment + 1 + len(z))
+    w = [(0.5**p - (-0.5) ** p) / p for p in powers]
+    for k in range(len(z) - 1):
+        for i in range(len(z) - 1, k, -1):
+            w[i] -= z[k] * w[i - 1]
+    for k in range(len(z) - 2, -1, -1):
+        for i in range(k + 1, len(z)):
+            w[i] /= z[i] - z[i - k - 1]
+        for i in range(k, len(z) - 1):
+            w[i] -= w[i + 1]
+    return [h * weight for weight in w]
+
+
+def composite_weights(nodes: Sequence[float], first: int, last: int, points: int) -> list[float]:
+    """Return weights of all nodes for the integral from node ``first`` to node ``last``.
+
+    Between neighbours it is that of the polynomial through the ``points`` nodes nearest in number, of all if there are
+    fewer.
+    """
+    points = min(points, len(nodes))
+    weights = [0.0] * len(nodes)
+    for i in range(first, last):
+        near = min(max(i + 1 - points // 2, 0), len(nodes) - points)
+        own = interpolatory_weights(nodes[near : near + points], nodes[i], nodes[i + 1])
+        for j, weight in enumerate(own):
+            weights[near + j] += weight
+    return weights
+
+
+def newton_weights(nodes: Tensor, t: Tensor, moments: int) -> tuple[Tensor, Tensor]:
+    """Return how Newton's form of a polynomial, centred at the latest node, is carried on and integrated to ``t``.
+
+    The polynomial is the sum of ``phi_j`` times the product over i < j of ``(s - nodes_i) / (nodes_0 - nodes_i+1)``.
+    Each sample has its own nodes.
+
+    Args:
+        nodes: distinct times ``(k, n)``, the latest first.
+        t: where to integrate to, from the latest node ``(n)``.
+        moments: of how many powers of ``(s - middle) / (t - nodes_0)`` the integrals are asked for, at most 3.
+
+    Returns:
+        What takes ``phi_j`` to the differences ``phi*_j`` of the form centred at ``t``, ``(k, n)``, and the integrals
+        over ``phi*_j`` times those powers, divided by ``t - nodes_0``, ``(moments, k + 1, n)``: the last is that of the
+        term that a value at ``t`` adds.
+
+    References:
+        Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, section III.5 (beta and g).
+    """
+    k, n = nodes.shape
+    h = t - nodes[0]
+    ahead = t - nodes
+    carry = torch.cat([torch.ones_like(nodes[:1]), torch.cumprod(ahead[:-1] / (nodes[0] - nodes[1:]), 0)])
+    power = torch.arange(1, k + moments + 1, dtype=nodes.dtype, device=nodes.device)[:, None]
+    # Row q: the integral of the basis polynomial times (1 - s)^(q - 1), for s from 0 to 1.
+    row, share = (1 / power).expand(-1, n), h / ahead
+    rows = [row[:moments]]
+    for j in range(k):
+        row = 1 / (power[:-1] * (power[:-1] + 1)).expand(-1, n) if j == 0 else row[:-1] - row[1:] * share[j]
+        rows.append(row[:moments])
+    c = torch.stack(rows, 1)
+    centred = [c[0]]
+    if moments > 1:
+        centred.append(c[0] / 2 - c[1])
+    if moments > 2:
+        centred.append(c[0] / 4 - c[1] + c[2])
+    return carry, torch.stack(centred)
