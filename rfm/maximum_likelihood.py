@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from rfm.integrators import RK4, FixedStep, Tableau, integrate
+from rfm.integrators import RK4, Adams, FixedStep, Tableau, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob
 from rfm.sources import Source
 
@@ -128,9 +128,17 @@ def adjoint_log_prob(
         method: both solves; 8 steps of Runge and Kutta's fourth-order method by default.
         estimator: estimate the divergence.
         condition: passed on to the field, and not differentiated.
+
+    Raises:
+        ValueError: if the steps are Adams's: the way back has no memory.
     """
     manifold = source.manifold
     method = _METHOD if method is None else method
+    if isinstance(method.scheme, Adams):
+        raise ValueError(
+            "adjoint_log_prob: the way back takes Runge-Kutta steps, got Adams's; use FixedStep(RK4, steps), or "
+            "adjoint=False"
+        )
     if estimator is not None:
         condition["noise_of_probes"] = estimator.noise(manifold, x)
 
@@ -193,6 +201,7 @@ def _solve_adjoint(
     project = problem.manifold.projx
     scheme = problem.method.scheme
     # Cotangents live in the ambient space, and so do these steps, whatever coordinates the way back was made in.
+    assert not isinstance(scheme, Adams)
     tableau = scheme if isinstance(scheme, Tableau) else scheme.tableau
     [mesh] = problem.method.mesh((0.0, 1.0))
     for start, end in itertools.pairwise(mesh):

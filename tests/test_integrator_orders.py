@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Callable
 
+import numpy.polynomial
 import pytest
 import torch
 from random_fields import normal, points, wavy_field
@@ -22,6 +23,7 @@ from rfm.integrators import (
     MIDPOINT,
     RK4,
     TSITOURAS,
+    Adams,
     Adaptive,
     FixedStep,
     Geodesic,
@@ -32,6 +34,7 @@ from rfm.integrators import (
     Tableau,
     integrate,
 )
+from rfm.integrators.quadrature import composite_weights, interpolatory_weights, newton_weights
 
 TABLEAUX = {
     "euler": EULER,
@@ -161,7 +164,7 @@ def test_several_scalars_are_integrated_at_once_and_their_mean_controls_the_step
         u, q = one(y, t)
         return u, torch.stack([q - 1, q + 1], -1)
 
-    for method in (Adaptive(), FixedStep(RK4, 5)):
+    for method in (Adaptive(), Adaptive(Adams()), FixedStep(RK4, 5), FixedStep(Adams(), 5)):
         times = (*SPAN, 1.5)
         single, double = (integrate(f, m, x, times, method, with_integral=True) for f in (one, several))
         assert single.integral is not None
@@ -194,7 +197,7 @@ def solved(m: Manifold) -> tuple[Tensor, Callable[..., tuple[Tensor, Tensor]], T
     return x, field, fine.final, fine.integral[-1]
 
 
-def slopes(m: Manifold, scheme: Scheme | Tableau, order: int) -> tuple[float, float]:
+def slopes(m: Manifold, scheme: Scheme | Tableau | Adams, order: int) -> tuple[float, float]:
     x, field, exact, exact_integral = solved(m)
     counts = {1: (24, 72), 2: (14, 42), 3: (10, 30), 4: (8, 24), 5: (9, 36)}[order]
     logs = []
@@ -208,7 +211,7 @@ def slopes(m: Manifold, scheme: Scheme | Tableau, order: int) -> tuple[float, fl
     return point, integral
 
 
-def check(m: Manifold, scheme: Scheme | Tableau, order: int) -> None:
+def check(m: Manifold, scheme: Scheme | Tableau | Adams, order: int) -> None:
     point, integral = slopes(m, scheme, order)
     assert point > order - 0.35
     assert integral > order - 0.35
@@ -247,6 +250,116 @@ def test_order_of_normal_coordinates(m: Manifold, name: str) -> None:
     check(m, NormalCoordinates(TABLEAUX[name]), TABLEAUX[name].order)
 
 
+@pytest.mark.parametrize("m", [*SPACES, PoincareBall(2), Product(SO3(), FlatTorus(1)), Power(SE3(), 2)], ids=str)
+@pytest.mark.parametrize("order", [*(pytest.param(p, marks=pytest.mark.slow) for p in (2, 3)), 4, 5, 6])
+def test_order_of_adams_steps(m: Manifold, order: int) -> None:
+    x, field, exact, exact_integral = solved(m)
+    logs = []
+    for n in (20, 80):
+        solution = integrate(field, m, x, SPAN, FixedStep(Adams(order), n), with_integral=True)
+        assert solution.integral is not None
+        errors = m.dist(solution.final, exact), solution.integral[-1] - exact_integral
+        logs.append([math.log(float(e.square().mean().sqrt())) for e in errors])
+    point, integral = ((a - b) / math.log(80 / 20) for a, b in zip(*logs, strict=True))
+    assert point > order - 0.5
+    # The integral's leading error may change its sign between the two.
+    assert integral > order - (0.6 if order < 6 else 1.3)
+    assert order > 4 or point < order + 0.7
+
+
+@pytest.mark.parametrize("moment", [0, 1, 2])
+def test_interpolatory_weights_are_exact_for_polynomials(moment: int) -> None:
+    start, end = 0.7, 0.4
+    nodes = [0.95, 0.7, 0.4, 0.05, 1.4]
+    for count in range(1, 6):
+        weights = interpolatory_weights(nodes[:count], start, end, moment)
+        for power in range(count):
+            # The integral of t^power ((t - middle) / h)^moment.
+            factor = numpy.polynomial.Polynomial([-(start + end) / 2, 1]) / (end - start)
+            whole = (numpy.polynomial.Polynomial([0, 1]) ** power * factor**moment).integ()
+            found = sum(w * t**power for w, t in zip(weights, nodes, strict=False))
+            assert found == pytest.approx(whole(end) - whole(start), abs=1e-13)
+
+
+def test_composite_weights_are_exact_for_cubics_between_any_nodes() -> None:
+    nodes = [0.0, 0.1, 0.3, 0.35, 0.7, 1.0]
+    for first, last in itertools.combinations(range(6), 2):
+        weights = composite_weights(nodes, first, last, points=4)
+        for power in range(4):
+            exact = (nodes[last] ** (power + 1) - nodes[first] ** (power + 1)) / (power + 1)
+            assert sum(w * t**power for w, t in zip(weights, nodes, strict=True)) == pytest.approx(exact, abs=1e-14)
+    # Two nodes are all there is: the trapezoid.
+    assert composite_weights([0.0, 2.0], 0, 1, points=4) == pytest.approx([1.0, 1.0])
+
+
+def test_newtons_form_is_carried_on_and_integrated_as_the_polynomial_it_is() -> None:
+    generator = torch.Generator().manual_seed(0)
+    k, n = 4, 3
+    gaps = 0.1 + torch.rand(k + 1, n, generator=generator, dtype=torch.float64)
+    times = 1 - gaps.cumsum(0)  # the latest first; all before 1
+    ahead = torch.full((n,), 1.3, dtype=torch.float64)
+    values = torch.sin(3 * times[:k])
+    carry, weights = newton_weights(times[:k], ahead, moments=3)
+    for sample in range(n):
+        nodes, value = times[:k, sample].tolist(), values[:, sample]
+        table = torch.stack([_newton(nodes, value.tolist(), order) for order in range(k)])
+        carried = carry[:, sample] * table
+        h = float(ahead[sample]) - nodes[0]
+        for moment in range(3):
+            own = interpolatory_weights(nodes, nodes[0], float(ahead[sample]), moment)
+            expected = sum(w * float(v) for w, v in zip(own, value, strict=True))
+            assert float(h * (weights[moment, :k, sample] * carried).sum()) == pytest.approx(expected, rel=1e-10)
+        # With a value at the new time, the last term makes it the polynomial through that too.
+        new = 0.7
+        latest = new - float(carried.sum())
+        own = interpolatory_weights([float(ahead[sample]), *nodes], nodes[0], float(ahead[sample]))
+        expected = sum(w * v for w, v in zip(own, [new, *value.tolist()], strict=True))
+        found = h * float((weights[0, :k, sample] * carried).sum() + weights[0, k, sample] * latest)
+        assert found == pytest.approx(expected, rel=1e-10)
+
+
+def _newton(nodes: list[float], values: list[float], order: int) -> Tensor:
+    """Return the divided difference of the first nodes, scaled by the distances of the others from the first."""
+    if order == 0:
+        return torch.tensor(values[0], dtype=torch.float64)
+    column = values[: order + 1]
+    for step in range(1, order + 1):
+        column = [(column[i] - column[i + 1]) / (nodes[i] - nodes[i + step]) for i in range(len(column) - 1)]
+    return torch.tensor(column[0] * math.prod(nodes[0] - t for t in nodes[1 : order + 1]), dtype=torch.float64)
+
+
+def test_adams_orders_fall_on_stiff_fields() -> None:
+    """A velocity field that pulls towards the equator 200 times as fast as it moves along it."""
+    m = Sphere(2)
+    x, along = points(m, 4), wavy_field(m, size=0.5)
+
+    def field(y: Tensor, t: Tensor) -> Tensor:
+        down = torch.zeros_like(y)
+        down[..., 2] = -200 * y[..., 2]
+        return along(y, t) + m.proju(y, down)
+
+    truth = integrate(field, m, x, SPAN, Adaptive(atol=1e-10, rtol=1e-10))
+    plain = integrate(field, m, x, SPAN, Adaptive(atol=1e-5, rtol=1e-5))
+    for order in (4, 6):
+        found = integrate(field, m, x, SPAN, Adaptive(Adams(order), 1e-5, 1e-5))
+        assert float(m.dist(found.final, truth.final).max()) < 1e-4
+        assert int(found.evaluations.max()) < 1.5 * int(plain.evaluations.max())
+
+
+def test_adams_takes_half_of_the_evaluations_to_the_same_error() -> None:
+    m = Sphere(2)
+    x = points(m, 6)
+    field = wavy_field(m, size=4)
+    truth = integrate(field, m, x, SPAN, Adaptive(TSITOURAS, 1e-12, 1e-12)).final
+    errors, costs = [], []
+    for scheme, tol in ((DORMAND_PRINCE, 1e-7), (Adams(6), 1e-7)):
+        solution = integrate(field, m, x, SPAN, Adaptive(scheme, tol, tol))
+        errors.append(float(m.dist(solution.final, truth).max()))
+        costs.append(float(solution.evaluations.double().mean()))
+    assert errors[1] < 10 * errors[0]
+    assert costs[1] < 0.6 * costs[0]
+
+
 def test_a_bare_tableau_takes_the_cheapest_coordinates() -> None:
     for m, scheme in [(Sphere(2), Projected), (FlatTorus(2), Projected), (SPD(2), Projected), (SO3(), MuntheKaas)]:
         x, field = points(m, 2), wavy_field(m)
@@ -267,9 +380,10 @@ def test_a_bare_tableau_takes_the_cheapest_coordinates() -> None:
         (SO3(), MuntheKaas(TSITOURAS)),
         (SPD(2), Projected(DORMAND_PRINCE)),
         (SPD(2), NormalCoordinates(TSITOURAS)),
+        *((m, Adams(order)) for m in (Sphere(2), SO3(), SE3(2.0), SPD(2)) for order in (3, 5, 6)),
     ],
 )
-def test_adaptive_error_follows_the_tolerance(m: Manifold, scheme: Scheme) -> None:
+def test_adaptive_error_follows_the_tolerance(m: Manifold, scheme: Scheme | Adams) -> None:
     x, field, exact, exact_integral = solved(m)
     for tol in (1e-3, 1e-6):
         method = Adaptive(scheme, atol=tol, rtol=tol)

@@ -17,6 +17,7 @@ from rfm.integrators import (
     EULER,
     MIDPOINT,
     RK4,
+    Adams,
     Adaptive,
     FixedStep,
     IntegrationError,
@@ -28,6 +29,17 @@ SPACES = [Sphere(2), FlatTorus(2), Euclidean(3), SO3()]
 METHODS = [EULER, MIDPOINT, RK4, DORMAND_PRINCE]
 NAMES = ["euler", "midpoint", "rk4", "dormand_prince"]
 TIGHT = Adaptive(atol=1e-13, rtol=1e-13)
+
+
+def solvers(tableau: Tableau, steps: int) -> list[object]:
+    """Return parameters: steps of Runge and Kutta's and of Adams's, chosen and fixed."""
+    methods = {
+        "adaptive": Adaptive(),
+        "adaptive-adams": Adaptive(Adams()),
+        "fixed": FixedStep(tableau, steps),
+        "fixed-adams": FixedStep(Adams(4), steps),
+    }
+    return [pytest.param(method, id=name) for name, method in methods.items()]
 
 
 def by_scipy(field: Callable[..., Tensor], m: Manifold, x: Tensor, times: tuple[float, ...]) -> Tensor:
@@ -118,7 +130,7 @@ def test_closed_form_on_the_sphere() -> None:
         torch.testing.assert_close(at, turned(x, t * t - 0.25), atol=1e-11, rtol=0)
 
 
-@pytest.mark.parametrize("method", [Adaptive(), FixedStep(RK4, 40)], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("method", solvers(RK4, 40))
 def test_a_grid_that_starts_late_is_not_solved_from_zero(method: Adaptive | FixedStep) -> None:
     x = points(Sphere(2), 5)
     late = integrate(pole_turn, Sphere(2), x, (0.6, 1.0), method)
@@ -126,7 +138,7 @@ def test_a_grid_that_starts_late_is_not_solved_from_zero(method: Adaptive | Fixe
     torch.testing.assert_close(late.final, turned(x, 0.64), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("method", [Adaptive(), FixedStep(RK4, 50)], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("method", solvers(RK4, 50))
 @pytest.mark.parametrize("m", SPACES, ids=str)
 def test_forwards_and_backwards(m: Manifold, method: Adaptive | FixedStep) -> None:
     x, field = points(m, 6), wavy_field(m)
@@ -138,7 +150,7 @@ def test_forwards_and_backwards(m: Manifold, method: Adaptive | FixedStep) -> No
     assert torch.equal(back.times, torch.tensor(times[::-1], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("method", [Adaptive(), FixedStep(EULER, 8)], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("method", solvers(EULER, 8))
 def test_output_times(method: Adaptive | FixedStep) -> None:
     m = Sphere(2)
     x = points(m, 4)
@@ -203,7 +215,8 @@ def test_evaluations_are_counted() -> None:
         return pole_turn(x, t)
 
     x = points(m, 7)
-    for method in (Adaptive(), FixedStep(MIDPOINT, 5), FixedStep(DORMAND_PRINCE, 3)):
+    adams = [Adaptive(Adams()), *(FixedStep(Adams(order), 7) for order in (2, 5, 6))]
+    for method in (Adaptive(), FixedStep(MIDPOINT, 5), FixedStep(DORMAND_PRINCE, 3), *adams):
         calls.clear()
         solution = integrate(counted, m, x, (0.0, 0.4, 1.0), method)
         assert int(solution.evaluations.sum()) == sum(calls)
@@ -226,7 +239,12 @@ def test_results_are_points_and_the_field_sees_only_points(make: Callable[[], Ma
         return inner(x, t)
 
     x = points(m, 3, dtype=dtype)
-    for method in (FixedStep(RK4, 2), Adaptive(atol=1e-3, rtol=1e-3)):
+    for method in (
+        FixedStep(RK4, 2),
+        Adaptive(atol=1e-3, rtol=1e-3),
+        FixedStep(Adams(3), 4),
+        Adaptive(Adams(), 1e-3, 1e-3),
+    ):
         solution = integrate(field, m, x, (0.0, 0.5, 1.0), method)
         assert solution.x.dtype == solution.times.dtype == dtype
         m.check_point(solution.x)
@@ -234,7 +252,7 @@ def test_results_are_points_and_the_field_sees_only_points(make: Callable[[], Ma
         assert solution.describe_failure() == ""
 
 
-@pytest.mark.parametrize("method", [Adaptive(), FixedStep(RK4, 10)], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("method", solvers(RK4, 10))
 @pytest.mark.parametrize("m", [Sphere(2), SO3()], ids=str)
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3), (0,), (2, 0)], ids=str)
 def test_batch_shapes(m: Manifold, batch: tuple[int, ...], method: Adaptive | FixedStep) -> None:
@@ -275,7 +293,7 @@ BAD_TIMES = [
 
 
 @pytest.mark.parametrize("times", BAD_TIMES, ids=str)
-@pytest.mark.parametrize("method", [Adaptive(), FixedStep()], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("method", solvers(RK4, 100))
 def test_bad_times_are_refused(times: object, method: Adaptive | FixedStep) -> None:
     with pytest.raises(ValueError, match="at least two finite numbers, strictly ascending or strictly descending"):
         integrate(pole_turn, Sphere(2), points(Sphere(2), 2), times, method)  # type: ignore[arg-type]
@@ -295,6 +313,8 @@ def test_bad_settings_are_refused() -> None:
         FixedStep(RK4, 0)
     with pytest.raises(ValueError, match="DORMAND_PRINCE"):
         Adaptive(RK4)
+    with pytest.raises(ValueError, match="from 2 to 6, got 7"):
+        Adams(7)
     for atol, rtol in ((0.0, 0.0), (-1.0, 1e-3), (math.nan, 1e-3)):
         with pytest.raises(ValueError, match="tolerances"):
             Adaptive(atol=atol, rtol=rtol)
@@ -310,7 +330,7 @@ def elementwise(x: Tensor, t: Tensor, rate: Tensor | None = None) -> Tensor:
     return w - (x * w).sum(-1, keepdim=True) * x
 
 
-@pytest.mark.parametrize("method", [Adaptive(), FixedStep(RK4, 20)], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("method", solvers(RK4, 20))
 def test_result_and_cost_do_not_depend_on_batch_mates(method: Adaptive | FixedStep) -> None:
     m = Sphere(2)
     x = points(m, 9)
@@ -354,7 +374,17 @@ def test_conditions_for_all_are_passed_as_they_are() -> None:
 # The integral.
 
 
-@pytest.mark.parametrize(("method", "tolerance"), [(TIGHT, 1e-11), (Adaptive(), 1e-5), (FixedStep(RK4, 50), 1e-6)])
+@pytest.mark.parametrize(
+    ("method", "tolerance"),
+    [
+        (TIGHT, 1e-11),
+        (Adaptive(), 1e-5),
+        (Adaptive(Adams()), 1e-5),
+        (FixedStep(RK4, 50), 1e-6),
+        (FixedStep(Adams(4), 50), 1e-4),
+        (FixedStep(Adams(6), 50), 1e-6),
+    ],
+)
 def test_integral_along_the_path(method: Adaptive | FixedStep, tolerance: float) -> None:
     m = Sphere(2)
     x = points(m, 5)
@@ -380,9 +410,10 @@ def test_the_integral_decides_the_steps_too() -> None:
     def pair(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(y), torch.exp(-(((t - 0.3) / 0.03) ** 2))
 
-    solution = integrate(pair, m, torch.zeros(1, 1, dtype=torch.float64), (0.0, 1.0), with_integral=True)
-    assert solution.integral is not None
-    assert float(solution.integral[-1, 0]) == pytest.approx(0.03 * math.sqrt(math.pi), abs=1e-5)
+    for method in (Adaptive(), Adaptive(Adams())):
+        solution = integrate(pair, m, torch.zeros(1, 1, dtype=torch.float64), (0.0, 1.0), method, with_integral=True)
+        assert solution.integral is not None
+        assert float(solution.integral[-1, 0]) == pytest.approx(0.03 * math.sqrt(math.pi), abs=1e-5)
 
 
 # Failures.
@@ -394,7 +425,7 @@ def nan_beyond(x: Tensor, t: Tensor) -> Tensor:
     return torch.where(bad[..., None], math.nan, pole_turn(x, t))
 
 
-@pytest.mark.parametrize("method", [Adaptive(), FixedStep(RK4, 20)], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("method", solvers(RK4, 20))
 def test_failures_are_reported_per_sample(method: Adaptive | FixedStep) -> None:
     m = Sphere(2)
     x = m.projx(torch.tensor([[1.0, 0, 0.5], [0, 1.0, -0.3], [0, 0.1, -1.0], [1, 1, 1]], dtype=torch.float64))
@@ -424,7 +455,7 @@ def test_failures_are_reported_per_sample(method: Adaptive | FixedStep) -> None:
     assert torch.equal(torch.isnan(caught.value.solution.x), torch.isnan(solution.x))
 
 
-@pytest.mark.parametrize("method", [Adaptive(), FixedStep(RK4, 5)], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("method", solvers(RK4, 5))
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("what", ["point", "field", "integrand"])
 def test_not_finite_anywhere_is_a_failure(what: str, value: float, method: Adaptive | FixedStep) -> None:
@@ -433,8 +464,7 @@ def test_not_finite_anywhere_is_a_failure(what: str, value: float, method: Adapt
     if what == "point":
         x[1, 0] = value
 
-    def pair(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        second = torch.arange(3)[-len(y) :] == 1 if len(y) == 3 else torch.tensor([len(y) == 1])
+    def pair(y: Tensor, t: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         u, q = pole_turn(y, t), torch.ones_like(t)
         if what == "field":
             u = torch.where(second[:, None], value, u)
@@ -442,7 +472,8 @@ def test_not_finite_anywhere_is_a_failure(what: str, value: float, method: Adapt
             q = torch.where(second, value, q)
         return u, q
 
-    solution = integrate(pair, m, x, (0.0, 1.0), method, with_integral=True, raise_on_failure=False)
+    second = torch.arange(3) == 1
+    solution = integrate(pair, m, x, (0.0, 1.0), method, with_integral=True, raise_on_failure=False, second=second)
     assert solution.success.tolist() == [True, False, True]
     assert solution.integral is not None
     assert bool(torch.isnan(solution.final[1]).all())
@@ -457,36 +488,43 @@ def test_a_nan_field_fails_on_every_manifold(make: Callable[[], Manifold]) -> No
     def field(y: Tensor, t: Tensor, bad: Tensor) -> Tensor:
         return torch.where(m.lift(bad), math.nan, inner(y, t))
 
-    for method in (FixedStep(RK4, 2), Adaptive(atol=1e-3, rtol=1e-3)):
+    for method in (
+        FixedStep(RK4, 2),
+        Adaptive(atol=1e-3, rtol=1e-3),
+        FixedStep(Adams(3), 4),
+        Adaptive(Adams(), 1e-3, 1e-3),
+    ):
         bad = torch.tensor([True, False])
         solution = integrate(field, m, x, (0.0, 1.0), method, raise_on_failure=False, bad=bad)
         assert solution.success.tolist() == [False, True]
         assert bool(torch.isnan(solution.final[0]).all())
 
 
-def test_too_many_steps() -> None:
+@pytest.mark.parametrize(("scheme", "stages"), [(DORMAND_PRINCE, 6), (Adams(), 1)], ids=["adaptive", "adams"])
+def test_too_many_steps(scheme: Tableau | Adams, stages: int) -> None:
     m = Sphere(2)
     x = points(m, 4)
-    solution = integrate(elementwise, m, x, (0.0, 1.0), Adaptive(max_steps=3), raise_on_failure=False)
+    solution = integrate(elementwise, m, x, (0.0, 1.0), Adaptive(scheme, max_steps=3), raise_on_failure=False)
     assert not bool(solution.success.any())
     assert "max_steps" in solution.describe_failure()
     assert bool(torch.isnan(solution.final).all())
-    enough = int((integrate(elementwise, m, x, (0.0, 1.0)).evaluations.max() - 2) // 6)
-    assert bool(integrate(elementwise, m, x, (0.0, 1.0), Adaptive(max_steps=enough)).success.all())
+    enough = int((integrate(elementwise, m, x, (0.0, 1.0), Adaptive(scheme)).evaluations.max() - 2) // stages)
+    assert bool(integrate(elementwise, m, x, (0.0, 1.0), Adaptive(scheme, max_steps=enough)).success.all())
 
 
-def test_step_too_small() -> None:
+@pytest.mark.parametrize("method", [Adaptive(), Adaptive(Adams())], ids=["adaptive", "adams"])
+def test_step_too_small(method: Adaptive) -> None:
     """Solutions of x' = x^2 run to infinity at time 1 / x: the step shrinks there, for that sample alone."""
     m = Euclidean(1)
     x = torch.tensor([[2.0], [0.5]], dtype=torch.float64)
-    solution = integrate(lambda y, t: y * y, m, x, (0.0, 1.0), raise_on_failure=False)
+    solution = integrate(lambda y, t: y * y, m, x, (0.0, 1.0), method, raise_on_failure=False)
     assert solution.success.tolist() == [False, True]
     assert bool(torch.isnan(solution.final[0]).all())
     assert float(solution.final[1]) == pytest.approx(1.0, abs=1e-5)
     assert "too small" in solution.describe_failure() or "max_steps" in solution.describe_failure()
     # A jump at a time that no step can land on exactly.
     jump = integrate(
-        lambda y, t: torch.where(t[..., None] < 1 / 3, y, 1e16 * y), m, x, (0.0, 1.0), raise_on_failure=False
+        lambda y, t: torch.where(t[..., None] < 1 / 3, y, 1e16 * y), m, x, (0.0, 1.0), method, raise_on_failure=False
     )
     assert not bool(jump.success.any())
 
@@ -500,16 +538,17 @@ def test_a_stage_outside_the_domain_rejects_the_step() -> None:
         return -8 * x
 
     x = points(m, 3)
-    solution = integrate(field, m, x, (0.0, 1.0))
-    torch.testing.assert_close(solution.final, math.exp(-8) * x, rtol=0, atol=1e-5)
+    for method in (Adaptive(), Adaptive(Adams())):
+        solution = integrate(field, m, x, (0.0, 1.0), method)
+        torch.testing.assert_close(solution.final, math.exp(-8) * x, rtol=0, atol=1e-5)
 
 
 # Under transformations of functions.
 
 
 @pytest.mark.parametrize("m", [Sphere(2), FlatTorus(2), SO3()], ids=str)
-@pytest.mark.parametrize("tableau", METHODS, ids=NAMES)
-def test_fixed_steps_under_vmap_and_grad(m: Manifold, tableau: Tableau) -> None:
+@pytest.mark.parametrize("scheme", [*METHODS, Adams(5)], ids=[*NAMES, "adams"])
+def test_fixed_steps_under_vmap_and_grad(m: Manifold, scheme: Tableau | Adams) -> None:
     x, field = points(m, 4), wavy_field(m)
     direction = normal(*m.event_shape, seed=5)
 
@@ -518,7 +557,7 @@ def test_fixed_steps_under_vmap_and_grad(m: Manifold, tableau: Tableau) -> None:
             return scale * field(z, t)
 
         return (
-            integrate(scaled, m, y, (0.0, 1.0), FixedStep(tableau, 3), raise_on_failure=False).final * direction
+            integrate(scaled, m, y, (0.0, 1.0), FixedStep(scheme, 4), raise_on_failure=False).final * direction
         ).sum()
 
     one = torch.ones((), dtype=torch.float64)
@@ -531,7 +570,8 @@ def test_fixed_steps_under_vmap_and_grad(m: Manifold, tableau: Tableau) -> None:
 
 
 @pytest.mark.slow
-def test_fixed_steps_compile_and_differentiate() -> None:
+@pytest.mark.parametrize("scheme", [RK4, Adams(5)], ids=["rk4", "adams"])
+def test_fixed_steps_compile_and_differentiate(scheme: Tableau | Adams) -> None:
     m = Sphere(2)
     x = points(m, 4)
 
@@ -539,7 +579,7 @@ def test_fixed_steps_compile_and_differentiate() -> None:
         def field(z: Tensor, t: Tensor) -> Tensor:
             return k * pole_turn(z, t)
 
-        return integrate(field, m, y, (0.0, 1.0), FixedStep(RK4, 12), raise_on_failure=False).final
+        return integrate(field, m, y, (0.0, 1.0), FixedStep(scheme, 12), raise_on_failure=False).final
 
     k = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(torch.compile(solve, backend="eager", fullgraph=True)(x, k), solve(x, k))

@@ -34,8 +34,8 @@ GOAL = 0.5
 FIGURE = Path("docs/images/work-precision.png")
 _TRAINING_STEPS, _POINTS, _TURNS = 1000, 128, 3
 _GRADING = 1.5
-_EARLY_GRADING = 1.2
-_ADAMS_STEPS = (6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128)
+_FEW_GRADING = 1.2
+_ADAMS_STEPS = (8, 10, 12, 16, 24, 32, 48, 64, 96, 128)
 _GRADED_STEPS = (2, 3, 4, 6, 8, 11, 16, 22, 32, 43)
 _STEPS = (4, 8, 16, 32, 64, 128)
 _TOLERANCES = tuple(10.0**-k for k in range(1, 9))
@@ -97,8 +97,9 @@ def runs(manifold: Manifold, velocity: Velocity, x: Tensor) -> list[Run]:
         "rfm RK4": [FixedStep(RK4, n) for n in _STEPS],
         "rfm RK4, graded": [FixedStep(RK4, n, _GRADING) for n in _STEPS],
         "rfm Dormand-Prince, graded": [FixedStep(DORMAND_PRINCE, n, _GRADING) for n in _GRADED_STEPS],
-        "rfm Adams of order 3, graded": [Adams(3, n, _EARLY_GRADING) for n in _ADAMS_STEPS],
-        "rfm Adams of order 5, graded": [Adams(5, n, _GRADING) for n in _ADAMS_STEPS],
+        "rfm Adams, order 3, graded": [FixedStep(Adams(3), n, _FEW_GRADING) for n in _ADAMS_STEPS],
+        "rfm Adams, order 5, graded": [FixedStep(Adams(5), n, _GRADING) for n in _ADAMS_STEPS],
+        "rfm Adams, adaptive": [Adaptive(Adams(), tol, tol) for tol in _TOLERANCES],
         "rfm Bogacki-Shampine 3(2)": [Adaptive(BOGACKI_SHAMPINE, tol, tol) for tol in _TOLERANCES[:5]],
         "rfm Dormand-Prince 5(4)": [Adaptive(DORMAND_PRINCE, tol, tol) for tol in _TOLERANCES],
         "rfm Tsitouras 5(4)": [Adaptive(TSITOURAS, tol, tol) for tol in _TOLERANCES],

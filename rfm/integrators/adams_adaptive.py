@@ -14,29 +14,30 @@ from rfm.integrators.quadrature import newton_weights
 from rfm.integrators.recorder import Recorder
 from rfm.integrators.runge_kutta import either, lift
 from rfm.integrators.solution import SUCCEEDED, Solution
-from rfm.integrators.step_control import Growth, Tolerance, Trial, initial_step
+from rfm.integrators.step_control import Growth, Tolerance, Trial, average, initial_step
 
 _GROWTH = Growth(safety=0.7, longest=3.0)
-"""More careful than after a Runge-Kutta step: the estimate knows the past alone, and the table grows rougher."""
+"""More careful than after a Runge-Kutta step, whose estimate does not look into the past."""
 
 
 class AdaptiveAdams:
-    """Adams's steps of lengths chosen for each sample alone.
+    """Adams's steps of lengths and orders chosen for each sample alone.
 
-    Velocities are kept as Newton's divided differences over each sample's own times, scaled as in the reference. The
-    order rises by one with each step, from one to that of the method; the difference between the last two correctors'
-    points estimates the error, and the higher one is kept.
+    Velocities are kept as Newton's divided differences over each sample's own times. The difference between the
+    correctors of the order in use and of one less estimates the error, and the higher one's point is kept. The order
+    starts at one, and rises or falls by one to where the estimate is smallest: it falls on stiff fields, where high
+    orders are unstable.
 
     Args:
-        scheme: the method.
+        scheme: the method, of the highest order.
         tolerance: what error a step may make.
         max_steps: steps tried per sample.
         rhs: the field.
         manifold: where the points live.
 
     References:
-        Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, section III.5, equations 5.4 to 5.10,
-        and III.7 for the estimate.
+        Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, sections III.5 (equations 5.4 to
+        5.10) and III.7 (estimate and choice of the order, as in Shampine & Gordon's code DEABM).
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class AdaptiveAdams:
     ) -> None:
         self.tolerance, self.max_steps, self.rhs, self.manifold = tolerance, max_steps, rhs, manifold
         self.rows = scheme.order
+        """Of divided differences; the predictor uses all but the last."""
         self.space = scheme.space(manifold)
 
     def solve(self, x: Tensor, times: tuple[float, ...]) -> Solution:
@@ -58,8 +60,7 @@ class AdaptiveAdams:
             row, column = result.passed(before, moving.t)
             if len(row):
                 at = moving.take(row)
-                x_between, integral = self._between(at, result.grid[column])
-                result.fill(column, at.index, x_between, integral)
+                result.fill(column, at.index, *self._between(at, result.grid[column]))
             done = moving.arrived | (moving.status != SUCCEEDED)
             if bool(done.any()):
                 ended = moving.take(torch.nonzero(done).flatten())
@@ -68,13 +69,13 @@ class AdaptiveAdams:
         return result.solution()
 
     def _start(self, x: Tensor, start: float, end: float) -> "_Moving":
-        n, like = len(x), {"dtype": x.dtype, "device": x.device}
-        t = torch.full((n,), start, **like)
+        n = len(x)
+        t = torch.full((n,), start, dtype=x.dtype, device=x.device)
         u, q = self.rhs(x, t)
         h = initial_step(self.rhs, self.manifold, self.tolerance, 1, x, t, (u, q), end - start)
         # Times before the start, whose differences are zero.
-        ago = torch.arange(self.rows, **like)[:, None] * (start - end)
-        steps = torch.zeros(n, dtype=torch.long, device=x.device)
+        ago = torch.arange(self.rows, dtype=x.dtype, device=x.device)[:, None] * (start - end)
+        count = torch.zeros(n, dtype=torch.long, device=x.device)
         return _Moving(
             index=torch.arange(n, device=x.device),
             x=x,
@@ -83,73 +84,98 @@ class AdaptiveAdams:
             velocities=self._table(self.space.vector(x, u)),
             integrands=None if q is None else self._table(q),
             integral=None if q is None else torch.zeros_like(q),
-            accepted=steps,
-            steps=steps,
-            status=torch.full_like(steps, SUCCEEDED),
+            order=count + 1,
+            accepted=count,
+            steps=count,
+            status=torch.full_like(count, SUCCEEDED),
             arrived=torch.zeros(n, dtype=torch.bool, device=x.device),
         )
 
     def _table(self, value: Tensor) -> Tensor:
-        """Return divided differences of one value alone, ``(rows, n, ...)``."""
+        """Return the divided differences of one value, ``(rows, n, ...)``."""
         return torch.cat([value[None], value.new_zeros(self.rows - 1, *value.shape)])
 
     def _advance(self, at: "_Moving", times: tuple[float, ...], total: int) -> "_Moving":
         """Try a step; return where the samples are after it."""
-        end, sign = times[-1], math.copysign(1.0, times[-1] - times[0])
-        trial = Trial.of(at.t, at.h, end, sign)
-        target, k = trial.target, self.rows - 1
+        trial = Trial.of(at.t, at.h, times[-1], math.copysign(1.0, times[-1] - times[0]))
+        k, target = self.rows - 1, trial.target
         carry, weights = newton_weights(at.times[:k], target, self.space.moments)
-        velocities = _scaled(carry, at.velocities[:k])
-        moments = _integrals(trial.signed, weights[:, :k], velocities)
+        used = torch.where(torch.arange(k, device=target.device)[:, None] < at.order, weights[:, :k], 0.0)
+        # Of the difference that the new velocity adds, in the corrector of the order in use.
+        added = trial.signed * weights.gather(1, at.order.expand(len(weights), 1, -1))[:, 0]
+        # What the corrector of each order adds to that of one less, per unit of its last difference.
+        gains = trial.signed * (weights[0, 1:] - weights[0, :-1])
+
+        carried = _scaled(carry, at.velocities[:k])
+        moments = _integrals(trial.signed, used, carried)
+        # An error of the predictor's counts once more multiplied by the length of the step: two moments are enough.
         predicted, beyond = self.space.moved(at.x, moments[:2])
-        index = None if len(at.index) == total else at.index
-        u, q = self.rhs(predicted, target, index=index)
-        # The number of differences that are known: the new velocity adds the next one.
-        known = (at.accepted + 1).clamp(max=k)
-        added = weights.gather(1, known.expand(len(weights), 1, -1))[:, 0]
-        short = (weights[0].gather(0, known[None]) - weights[0].gather(0, known[None] - 1))[0]
-        differences = self._differences(self.space.vector(predicted, u), velocities, known)
-        latest = _of_row(differences, known)
+        u, q = self.rhs(predicted, target, index=None if len(at.index) == total else at.index)
+        velocities = self._extended(at, carried, self.space.vector(predicted, u))
+        latest = _of_row(velocities, at.order)
         corrected, outside = self.space.moved(
-            at.x, [b + lift(trial.signed * w, latest) * latest for b, w in zip(moments, added, strict=True)]
+            at.x, [b + lift(w, latest) * latest for b, w in zip(moments, added, strict=True)]
         )
-        error = self.space.length(corrected, lift(trial.signed * short, latest) * latest)
-        integral, integrands, error_of_integral = at.integral, at.integrands, None
+        gain = _of_row(gains, at.order - 1)
+        error = self.space.length(corrected, lift(gain, latest) * latest)
+        sizes = velocities[1:].flatten(2).norm(dim=2)
+
+        integral, integrands, error_of_integral = None, None, None
         if q is not None and at.integrands is not None and at.integral is not None:
-            summed = _scaled(carry, at.integrands[:k])
-            table = self._differences(q, summed, known)
-            last = _of_row(table, known)
-            [increment] = _integrals(trial.signed, weights[:1, :k], summed)
-            integral = at.integral + increment + lift(trial.signed * added[0], last) * last
-            error_of_integral = lift(trial.signed * short, last) * last
-            integrands = table
+            carried = _scaled(carry, at.integrands[:k])
+            integrands = self._extended(at, carried, q)
+            latest = _of_row(integrands, at.order)
+            [increment] = _integrals(trial.signed, used[:1], carried)
+            integral = at.integral + increment + lift(added[0], latest) * latest
+            error_of_integral = lift(gain, latest) * latest
+            means = [average(difference).abs() for difference in integrands[1:]]
+            sizes = torch.maximum(sizes, torch.stack(means))
+
         ratio = self.tolerance.ratio(error, (at.x, corrected), error_of_integral, (at.integral, integral))
+        change, growth = self._change(at, ratio, gains.abs() * sizes)
         steps = at.steps + 1
-        judged = trial.judged(ratio, either(beyond, outside), _GROWTH, known + 1, steps, self.max_steps)
+        judged = trial.judged(ratio, either(beyond, outside), growth, steps, self.max_steps)
         accept = judged.accept
         return _Moving(
             index=at.index,
             x=torch.where(self.manifold.lift(accept), corrected, at.x),
             h=judged.h,
             times=torch.where(accept, torch.cat([target[None], at.times[:-1]]), at.times),
-            velocities=torch.where(lift(accept, velocities[0]), differences, at.velocities),
+            velocities=torch.where(_lift_table(accept[None], velocities), velocities, at.velocities),
             integrands=None
             if integrands is None or at.integrands is None
-            else torch.where(lift(accept, integrands[0]), integrands, at.integrands),
+            else torch.where(_lift_table(accept[None], integrands), integrands, at.integrands),
             integral=None
             if integral is None or at.integral is None
             else torch.where(lift(accept, integral), integral, at.integral),
+            order=at.order + change,
             accepted=at.accepted + accept,
             steps=steps,
             status=judged.status,
             arrived=judged.arrived,
         )
 
-    def _differences(self, value: Tensor, scaled: Tensor, known: Tensor) -> Tensor:
+    def _extended(self, at: "_Moving", carried: Tensor, value: Tensor) -> Tensor:
         """Return the divided differences with a new value, ``(rows, n, ...)``; zero where they are not known yet."""
-        subtracted = torch.cat([torch.zeros_like(scaled[:1]), torch.cumsum(scaled, 0)])
+        before = torch.cat([torch.zeros_like(carried[:1]), torch.cumsum(carried, 0)])
         row = torch.arange(self.rows, device=value.device)[:, None]
-        return torch.where(_lift_table(row <= known, subtracted), value - subtracted, 0.0)
+        return torch.where(_lift_table(row <= at.accepted + 1, before), value - before, 0.0)
+
+    def _change(self, at: "_Moving", ratio: Tensor, estimates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return by how much the orders change, and what to multiply the lengths of the steps by.
+
+        Args:
+            at: where the samples are.
+            ratio: errors with the order in use, relative to what is tolerated.
+            estimates: of the errors with all orders ``(k, n)``, the first order's first.
+        """
+        k, order = len(estimates), at.order
+        below, now, above = (_of_row(estimates, (order - 1 + d).clamp(0, k - 1)) for d in (-1, 0, 1))
+        lower = (order > 1) & (below <= now)
+        higher = ~lower & (order < k) & (order <= at.accepted) & (above < now) & (ratio <= 1)
+        ratio = ratio * torch.where(lower, below, torch.where(higher, above, now)) / now.clamp(min=1e-30)
+        change = higher.long() - lower.long()
+        return change, _GROWTH.factor(ratio, order + change + 1)
 
     def _between(self, at: "_Moving", t: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return where samples were at times ``(n)`` within their last steps: the polynomial, followed back."""
@@ -170,11 +196,12 @@ class _Moving:
     x: Tensor
     h: Tensor
     times: Tensor
-    """Of the last evaluations kept, the latest first, ``(rows, n)``."""
+    """Of the last evaluations, the latest first, ``(rows, n)``."""
     velocities: Tensor
     """Their divided differences, ``(rows, n, *vector_shape)``."""
     integrands: Tensor | None
     integral: Tensor | None
+    order: Tensor
     accepted: Tensor
     steps: Tensor
     status: Tensor
@@ -189,7 +216,8 @@ class _Moving:
         """Return some of the samples."""
         tables = ("times", "velocities", "integrands")
         named = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return _Moving(**{name: v if v is None else v[:, rows] if name in tables else v[rows] for name, v in named})
+        taken = {name: v if v is None else v[:, rows] if name in tables else v[rows] for name, v in named}
+        return _Moving(**taken)  # type: ignore[arg-type]
 
 
 def _lift_table(numbers: Tensor, like: Tensor) -> Tensor:
@@ -202,7 +230,7 @@ def _scaled(numbers: Tensor, table: Tensor) -> Tensor:
 
 
 def _integrals(h: Tensor, weights: Tensor, differences: Tensor) -> Sequence[Tensor]:
-    """Return integrals over a step of length ``h`` ``(n)``, one for each row of weights ``(moments, k, n)``."""
+    """Return integrals over steps of lengths ``h`` ``(n)``, one for each row of weights ``(moments, k, n)``."""
     return [_scaled(row * h, differences).sum(0) for row in weights]
 
 

@@ -13,22 +13,22 @@ from rfm.integrators.method import RightHandSide, on_manifold
 from rfm.integrators.quadrature import composite_weights, interpolatory_weights
 from rfm.integrators.runge_kutta import combine, either, step
 from rfm.integrators.solution import Solution
-from rfm.integrators.tableaux import DORMAND_PRINCE, RK4
+from rfm.integrators.tableaux import DORMAND_PRINCE, KUTTA3, RK4
 
 
 class FixedAdams:
     """Adams's steps of the same lengths for all samples.
 
     Predictor and corrector interpolate ``order`` velocities, the corrector's with the predicted one. The first ``order
-    - 3`` steps are Runge and Kutta's; where these and the following, shorter, interpolants begin, errors are of the
-    order of the method, because they are few. An integral along the path is that of the cubic through the four nearest
+    - 3`` steps are Runge and Kutta's, and the next ones interpolate what there is: of one order less, at least, which
+    is enough, because they are few. An integral along the path is that of the cubic through the four nearest
     steps, of the quintic through six from order five on.
     """
 
     def __init__(self, scheme: Adams, rhs: RightHandSide, manifold: Manifold) -> None:
         self.order, self.rhs, self.manifold = scheme.order, rhs, manifold
         self.space = scheme.space(manifold)
-        self.starter = on_manifold(RK4 if self.order < 6 else DORMAND_PRINCE, manifold)
+        self.starter = on_manifold({5: RK4, 6: DORMAND_PRINCE}.get(self.order, KUTTA3), manifold)
         self.times: list[float] = []
         self.velocities: list[Tensor] = []
         self.integrands: list[Tensor] = []

@@ -94,7 +94,8 @@ class Adaptive:
         error, error_of_integral = estimated_errors(scheme, made)
         ratio = self.tolerance.ratio(error, (at.x, made.x), error_of_integral, (at.integral, integral))
         steps = at.steps + 1
-        judged = trial.judged(ratio, made.outside, Growth(), scheme.tableau.order, steps, self.max_steps)
+        growth = Growth().factor(ratio, scheme.tableau.order)
+        judged = trial.judged(ratio, made.outside, growth, steps, self.max_steps)
         accept = judged.accept
         on = manifold.lift(accept)
         u, q = made.last

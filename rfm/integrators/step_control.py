@@ -67,25 +67,26 @@ class Trial:
         return torch.where(self.arrives, self.end, self.t + self.signed)
 
     def judged(
-        self, ratio: Tensor, outside: Tensor | None, growth: Growth, order: int | Tensor, steps: Tensor, max_steps: int
+        self, ratio: Tensor, outside: Tensor | None, growth: Tensor, steps: Tensor, max_steps: int
     ) -> "Judgement":
         """Return which steps are accepted, and how each sample goes on.
 
         Args:
             ratio: their errors, relative to the tolerated one.
-            outside: which left the manifold; None if none can.
-            growth: of the next step.
-            order: power of the length that errors grow like.
+            outside: which left the manifold; None if none can. They are made again with a fifth of their length.
+            growth: what to multiply the lengths of the others by.
             steps: how many each sample has tried, with this one.
             max_steps: how many it may.
         """
         finite = torch.isfinite(ratio)
+        why: Tensor | int = STEP_TOO_SMALL
         if outside is not None:
             ratio = torch.where(outside, math.inf, ratio)
+            growth = torch.where(outside, _SHORTEST, growth)
+            why = torch.where(outside, LEFT_DOMAIN, STEP_TOO_SMALL)
         accept = ratio <= 1  # NaN compares false
-        t, h = self.target, self.h * growth.factor(ratio, order)
+        t, h = self.target, self.h * growth
         floor = 4 * torch.finfo(t.dtype).eps * torch.maximum(self.t.abs(), t.abs()).clamp(min=1e-3)
-        why = STEP_TOO_SMALL if outside is None else torch.where(outside, LEFT_DOMAIN, STEP_TOO_SMALL)
         arrived = accept & self.arrives
         # Also after accepted steps: they can become so short that time stands still.
         status = torch.where(~arrived & (h < floor), torch.where(finite, why, NOT_FINITE), SUCCEEDED)
