@@ -35,7 +35,9 @@ def cross(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype != b.dtype:
         dtype = torch.promote_types(a.dtype, b.dtype)
         a, b = a.to(dtype), b.to(dtype)
-    return torch.linalg.cross(*torch.broadcast_tensors(a, b), dim=-1)
+    if a.ndim != b.ndim:
+        a, b = torch.broadcast_tensors(a, b)
+    return torch.linalg.cross(a, b, dim=-1)
 
 
 def turned(x: Tensor, v: Tensor) -> Tensor:

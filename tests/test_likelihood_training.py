@@ -13,7 +13,7 @@ from zoo_sources import source_of
 import rfm
 from manifolds import SO3, SPD, Euclidean, FlatTorus, Hyperboloid, Manifold, PoincareBall, Product, Sphere
 from rfm import Hutchinson, MaximumLikelihood, negative_log_likelihood_loss
-from rfm.integrators import DORMAND_PRINCE, EULER, RK4, Adaptive, FixedStep
+from rfm.integrators import DORMAND_PRINCE, EULER, RK4, Adams, Adaptive, FixedStep
 from rfm.likelihood import log_prob
 from rfm.maximum_likelihood import adjoint_log_prob
 from rfm.networks import VelocityField
@@ -101,6 +101,12 @@ def test_the_adjoint_converges_with_the_order_of_the_method() -> None:
             for n in (4, 8)
         ]
         assert 2 ** (order - 0.5) < errors[0] / errors[1] < 2 ** (order + 1.5)
+
+
+def test_the_adjoint_equation_is_not_solved_by_adams_steps() -> None:
+    m = Sphere(2)
+    with pytest.raises(ValueError, match=r"adjoint_log_prob: .* got Adams's; use FixedStep\(RK4, steps\)"):
+        adjoint_log_prob(Wave(m), Uniform(m), points(m, 4), FixedStep(Adams(), 8))
 
 
 def test_values_agree_with_the_log_density() -> None:

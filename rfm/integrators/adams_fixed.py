@@ -75,7 +75,7 @@ class FixedAdams:
 
     def _moments(self, start: float, end: float, count: int) -> Sequence[Tensor]:
         times, velocities = self.times[-self.order :], self.velocities[-self.order :]
-        return [combine(interpolatory_weights(times, start, end, power), velocities) for power in range(count)]
+        return [combine(weights, velocities) for weights in interpolatory_weights(times, start, end, count)]
 
     def _integral(self, march: March, outputs: list[int]) -> Tensor | None:
         """Return the integrals up to the outputs ``(T, n, ...)``."""

@@ -27,7 +27,7 @@ class FixedStep:
 
     Args:
         scheme: a `Projected`, `Geodesic`, `MuntheKaas` or `NormalCoordinates` method; a bare tableau is
-            `Projected`, on SO(3) and SE(3) `MuntheKaas`.
+            `Projected`, on SO(3) and SE(3) `MuntheKaas`. Or `Adams`.
         steps: number of steps over the whole span of times, shared between the output times in proportion to the
             distances between them, at least one each.
         grading: the exponent g of the times ``1 - (1 - s)^g`` at which steps end, for equally spaced s, as shares of

@@ -6,31 +6,38 @@ import torch
 from torch import Tensor
 
 
-def interpolatory_weights(nodes: Sequence[float], start: float, end: float, moment: int = 0) -> list[float]:
+def interpolatory_weights(nodes: Sequence[float], start: float, end: float, moments: int = 1) -> list[list[float]]:
     """Return what to multiply values at the nodes by, so that the sum is the integral of the polynomial through them.
 
     Args:
         nodes: distinct times.
         start: where the integral begins.
         end: where it ends.
-        moment: the polynomial is multiplied by this power of ``(t - middle) / (end - start)``.
+        moments: of how many powers of ``(t - middle) / (end - start)``, times the polynomial, the integral is asked for.
+
+    Returns:
+        One list of weights for each power, from 0 on.
 
     References:
         Golub & Van Loan, Matrix Computations, 2013, algorithm 4.6.2 (Bjorck & Pereyra's, for dual Vandermonde systems).
     """
-    h, middle = end - start, (start + end) / 2
+    h, middle, n = end - start, (start + end) / 2, len(nodes)
     z = [(node - middle) / h for node in nodes]
-    powers = range(moment + 1, moment + 1 + len(z))
-    w = [(0.5**p - (-0.5) ** p) / p for p in powers]
-    for k in range(len(z) - 1):
-        for i in range(len(z) - 1, k, -1):
-            w[i] -= z[k] * w[i - 1]
-    for k in range(len(z) - 2, -1, -1):
-        for i in range(k + 1, len(z)):
-            w[i] /= z[i] - z[i - k - 1]
-        for i in range(k, len(z) - 1):
-            w[i] -= w[i + 1]
-    return [h * weight for weight in w]
+    # The integrals of z^(p - 1) from -1/2 to 1/2, times h: the right sides of the systems.
+    sides = [0.0 if p % 2 == 0 else h * 0.5 ** (p - 1) / p for p in range(1, n + moments)]
+    gaps = [[z[i] - z[i - k - 1] for i in range(k + 1, n)] for k in range(n - 1)]
+    found = []
+    for moment in range(moments):
+        w = sides[moment : moment + n]
+        for k in range(n - 1):
+            for i in range(n - 1, k, -1):
+                w[i] -= z[k] * w[i - 1]
+        for k in range(n - 2, -1, -1):
+            for i, gap in enumerate(gaps[k], k + 1):
+                w[i] /= gap
+                w[i - 1] -= w[i]
+        found.append(w)
+    return found
 
 
 def composite_weights(nodes: Sequence[float], first: int, last: int, points: int) -> list[float]:
@@ -43,7 +50,7 @@ def composite_weights(nodes: Sequence[float], first: int, last: int, points: int
     weights = [0.0] * len(nodes)
     for i in range(first, last):
         near = min(max(i + 1 - points // 2, 0), len(nodes) - points)
-        own = interpolatory_weights(nodes[near : near + points], nodes[i], nodes[i + 1])
+        [own] = interpolatory_weights(nodes[near : near + points], nodes[i], nodes[i + 1])
         for j, weight in enumerate(own):
             weights[near + j] += weight
     return weights
