@@ -33,7 +33,7 @@ class Adaptive:
     Args:
         scheme: a `Projected`, `Geodesic`, `MuntheKaas` or `NormalCoordinates` method whose tableau has an embedded one
             (`HEUN_EULER`, `BOGACKI_SHAMPINE`, `DORMAND_PRINCE`, `TSITOURAS`); a bare tableau is `Projected`, on
-            SO(3) and SE(3) `MuntheKaas`. Or `Adams`, of the highest order to use, whose output times cost no evaluation.
+            SO(3) and SE(3) `MuntheKaas`. Or `Adams`, of the highest order to use; its output times cost no evaluations.
         atol: absolute tolerance per step, in the unit of the metric (radians on a sphere).
         rtol: relative tolerance per step.
         max_steps: steps tried per sample, accepted or not, before it is given up.

@@ -13,7 +13,7 @@ def interpolatory_weights(nodes: Sequence[float], start: float, end: float, mome
         nodes: distinct times.
         start: where the integral begins.
         end: where it ends.
-        moments: of how many powers of ``(t - middle) / (end - start)``, times the polynomial, the integral is asked for.
+        moments: how many powers of ``(t - middle) / (end - start)`` the polynomial is multiplied by.
 
     Returns:
         One list of weights for each power, from 0 on.
