@@ -130,14 +130,14 @@ def adjoint_log_prob(
         condition: passed on to the field, and not differentiated.
 
     Raises:
-        ValueError: if the steps are Adams's: the way back has no memory.
+        ValueError: if the steps are Adams's: the adjoint equation is solved by Runge-Kutta steps only.
     """
     manifold = source.manifold
     method = _METHOD if method is None else method
     if isinstance(method.scheme, Adams):
         raise ValueError(
-            "adjoint_log_prob: the way back takes Runge-Kutta steps, got Adams's; use FixedStep(RK4, steps), or "
-            "adjoint=False"
+            "adjoint_log_prob: the adjoint equation is solved by Runge-Kutta steps, got Adams's; use "
+            "FixedStep(RK4, steps), or backpropagation"
         )
     if estimator is not None:
         condition["noise_of_probes"] = estimator.noise(manifold, x)

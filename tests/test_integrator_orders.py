@@ -328,6 +328,93 @@ def _newton(nodes: list[float], values: list[float], order: int) -> Tensor:
     return torch.tensor(column[0] * math.prod(nodes[0] - t for t in nodes[1 : order + 1]), dtype=torch.float64)
 
 
+@pytest.mark.parametrize("m", [SO3(), SE3(2.0)], ids=str)
+@pytest.mark.parametrize(("order", "power"), [(2, 3), (4, 5), (6, 7)])
+def test_magnus_series_has_the_error_of_its_order(m: Manifold, order: int, power: int) -> None:
+    """Moments are exact here, so that nothing but the series errs: velocities depend on time alone."""
+    group = m.lie_group
+    assert group is not None
+    x, a, b, c = points(m, 1), *(normal(1, m.dim, seed=seed) for seed in (1, 2, 3))
+    space = Adams(order).space(m)
+
+    def algebra(t: Tensor) -> Tensor:
+        return a + b * torch.sin(t)[..., None] + c * torch.cos(2 * t)[..., None]
+
+    errors = []
+    for h in (0.5, 0.25):
+        nodes = torch.linspace(0.3, 0.3 + h, 12, dtype=torch.float64)
+        weights = interpolatory_weights(nodes.tolist(), 0.3, 0.3 + h, space.count)
+        moments = [sum(w * algebra(t) for w, t in zip(row, nodes, strict=True)) for row in weights]
+        found, _ = space.moved(x, moments)
+        span = (0.3, 0.3 + h)
+        exact = integrate(
+            lambda y, t: group.from_algebra(y, algebra(t)), m, x, span, FixedStep(MuntheKaas(DORMAND_PRINCE), 100)
+        ).final
+        errors.append(float(m.dist(found, exact)))
+    assert power - 0.4 < math.log2(errors[0] / errors[1]) < power + 1.5
+
+
+def test_output_times_close_together_do_not_disturb_adams_steps() -> None:
+    m = Sphere(2)
+    x, field, exact, exact_integral = solved(m)
+    for close in (1e-3, 1e-6, 1e-12):
+        times = (SPAN[0], 0.5, 0.5 + close, SPAN[1])
+        for order in (3, 5):
+            solution = integrate(field, m, x, times, FixedStep(Adams(order), 40), with_integral=True)
+            plain = integrate(field, m, x, SPAN, FixedStep(Adams(order), 40), with_integral=True)
+            assert solution.integral is not None
+            assert plain.integral is not None
+            assert float(m.dist(solution.final, exact).max()) < 5 * float(m.dist(plain.final, exact).max())
+            errors = [(s.integral[-1] - exact_integral).abs().max() for s in (solution, plain)]
+            assert float(errors[0]) < 20 * float(errors[1])
+
+
+def test_a_sample_that_fails_keeps_its_integral_until_then() -> None:
+    m = Sphere(2)
+    x = points(m, 2)
+
+    def pair(y: Tensor, t: Tensor, bad: Tensor) -> tuple[Tensor, Tensor]:
+        return wavy_field(m)(y, t), torch.where(bad & (t > 0.5), math.nan, torch.exp(t))
+
+    bad = torch.tensor([True, False])
+    for order in (2, 4, 6):
+        method = FixedStep(Adams(order), 40)
+        solution = integrate(pair, m, x, (0.0, 0.5, 1.0), method, with_integral=True, raise_on_failure=False, bad=bad)
+        assert solution.success.tolist() == [False, True]
+        assert solution.integral is not None
+        assert torch.isnan(solution.integral).tolist() == [[False] * 2, [False] * 2, [True, False]]
+        torch.testing.assert_close(solution.integral[1], torch.full_like(bad, math.exp(0.5) - 1, dtype=x.dtype))
+
+
+def test_steps_keep_the_dtype_of_the_points_whatever_the_default() -> None:
+    m = Sphere(2)
+    x, inner = points(m, 3, dtype=torch.float32), wavy_field(m)
+
+    def field(y: Tensor, t: Tensor) -> Tensor:
+        assert y.dtype == t.dtype == torch.float32
+        return inner(y, t)
+
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        for method in (Adaptive(Adams(), 1e-4, 1e-4), FixedStep(Adams(), 6), Adaptive(atol=1e-4, rtol=1e-4)):
+            assert integrate(field, m, x, (0.0, 0.5, 1.0), method).x.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(default)
+
+
+def test_steps_shorter_than_rounding_are_left_out() -> None:
+    m = Sphere(2)
+    x, field, _, _ = solved(m)
+    for scheme in (RK4, Adams(4)):
+        method = FixedStep(scheme, 100, grading=10.0)
+        [mesh] = method.mesh((0.0, 1.0))
+        assert 50 < len(mesh) < 101
+        assert all(b > a for a, b in itertools.pairwise(mesh))
+        solution = integrate(lambda y, t: field(y, t)[0], m, x, (0.0, 1.0), method)
+        assert bool(solution.success.all())
+
+
 def test_adams_orders_fall_on_stiff_fields() -> None:
     """A velocity field that pulls towards the equator 200 times as fast as it moves along it."""
     m = Sphere(2)
@@ -343,10 +430,14 @@ def test_adams_orders_fall_on_stiff_fields() -> None:
     for order in (4, 6):
         found = integrate(field, m, x, SPAN, Adaptive(Adams(order), 1e-5, 1e-5))
         assert float(m.dist(found.final, truth.final).max()) < 1e-4
+        times = torch.linspace(*SPAN, 30, dtype=torch.float64)
+        between = integrate(field, m, x, times, Adaptive(Adams(order), 1e-5, 1e-5))
+        exact = integrate(field, m, x, times, Adaptive(atol=1e-10, rtol=1e-10))
+        assert float(m.dist(between.x, exact.x).max()) < 1e-4
         assert int(found.evaluations.max()) < 1.5 * int(plain.evaluations.max())
 
 
-def test_adams_takes_half_of_the_evaluations_to_the_same_error() -> None:
+def test_adaptive_adams_takes_far_fewer_evaluations() -> None:
     m = Sphere(2)
     x = points(m, 6)
     field = wavy_field(m, size=4)
@@ -393,6 +484,23 @@ def test_adaptive_error_follows_the_tolerance(m: Manifold, scheme: Scheme | Adam
         tolerated = tol * (1 + torch.maximum(*(y.flatten(1).norm(dim=1) for y in (x, exact))))
         assert bool((m.dist(solution.final, exact) < 15 * tolerated).all())
         assert bool(((solution.integral[-1] - exact_integral).abs() < 15 * tolerated).all())
+
+
+@pytest.mark.parametrize("m", [Sphere(2), SO3(), SE3(2.0)], ids=str)
+def test_output_times_cost_adams_nothing_and_are_as_accurate(m: Manifold) -> None:
+    x, field, _, _ = solved(m)
+    times = torch.linspace(*SPAN, 41, dtype=torch.float64)
+    for order, grid in itertools.product((3, 5, 6), (times, times.flip(0))):
+        truth = integrate(field, m, x, grid, FixedStep(DORMAND_PRINCE, 80), with_integral=True)
+        many = integrate(field, m, x, grid, Adaptive(Adams(order), 1e-5, 1e-5), with_integral=True)
+        ends = integrate(field, m, x, grid[[0, -1]], Adaptive(Adams(order), 1e-5, 1e-5), with_integral=True)
+        assert torch.equal(many.final, ends.final)
+        assert torch.equal(many.evaluations, ends.evaluations)
+        m.check_point(many.x)
+        assert many.integral is not None
+        assert truth.integral is not None
+        assert float(m.dist(many.x, truth.x).max()) < 3e-4
+        assert float((many.integral - truth.integral).abs().max()) < 3e-4
 
 
 @pytest.mark.parametrize("m", [Sphere(2), SO3()], ids=str)

@@ -13,17 +13,17 @@ from manifolds import LieGroup, Manifold
 class Adams:
     """Adams's predictor and corrector, for `FixedStep` and `Adaptive`: one evaluation of the field per step.
 
-    A Runge-Kutta method of order five throws six evaluations away after each step. These steps interpolate the
-    velocities of the last ones instead: the integral of a polynomial predicts the next point (Bashforth), the field is
-    evaluated there, once, and the integral of the polynomial through that velocity too corrects the point (Moulton).
-    To the same error that takes about half of the evaluations, on trained fields.
+    A Runge-Kutta method forgets its evaluations after each step. These steps interpolate the velocities of the last
+    ones instead: the integral of a polynomial predicts the next point (Bashforth), the field is evaluated there, once,
+    and the integral of the polynomial through that velocity too corrects the point (Moulton). On trained fields that
+    takes half to two thirds of the evaluations to the same error.
 
     Velocities of different points are added in the ambient space; on groups that do not commute in the Lie algebra,
     where ``x^-1 dx/dt`` lies at all times, and the point moves by the exponential of Magnus's series. It needs
     ``projx``, or a ``lie_group``, and velocities that do not jump where a point changes its coordinates.
 
     Args:
-        order: from 2 to 6. Higher orders pay where the error is to be small.
+        order: from 2 to 6; in `Adaptive` the highest to use. High orders pay where the error is to be small.
 
     References:
         Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, sections III.1 and III.5 (steps of
@@ -34,7 +34,7 @@ class Adams:
     order: int = 5
 
     def __post_init__(self) -> None:
-        if self.order not in (2, 3, 4, 5, 6):
+        if not isinstance(self.order, int) or not 2 <= self.order <= 6:
             raise ValueError(f"Adams: order must be a whole number from 2 to 6, got {self.order}")
 
     def space(self, manifold: Manifold) -> "VelocitySpace":
@@ -46,8 +46,10 @@ class Adams:
 class VelocitySpace(Protocol):
     """A vector space that velocities of different points are in."""
 
-    moments: int
+    count: int
     """How many moments of the velocity a step is made of."""
+    predicted_count: int
+    """How many of them a predictor needs, whose error counts once more multiplied by the length of the step."""
 
     def vector(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the vector of the tangent vector ``u`` at ``x``, ``(n, *vector_shape)``."""
@@ -58,8 +60,7 @@ class VelocitySpace(Protocol):
 
         Args:
             x: points.
-            moments: the integrals of the velocity times the powers of ``(t - middle) / h``, or fewer: the first alone
-                is enough for a predictor of order two, two for one of order four.
+            moments: the integrals of the velocity times the powers of ``(t - middle) / h``, as many as are asked for.
         """
         ...
 
@@ -75,7 +76,7 @@ class AmbientSpace:
     method, as with `rfm.integrators.Projected`.
     """
 
-    moments = 1
+    count = predicted_count = 1
 
     def __init__(self, manifold: Manifold) -> None:
         self.manifold = manifold
@@ -95,17 +96,17 @@ class Algebra:
     """The Lie algebra of a group: ``A = x^-1 dx/dt``, and the point moves by ``Exp(W)`` with Magnus's series W.
 
     With the moments ``B_m`` of ``A`` it is ``B_0`` up to terms of order three in the length of the step, ``B_0 + [B_0,
-    B_1]`` up to order five, and with ``C = B_2 - B_0 / 12``, which is small, and three more brackets
+    B_1]`` up to order five, and up to order seven, with ``C = B_2 - B_0 / 12`` and ``D = [B_0, B_1]``,
 
-        ``B_0 + [B_0, B_1 + [B_0, C] / 2] + [B_1, 6 C - 3/5 [B_0, B_1]]``
+        ``B_0 + D + [B_0, [B_0, C / 2 - D / 60]] + [B_1, 6 C - 3/5 D]``.
 
-    up to order seven. (The reference's equations are for ``dx/dt = A x``: brackets of an even number of factors change
-    their sign.)
+    (The reference's equations are for ``dx/dt = A x``: brackets of an even number of factors change their sign.)
     """
 
     def __init__(self, manifold: Manifold, group: LieGroup, order: int) -> None:
         self.manifold, self.group = manifold, group
-        self.moments = 1 + (order > 2) + (order > 4)
+        self.count = 1 + (order > 2) + (order > 4)
+        self.predicted_count = 1 + (order > 2) + (order > 5)
 
     def vector(self, x: Tensor, u: Tensor) -> Tensor:
         return self.group.to_algebra(x, u)
@@ -116,8 +117,8 @@ class Algebra:
             w = b_0 + bracket(b_0, moments[1])
         if len(moments) == 3:
             b_1, c = moments[1], moments[2] - b_0 / 12
-            first = bracket(b_0, b_1)
-            w = b_0 + first + bracket(b_0, bracket(b_0, c)) / 2 + bracket(b_1, 6 * c - 3 / 5 * first)
+            d = bracket(b_0, b_1)
+            w = b_0 + d + bracket(b_0, bracket(b_0, c / 2 - d / 60)) + bracket(b_1, 6 * c - 3 / 5 * d)
         return self.group.translate(x, w), None
 
     def length(self, x: Tensor, v: Tensor) -> Tensor:

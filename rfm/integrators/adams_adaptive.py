@@ -23,10 +23,10 @@ _GROWTH = Growth(safety=0.7, longest=3.0)
 class AdaptiveAdams:
     """Adams's steps of lengths and orders chosen for each sample alone.
 
-    Velocities are kept as Newton's divided differences over each sample's own times. The difference between the
-    correctors of the order in use and of one less estimates the error, and the higher one's point is kept. The order
-    starts at one, and rises or falls by one to where the estimate is smallest: it falls on stiff fields, where high
-    orders are unstable.
+    Velocities are kept as Newton's divided differences over each sample's own times. A corrector of one order more than
+    the predictor's is kept, and its difference from the one of the same order estimates the error. The orders start at
+    one and two, and rise or fall by one to where the estimate is smallest: they fall on stiff fields, where high orders
+    are unstable.
 
     Args:
         scheme: the method, of the highest order.
@@ -57,10 +57,11 @@ class AdaptiveAdams:
         while len(moving.index):
             before = moving.t
             moving = self._advance(moving, times, len(x))
-            row, column = result.passed(before, moving.t)
-            if len(row):
-                at = moving.take(row)
-                result.fill(column, at.index, *self._between(at, result.grid[column]))
+            if len(times) > 2:
+                row, column = result.passed(before, moving.t)
+                if len(row):
+                    at = moving.take(row)
+                    result.fill(column, at.index, *self._between(at, result.grid[column]))
             done = moving.arrived | (moving.status != SUCCEEDED)
             if bool(done.any()):
                 ended = moving.take(torch.nonzero(done).flatten())
@@ -99,7 +100,7 @@ class AdaptiveAdams:
         """Try a step; return where the samples are after it."""
         trial = Trial.of(at.t, at.h, times[-1], math.copysign(1.0, times[-1] - times[0]))
         k, target = self.rows - 1, trial.target
-        carry, weights = newton_weights(at.times[:k], target, self.space.moments)
+        carry, weights = newton_weights(at.times[:k], target, self.space.count)
         used = torch.where(torch.arange(k, device=target.device)[:, None] < at.order, weights[:, :k], 0.0)
         # Of the difference that the new velocity adds, in the corrector of the order in use.
         added = trial.signed * weights.gather(1, at.order.expand(len(weights), 1, -1))[:, 0]
@@ -108,8 +109,7 @@ class AdaptiveAdams:
 
         carried = _scaled(carry, at.velocities[:k])
         moments = _integrals(trial.signed, used, carried)
-        # An error of the predictor's counts once more multiplied by the length of the step: two moments are enough.
-        predicted, beyond = self.space.moved(at.x, moments[:2])
+        predicted, beyond = self.space.moved(at.x, moments[: self.space.predicted_count])
         u, q = self.rhs(predicted, target, index=None if len(at.index) == total else at.index)
         velocities = self._extended(at, carried, self.space.vector(predicted, u))
         latest = _of_row(velocities, at.order)
@@ -118,7 +118,7 @@ class AdaptiveAdams:
         )
         gain = _of_row(gains, at.order - 1)
         error = self.space.length(corrected, lift(gain, latest) * latest)
-        sizes = velocities[1:].flatten(2).norm(dim=2)
+        sizes = velocities[1:].flatten(2).norm(dim=2) / self.tolerance.of_points(at.x)
 
         integral, integrands, error_of_integral = None, None, None
         if q is not None and at.integrands is not None and at.integral is not None:
@@ -128,8 +128,8 @@ class AdaptiveAdams:
             [increment] = _integrals(trial.signed, used[:1], carried)
             integral = at.integral + increment + lift(added[0], latest) * latest
             error_of_integral = lift(gain, latest) * latest
-            means = [average(difference).abs() for difference in integrands[1:]]
-            sizes = torch.maximum(sizes, torch.stack(means))
+            means = torch.stack([average(difference).abs() for difference in integrands[1:]])
+            sizes = torch.maximum(sizes, means / self.tolerance.of_sizes(average(at.integral).abs()))
 
         ratio = self.tolerance.ratio(error, (at.x, corrected), error_of_integral, (at.integral, integral))
         change, growth = self._change(at, ratio, gains.abs() * sizes)
@@ -167,7 +167,7 @@ class AdaptiveAdams:
         Args:
             at: where the samples are.
             ratio: errors with the order in use, relative to what is tolerated.
-            estimates: of the errors with all orders ``(k, n)``, the first order's first.
+            estimates: of the errors with all orders ``(k, n)``, the first order's first, relative likewise.
         """
         k, order = len(estimates), at.order
         below, now, above = (_of_row(estimates, (order - 1 + d).clamp(0, k - 1)) for d in (-1, 0, 1))
@@ -179,9 +179,13 @@ class AdaptiveAdams:
 
     def _between(self, at: "_Moving", t: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return where samples were at times ``(n)`` within their last steps: the polynomial, followed back."""
-        carry, weights = newton_weights(at.times, t, self.space.moments)
-        back, weights = t - at.t, weights[:, :-1]
-        x, _ = self.space.moved(at.x, _integrals(back, weights, _scaled(carry, at.velocities)))
+        carry, weights = newton_weights(at.times, t, self.space.count)
+        # Differences beyond the order in use may be wild.
+        row = torch.arange(self.rows, device=t.device)[:, None]
+        back, weights = t - at.t, torch.where(row <= at.order, weights[:, :-1], 0.0)
+        x, outside = self.space.moved(at.x, _integrals(back, weights, _scaled(carry, at.velocities)))
+        if outside is not None:
+            x = torch.where(self.manifold.lift(outside), math.nan, x)
         if at.integrands is None or at.integral is None:
             return x, None
         [since] = _integrals(back, weights[:1], _scaled(carry, at.integrands))
@@ -202,6 +206,7 @@ class _Moving:
     integrands: Tensor | None
     integral: Tensor | None
     order: Tensor
+    """How many velocities predict; that of the corrector is one more."""
     accepted: Tensor
     steps: Tensor
     status: Tensor

@@ -52,7 +52,7 @@ class Adaptive:
 
     def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...]) -> Solution:
         if isinstance(self.scheme, Adams):
-            return AdaptiveAdams(self.scheme, self.tolerance, self.max_steps, rhs, manifold).solve(x, times)
+            return AdaptiveAdams(self.scheme, self._tolerance, self.max_steps, rhs, manifold).solve(x, times)
         given = on_manifold(self.scheme, manifold)
         scheme = given.with_tableau(given.tableau.with_last_stage())
         result = Recorder(x, times)
@@ -76,7 +76,7 @@ class Adaptive:
         n, span = len(x), times[-1] - times[0]
         t = torch.full((), times[0], dtype=x.dtype, device=x.device).expand(n)
         u, q = rhs(x, t)
-        h = initial_step(rhs, manifold, self.tolerance, scheme.tableau.order, x, t, (u, q), span)
+        h = initial_step(rhs, manifold, self._tolerance, scheme.tableau.order, x, t, (u, q), span)
         count = torch.zeros(n, dtype=torch.long, device=x.device)
         none = torch.zeros(n, dtype=torch.bool, device=x.device)
         index = torch.arange(n, device=x.device)
@@ -92,7 +92,7 @@ class Adaptive:
         made = step(scheme, field, manifold, at.x, at.t, trial.signed, (at.u, at.q), integrands_at=asked)
         integral = None if at.integral is None or made.increment is None else at.integral + made.increment
         error, error_of_integral = estimated_errors(scheme, made)
-        ratio = self.tolerance.ratio(error, (at.x, made.x), error_of_integral, (at.integral, integral))
+        ratio = self._tolerance.ratio(error, (at.x, made.x), error_of_integral, (at.integral, integral))
         steps = at.steps + 1
         growth = Growth().factor(ratio, scheme.tableau.order)
         judged = trial.judged(ratio, made.outside, growth, steps, self.max_steps)
@@ -118,8 +118,7 @@ class Adaptive:
         return after, made, at
 
     @property
-    def tolerance(self) -> Tolerance:
-        """What error a step may make."""
+    def _tolerance(self) -> Tolerance:
         return Tolerance(self.atol, self.rtol)
 
 

@@ -34,5 +34,7 @@ class Mesh:
         for (start, first), (end, last) in itertools.pairwise(zip(times, places, strict=True)):
             count = max(1, round(self.steps * abs(last - first)))
             inner = (first + (last - first) * i / count for i in range(1, count))
-            meshes.append([start, *(high - (high - low) * (1 - s) ** self.grading for s in inner), end])
+            mesh = [start, *(high - (high - low) * (1 - s) ** self.grading for s in inner), end]
+            # With a high grading the last steps are shorter than rounding: none at all.
+            meshes.append(list(dict.fromkeys(mesh)))
         return meshes

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_CLOSEST = 0.1
+
 
 def interpolatory_weights(nodes: Sequence[float], start: float, end: float, moments: int = 1) -> list[list[float]]:
     """Return what to multiply values at the nodes by, so that the sum is the integral of the polynomial through them.
@@ -19,7 +21,7 @@ def interpolatory_weights(nodes: Sequence[float], start: float, end: float, mome
         One list of weights for each power, from 0 on.
 
     References:
-        Golub & Van Loan, Matrix Computations, 2013, algorithm 4.6.2 (Bjorck & Pereyra's, for dual Vandermonde systems).
+        Golub & Van Loan, Matrix Computations, 2013, algorithm 4.6.2 (Bjorck & Pereyra's).
     """
     h, middle, n = end - start, (start + end) / 2, len(nodes)
     z = [(node - middle) / h for node in nodes]
@@ -43,17 +45,31 @@ def interpolatory_weights(nodes: Sequence[float], start: float, end: float, mome
 def composite_weights(nodes: Sequence[float], first: int, last: int, points: int) -> list[float]:
     """Return weights of all nodes for the integral from node ``first`` to node ``last``.
 
-    Between neighbours it is that of the polynomial through the ``points`` nodes nearest in number, of all if there are
-    fewer.
+    Between neighbours it is that of the polynomial through them and the nearest others, ``points`` in all, as many on
+    either side where there are; through fewer if there are fewer.
     """
-    points = min(points, len(nodes))
     weights = [0.0] * len(nodes)
     for i in range(first, last):
-        near = min(max(i + 1 - points // 2, 0), len(nodes) - points)
-        [own] = interpolatory_weights(nodes[near : near + points], nodes[i], nodes[i + 1])
-        for j, weight in enumerate(own):
-            weights[near + j] += weight
+        length = nodes[i + 1] - nodes[i]
+        before, after = spaced(nodes, range(i, -1, -1), length), spaced(nodes, range(i + 1, len(nodes)), length)
+        left = min(len(before), max(points // 2, points - len(after)))
+        near = [*before[:left][::-1], *after[: points - left]]
+        [own] = interpolatory_weights([nodes[j] for j in near], nodes[i], nodes[i + 1])
+        for j, weight in zip(near, own, strict=True):
+            weights[j] += weight
     return weights
+
+
+def spaced(nodes: Sequence[float], indices: Sequence[int], length: float) -> list[int]:
+    """Return the first of the indices, and those of the others whose nodes are not too close to the one before.
+
+    Values at nodes that are much closer than the length integrated over are divided by little, and their errors grow.
+    """
+    chosen = list(indices[:1])
+    for i in indices[1:]:
+        if abs(nodes[i] - nodes[chosen[-1]]) >= _CLOSEST * abs(length):
+            chosen.append(i)
+    return chosen
 
 
 def newton_weights(nodes: Tensor, t: Tensor, moments: int) -> tuple[Tensor, Tensor]:
@@ -81,10 +97,10 @@ def newton_weights(nodes: Tensor, t: Tensor, moments: int) -> tuple[Tensor, Tens
     carry = torch.cat([torch.ones_like(nodes[:1]), torch.cumprod(ahead[:-1] / (nodes[0] - nodes[1:]), 0)])
     power = torch.arange(1, k + moments + 1, dtype=nodes.dtype, device=nodes.device)[:, None]
     # Row q: the integral of the basis polynomial times (1 - s)^(q - 1), for s from 0 to 1.
-    row, share = (1 / power).expand(-1, n), h / ahead
+    row, share = (1 / power).expand(-1, n), h / ahead[1:]
     rows = [row[:moments]]
     for j in range(k):
-        row = 1 / (power[:-1] * (power[:-1] + 1)).expand(-1, n) if j == 0 else row[:-1] - row[1:] * share[j]
+        row = 1 / (power[:-1] * (power[:-1] + 1)).expand(-1, n) if j == 0 else row[:-1] - row[1:] * share[j - 1]
         rows.append(row[:moments])
     c = torch.stack(rows, 1)
     centred = [c[0]]

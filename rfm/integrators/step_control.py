@@ -35,6 +35,8 @@ class Growth:
         The estimate grows like the power ``order`` of the step's length. After a step into nowhere, where it is not
         finite, it is a fifth.
         """
+        if isinstance(order, Tensor):
+            order = order.to(ratio.dtype)
         growth = self.safety * ratio.clamp(min=1e-10) ** (-1 / order)
         return torch.where(torch.isfinite(ratio), growth.clamp(_SHORTEST, self.longest), _SHORTEST)
 
