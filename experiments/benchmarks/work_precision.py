@@ -42,7 +42,7 @@ _FEW_GRADING = 1.3
 _ADAMS_STEPS = (8, 10, 12, 16, 24, 32, 48, 64, 96, 128)
 _GRADED_STEPS = (2, 3, 4, 6, 8, 11, 16, 22, 32, 43)
 _STEPS = (4, 8, 16, 32, 64, 128)
-_TOLERANCES = tuple(10.0**-k for k in range(1, 9))
+_TOLERANCES = tuple(10.0**-k for k in range(1, 10))
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
