@@ -21,7 +21,7 @@ from manifolds.stiefel import Stiefel
 from manifolds.testing import LAWS, check_manifold
 from rfm.captured_step import CapturedStep
 from rfm.couplings import OptimalTransport
-from rfm.integrators import RK4, FixedStep
+from rfm.integrators import RK4, Adams, Adaptive, FixedStep
 from rfm.networks import VelocityField
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -86,6 +86,26 @@ def test_samples_and_densities_are_those_of_the_cpu(make: Callable[[], Manifold]
     assert there.is_cuda
     torch.testing.assert_close(m.embed(there.cpu()), m.embed(here), rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(flow.log_prob(here.cuda(), solver=_SOLVER).cpu(), log_p, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("m", [Sphere(2), SO3(), SPD(2)], ids=str)
+@pytest.mark.parametrize(
+    ("solver", "tolerance"),
+    [(FixedStep(Adams(), 6), 1e-8), (Adaptive(Adams(), 1e-4, 1e-4), 1e-3)],
+    ids=["fixed", "own"],
+)
+def test_adams_steps_are_those_of_the_cpu(m: Manifold, solver: Adaptive | FixedStep, tolerance: float) -> None:
+    flow = rfm.Flow(m, wavy_field(m), source_of(m))
+    x_0 = flow.source.sample((16,), torch.Generator().manual_seed(0), torch.float64)
+    times = (0.0, 0.3, 1.0)
+    here = flow.trajectory(x_0, times, solver=solver)
+    log_p = flow.log_prob(here[-1], solver=solver)
+    flow = flow.to("cuda")
+    there = flow.trajectory(x_0.cuda(), times, solver=solver)
+    assert there.is_cuda
+    torch.testing.assert_close(m.embed(there.cpu()), m.embed(here), rtol=tolerance, atol=tolerance)
+    found = flow.log_prob(here[-1].cuda(), solver=solver).cpu()
+    torch.testing.assert_close(found, log_p, rtol=10 * tolerance, atol=10 * tolerance)
 
 
 @EVERY
