@@ -15,6 +15,7 @@ from rfm.integrators.runge_kutta import Field
 from rfm.integrators.solution import LEFT_DOMAIN, NOT_FINITE, STEP_TOO_SMALL, SUCCEEDED, TOO_MANY_STEPS
 
 _SHORTEST = 0.2
+"""Smallest ratio of a step's length to that of the one before."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Growth:
 
     Args:
         safety: what part of the longest tolerable step to make.
-        longest: largest ratio; the smallest is a fifth.
+        longest: largest ratio.
     """
 
     safety: float = 0.9
@@ -54,6 +55,7 @@ class Trial:
     arrives: Tensor
     """Which would end at the end of the solve."""
     end: float
+    """When that is."""
 
     @classmethod
     def of(cls, t: Tensor, h: Tensor, end: float, sign: float) -> "Trial":
