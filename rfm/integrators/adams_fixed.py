@@ -10,7 +10,7 @@ from rfm.integrators.adams import Adams
 from rfm.integrators.march import March
 from rfm.integrators.method import RightHandSide, on_manifold
 from rfm.integrators.quadrature import composite_weights, interpolatory_weights, spaced
-from rfm.integrators.runge_kutta import combine, either, step
+from rfm.integrators.runge_kutta import combine, either, number, step
 from rfm.integrators.solution import Solution
 from rfm.integrators.tableaux import DORMAND_PRINCE, KUTTA3, RK4
 
@@ -53,7 +53,7 @@ class FixedAdams:
 
     def _evaluate(self, x: Tensor, t: float) -> None:
         """Evaluate the field."""
-        self._note(x, t, *self.rhs(x, _number(t, x)))
+        self._note(x, t, *self.rhs(x, number(t, x)))
         self.evaluations += 1
 
     def _note(self, x: Tensor, t: float, u: Tensor, q: Tensor | None) -> None:
@@ -65,7 +65,7 @@ class FixedAdams:
 
     def _runge_kutta(self, march: March, start: float, end: float) -> None:
         """Make a step of Runge and Kutta's from where the field was last evaluated."""
-        t, h = _number(start, march.x), _number(end - start, march.x)
+        t, h = number(start, march.x), number(end - start, march.x)
         reuse, stages = self.starter.tableau.first_same_as_last, len(self.starter.tableau.c)
         asked = [False] * (stages - 1) + [reuse]
         made = step(self.starter, self.rhs, self.manifold, march.x, t, h, (self.u, None), integrands_at=asked)
@@ -100,7 +100,3 @@ class FixedAdams:
             known = self.times[: max(last + 1, points)]
             parts.append(parts[-1] + combine(composite_weights(known, first, last, points), self.integrands))
         return torch.stack([parts[0], *(march.masked(part, i) for i, part in enumerate(parts[1:], 1))])
-
-
-def _number(value: float, like: Tensor) -> Tensor:
-    return torch.full((), value, dtype=like.dtype, device=like.device)

@@ -13,7 +13,7 @@ from rfm.integrators.chart import Scheme
 from rfm.integrators.march import March
 from rfm.integrators.mesh import Mesh
 from rfm.integrators.method import RightHandSide, on_manifold
-from rfm.integrators.runge_kutta import step
+from rfm.integrators.runge_kutta import number, step
 from rfm.integrators.solution import Solution
 from rfm.integrators.tableaux import RK4, Tableau
 
@@ -58,7 +58,7 @@ class FixedStep:
         integrals: list[Tensor] = []
         for mesh in meshes:
             for start, end in itertools.pairwise(mesh):
-                t, h = (torch.full((), value, dtype=x.dtype, device=x.device) for value in (start, end - start))
+                t, h = number(start, x), number(end - start, x)
                 made = step(scheme, rhs, manifold, march.x, t, h, first, integrands_at=asked)
                 first = made.last if reuse else None
                 march.move(made.x, made.outside)

@@ -113,6 +113,11 @@ def lift(s: Tensor, like: Tensor) -> Tensor:
     return s[(..., *(None,) * (like.ndim - 1))]
 
 
+def number(value: float, like: Tensor) -> Tensor:
+    """Return a number as a tensor ``()`` of the dtype and on the device of another."""
+    return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
 def either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     """Return which samples are in ``a`` or in ``b``, None for none."""
     if a is None or b is None:
