@@ -27,9 +27,28 @@ class Estimate:
         """The mean plus and minus 1.96 standard errors: for some tens of observations or more."""
         return self.mean - 1.96 * self.standard_error, self.mean + 1.96 * self.standard_error
 
+    @property
+    def has_error(self) -> bool:
+        """Whether there is a standard error: one observation alone tells nothing of how much the mean varies."""
+        return not math.isnan(self.standard_error)
+
+    def error_text(self, digits: int = 3) -> str:
+        """Return the standard error for a table, with this many decimals, or "unknown"."""
+        return f"{self.standard_error:.{digits}f}" if self.has_error else "unknown"
+
+    def words(self, digits: int = 3) -> str:
+        """Return the mean, with its sign, and the interval, with this many decimals."""
+        if not self.has_error:
+            return f"{self.mean:+.{digits}f} (of a single independent observation: no interval)"
+        low, high = self.interval_95
+        return f"{self.mean:+.{digits}f} (95 % interval {low:+.{digits}f} to {high:+.{digits}f})"
+
 
 def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, groups: Tensor | None = None) -> Estimate:
     """Return the mean of ``-log_prob`` with its standard error, points taken as independent unless grouped.
+
+    Points at one place are not independent, nor are neighbours that a split held out together: give their places, or
+    the labels of their blocks, as ``groups``. The standard error is then clustered, as in `paired_difference`.
 
     With weights it is the self-normalised mean ``m = sum w_i x_i / sum w_i``, whose standard error is
     ``sqrt(n / (n - 1) * sum (w_i (x_i - m))^2) / sum w_i`` over the n points of positive weight (the delta method).
@@ -38,16 +57,18 @@ def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, gro
     Args:
         log_prob: log-densities of the test points in nats, any shape.
         weights: of the points, same shape; equal by default.
-        groups: labels of points that are not independent of each other, one row each; the standard error is then that
-            of `paired_difference`, clustered.
+        groups: ``(n, ...)``: labels or the points themselves; rows equal bit for bit, but for the sign of zero, are
+            one group. By default each point is its own.
 
     Raises:
-        ValueError: ``log_prob`` is empty or holds NaN, or weights are not as said, negative, or all zero.
+        ValueError: ``log_prob`` is empty or holds NaN, weights are not as said, negative, or all zero, or groups have
+            not one row for each point.
 
     References:
         Owen, Monte Carlo theory, methods and examples, 2013, section 9.2: self-normalised importance sampling.
     """
     scores = _scores("log_prob", log_prob)
+    _check_groups("negative_log_likelihood", groups, scores)
     return _clustered_mean(-scores, groups, _shares("negative_log_likelihood", weights, log_prob))
 
 
@@ -81,11 +102,16 @@ def paired_difference(
             "paired_difference: log_prob_a and log_prob_b must have one shape (n,), the same points in the same order, "
             f"got {tuple(log_prob_a.shape)} and {tuple(log_prob_b.shape)}"
         )
-    if groups is not None and (groups.ndim < 1 or len(groups) != len(a)):
-        raise ValueError(
-            f"paired_difference: groups must have one row for each of the {len(a)} points, got {tuple(groups.shape)}"
-        )
+    _check_groups("paired_difference", groups, a)
     return _clustered_mean(a - b, groups, _shares("paired_difference", weights, log_prob_a))
+
+
+def _check_groups(name: str, groups: Tensor | None, scores: Tensor) -> None:
+    if groups is not None and (groups.ndim < 1 or len(groups) != len(scores)):
+        raise ValueError(
+            f"{name}: groups must have one row for each of the {len(scores)} points, got shape {tuple(groups.shape)}; "
+            "give their places, or one label each"
+        )
 
 
 def _scores(name: str, log_prob: Tensor) -> Tensor:
@@ -123,7 +149,8 @@ def _clustered_mean(values: Tensor, groups: Tensor | None, shares: Tensor) -> Es
         # Adding 0 turns -0.0 into 0.0, which is the same place.
         label = torch.unique(rows + 0, dim=0, return_inverse=True)[1]
         count = int(label.max()) + 1
-        residuals = torch.zeros(count, dtype=torch.float64).index_add_(0, label, residuals)
+        if count < len(values):
+            residuals = torch.zeros(count, dtype=torch.float64).index_add_(0, label, residuals)
     if count == 1:
         return Estimate(float(mean), math.nan, 1)
     variance = count / (count - 1) * residuals.square().sum()
