@@ -137,7 +137,10 @@ def _command(commands: Any, name: str, summary: str, *, run: bool = False) -> ar
 
 def _add_fit(commands: Any) -> None:
     one = _command(commands, "fit", "fit a flow to the points of a table")
-    one.add_argument("table", help="text file with one point per row: comma, tab, semicolon or space separated")
+    one.add_argument(
+        "table",
+        help="text file with one point per row: comma, tab, semicolon or space separated;\n- for standard input",
+    )
     one.add_argument("--manifold", required=True, metavar="NAME", help=_MANIFOLD_HELP)
     one.add_argument(
         "--out", required=True, type=_path, metavar="FOLDER", help="folder for the flow, its data and checkpoints"
@@ -212,7 +215,9 @@ def _add_sample(commands: Any) -> None:
     group = one.add_mutually_exclusive_group()
     _add_condition(group)
     group.add_argument(
-        "--condition-file", metavar="FILE", help="table with the condition columns; one sample is drawn for each row"
+        "--condition-file",
+        metavar="FILE",
+        help="table with the condition columns, - for standard input; one sample is drawn for each row",
     )
     one.add_argument(
         "--guidance",
@@ -230,7 +235,7 @@ def _add_sample(commands: Any) -> None:
 
 def _add_log_prob(commands: Any) -> None:
     one = _command(commands, "log-prob", "score the points of a table: log-density in nats, in row order", run=True)
-    one.add_argument("table", help="text file with the same columns as the table that was fitted")
+    one.add_argument("table", help="text file with the same columns as the table that was fitted; - for standard input")
     _add_condition(one, "; the table's columns by default")
     _add_batch_size(one)
     _add_table_output(one)

@@ -23,7 +23,7 @@ from rfm.named_objects import imported_manifold, named_coupling, named_source
 from rfm.run_folder import RunData, describe_run, is_run_folder
 from rfm.saved_flow import saved_manifold
 from rfm.sources import Source
-from rfm.table_runs import read_run
+from rfm.table_runs import read_input, read_run
 
 _DRAWN = 1000
 _DEMO_MARK = ".demo"
@@ -79,7 +79,7 @@ def log_prob(arguments: argparse.Namespace) -> None:
     """``rfm log-prob``: the density at the points of a table."""
     flow, data = _load(arguments)
     out = _output(arguments)
-    table = data.coordinates.read(arguments.table)
+    table = data.coordinates.read(read_input(arguments.table))
     points = data.coordinates.points(table)
     condition = _given(flow, arguments)
     if condition is None and flow.conditions is not None:
@@ -185,7 +185,7 @@ def _condition_file(flow: Flow, arguments: argparse.Namespace) -> Tensor:
     conditions = _conditional(flow, arguments)
     if arguments.n is not None:
         raise ValueError("-n and --condition-file both say how many samples to draw\ngive one of them")
-    vectors = datasets.read_conditions(datasets.read_table(arguments.condition_file), conditions)
+    vectors = datasets.read_conditions(datasets.read_table(read_input(arguments.condition_file)), conditions)
     _warn(arguments, conditions.extrapolations(vectors))
     return vectors
 
@@ -239,6 +239,8 @@ def _fit(
     kept = torch.cat([data.split.train, data.split.validation])
     held = torch.arange(len(data.split.train), len(kept))
     _refuse_existing(folder, arguments)
+    if _is_first_process() and not arguments.resume:
+        data.keep_stream(folder)
     # First, so that a run killed while training can be resumed from the folder alone.
     flow = fit_flow(
         data.points[kept],

@@ -1,9 +1,9 @@
 """What the names on the command line mean: manifolds, sources and couplings, the library's or a user's own."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -51,13 +51,13 @@ def named_manifold(name: str, table: Table, columns: Sequence[str] | None) -> Ma
     return makers[name]()
 
 
-def check_symmetry(name: str, path: str | Path) -> None:
+def check_symmetry(name: str, path: str | os.PathLike[str]) -> None:
     """Refuse a symmetry that an .ang file does not have.
 
     Raises:
         ValueError: the file names another Laue group for a phase.
     """
-    if not is_orientation_map(path) or name not in ("so3/cubic", "so3/hexagonal"):
+    if name not in ("so3/cubic", "so3/hexagonal") or not is_orientation_map(path):
         return
     code = {"so3/cubic": "43", "so3/hexagonal": "62"}[name]
     for phase, own in read_orientation_map(path).symmetries.items():

@@ -1,6 +1,8 @@
 """What ``rfm fit`` reads: a table, as the data of a run."""
 
 import argparse
+import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,13 @@ from torch import Tensor
 from manifolds import SE3, Manifold
 from rfm import datasets
 from rfm.conditions import Conditions
-from rfm.datasets.download import file_sha256
 from rfm.datasets.splits import group_split
 from rfm.datasets.tables import Table, parse_number
+from rfm.datasets.text_files import FileContent, read_once
 from rfm.named_objects import check_symmetry, length_of, named_manifold
-from rfm.run_folder import RunData
+from rfm.run_folder import RunData, kept_stream
+
+_STANDARD_INPUT = "standard input"
 
 
 def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditions | None]:
@@ -25,9 +29,10 @@ def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditio
     Raises:
         ValueError: for what cannot be fitted; the message names it.
     """
-    table, layout = datasets.read_points(arguments.table, arguments.format, minimum_rows=2)
+    file = read_input(arguments.table, Path(arguments.out) if arguments.resume else None)
+    table, layout = datasets.read_points(file, arguments.format, minimum_rows=2)
     manifold = named_manifold(arguments.manifold, table, arguments.columns)
-    check_symmetry(arguments.manifold, arguments.table)
+    check_symmetry(arguments.manifold, file)
     coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians, layout)
     points = coordinates.points(table)
     if isinstance(coordinates, datasets.Poses):
@@ -41,13 +46,31 @@ def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditio
         points,
         _split(points, blocks, arguments),
         coordinates,
-        Path(arguments.table).name,
-        file_sha256(Path(arguments.table)),
+        file.name if file.streamed else Path(file).name,
+        hashlib.sha256(file.content).hexdigest(),
         condition,
         _weights(table, arguments.weights) if arguments.weights else None,
         blocks,
+        stream=file.content if file.streamed else None,
     )
     return manifold, data, conditions
+
+
+def read_input(path: str, run: Path | None = None) -> FileContent:
+    """Return a file that the command line names, read once; ``-`` is standard input.
+
+    Args:
+        path: the file, a pipe or ``-``.
+        run: the folder of a run to resume: where nothing comes through a pipe any more, it has kept what came.
+    """
+    if path not in ("-", "/dev/stdin"):
+        file = read_once(path)
+    elif run is not None and sys.stdin.isatty():
+        file = FileContent(_STANDARD_INPUT, b"", streamed=True)
+    else:
+        file = FileContent(_STANDARD_INPUT, sys.stdin.buffer.read(), streamed=True)
+    kept = kept_stream(run) if run is not None and file.streamed and not file.content else None
+    return file if kept is None else replace(file, content=kept)
 
 
 def _blocks(table: Table, words: Sequence[str]) -> Tensor:

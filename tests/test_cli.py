@@ -494,3 +494,84 @@ def test_a_flow_fitted_by_the_command_line_loads_in_python(quakes: Path) -> None
     flow = rfm.Flow.load(quakes / "run")
     assert flow.sample(3, generator=torch.Generator().manual_seed(0)).shape == (3, 3)
     assert flow.history
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """Put bytes on standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_table_on_standard_input_is_as_good_as_a_file(
+    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (quakes / "quakes.csv").read_bytes()
+    fit = ["fit", "-", "--manifold", "sphere", "--out", quakes / "piped", "--quiet", *_FIT]
+    piped(monkeypatch, content)
+    run(capsys, *fit)
+    record = json.loads((quakes / "piped" / "run.json").read_text())
+    assert record["source"] == "standard input"
+    assert record["sha256"] == json.loads((quakes / "run" / "run.json").read_text())["sha256"]
+    assert rfm.Flow.load(quakes / "piped").history[-1]["step"] == 20
+    run(capsys, "evaluate", quakes / "piped")
+    # Resumed with the same table, with none, and with another one.
+    for again in (content, b""):
+        piped(monkeypatch, again)
+        run(capsys, *fit, "--resume")
+    piped(monkeypatch, content.rpartition(b"q79")[0])
+    assert "other data" in run(capsys, *fit, "--resume", status=2)[1]
+    piped(monkeypatch, b"")
+    run(capsys, *fit, "--resume")
+    for command in (["log-prob", quakes / "run", "-"], ["log-prob", quakes / "run", quakes / "quakes.csv"]):
+        piped(monkeypatch, content)
+        out, _ = run(capsys, *command)
+        assert len(out.splitlines()) == 81
+    piped(monkeypatch, b"")
+    assert "standard input: the file is empty" in run(capsys, "log-prob", quakes / "run", "-", status=2)[1]
+
+
+def test_a_run_on_a_pipe_that_was_killed_goes_on_without_it(
+    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (quakes / "quakes.csv").read_bytes()
+    fit = ["fit", "-", "--manifold", "sphere", "--out", quakes / "piped", "--quiet", *_FIT]
+    with monkeypatch.context() as patch:
+
+        def die(*arguments: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("rfm.flow.Flow.save", die)
+        piped(monkeypatch, content)
+        run(capsys, *fit, status=130)
+    piped(monkeypatch, b"")
+    run(capsys, *fit, "--resume")
+    run(capsys, "evaluate", quakes / "piped")
+    # A file in its place needs no copy.
+    run(capsys, "fit", quakes / "quakes.csv", *fit[2:], "--force")
+    assert not (quakes / "piped" / "input").exists()
+
+
+def test_conditions_on_standard_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"{i / 7:.3f},{i % 5}.5\n" for i in range(60))
+    piped(monkeypatch, b"px,mag\n" + rows.encode())
+    fit = ["fit", "-", "--manifold", "euclidean", "--columns", "px", "--condition", "mag"]
+    run(capsys, *fit, "--out", tmp_path / "run", "--quiet", *_FIT)
+    piped(monkeypatch, b"mag\n1\n2\n")
+    out, _ = run(capsys, "sample", tmp_path / "run", "--condition-file", "-")
+    assert columns(out)["mag"].tolist() == [1, 2]
+
+
+def test_tracks_and_maps_on_standard_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    poses = generator.normal(size=(40, 3))
+    track = "".join(f"{1000 + i} {x:.4f} {y:.4f} {z:.4f} 0 0 0.6 0.8\n" for i, (x, y, z) in enumerate(poses))
+    angles = generator.uniform(0, 3, size=(40, 3))
+    rows = "".join(f"{a:.5f} {b:.5f} {c:.5f} 0 {i} 1 0.9 0\n" for i, (a, b, c) in enumerate(angles))
+    for content, kind, name in ((track, "se3", "tum"), ("# TEM_PIXperUM 1.0\n" + rows, "so3", "ang")):
+        piped(monkeypatch, content.encode())
+        run(capsys, "fit", "-", "--manifold", kind, "--format", name, "--out", tmp_path / name, "--quiet", *_FIT)
+        piped(monkeypatch, content.encode())
+        assert len(run(capsys, "log-prob", tmp_path / name, "-")[0].splitlines()) == 41

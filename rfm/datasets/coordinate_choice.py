@@ -1,10 +1,10 @@
 """Which coordinates a table holds, found from a manifold and a header; and coordinates out of JSON."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import singledispatch
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_m
 from rfm.datasets.orientations import Orientations, choose_orientations
 from rfm.datasets.poses import Poses, choose_poses
 from rfm.datasets.tables import Table, TableError, read_table
+from rfm.datasets.text_files import read_once
 from rfm.datasets.tracks import TRACK_FORMATS, read_track, recognised_format
 
 _KINDS: dict[str, type[LatitudeLongitude | Cartesian | Angles | Orientations | Poses]] = {
@@ -59,11 +60,14 @@ def _alike(value: Any, default: Any) -> bool:
 # The choice.
 
 
-def read_points(path: str | Path, layout: str | None = None, minimum_rows: int = 1) -> tuple[Table, str | None]:
+def read_points(
+    path: str | os.PathLike[str], layout: str | None = None, minimum_rows: int = 1
+) -> tuple[Table, str | None]:
     """Read a table of points in whatever format it is written: CSV and its like, an .ang map, a track of poses.
 
     Args:
-        path: the file; ``*.ang`` is an orientation map, and a track is recognised by its comment header.
+        path: the file, which is read once, so that it may be a pipe; ``*.ang`` is an orientation map, and a track is
+            recognised by its comment header.
         layout: what `choose_coordinates` takes; "tum", "kitti" and "euroc" decide how the file is read.
         minimum_rows: fewer are an error.
 
@@ -73,6 +77,7 @@ def read_points(path: str | Path, layout: str | None = None, minimum_rows: int =
     Raises:
         TableError: the file cannot be used; the message says why.
     """
+    path = read_once(path)
     if layout == "ang" or (layout is None and is_orientation_map(path)):
         return read_orientation_map(path, minimum_rows).table, "ang"
     if layout in TRACK_FORMATS or (layout is None and recognised_format(path)):

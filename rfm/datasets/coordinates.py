@@ -6,10 +6,10 @@ written. `rfm.datasets.choose_coordinates` finds them from a manifold and a head
 """
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -55,7 +55,7 @@ class Coordinates(ABC):
     def names(self) -> tuple[str, ...]:
         """The names of the output's columns, in its order: the input's names, or usual ones if it had none."""
 
-    def read(self, path: str | Path) -> Table:
+    def read(self, path: str | os.PathLike[str]) -> Table:
         """Return the table in a file that is written like the input."""
         return read_table(path)
 

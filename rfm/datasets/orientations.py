@@ -1,9 +1,9 @@
 """Rotations in the columns of a table: Bunge's Euler angles, quaternions, matrices."""
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -23,6 +23,7 @@ from manifolds.special_orthogonal import SO3
 from rfm.datasets.coordinates import Coordinates, as_array, as_float64, output_names
 from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
 from rfm.datasets.tables import Table, TableError, read_table
+from rfm.datasets.text_files import read_once
 
 TOLERANCE = 1e-2
 """How far the norm of a quaternion may be from 1, or R'R from the identity: files hold three or four digits."""
@@ -81,7 +82,8 @@ class Orientations(Coordinates):
     def names(self) -> tuple[str, ...]:
         return output_names(self.columns, _NAMES[self.convention])
 
-    def read(self, path: str | Path) -> Table:
+    def read(self, path: str | os.PathLike[str]) -> Table:
+        path = read_once(path)
         return read_orientation_map(path).table if is_orientation_map(path) else read_table(path)
 
     def points(self, table: Table) -> Tensor:

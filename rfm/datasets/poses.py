@@ -1,9 +1,9 @@
 """Poses in the columns of a table: a position, and a quaternion or the rows of a matrix."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -15,6 +15,7 @@ from rfm.datasets.coordinates import Coordinates, as_array, as_float64
 from rfm.datasets.orientations import MATRIX_NAMES, numbers_from, rotations_from
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.tables import Table, TableError, read_table
+from rfm.datasets.text_files import read_once
 from rfm.datasets.tracks import SECONDS, TRACK_FORMATS, read_track
 
 _POSITIONS = ("tx", "ty", "tz")
@@ -79,9 +80,10 @@ class Poses(Coordinates):
         known = TRACK_FORMATS[self.layout]
         return Layout(known.separator, known.comment)
 
-    def read(self, path: str | Path) -> Table:
+    def read(self, path: str | os.PathLike[str]) -> Table:
         if not self.layout:
             return read_table(path)
+        path = read_once(path)
         table = read_table(path)
         # What rfm sample --log-prob wrote has a header of its own.
         return table if table.has_header else read_track(path, self.layout, self.start)[0]

@@ -10,13 +10,14 @@ References:
     Burri et al., The EuRoC micro aerial vehicle datasets, 2016, doi:10.1177/0278364915620033.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 from rfm.datasets.tables import Table, TableError, read_header, read_table
+from rfm.datasets.text_files import read_once
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ FRAME = "frame"
 """What it adds where the format has no time: the number of the row, from 0."""
 
 
-def recognised_format(path: str | Path) -> str | None:
+def recognised_format(path: str | os.PathLike[str]) -> str | None:
     """Return the track format that a file's comment header names, or None.
 
     Raises:
@@ -79,7 +80,7 @@ def recognised_format(path: str | Path) -> str | None:
 
 
 def read_track(
-    path: str | Path, layout: str | None = None, start: int | float | None = None, minimum_rows: int = 1
+    path: str | os.PathLike[str], layout: str | None = None, start: int | float | None = None, minimum_rows: int = 1
 ) -> tuple[Table, str]:
     """Read a track.
 
@@ -97,6 +98,7 @@ def read_track(
     Raises:
         TableError: the format is not clear or contradicts the header, a row is too short, or times run back.
     """
+    path = read_once(path)
     raw = read_table(path, minimum_rows)
     found = recognised_format(path)
     if layout is None:
