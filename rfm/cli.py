@@ -187,7 +187,11 @@ def _add_fit(commands: Any) -> None:
     )
     one.add_argument("--steps", type=_positive, help="optimiser steps (default: by the number of points, 2000 to 8000)")
     one.add_argument("--batch-size", type=_positive, help="pairs per step (default: 512)")
-    one.add_argument("--max-seconds", type=_positive_number, help="cap on the training time (default: none)")
+    one.add_argument(
+        "--max-seconds",
+        type=_positive_number,
+        help="cap on the training time, also of a resumed run in all (default: none)",
+    )
     one.add_argument(
         "--test-share",
         type=_share,
@@ -204,7 +208,7 @@ def _add_fit(commands: Any) -> None:
     one.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
     _add_seed(one)
     group = one.add_mutually_exclusive_group()
-    group.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    group.add_argument("--resume", action="store_true", help="go on with an interrupted or capped run in --out")
     group.add_argument("--force", action="store_true", help="replace the flow in --out")
     _add_output(one)
 

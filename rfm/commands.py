@@ -22,6 +22,7 @@ from rfm.flow import Flow
 from rfm.named_objects import imported_manifold, named_coupling, named_source
 from rfm.run_folder import RunData, describe_run, is_run_folder
 from rfm.saved_flow import saved_manifold
+from rfm.serialization import read_json
 from rfm.sources import Source
 from rfm.table_runs import read_input, read_run
 
@@ -33,8 +34,13 @@ def fit(arguments: argparse.Namespace) -> None:
     """``rfm fit``: a table in, a run folder out."""
     manifold, data, conditions = read_run(arguments)
     source = None if arguments.source is None else named_source(arguments.source)
+    folder = Path(arguments.out)
+    before = _steps_done(folder) if arguments.resume else None
     flow = _fit(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
-    _report(arguments, _fitted(flow, data, Path(arguments.out)), _fitted_text(flow, data, Path(arguments.out)))
+    record = _fitted(flow, data, folder) | ({} if before is None else {"resumed_at_step": before})
+    capped = (folder / "checkpoint.json").exists()
+    hint = "\n--resume with a larger --max-seconds goes on" if capped else ""
+    _report(arguments, record, f"{_resumed_text(flow, before)}{_fitted_text(flow, data, folder)}{hint}")
 
 
 def sample(arguments: argparse.Namespace) -> None:
@@ -273,6 +279,24 @@ def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
     if (folder / "flow.json").exists() or (folder / "checkpoint.json").exists():
         what = "a flow" if (folder / "flow.json").exists() else "an unfinished run"
         raise FileExistsError(f"{folder} already holds {what}\nuse --resume, --force, or another --out")
+
+
+def _steps_done(folder: Path) -> int | None:
+    """Return the step at which the run in a folder is to be resumed; None where nothing is to go on from."""
+    if (folder / "checkpoint.json").exists():
+        return int(read_json(folder / "checkpoint.json").get("step", 0))
+    history = read_json(folder / "flow.json").get("history") if (folder / "flow.json").exists() else None
+    return int(history[-1]["step"]) if history else None
+
+
+def _resumed_text(flow: Flow, before: int | None) -> str:
+    """Return what resuming a run at a step has done, as a line; nothing where none was resumed."""
+    if before is None or not flow.history:
+        return ""
+    last = int(flow.history[-1]["step"])
+    if last == before:
+        return f"resumed at step {before}: nothing left to train, {flow.stopped}\n"
+    return f"resumed at step {before}, trained to step {last}\n"
 
 
 def _is_first_process() -> bool:

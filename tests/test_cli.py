@@ -575,3 +575,20 @@ def test_tracks_and_maps_on_standard_input(
         run(capsys, "fit", "-", "--manifold", kind, "--format", name, "--out", tmp_path / name, "--quiet", *_FIT)
         piped(monkeypatch, content.encode())
         assert len(run(capsys, "log-prob", tmp_path / name, "-")[0].splitlines()) == 41
+
+
+def test_a_capped_fit_is_resumed_and_says_what_it_did(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--manifold", "sphere", "--batch-size", "32", "--device", "cpu", "--out", quakes / "capped", "--quiet"]
+    fit = ["fit", quakes / "quakes.csv", *common, "--steps", 100_000]
+    out, _ = run(capsys, *fit, "--max-seconds", 0.2)
+    assert "the cap of 0.2 seconds was reached" in out
+    assert "--resume with a larger --max-seconds goes on" in out
+    out, _ = run(capsys, *fit, "--max-seconds", 0.2, "--resume")
+    assert "nothing left to train, the cap of 0.2 seconds was reached" in out
+    record = json.loads(run(capsys, *fit, "--max-seconds", 0.5, "--resume", "--json")[0])
+    assert record["steps"] > record["resumed_at_step"] > 0
+    run(capsys, "evaluate", quakes / "capped")
+    out, _ = run(
+        capsys, *["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", quakes / "run", *_FIT], "--resume"
+    )
+    assert out.startswith("resumed at step 20: nothing left to train, all 20 steps done\n")
