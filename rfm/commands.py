@@ -32,14 +32,19 @@ _DEMO_MARK = ".demo"
 
 def fit(arguments: argparse.Namespace) -> None:
     """``rfm fit``: a table in, a run folder out."""
-    manifold, data, conditions = read_run(arguments)
+    manifold, data, conditions, unused = read_run(arguments)
     source = None if arguments.source is None else named_source(arguments.source)
     folder = Path(arguments.out)
     before = _steps_done(folder) if arguments.resume else None
     flow = _fit(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
-    record = _fitted(flow, data, folder) | ({} if before is None else {"resumed_at_step": before})
+    record = (
+        _fitted(flow, data, folder)
+        | {"unused_columns": unused}
+        | ({} if before is None else {"resumed_at_step": before})
+    )
     capped = (folder / "checkpoint.json").exists()
-    hint = "\n--resume with a larger --max-seconds goes on" if capped else ""
+    hint = f"\ncolumns of numbers that are not used: {', '.join(unused[:12])}" if unused else ""
+    hint += "\n--resume with a larger --max-seconds goes on" if capped else ""
     _report(arguments, record, f"{_resumed_text(flow, before)}{_fitted_text(flow, data, folder)}{hint}")
 
 
@@ -97,6 +102,7 @@ def log_prob(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         progress=_shows_progress(arguments, len(points)),
     )
+    _tell_columns(arguments, data, table)
     _write(arguments, out, data.coordinates.score_columns(scores))
 
 
@@ -104,7 +110,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """``rfm evaluate``: test likelihood beside the baselines."""
     flow, data = _load(arguments)
     result = evaluate_flow(flow, data, _note(arguments))
-    _report(arguments, describe_run(data) | result.record(), result.table())
+    text = f"{result.table()}\npoints from {data.coordinates.describe()}"
+    _report(arguments, describe_run(data) | result.record(), text)
 
 
 def plot(arguments: argparse.Namespace) -> None:
@@ -121,6 +128,7 @@ def plot(arguments: argparse.Namespace) -> None:
         assert flow.conditions is not None
         near = data.points if data.condition is None else data.points[_nearest(flow.conditions, data, condition)]
         _draw(flow, near, data, out, f"{data.source}: {flow.conditions.title(condition) or 'nothing known'}", condition)
+    _tell_columns(arguments, data)
     print(out)
 
 
@@ -211,6 +219,11 @@ def _check_required(flow: Flow, condition: Tensor | None, arguments: argparse.Na
         raise ValueError(
             f"the flow in {arguments.run} is conditional on {flow.conditions.describe()}\ngive --condition {name}=FILE"
         )
+
+
+def _tell_columns(arguments: argparse.Namespace, data: RunData, table: datasets.Table | None = None) -> None:
+    """Say on stderr which columns points are from, where stdout is not for it."""
+    print(f"rfm {arguments.command}: points from {data.coordinates.describe(table)}", file=sys.stderr)
 
 
 def _warn(arguments: argparse.Namespace, sentences: Sequence[str]) -> None:
@@ -392,6 +405,7 @@ def _fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     return (
         f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; validation NLL {validation}; "
         f"{flow.stopped}\n"
+        f"points from {data.coordinates.describe()}\n"
         f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"
     )
 

@@ -154,6 +154,8 @@ def describe_run(data: RunData) -> dict[str, Any]:
     """Return the counts of a run's data, for reports."""
     return {
         "data": data.source,
+        "columns": list(data.coordinates.columns),
+        **({"unit": data.coordinates.unit} if data.coordinates.unit else {}),
         "train": len(data.split.train),
         "validation": len(data.split.validation),
         "test": len(data.split.test),

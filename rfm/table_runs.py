@@ -14,6 +14,7 @@ from torch import Tensor
 from manifolds import SE3, Manifold
 from rfm import datasets
 from rfm.conditions import Conditions
+from rfm.datasets.column_names import number_columns
 from rfm.datasets.splits import group_split
 from rfm.datasets.tables import Table, parse_number
 from rfm.datasets.text_files import FileContent, read_once
@@ -23,17 +24,21 @@ from rfm.run_folder import RunData, kept_stream
 _STANDARD_INPUT = "standard input"
 
 
-def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditions | None]:
+def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditions | None, list[str]]:
     """Return the manifold, the data and the meaning of the conditions that the arguments of ``rfm fit`` name.
+
+    And, last, the columns of numbers that are none of these.
 
     Raises:
         ValueError: for what cannot be fitted; the message names it.
     """
     file = read_input(arguments.table, Path(arguments.out) if arguments.resume else None)
     table, layout = datasets.read_points(file, arguments.format, minimum_rows=2)
-    manifold = named_manifold(arguments.manifold, table, arguments.columns)
+    taken = [*(arguments.condition or ()), *([arguments.weights] if arguments.weights else ())]
+    manifold = named_manifold(arguments.manifold, table, arguments.columns, arguments.radians, taken)
     check_symmetry(arguments.manifold, file)
-    coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians, layout)
+    coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians, layout, taken)
+    unused = [key for key in number_columns(table, taken) if key not in coordinates.columns]
     points = coordinates.points(table)
     if isinstance(coordinates, datasets.Poses):
         manifold = SE3(length_of(points[:, :3, 3]) if arguments.length is None else arguments.length)
@@ -53,7 +58,7 @@ def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditio
         blocks,
         stream=file.content if file.streamed else None,
     )
-    return manifold, data, conditions
+    return manifold, data, conditions, unused
 
 
 def read_input(path: str, run: Path | None = None) -> FileContent:

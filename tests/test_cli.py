@@ -592,3 +592,36 @@ def test_a_capped_fit_is_resumed_and_says_what_it_did(quakes: Path, capsys: pyte
         capsys, *["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", quakes / "run", *_FIT], "--resume"
     )
     assert out.startswith("resumed at step 20: nothing left to train, all 20 steps done\n")
+
+
+def test_the_columns_used_are_always_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    rows = "".join(f"{a:.1f},{b:.2f}\n" for a, b in generator.uniform((0, 0), (359, 20), (60, 2)))
+    (tmp_path / "wind.csv").write_text("direction,speed\n" + rows)
+    fit = ["fit", tmp_path / "wind.csv", "--manifold", "torus", "--out", tmp_path / "run", "--quiet", *_FIT]
+    out, _ = run(capsys, *fit)
+    assert "points from column direction, in degrees" in out
+    assert "not used: speed" in out
+    record = json.loads(run(capsys, *fit, "--json", "--force")[0])
+    assert (record["columns"], record["unit"], record["unused_columns"]) == (["direction"], "degrees", ["speed"])
+    assert rfm.Flow.load(tmp_path / "run").manifold.dim == 1
+    told = "points from column direction, in degrees"
+    assert told in run(capsys, "evaluate", tmp_path / "run", "--quiet")[0]
+    assert told in run(capsys, "log-prob", tmp_path / "run", tmp_path / "wind.csv", "--quiet")[1]
+    assert told in run(capsys, "plot", tmp_path / "run")[1]
+    assert run(capsys, "sample", tmp_path / "run", "-n", 2)[0].startswith("direction\n")
+    # Asked for, the speed is an angle.
+    run(capsys, *fit, "--columns", "direction", "speed", "--force")
+    assert rfm.Flow.load(tmp_path / "run").manifold.dim == 2
+
+
+def test_conditions_and_weights_are_no_coordinates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    rows = "".join(
+        f"{i},{x:.3f},{y:.3f},{m:.2f},{w:.2f}\n" for i, (x, y, m, w) in enumerate(generator.uniform(size=(60, 4)))
+    )
+    (tmp_path / "t.csv").write_text("id,x,y,mag,w\n" + rows)
+    fit = ["fit", tmp_path / "t.csv", "--manifold", "euclidean", "--condition", "mag", "--weights", "w", *_FIT]
+    out, _ = run(capsys, *fit, "--out", tmp_path / "run", "--quiet")
+    assert "points from columns x, y\n" in out
+    assert "not used: id" in out

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import FlatTorus
+from rfm.datasets.column_names import is_latitude, is_longitude
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.tables import Table, TableError, read_table
 
@@ -26,9 +27,6 @@ EARTH_RADIUS_KM = 6371.0088
 
 SPHERE_TOLERANCE = 1e-3
 """Rows whose norm differs from 1 by no more than this are projected to the sphere: files hold few digits."""
-
-LATITUDE_NAMES = frozenset({"lat", "latitude"})
-LONGITUDE_NAMES = frozenset({"lon", "long", "lng", "longitude"})
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,17 @@ class Coordinates(ABC):
     @abstractmethod
     def names(self) -> tuple[str, ...]:
         """The names of the output's columns, in its order: the input's names, or usual ones if it had none."""
+
+    @property
+    def unit(self) -> str:
+        """The unit of the columns in words; empty where they have none, or several."""
+        return ""
+
+    def describe(self, table: Table | None = None) -> str:
+        """Return which columns hold the points, of the input or of another table, and in which unit."""
+        keys = self.columns if table is None else self._columns_in(table)
+        what = f"column{'s' * (len(keys) > 1)} {', '.join(keys)}"
+        return f"{what}, in {self.unit}" if self.unit else what
 
     def read(self, path: str | os.PathLike[str]) -> Table:
         """Return the table in a file that is written like the input."""
@@ -99,9 +108,12 @@ class Coordinates(ABC):
 
         Where the input had no header, a table with our own names for its columns, as we write it, is found by them.
         """
+        return table.numbers(self._columns_in(table))
+
+    def _columns_in(self, table: Table) -> tuple[str, ...]:
         numbered = any(column.isdecimal() for column in self.columns)
         ours = numbered and table.has_header and all(table.has(name) for name in self._own)
-        return table.numbers(self._own if ours else self.columns)
+        return self._own if ours else self.columns
 
     @property
     def _own(self) -> tuple[str, ...]:
@@ -133,6 +145,10 @@ class LatitudeLongitude(Coordinates):
         super().__post_init__()
         if len(self.columns) != 2:
             raise ValueError(f"LatitudeLongitude: columns are a latitude and a longitude, got {self.columns}")
+
+    @property
+    def unit(self) -> str:
+        return "degrees"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -178,7 +194,7 @@ class LatitudeLongitude(Coordinates):
             raise _out_of_range(table, beyond, "longitude", longitude, "in -180 to 360", _REPAIR)
 
     def _remedy_if_swapped(self) -> str:
-        if any(column.casefold() in LATITUDE_NAMES | LONGITUDE_NAMES for column in self.columns):
+        if any(is_latitude(column) or is_longitude(column) for column in self.columns):
             return "latitude and longitude look swapped: if so, correct the header"
         return f"latitude and longitude look swapped: if so, use --columns {self.columns[1]} {self.columns[0]}"
 
@@ -241,6 +257,10 @@ class Angles(Coordinates):
 
     radians: bool = False
     positive_angles: bool = False
+
+    @property
+    def unit(self) -> str:
+        return "radians" if self.radians else "degrees"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -79,6 +79,10 @@ class Orientations(Coordinates):
             )
 
     @property
+    def unit(self) -> str:
+        return ("radians" if self.radians else "degrees") if self.convention == "bunge" else ""
+
+    @property
     def names(self) -> tuple[str, ...]:
         return output_names(self.columns, _NAMES[self.convention])
 

@@ -23,7 +23,7 @@ __all__ = ["Table", "TableError", "is_header", "parse_number", "read_header", "r
 _SEPARATORS: tuple[str | None, ...] = ("\t", ";", ",", None)
 """None stands for runs of spaces."""
 
-_SAMPLE_LINES = 200
+_SAMPLE_LINES, _SAMPLE_ROWS = 200, 1000
 _MISSING = frozenset({"", "-", "?", "na", "n/a", "null", "none"})
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
@@ -80,8 +80,9 @@ class Table:
         return name if name and self._matches(name) == [index] else str(index + 1)
 
     def holds_numbers(self, index: int) -> bool:
-        """Return whether the first cell of the column at this position is a number."""
-        return parse_number(self.rows[0][index]) is not None
+        """Return whether at least half of the known cells of the column at this position are numbers, of a thousand."""
+        known = [row[index] for row in self.rows[:_SAMPLE_ROWS] if row[index].casefold() not in _MISSING]
+        return bool(known) and 2 * sum(parse_number(cell) is not None for cell in known) >= len(known)
 
     def numbers(self, columns: Sequence[str]) -> NDArray[np.float64]:
         """Return the named columns as numbers, shape ``(n, len(columns))``.
