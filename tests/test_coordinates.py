@@ -282,6 +282,7 @@ TURN, SPEED, NARROW = (-179.0, 179.0), (0.0, 20.0), (-60.0, -40.0)
     [
         ("direction,speed", [(0, 359), SPEED], ("direction",)),
         ("speed,wind_direction", [SPEED, (0, 359)], ("wind_direction",)),
+        ("winddirection,windspeed", [NARROW, SPEED], ("winddirection",)),
         ("WindDir,WindSpeed", [(0, 359), SPEED], ("WindDir",)),
         ("phi,psi,resolution", [NARROW, NARROW, (1, 3)], ("phi", "psi")),
         ("id,phi,psi", [(0, 300), TURN, TURN], ("phi", "psi")),

@@ -16,20 +16,8 @@ LONGITUDE_NAMES = frozenset({"lon", "long", "lng", "longitude"})
 
 _DEGREES = frozenset({"deg", "degs", "degree", "degrees", "°"})
 _RADIANS = frozenset({"rad", "rads", "radian", "radians"})
-_COMPASS = {
-    "azimuth",
-    "azim",
-    "bearing",
-    "heading",
-    "course",
-    "cog",
-    "direction",
-    "dir",
-    "wdir",
-    "wd",
-    "lon",
-    "longitude",
-}
+_COMPASS = {"azimuth", "azim", "bearing", "heading", "course", "cog", "direction", "dir", "wdir", "wd", "longitude"}
+_ENDS = ("direction", "azimuth", "bearing", "heading", "longitude", "angle")
 _TERRAIN = {"aspect", "strike", "dip", "rake", "trend", "plunge"}
 _TURNS = {"angle", "angles", "orientation", "rotation", "yaw", "pitch", "roll", "torsion", "dihedral", "phase"}
 _GREEK = {"phi", "psi", "omega", "chi", "theta", "tau", "alpha", "beta", "gamma", "delta", "epsilon", "zeta"}
@@ -101,7 +89,8 @@ def angle_columns(table: Table, radians: bool, taken: Sequence[str] = ()) -> lis
 
 def _is_angle(name: str) -> bool:
     words = _words(name)
-    return not _NO_ANGLES & set(words) and (bool(_ANGLES & set(words)) or unit_of(name) != "")
+    called = any(word in _ANGLES or word.endswith(_ENDS) for word in words)
+    return not _NO_ANGLES & set(words) and (called or unit_of(name) != "")
 
 
 def _fills_turn(table: Table, key: str, radians: bool) -> bool:
