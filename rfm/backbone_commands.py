@@ -15,6 +15,8 @@ from rfm.flow import Flow
 from rfm.serialization import read_json
 
 _DRAWN = 16
+_PART = 256
+"""Backbones drawn before they are written, which bounds memory."""
 _OPTIONS = ("length", "steps", "rotation_schedule", "rotation_rate", "motif", "open_bonds")
 _REFUSED = {
     "log_prob": "--log-prob is not for backbones: their rotation schedule and self-conditioning change the density",
@@ -58,24 +60,30 @@ def sample(arguments: argparse.Namespace) -> None:
     flow = Flow.load(arguments.run).to(device)
     folder = _folder(arguments)
     count = _DRAWN if arguments.n is None else arguments.n
-    files = []
+    first = last = ""
     for residues in arguments.length:
-        frames = sample_backbones(
-            flow,
-            residues,
-            count,
-            steps=arguments.steps or 100,
-            rotation_rate=rate,
-            motif=None if arguments.motif is None else _motif(arguments.motif, residues),
-            close=not arguments.open_bonds,
-            generator=torch.Generator(device).manual_seed(arguments.seed),
-            progress=not arguments.quiet,
-        )
-        atoms = atoms_from_frames(frames).cpu()
-        files += [_written(folder, residues, i, chain) for i, chain in enumerate(atoms)]
-        picture = plot_backbone(atoms[0], f"length-{residues}-0001")
-        save_figure(picture, folder / f"length-{residues}-0001.png")
-    print(f"{len(files)} backbones, each as .pdb and .cif, from {files[0]} to {files[-1]}; a picture of each length")
+        generator = torch.Generator(device).manual_seed(arguments.seed)
+        for start in range(0, count, _PART):
+            frames = sample_backbones(
+                flow,
+                residues,
+                min(_PART, count - start),
+                steps=arguments.steps or 100,
+                rotation_rate=rate,
+                motif=None if arguments.motif is None else _motif(arguments.motif, residues),
+                close=not arguments.open_bonds,
+                generator=generator,
+                progress=not arguments.quiet,
+            )
+            atoms = atoms_from_frames(frames).cpu()
+            for i, chain in enumerate(atoms, start):
+                last = _written(folder, residues, i, chain)
+                first = first or last
+            if start == 0:
+                picture = plot_backbone(atoms[0], f"length-{residues}-0001")
+                save_figure(picture, folder / f"length-{residues}-0001.png")
+    total = count * len(arguments.length)
+    print(f"{total} backbones, each as .pdb and .cif, from {first} to {last}; a picture of each length")
 
 
 def _written(folder: Path, residues: int, i: int, atoms: Tensor) -> str:

@@ -625,3 +625,91 @@ def test_conditions_and_weights_are_no_coordinates(tmp_path: Path, capsys: pytes
     out, _ = run(capsys, *fit, "--out", tmp_path / "run", "--quiet")
     assert "points from columns x, y\n" in out
     assert "not used: id" in out
+
+
+def test_long_outputs_are_written_part_by_part(
+    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rfm import table_output
+
+    most = []
+    sample = rfm.Flow.sample
+
+    def watched(self: rfm.Flow, shape: int, **options: Any) -> Any:
+        most.append(shape)
+        return sample(self, shape, **options)
+
+    monkeypatch.setattr(rfm.Flow, "sample", watched)
+    monkeypatch.setattr(table_output, "_PART_ROWS", 7)
+    draw = ["sample", quakes / "run", "-n", 30, "--log-prob", "--seed", 3]
+    text, _ = run(capsys, *draw)
+    assert max(most) == 7
+    assert sum(most) == 30
+    rows = columns(text)
+    assert {len(column) for column in rows.values()} == {30}
+    assert len({*zip(rows["lng"], rows["LAT"], strict=True)}) == 30
+    # The same to a file, in batches of another size, and as JSON.
+    run(capsys, *draw, "--out", quakes / "s.csv")
+    assert (quakes / "s.csv").read_text() == text
+    other = columns(run(capsys, *draw, "--batch-size", 2)[0])
+    for target in ([], ["--out", quakes / "s.json"]):
+        out, _ = run(capsys, *draw, "--json", *target)
+        record = json.loads((quakes / "s.json").read_text() if target else out)
+        assert list(record) == list(rows)
+        for name, column in rows.items():
+            np.testing.assert_allclose(record[name], column, rtol=1e-6)
+            np.testing.assert_allclose(other[name], column, atol=1e-3)
+    scores = columns(run(capsys, "log-prob", quakes / "run", quakes / "s.csv")[0])
+    np.testing.assert_allclose(scores["log_prob_nats_per_steradian"], rows["log_prob_nats_per_steradian"], atol=0.02)
+
+
+def test_a_part_of_samples_is_as_if_drawn_alone(
+    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many samples as a part has, nothing depends on there being parts."""
+    whole, _ = run(capsys, "sample", quakes / "run", "-n", 12)
+    monkeypatch.setattr("rfm.table_output._PART_ROWS", 12)
+    longer, _ = run(capsys, "sample", quakes / "run", "-n", 20)
+    assert longer.splitlines()[:13] == whole.splitlines()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_interrupted_sampling_leaves_the_old_file_and_no_other(
+    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: list[str]
+) -> None:
+    sample, count = rfm.Flow.sample, [0]
+
+    def interrupted(self: rfm.Flow, shape: int, **options: Any) -> Any:
+        count[0] += 1
+        if count[0] == 3:
+            raise KeyboardInterrupt
+        return sample(self, shape, **options)
+
+    monkeypatch.setattr("rfm.table_output._PART_ROWS", 4)
+    monkeypatch.setattr(rfm.Flow, "sample", interrupted)
+    (quakes / "s.csv").write_text("mine")
+    before = sorted(quakes.iterdir())
+    run(capsys, "sample", quakes / "run", "-n", 20, "--out", quakes / "s.csv", "--force", *form, status=130)
+    assert (quakes / "s.csv").read_text() == "mine"
+    assert sorted(quakes.iterdir()) == before
+
+
+def test_conditions_and_times_run_on_through_the_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rfm.table_output._PART_ROWS", 3)
+    places = np.random.default_rng(0).normal(size=(40, 3))
+    rows = "".join(f"{1000 + i} {x:.4f} {y:.4f} {z:.4f} 0 0 0.6 0.8\n" for i, (x, y, z) in enumerate(places))
+    (tmp_path / "t.txt").write_text("# timestamp tx ty tz qx qy qz qw\n" + rows)
+    fit = ["fit", tmp_path / "t.txt", "--manifold", "se3", "--condition", "seconds", "--out", tmp_path / "run"]
+    run(capsys, *fit, "--quiet", *_FIT)
+    (tmp_path / "when.csv").write_text("seconds\n1\n2\n3\n4\n\n" + "5\n6\n7\n")
+    out, _ = run(capsys, "sample", tmp_path / "run", "--condition-file", tmp_path / "when.csv")
+    assert [float(line.split()[0]) for line in out.splitlines()[1:]] == [1001, 1002, 1003, 1004, 1005, 1006, 1007]
+    out, _ = run(capsys, "sample", tmp_path / "run", "-n", 7)
+    assert [float(line.split()[0]) for line in out.splitlines()[1:]] == list(range(7))
+    (tmp_path / "when.csv").write_text("seconds,other\n1,0\n2,0\n3,0\n,0\n5,0\n")
+    out, _ = run(capsys, "sample", tmp_path / "run", "--condition-file", tmp_path / "when.csv", "--log-prob")
+    assert [line.rpartition(",")[2] for line in out.splitlines()[1:]] == ["1.0", "2.0", "3.0", "", "5.0"]
+    out, _ = run(capsys, "sample", tmp_path / "run", "-n", 5, "--condition", "seconds=2", "--log-prob")
+    assert [line.rpartition(",")[2] for line in out.splitlines()[1:]] == ["2.0"] * 5

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import pickle
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from rfm.datasets import Table, TableError, read_points, read_table, write_table
+from rfm.datasets import Table, TableError, json_writer, read_points, read_table, table_writer, write_table
 
 SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -362,3 +363,24 @@ def test_what_is_no_table_is_not_written(tmp_path: Path, names: list[str], value
     with pytest.raises(ValueError, match="write_table"):
         write_table(tmp_path / "out.csv", names, values)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_make_the_table_that_all_rows_make(tmp_path: Path) -> None:
+    values = np.arange(10.0).reshape(5, 2) / 3
+    texts = {"kind": ["a", "b,c", "", "d", '"e"']}
+    write_table(tmp_path / "whole.csv", ["x", "y"], values, texts)
+    with table_writer(tmp_path / "parts.csv") as write:
+        for rows in (slice(0, 2), slice(2, 5)):
+            assert not (tmp_path / "parts.csv").exists()
+            write(["x", "y"], values[rows], {"kind": texts["kind"][rows]})
+    assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_parts_make_one_json_object(tmp_path: Path) -> None:
+    with json_writer(tmp_path / "t.json") as write:
+        write({"x": [1.5, 2.0], 'a "b"': ["c", None]})
+        write({"x": [0.1], 'a "b"': ["ü"]})
+    assert json.loads((tmp_path / "t.json").read_text()) == {"x": [1.5, 2.0, 0.1], 'a "b"': ["c", None, "ü"]}
+    with pytest.raises(ValueError, match="JSON"), json_writer(tmp_path / "nan.json") as write:
+        write({"x": [float("nan")]})
+    assert not (tmp_path / "nan.json").exists()

@@ -85,12 +85,13 @@ class Coordinates(ABC):
         """How files of points are written."""
         return CSV
 
-    def leading(self, count: int, given: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
+    def leading(self, count: int, given: Mapping[str, Sequence[Any]], first: int = 0) -> dict[str, NDArray[Any]]:
         """Return columns that stand before the points in a file of samples, by name; none by default.
 
         Args:
             count: how many samples there are.
             given: the conditions that they were drawn for by name, one for each sample, None where not known.
+            first: how many samples stand before them in the file.
         """
         return {}
 

@@ -100,12 +100,12 @@ class Poses(Coordinates):
         numbers = np.concatenate([x[:, :3, 3].numpy(), numbers_from(x[:, :3, :3], self.convention)], axis=1)
         return np.stack([numbers[:, self._own.index(name)] for name in self.names], axis=1)
 
-    def leading(self, count: int, given: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
+    def leading(self, count: int, given: Mapping[str, Sequence[Any]], first: int = 0) -> dict[str, NDArray[Any]]:
         """Return the time, where the format has one: that of the condition, else the number of the sample."""
         if not self.layout or (ticks := TRACK_FORMATS[self.layout].ticks_per_second) is None:
             return {}
         if SECONDS not in given or any(value is None for value in given[SECONDS]):
-            return {"timestamp": np.arange(count)}
+            return {"timestamp": np.arange(first, first + count)}
         elapsed = np.asarray(given[SECONDS], dtype=np.float64) * ticks
         whole = isinstance(self.start, int) and ticks > 1
         return {"timestamp": self.start + (np.rint(elapsed).astype(np.int64) if whole else elapsed)}
