@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,9 @@ def fit(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.out)
     before = _steps_done(folder) if arguments.resume else None
     flow = _fit(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
-    record = (
-        _fitted(flow, data, folder)
-        | {"unused_columns": unused}
-        | ({} if before is None else {"resumed_at_step": before})
-    )
-    capped = (folder / "checkpoint.json").exists()
-    hint = f"\ncolumns of numbers that are not used: {', '.join(unused[:12])}" if unused else ""
-    hint += "\n--resume with a larger --max-seconds goes on" if capped else ""
-    _report(arguments, record, f"{_resumed_text(flow, before)}{_fitted_text(flow, data, folder)}{hint}")
+    record = _fitted(flow, data, folder) | {"unused_columns": unused, "resumed_at_step": before}
+    text = _resumed_text(flow, before) + _fitted_text(flow, data, folder)
+    _report(arguments, record, "\n".join([text, *_hints(data, folder, unused)]))
 
 
 def sample(arguments: argparse.Namespace) -> None:
@@ -251,6 +245,16 @@ def _resumed_text(flow: Flow, before: int | None) -> str:
     if last == before:
         return f"resumed at step {before}: nothing left to train, {flow.stopped}\n"
     return f"resumed at step {before}, trained to step {last}\n"
+
+
+def _hints(data: RunData, folder: Path, unused: Sequence[str]) -> Iterator[str]:
+    """Yield what else is to be known of a fit, in lines."""
+    if unused:
+        yield f"columns of numbers that are not used: {', '.join(unused[:12])}{', ...' if len(unused) > 12 else ''}"
+    if describe_run(data).get("test_blocks") == 1:
+        yield "one block tests, which tells nothing of how a test score varies: make --blocks smaller"
+    if (folder / "checkpoint.json").exists():
+        yield "--resume with a larger --max-seconds goes on"
 
 
 def _is_first_process() -> bool:

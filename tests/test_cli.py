@@ -713,3 +713,14 @@ def test_conditions_and_times_run_on_through_the_parts(
     assert [line.rpartition(",")[2] for line in out.splitlines()[1:]] == ["1.0", "2.0", "3.0", "", "5.0"]
     out, _ = run(capsys, "sample", tmp_path / "run", "-n", 5, "--condition", "seconds=2", "--log-prob")
     assert [line.rpartition(",")[2] for line in out.splitlines()[1:]] == ["2.0"] * 5
+
+
+def test_a_single_block_that_tests_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = np.random.default_rng(0).uniform(size=(60, 2))
+    rows = "".join(f"{x:.3f},{y:.3f},{i}\n" for i, (x, y) in enumerate(values))
+    (tmp_path / "t.csv").write_text("x,y,time\n" + rows)
+    fit = ["fit", tmp_path / "t.csv", "--manifold", "euclidean", "--blocks", "time=10", "--out", tmp_path / "run"]
+    assert "one block tests, which tells nothing" in run(capsys, *fit, "--quiet", *_FIT)[0]
+    out, _ = run(capsys, "evaluate", tmp_path / "run", "--quiet")
+    assert "all test points lie in one block, which tells nothing" in out
+    assert "nan" not in out

@@ -69,7 +69,7 @@ def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, gro
     """
     scores = _scores("log_prob", log_prob)
     _check_groups("negative_log_likelihood", groups, scores)
-    return _clustered_mean(-scores, groups, _shares("negative_log_likelihood", weights, log_prob))
+    return clustered_mean(-scores, groups, _shares("negative_log_likelihood", weights, log_prob))
 
 
 def paired_difference(
@@ -103,7 +103,7 @@ def paired_difference(
             f"got {tuple(log_prob_a.shape)} and {tuple(log_prob_b.shape)}"
         )
     _check_groups("paired_difference", groups, a)
-    return _clustered_mean(a - b, groups, _shares("paired_difference", weights, log_prob_a))
+    return clustered_mean(a - b, groups, _shares("paired_difference", weights, log_prob_a))
 
 
 def _check_groups(name: str, groups: Tensor | None, scores: Tensor) -> None:
@@ -138,7 +138,15 @@ def _shares(name: str, weights: Tensor | None, log_prob: Tensor) -> Tensor:
     return w / w.sum()
 
 
-def _clustered_mean(values: Tensor, groups: Tensor | None, shares: Tensor) -> Estimate:
+def clustered_mean(values: Tensor, groups: Tensor | None = None, shares: Tensor | None = None) -> Estimate:
+    """Return the mean of values ``(n,)`` with the standard error of `paired_difference`: the one rule of all means.
+
+    Args:
+        values: float64, on the CPU.
+        groups: ``(n, ...)``, rows equal bit for bit are one group; by default each value is its own.
+        shares: weights of the values, ``(n,)``, sum 1; equal by default.
+    """
+    shares = torch.full_like(values, 1 / len(values)) if shares is None else shares
     # A point without weight is no observation, and its score may be infinite.
     kept = shares > 0
     values, shares = values[kept], shares[kept]
