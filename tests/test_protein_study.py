@@ -141,6 +141,31 @@ def check_same(whole: rfm.Flow, again: rfm.Flow) -> None:
         assert torch.equal(a, b)
 
 
+def test_a_capped_run_goes_on_when_the_command_is_given_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            self.now += 1.0
+            return self.now
+
+        process_time = monotonic
+
+    monkeypatch.setattr("rfm.optimisation.time", Clock())
+    out = tmp_path / "capped"
+    arguments = [*ARGUMENTS, "--data", str(folder), "--out", str(out)]
+    assert commands.main([*arguments, "--max-seconds", "3"]) == 0
+    first = rfm.Flow.load(out)
+    assert first.stopped.startswith("the cap of 3 seconds was reached")
+    assert commands.main(arguments) == 0
+    done = rfm.Flow.load(out)
+    assert done.history[: len(first.history)] == first.history
+    assert done.stopped.startswith("all ")
+    assert not (out / "checkpoint.json").exists()
+
+
 def test_an_interrupted_run_goes_on_to_the_same_result(
     run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
