@@ -18,15 +18,25 @@ from rfm.datasets.splits import group_split
 from rfm.evaluation import evaluate as evaluate_flow
 from rfm.fitting import fit as fit_flow
 from rfm.flow import Flow
-from rfm.given_conditions import check_required, condition_file, given_condition, known_columns, nearest, warn
 from rfm.named_objects import imported_manifold, named_coupling, named_source
 from rfm.progress import counting_bar
 from rfm.run_folder import RunData, describe_run, is_run_folder
 from rfm.saved_flow import saved_manifold
 from rfm.serialization import read_json
 from rfm.sources import Source
-from rfm.table_output import checked_output, output_writer, parts
-from rfm.table_runs import read_input, read_run
+from rfm.table_runs import (
+    check_required,
+    checked_output,
+    condition_file,
+    given_condition,
+    known_columns,
+    nearest,
+    output_writer,
+    parts,
+    read_input,
+    read_run,
+    warn,
+)
 
 _DRAWN = 1000
 _DEMO_MARK = ".demo"

@@ -630,8 +630,6 @@ def test_conditions_and_weights_are_no_coordinates(tmp_path: Path, capsys: pytes
 def test_long_outputs_are_written_part_by_part(
     quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rfm import table_output
-
     most = []
     sample = rfm.Flow.sample
 
@@ -640,7 +638,7 @@ def test_long_outputs_are_written_part_by_part(
         return sample(self, shape, **options)
 
     monkeypatch.setattr(rfm.Flow, "sample", watched)
-    monkeypatch.setattr(table_output, "_PART_ROWS", 7)
+    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 7)
     draw = ["sample", quakes / "run", "-n", 30, "--log-prob", "--seed", 3]
     text, _ = run(capsys, *draw)
     assert max(most) == 7
@@ -668,7 +666,7 @@ def test_a_part_of_samples_is_as_if_drawn_alone(
 ) -> None:
     """With as many samples as a part has, nothing depends on there being parts."""
     whole, _ = run(capsys, "sample", quakes / "run", "-n", 12)
-    monkeypatch.setattr("rfm.table_output._PART_ROWS", 12)
+    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 12)
     longer, _ = run(capsys, "sample", quakes / "run", "-n", 20)
     assert longer.splitlines()[:13] == whole.splitlines()
 
@@ -685,7 +683,7 @@ def test_interrupted_sampling_leaves_the_old_file_and_no_other(
             raise KeyboardInterrupt
         return sample(self, shape, **options)
 
-    monkeypatch.setattr("rfm.table_output._PART_ROWS", 4)
+    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 4)
     monkeypatch.setattr(rfm.Flow, "sample", interrupted)
     (quakes / "s.csv").write_text("mine")
     before = sorted(quakes.iterdir())
@@ -697,7 +695,7 @@ def test_interrupted_sampling_leaves_the_old_file_and_no_other(
 def test_conditions_and_times_run_on_through_the_parts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rfm.table_output._PART_ROWS", 3)
+    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 3)
     places = np.random.default_rng(0).normal(size=(40, 3))
     rows = "".join(f"{1000 + i} {x:.4f} {y:.4f} {z:.4f} 0 0 0.6 0.8\n" for i, (x, y, z) in enumerate(places))
     (tmp_path / "t.txt").write_text("# timestamp tx ty tz qx qy qz qw\n" + rows)
