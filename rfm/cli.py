@@ -137,9 +137,7 @@ def _command(commands: Any, name: str, summary: str, *, run: bool = False) -> ar
 
 def _add_fit(commands: Any) -> None:
     one = _command(commands, "fit", "fit a flow to the points of a table")
-    one.add_argument(
-        "table", help="text file or - (stdin), one point per row: comma, tab, semicolon or space separated"
-    )
+    one.add_argument("table", help="text file or - (stdin), a point per row: comma, tab, semicolon or space separated")
     one.add_argument("--manifold", required=True, metavar="NAME", help=_MANIFOLD_HELP)
     one.add_argument(
         "--out", required=True, type=_path, metavar="FOLDER", help="folder for the flow, its data and checkpoints"
