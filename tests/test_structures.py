@@ -46,6 +46,20 @@ def test_what_is_written_comes_back(tmp_path: Path, suffix: str) -> None:
     assert len(structure[0]["A"].get_polymer()) == len(chain)
 
 
+def test_what_is_written_says_its_sequence_and_no_cell(tmp_path: Path) -> None:
+    chain = read_chain(made(tmp_path, texts.chain(6)))
+    for suffix in ("pdb", "cif"):
+        write_chain(tmp_path / f"out.{suffix}", chain.atoms, chain.sequence)
+    assert "CRYST1" not in (tmp_path / "out.pdb").read_text()
+    block = gemmi.cif.read(str(tmp_path / "out.cif")).sole_block()
+    assert not block.get_mmcif_category("_cell.")
+    atoms = block.get_mmcif_category("_atom_site.")
+    assert atoms["label_seq_id"] == [str(i + 1) for i in range(6) for _ in range(3)]
+    assert all(atoms["label_asym_id"])
+    assert all(atoms["label_entity_id"])
+    assert block.get_mmcif_category("_entity_poly_seq.")["mon_id"] == ["ALA", "GLY", "SER", "VAL", "LEU", "THR"]
+
+
 def test_the_same_chain_from_mmcif(tmp_path: Path) -> None:
     path = made(tmp_path, texts.chain(5))
     gemmi.read_structure(str(path)).make_mmcif_document().write_file(str(tmp_path / "other.cif"))

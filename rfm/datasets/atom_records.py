@@ -12,6 +12,7 @@ References:
 import gzip
 import math
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,7 +116,7 @@ def _text(path: Path) -> str:
         content = path.read_bytes()
         # What the content says goes before the name.
         content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from None
     if not content.strip():
         raise StructureError(f"{path}: the file is empty\ngive a PDB or mmCIF file")
