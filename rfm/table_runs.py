@@ -59,7 +59,15 @@ def _blocks(table: Table, words: Sequence[str]) -> Tensor:
         if not equals or size is None or not 0 < size < float("inf") or name in sizes:
             raise ValueError(f"--blocks {word!r} is not COLUMN=SIZE\nwrite for example x=30, in the column's unit")
         sizes[name] = size
-    return datasets.block_labels(table.numbers(list(sizes)), list(sizes.values()))
+    places = table.numbers(list(sizes))
+    blocks = datasets.block_labels(places, list(sizes.values()))
+    different = len(np.unique(places, axis=0))
+    if len(blocks.unique()) == different > 1:
+        raise ValueError(
+            f"--blocks {' '.join(words)} puts each of {different} places into a block of its own\n"
+            "give larger sizes, in the columns' units, or leave --blocks out: neighbours are then on both sides"
+        )
+    return blocks
 
 
 def _split(points: Tensor, blocks: Tensor | None, arguments: argparse.Namespace) -> datasets.Split:

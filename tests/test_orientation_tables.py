@@ -158,6 +158,17 @@ def test_four_unnamed_columns_mean_what_the_format_says(tmp_path: Path) -> None:
         torch.testing.assert_close(r[0].diagonal(), torch.tensor(expected).double())
 
 
+@pytest.mark.parametrize("header", ["orientation_w,orientation_x,orientation_y,orientation_z", "# qw,qx,qy,qz"])
+def test_quaternions_are_read_in_the_order_of_their_names(tmp_path: Path, header: str) -> None:
+    file = table_of(tmp_path, header + "\n0,1,0,0\n")
+    for asked in (None, "xyzw", "wxyz"):
+        table, layout = read_points(file, asked)
+        r = choose_coordinates(SO3(), table, layout=layout).points(table)
+        torch.testing.assert_close(r[0].diagonal(), torch.tensor([1.0, -1.0, -1.0]).double())
+    with pytest.raises(TableError, match="contradict --format xyzw"):
+        choose_coordinates(SO3(), table, ["1", "2", "3", "4"], layout="xyzw")
+
+
 def test_blocks_hold_neighbours_together() -> None:
     places = np.stack(np.meshgrid(np.arange(0, 9, 1.5), np.arange(0, 6, 1.5)), axis=-1).reshape(-1, 2)
     blocks = block_labels(places, (4.5, 3.0))

@@ -93,6 +93,7 @@ def test_what_cannot_be_fitted_is_told_in_a_sentence(tmp_path: Path, capsys: pyt
     cubic = ["fit", str(ang(tmp_path)), "--manifold", "so3/cubic", *out]
     assert "is not COLUMN=SIZE" in fails(capsys, *cubic, "--blocks", "x")
     assert "--blocks makes 1 blocks" in fails(capsys, *cubic, "--blocks", "x=1000")
+    assert "puts each of 60 places into a block of its own" in fails(capsys, *cubic, "--blocks", "x=0.5", "y=0.5")
     assert "--length is the unit of length" in fails(capsys, *cubic, "--length", "2")
     poses = ["fit", str(track(tmp_path)), "--manifold", "se3", *out]
     assert "condition timestamp is near 1e+09" in fails(capsys, *poses, "--condition", "timestamp")
