@@ -292,7 +292,7 @@ def output_names(columns: Sequence[str], usual: Sequence[str]) -> tuple[str, ...
 
 
 def _off_the_edge(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return latitudes and longitudes ``(n, 2)`` with those beyond their range by three digits' rounding on its edge."""
+    """Return latitudes and longitudes ``(n, 2)`` with those that rounding put beyond their range on its edge."""
     inside = np.clip(degrees, (-90.0, -180.0), (90.0, 360.0))
     return np.where(np.abs(degrees - inside) < 0.03, inside, degrees)
 
