@@ -1,6 +1,7 @@
 """What ``rfm fit`` reads: a table, as the data of a run."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,8 @@ def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditio
     """
     table, layout = datasets.read_points(arguments.table, arguments.format, minimum_rows=2)
     manifold = named_manifold(arguments.manifold, table, arguments.columns)
-    check_symmetry(arguments.manifold, arguments.table)
+    if layout == "ang":
+        _check_map(arguments, manifold)
     coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians, layout)
     points = coordinates.points(table)
     if isinstance(coordinates, datasets.Poses):
@@ -48,6 +50,16 @@ def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditio
         blocks,
     )
     return manifold, data, conditions
+
+
+def _check_map(arguments: argparse.Namespace, manifold: Manifold) -> None:
+    """Compare the symmetry of a map with the manifold's; say what is not verified, and what is left out."""
+    measured = datasets.read_orientation_map(arguments.table)
+    notes = check_symmetry(arguments.manifold, manifold, measured)
+    if measured.dropped:
+        notes.append(f"{measured.dropped} of {measured.dropped + len(measured)} rows are not indexed, and left out")
+    for note in notes:
+        print(f"{measured.table.file}: {note}", file=sys.stderr)
 
 
 def _blocks(table: Table, words: Sequence[str]) -> Tensor:

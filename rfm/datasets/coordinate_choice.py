@@ -74,7 +74,7 @@ def read_points(path: str | Path, layout: str | None = None, minimum_rows: int =
     Raises:
         TableError: the file cannot be used; the message says why.
     """
-    if layout == "ang" or (layout is None and is_orientation_map(path)):
+    if layout == "ang" or (layout in (None, "bunge") and is_orientation_map(path)):
         return read_orientation_map(path, minimum_rows).table, "ang"
     if layout in TRACK_FORMATS or (layout is None and recognised_format(path)):
         return read_track(path, layout, minimum_rows=minimum_rows)
