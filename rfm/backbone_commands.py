@@ -156,7 +156,7 @@ def _motif(parts: list[list[str]], residues: int) -> Motif:
 
 def _stretch(file: str, which: str, place: str) -> tuple[Chain, int, int]:
     """Return the chain that ``FILE CHAIN:FIRST-LAST`` means, and which of its residues are the ends."""
-    found = re.fullmatch(r"([\w.]+):(-?\d+[A-Za-z]?)(?:-(-?\d+[A-Za-z]?))?", which)
+    found = re.fullmatch(r"([^:\s]+):(-?\d+[A-Za-z]?)(?:-(-?\d+[A-Za-z]?))?", which)
     if found is None or not re.fullmatch(r"[1-9]\d*", place):
         raise ValueError(
             f"--motif {file} {which} {place}: is no file, residues, place\nwrite for example 1abc.pdb A:10-25 40"

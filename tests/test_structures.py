@@ -171,6 +171,13 @@ def test_two_chains_are_two_whatever_tells_them_apart(tmp_path: Path, text: str)
     assert [float(chain.atoms[0, 0, 2]) for chain in chains] == [0, 20]
 
 
+def test_chains_that_begin_at_other_numbers_are_told_apart(tmp_path: Path) -> None:
+    text = "".join(residues(numbers, 20.0 * k) for k, numbers in enumerate(([3, 4, 5], [1, 2, 3, 4], [2, 3], [1, 2])))
+    chains = read_chains(made(tmp_path, text))
+    assert [c.numbers for c in chains] == [("3", "4", "5"), ("1", "2", "3", "4"), ("2", "3"), ("1", "2")]
+    assert all(c.breaks == () for c in chains)
+
+
 @pytest.mark.parametrize(
     "numbers", [[51, 52, 52, 52, 53], [-1, 0, 1, 2, 3], [9998, 9999, 0, 1, 2], [7, 8, 9, 1, 2], [5, 5, 5, 5, 5]]
 )

@@ -56,7 +56,8 @@ class AtomRecord(NamedTuple):
 
     def _number(self, path: Path, text: str, what: str) -> float:
         try:
-            value = float(text)
+            # In mmCIF the last digits' uncertainty may follow.
+            value = float(re.sub(r"\(\d+\)$", "", text))
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
@@ -85,7 +86,8 @@ def read_atoms(path: Path) -> AtomFile:
         StructureError: the file cannot be read.
     """
     text = _text(path)
-    if path.name.lower().removesuffix(".gz").endswith((".cif", ".mmcif")):
+    named = path.name.lower().removesuffix(".gz").endswith((".cif", ".mmcif"))
+    if named or re.match(r"(\s|#.*\n)*data_", text):
         return _from_mmcif(path, text)
     return _from_pdb(text)
 

@@ -268,16 +268,23 @@ def _with_late_residues(segments: list[list[Place]], counted: Counter[str]) -> l
 
 
 def _cut_where_anew(places: list[Place]) -> list[list[Place]]:
-    """Cut a chain where its numbers go back to one that it has had, and no bond leads there."""
-    parts: list[list[Place]] = [[]]
-    had: set[str] = set()
+    """Cut a chain where its numbers go back without a bond, to a stretch that has a number of the chain again."""
+    stretches: list[list[Place]] = [[]]
     for place in places:
-        own = parts[-1]
-        if own and place.label in had and place.number < own[-1].number and not _bonded(own[-1], place):
-            own, had = [], set()
-            parts.append(own)
-        own.append(place)
-        had.add(place.label)
+        own = stretches[-1]
+        if own and place.number < own[-1].number and not _bonded(own[-1], place):
+            stretches.append([place])
+        else:
+            own.append(place)
+    parts, had = [stretches[0]], {place.label for place in stretches[0]}
+    for stretch in stretches[1:]:
+        labels = {place.label for place in stretch}
+        if had.isdisjoint(labels):
+            parts[-1] += stretch
+            had |= labels
+        else:
+            parts.append(stretch)
+            had = labels
     return parts
 
 

@@ -8,6 +8,8 @@ References:
     International Tables for Crystallography A, section 3.2.1: the point groups.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ _NAMES = {
     "-1": "1 -1 c1 ci",
 }
 _LAUE = {name: laue for laue, names in _NAMES.items() for name in names.split()}
-_ROTATIONS = {
+_ROTATIONS: dict[str, Callable[[], RotationGroup]] = {
     "m-3m": Octahedral,
     "m-3": Tetrahedral,
     "6/mmm": lambda: Dihedral(6),
@@ -67,8 +69,7 @@ def crystal_rotations(manifold: Manifold) -> Tensor | None:
 
 def has_symmetry(rotations: Tensor, laue: str) -> bool:
     """Return whether these are the rotations of a Laue group, about the axes where there is one usual setting."""
-    group: RotationGroup = _ROTATIONS[laue]()
-    own = group.matrices.double()
+    own = _ROTATIONS[laue]().matrices.double()
     if len(rotations) != len(own):
         return False
     if laue in _SEVERAL_SETTINGS:

@@ -2,8 +2,8 @@
 
 A row holds Bunge's Euler angles in radians, the place on the map, image quality, confidence and phase. Rows that the
 file marks as not indexed are dropped: a negative confidence, Euler angles of 4 pi, or a phase that is negative, or 0
-among rows of phases that the header lists. In a map of one phase all rows may say 0. Headers are those of EDAX's programs,
-of EMsoft, orix and MTEX.
+among rows of phases that the header lists. In a map of one phase all rows may say 0. Headers are those of EDAX's
+programs, of EMsoft, orix and MTEX.
 """
 
 import math

@@ -16,7 +16,7 @@ TIME = "time"
 
 _UNIT = re.compile(r"\[([^\]]*)\]|\(([^)]*)\)")
 _TURNS = r"q|quat|quaternion|ori|orient|orientation|rot|rotation|att|attitude"
-_PLACES = r"p|pos|position|t|trans|translation|loc|location"
+_PLACES = r"p|pos|pose|position|t|trans|translation|loc|location"
 _OF_QUATERNION = {"w": "qw", "x": "qx", "y": "qy", "z": "qz", "r": "qw", "i": "qx", "j": "qy", "k": "qz", "real": "qw"}
 _NO_POSE = re.compile(r"v|vel|velocity|rate|speed|twist|linear|angular|acc|accel|acceleration|cov|covariance|std|var")
 _TIMES = frozenset(("time", "timestamp", "timestamps", "stamp", "t", "sec", "secs", "seconds"))

@@ -138,8 +138,8 @@ def choose_poses(
         for order, names in _NAMES.items():
             if all(map(table.has, names)):
                 return Poses(tuple(table.key(table.index(name)) for name in names), order, "", length)
-        if (columns := pose_columns(table, _NAMES["xyzw"])) is not None:
-            return Poses(columns, "xyzw", "", length)
+        if (found := pose_columns(table, _NAMES["xyzw"])) is not None:
+            return Poses(found, "xyzw", "", length)
         raise TableError(
             f"{table.file}: it is not clear which columns hold the pose, and in which order the quaternion is\n"
             f"{table.describe_columns()}\n"

@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from rfm.backbones import frames_from_atoms
+from rfm.datasets.atom_records import StructureError
+from rfm.datasets.chain_records import PEPTIDE_BOND
 from rfm.datasets.download import DatasetError, file_sha256, find
 from rfm.datasets.splits import Split, group_split
-from rfm.datasets.structures import PEPTIDE_BOND, Chain, StructureError, read_backbones, structure_files
+from rfm.datasets.structures import Chain, read_backbones, structure_files
 
 MINIMUM, MAXIMUM = 40, 256
 """Lengths of chains in residues, by default."""

@@ -72,7 +72,7 @@ TRACK_FORMATS = {
         "#",
     ),
 }
-_OF_TICKS = {known.ticks_per_second: name for name, known in TRACK_FORMATS.items() if name.startswith("tum")}
+_OF_TICKS = {known.ticks_per_second or 1: name for name, known in TRACK_FORMATS.items() if name.startswith("tum")}
 
 SECONDS = "seconds"
 """The column that `read_track` adds: time since the first pose. A time since 1970 has no digits left in float32."""
@@ -300,9 +300,9 @@ def _with_unit(raw: Table, layout: str, header: Sequence[Sequence[str]]) -> str:
     if step == 0 or _SHORT_STEP <= step / ticks <= _LONG_STEP:
         return layout
     least, most = _SINCE_1970
-    fits = [name for unit, name in _OF_TICKS.items() if least <= times[0] / unit <= most]
-    if layout == "tum" and fits and step / (TRACK_FORMATS[fits[0]].ticks_per_second or 1) <= _LONG_STEP:
-        return fits[0]
+    fits = [unit for unit in _OF_TICKS if least <= times[0] / unit <= most and step / unit <= _LONG_STEP]
+    if layout == "tum" and fits:
+        return _OF_TICKS[fits[0]]
     others = "--format tum_ns, tum_us or tum_ms" if known.order == "xyzw" else "by another --format"
     raise TableError(
         f"{raw.file}: times are {step:.3g} apart, which --format {layout} takes for {step / ticks:.3g} seconds\n"
