@@ -171,6 +171,12 @@ def test_two_chains_are_two_whatever_tells_them_apart(tmp_path: Path, text: str)
     assert [float(chain.atoms[0, 0, 2]) for chain in chains] == [0, 20]
 
 
+def test_ter_ends_its_own_chain_alone(tmp_path: Path) -> None:
+    first, last = ("".join(texts.residue(i, texts.AMINO[i], i + 1) for i in part) for part in (range(3), range(3, 6)))
+    chains = read_chains(made(tmp_path, first + residues([1, 2, 3], 20, chain="B") + "TER\n" + last + "TER\n"))
+    assert [(c.name, c.sequence, c.breaks) for c in chains] == [("made:A", "AGSVLT", ()), ("made:B", "AGS", ())]
+
+
 def test_chains_that_begin_at_other_numbers_are_told_apart(tmp_path: Path) -> None:
     text = "".join(residues(numbers, 20.0 * k) for k, numbers in enumerate(([3, 4, 5], [1, 2, 3, 4], [2, 3], [1, 2])))
     chains = read_chains(made(tmp_path, text))

@@ -13,6 +13,7 @@ import gzip
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ class AtomRecord(NamedTuple):
     chain: str
     """The chain's id; ``_`` where it is blank and no segment is named either."""
     part: str
-    """What else tells chains of one id apart: how many TER stood before, or the asymmetric unit's id in mmCIF."""
+    """What else tells chains of one id apart: how many TER have ended it before, or the asymmetric unit's id in mmCIF."""
     number: str
     insertion: str
     residue: str
@@ -137,23 +138,24 @@ def _from_pdb(text: str) -> AtomFile:
     lines = re.split(r"\r\n|\r|\n", text)
     named = _four_letter_names(lines)
     records, parents = list[AtomRecord](), dict[str, str]()
-    models, ended, chains_ended = 0, True, 0
+    models, ended, terminated = 0, True, Counter[str]()
     for i, line in enumerate(lines, start=1):
         kind = line[:6].rstrip()
         if kind in ("MODEL", "ENDMDL", "END"):
             ended = True
         elif kind == "TER" or kind.startswith("TER "):
-            chains_ended += 1
+            terminated.update(record.chain for record in records[-1:])
         elif kind == "MODRES":
             parents[line[12:15].strip()] = line[24:27].strip()
         elif kind in ("ATOM", "HETATM"):
             models, ended = models + ended, False
             if models == 1:
-                records.append(_pdb_record(i, line, kind == "HETATM", str(chains_ended), line[20:22] in named))
+                record = _pdb_record(i, line, kind == "HETATM", line[20:22] in named)
+                records.append(record._replace(part=str(terminated[record.chain])))
     return AtomFile(records, models, parents)
 
 
-def _pdb_record(i: int, line: str, hetero: bool, part: str, named: bool) -> AtomRecord:
+def _pdb_record(i: int, line: str, hetero: bool, named: bool) -> AtomRecord:
     # Two letters stand for a chain, unless the first is the fourth of a force field's name.
     chain = line[21:22] if named else line[20:22]
     number, insertion = line[22:26].strip(), line[26:27].strip()
@@ -164,7 +166,7 @@ def _pdb_record(i: int, line: str, hetero: bool, part: str, named: bool) -> Atom
     return AtomRecord(
         f"line {i}",
         chain.strip() or line[72:76].strip() or "_",
-        part,
+        "",
         number,
         insertion,
         line[17 : 21 if named else 20].strip().upper(),
