@@ -169,6 +169,15 @@ def test_a_header_says_where_the_parts_of_a_pose_are(tmp_path: Path, header: str
     torch.testing.assert_close(coordinates.points(coordinates.read(file)), poses(), rtol=0, atol=1e-12)
 
 
+def test_a_track_of_ros_is_read_again_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "track.csv"
+    file.write_text(named(ROS_HEADER, X, ",", NANOSECONDS))
+    coordinates, found = read(file, "tum")
+    assert coordinates.layout == "tum_ns"
+    torch.testing.assert_close(found, poses(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(coordinates.points(coordinates.read(file)), poses(), rtol=0, atol=1e-12)
+
+
 def test_quaternions_that_are_named_by_jpl_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "track.txt"
     header = "# t q_GtoI_x q_GtoI_y q_GtoI_z q_GtoI_w p_x p_y p_z"
@@ -242,6 +251,10 @@ def test_times_whose_unit_is_in_doubt_are_asked_for(tmp_path: Path, ticks: int) 
         table, found = read_points(file, layout)
         assert found == f"tum_{unit}"
         np.testing.assert_allclose(table.numbers(["seconds"])[:, 0], np.arange(20) / 20, atol=1e-12)
+    # A word of prose is no unit.
+    file.write_text(named("# sec is how times are written elsewhere", X, first=times))
+    with pytest.raises(TableError, match="which --format tum takes for"):
+        read(file, "tum")
     # Or they are seconds indeed.
     file.write_text(named(f"# timestamp [s] {X}", X, first=times))
     assert read_points(file, "tum")[0].numbers(["seconds"])[-1, 0] == times[-1]

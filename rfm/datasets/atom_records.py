@@ -35,7 +35,7 @@ class AtomRecord(NamedTuple):
     chain: str
     """The chain's id; ``_`` where it is blank and no segment is named either."""
     part: str
-    """What else tells chains of one id apart: how many TER have ended it before, or the asymmetric unit's id in mmCIF."""
+    """What else tells chains of one id apart: how many TER ended one before, in mmCIF the asymmetric unit's id."""
     number: str
     insertion: str
     residue: str

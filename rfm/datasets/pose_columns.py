@@ -69,7 +69,7 @@ def check_order(table: Table, keys: Sequence[str], wanted: Sequence[str], said: 
 
 def header_names(line: str) -> list[str]:
     """Return the column names in a comment line, units left on them; q_xyzw stands for four."""
-    joined = _UNIT.sub(lambda unit: re.sub(r"\s+", "", unit[0]), line)
+    joined = _UNIT.sub(lambda unit: re.sub(r"\s+", "", unit[0]), line.replace('"', ""))
     joined = re.sub(r"\s+(?=[\[(])", "", joined)
     names = re.split(r"[\s,;]+", joined.strip().strip(",;"))
     return [part for name in names if _bare(name) for part in _expanded(name)]

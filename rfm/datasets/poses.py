@@ -84,7 +84,8 @@ class Poses(Coordinates):
             return read_named_table(path)
         table = read_table(path)
         # What rfm sample --log-prob wrote has a header of its own.
-        return table if table.has_header else read_track(path, self.layout, self.start)[0]
+        ours = table.has_header and all(map(table.has, self.columns))
+        return table if ours else read_track(path, self.layout, self.start)[0]
 
     def points(self, table: Table) -> Tensor:
         numbers = self._numbers(table)

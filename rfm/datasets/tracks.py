@@ -291,7 +291,10 @@ def _check_separator(raw: Table, path: str | Path) -> None:
 def _with_unit(raw: Table, layout: str, header: Sequence[Sequence[str]]) -> str:
     """Return the format with the unit of the time that the header or times since 1970 say, or ask for it."""
     known = TRACK_FORMATS[layout]
-    said = [ticks for names in header if (ticks := time_ticks(names)) is not None]
+    # In a line of prose a word such as sec names no column.
+    over = [names for names in header if pose_roles(names)[:1] == [TIME]]
+    over = [names for names in over if len(names) == len(raw.names) or set(QUATERNION) <= set(pose_roles(names))]
+    said = [ticks for names in over if (ticks := time_ticks(names)) is not None]
     if said:
         return _OF_TICKS[said[0]] if layout == "tum" else layout
     times = [value for row in raw.rows if (value := parse_number(row[0])) is not None and isfinite(value)]
