@@ -302,7 +302,7 @@ ANGLE_CASES = {
 
 
 @pytest.mark.parametrize("kind", ANGLE_CASES)
-@pytest.mark.parametrize("rows", [2, 200])
+@pytest.mark.parametrize("rows", [11, 200])
 def test_angles_are_in_the_unit_that_something_says_or_are_asked_for(kind: str, rows: int) -> None:
     manifold, names, bounds = ANGLE_CASES[kind]
     radians = np.random.default_rng(0).uniform(0.05, 0.98, (rows, len(bounds))) * bounds
@@ -354,7 +354,13 @@ def test_latitudes_in_radians_reach_the_poles() -> None:
         choose_coordinates(Sphere(2), degrees).points(degrees)
 
 
-def test_euler_angles_in_degrees_are_no_radians() -> None:
-    table = angle_table("phi1 Phi phi2", np.array([[90.0, 45.0, 10.0]]))
+def test_euler_angles_of_many_turns_are_no_radians() -> None:
+    table = angle_table("phi1_rad Phi_rad phi2_rad", np.array([[90.0, 45.0, 10.0]]))
     with pytest.raises(TableError, match="line 2: 90 is no Euler angle in radians"):
-        choose_coordinates(SO3(), table, radians=True).points(table)
+        choose_coordinates(SO3(), table).points(table)
+
+
+def test_torsions_of_many_turns_are_radians_where_the_names_say_so() -> None:
+    table = angle_table("phi_rad", np.array([[100.0], [0.1]]))
+    x = choose_coordinates(FlatTorus(1), table).points(table)
+    torch.testing.assert_close(x[0, 0], torch.tensor(math.remainder(100.0, 2 * math.pi), dtype=torch.float64))

@@ -11,6 +11,8 @@ _UNIT = r"°|deg|degs|degree|degrees|rad|rads|radian|radians"
 _APART = re.compile(rf"\s*[_.-]?\s*[\[(]\s*({_UNIT})\s*[\])]\s*$|[\s_./-]+({_UNIT})$|(°)$", re.IGNORECASE)
 _JOINED = re.compile(r"(?<=[a-z0-9])(Deg|Degs|Degrees?|Rad|Rads|Radians?)$")
 _ROUNDING = 1e-4
+_MANY = 11
+"""Different rows, from which on it is no chance that all are small."""
 
 
 def bare_name(name: str) -> str:
@@ -37,8 +39,8 @@ def in_radians(table: Table, keys: Sequence[str], said: bool | None, bounds: Seq
         bounds: how large each angle is at most, in radians.
 
     Raises:
-        TableError: names contradict each other or what is said; or nothing says it, and all angles are small enough
-            to be radians.
+        TableError: names contradict each other or what is said; or nothing says it, and all of many angles are small
+            enough to be radians.
     """
     units = {unit for key in keys if (unit := named_unit(key))} if table.has_header else set()
     asked = {None: None, True: "radians", False: "degrees"}[said]
@@ -52,7 +54,7 @@ def in_radians(table: Table, keys: Sequence[str], said: bool | None, bounds: Seq
         return "radians" in units or asked == "radians"
     values = np.abs(table.numbers(keys))
     small = bool((values <= np.asarray(bounds) + _ROUNDING).all()) and bool((values != np.rint(values)).any())
-    if small and len(np.unique(values, axis=0)) > 1:
+    if small and len(np.unique(values, axis=0)) >= _MANY:
         raise TableError(
             f"{table.file}: the angles in {' '.join(keys)} are all small enough to be radians (at most "
             f"{values.max():.6g}), and nothing says whether they are\n"
