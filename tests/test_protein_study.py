@@ -191,15 +191,11 @@ def test_training_says_what_is_wrong(run: Path, folder: Path, capsys: pytest.Cap
     assert "is not a folder" in capsys.readouterr().err
 
 
-def test_a_bad_file_is_named_and_the_others_are_taken(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_text(file.read_text())
-    (tmp_path / "empty.cif").write_text("")
-    assert len(commands.read_chains(str(tmp_path))) == 12
-    said = capsys.readouterr().err
-    assert f"{tmp_path / 'empty.cif'}: the file is empty" in said
+def test_a_bad_file_is_named_and_the_others_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "whole.pdb").write_text(texts.chain(45))
+    (empty := tmp_path / "empty.cif").write_text("")
+    assert len(commands.read_chains(str(tmp_path))) == 1
+    assert f"{empty}: the file is empty" in (said := capsys.readouterr().err)
     assert said.endswith("1 by file that cannot be used\n")
 
 
