@@ -3,7 +3,6 @@
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +20,8 @@ from manifolds import (
     Sphere,
 )
 from rfm.couplings import Coupling, OptimalTransport, Sinkhorn
-from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
+from rfm.datasets.crystal_symmetry import crystal_rotations, has_symmetry, laue_group, settings_vary
+from rfm.datasets.orientation_maps import OrientationMap
 from rfm.datasets.tables import Table
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 
@@ -51,21 +51,45 @@ def named_manifold(name: str, table: Table, columns: Sequence[str] | None) -> Ma
     return makers[name]()
 
 
-def check_symmetry(name: str, path: str | Path) -> None:
-    """Refuse a symmetry that an .ang file does not have.
+def check_symmetry(name: str, manifold: Manifold, measured: OrientationMap) -> list[str]:
+    """Refuse a manifold whose symmetry of the crystal is another than that of the phases in a map.
+
+    Args:
+        name: what the manifold is called, for messages.
+        manifold: any; `SO3` alone has no symmetry, and fits every map.
+        measured: the map.
+
+    Returns:
+        What could not be verified, in sentences.
 
     Raises:
         ValueError: the file names another Laue group for a phase.
     """
-    if not is_orientation_map(path) or name not in ("so3/cubic", "so3/hexagonal"):
-        return
-    code = {"so3/cubic": "43", "so3/hexagonal": "62"}[name]
-    for phase, own in read_orientation_map(path).symmetries.items():
-        if own != code:
+    rotations = crystal_rotations(manifold)
+    if rotations is None:
+        return [f"the symmetry of {name} is not known to be that of the file: {_listed(measured.symmetries)}"]
+    if len(rotations) == 1:
+        return []
+    notes = []
+    for phase in dict.fromkeys(measured.phases):
+        code = measured.symmetries.get(phase)
+        if code is None:
+            notes.append(f"the file says no symmetry of phase {phase}, that of {name} was not verified")
+            continue
+        laue = laue_group(code)
+        if laue is None or not has_symmetry(rotations, laue):
+            own = {"so3/cubic": " is 43", "so3/hexagonal": " is 62"}.get(name, f" has {len(rotations)} other rotations")
             raise ValueError(
-                f"{path}: phase {phase} has the symmetry {own}, and {name} is {code}\nchoose so3/cubic for 43 (m-3m), "
-                "so3/hexagonal for 62 (6/mmm), so3 for no symmetry, or a quotient of your own"
+                f"{measured.table.file}: phase {phase} has the symmetry {code}, and {name}{own}\nchoose so3/cubic for "
+                "43 (m-3m), so3/hexagonal for 62 (6/mmm), so3 for no symmetry, or a quotient of your own that has it"
             )
+        if settings_vary(laue):
+            notes.append(f"along which axes the crystal's frame lies in phase {phase} ({laue}) was not verified")
+    return notes
+
+
+def _listed(symmetries: dict[str, str]) -> str:
+    return ", ".join(f"{code} of phase {phase}" for phase, code in symmetries.items()) or "it says none"
 
 
 def length_of(positions: Tensor) -> float:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifolds import Euclidean, FlatTorus, Manifold, Sphere
+from manifolds import SO3, Euclidean, FlatTorus, Manifold, Sphere
 from rfm.datasets import (
     Angles,
     Cartesian,
@@ -23,6 +23,7 @@ from rfm.datasets import (
     read_table,
     write_table,
 )
+from rfm.datasets.angle_units import bare_name, named_unit
 
 
 def table_of(*lines: str) -> Table:
@@ -262,3 +263,104 @@ GOOD = LatitudeLongitude().to_dict()
 def test_records_that_are_no_coordinates(record: object) -> None:
     with pytest.raises(ValueError, match="these are not coordinates"):
         coordinates_from_dict(record)  # type: ignore[arg-type]
+
+
+# Units of angles.
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "bare"),
+    [
+        ("phi1_deg", "degrees", "phi1"),
+        ("latitude [deg]", "degrees", "latitude"),
+        ("lon (°)", "degrees", "lon"),
+        ("theta°", "degrees", "theta"),
+        ("Latitude_Degrees", "degrees", "Latitude"),
+        ("psiRad", "radians", "psi"),
+        ("phi.rad", "radians", "phi"),
+        ("lat(radians)", "radians", "lat"),
+        ("phi", None, "phi"),
+        ("grad", None, "grad"),
+        ("GRAD", None, "GRAD"),
+        ("comrad", None, "comrad"),
+    ],
+)
+def test_units_in_names(name: str, unit: str | None, bare: str) -> None:
+    assert (named_unit(name), bare_name(name)) == (unit, bare)
+
+
+def angle_table(names: str, values: np.ndarray) -> Table:
+    rows = [[repr(float(cell)) for cell in row] for row in values]
+    return Table("angles.csv", tuple(names.split()), True, rows, list(range(2, len(rows) + 2)))
+
+
+ANGLE_CASES = {
+    "torus": (FlatTorus(2), "phi psi", (2 * math.pi, 2 * math.pi)),
+    "sphere": (Sphere(2), "latitude longitude", (math.pi / 2, math.pi)),
+    "so3": (SO3(), "phi1 Phi phi2", (2 * math.pi, math.pi, 2 * math.pi)),
+}
+
+
+@pytest.mark.parametrize("kind", ANGLE_CASES)
+@pytest.mark.parametrize("rows", [11, 200])
+def test_angles_are_in_the_unit_that_something_says_or_are_asked_for(kind: str, rows: int) -> None:
+    manifold, names, bounds = ANGLE_CASES[kind]
+    radians = np.random.default_rng(0).uniform(0.05, 0.98, (rows, len(bounds))) * bounds
+    wanted = choose_coordinates(manifold, angle_table(names, radians), radians=True)
+    points = wanted.points(angle_table(names, radians))
+
+    def found(suffix: str, values: np.ndarray, said: bool | None = None) -> torch.Tensor:
+        table = angle_table(" ".join(name + suffix for name in names.split()), values)
+        coordinates = choose_coordinates(manifold, table, radians=said)
+        assert coordinates_from_dict(coordinates.to_dict()) == coordinates
+        x = coordinates.points(table)
+        again = angle_table(" ".join(coordinates.names), coordinates.columns_of(x))
+        torch.testing.assert_close(coordinates.points(again), x, rtol=0, atol=1e-12)
+        return x
+
+    with pytest.raises(TableError, match=r"small enough to be radians .*\n.*--radians or --degrees") as caught:
+        found("", radians)
+    assert len(str(caught.value).splitlines()) <= 3
+    for suffix, values, said in (
+        ("_rad", radians, None),
+        ("_rad", radians, True),
+        ("_deg", np.degrees(radians), None),
+        ("_deg", np.degrees(radians), False),
+        ("", radians, True),
+        ("", np.degrees(radians), False),
+    ):
+        torch.testing.assert_close(found(suffix, values, said), points, rtol=0, atol=1e-12)
+    # Small degrees, by name or by word.
+    small = found("", radians, False)
+    torch.testing.assert_close(found("_deg", radians), small, rtol=0, atol=0)
+    assert not torch.allclose(small, points)
+    for suffix, said in (("_deg", True), ("_rad", False)):
+        with pytest.raises(TableError, match="contradicts --"):
+            found(suffix, radians, said)
+
+
+def test_two_units_in_one_point_are_refused() -> None:
+    table = angle_table("phi_deg psi_rad", np.array([[10.0, 1.0], [20.0, 2.0]]))
+    with pytest.raises(TableError, match="degrees and radians, which contradicts each other"):
+        choose_coordinates(FlatTorus(2), table)
+
+
+def test_latitudes_in_radians_reach_the_poles() -> None:
+    table = angle_table("lat_rad lon_rad", np.array([[1.571, 0.3], [-1.5708, 3.1416], [0.1, -3.1416]]))
+    x = choose_coordinates(Sphere(2), table).points(table)
+    torch.testing.assert_close(x[:2, 2].abs(), torch.ones(2, dtype=torch.float64))
+    degrees = angle_table("lat_rad lon_rad", np.array([[45.0, 0.3]]))
+    with pytest.raises(TableError, match="latitude"):
+        choose_coordinates(Sphere(2), degrees).points(degrees)
+
+
+def test_euler_angles_of_many_turns_are_no_radians() -> None:
+    table = angle_table("phi1_rad Phi_rad phi2_rad", np.array([[90.0, 45.0, 10.0]]))
+    with pytest.raises(TableError, match="line 2: 90 is no Euler angle in radians"):
+        choose_coordinates(SO3(), table).points(table)
+
+
+def test_torsions_of_many_turns_are_radians_where_the_names_say_so() -> None:
+    table = angle_table("phi_rad", np.array([[100.0], [0.1]]))
+    x = choose_coordinates(FlatTorus(1), table).points(table)
+    torch.testing.assert_close(x[0, 0], torch.tensor(math.remainder(100.0, 2 * math.pi), dtype=torch.float64))

@@ -20,9 +20,12 @@ from manifolds.rotations import (
     xyzw_from_matrix,
 )
 from manifolds.special_orthogonal import SO3
+from rfm.datasets.angle_units import bare_name, in_radians
 from rfm.datasets.coordinates import Coordinates, as_array, as_float64, output_names
 from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
-from rfm.datasets.tables import Table, TableError, read_table
+from rfm.datasets.pose_columns import QUATERNION, check_order, pose_columns, pose_roles
+from rfm.datasets.tables import Table, TableError
+from rfm.datasets.tracks import read_named_table
 
 TOLERANCE = 1e-2
 """How far the norm of a quaternion may be from 1, or R'R from the identity: files hold three or four digits."""
@@ -82,7 +85,7 @@ class Orientations(Coordinates):
         return output_names(self.columns, _NAMES[self.convention])
 
     def read(self, path: str | Path) -> Table:
-        return read_orientation_map(path).table if is_orientation_map(path) else read_table(path)
+        return read_orientation_map(path).table if is_orientation_map(path) else read_named_table(path)
 
     def points(self, table: Table) -> Tensor:
         return rotations_from(self._numbers(table), self.convention, table, self.radians)
@@ -103,6 +106,8 @@ def rotations_from(numbers: NDArray[np.float64], convention: str, table: Table, 
     """
     x = torch.from_numpy(numbers)
     if convention == "bunge":
+        if radians:
+            _refuse_degrees(table, x)
         # Whole turns are taken off in the unit of the file, where that is exact.
         angles = torch.fmod(x, 2 * math.pi) if radians else torch.deg2rad(torch.fmod(x, 360.0))
         return matrix_from_euler(angles, "zxz", "intrinsic")
@@ -115,6 +120,17 @@ def rotations_from(numbers: NDArray[np.float64], convention: str, table: Table, 
     norm = x.norm(dim=-1)
     _refuse(table, (norm - 1).abs(), "this is no unit quaternion, its norm is {:.6g}", norm)
     return (matrix_from_xyzw if convention == "xyzw" else matrix_from_wxyz)(x)
+
+
+def _refuse_degrees(table: Table, angles: Tensor) -> None:
+    """Refuse angles of more than two turns, which no program writes in radians."""
+    largest = angles.abs().amax(-1)
+    beyond = (largest > 4 * math.pi + 1e-3).nonzero()[:, 0]
+    if len(beyond):
+        row = int(beyond[0])
+        raise table.error(
+            row, f"{float(largest[row]):.6g} is no Euler angle in radians", "leave --radians out if it is degrees"
+        )
 
 
 def numbers_from(points: Tensor, convention: str, radians: bool = False) -> NDArray[np.float64]:
@@ -131,7 +147,9 @@ def numbers_from(points: Tensor, convention: str, radians: bool = False) -> NDAr
     return make(x).numpy()
 
 
-def choose_orientations(table: Table, keys: tuple[str, ...] | None, radians: bool, layout: str | None) -> Orientations:
+def choose_orientations(
+    table: Table, keys: tuple[str, ...] | None, radians: bool | None, layout: str | None
+) -> Orientations:
     """Return the coordinates in which a table holds rotations: by what the columns are called, or by ``layout``.
 
     Raises:
@@ -142,13 +160,20 @@ def choose_orientations(table: Table, keys: tuple[str, ...] | None, radians: boo
     convention = layout if layout in _NAMES else None
     if keys is None:
         found = [c for c in ([convention] if convention else CONVENTIONS) if all(map(table.has, _NAMES[c]))]
+        columns = _euler_columns(table) if convention in (None, "bunge") else None
+        if not found and columns is not None:
+            return Orientations(columns, "bunge", _in_radians(table, columns, radians))
+        columns = pose_columns(table, QUATERNION) if convention in (None, "xyzw", "wxyz") else None
+        if not found and columns is not None:
+            return Orientations(columns, "xyzw")
         if not found:
             raise TableError(
                 f"{table.file}: no columns are called phi1, Phi, phi2 (Bunge's Euler angles), qw, qx, qy, qz or r11 to "
                 f"r33\n{table.describe_columns()}\n"
                 "name the columns in the header, or give --columns and --format bunge, xyzw, wxyz or matrix"
             )
-        return Orientations(tuple(table.key(table.index(name)) for name in _NAMES[found[0]]), found[0], radians)
+        own = tuple(table.key(table.index(name)) for name in _NAMES[found[0]])
+        return Orientations(own, found[0], found[0] == "bunge" and _in_radians(table, own, radians))
     convention = convention or _convention_of(keys)
     if convention is None or len(keys) != len(_NAMES[convention]):
         raise TableError(
@@ -156,7 +181,20 @@ def choose_orientations(table: Table, keys: tuple[str, ...] | None, radians: boo
             "add --format bunge (3 Euler angles), matrix (9 entries), xyzw or wxyz (a quaternion, real part last or "
             "first)"
         )
-    return Orientations(keys, convention, radians)
+    if convention in ("xyzw", "wxyz"):
+        check_order(table, keys, _NAMES[convention], f"--format {convention}")
+    return Orientations(keys, convention, convention == "bunge" and _in_radians(table, keys, radians))
+
+
+def _euler_columns(table: Table) -> tuple[str, ...] | None:
+    """Return the columns that are called Bunge's angles with a unit, as ``phi1_deg``."""
+    names = [bare_name(name).casefold() for name in table.names]
+    usual = [name.casefold() for name in _NAMES["bunge"]]
+    return tuple(table.key(names.index(name)) for name in usual) if all(names.count(n) == 1 for n in usual) else None
+
+
+def _in_radians(table: Table, keys: tuple[str, ...], said: bool | None) -> bool:
+    return in_radians(table, keys, said, [2 * math.pi] * len(keys))
 
 
 def _convention_of(keys: Sequence[str]) -> str | None:
@@ -165,7 +203,9 @@ def _convention_of(keys: Sequence[str]) -> str | None:
     for convention, usual in _NAMES.items():
         if names == tuple(name.casefold() for name in usual):
             return convention
-    return "matrix" if len(keys) == 9 else None
+    roles = pose_roles(keys)
+    named = next((order for order in ("xyzw", "wxyz") if roles == list(_NAMES[order])), None)
+    return named or ("matrix" if len(keys) == 9 else None)
 
 
 def _refuse(table: Table, error: Tensor, finding: str, value: Tensor | None = None) -> None:
