@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup, Translations
 from manifolds.von_mises_fisher import draw_versine
@@ -51,6 +52,7 @@ class FlatTorus(Manifold):
     injectivity_radius = math.pi
 
     def __init__(self, n: int) -> None:
+        n = whole(type(self).__name__, "n", n)
         super().__init__(n, (n,))
         self.n = n
         self.volume = (2 * math.pi) ** n

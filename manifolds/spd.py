@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.numerics import differentiated, safe_sqrt
 from manifolds.spectral import (
@@ -30,6 +31,7 @@ class _PositiveDefinite(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int) -> None:
+        n = whole(type(self).__name__, "n", n)
         super().__init__(n * (n + 1) // 2, (n, n))
         self.n = n
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds import rotation_rows as rows
+from manifolds.arguments import positive
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
 from manifolds.numerics import contiguous, horner, pick, safe_sqrt
@@ -64,11 +65,7 @@ class SE3(Manifold):
 
     def __init__(self, length: float = 1.0) -> None:
         super().__init__(6, (4, 4))
-        self.length = float(length)
-        if not 0 < self.length < math.inf:
-            raise ValueError(
-                f"SE3: length must be positive and finite, got {length}; give it in units of the positions"
-            )
+        self.length = positive("SE3", "length", length, "give it in units of the positions")
         self.rotations = SO3()
 
     # Projections.
