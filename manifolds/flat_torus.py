@@ -1,6 +1,7 @@
 """Products of circles."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -57,6 +58,13 @@ class FlatTorus(Manifold):
         self.n = n
         self.volume = (2 * math.pi) ** n
 
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        return {
+            (self.n, 2): "cosines and sines become angles with torch.atan2(x[..., 1], x[..., 0])",
+            (self.n + 1,): f"points are {self.n} angles in radians; unit vectors are points of Sphere({self.n})",
+        }
+
     # Projections.
 
     def projx(self, x: Tensor) -> Tensor:
@@ -68,6 +76,10 @@ class FlatTorus(Manifold):
     def _off(self, x: Tensor) -> Tensor:
         # Half a turn, which tables and grids hold as pi, is the same point as -pi, and no whole turn off.
         return (x.abs() - math.pi).clamp(min=0)
+
+    @property
+    def _off_remedy(self) -> str:
+        return "turn degrees into radians with torch.deg2rad, and wrap radians with FlatTorus.projx"
 
     # Geodesics.
 

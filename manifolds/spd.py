@@ -1,6 +1,7 @@
 """Symmetric positive definite matrices, with the affine-invariant and with the log-Euclidean metric."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -34,6 +35,12 @@ class _PositiveDefinite(Manifold):
         n = whole(type(self).__name__, "n", n)
         super().__init__(n * (n + 1) // 2, (n, n))
         self.n = n
+
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        if self.n == 1:
+            return {}
+        return {(self.dim,): "put the entries of a triangle in both halves of matrices, with torch.tril_indices"}
 
     # Projections.
 

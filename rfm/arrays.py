@@ -21,7 +21,7 @@ from manifolds.arguments import shown
 TIMES = "pass numbers, such as days since the first: (t - t.min()) / numpy.timedelta64(1, 'D')"
 """What to do with points in time."""
 
-TEXTS = "pass a tensor or an array of numbers; in a condition, texts are labels if it is given by name, condition={name: texts}"
+TEXTS = "pass a tensor or an array of numbers; in a condition given by name, {name: texts}, texts are labels"
 """What to do with texts."""
 
 _COMPLEX = "complex numbers", "pass real ones, such as an angle or the real part"

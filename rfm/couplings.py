@@ -29,6 +29,8 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.arguments import check_instance, number, positive, whole
+from rfm.arrays import points_of, tensor_of
 
 _CHUNK_ELEMENTS = 2**22
 """Coordinates held at a time while distances are computed."""
@@ -98,6 +100,7 @@ class OptimalTransport:
     """
 
     def __init__(self, manifold: Manifold, condition_weight: float = math.inf) -> None:
+        check_instance("OptimalTransport", "manifold", manifold, Manifold, "OptimalTransport(Sphere(2))")
         self.manifold = manifold
         self.condition_weight = _checked_weight("OptimalTransport", condition_weight)
 
@@ -110,11 +113,13 @@ class OptimalTransport:
         condition: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
+        x_0, x_1 = (points_of("OptimalTransport", self.manifold, x) for x in (x_0, x_1))
         _check_sizes("OptimalTransport", x_0, x_1)
         index = torch.arange(len(x_1), device=x_1.device)
         if condition is None:
             return assignment(self._squared(x_0, x_1)).to(x_1.device) if len(x_1) else index
-        label, count = _labels(_check_condition("OptimalTransport", condition, x_1), self.condition_weight)
+        condition = _checked_condition("OptimalTransport", condition, x_1)
+        label, count = _labels(condition, self.condition_weight)
         for group in range(count):
             rows = (label == group).nonzero()[:, 0]
             if len(rows) > 1:
@@ -166,11 +171,11 @@ class Sinkhorn:
         tolerance: float = 1e-2,
         max_steps: int = 1000,
     ) -> None:
-        for name, value in (("regularisation", regularisation), ("tolerance", tolerance), ("max_steps", max_steps)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"Sinkhorn: {name} must be positive and finite, got {value}")
+        check_instance("Sinkhorn", "manifold", manifold, Manifold, "Sinkhorn(Sphere(2))")
         self.manifold = manifold
-        self.regularisation, self.tolerance, self.max_steps = float(regularisation), float(tolerance), int(max_steps)
+        self.regularisation = positive("Sinkhorn", "regularisation", regularisation)
+        self.tolerance = positive("Sinkhorn", "tolerance", tolerance)
+        self.max_steps = whole("Sinkhorn", "max_steps", positive("Sinkhorn", "max_steps", max_steps))
         self.condition_weight = _checked_weight("Sinkhorn", condition_weight)
 
     @torch.no_grad()
@@ -191,6 +196,7 @@ class Sinkhorn:
 
         Rows sum to 1, columns to 1 within ``tolerance``.
         """
+        x_0, x_1 = (points_of("Sinkhorn", self.manifold, x) for x in (x_0, x_1))
         _check_sizes("Sinkhorn", x_0, x_1)
         if len(x_1) == 0:
             return x_1.new_empty(0, 0)
@@ -201,7 +207,8 @@ class Sinkhorn:
         mean = cost.mean().clamp(min=torch.finfo(cost.dtype).tiny)
         cost = cost / mean
         if condition is not None:
-            label, _ = _labels(_check_condition("Sinkhorn", condition, x_1), self.condition_weight)
+            condition = _checked_condition("Sinkhorn", condition, x_1)
+            label, _ = _labels(condition, self.condition_weight)
             known = condition.to(cost) / (largest * mean.sqrt())
             cost = cost + _condition_cost(known, self.condition_weight)
             cost = torch.where(label[:, None] == label, cost, math.inf)
@@ -329,7 +336,10 @@ def _check_sizes(owner: str, x_0: Tensor, x_1: Tensor) -> None:
         raise ValueError(f"{owner}: needs as many sources as targets, got {len(x_0)} and {len(x_1)}; draw as many")
 
 
-def _check_condition(owner: str, condition: Tensor, x_1: Tensor) -> Tensor:
+def _checked_condition(owner: str, condition: Tensor, x_1: Tensor) -> Tensor:
+    # Whole numbers in float64, where more of them differ.
+    floating = isinstance(condition, Tensor) and condition.is_floating_point()
+    condition = tensor_of(owner, "condition", condition, None if floating else torch.float64)
     if condition.ndim != 2 or len(condition) != len(x_1):
         raise ValueError(
             f"{owner}: condition must hold one vector per target, ({len(x_1)}, c), got {tuple(condition.shape)}; "
@@ -341,6 +351,7 @@ def _check_condition(owner: str, condition: Tensor, x_1: Tensor) -> Tensor:
 
 
 def _checked_weight(owner: str, weight: float) -> float:
-    if not weight >= 0:
+    own = number(owner, "condition_weight", weight)
+    if not own >= 0:
         raise ValueError(f"{owner}: condition_weight must be at least 0, infinity included, got {weight}")
-    return float(weight)
+    return own

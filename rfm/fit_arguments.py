@@ -58,7 +58,7 @@ def check_data(points: Any, manifold: Manifold, condition: Any, weights: Any) ->
     if x.ndim != 1 + len(manifold.event_shape) or x.shape[1:] != manifold.event_shape:
         raise ValueError(
             f"fit: points on {manifold} have shape (n, {', '.join(map(str, manifold.event_shape))}), got "
-            f"{tuple(x.shape)}; reshape or transpose them"
+            f"{tuple(x.shape)}; {manifold._shape_remedy(x)}"
         )
     if len(x) < 2:
         raise ValueError(f"fit: needs at least two points, got {len(x)}; give it more data")
