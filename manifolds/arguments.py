@@ -32,9 +32,10 @@ def whole(owner: str, name: str, value: Any, least: int | None = 1) -> int:
         found = operator.index(int(value) if real and value == int(value) else value)
     except TypeError:
         found = None
-    if found is None or isinstance(value, bool) or (least is not None and found < least):
-        bound = "" if least is None else f", at least {least}"
-        raise ValueError(f"{owner}: {name} must be a whole number{bound}, got {shown(value)}; choose another")
+    if found is None or isinstance(value, bool):
+        raise ValueError(f"{owner}: {name} must be a whole number, got {shown(value)}; choose another")
+    if least is not None and found < least:
+        raise ValueError(f"{owner}: {name} must be at least {least}, got {found}; choose another")
     return found
 
 

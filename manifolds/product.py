@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from manifolds.arguments import check_instance, number, whole
+from manifolds.arguments import check_instance, number, shown, whole
 from manifolds.base import Manifold
 from manifolds.lie_group import DirectPower, DirectProduct, LieGroup
 
@@ -33,7 +33,7 @@ class Product(Manifold):
     def __init__(self, *factors: Manifold, weights: Sequence[float] | None = None) -> None:
         if not factors or not all(isinstance(factor, Manifold) for factor in factors):
             raise ValueError(
-                f"Product: factors must be manifolds, at least one, got {[type(f).__name__ for f in factors]}; "
+                f"Product: factors must be manifolds, at least one, got {[shown(f) for f in factors]}; "
                 "pass them one by one, as in Product(Sphere(2), FlatTorus(1))"
             )
         chosen = (1.0,) * len(factors) if weights is None else tuple(number("Product", "weight", w) for w in weights)
@@ -261,7 +261,7 @@ class Power(Manifold):
 
     def __init__(self, m: Manifold, k: int) -> None:
         check_instance("Power", "m", m, Manifold, "Power(Sphere(2), 3)")
-        k = whole("Power", "k", k)
+        k = whole("Power", "k, the number of copies,", k)
         super().__init__(m.dim * k, (k, *m.event_shape))
         self.m = m
         self.k = k

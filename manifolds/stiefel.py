@@ -42,7 +42,7 @@ class Stiefel(Manifold):
     """
 
     def __init__(self, n: int, p: int) -> None:
-        n, p = (whole(type(self).__name__, name, value) for name, value in (("n", n), ("p", p)))
+        n, p = (whole(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
         if not 1 <= p < n:
             raise ValueError(
                 f"Stiefel: needs 1 <= p < n, got n {n} and p {p}; square matrices have two components, take "

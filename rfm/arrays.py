@@ -126,17 +126,23 @@ def array_of(owner: str, name: str, values: Any) -> NDArray[Any]:
     Raises:
         ValueError: it makes nothing of them, or they are partly masked.
     """
-    if isinstance(_leaf(values), Tensor):
-        own = torch.stack(list(values)) if isinstance(values, list | tuple) else values
-        values = own.detach().cpu().resolve_conj().numpy()
     try:
-        array = np.asanyarray(values)
+        if isinstance(values, Tensor):
+            array = values.detach().cpu().resolve_conj().numpy()
+        elif isinstance(_leaf(values), Tensor):
+            array = np.stack([array_of(owner, name, value) for value in values])
+        else:
+            array = np.asanyarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise _refusal(owner, name, f"{type(values).__name__} ({_first_line(error)})", "pass an array") from None
     if isinstance(array, np.ma.MaskedArray) and array.mask.any():
         remedy = "leave those rows out, or fill them: filled(numpy.nan) where NaN may stand for not known"
         raise _refusal(owner, name, f"{int(array.mask.sum())} masked values", remedy)
-    return np.asarray(array)
+    if array.dtype.kind != "O":
+        return np.asarray(array)
+    if array.size and all(isinstance(cell, str) for cell in array.flat):
+        return array.astype(str)
+    raise _refusal(owner, name, *_fault(array))
 
 
 def _fault(array: NDArray[Any]) -> tuple[str, str]:

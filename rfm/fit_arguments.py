@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.arguments import call_of, check_function, check_instance, number, required, shown
+from manifolds.arguments import call_of, check_function, check_instance, number, required, shown, whole
 from rfm.arrays import indices_of, tensor_of
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
@@ -223,6 +223,14 @@ def _is_tested(manifold: Manifold) -> bool:
     """Return whether the library's own tests check it: adapters hold what others wrote."""
     package, _, module = type(manifold).__module__.partition(".")
     return package == "manifolds" and not module.startswith("interop")
+
+
+def whole_above_zero(name: str, value: int | None, default: int) -> int:
+    """Return a whole number, at least 1, or the default in place of None."""
+    try:
+        return default if value is None else whole("fit", name, value)
+    except ValueError:
+        raise ValueError(f"fit: {name} must be a whole number, at least 1, got {shown(value)}") from None
 
 
 def above_zero(name: str, value: float) -> float:

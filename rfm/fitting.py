@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import seed_of, shown, whole
+from manifolds.arguments import seed_of, shown
 from rfm.checkpoint import Checkpoint
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
@@ -31,6 +31,7 @@ from rfm.fit_arguments import (
     hold_out,
     made_source,
     named,
+    whole_above_zero,
 )
 from rfm.flow import Flow
 from rfm.networks import VelocityField
@@ -168,8 +169,8 @@ def fit(
         check_digits(data.condition, dtype, conditions)
         data = Points(data.x, data.condition.to(dtype), data.weights)
     budget = Budget(
-        steps=min(max(len(train_index), 2000), 8000) if steps is None else whole("fit", "steps", steps),
-        batch_size=_BATCH_SIZE if batch_size is None else whole("fit", "batch_size", batch_size),
+        steps=whole_above_zero("steps", steps, min(max(len(train_index), 2000), 8000)),
+        batch_size=whole_above_zero("batch_size", batch_size, _BATCH_SIZE),
         learning_rate=above_zero("learning_rate", _LEARNING_RATE if learning_rate is None else learning_rate),
         seed=seed,
         max_seconds=None if max_seconds is None else above_zero("max_seconds", max_seconds),

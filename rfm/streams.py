@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from manifolds.arguments import check_function, check_instance, seed_of, whole
+from manifolds.arguments import check_function, check_instance, seed_of
 from rfm.fingerprint import architecture, fingerprint
-from rfm.fit_arguments import above_zero
+from rfm.fit_arguments import above_zero, whole_above_zero
 from rfm.fitting import check_same_run, launched, open_run, save_run
 from rfm.flow import Flow
 from rfm.losses import flow_matching_loss
@@ -77,7 +77,7 @@ def fit_stream(
     if not isinstance(field, nn.Module):
         raise ValueError(f"fit_stream: the flow's field must be a torch.nn.Module, got {type(field).__name__}")
     budget = Budget(
-        steps=whole("fit_stream", "steps", steps),
+        steps=whole_above_zero("steps", steps, steps),
         batch_size=0,
         learning_rate=above_zero("learning_rate", learning_rate),
         seed=seed_of("fit_stream", seed),

@@ -51,8 +51,8 @@ def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, gro
         Owen, Monte Carlo theory, methods and examples, 2013, section 9.2: self-normalised importance sampling.
     """
     scores = _scores("log_prob", log_prob)
-    shares = _shares("negative_log_likelihood", weights, scores.reshape(np.shape(log_prob)))
-    return _clustered_mean(-scores, _labels("negative_log_likelihood", groups), shares)
+    shares = _shares("negative_log_likelihood", weights, scores)
+    return _clustered_mean(-scores.flatten(), _labels("negative_log_likelihood", groups), shares)
 
 
 def paired_difference(
@@ -80,25 +80,25 @@ def paired_difference(
         Liang and Zeger, Longitudinal data analysis using generalized linear models, Biometrika 73, 1986, eq. 7.
     """
     a, b = _scores("log_prob_a", log_prob_a), _scores("log_prob_b", log_prob_b)
-    if np.shape(log_prob_a) != np.shape(log_prob_b) or np.ndim(log_prob_a) != 1:
+    if a.shape != b.shape or a.ndim != 1:
         raise ValueError(
             "paired_difference: log_prob_a and log_prob_b must have one shape (n,), the same points in the same order, "
-            f"got {np.shape(log_prob_a)} and {np.shape(log_prob_b)}"
+            f"got {tuple(a.shape)} and {tuple(b.shape)}"
         )
     label = _labels("paired_difference", groups)
     if label is not None and len(label) != len(a):
         raise ValueError(
-            f"paired_difference: groups must have one row for each of the {len(a)} points, got {np.shape(groups)}"
+            f"paired_difference: groups must have one row for each of the {len(a)} points, got {len(label)}"
         )
     return _clustered_mean(a - b, label, _shares("paired_difference", weights, a))
 
 
 def _scores(name: str, log_prob: Tensor) -> Tensor:
-    """Return log-densities flat, detached, in float64 on the CPU."""
-    values = tensor_of("estimate", name, log_prob, torch.float64).detach().cpu().flatten()
+    """Return log-densities detached, in float64 on the CPU."""
+    values = tensor_of("estimate", name, log_prob, torch.float64).detach().cpu()
     nan = int(values.isnan().sum())
-    if len(values) == 0 or nan:
-        finding = f"{nan} of {len(values)} NaN" if nan else "none"
+    if values.numel() == 0 or nan:
+        finding = f"{nan} of {values.numel()} NaN" if nan else "none"
         raise ValueError(
             f"{name} must hold log-densities, got {finding}; check the points and the model that scored them"
         )
