@@ -27,12 +27,12 @@ def whole(owner: str, name: str, value: Any, least: int | None = 1) -> int:
     Raises:
         ValueError: it is none, or too small.
     """
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    try:
-        found = operator.index(int(value) if real and value == int(value) else value)
-    except TypeError:
-        found = None
-    if found is None or isinstance(value, bool):
+    found = None
+    if not isinstance(value, bool):
+        exact = isinstance(value, numbers.Real) and math.isfinite(value) and value == int(value)
+        with suppress(TypeError):
+            found = operator.index(int(value) if exact else value)
+    if found is None:
         raise ValueError(f"{owner}: {name} must be a whole number, got {shown(value)}; choose another")
     if least is not None and found < least:
         raise ValueError(f"{owner}: {name} must be at least {least}, got {found}; choose another")
@@ -118,6 +118,7 @@ def check_function(owner: str, name: str, value: Any, example: str) -> None:
 def _kinds(kind: type) -> Iterator[type]:
     """Yield a class and all that are derived from it."""
     yield kind
+    derived: type
     for derived in kind.__subclasses__():
         yield from _kinds(derived)
 

@@ -178,7 +178,7 @@ def hold_out(
 ) -> tuple[Tensor, Tensor]:
     """Return the indices of training and validation points; a share of the points is held out with all their equals."""
     n = len(points)
-    if np.ndim(validation) or isinstance(validation, str):
+    if np.ndim(validation):
         held = indices_of("fit", "validation", validation)
         if int(held.min()) < 0 or int(held.max()) >= n:
             raise ValueError(

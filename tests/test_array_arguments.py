@@ -406,7 +406,7 @@ OBJECTS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: rfm.fit(AXES, SPHERE, learning_rate="fast"),
         "learning_rate must be a number, got 'fast'",
     ),
-    "validation": (lambda: rfm.fit(AXES, SPHERE, validation="tenth"), "validation must hold whole numbers"),
+    "validation": (lambda: rfm.fit(AXES, SPHERE, validation="tenth"), "validation must be a number, got 'tenth'"),
     "concentration": (lambda: VonMisesFisher(SPHERE, AXES[0], [1.0, 2.0]), "concentration must be a number"),
     "scale": (lambda: WrappedNormal(Euclidean(1), [0.0], np.ones(2)), "scale must be a number"),
 }

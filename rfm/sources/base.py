@@ -30,7 +30,7 @@ class Source(nn.Module, ABC):
     @abstractmethod
     def sample(
         self,
-        shape: int | tuple[int, ...],
+        shape: tuple[int, ...],
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -38,7 +38,7 @@ class Source(nn.Module, ABC):
         """Return independent draws.
 
         Args:
-            shape: how many, a number or a shape.
+            shape: how many; the sources here take a number too.
             generator: source of randomness; global random state is not touched where one is given.
             dtype: of the points, by default torch's default.
             device: of the points, by default that of the source's own tensors.
