@@ -29,9 +29,10 @@ def whole(owner: str, name: str, value: Any, least: int | None = 1) -> int:
     """
     found = None
     if not isinstance(value, bool):
-        exact = isinstance(value, numbers.Real) and math.isfinite(value) and value == int(value)
         with suppress(TypeError):
-            found = operator.index(int(value) if exact else value)
+            found = operator.index(value)
+        if found is None and isinstance(value, numbers.Real) and float(value).is_integer():
+            found = int(float(value))
     if found is None:
         raise ValueError(f"{owner}: {name} must be a whole number, got {shown(value)}; choose another")
     if least is not None and found < least:
