@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from manifolds.arguments import whole
 from manifolds.lie_group import LieGroup
 from manifolds.numerics import safe_sqrt, tolerance
 
@@ -63,7 +64,7 @@ class Manifold(nn.Module):
 
     def __init__(self, dim: int, event_shape: Sequence[int]) -> None:
         super().__init__()
-        self.dim = int(dim)
+        self.dim = whole(type(self).__name__, "dim", dim, None)
         self.event_shape = torch.Size(event_shape)
         if self.dim < 1 or not self.event_shape:
             raise ValueError(
