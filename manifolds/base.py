@@ -25,12 +25,13 @@ an overridden one claims constant speed and Gauss's lemma. `manifolds.testing.ch
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from manifolds.arguments import whole
 from manifolds.lie_group import LieGroup
 from manifolds.numerics import safe_sqrt, tolerance
 
@@ -63,7 +64,7 @@ class Manifold(nn.Module):
 
     def __init__(self, dim: int, event_shape: Sequence[int]) -> None:
         super().__init__()
-        self.dim = int(dim)
+        self.dim = whole(type(self).__name__, "dim", dim, None)
         self.event_shape = torch.Size(event_shape)
         if self.dim < 1 or not self.event_shape:
             raise ValueError(
@@ -343,9 +344,7 @@ class Manifold(nn.Module):
         """
         self._check_shape("points", x)
         deviation = self._relative_size(self._off(x), x)
-        self._raise_at_worst(
-            deviation, x, tol, f"points of {self}", "off it by", f"project them with {type(self).__name__}.projx"
-        )
+        self._raise_at_worst(deviation, x, tol, f"points of {self}", "off it by", self._off_remedy)
 
     def check_tangent(self, x: Tensor, u: Tensor, tol: float | None = None) -> None:
         """Raise ValueError unless every entry of ``u`` is tangent at ``x``.
@@ -417,14 +416,37 @@ class Manifold(nn.Module):
         if x.ndim < k or x.shape[x.ndim - k :] != self.event_shape:
             raise ValueError(
                 f"{what} of {self} have shape (*batch, {', '.join(map(str, self.event_shape))}), got "
-                f"{tuple(x.shape)}; reshape or transpose them"
+                f"{tuple(x.shape)}; {self._shape_remedy(x)}"
             )
         if not x.is_floating_point():
             raise ValueError(f"{what} of {self} are floating point, got {x.dtype}; convert with .float() or .double()")
 
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        """What to do with points in another usual form, by the shape of one such point."""
+        return {}
+
+    def _shape_remedy(self, x: Tensor) -> str:
+        """Return how to make points of what has another shape."""
+        last, shape = x.shape[-1:], self.event_shape
+        known = self.other_forms.get(tuple(x.shape[1:])) if x.ndim > 1 else None
+        if known is not None:
+            return known
+        if len(shape) > 1 and last == (shape.numel(),):
+            return f"reshape them with x.reshape(*x.shape[:-1], {', '.join(map(str, shape))})"
+        if len(shape) == 1 and x.ndim == 2 and x.shape[0] == shape[0]:
+            return "reshape or transpose them: x.T has that shape"
+        if tuple(shape) == (1,) and x.ndim == 1:
+            return "add an axis with x[:, None]"
+        return "reshape or transpose them"
+
     def _off(self, x: Tensor) -> Tensor:
         """Return by how much the coordinates miss the manifold, for `check_point`."""
         return self.projx(x) - x
+
+    @property
+    def _off_remedy(self) -> str:
+        return f"project them with {type(self).__name__}.projx"
 
     def _relative_size(self, difference: Tensor, x: Tensor) -> Tensor:
         size = torch.linalg.vector_norm(x, dim=self._event_axes)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup, Translations
 
@@ -19,6 +20,7 @@ class Euclidean(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int) -> None:
+        n = whole(type(self).__name__, "n", n)
         super().__init__(n, (n,))
         self.n = n
 

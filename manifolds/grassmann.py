@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.numerics import horner, safe_sqrt, sinc_of_root
 from manifolds.orthonormal import canonical_end, canonical_geodesic, canonical_transport, haar, polar
@@ -41,6 +42,7 @@ class Grassmann(Manifold):
     points_are_classes = True
 
     def __init__(self, n: int, p: int) -> None:
+        n, p = (whole(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
         if not 1 <= p < n:
             raise ValueError(
                 f"Grassmann: needs 1 <= p < n, got n {n} and p {p}; take subspaces of dimension 1 to n - 1, "

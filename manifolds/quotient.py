@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds.arguments import check_instance
 from manifolds.base import Manifold
 from manifolds.constants import Constants
 from manifolds.finite_group import FiniteGroup
@@ -40,6 +41,8 @@ class Quotient(Manifold):
     """
 
     def __init__(self, m: Manifold, group: FiniteGroup) -> None:
+        check_instance("Quotient", "m", m, Manifold, "Sphere(2)")
+        check_instance("Quotient", "group", group, FiniteGroup, "Antipodal(2)")
         if group.event_shape != m.event_shape:
             raise ValueError(
                 f"Quotient: {group} acts on points of shape {tuple(group.event_shape)}, those of {m} have shape "

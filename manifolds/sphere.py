@@ -1,10 +1,12 @@
 """The unit sphere."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.numerics import (
     Components,
@@ -35,9 +37,29 @@ class Sphere(Manifold):
     injectivity_radius = math.pi
 
     def __init__(self, n: int) -> None:
+        n = whole(type(self).__name__, "n", n)
         super().__init__(n, (n + 1,))
         self.n = n
         self.volume = 2 * math.exp((n + 1) / 2 * math.log(math.pi) - math.lgamma((n + 1) / 2))
+
+    @staticmethod
+    def from_degrees(latitude: Tensor, longitude: Tensor) -> Tensor:
+        """Return the points of ``Sphere(2)`` at these places, ``(*batch, 3)``: z is the north, x the prime meridian.
+
+        Args:
+            latitude: in degrees, from -90 to 90, ``(*batch)``.
+            longitude: in degrees, east, ``(*batch)``.
+        """
+        latitude, longitude = (torch.deg2rad(torch.as_tensor(degrees)) for degrees in (latitude, longitude))
+        latitude, longitude = torch.broadcast_tensors(latitude, longitude)
+        ring = torch.cos(latitude)
+        return torch.stack([ring * torch.cos(longitude), ring * torch.sin(longitude), torch.sin(latitude)], dim=-1)
+
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        if self.n != 2:
+            return {}
+        return {(2,): "latitudes and longitudes in degrees become points with Sphere.from_degrees(x[:, 0], x[:, 1])"}
 
     # Projections.
 

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.blocks import in_blocks
 from manifolds.orthonormal import canonical_displacement, canonical_end, canonical_geodesic, complement, haar, polar
@@ -41,6 +42,7 @@ class Stiefel(Manifold):
     """
 
     def __init__(self, n: int, p: int) -> None:
+        n, p = (whole(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
         if not 1 <= p < n:
             raise ValueError(
                 f"Stiefel: needs 1 <= p < n, got n {n} and p {p}; square matrices have two components, take "

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import FlatTorus
+from rfm.arrays import array_of
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.tables import Table, TableError, read_table
 
@@ -311,7 +312,7 @@ def _positive(angle: NDArray[np.float64], turn: float = 360.0) -> NDArray[np.flo
 
 def as_array(values: Tensor) -> NDArray[Any]:
     """Return a tensor as an array of its own type."""
-    return np.asarray(values.detach().cpu()) if isinstance(values, Tensor) else np.asarray(values)
+    return array_of("coordinates", "values", values)
 
 
 def as_float64(points: Tensor) -> NDArray[np.float64]:

@@ -3,8 +3,11 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from rfm.arrays import array_of, tensor_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, gro
         Owen, Monte Carlo theory, methods and examples, 2013, section 9.2: self-normalised importance sampling.
     """
     scores = _scores("log_prob", log_prob)
-    return _clustered_mean(-scores, groups, _shares("negative_log_likelihood", weights, log_prob))
+    shares = _shares("negative_log_likelihood", weights, scores)
+    return _clustered_mean(-scores.flatten(), _labels("negative_log_likelihood", groups), shares)
 
 
 def paired_difference(
@@ -76,24 +80,25 @@ def paired_difference(
         Liang and Zeger, Longitudinal data analysis using generalized linear models, Biometrika 73, 1986, eq. 7.
     """
     a, b = _scores("log_prob_a", log_prob_a), _scores("log_prob_b", log_prob_b)
-    if log_prob_a.shape != log_prob_b.shape or log_prob_a.ndim != 1:
+    if a.shape != b.shape or a.ndim != 1:
         raise ValueError(
             "paired_difference: log_prob_a and log_prob_b must have one shape (n,), the same points in the same order, "
-            f"got {tuple(log_prob_a.shape)} and {tuple(log_prob_b.shape)}"
+            f"got {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    if groups is not None and (groups.ndim < 1 or len(groups) != len(a)):
+    label = _labels("paired_difference", groups)
+    if label is not None and len(label) != len(a):
         raise ValueError(
-            f"paired_difference: groups must have one row for each of the {len(a)} points, got {tuple(groups.shape)}"
+            f"paired_difference: groups must have one row for each of the {len(a)} points, got {len(label)}"
         )
-    return _clustered_mean(a - b, groups, _shares("paired_difference", weights, log_prob_a))
+    return _clustered_mean(a - b, label, _shares("paired_difference", weights, a))
 
 
 def _scores(name: str, log_prob: Tensor) -> Tensor:
-    """Return log-densities flat, detached, in float64 on the CPU."""
-    values = log_prob.detach().to(dtype=torch.float64, device="cpu").flatten()
+    """Return log-densities detached, in float64 on the CPU."""
+    values = tensor_of("estimate", name, log_prob, torch.float64).detach().cpu()
     nan = int(values.isnan().sum())
-    if len(values) == 0 or nan:
-        finding = f"{nan} of {len(values)} NaN" if nan else "none"
+    if values.numel() == 0 or nan:
+        finding = f"{nan} of {values.numel()} NaN" if nan else "none"
         raise ValueError(
             f"{name} must hold log-densities, got {finding}; check the points and the model that scored them"
         )
@@ -102,14 +107,26 @@ def _scores(name: str, log_prob: Tensor) -> Tensor:
 
 def _shares(name: str, weights: Tensor | None, log_prob: Tensor) -> Tensor:
     """Return the points' weights divided by their sum, flat, in float64 on the CPU; equal ones for None."""
-    w = torch.ones_like(log_prob) if weights is None else weights
+    own = torch.ones(log_prob.shape) if weights is None else weights
+    w = tensor_of(name, "weights", own, torch.float64).detach().cpu()
     if w.shape != log_prob.shape or not bool((w.isfinite() & (w >= 0)).all()) or not bool((w > 0).any()):
         raise ValueError(
             f"{name}: weights must be one finite number per point, shape {tuple(log_prob.shape)}, none negative and "
             f"not all zero, got shape {tuple(w.shape)} with minimum {float(w.min()) if w.numel() else math.nan}"
         )
-    w = w.detach().to(dtype=torch.float64, device="cpu").flatten()
+    w = w.flatten()
     return w / w.sum()
+
+
+def _labels(name: str, groups: Tensor | None) -> Tensor | None:
+    """Return a number for each row, alike for equal rows, ``(n,)``; None for None."""
+    if groups is None:
+        return None
+    rows = array_of(name, "groups", groups)
+    # Adding 0 turns -0.0 into 0.0, which is the same place.
+    rows = rows.reshape(len(rows) if rows.ndim else 0, -1)
+    rows = rows + 0 if rows.dtype.kind == "f" else rows
+    return torch.from_numpy(np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1))
 
 
 def _clustered_mean(values: Tensor, groups: Tensor | None, shares: Tensor) -> Estimate:
@@ -119,9 +136,7 @@ def _clustered_mean(values: Tensor, groups: Tensor | None, shares: Tensor) -> Es
     mean = shares @ values
     count, residuals = len(values), shares * (values - mean)
     if groups is not None:
-        rows = groups.detach().cpu().reshape(len(kept), -1)[kept]
-        # Adding 0 turns -0.0 into 0.0, which is the same place.
-        label = torch.unique(rows + 0, dim=0, return_inverse=True)[1]
+        label = torch.unique(groups[kept], return_inverse=True)[1]
         count = int(label.max()) + 1
         residuals = torch.zeros(count, dtype=torch.float64).index_add_(0, label, residuals)
     if count == 1:
