@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds.lie_group import LieGroup
+from manifolds.linear_algebra import log_abs_det, orthonormal_rows
 from manifolds.numerics import safe_sqrt, tolerance
 
 
@@ -220,7 +221,7 @@ class Manifold(nn.Module):
             basis_x.expand(self.dim, *u.shape)
         )
         matrix = self.inner(y, columns[:, None], basis_y[None]).movedim((0, 1), (-2, -1))
-        return torch.linalg.slogdet(matrix).logabsdet
+        return log_abs_det(matrix)
 
     @property
     def lie_group(self) -> LieGroup | None:
@@ -382,10 +383,11 @@ class Manifold(nn.Module):
         projector = self._projector(x)
         # The columns of U that belong to the dim non-zero singular values span the range of the projector. Which basis
         # is taken does not matter, so the SVD's derivative, infinite here, is not wanted; but the basis has to stay
-        # tangent as x moves, and gets the derivative of the projection.
+        # tangent as x moves, and orthonormal.
         u = torch.linalg.svd(projector.detach()).U[..., : self.dim]
         basis = u.mT.reshape(*self.batch_shape(x), self.dim, *self.event_shape)
-        return self.proju(x.unsqueeze(-1 - len(self.event_shape)), basis)
+        moved = self.proju(x.unsqueeze(-1 - len(self.event_shape)), basis)
+        return orthonormal_rows(moved.flatten(-len(self.event_shape))).reshape(moved.shape)
 
     def _projector(self, x: Tensor) -> Tensor:
         """Return the matrix of ``proju(x, .)``, ``(*batch, N, N)`` with N ambient coordinates."""
@@ -408,9 +410,9 @@ class Manifold(nn.Module):
         """
         q = self._projector(x)
         eye = torch.eye(q.shape[-1], dtype=x.dtype, device=x.device)
-        p = torch.linalg.solve(q + q.mT - eye, q, left=False)
+        p = q @ torch.linalg.inv(q + q.mT - eye)
         vectors = p.mT.reshape(*self.batch_shape(x), q.shape[-1], *self.event_shape)
-        return torch.linalg.slogdet(self._gram(x, vectors) + eye - p).logabsdet / 2
+        return log_abs_det(self._gram(x, vectors) + eye - p) / 2
 
     def _check_shape(self, what: str, x: Tensor) -> None:
         k = len(self.event_shape)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manifolds.collocation import choose, solve
+from manifolds.collocation import choose
 from manifolds.constants import Constants
+from manifolds.linear_algebra import solve
 from manifolds.numerics import differentiated
 
 _DAMPING = (1.0, 0.5, 0.1, 0.0)
