@@ -106,8 +106,8 @@ class Sphere(Manifold):
         """Return the last n columns of the Householder reflection that takes the first axis to ``-sign(x_0) x``."""
         sign = torch.where(x[..., :1] < 0, -1.0, 1.0).to(x.dtype)
         v = torch.cat([x[..., :1] + sign, x[..., 1:]], dim=-1)
-        # |v|^2 / 2 = 1 + |x_0|, at least 1: nothing cancels.
-        scaled = x[..., 1:, None] / (1 + x[..., :1].abs())[..., None]
+        # |v|^2 / 2 = 1 + |x_0|, at least 1: nothing cancels. Not abs, whose derivative at 0 is 0.
+        scaled = x[..., 1:, None] / (1 + sign * x[..., :1])[..., None]
         eye = torch.eye(self.n + 1, dtype=x.dtype, device=x.device)[1:]
         return eye - scaled * v[..., None, :]
 
