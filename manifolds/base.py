@@ -214,13 +214,12 @@ class Manifold(nn.Module):
         It is what a density on the tangent space at ``x`` changes by when ``expmap`` carries it to the manifold.
         """
         x, u = _broadcast(x, u)
-        y = self.expmap(x, u)
-        basis_x = self.tangent_basis(x).movedim(-1 - len(self.event_shape), 0)
-        basis_y = self.tangent_basis(y).movedim(-1 - len(self.event_shape), 0)
-        columns = torch.func.vmap(lambda e: torch.func.jvp(lambda w: self.expmap(x, w), (u,), (e,))[1])(
-            basis_x.expand(self.dim, *u.shape)
-        )
-        matrix = self.inner(y, columns[:, None], basis_y[None]).movedim((0, 1), (-2, -1))
+        # The directions go first in a batch: mapped over them, the compiler cannot trace batches of unknown size.
+        directions = self.tangent_basis(x).movedim(-1 - len(self.event_shape), 0).contiguous()
+        x, u = (a.expand(directions.shape).contiguous() for a in (x, u))
+        y, columns = torch.func.jvp(lambda w: self.expmap(x, w), (u,), (directions,))[:2]
+        basis = self.tangent_basis(y[0]).movedim(-1 - len(self.event_shape), 0)
+        matrix = self.inner(y[0], columns[:, None], basis[None]).movedim((0, 1), (-2, -1))
         return log_abs_det(matrix)
 
     @property

@@ -2,7 +2,7 @@
 
 The forward derivatives of ``torch.linalg.solve``, ``det``, ``slogdet`` and ``logdet`` (torch 2.13) contain a
 factorisation whose own derivative they leave out: whatever differentiates them again, forward or backward, is silently
-wrong. Those of ``inv``, ``lu``, ``cholesky`` and ``solve_triangular`` are right.
+wrong. Those of ``inv``, ``lu_factor``, ``cholesky`` and ``solve_triangular`` are right.
 """
 
 import torch
@@ -24,7 +24,7 @@ def log_abs_det(matrix: Tensor) -> Tensor:
     """Return ``log |det|`` of square matrices, ``(*batch)``."""
     if not differentiated(matrix):
         return torch.linalg.slogdet(matrix).logabsdet
-    pivots = torch.diagonal(torch.linalg.lu(matrix).U, dim1=-2, dim2=-1)
+    pivots = torch.diagonal(torch.linalg.lu_factor_ex(matrix).LU, dim1=-2, dim2=-1)
     return torch.log(torch.abs(pivots)).sum(-1)
 
 

@@ -1,7 +1,6 @@
 """The law about second derivatives, which maximum likelihood takes: it differentiates a divergence."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
