@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from manifolds.arguments import whole
 from manifolds.lie_group import LieGroup
+from manifolds.linear_algebra import log_abs_det, orthonormal_rows
 from manifolds.numerics import safe_sqrt, tolerance
 
 
@@ -214,14 +215,13 @@ class Manifold(nn.Module):
         It is what a density on the tangent space at ``x`` changes by when ``expmap`` carries it to the manifold.
         """
         x, u = _broadcast(x, u)
-        y = self.expmap(x, u)
-        basis_x = self.tangent_basis(x).movedim(-1 - len(self.event_shape), 0)
-        basis_y = self.tangent_basis(y).movedim(-1 - len(self.event_shape), 0)
-        columns = torch.func.vmap(lambda e: torch.func.jvp(lambda w: self.expmap(x, w), (u,), (e,))[1])(
-            basis_x.expand(self.dim, *u.shape)
-        )
-        matrix = self.inner(y, columns[:, None], basis_y[None]).movedim((0, 1), (-2, -1))
-        return torch.linalg.slogdet(matrix).logabsdet
+        # The directions go first in a batch: mapped over them, the compiler cannot trace batches of unknown size.
+        directions = self.tangent_basis(x).movedim(-1 - len(self.event_shape), 0).contiguous()
+        x, u = (a.expand(directions.shape).contiguous() for a in (x, u))
+        y, columns = torch.func.jvp(lambda w: self.expmap(x, w), (u,), (directions,))[:2]
+        basis = self.tangent_basis(y[0]).movedim(-1 - len(self.event_shape), 0)
+        matrix = self.inner(y[0], columns[:, None], basis[None]).movedim((0, 1), (-2, -1))
+        return log_abs_det(matrix)
 
     @property
     def lie_group(self) -> LieGroup | None:
@@ -381,10 +381,11 @@ class Manifold(nn.Module):
         projector = self._projector(x)
         # The columns of U that belong to the dim non-zero singular values span the range of the projector. Which basis
         # is taken does not matter, so the SVD's derivative, infinite here, is not wanted; but the basis has to stay
-        # tangent as x moves, and gets the derivative of the projection.
+        # tangent as x moves, and orthonormal.
         u = torch.linalg.svd(projector.detach()).U[..., : self.dim]
         basis = u.mT.reshape(*self.batch_shape(x), self.dim, *self.event_shape)
-        return self.proju(x.unsqueeze(-1 - len(self.event_shape)), basis)
+        moved = self.proju(x.unsqueeze(-1 - len(self.event_shape)), basis)
+        return orthonormal_rows(moved.flatten(-len(self.event_shape))).reshape(moved.shape)
 
     def _projector(self, x: Tensor) -> Tensor:
         """Return the matrix of ``proju(x, .)``, ``(*batch, N, N)`` with N ambient coordinates."""
@@ -407,9 +408,9 @@ class Manifold(nn.Module):
         """
         q = self._projector(x)
         eye = torch.eye(q.shape[-1], dtype=x.dtype, device=x.device)
-        p = torch.linalg.solve(q + q.mT - eye, q, left=False)
+        p = q @ torch.linalg.inv(q + q.mT - eye)
         vectors = p.mT.reshape(*self.batch_shape(x), q.shape[-1], *self.event_shape)
-        return torch.linalg.slogdet(self._gram(x, vectors) + eye - p).logabsdet / 2
+        return log_abs_det(self._gram(x, vectors) + eye - p) / 2
 
     def _check_shape(self, what: str, x: Tensor) -> None:
         k = len(self.event_shape)

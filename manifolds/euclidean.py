@@ -44,6 +44,11 @@ class Euclidean(Manifold):
         x_t = x + self.lift(t) * u
         return x_t, u.expand_as(x_t)
 
+    @property
+    def transp_is_isometric(self) -> bool:
+        """True: all tangent spaces are one, and the default transport, the projection to it, is parallel."""
+        return True
+
     # Bases and volume.
 
     def tangent_basis(self, x: Tensor) -> Tensor:

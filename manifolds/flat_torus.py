@@ -93,6 +93,11 @@ class FlatTorus(Manifold):
         x_t = wrap_radians(torch.addcmul(x, self.lift(t), u))
         return x_t, u.expand_as(x_t)
 
+    @property
+    def transp_is_isometric(self) -> bool:
+        """True: all tangent spaces are one, and the default transport, the projection to it, is parallel."""
+        return True
+
     # Bases and volume.
 
     def tangent_basis(self, x: Tensor) -> Tensor:

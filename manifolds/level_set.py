@@ -14,6 +14,7 @@ from manifolds.blocks import in_blocks
 from manifolds.collocation import Collocation
 from manifolds.constraint import Constraint, lift, reflected_axes
 from manifolds.level_set_sampling import RandomLines, chain, landed
+from manifolds.linear_algebra import log_abs_det
 from manifolds.numerics import tolerance
 from manifolds.path_shortening import short_polyline
 
@@ -327,7 +328,7 @@ class LevelSet(Manifold):
         many = (x.expand(columns.shape).contiguous(), u.expand(columns.shape).contiguous())
         y, moved = torch.func.jvp(lambda w: self.expmap(many[0], w), (many[1],), (columns.contiguous(),))[:2]
         matrix = self.tangent_basis(y[0]) @ moved.movedim(0, -1)
-        return torch.linalg.slogdet(matrix).logabsdet
+        return log_abs_det(matrix)
 
     def random_uniform(
         self,

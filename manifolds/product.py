@@ -124,6 +124,11 @@ class Product(Manifold):
         """Whether every factor's transport is."""
         return all(f.transp_is_isometric for f in self._factors)
 
+    @property
+    def solver_accuracy(self) -> float:  # type: ignore[override]
+        """That of the least accurate factor."""
+        return max(f.solver_accuracy for f in self._factors)
+
     # Bases and volume.
 
     def tangent_basis(self, x: Tensor) -> Tensor:
@@ -318,6 +323,11 @@ class Power(Manifold):
     def transp_is_isometric(self) -> bool:
         """Whether that of ``m`` is."""
         return self.m.transp_is_isometric
+
+    @property
+    def solver_accuracy(self) -> float:  # type: ignore[override]
+        """That of ``m``."""
+        return self.m.solver_accuracy
 
     # Bases and volume.
 

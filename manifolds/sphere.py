@@ -15,6 +15,7 @@ from manifolds.numerics import (
     cos_and_sinc_of_root,
     dot,
     each,
+    gauss_legendre,
     joined,
     root,
     safe_sqrt,
@@ -127,8 +128,8 @@ class Sphere(Manifold):
         """Return the last n columns of the Householder reflection that takes the first axis to ``-sign(x_0) x``."""
         sign = torch.where(x[..., :1] < 0, -1.0, 1.0).to(x.dtype)
         v = torch.cat([x[..., :1] + sign, x[..., 1:]], dim=-1)
-        # |v|^2 / 2 = 1 + |x_0|, at least 1: nothing cancels.
-        scaled = x[..., 1:, None] / (1 + x[..., :1].abs())[..., None]
+        # |v|^2 / 2 = 1 + |x_0|, at least 1: nothing cancels. Not abs, whose derivative at 0 is 0.
+        scaled = x[..., 1:, None] / (1 + sign * x[..., :1])[..., None]
         eye = torch.eye(self.n + 1, dtype=x.dtype, device=x.device)[1:]
         return eye - scaled * v[..., None, :]
 
@@ -178,7 +179,7 @@ class Sphere(Manifold):
         sine2 = versine * (1 + cos)
         peak, width = torch.atan2(sine2.sqrt(), cos), torch.rsqrt(k * cos + m / sine2)
         low, high = (peak - 12 * width).clamp(min=0.0), (peak + 12 * width).clamp(max=math.pi)
-        nodes, weights = _gauss_legendre(80, k.device)
+        nodes, weights = gauss_legendre(80, k.device)
         a = low[..., None] + ((high - low) / 2)[..., None] * (1 + nodes)
         exponents = m * torch.log(torch.sin(a)) - 2 * k[..., None] * torch.sin(a / 2) ** 2
         log_equator = math.log(2) + self.n / 2 * math.log(math.pi) - math.lgamma(self.n / 2)
@@ -234,14 +235,6 @@ def _turn(x: Components, w: Components, length: Tensor, speed: Tensor, t: Tensor
     along, back, ahead = sin / length, -speed * sin, speed * cos / length
     x_t = components_last(each(lambda a, b: torch.addcmul(cos * a, along, b), x, w))
     return x_t, components_last(each(lambda a, b: torch.addcmul(back * a, ahead, b), x, w))
-
-
-def _gauss_legendre(order: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return nodes in [-1, 1] and weights of sum 2, from the Jacobi matrix (Golub and Welsch, 1969)."""
-    i = torch.arange(1, order, dtype=torch.float64, device=device)
-    off = i / torch.sqrt(4 * i * i - 1)
-    nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
-    return nodes, 2 * vectors[0] ** 2
 
 
 def _length(x: Components) -> Tensor:
