@@ -25,13 +25,15 @@ an overridden one claims constant speed and Gauss's lemma. `manifolds.testing.ch
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from manifolds.arguments import whole
 from manifolds.lie_group import LieGroup
+from manifolds.linear_algebra import log_abs_det, orthonormal_rows
 from manifolds.numerics import safe_sqrt, tolerance
 
 
@@ -63,7 +65,7 @@ class Manifold(nn.Module):
 
     def __init__(self, dim: int, event_shape: Sequence[int]) -> None:
         super().__init__()
-        self.dim = int(dim)
+        self.dim = whole(type(self).__name__, "dim", dim, None)
         self.event_shape = torch.Size(event_shape)
         if self.dim < 1 or not self.event_shape:
             raise ValueError(
@@ -213,14 +215,13 @@ class Manifold(nn.Module):
         It is what a density on the tangent space at ``x`` changes by when ``expmap`` carries it to the manifold.
         """
         x, u = _broadcast(x, u)
-        y = self.expmap(x, u)
-        basis_x = self.tangent_basis(x).movedim(-1 - len(self.event_shape), 0)
-        basis_y = self.tangent_basis(y).movedim(-1 - len(self.event_shape), 0)
-        columns = torch.func.vmap(lambda e: torch.func.jvp(lambda w: self.expmap(x, w), (u,), (e,))[1])(
-            basis_x.expand(self.dim, *u.shape)
-        )
-        matrix = self.inner(y, columns[:, None], basis_y[None]).movedim((0, 1), (-2, -1))
-        return torch.linalg.slogdet(matrix).logabsdet
+        # The directions go first in a batch: mapped over them, the compiler cannot trace batches of unknown size.
+        directions = self.tangent_basis(x).movedim(-1 - len(self.event_shape), 0).contiguous()
+        x, u = (a.expand(directions.shape).contiguous() for a in (x, u))
+        y, columns = torch.func.jvp(lambda w: self.expmap(x, w), (u,), (directions,))[:2]
+        basis = self.tangent_basis(y[0]).movedim(-1 - len(self.event_shape), 0)
+        matrix = self.inner(y[0], columns[:, None], basis[None]).movedim((0, 1), (-2, -1))
+        return log_abs_det(matrix)
 
     @property
     def lie_group(self) -> LieGroup | None:
@@ -343,9 +344,7 @@ class Manifold(nn.Module):
         """
         self._check_shape("points", x)
         deviation = self._relative_size(self._off(x), x)
-        self._raise_at_worst(
-            deviation, x, tol, f"points of {self}", "off it by", f"project them with {type(self).__name__}.projx"
-        )
+        self._raise_at_worst(deviation, x, tol, f"points of {self}", "off it by", self._off_remedy)
 
     def check_tangent(self, x: Tensor, u: Tensor, tol: float | None = None) -> None:
         """Raise ValueError unless every entry of ``u`` is tangent at ``x``.
@@ -382,10 +381,11 @@ class Manifold(nn.Module):
         projector = self._projector(x)
         # The columns of U that belong to the dim non-zero singular values span the range of the projector. Which basis
         # is taken does not matter, so the SVD's derivative, infinite here, is not wanted; but the basis has to stay
-        # tangent as x moves, and gets the derivative of the projection.
+        # tangent as x moves, and orthonormal.
         u = torch.linalg.svd(projector.detach()).U[..., : self.dim]
         basis = u.mT.reshape(*self.batch_shape(x), self.dim, *self.event_shape)
-        return self.proju(x.unsqueeze(-1 - len(self.event_shape)), basis)
+        moved = self.proju(x.unsqueeze(-1 - len(self.event_shape)), basis)
+        return orthonormal_rows(moved.flatten(-len(self.event_shape))).reshape(moved.shape)
 
     def _projector(self, x: Tensor) -> Tensor:
         """Return the matrix of ``proju(x, .)``, ``(*batch, N, N)`` with N ambient coordinates."""
@@ -408,23 +408,46 @@ class Manifold(nn.Module):
         """
         q = self._projector(x)
         eye = torch.eye(q.shape[-1], dtype=x.dtype, device=x.device)
-        p = torch.linalg.solve(q + q.mT - eye, q, left=False)
+        p = q @ torch.linalg.inv(q + q.mT - eye)
         vectors = p.mT.reshape(*self.batch_shape(x), q.shape[-1], *self.event_shape)
-        return torch.linalg.slogdet(self._gram(x, vectors) + eye - p).logabsdet / 2
+        return log_abs_det(self._gram(x, vectors) + eye - p) / 2
 
     def _check_shape(self, what: str, x: Tensor) -> None:
         k = len(self.event_shape)
         if x.ndim < k or x.shape[x.ndim - k :] != self.event_shape:
             raise ValueError(
                 f"{what} of {self} have shape (*batch, {', '.join(map(str, self.event_shape))}), got "
-                f"{tuple(x.shape)}; reshape or transpose them"
+                f"{tuple(x.shape)}; {self._shape_remedy(x)}"
             )
         if not x.is_floating_point():
             raise ValueError(f"{what} of {self} are floating point, got {x.dtype}; convert with .float() or .double()")
 
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        """What to do with points in another usual form, by the shape of one such point."""
+        return {}
+
+    def _shape_remedy(self, x: Tensor) -> str:
+        """Return how to make points of what has another shape."""
+        last, shape = x.shape[-1:], self.event_shape
+        known = self.other_forms.get(tuple(x.shape[1:])) if x.ndim > 1 else None
+        if known is not None:
+            return known
+        if len(shape) > 1 and last == (shape.numel(),):
+            return f"reshape them with x.reshape(*x.shape[:-1], {', '.join(map(str, shape))})"
+        if len(shape) == 1 and x.ndim == 2 and x.shape[0] == shape[0]:
+            return "reshape or transpose them: x.T has that shape"
+        if tuple(shape) == (1,) and x.ndim == 1:
+            return "add an axis with x[:, None]"
+        return "reshape or transpose them"
+
     def _off(self, x: Tensor) -> Tensor:
         """Return by how much the coordinates miss the manifold, for `check_point`."""
         return self.projx(x) - x
+
+    @property
+    def _off_remedy(self) -> str:
+        return f"project them with {type(self).__name__}.projx"
 
     def _relative_size(self, difference: Tensor, x: Tensor) -> Tensor:
         size = torch.linalg.vector_norm(x, dim=self._event_axes)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from manifolds.arguments import whole
 from manifolds.product import Power
 from manifolds.special_euclidean import SE3
 
@@ -28,6 +29,7 @@ class CentredPoses(Power):
     m: SE3
 
     def __init__(self, k: int, length: float = 1.0) -> None:
+        k = whole("CentredPoses", "k", k)
         if k < 2:
             raise ValueError(
                 f"CentredPoses: takes at least 2 poses, got {k}; one whose position is 0 is a point of SO3"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from manifolds.constants import Constants
-from manifolds.numerics import differentiated
+from manifolds.linear_algebra import solve
 
 _DAMPING = (1.0, 0.3, 0.05)
 
@@ -156,19 +156,6 @@ def choose(candidates: Tensor, merit: Tensor, axes: int) -> Tensor:
     """
     best = merit.argmin(0, keepdim=True)[(..., *(None,) * axes)]
     return torch.take_along_dim(candidates, best.expand(1, *candidates.shape[1:]), dim=0)[0]
-
-
-def solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """Return the solution ``(*batch, n)`` of linear equations, not finite where they are singular.
-
-    For derivatives by the inverse, whose forward ones are right to every order; those of ``torch.linalg.solve`` (torch
-    2.13) are wrong from the second on.
-    """
-    if not (differentiated(matrix) or differentiated(right)):
-        solution: Tensor = torch.linalg.solve_ex(matrix, right[..., None])[0]
-        return solution[..., 0]
-    inverse: Tensor = torch.linalg.inv_ex(matrix)[0]
-    return (inverse @ right[..., None])[..., 0]
 
 
 def legendre(t: Tensor, count: int) -> Tensor:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manifolds.collocation import choose, solve
+from manifolds.collocation import choose
 from manifolds.constants import Constants
+from manifolds.linear_algebra import solve
 from manifolds.numerics import differentiated
 
 _DAMPING = (1.0, 0.5, 0.1, 0.0)
@@ -188,7 +189,7 @@ def reflected_axes(normal: Tensor) -> Tensor:
     normal = normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
     sign = torch.where(normal[..., :1] < 0, -1.0, 1.0).to(normal.dtype)
     v = torch.cat([normal[..., :1] + sign, normal[..., 1:]], dim=-1)
-    scaled = normal[..., 1:, None] / (1 + normal[..., :1].abs())[..., None]
+    scaled = normal[..., 1:, None] / (1 + sign * normal[..., :1])[..., None]
     return torch.eye(normal.shape[-1], dtype=normal.dtype, device=normal.device)[1:] - scaled * v[..., None, :]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from manifolds.arguments import number
 from manifolds.blocks import in_blocks
 from manifolds.constraint import Constraint
 from manifolds.level_set import LevelSet
@@ -82,7 +83,7 @@ class Ellipsoid(LevelSet):
 
     def __init__(self, axes: Sequence[float], *, steps: int = 16, nodes: int = 24, rounds: int = 12) -> None:
         self.axes: tuple[float, ...]
-        own = tuple(float(a) for a in axes)
+        own = tuple(number("Ellipsoid", "each of axes", a) for a in axes)
         if len(own) < 2 or not all(0 < a < math.inf for a in own):
             raise ValueError(f"Ellipsoid: axes must be at least two positive numbers, the semi-axes, got {tuple(axes)}")
         low, next_low, most = *sorted(own)[:2], max(own)

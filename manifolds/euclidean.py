@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup, Translations
 
@@ -19,6 +20,7 @@ class Euclidean(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int) -> None:
+        n = whole(type(self).__name__, "n", n)
         super().__init__(n, (n,))
         self.n = n
 
@@ -41,6 +43,11 @@ class Euclidean(Manifold):
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x_t = x + self.lift(t) * u
         return x_t, u.expand_as(x_t)
+
+    @property
+    def transp_is_isometric(self) -> bool:
+        """True: all tangent spaces are one, and the default transport, the projection to it, is parallel."""
+        return True
 
     # Bases and volume.
 

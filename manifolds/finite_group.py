@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from manifolds.arguments import whole
 from manifolds.constants import Constants
 from manifolds.rotation_group import RotationGroup
 
@@ -65,6 +66,7 @@ class Antipodal(FiniteGroup):
     displacement = math.pi
 
     def __init__(self, n: int) -> None:
+        n = whole("Antipodal", "n", n)
         super().__init__(2, (n + 1,))
         self.n = n
         self.invariant_dim = (n + 1) * (n + 2) // 2
@@ -93,7 +95,7 @@ class RightMultiplication(FiniteGroup):
     """
 
     def __init__(self, rotations: RotationGroup, size: int = 3) -> None:
-        _check_size(type(self).__name__, size)
+        size = _checked_size(type(self).__name__, size)
         super().__init__(rotations.order, (size, size))
         self.rotations = rotations
         self.size = size
@@ -124,7 +126,7 @@ class LeftMultiplication(FiniteGroup):
     """
 
     def __init__(self, rotations: RotationGroup, size: int = 3) -> None:
-        _check_size(type(self).__name__, size)
+        size = _checked_size(type(self).__name__, size)
         super().__init__(rotations.order, (size, size))
         self.rotations = rotations
         self.size = size
@@ -160,6 +162,7 @@ def _describe(rotations: RotationGroup, size: int) -> str:
     return repr(rotations) if size == 3 else f"{rotations!r}, {size}"
 
 
-def _check_size(name: str, size: int) -> None:
-    if size not in (3, 4):
+def _checked_size(name: str, size: int) -> int:
+    if whole(name, "size", size) not in (3, 4):
         raise ValueError(f"{name}: size is 3 (rotation matrices) or 4 (poses), got {size}")
+    return whole(name, "size", size)

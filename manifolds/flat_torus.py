@@ -1,10 +1,12 @@
 """Products of circles."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup, Translations
 from manifolds.von_mises_fisher import draw_versine
@@ -51,9 +53,17 @@ class FlatTorus(Manifold):
     injectivity_radius = math.pi
 
     def __init__(self, n: int) -> None:
+        n = whole(type(self).__name__, "n", n)
         super().__init__(n, (n,))
         self.n = n
         self.volume = (2 * math.pi) ** n
+
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        return {
+            (self.n, 2): "cosines and sines become angles with torch.atan2(x[..., 1], x[..., 0])",
+            (self.n + 1,): f"points are {self.n} angles in radians; unit vectors are points of Sphere({self.n})",
+        }
 
     # Projections.
 
@@ -67,6 +77,10 @@ class FlatTorus(Manifold):
         # Half a turn, which tables and grids hold as pi, is the same point as -pi, and no whole turn off.
         return (x.abs() - math.pi).clamp(min=0)
 
+    @property
+    def _off_remedy(self) -> str:
+        return "turn degrees into radians with torch.deg2rad, and wrap radians with FlatTorus.projx"
+
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
@@ -78,6 +92,11 @@ class FlatTorus(Manifold):
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x_t = wrap_radians(torch.addcmul(x, self.lift(t), u))
         return x_t, u.expand_as(x_t)
+
+    @property
+    def transp_is_isometric(self) -> bool:
+        """True: all tangent spaces are one, and the default transport, the projection to it, is parallel."""
+        return True
 
     # Bases and volume.
 

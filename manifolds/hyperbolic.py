@@ -19,6 +19,7 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds.arguments import number, whole
 from manifolds.base import Manifold
 from manifolds.numerics import (
     Components,
@@ -55,6 +56,7 @@ class Hyperboloid(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int, curvature: float = 1.0) -> None:
+        n = whole(type(self).__name__, "n", n)
         super().__init__(n, (n + 1,))
         self.n = n
         self.curvature = _checked_curvature(type(self).__name__, curvature)
@@ -260,6 +262,7 @@ class PoincareBall(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int, curvature: float = 1.0) -> None:
+        n = whole(type(self).__name__, "n", n)
         super().__init__(n, (n,))
         self.n = n
         self.curvature = _checked_curvature(type(self).__name__, curvature)
@@ -405,12 +408,13 @@ class PoincareBall(Manifold):
 
 
 def _checked_curvature(name: str, curvature: float) -> float:
-    if not 0 < curvature < math.inf:
+    own = number(name, "curvature", curvature)
+    if not 0 < own < math.inf:
         raise ValueError(
             f"{name}: curvature is the c > 0 of a space whose curvature is -c, got {curvature}; for flat space use "
             "Euclidean"
         )
-    return float(curvature)
+    return own
 
 
 def _gyrate(x: Tensor, d: Tensor, a: Tensor, b: Tensor, u: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from manifolds import runge_kutta
+from manifolds.arguments import positive, whole
 from manifolds.base import Manifold
 from manifolds.blocks import in_blocks
 from manifolds.collocation import Collocation
 from manifolds.constraint import Constraint, lift, reflected_axes
 from manifolds.level_set_sampling import RandomLines, chain, landed
+from manifolds.linear_algebra import log_abs_det
 from manifolds.numerics import tolerance
 from manifolds.path_shortening import short_polyline
 
@@ -102,19 +104,20 @@ class LevelSet(Manifold):
         rounds: int = 8,
         crossings: int = 8,
     ) -> None:
+        n = whole("LevelSet", "n", n)
         equations = constraint if isinstance(constraint, Constraint) else Constraint(constraint, n)
         super().__init__(n - equations.count, (n,))
         counts = {"steps": (steps, 1), "nodes": (nodes, 4), "rounds": (rounds, 1), "crossings": (crossings, 1)}
-        for name, (value, least) in counts.items():
-            if value < least:
-                raise ValueError(f"LevelSet: {name} must be at least {least}, got {value}")
-        for name, size in (("radius", radius), ("curvature", curvature), ("volume", volume)):
-            if size is not None and not 0 < size < math.inf:
-                raise ValueError(f"LevelSet: {name} must be positive and finite, got {size}")
-        self.constraint, self.n, self.radius, self.curvature = constraint, n, radius, curvature
-        self.steps, self.nodes, self.rounds, self.crossings = steps, nodes, rounds, crossings
+        self.steps, self.nodes, self.rounds, self.crossings = (
+            whole("LevelSet", name, value, least) for name, (value, least) in counts.items()
+        )
+        sizes = {"radius": radius, "curvature": curvature, "volume": volume}
+        self.constraint, self.n = constraint, n
+        self.radius, self.curvature, volume = (
+            None if size is None else positive("LevelSet", name, size) for name, size in sizes.items()
+        )
         self._equations = equations
-        self._collocation = Collocation(nodes, _SEGMENTS)
+        self._collocation = Collocation(self.nodes, _SEGMENTS)
         self.volume_standard_error: float | None = None
         self._start: Tensor | None = None
         self._describe(volume)
@@ -325,7 +328,7 @@ class LevelSet(Manifold):
         many = (x.expand(columns.shape).contiguous(), u.expand(columns.shape).contiguous())
         y, moved = torch.func.jvp(lambda w: self.expmap(many[0], w), (many[1],), (columns.contiguous(),))[:2]
         matrix = self.tangent_basis(y[0]) @ moved.movedim(0, -1)
-        return torch.linalg.slogdet(matrix).logabsdet
+        return log_abs_det(matrix)
 
     def random_uniform(
         self,

@@ -204,6 +204,14 @@ def differentiated(x: Tensor) -> bool:
     return torch.autograd.forward_ad.unpack_dual(x).tangent is not None
 
 
+def gauss_legendre(order: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return nodes in [-1, 1] and weights of sum 2, from the Jacobi matrix (Golub and Welsch, 1969)."""
+    i = torch.arange(1, order, dtype=torch.float64, device=device)
+    off = i / torch.sqrt(4 * i * i - 1)
+    nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
+    return nodes, 2 * vectors[0] ** 2
+
+
 def tolerance(dtype: torch.dtype) -> float:
     """Return how far from a manifold a point may lie and still pass ``check_point``: 100 units of rounding.
 

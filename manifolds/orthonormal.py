@@ -7,6 +7,7 @@ leave reduced-precision products off (``torch.set_float32_matmul_precision("high
 import torch
 from torch import Tensor
 
+from manifolds.linear_algebra import orthonormal_rows
 from manifolds.numerics import differentiated
 
 
@@ -59,10 +60,10 @@ def orthonormalised(x: Tensor) -> Tensor:
 def complement(x: Tensor) -> Tensor:
     """Return an orthonormal basis of the orthogonal complement of the columns, ``(*batch, n, n - p)``.
 
-    It stays orthogonal to the columns, to first order, as ``x`` moves; otherwise its derivative is arbitrary.
+    It stays one as ``x`` moves; which one is arbitrary.
     """
     q = torch.linalg.qr(x.detach(), mode="complete").Q[..., x.shape[-1] :]
-    return q - x @ (x.mT @ q)
+    return orthonormal_rows((q - x @ (x.mT @ q)).mT).mT
 
 
 def haar(

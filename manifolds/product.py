@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from manifolds.arguments import check_instance, number, shown, whole
 from manifolds.base import Manifold
 from manifolds.lie_group import DirectPower, DirectProduct, LieGroup
 
@@ -32,10 +33,10 @@ class Product(Manifold):
     def __init__(self, *factors: Manifold, weights: Sequence[float] | None = None) -> None:
         if not factors or not all(isinstance(factor, Manifold) for factor in factors):
             raise ValueError(
-                f"Product: factors must be manifolds, at least one, got {[type(f).__name__ for f in factors]}; "
+                f"Product: factors must be manifolds, at least one, got {[shown(f) for f in factors]}; "
                 "pass them one by one, as in Product(Sphere(2), FlatTorus(1))"
             )
-        chosen = (1.0,) * len(factors) if weights is None else tuple(float(w) for w in weights)
+        chosen = (1.0,) * len(factors) if weights is None else tuple(number("Product", "weight", w) for w in weights)
         if len(chosen) != len(factors) or not all(0 < w < math.inf for w in chosen):
             raise ValueError(
                 f"Product: weights must be one positive finite number per factor, got {chosen} for {len(factors)} "
@@ -122,6 +123,11 @@ class Product(Manifold):
     def transp_is_isometric(self) -> bool:
         """Whether every factor's transport is."""
         return all(f.transp_is_isometric for f in self._factors)
+
+    @property
+    def solver_accuracy(self) -> float:  # type: ignore[override]
+        """That of the least accurate factor."""
+        return max(f.solver_accuracy for f in self._factors)
 
     # Bases and volume.
 
@@ -259,8 +265,8 @@ class Power(Manifold):
     """
 
     def __init__(self, m: Manifold, k: int) -> None:
-        if not isinstance(m, Manifold) or k < 1:
-            raise ValueError(f"Power: takes a manifold and a number of copies of at least 1, got {m!r} and {k!r}")
+        check_instance("Power", "m", m, Manifold, "Power(Sphere(2), 3)")
+        k = whole("Power", "k, the number of copies,", k)
         super().__init__(m.dim * k, (k, *m.event_shape))
         self.m = m
         self.k = k
@@ -317,6 +323,11 @@ class Power(Manifold):
     def transp_is_isometric(self) -> bool:
         """Whether that of ``m`` is."""
         return self.m.transp_is_isometric
+
+    @property
+    def solver_accuracy(self) -> float:  # type: ignore[override]
+        """That of ``m``."""
+        return self.m.solver_accuracy
 
     # Bases and volume.
 

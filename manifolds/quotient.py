@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds.arguments import check_instance
 from manifolds.base import Manifold
 from manifolds.constants import Constants
 from manifolds.finite_group import FiniteGroup
@@ -40,6 +41,8 @@ class Quotient(Manifold):
     """
 
     def __init__(self, m: Manifold, group: FiniteGroup) -> None:
+        check_instance("Quotient", "m", m, Manifold, "Sphere(2)")
+        check_instance("Quotient", "group", group, FiniteGroup, "Antipodal(2)")
         if group.event_shape != m.event_shape:
             raise ValueError(
                 f"Quotient: {group} acts on points of shape {tuple(group.event_shape)}, those of {m} have shape "
@@ -51,6 +54,7 @@ class Quotient(Manifold):
         self.volume = m.volume
         self.points_are_classes = True
         self.points_per_class = group.order * m.points_per_class
+        self.logmap_radius = m.logmap_radius
         if m.injectivity_radius is not None and group.displacement is not None:
             # A point closer to x than half the displacement has its other representatives farther than that from x.
             self.injectivity_radius = min(m.injectivity_radius, group.displacement / 2)
@@ -110,6 +114,16 @@ class Quotient(Manifold):
         images = self.group.orbit(x)
         index = self._nearest_index(y, images, from_images=True)
         return self.m.transp(self._select(images, index), y, self._select(self.group.push(x, u), index))
+
+    @property
+    def transp_is_isometric(self) -> bool:
+        """Whether that of ``m`` is."""
+        return self.m.transp_is_isometric
+
+    @property
+    def solver_accuracy(self) -> float:  # type: ignore[override]
+        """That of ``m``."""
+        return self.m.solver_accuracy
 
     # Bases and volume.
 

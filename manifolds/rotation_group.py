@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from manifolds.arguments import whole
 from manifolds.constants import Constants
 
 
@@ -61,7 +62,7 @@ class Cyclic(RotationGroup):
     """
 
     def __init__(self, n: int) -> None:
-        _check_order("Cyclic", n, 1)
+        n = whole("Cyclic", "n", n)
         super().__init__(_turns((0, 0, 1), n), _angle(n), [([(0, 0, 1)], 1), ([(1, 1j, 0)], n)])
         self.n = n
 
@@ -77,7 +78,7 @@ class Dihedral(RotationGroup):
     """
 
     def __init__(self, n: int) -> None:
-        _check_order("Dihedral", n, 2)
+        n = whole("Dihedral", "n", n, 2)
         turns = _turns((0, 0, 1), n)
         flip = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
         super().__init__(torch.cat([turns, turns @ flip]), _angle(n), [([(1, 1j, 0)], n)])
@@ -188,8 +189,3 @@ def _signed_permutations(even: bool) -> Tensor:
 
 def _angle(n: int) -> float:
     return math.inf if n == 1 else 2 * math.pi / n
-
-
-def _check_order(name: str, n: int, least: int) -> None:
-    if n < least:
-        raise ValueError(f"{name}: n must be at least {least}, got {n}")

@@ -1,10 +1,12 @@
 """Symmetric positive definite matrices, with the affine-invariant and with the log-Euclidean metric."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.numerics import differentiated, safe_sqrt
 from manifolds.spectral import (
@@ -30,8 +32,15 @@ class _PositiveDefinite(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int) -> None:
+        n = whole(type(self).__name__, "n", n)
         super().__init__(n * (n + 1) // 2, (n, n))
         self.n = n
+
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        if self.n == 1:
+            return {}
+        return {(self.dim,): "put the entries of a triangle in both halves of matrices, with torch.tril_indices"}
 
     # Projections.
 

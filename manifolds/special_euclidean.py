@@ -1,11 +1,13 @@
 """Rigid motions of space."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from manifolds import rotation_rows as rows
+from manifolds.arguments import positive
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
 from manifolds.numerics import contiguous, horner, pick, safe_sqrt
@@ -62,13 +64,20 @@ class SE3(Manifold):
 
     injectivity_radius = math.pi
 
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        return {
+            (7,): "fill matrices (n, 4, 4) with the position and manifolds.rotations.matrix_from_xyzw of a quaternion, "
+            "or matrix_from_wxyz if its real part is first",
+            (6,): "fill matrices (n, 4, 4) with the position and manifolds.rotations.matrix_from_rotvec of a rotation "
+            "vector, or matrix_from_euler of Euler angles",
+            (3, 4): "append the row 0, 0, 0, 1 to each",
+            (12,): "reshape them to (n, 3, 4) and append the row 0, 0, 0, 1 to each",
+        }
+
     def __init__(self, length: float = 1.0) -> None:
         super().__init__(6, (4, 4))
-        self.length = float(length)
-        if not 0 < self.length < math.inf:
-            raise ValueError(
-                f"SE3: length must be positive and finite, got {length}; give it in units of the positions"
-            )
+        self.length = positive("SE3", "length", length, "give it in units of the positions")
         self.rotations = SO3()
 
     # Projections.

@@ -1,6 +1,7 @@
 """The group of rotations of space."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -56,6 +57,16 @@ class SO3(Manifold):
 
     volume = 8 * math.pi**2
     injectivity_radius = math.pi
+
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        return {
+            (4,): "quaternions become matrices with manifolds.rotations.matrix_from_wxyz, or matrix_from_xyzw if the "
+            "real part is last",
+            (3,): "rotation vectors become matrices with manifolds.rotations.matrix_from_rotvec, Euler angles in "
+            "radians with matrix_from_euler",
+            (6,): "six numbers become matrices with manifolds.rotations.matrix_from_6d",
+        }
 
     def __init__(self) -> None:
         super().__init__(3, (3, 3))

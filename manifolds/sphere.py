@@ -1,10 +1,12 @@
 """The unit sphere."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.numerics import (
     Components,
@@ -13,6 +15,7 @@ from manifolds.numerics import (
     cos_and_sinc_of_root,
     dot,
     each,
+    gauss_legendre,
     joined,
     root,
     safe_sqrt,
@@ -35,9 +38,29 @@ class Sphere(Manifold):
     injectivity_radius = math.pi
 
     def __init__(self, n: int) -> None:
+        n = whole(type(self).__name__, "n", n)
         super().__init__(n, (n + 1,))
         self.n = n
         self.volume = 2 * math.exp((n + 1) / 2 * math.log(math.pi) - math.lgamma((n + 1) / 2))
+
+    @staticmethod
+    def from_degrees(latitude: Tensor, longitude: Tensor) -> Tensor:
+        """Return the points of ``Sphere(2)`` at these places, ``(*batch, 3)``: z is the north, x the prime meridian.
+
+        Args:
+            latitude: in degrees, from -90 to 90, ``(*batch)``.
+            longitude: in degrees, east, ``(*batch)``.
+        """
+        latitude, longitude = (torch.deg2rad(torch.as_tensor(degrees)) for degrees in (latitude, longitude))
+        latitude, longitude = torch.broadcast_tensors(latitude, longitude)
+        ring = torch.cos(latitude)
+        return torch.stack([ring * torch.cos(longitude), ring * torch.sin(longitude), torch.sin(latitude)], dim=-1)
+
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        if self.n != 2:
+            return {}
+        return {(2,): "latitudes and longitudes in degrees become points with Sphere.from_degrees(x[:, 0], x[:, 1])"}
 
     # Projections.
 
@@ -105,8 +128,8 @@ class Sphere(Manifold):
         """Return the last n columns of the Householder reflection that takes the first axis to ``-sign(x_0) x``."""
         sign = torch.where(x[..., :1] < 0, -1.0, 1.0).to(x.dtype)
         v = torch.cat([x[..., :1] + sign, x[..., 1:]], dim=-1)
-        # |v|^2 / 2 = 1 + |x_0|, at least 1: nothing cancels.
-        scaled = x[..., 1:, None] / (1 + x[..., :1].abs())[..., None]
+        # |v|^2 / 2 = 1 + |x_0|, at least 1: nothing cancels. Not abs, whose derivative at 0 is 0.
+        scaled = x[..., 1:, None] / (1 + sign * x[..., :1])[..., None]
         eye = torch.eye(self.n + 1, dtype=x.dtype, device=x.device)[1:]
         return eye - scaled * v[..., None, :]
 
@@ -156,7 +179,7 @@ class Sphere(Manifold):
         sine2 = versine * (1 + cos)
         peak, width = torch.atan2(sine2.sqrt(), cos), torch.rsqrt(k * cos + m / sine2)
         low, high = (peak - 12 * width).clamp(min=0.0), (peak + 12 * width).clamp(max=math.pi)
-        nodes, weights = _gauss_legendre(80, k.device)
+        nodes, weights = gauss_legendre(80, k.device)
         a = low[..., None] + ((high - low) / 2)[..., None] * (1 + nodes)
         exponents = m * torch.log(torch.sin(a)) - 2 * k[..., None] * torch.sin(a / 2) ** 2
         log_equator = math.log(2) + self.n / 2 * math.log(math.pi) - math.lgamma(self.n / 2)
@@ -212,14 +235,6 @@ def _turn(x: Components, w: Components, length: Tensor, speed: Tensor, t: Tensor
     along, back, ahead = sin / length, -speed * sin, speed * cos / length
     x_t = components_last(each(lambda a, b: torch.addcmul(cos * a, along, b), x, w))
     return x_t, components_last(each(lambda a, b: torch.addcmul(back * a, ahead, b), x, w))
-
-
-def _gauss_legendre(order: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return nodes in [-1, 1] and weights of sum 2, from the Jacobi matrix (Golub and Welsch, 1969)."""
-    i = torch.arange(1, order, dtype=torch.float64, device=device)
-    off = i / torch.sqrt(4 * i * i - 1)
-    nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
-    return nodes, 2 * vectors[0] ** 2
 
 
 def _length(x: Components) -> Tensor:

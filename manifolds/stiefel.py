@@ -5,10 +5,12 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.blocks import in_blocks
+from manifolds.numerics import differentiated
 from manifolds.orthonormal import canonical_displacement, canonical_end, canonical_geodesic, complement, haar, polar
-from manifolds.stiefel_log import connect, entries, from_entries
+from manifolds.stiefel_log import Connection, connect, entries, from_entries
 
 
 class Stiefel(Manifold):
@@ -24,8 +26,8 @@ class Stiefel(Manifold):
     a shortest geodesic where the distance is at most ``logmap_radius``: the stated injectivity radius for p = 1 and
     p = n - 1, and 0.95 of it elsewhere (as tested, not as proven). Farther apart it is some connecting geodesic, and
     next to the cut locus it may fail to arrive. ``injectivity_radius`` is pi for p = 1 and p = n - 1. Elsewhere it is
-    sqrt(4/5) pi, the proven bound from curvature at most 5/4; the true one is at most 0.914 pi. First derivatives of
-    ``logmap`` and ``dist`` are exact; second ones are not. Transport is the default, a projection.
+    sqrt(4/5) pi, the proven bound from curvature at most 5/4; the true one is at most 0.914 pi. First and second
+    derivatives of ``logmap`` and ``dist`` are exact; third ones are not. Transport is the default, a projection.
 
     Args:
         n: dimension of the space that the columns lie in.
@@ -41,6 +43,7 @@ class Stiefel(Manifold):
     """
 
     def __init__(self, n: int, p: int) -> None:
+        n, p = (whole(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
         if not 1 <= p < n:
             raise ValueError(
                 f"Stiefel: needs 1 <= p < n, got n {n} and p {p}; square matrices have two components, take "
@@ -137,21 +140,31 @@ class Stiefel(Manifold):
         """Do what `_solve` does, for the whole batch at once.
 
         A Newton step with the exact derivative of the exponential map, from a constant solution, has the value and the
-        first derivatives of the implicit function.
+        first derivatives of the implicit function; every further step, with that derivative kept, those of one order
+        more.
         """
         found = connect(x, y)
-        p, s = self.p, found.frame.shape[-1]
+        p = self.p
         k = found.frame[..., p:] @ found.generator[..., p:, :p]
-        a, k = found.generator[..., :p, :p], k - x @ (x.mT @ k)
-        missing = (y - x) - canonical_displacement(x, a, k)
+        u = x @ found.generator[..., :p, :p] + k - x @ (x.mT @ k)
+        correction = self._correction(found, x, y, u)
+        last = torch.linalg.vector_norm(correction.detach(), dim=(-2, -1))
+        u = self.proju(x, u + correction)
+        if differentiated(x) or differentiated(y):
+            again = self.proju(x, self._correction(found, x, y, u))
+            u = u + (again - again.detach())
+        return u, last
+
+    def _correction(self, found: Connection, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
+        """Return the Newton correction of the velocity ``u``."""
+        p = self.p
+        missing = (y - x) - canonical_displacement(x, *_split(x, u))
         within = found.frame.mT @ missing
         turned = found.turn.mT @ within
         turned = torch.cat([(turned[..., :p, :] - turned[..., :p, :].mT) / 2, turned[..., p:, :]], dim=-2)
         values = (found.inverse @ entries(turned, p)[..., None])[..., 0]
         across = (missing - found.frame @ within) @ found.inverse_across
-        correction = found.frame @ from_entries(values, s, p)[..., :p] + across
-        last = torch.linalg.vector_norm(correction.detach(), dim=(-2, -1))
-        return self.proju(x, x @ a + k + correction), last
+        return found.frame @ from_entries(values, found.frame.shape[-1], p)[..., :p] + across
 
     def _turns(self, x: Tensor) -> Tensor:
         """Return the tangent vectors that turn one column into another, ``(*batch, p (p - 1) / 2, n, p)``."""

@@ -10,13 +10,15 @@ from torch import Tensor
 from manifolds import CentredPoses
 from rfm.backbone_sampling import ROTATION_RATE, Motif, sample_backbones
 from rfm.backbones import atoms_from_frames, frames_from_atoms
-from rfm.datasets.structures import read_chain, write_chain
+from rfm.datasets.structures import Chain, read_chain, write_chain
 from rfm.flow import Flow
+from rfm.peptide_bonds import OPEN, open_bonds
 from rfm.serialization import read_json
 
 _DRAWN = 16
 _PART = 256
 """Backbones drawn before they are written, which bounds memory."""
+_SHOWN = 8
 _OPTIONS = ("length", "steps", "rotation_schedule", "rotation_rate", "motif", "open_bonds")
 _REFUSED = {
     "log_prob": "--log-prob is not for backbones: their rotation schedule and self-conditioning change the density",
@@ -60,9 +62,11 @@ def sample(arguments: argparse.Namespace) -> None:
     flow = Flow.load(arguments.run).to(device)
     folder = _folder(arguments)
     count = _DRAWN if arguments.n is None else arguments.n
-    first = last = ""
-    for residues in arguments.length:
+    first, last, opened = "", "", list[str]()
+    motifs = [None if arguments.motif is None else _motif(arguments.motif, n) for n in arguments.length]
+    for residues, motif in zip(arguments.length, motifs, strict=True):
         generator = torch.Generator(device).manual_seed(arguments.seed)
+        sequence = _sequence(residues, motif)
         for start in range(0, count, _PART):
             frames = sample_backbones(
                 flow,
@@ -70,27 +74,55 @@ def sample(arguments: argparse.Namespace) -> None:
                 min(_PART, count - start),
                 steps=arguments.steps or 100,
                 rotation_rate=rate,
-                motif=None if arguments.motif is None else _motif(arguments.motif, residues),
+                motif=motif,
                 close=not arguments.open_bonds,
                 generator=generator,
                 progress=not arguments.quiet,
             )
             atoms = atoms_from_frames(frames).cpu()
             for i, chain in enumerate(atoms, start):
-                last = _written(folder, residues, i, chain)
+                last = _written(folder, residues, i, chain, sequence)
                 first = first or last
+            opened += _open(residues, start, open_bonds(frames))
             if start == 0:
-                picture = plot_backbone(atoms[0], f"length-{residues}-0001")
-                save_figure(picture, folder / f"length-{residues}-0001.png")
+                picture = plot_backbone(atoms[0], _stem(residues, 0))
+                save_figure(picture, folder / f"{_stem(residues, 0)}.png")
     total = count * len(arguments.length)
     print(f"{total} backbones, each as .pdb and .cif, from {first} to {last}; a picture of each length")
+    if opened:
+        more = f" and {len(opened) - _SHOWN} more" if len(opened) > _SHOWN else ""
+        print(f"bonds that stay open, C - N off by more than {OPEN} Angstrom: {'; '.join(opened[:_SHOWN])}{more}")
 
 
-def _written(folder: Path, residues: int, i: int, atoms: Tensor) -> str:
-    stem = f"length-{residues}-{i + 1:04d}"
+def _stem(residues: int, i: int) -> str:
+    return f"length-{residues}-{i + 1:04d}"
+
+
+def _written(folder: Path, residues: int, i: int, atoms: Tensor, sequence: str) -> str:
+    stem = _stem(residues, i)
     for suffix in (".pdb", ".cif"):
-        write_chain(folder / (stem + suffix), atoms)
+        write_chain(folder / (stem + suffix), atoms, sequence)
     return f"{folder / stem}.pdb"
+
+
+def _sequence(residues: int, motif: Motif | None) -> str:
+    """Return the letters of a backbone: the motif's own, and glycines, of which nothing but backbone is known."""
+    letters = ["G"] * residues
+    if motif is not None:
+        for place, letter in zip(motif.places.tolist(), motif.sequence, strict=True):
+            letters[place] = letter
+    return "".join(letters)
+
+
+def _open(residues: int, start: int, opened: Tensor) -> list[str]:
+    """Return in words which bonds of which chains, counted from ``start``, are open, ``(chains, residues - 1)``."""
+    words = []
+    for i, chain in enumerate(opened.cpu(), start):
+        bonds = [f"{j + 1}-{j + 2}" for j in torch.nonzero(chain)[:, 0].tolist()]
+        if bonds:
+            more = f" and {len(bonds) - _SHOWN} more" if len(bonds) > _SHOWN else ""
+            words.append(f"{_stem(residues, i)} at {', '.join(bonds[:_SHOWN])}{more}")
+    return words
 
 
 def _folder(arguments: argparse.Namespace) -> Path:
@@ -108,26 +140,52 @@ def _folder(arguments: argparse.Namespace) -> Path:
 
 def _motif(parts: list[list[str]], residues: int) -> Motif:
     """Return the residues that ``--motif FILE RESIDUES PLACE`` means, given once or several times."""
-    frames, places = [], []
+    frames, places, letters, named = list[Tensor](), list[Tensor](), "", list[str]()
     for file, which, place in parts:
-        found = re.fullmatch(r"(\w+):(-?\d+[A-Z]?)(?:-(-?\d+[A-Z]?))?", which)
-        if found is None or not re.fullmatch(r"[1-9]\d*", place):
-            raise ValueError(
-                f"--motif {file} {which} {place}: is no file, residues, place\nwrite for example 1abc.pdb A:10-25 40"
-            )
-        chain = read_chain(file, found[1])
-        for number in (found[2], found[3] or found[2]):
-            if number not in chain.numbers:
-                raise ValueError(f"--motif {file}: chain {found[1]} has no residue {number}\nlook into the file")
-        first, last = (chain.numbers.index(number) for number in (found[2], found[3] or found[2]))
-        if last < first:
-            raise ValueError(f"--motif {file} {which}: ends before it begins\nwrite the first residue first")
+        chain, first, last = _stretch(file, which, place)
         frames.append(frames_from_atoms(chain.atoms[first : last + 1]))
         places.append(torch.arange(last - first + 1) + int(place) - 1)
+        letters += chain.sequence[first : last + 1]
+        named += [f"{chain.name} {number}" for number in chain.numbers[first : last + 1]]
     order = torch.cat(places)
     if bool((order.diff() <= 0).any()) or int(order[-1]) >= residues:
         raise ValueError(
             f"--motif: the places {', '.join(f'{int(p[0]) + 1}-{int(p[-1]) + 1}' for p in places)} must ascend, not "
             f"overlap, and end by residue {residues}\ngive others, or a larger --length"
         )
-    return Motif(torch.cat(frames), order)
+    motif = Motif(torch.cat(frames), order, letters)
+    if (i := motif.broken()) is not None:
+        raise ValueError(
+            f"--motif: residues {named[i - 1]} and {named[i]} would be neighbours at {int(order[i])} and "
+            f"{int(order[i]) + 1}, and no peptide bond joins them\nleave places between them"
+        )
+    return motif
+
+
+def _stretch(file: str, which: str, place: str) -> tuple[Chain, int, int]:
+    """Return the chain that ``FILE CHAIN:FIRST-LAST`` means, and which of its residues are the ends."""
+    found = re.fullmatch(r"([^:\s]+):(-?\d+[A-Za-z]?)(?:-(-?\d+[A-Za-z]?))?", which)
+    if found is None or not re.fullmatch(r"[1-9]\d*", place):
+        raise ValueError(
+            f"--motif {file} {which} {place}: is no file, residues, place\nwrite for example 1abc.pdb A:10-25 40"
+        )
+    chain = read_chain(file, found[1])
+    ends = (found[2], found[3] or found[2])
+    for number in ends:
+        if (count := chain.numbers.count(number)) > 1:
+            raise ValueError(f"--motif {file}: chain {found[1]} has {count} residues {number}\nrenumber the file")
+        if number not in chain.numbers:
+            left_out = f" with a backbone; left out: {', '.join(chain.left_out)}" if chain.left_out else ""
+            raise ValueError(f"--motif {file}: chain {found[1]} has no residue {number}{left_out}\nlook into the file")
+    first, last = map(chain.numbers.index, ends)
+    if last < first:
+        raise ValueError(f"--motif {file} {which}: ends before it begins\nwrite the first residue first")
+    for i in chain.breaks:
+        if first < i <= last:
+            apart = float(torch.linalg.vector_norm(chain.atoms[i, 0] - chain.atoms[i - 1, 2]))
+            raise ValueError(
+                f"--motif {file} {which}: the chain has a break between residues {chain.numbers[i - 1]} and "
+                f"{chain.numbers[i]} (C - N {apart:.1f} Angstrom)\ngive each side as a --motif of its own, with places "
+                "between them"
+            )
+    return chain, first, last

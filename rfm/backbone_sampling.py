@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from manifolds import CentredPoses
+from rfm.backbones import atoms_from_frames
 from rfm.clocks import Clocks, ExponentialClock
+from rfm.datasets.chain_records import PEPTIDE_BOND
 from rfm.flow import Flow
 from rfm.integrators import GEODESIC_EULER, FixedStep
 from rfm.motifs import ConstrainedFrames, MotifFlow
@@ -26,10 +28,23 @@ class Motif(NamedTuple):
     Args:
         frames: theirs, ``(k, 4, 4)``, Angstrom.
         places: which residues of the backbone they are, counted from 0, ``(k,)``, ascending.
+        sequence: their amino acids, one letter each; empty where they are not known.
     """
 
     frames: Tensor
     places: Tensor
+    sequence: str = ""
+
+    def broken(self) -> int | None:
+        """Return the first residue, counted from 0, whose neighbour in the backbone is given and not bonded to it.
+
+        Both stay as they are given, and would be welded where there is a gap.
+        """
+        atoms = atoms_from_frames(self.frames)
+        apart = torch.linalg.vector_norm(atoms[1:, 0] - atoms[:-1, 2], dim=-1)
+        welded = (self.places.diff() == 1).to(apart.device) & ~(apart <= PEPTIDE_BOND)
+        found = torch.nonzero(welded)
+        return int(found[0]) + 1 if len(found) else None
 
 
 def sample_backbones(
@@ -51,8 +66,8 @@ def sample_backbones(
     ahead of positions, as ``1 - exp(-rate t)``, and arrive with them (`rfm.clocks.ExponentialClock`): such samples
     follow no density that the flow could compute. From time 0.3 on bonds between residues are closed in each prediction
     before it is followed, and in the result (`rfm.peptide_bonds.close_bonds`): closed in the result alone, torsions pay
-    for it. With ``rotation_rate=None``, open bonds and without self-conditioning they are those of `Flow.sample` with
-    this solver.
+    for it. Bonds that are far apart may stay open, see `rfm.peptide_bonds.open_bonds`. With ``rotation_rate=None``,
+    open bonds and without self-conditioning they are those of `Flow.sample` with this solver.
 
     Args:
         flow: of a `rfm.networks.FrameField`, on `CentredPoses` of any number.
@@ -67,7 +82,8 @@ def sample_backbones(
         progress: show on stderr how many are done.
 
     Raises:
-        ValueError: if the flow is of another kind, or the motif does not fit.
+        ValueError: if the flow is of another kind, or the motif does not fit: two of its residues are neighbours, say,
+            and no peptide bond joins them.
     """
     if not isinstance(flow.manifold, CentredPoses) or not isinstance(flow.field, FrameField):
         raise ValueError(
@@ -77,6 +93,12 @@ def sample_backbones(
     sized = flow.on(CentredPoses(residues, flow.manifold.length))
     held = torch.zeros(residues, dtype=torch.bool, device=next(flow.parameters()).device)
     if motif is not None:
+        if (i := motif.broken()) is not None:
+            raise ValueError(
+                f"sample_backbones: the motif has a break: its residues at places {int(motif.places[i - 1])} and "
+                f"{int(motif.places[i])} are neighbours, and no peptide bond joins them (C - N above {PEPTIDE_BOND} "
+                "Angstrom); leave places between them"
+            )
         held[motif.places.to(held.device)] = True
     amend = _closing(held) if close else None
     if motif is not None:

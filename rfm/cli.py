@@ -149,12 +149,21 @@ def _add_fit(commands: Any) -> None:
         help="columns that hold the points, by name, or by number from 1;\nfound by name (lat, longitude, x, ...) or "
         "position by default",
     )
-    one.add_argument("--radians", action="store_true", help="angles are in radians, not degrees")
+    unit = one.add_mutually_exclusive_group()
+    unit.add_argument("--radians", action="store_true", default=None, help="angles are in radians, not degrees")
+    unit.add_argument(
+        "--degrees",
+        action="store_false",
+        dest="radians",
+        default=None,
+        help="angles are in degrees, however small (default, unless the columns' names say radians)",
+    )
     one.add_argument(
         "--format",
-        choices=("tum", "kitti", "euroc", "ang", "bunge", "xyzw", "wxyz", "matrix"),
+        choices=("tum", "tum_ms", "tum_us", "tum_ns", "kitti", "euroc", "ang", "bunge", "xyzw", "wxyz", "matrix"),
         help="how the file (tum, kitti, euroc, ang) or the columns of a rotation (bunge, xyzw, wxyz, matrix)\nare "
-        "written, where its header does not say; xyzw and wxyz are quaternions with the real part last or first",
+        "written, where its header does not say; xyzw and wxyz are quaternions with the real part last or first;\n"
+        "times of tum are in seconds, of tum_ns in nanoseconds",
     )
     one.add_argument(
         "--length",

@@ -1,5 +1,6 @@
 """The kinds of columns that `rfm.conditions` has: numbers, labels, and pictures, each with its entries in a vector."""
 
+import datetime
 import difflib
 import math
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manifolds.arguments import number
+from rfm.arrays import TIMES, tensor_of
 from rfm.pictures import Picture
 
 _LISTED = 20
@@ -38,6 +41,8 @@ class Number:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+        for name in ("low", "high"):
+            object.__setattr__(self, name, number("Number", name, getattr(self, name)))
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
             raise ValueError(f"Number: low and high are finite and in order, got {self.low} and {self.high}")
 
@@ -174,6 +179,8 @@ def cells_of(values: Any) -> Any:
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     if isinstance(values, np.ndarray | np.generic):
+        if values.dtype.kind in "mM":
+            raise ValueError(f"a condition is a number or a text for each point, got times ({values.dtype}); {TIMES}")
         values = values.tolist()
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         return _cell(values)
@@ -181,8 +188,10 @@ def cells_of(values: Any) -> Any:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, datetime.date | datetime.timedelta | np.datetime64 | np.timedelta64):
+        raise ValueError(f"a condition is a number or a text for each point, got the time {str(value)[:40]}; {TIMES}")
     value = value.item() if isinstance(value, np.generic | Tensor) else value
-    if isinstance(value, list | tuple | dict | bytes):
+    if isinstance(value, list | tuple | dict | bytes | complex):
         raise ValueError(
             f"a condition is a number or a text for each point, got {str(value)[:40]}; give one column each"
         )
@@ -209,7 +218,7 @@ def _entries(column: Number | Label, values: Any) -> Tensor:
     known = set(cells if isinstance(cells, list) else [cells])
     entry = {cell: math.nan if cell is None else column.entry(cell) for cell in known}
     own = [entry[cell] for cell in cells] if isinstance(cells, list) else entry[cells]
-    return torch.as_tensor(own, dtype=torch.float64).unsqueeze(-1)
+    return tensor_of(column.name, "entries", own, torch.float64).unsqueeze(-1)
 
 
 def _listed(values: Sequence[str]) -> str:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.arguments import call_of, check_function, check_instance, number, required, shown, whole
+from rfm.arrays import indices_of, tensor_of
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
 from rfm.datasets.splits import group_split
@@ -56,7 +58,7 @@ def check_data(points: Any, manifold: Manifold, condition: Any, weights: Any) ->
     if x.ndim != 1 + len(manifold.event_shape) or x.shape[1:] != manifold.event_shape:
         raise ValueError(
             f"fit: points on {manifold} have shape (n, {', '.join(map(str, manifold.event_shape))}), got "
-            f"{tuple(x.shape)}; reshape or transpose them"
+            f"{tuple(x.shape)}; {manifold._shape_remedy(x)}"
         )
     if len(x) < 2:
         raise ValueError(f"fit: needs at least two points, got {len(x)}; give it more data")
@@ -81,10 +83,7 @@ def check_data(points: Any, manifold: Manifold, condition: Any, weights: Any) ->
 
 
 def _tensor(name: str, values: Any) -> Tensor:
-    try:
-        return torch.as_tensor(values).detach().cpu().double()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"fit: {name} cannot be read as numbers ({error}); pass a tensor or an array") from None
+    return tensor_of("fit", name, values, torch.float64).detach().cpu()
 
 
 def check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
@@ -115,13 +114,14 @@ def made_source(make: Any, manifold: Manifold, data: Points) -> Source:
     Their weights are passed as ``sample_weights``, where there are some and ``make`` has an argument of that name.
     """
     source = make
-    if callable(make):
+    # A class of sources, which is made from a manifold alone, is no such function.
+    if callable(make) and not (inspect.isclass(make) and issubclass(make, Source) and len(required(make)) != 2):
         weighted = data.weights is not None and "sample_weights" in inspect.signature(make).parameters
         source = make(manifold, manifold.projx(data.x), **({"sample_weights": data.weights} if weighted else {}))
     if not isinstance(source, Source):
         raise ValueError(
             f"fit: source must be a rfm.sources.Source, or a function of manifold and points that returns one, got "
-            f"{type(source).__name__}; see rfm.sources"
+            f"{shown(source)}; pass {call_of(make) if inspect.isclass(make) else 'one of rfm.sources'}"
         )
     return source
 
@@ -178,14 +178,8 @@ def hold_out(
 ) -> tuple[Tensor, Tensor]:
     """Return the indices of training and validation points; a share of the points is held out with all their equals."""
     n = len(points)
-    if isinstance(validation, Tensor | np.ndarray | Sequence):
-        held = torch.as_tensor(validation).flatten().cpu()
-        if len(held) == 0 or held.dtype.is_floating_point or held.dtype == torch.bool:
-            raise ValueError(
-                f"fit: validation must hold whole numbers, the indices of points, at least one, got {len(held)} of "
-                f"{held.dtype}; for a mask pass mask.nonzero()"
-            )
-        held = held.long()
+    if np.ndim(validation):
+        held = indices_of("fit", "validation", validation)
         if int(held.min()) < 0 or int(held.max()) >= n:
             raise ValueError(
                 f"fit: validation must hold indices from 0 to {n - 1}, got {int(held.min())} to {int(held.max())}"
@@ -195,10 +189,11 @@ def hold_out(
         if not bool(rest.any()):
             raise ValueError("fit: validation holds every point, none is left to train on; hold out fewer")
         return rest.nonzero()[:, 0], held
-    if not 0 < validation < 1:
+    share = number("fit", "validation", validation)
+    if not 0 < share < 1:
         raise ValueError(f"fit: validation must be a share between 0 and 1, or indices, got {validation}")
     try:
-        split = group_split(points, seed, validation=float(validation), test=0.0)
+        split = group_split(points, seed, validation=share, test=0.0)
     except ValueError as error:
         raise ValueError(f"fit: {error}") from None
     return split.train, split.validation
@@ -230,17 +225,32 @@ def _is_tested(manifold: Manifold) -> bool:
     return package == "manifolds" and not module.startswith("interop")
 
 
-def whole(name: str, value: int | None, default: int) -> int:
+def whole_above_zero(name: str, value: int | None, default: int) -> int:
     """Return a whole number, at least 1, or the default in place of None."""
-    if value is None:
-        return default
-    if value != int(value) or value < 1:
-        raise ValueError(f"fit: {name} must be a whole number, at least 1, got {value}")
-    return int(value)
+    try:
+        return default if value is None else whole("fit", name, value)
+    except ValueError:
+        raise ValueError(f"fit: {name} must be a whole number, at least 1, got {shown(value)}") from None
 
 
 def above_zero(name: str, value: float) -> float:
     """Return a number above 0, finite."""
-    if not 0 < value < math.inf:
+    own = number("fit", name, value)
+    if not 0 < own < math.inf:
         raise ValueError(f"fit: {name} must be a number above 0, got {value}")
-    return float(value)
+    return own
+
+
+def check_objects(manifold: Any, coupling: Any, path: Any, times: Any, objective: Any, conditions: Any) -> None:
+    """Raise ValueError for a class, or a name of one, in place of an object."""
+    check_instance("fit", "manifold", manifold, Manifold, "Sphere(2)")
+    given = {
+        "path": (path, ConditionalPath, "GeodesicPath(manifold)"),
+        "times": (times, TimeSampler, "UniformTimes()"),
+        "conditions": (conditions, Conditions, "Conditions.of(columns)"),
+    }
+    for name, (value, kind, example) in given.items():
+        if value is not None:
+            check_instance("fit", name, value, kind, example)
+    check_function("fit", "coupling", coupling, "OptimalTransport(manifold)")
+    check_function("fit", "objective", objective, "MaximumLikelihood()")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from manifolds.arguments import seed_of, shown
 from rfm.checkpoint import Checkpoint
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
@@ -23,13 +24,14 @@ from rfm.fit_arguments import (
     check_digits,
     check_metric,
     check_objective,
+    check_objects,
     check_path,
     check_shares,
     check_source,
     hold_out,
     made_source,
     named,
-    whole,
+    whole_above_zero,
 )
 from rfm.flow import Flow
 from rfm.networks import VelocityField
@@ -131,12 +133,12 @@ def fit(
             step cannot be captured.
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
     """
+    check_objects(manifold, coupling, path, times, objective, conditions)
     if objective is not None:
         check_objective(objective, path, times, coupling)
     condition, conditions = named(condition, conditions)
     data = check_data(points, manifold, condition, weights)
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"fit: seed must be at least 0 and below 2^63, got {seed}")
+    seed = seed_of("fit", seed)
     train_index, validation_index = hold_out(data.x, validation, seed)
     training_data = data.take(train_index)
     check_shares(data, train_index, validation_index)
@@ -153,7 +155,7 @@ def fit(
         check_path(given_path, manifold, source, training_data.x)
     if field is not None and not (isinstance(field, nn.Module) and any(p.requires_grad for p in field.parameters())):
         raise ValueError(
-            f"fit: field must be a torch.nn.Module with parameters to train, got {type(field).__name__}; "
+            f"fit: field must be a torch.nn.Module with parameters to train, got {shown(field)}; "
             "put a field that is known into rfm.Flow instead"
         )
     if field is None:
@@ -167,8 +169,8 @@ def fit(
         check_digits(data.condition, dtype, conditions)
         data = Points(data.x, data.condition.to(dtype), data.weights)
     budget = Budget(
-        steps=whole("steps", steps, min(max(len(train_index), 2000), 8000)),
-        batch_size=whole("batch_size", batch_size, _BATCH_SIZE),
+        steps=whole_above_zero("steps", steps, min(max(len(train_index), 2000), 8000)),
+        batch_size=whole_above_zero("batch_size", batch_size, _BATCH_SIZE),
         learning_rate=above_zero("learning_rate", _LEARNING_RATE if learning_rate is None else learning_rate),
         seed=seed,
         max_seconds=None if max_seconds is None else above_zero("max_seconds", max_seconds),

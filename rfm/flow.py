@@ -1,6 +1,5 @@
 """A flow: a manifold, a velocity field and a source, as one distribution."""
 
-import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from manifolds.arguments import check_function, check_instance, number, whole
+from rfm.arrays import points_of, shape_of, tensor_of
 from rfm.clocks import Clocks
 from rfm.conditions import Conditions
 from rfm.integrators import Method, integrate
@@ -46,6 +47,12 @@ class Flow(nn.Module):
         conditions: Conditions | None = None,
     ) -> None:
         super().__init__()
+        check_instance("Flow", "manifold", manifold, Manifold, "Sphere(2)")
+        check_function("Flow", "field", field, "VelocityField(manifold)")
+        if source is not None:
+            check_instance("Flow", "source", source, Source, "Uniform(manifold)")
+        if conditions is not None:
+            check_instance("Flow", "conditions", conditions, Conditions, "Conditions.of(columns)")
         self.manifold = manifold
         self.field = field
         self.source = Uniform(manifold) if source is None else source
@@ -124,7 +131,7 @@ class Flow(nn.Module):
             ValueError: for guidance without a condition, or log-densities under guidance, clocks or self-conditioning:
                 they change the distribution, and the samples are then not those of the flow's density.
         """
-        size = _size(shape)
+        size, guidance = shape_of("Flow.sample", shape), number("Flow.sample", "guidance", guidance)
         if guidance != 1.0 and condition is None:
             raise ValueError("Flow.sample: guidance needs a condition to guide towards; pass condition=")
         if guidance != 1.0 and return_log_prob:
@@ -313,11 +320,7 @@ class Flow(nn.Module):
         Raises:
             ValueError: if they are farther off the manifold than tables round, or not finite.
         """
-        try:
-            given = torch.as_tensor(x)
-        except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"Flow.{where}: points must be a tensor or an array, got {type(x).__name__}") from None
-        self.manifold._check_shape("points", given)
+        given = points_of(f"Flow.{where}", self.manifold, x)
         dtype, device = self._dtype_and_device(given)
         try:
             self.manifold.check_point(given.double(), tol=POINT_TOLERANCE)
@@ -342,6 +345,7 @@ class Flow(nn.Module):
         self, x: Tensor, condition: Tensor | None, shape: torch.Size, batch_size: int
     ) -> list[tuple[Tensor, dict[str, Any]]]:
         """Return chunks of ``x`` with their conditions."""
+        batch_size = whole("Flow", "batch_size", batch_size, None)
         if batch_size < 1:
             raise ValueError(f"Flow: batch_size must be at least 1, got {batch_size}")
         chunks = x.split(batch_size)
@@ -367,19 +371,10 @@ class Flow(nn.Module):
             for sentence in self.conditions.extrapolations(vectors):
                 warnings.warn(f"Flow: {sentence}", stacklevel=5)
             return vectors
-        if self.conditions is not None and condition.ndim:
-            self.conditions.check(condition)
-        return condition
-
-
-def _size(shape: int | Sequence[int]) -> torch.Size:
-    try:
-        size = torch.Size([operator.index(shape)] if not isinstance(shape, Sequence) else shape)
-    except TypeError:
-        raise ValueError(f"Flow.sample: shape must be a whole number, or several, got {shape!r}") from None
-    if any(n < 0 for n in size):
-        raise ValueError(f"Flow.sample: shape must not be negative, got {tuple(size)}")
-    return size
+        vectors = tensor_of("Flow", "condition", condition)
+        if self.conditions is not None and vectors.ndim:
+            self.conditions.check(vectors)
+        return vectors
 
 
 def _check_fit(field: Any, conditions: Conditions) -> None:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.arguments import whole
+from rfm.arrays import points_of
 from rfm.integrators import Method, Solution, integrate
 from rfm.sources import Source
 
@@ -49,6 +51,7 @@ class Hutchinson:
     draw: Callable[..., Tensor] = rademacher
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "probes", whole("Hutchinson", "probes", self.probes, None))
         if self.probes < 1:
             raise ValueError(f"Hutchinson: probes must be at least 1, got {self.probes}")
 
@@ -94,7 +97,7 @@ def divergence(
         ``u`` of the shape of ``x``, and the divergence ``(*batch)`` with respect to the Riemannian volume.
     """
     # Forward mode refuses tensors that overlap themselves, as expanded ones do.
-    x = x.contiguous()
+    x = points_of("divergence", manifold, x).contiguous()
     if estimator is not None:
         u, estimates = divergence_estimates(field, manifold, x, t, estimator.noise(manifold, x), **condition)
         return u, estimates.mean(-1)

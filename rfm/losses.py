@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manifolds.arguments import check_instance
+from rfm.arrays import points_of, tensor_of
 from rfm.paths import ConditionalPath, PathSample
 from rfm.times import TimeSampler, UniformTimes
 
@@ -106,12 +108,16 @@ def _draw(
 ) -> PathSample:
     if reduction not in _REDUCTIONS:
         raise ValueError(f'{owner}: reduction must be "mean", "sum" or "none", got {reduction!r}')
+    check_instance(owner, "path", path, ConditionalPath, "GeodesicPath(manifold)")
+    x_0, x_1 = points_of(owner, path.manifold, x_0), points_of(owner, path.manifold, x_1)
     if t is None:
         batch = torch.broadcast_shapes(path.manifold.batch_shape(x_0), path.manifold.batch_shape(x_1))
         sampler = UniformTimes() if times is None else times
         t = sampler.sample(batch, generator=generator, dtype=x_1.dtype, device=x_1.device)
     elif times is not None:
         raise ValueError(f"{owner}: got both t and times; pass the times themselves, or how to draw them")
+    else:
+        t = tensor_of(owner, "t", t)
     return path.sample(x_0, x_1, t)
 
 

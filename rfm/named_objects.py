@@ -1,7 +1,6 @@
 """What the names on the command line mean: manifolds, sources and couplings, the library's or a user's own."""
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,13 +21,14 @@ from manifolds import (
 )
 from rfm.couplings import Coupling, OptimalTransport, Sinkhorn
 from rfm.datasets.column_names import angle_columns, coordinate_columns
-from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
+from rfm.datasets.crystal_symmetry import crystal_rotations, has_symmetry, laue_group, settings_vary
+from rfm.datasets.orientation_maps import OrientationMap
 from rfm.datasets.tables import Table
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 
 
 def named_manifold(
-    name: str, table: Table, columns: Sequence[str] | None, radians: bool = False, taken: Sequence[str] = ()
+    name: str, table: Table, columns: Sequence[str] | None, radians: bool | None = None, taken: Sequence[str] = ()
 ) -> Manifold:
     """Return the manifold that ``--manifold`` means for a table.
 
@@ -36,7 +36,7 @@ def named_manifold(
         name: of the manifold.
         table: whose columns decide the dimension.
         columns: those that hold the points; None for those that `rfm.datasets.choose_coordinates` chooses.
-        radians: angles are in radians.
+        radians: whether angles are in radians or in degrees; None where it is not said.
         taken: columns that hold something else.
 
     Raises:
@@ -60,21 +60,45 @@ def named_manifold(
     return makers[name]()
 
 
-def check_symmetry(name: str, path: str | os.PathLike[str]) -> None:
-    """Refuse a symmetry that an .ang file does not have.
+def check_symmetry(name: str, manifold: Manifold, measured: OrientationMap) -> list[str]:
+    """Refuse a manifold whose symmetry of the crystal is another than that of the phases in a map.
+
+    Args:
+        name: what the manifold is called, for messages.
+        manifold: any; `SO3` alone has no symmetry, and fits every map.
+        measured: the map.
+
+    Returns:
+        What could not be verified, in sentences.
 
     Raises:
         ValueError: the file names another Laue group for a phase.
     """
-    if name not in ("so3/cubic", "so3/hexagonal") or not is_orientation_map(path):
-        return
-    code = {"so3/cubic": "43", "so3/hexagonal": "62"}[name]
-    for phase, own in read_orientation_map(path).symmetries.items():
-        if own != code:
+    rotations = crystal_rotations(manifold)
+    if rotations is None:
+        return [f"the symmetry of {name} is not known to be that of the file: {_listed(measured.symmetries)}"]
+    if len(rotations) == 1:
+        return []
+    notes = []
+    for phase in dict.fromkeys(measured.phases):
+        code = measured.symmetries.get(phase)
+        if code is None:
+            notes.append(f"the file says no symmetry of phase {phase}, that of {name} was not verified")
+            continue
+        laue = laue_group(code)
+        if laue is None or not has_symmetry(rotations, laue):
+            own = {"so3/cubic": " is 43", "so3/hexagonal": " is 62"}.get(name, f" has {len(rotations)} other rotations")
             raise ValueError(
-                f"{path}: phase {phase} has the symmetry {own}, and {name} is {code}\nchoose so3/cubic for 43 (m-3m), "
-                "so3/hexagonal for 62 (6/mmm), so3 for no symmetry, or a quotient of your own"
+                f"{measured.table.file}: phase {phase} has the symmetry {code}, and {name}{own}\nchoose so3/cubic for "
+                "43 (m-3m), so3/hexagonal for 62 (6/mmm), so3 for no symmetry, or a quotient of your own that has it"
             )
+        if settings_vary(laue):
+            notes.append(f"along which axes the crystal's frame lies in phase {phase} ({laue}) was not verified")
+    return notes
+
+
+def _listed(symmetries: dict[str, str]) -> str:
+    return ", ".join(f"{code} of phase {phase}" for phase, code in symmetries.items()) or "it says none"
 
 
 def length_of(positions: Tensor) -> float:

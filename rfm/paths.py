@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.arguments import check_function, check_instance
 from rfm.schedules import Kappa, Linear, Schedule
 from rfm.sources import Source, WrappedNormal
 
@@ -104,6 +105,10 @@ class GeodesicPath(ConditionalPath):
     manifold: Manifold
     kappa: Kappa | None = None
 
+    def __post_init__(self) -> None:
+        check_instance("GeodesicPath", "manifold", self.manifold, Manifold, "GeodesicPath(Sphere(2))")
+        check_function("GeodesicPath", "kappa", self.kappa, "a kappa of rfm.schedules")
+
     def sample(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
         if self.kappa is None:
             x_t, dx_t = self.manifold.geodesic(x_0, x_1, t)
@@ -143,6 +148,7 @@ class AffinePath(ConditionalPath):
 
     def __post_init__(self) -> None:
         _check_flat(type(self).__name__, self.manifold)
+        check_instance(type(self).__name__, "schedule", self.schedule, Schedule, "Linear()")
 
     def sample(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
         alpha, sigma, d_alpha, d_sigma = (self.manifold.lift(c) for c in self.schedule(t))
@@ -240,6 +246,7 @@ def _near(value: Tensor, wanted: float) -> bool:
 
 def _check_flat(owner: str, manifold: Manifold) -> None:
     """Raise ValueError unless the exponential map is addition, tried on a few points."""
+    check_instance(owner, "manifold", manifold, Manifold, f"{owner}(Euclidean(2))")
     draw = torch.randn(2, 4, *manifold.event_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = manifold.projx(draw[0])
     # Long enough to go round what closes on itself.

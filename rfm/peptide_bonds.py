@@ -24,6 +24,8 @@ C_N = 1.336
 """The peptide bond, Angstrom."""
 CA_C_N, C_N_CA = math.radians(117.2), math.radians(121.7)
 """Angles at it. Source: as for the bonds in `rfm.backbones`."""
+OPEN = 0.1
+"""Angstrom: a bond that is off by more is open."""
 _GYRATION = 1.5
 """Angstrom: turning a residue by an angle counts as much as moving it by the angle times this."""
 _MOST = 0.5
@@ -42,6 +44,17 @@ def bond_gaps(frames: Tensor) -> Tensor:
         frames: of residues, ``(*batch, residues, 4, 4)``, Angstrom; see `rfm.backbones.frames_from_atoms`.
     """
     return _gaps(frames[..., :-1, :3, :], frames[..., 1:, :3, :], frames.new_zeros(2, 6))
+
+
+def open_bonds(frames: Tensor, tolerance: float = OPEN) -> Tensor:
+    """Return which bonds between neighbours are open, ``(*batch, residues - 1)`` bool: C - N is off by more than that.
+
+    Args:
+        frames: of residues, ``(*batch, residues, 4, 4)``, Angstrom.
+        tolerance: Angstrom.
+    """
+    # What is not finite is no bond.
+    return ~(bond_gaps(frames)[..., 0].abs() <= tolerance)
 
 
 def close_bonds(frames: Tensor, held: Tensor | None = None, rounds: int = 50) -> Tensor:

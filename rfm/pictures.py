@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from manifolds.arguments import whole
+from rfm.arrays import tensor_of
 
 
 @final
@@ -32,7 +34,8 @@ class Picture:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise ValueError(f"a condition has a name, got {self.name!r}")
-        if not isinstance(self.size, int) or not 1 <= self.size <= 4096:
+        object.__setattr__(self, "size", whole("Picture", "size", self.size, None))
+        if not 1 <= self.size <= 4096:
             raise ValueError(f"Picture: size is a number of pixels, 1 to 4096, got {self.size}")
 
     @property
@@ -62,13 +65,13 @@ class Picture:
             seen = {value: self.vectors(value) for value in dict.fromkeys(values)}
             return torch.stack([seen[value] for value in values])
         try:
-            pixels = torch.as_tensor(np.asarray(values.cpu() if isinstance(values, Tensor) else values))
-            return self._checked(pixels.double(), f"{self.name} has")
-        except (TypeError, RuntimeError):
+            pixels = tensor_of("Picture", self.name, values, torch.float64).detach().cpu()
+        except ValueError:
             raise ValueError(
                 f"{self.name} must be given: the name of a PNG file, or pictures ({self.size}, {self.size}), got "
                 f"{str(values)[:40]}"
             ) from None
+        return self._checked(pixels, f"{self.name} has")
 
     def value(self, entries: Tensor) -> None:
         """Return what entries mean: nothing that a table could hold."""

@@ -12,10 +12,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
+
+from rfm.arrays import tensor_of
 
 _ARGUMENT = "argument-"
 """Begins the names of tensors that are constructor arguments: no parameter of a module has a hyphen in its name."""
@@ -45,6 +49,7 @@ def describe(value: Any, shared: Mapping[str, Any] | None = None, tensors: dict[
     for key, part in (shared or {}).items():
         if value is part:
             return {"shared": key}
+    value = _plain(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
@@ -64,6 +69,17 @@ def describe(value: Any, shared: Mapping[str, Any] | None = None, tensors: dict[
         if parameter.kind is not parameter.VAR_KEYWORD:
             arguments[parameter.name] = describe(getattr(value, parameter.name), shared, tensors)
     return {"class": public, "arguments": arguments}
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers and arrays of NumPy, enumerations and paths as what JSON and torch know."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return tensor_of("save", "an argument", value)
+    if isinstance(value, Enum):
+        return value.value
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def build(

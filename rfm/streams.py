@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from manifolds.arguments import check_function, check_instance, seed_of
 from rfm.fingerprint import architecture, fingerprint
-from rfm.fit_arguments import above_zero, whole
+from rfm.fit_arguments import above_zero, whole_above_zero
 from rfm.fitting import check_same_run, launched, open_run, save_run
 from rfm.flow import Flow
 from rfm.losses import flow_matching_loss
@@ -70,14 +71,16 @@ def fit_stream(
         ValueError: for settings that cannot be used, or if the step cannot be captured.
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
     """
+    check_instance("fit_stream", "flow", flow, Flow, "Flow(manifold, field)")
+    check_function("fit_stream", "draw", draw, "a function of a generator")
     field = flow.field
     if not isinstance(field, nn.Module):
         raise ValueError(f"fit_stream: the flow's field must be a torch.nn.Module, got {type(field).__name__}")
     budget = Budget(
-        steps=whole("steps", steps, steps),
+        steps=whole_above_zero("steps", steps, steps),
         batch_size=0,
         learning_rate=above_zero("learning_rate", learning_rate),
-        seed=seed,
+        seed=seed_of("fit_stream", seed),
         max_seconds=None if max_seconds is None else above_zero("max_seconds", max_seconds),
     )
     folder = None if out is None else Path(out)

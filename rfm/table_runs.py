@@ -43,7 +43,8 @@ def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditio
     table, layout = datasets.read_points(file, arguments.format, minimum_rows=2)
     taken = [*(arguments.condition or ()), *([arguments.weights] if arguments.weights else ())]
     manifold = named_manifold(arguments.manifold, table, arguments.columns, arguments.radians, taken)
-    check_symmetry(arguments.manifold, file)
+    if layout == "ang":
+        _check_map(arguments.manifold, manifold, file)
     coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians, layout, taken)
     unused = [key for key in number_columns(table, taken) if key not in coordinates.columns]
     points = coordinates.points(table)
@@ -85,6 +86,16 @@ def read_input(path: str, run: Path | None = None) -> FileContent:
     return file if kept is None else replace(file, content=kept)
 
 
+def _check_map(name: str, manifold: Manifold, file: FileContent) -> None:
+    """Compare the symmetry of a map with the manifold's; say what is not verified, and what is left out."""
+    measured = datasets.read_orientation_map(file)
+    notes = check_symmetry(name, manifold, measured)
+    if measured.dropped:
+        notes.append(f"{measured.dropped} of {measured.dropped + len(measured)} rows are not indexed, and left out")
+    for note in notes:
+        print(f"{measured.table.file}: {note}", file=sys.stderr)
+
+
 def _blocks(table: Table, words: Sequence[str]) -> Tensor:
     """Return the block of each row, for ``--blocks COLUMN=SIZE``."""
     sizes = {}
@@ -94,7 +105,15 @@ def _blocks(table: Table, words: Sequence[str]) -> Tensor:
         if not equals or size is None or not 0 < size < float("inf") or name in sizes:
             raise ValueError(f"--blocks {word!r} is not COLUMN=SIZE\nwrite for example x=30, in the column's unit")
         sizes[name] = size
-    return datasets.block_labels(table.numbers(list(sizes)), list(sizes.values()))
+    places = table.numbers(list(sizes))
+    blocks = datasets.block_labels(places, list(sizes.values()))
+    different = len(np.unique(places, axis=0))
+    if len(blocks.unique()) == different > 1:
+        raise ValueError(
+            f"--blocks {' '.join(words)} puts each of {different} places into a block of its own\n"
+            "give larger sizes, in the columns' units, or leave --blocks out: neighbours are then on both sides"
+        )
+    return blocks
 
 
 def _split(points: Tensor, blocks: Tensor | None, arguments: argparse.Namespace) -> datasets.Split:

@@ -359,6 +359,12 @@ class GoesTheLongWayRound(FlatTorus):
         return torch.where(short.abs() > 1, long, short)
 
 
+@wrong("transport leads from tangent space to tangent space")
+class TransportDoesNothing(PlainSphere):
+    def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
+        return u + torch.zeros_like(x + y)
+
+
 @wrong("transport is isometric")
 class TransportShortens(PlainSphere):
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
@@ -382,6 +388,17 @@ class DetachesANorm(PlainSphere):
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         return Sphere(2).dist(x.detach(), y)
+
+
+@wrong("second derivatives are right")
+class VolumeIsRightToFirstOrder(PlainSphere):
+    def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        q = (u * u).sum(-1) + torch.zeros_like(x[..., 0])
+        fixed = q.detach()
+        zero = fixed == 0
+        a = torch.where(zero, 1.0, fixed).sqrt()
+        slope = torch.where(zero, -1 / 6, (1 / torch.tan(a) - 1 / a) / (2 * a))
+        return torch.log(sinc_of_root(fixed)) + slope * (q - fixed)
 
 
 # The embedding.

@@ -9,6 +9,8 @@ from manifold_zoo import ZOO
 
 from manifolds import Manifold, Sphere
 from manifolds.testing import LAWS, ConformanceError, check_manifold
+from manifolds.testing.methods import METHODS, Method
+from manifolds.testing.probe import Probe, choose_points
 
 # The first forward-mode derivative of a process compiles torch's own decompositions with torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -95,3 +97,27 @@ def test_built_in_manifolds_compile(make: Callable[[], Manifold]) -> None:
     report = check_manifold(make(), compile=True)
     report.raise_if_failed()
     assert "methods compile" in report.held
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ZOO])
+def test_built_in_manifolds_compile_for_batches_of_any_size(make: Callable[[], Manifold]) -> None:
+    p = Probe(
+        make(),
+        torch.float64,
+        choose_points(make(), 12, torch.Generator().manual_seed(0)),
+        samples=12,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    for method in METHODS:
+        torch.compiler.reset()
+
+        def call(method: Method = method, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return method(p.m.manifold, **inputs)
+
+        compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="eager")
+        for n in (5, 8, 3):
+            inputs = {name: getattr(p, name)[:n].clone() for name in method.arguments}
+            for expected, result in zip(call(**inputs), compiled(**inputs), strict=True):
+                torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifolds import Euclidean, FlatTorus, Manifold, Sphere
+from manifolds import SO3, Euclidean, FlatTorus, Manifold, Sphere
 from rfm.datasets import (
     Angles,
     Cartesian,
@@ -23,6 +23,7 @@ from rfm.datasets import (
     read_table,
     write_table,
 )
+from rfm.datasets.angle_units import bare_name, named_unit
 
 
 def table_of(*lines: str) -> Table:
@@ -324,13 +325,19 @@ def test_what_may_be_no_angle_is_not_taken_unasked(header: str, bounds: list[tup
     assert choose_coordinates(FlatTorus(2), table, named).columns == tuple(named)
 
 
-def test_units_in_names_are_heeded() -> None:
-    table = table_of("phi_rad,psi_rad", "1,2", "3,-3")
-    assert "'phi_rad' is in radians by its name, not degrees\nadd --radians" in message_of(FlatTorus(2), table)
-    assert choose_coordinates(FlatTorus(2), table, radians=True).columns == ("phi_rad", "psi_rad")
-    with pytest.raises(TableError, match="'phi_deg' is in degrees by its name, not radians\nleave out --radians"):
-        choose_coordinates(FlatTorus(1), table_of("phi_deg", "1", "2"), radians=True)
-    assert "convert latitudes and longitudes" in message_of(Sphere(2), table_of("lat_rad,lon_rad", "1,2"))
+@pytest.mark.parametrize("name", ["phi_{}", "a [{}]", "{}", "wind direction ({})", "tilt.{}"])
+@pytest.mark.parametrize("unit", ["rad", "radians", "deg", "Degrees"])
+def test_what_is_in_a_unit_of_angles_is_an_angle_in_it(name: str, unit: str) -> None:
+    table = table_of(f"speed,{name.format(unit)},id", *rows_of((0.0, 20.0), (0.0, 6.0), (0.0, 300.0)))
+    found = choose_coordinates(FlatTorus(1), table)
+    assert isinstance(found, Angles)
+    assert (found.columns, found.radians) == ((name.format(unit),), unit.startswith("rad"))
+    assert found.describe().endswith("in radians" if found.radians else "in degrees")
+
+
+def test_places_in_radians_say_so() -> None:
+    found = choose_coordinates(Sphere(2), table_of("name,startLat_rad,startLon_rad", "a,0.1,3", "b,1.2,-2"))
+    assert found.describe() == "columns startLat_rad, startLon_rad, in radians"
 
 
 @pytest.mark.parametrize(
@@ -382,3 +389,104 @@ def test_coordinates_say_what_they_read() -> None:
     assert LatitudeLongitude(("lat", "lon")).describe() == "columns lat, lon, in degrees"
     assert Angles(("a",), radians=True).describe() == "column a, in radians"
     assert Cartesian(("1", "2")).describe(table_of("x,y", "1,2")) == "columns x, y"
+
+
+# Units of angles.
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "bare"),
+    [
+        ("phi1_deg", "degrees", "phi1"),
+        ("latitude [deg]", "degrees", "latitude"),
+        ("lon (°)", "degrees", "lon"),
+        ("theta°", "degrees", "theta"),
+        ("Latitude_Degrees", "degrees", "Latitude"),
+        ("psiRad", "radians", "psi"),
+        ("phi.rad", "radians", "phi"),
+        ("lat(radians)", "radians", "lat"),
+        ("phi", None, "phi"),
+        ("grad", None, "grad"),
+        ("GRAD", None, "GRAD"),
+        ("comrad", None, "comrad"),
+    ],
+)
+def test_units_in_names(name: str, unit: str | None, bare: str) -> None:
+    assert (named_unit(name), bare_name(name)) == (unit, bare)
+
+
+def angle_table(names: str, values: np.ndarray) -> Table:
+    rows = [[repr(float(cell)) for cell in row] for row in values]
+    return Table("angles.csv", tuple(names.split()), True, rows, list(range(2, len(rows) + 2)))
+
+
+ANGLE_CASES = {
+    "torus": (FlatTorus(2), "phi psi", (2 * math.pi, 2 * math.pi)),
+    "sphere": (Sphere(2), "latitude longitude", (math.pi / 2, math.pi)),
+    "so3": (SO3(), "phi1 Phi phi2", (2 * math.pi, math.pi, 2 * math.pi)),
+}
+
+
+@pytest.mark.parametrize("kind", ANGLE_CASES)
+@pytest.mark.parametrize("rows", [11, 200])
+def test_angles_are_in_the_unit_that_something_says_or_are_asked_for(kind: str, rows: int) -> None:
+    manifold, names, bounds = ANGLE_CASES[kind]
+    radians = np.random.default_rng(0).uniform(0.05, 0.98, (rows, len(bounds))) * bounds
+    wanted = choose_coordinates(manifold, angle_table(names, radians), radians=True)
+    points = wanted.points(angle_table(names, radians))
+
+    def found(suffix: str, values: np.ndarray, said: bool | None = None) -> torch.Tensor:
+        table = angle_table(" ".join(name + suffix for name in names.split()), values)
+        coordinates = choose_coordinates(manifold, table, radians=said)
+        assert coordinates_from_dict(coordinates.to_dict()) == coordinates
+        x = coordinates.points(table)
+        again = angle_table(" ".join(coordinates.names), coordinates.columns_of(x))
+        torch.testing.assert_close(coordinates.points(again), x, rtol=0, atol=1e-12)
+        return x
+
+    with pytest.raises(TableError, match=r"small enough to be radians .*\n.*--radians or --degrees") as caught:
+        found("", radians)
+    assert len(str(caught.value).splitlines()) <= 3
+    for suffix, values, said in (
+        ("_rad", radians, None),
+        ("_rad", radians, True),
+        ("_deg", np.degrees(radians), None),
+        ("_deg", np.degrees(radians), False),
+        ("", radians, True),
+        ("", np.degrees(radians), False),
+    ):
+        torch.testing.assert_close(found(suffix, values, said), points, rtol=0, atol=1e-12)
+    # Small degrees, by name or by word.
+    small = found("", radians, False)
+    torch.testing.assert_close(found("_deg", radians), small, rtol=0, atol=0)
+    assert not torch.allclose(small, points)
+    for suffix, said in (("_deg", True), ("_rad", False)):
+        with pytest.raises(TableError, match="contradicts --"):
+            found(suffix, radians, said)
+
+
+def test_two_units_in_one_point_are_refused() -> None:
+    table = angle_table("phi_deg psi_rad", np.array([[10.0, 1.0], [20.0, 2.0]]))
+    with pytest.raises(TableError, match="degrees and radians, which contradicts each other"):
+        choose_coordinates(FlatTorus(2), table)
+
+
+def test_latitudes_in_radians_reach_the_poles() -> None:
+    table = angle_table("lat_rad lon_rad", np.array([[1.571, 0.3], [-1.5708, 3.1416], [0.1, -3.1416]]))
+    x = choose_coordinates(Sphere(2), table).points(table)
+    torch.testing.assert_close(x[:2, 2].abs(), torch.ones(2, dtype=torch.float64))
+    degrees = angle_table("lat_rad lon_rad", np.array([[45.0, 0.3]]))
+    with pytest.raises(TableError, match="latitude"):
+        choose_coordinates(Sphere(2), degrees).points(degrees)
+
+
+def test_euler_angles_of_many_turns_are_no_radians() -> None:
+    table = angle_table("phi1_rad Phi_rad phi2_rad", np.array([[90.0, 45.0, 10.0]]))
+    with pytest.raises(TableError, match="line 2: 90 is no Euler angle in radians"):
+        choose_coordinates(SO3(), table).points(table)
+
+
+def test_torsions_of_many_turns_are_radians_where_the_names_say_so() -> None:
+    table = angle_table("phi_rad", np.array([[100.0], [0.1]]))
+    x = choose_coordinates(FlatTorus(1), table).points(table)
+    torch.testing.assert_close(x[0, 0], torch.tensor(math.remainder(100.0, 2 * math.pi), dtype=torch.float64))

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from manifolds import SO3, Octahedral, Quotient, RightMultiplication
+from manifolds import (
+    SO3,
+    Cyclic,
+    Dihedral,
+    LeftMultiplication,
+    Octahedral,
+    Quotient,
+    RightMultiplication,
+    RotationGroup,
+    Sphere,
+    Tetrahedral,
+)
 from rfm.datasets import (
     Orientations,
     TableError,
@@ -20,6 +31,8 @@ from rfm.datasets import (
     write_table,
 )
 from rfm.datasets.coordinate_choice import coordinates_from_dict
+from rfm.datasets.crystal_symmetry import laue_group
+from rfm.named_objects import check_symmetry
 
 CUBIC = Quotient(SO3(), RightMultiplication(Octahedral()))
 ANG = """\
@@ -98,6 +111,124 @@ def test_a_map_says_what_it_drops(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.places, [[0, 0], [1.5, 0]])
 
 
+ROWS = "0.10000 0.20000 0.30000 0.0 0.0 24.4 0.799 {}\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "symmetries"),
+    [
+        ("# Phase 1\n# MaterialName  \tNickel\n# Formula   \tNi\n# Symmetry\t43\n", {"Nickel": "43"}),
+        ("#\tPhase\t1\n#\tMaterialName\tNickel\n#\tSymmetry\t\t62\n", {"Nickel": "62"}),
+        ("# PHASE: 1\n# MATERIALNAME: Nickel\n# SYMMETRY: m-3m\n", {"Nickel": "m-3m"}),
+        (
+            "# Symmetry 1\n# Phase 1\n# Symmetry   432\n# MaterialName   Nickel\n# Phase index of columns\n",
+            {"Nickel": "432"},
+        ),
+        ("# Phase 1\n# Formula  Nickel\n# MaterialName\n# Symmetry 43\n", {"Nickel": "43"}),
+        ("# Phase 1\r\n# MaterialName  metals/Nickel\r\n# Symmetry  43\r\n", {"Nickel": "43"}),
+        ("# Phase 1\n# MaterialName  Nickel\n# Symmetry\n", {}),
+    ],
+)
+@pytest.mark.parametrize("phase", [0, 1])
+def test_one_phase_has_its_name_and_symmetry_in_every_dialect(
+    tmp_path: Path, header: str, symmetries: dict[str, str], phase: int
+) -> None:
+    text = header + ROWS.format(phase) + "# a comment between\n" + ROWS.format(phase)
+    found = read_orientation_map(table_of(tmp_path, text, "map.ang"))
+    assert (found.phases, found.dropped, found.symmetries) == (["Nickel"] * 2, 0, symmetries)
+
+
+def test_phases_that_are_not_indexed_are_dropped(tmp_path: Path) -> None:
+    two = "# Phase 1\n# MaterialName  a\n# Symmetry 43\n# Phase 2\n# MaterialName  b\n# Symmetry 62\n"
+    rows = "".join(ROWS.format(phase) for phase in (-1, 1, 0, 2, 1, -1))
+    found = read_orientation_map(table_of(tmp_path, two + rows, "map.ang"))
+    assert (found.phases, found.dropped) == (["a", "b", "a"], 3)
+    one = "# Phase 1\n# MaterialName  a\n" + "".join(ROWS.format(phase) for phase in (1, 0, -1))
+    assert read_orientation_map(table_of(tmp_path, one, "map.ang")).phases == ["a"]
+    none = "".join(ROWS.format(phase) for phase in (0, 0, -1))
+    assert read_orientation_map(table_of(tmp_path, none, "map.ang")).phases == ["0", "0"]
+
+
+def test_two_phases_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    header = "# Phase 1\n# MaterialName  a\n# Symmetry 43\n# Phase 2\n# MaterialName  a\n# Symmetry 62\n"
+    found = read_orientation_map(table_of(tmp_path, header + ROWS.format(1) + ROWS.format(2), "map.ang"))
+    assert found.phases == ["a 1", "a 2"]
+    assert found.symmetries == {"a 1": "43", "a 2": "62"}
+
+
+def test_the_order_that_a_header_lists(tmp_path: Path) -> None:
+    line = "# COLUMN_HEADERS: {}, IQ, CI, Phase index, SEM, Fit\n"
+    read_orientation_map(table_of(tmp_path, line.format("phi1, PHI, phi2, x, y") + ROWS.format(0), "map.ang"))
+    with pytest.raises(TableError, match="the header lists the columns as x, y, phi1, phi, phi2"):
+        read_orientation_map(table_of(tmp_path, line.format("x, y, phi1, PHI, phi2") + ROWS.format(0), "map.ang"))
+
+
+GROUPS = {
+    "43": Octahedral(),
+    "23": Tetrahedral(),
+    "62": Dihedral(6),
+    "6": Cyclic(6),
+    "42": Dihedral(4),
+    "4": Cyclic(4),
+    "32": Dihedral(3),
+    "3": Cyclic(3),
+    "22": Dihedral(2),
+    "20": Cyclic(2),
+}
+
+
+@pytest.mark.parametrize("code", GROUPS)
+def test_a_manifold_has_the_symmetry_of_the_file_or_is_refused(tmp_path: Path, code: str) -> None:
+    text = f"# Phase 1\n# MaterialName  a\n# Symmetry\t{code}\n" + ROWS.format(0)
+    measured = read_orientation_map(table_of(tmp_path, text, "map.ang"))
+    assert check_symmetry("so3", SO3(), measured) == []
+    sample = Quotient(SO3(), LeftMultiplication(Dihedral(2)))
+    assert check_symmetry("sample", sample, measured) == []
+    for other, group in GROUPS.items():
+        for own in (Quotient(SO3(), RightMultiplication(group)), Quotient(sample, RightMultiplication(group))):
+            if other == code:
+                notes = check_symmetry("my:own", own, measured)
+                assert all("was not verified" in note for note in notes)
+                assert bool(notes) == (code in ("32", "20"))
+            else:
+                with pytest.raises(
+                    ValueError, match=f"phase a has the symmetry {code}, and my:own has .* other rotations"
+                ):
+                    check_symmetry("my:own", own, measured)
+
+
+def test_what_cannot_be_verified_is_said(tmp_path: Path) -> None:
+    silent = read_orientation_map(table_of(tmp_path, ROWS.format(0), "map.ang"))
+    [note] = check_symmetry("so3/cubic", CUBIC, silent)
+    assert "says no symmetry of phase 0" in note
+    [note] = check_symmetry("my:own", Sphere(2), read_orientation_map(table_of(tmp_path, ANG, "map.ang")))
+    assert "the symmetry of my:own is not known to be that of the file: 43 of phase austenite" in note
+    # Turned about the third axis by 20 degrees the cube is not the crystal's.
+    turn = SO3().expmap(
+        torch.eye(3).double(), math.radians(20) * torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 0]]).double()
+    )
+    matrices = turn @ Octahedral().matrices @ turn.mT
+    turned = Quotient(SO3(), RightMultiplication(RotationGroup(matrices, math.pi / 2, [([(1, 0, 0)], 4)])))
+    with pytest.raises(ValueError, match="has the symmetry 43"):
+        check_symmetry("my:own", turned, read_orientation_map(table_of(tmp_path, ANG, "map.ang")))
+
+
+@pytest.mark.parametrize(
+    ("names", "laue"),
+    [
+        (("43", "432", "m-3m", "m3m", "-43m", "Oh", "M-3M"), "m-3m"),
+        (("62", "622", "6/mmm", "D6h"), "6/mmm"),
+        (("42", "422", "4/mmm"), "4/mmm"),
+        (("32", "-3m", "321", "D3d"), "-3m"),
+        (("22", "222", "mmm"), "mmm"),
+        (("2", "20", "2/m"), "2/m"),
+        (("nothing", "99", ""), None),
+    ],
+)
+def test_names_of_laue_groups(names: tuple[str, ...], laue: str | None) -> None:
+    assert {laue_group(name) for name in names} == {laue}
+
+
 @pytest.mark.parametrize("convention", ["bunge", "xyzw", "wxyz", "matrix"])
 def test_rotations_are_written_as_they_were_read(tmp_path: Path, convention: str) -> None:
     r = SO3().random_uniform(50, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -156,6 +287,17 @@ def test_four_unnamed_columns_mean_what_the_format_says(tmp_path: Path) -> None:
     for layout, expected in (("xyzw", [1.0, 1.0, 1.0]), ("wxyz", [-1.0, -1.0, 1.0])):
         r = choose_coordinates(SO3(), table, ["1", "2", "3", "4"], layout=layout).points(table)
         torch.testing.assert_close(r[0].diagonal(), torch.tensor(expected).double())
+
+
+@pytest.mark.parametrize("header", ["orientation_w,orientation_x,orientation_y,orientation_z", "# qw,qx,qy,qz"])
+def test_quaternions_are_read_in_the_order_of_their_names(tmp_path: Path, header: str) -> None:
+    file = table_of(tmp_path, header + "\n0,1,0,0\n")
+    for asked in (None, "xyzw", "wxyz"):
+        table, layout = read_points(file, asked)
+        r = choose_coordinates(SO3(), table, layout=layout).points(table)
+        torch.testing.assert_close(r[0].diagonal(), torch.tensor([1.0, -1.0, -1.0]).double())
+    with pytest.raises(TableError, match="contradict --format xyzw"):
+        choose_coordinates(SO3(), table, ["1", "2", "3", "4"], layout="xyzw")
 
 
 def test_blocks_hold_neighbours_together() -> None:

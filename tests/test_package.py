@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 # Lowest first: a module imports those before it, its own package, and manifolds. A new module takes its place here.
 _LAYERS = [
     *(
+        "arrays",
         "fingerprint",
         "schedules",
         "times",

@@ -93,6 +93,7 @@ def test_what_cannot_be_fitted_is_told_in_a_sentence(tmp_path: Path, capsys: pyt
     cubic = ["fit", str(ang(tmp_path)), "--manifold", "so3/cubic", *out]
     assert "is not COLUMN=SIZE" in fails(capsys, *cubic, "--blocks", "x")
     assert "--blocks makes 1 blocks" in fails(capsys, *cubic, "--blocks", "x=1000")
+    assert "puts each of 60 places into a block of its own" in fails(capsys, *cubic, "--blocks", "x=0.5", "y=0.5")
     assert "--length is the unit of length" in fails(capsys, *cubic, "--length", "2")
     poses = ["fit", str(track(tmp_path)), "--manifold", "se3", *out]
     assert "condition timestamp is near 1e+09" in fails(capsys, *poses, "--condition", "timestamp")
@@ -102,6 +103,30 @@ def test_what_cannot_be_fitted_is_told_in_a_sentence(tmp_path: Path, capsys: pyt
     assert "it is not clear which columns hold the pose" in fails(capsys, *still)
     assert "all positions are the same" in fails(capsys, *still, "--format", "tum")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_manifold_of_ones_own_must_have_the_symmetry_of_the_map(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "crystals.py").write_text(
+        "from manifolds import SO3, Cyclic, Dihedral, Quotient, RightMultiplication\n"
+        "hexagonal = Quotient(SO3(), RightMultiplication(Dihedral(6)))\n"
+        "trigonal = Quotient(SO3(), RightMultiplication(Dihedral(3)))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fit = ["fit", str(ang(tmp_path, "43")), *FIT, "--out", str(tmp_path / "run"), "--manifold"]
+    for own in ("hexagonal", "trigonal"):
+        assert "phase iron has the symmetry 43, and crystals:" in fails(capsys, *fit, f"crystals:{own}")
+    ang(tmp_path, "-3m")
+    text = (tmp_path / "map.ang").read_text()
+    (tmp_path / "map.ang").write_text(text + "1.0 1.0 1.0 0 9 20.0 0.8 -1\n")
+    assert "has the symmetry -3m, and crystals:hexagonal has 12 other rotations" in fails(
+        capsys, *fit, "crystals:hexagonal"
+    )
+    assert main([*fit, "crystals:trigonal"]) == 0
+    said = capsys.readouterr().err
+    assert "in phase iron (-3m) was not verified" in said
+    assert "1 of 61 rows are not indexed, and left out" in said
 
 
 def test_large_numbers_that_vary_little_are_no_condition() -> None:

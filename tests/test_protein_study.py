@@ -1,5 +1,6 @@
 """The study of protein backbones: its measures on real chains, its commands in the quick form."""
 
+import math
 import os
 import subprocess
 import sys
@@ -15,12 +16,13 @@ from torch import Tensor
 import rfm
 from manifolds import CentredPoses
 from rfm import cli
-from rfm.backbone_sampling import sample_backbones
-from rfm.backbones import atoms_from_frames
+from rfm.backbone_sampling import Motif, sample_backbones
+from rfm.backbones import atoms_from_frames, frames_from_atoms
 from rfm.checkpoint import Checkpoint
 from rfm.datasets import proteins
 from rfm.datasets.download import DatasetError
 from rfm.datasets.structures import read_chain, write_chain
+from rfm.peptide_bonds import C_N, OPEN
 
 pytest.importorskip("gemmi")
 pytest.importorskip("tmtools")
@@ -214,6 +216,14 @@ def test_training_says_what_is_wrong(run: Path, folder: Path, capsys: pytest.Cap
     assert "is not a folder" in capsys.readouterr().err
 
 
+def test_a_bad_file_is_named_and_the_others_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "whole.pdb").write_text(texts.chain(45))
+    (empty := tmp_path / "empty.cif").write_text("")
+    assert len(commands.read_chains(str(tmp_path))) == 1
+    assert f"{empty}: the file is empty" in (said := capsys.readouterr().err)
+    assert said.endswith("1 by file that cannot be used\n")
+
+
 # Commands.
 
 
@@ -252,6 +262,63 @@ def test_a_motif_is_in_the_samples(run: Path, folder: Path, tmp_path: Path) -> N
     assert torch.allclose(found.atoms[29, 1], given.atoms[19, 1], atol=2e-3)
     # Ideal residues in the frames of the given ones.
     assert float((found.atoms[10:15] - given.atoms[4:9]).norm(dim=-1).max()) < 0.7
+
+
+def test_a_motif_keeps_its_amino_acids(run: Path, folder: Path, tmp_path: Path) -> None:
+    given = read_chain(folder / "chain3.pdb")
+    motif = ["--motif", str(folder / "chain3.pdb"), "A:5-9", "11", "--length", "30", "-n", "1", "--steps", "2"]
+    assert cli.main(["sample", str(run), *motif, "--out", str(tmp_path / "m"), "--quiet"]) == 0
+    for suffix in (".pdb", ".cif"):
+        found = read_chain(tmp_path / "m" / f"length-30-0001{suffix}")
+        assert found.sequence == "G" * 10 + given.sequence[4:9] + "G" * 15
+
+
+def test_a_motif_across_a_break_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "gap.pdb"
+    file.write_text("".join(texts.residue(i, "ALA", i + 1) for i in (*range(6), *range(8, 14))))
+    arguments = ["sample", str(run), "--length", "30", "-n", "1", "--steps", "2", "--out", str(tmp_path / "m")]
+
+    def said(*motif: str) -> str:
+        assert cli.main([*arguments, *motif]) == 2
+        return capsys.readouterr().err
+
+    across = said("--motif", str(file), "A:4-10", "5")
+    assert "has a break between residues 6 and 9" in across
+    assert f"C - N {math.dist(texts.position(5, 'C'), texts.position(8, 'N')):.1f} Angstrom" in across
+    sides = ["--motif", str(file), "A:4-6", "5", "--motif", str(file), "A:9-10"]
+    assert "residues gap:A 6 and gap:A 9 would be neighbours at 7 and 8" in said(*sides, "8")
+    assert not list((tmp_path / "m").glob("*.pdb"))
+    assert cli.main([*arguments, *sides, "12", "--quiet"]) == 0
+
+
+def test_the_library_refuses_to_weld_too(run: Path) -> None:
+    atoms = torch.tensor([[texts.position(i, name) for name in ("N", "CA", "C")] for i in (0, 1, 5, 6)])
+    flow, frames = rfm.Flow.load(run), frames_from_atoms(atoms)
+    motif = Motif(frames, torch.tensor([3, 4, 5, 6]))
+    assert motif.broken() == 2
+    with pytest.raises(ValueError, match="the motif has a break: its residues at places 4 and 5 are neighbours"):
+        sample_backbones(flow, 12, 1, steps=2, motif=motif)
+    assert Motif(frames, torch.tensor([3, 4, 8, 9])).broken() is None
+
+
+def test_bonds_that_stay_open_are_named(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One residue between two that are 30 Angstrom apart cannot reach both."""
+    motif = [
+        word
+        for n, place in (("3", "5"), ("20", "7"))
+        for word in ("--motif", str(folder / "chain3.pdb"), f"A:{n}", place)
+    ]
+    out = tmp_path / "m"
+    assert cli.main(["sample", str(run), "--length", "12", "-n", "1", "--steps", "3", "--out", str(out), *motif]) == 0
+    said = capsys.readouterr().out
+    atoms = read_chain(out / "length-12-0001.pdb").atoms
+    apart = (atoms[1:, 0] - atoms[:-1, 2]).norm(dim=-1)
+    opened = [f"{i + 1}-{i + 2}" for i in torch.nonzero((apart - C_N).abs() > OPEN)[:, 0].tolist()]
+    assert opened
+    shown = f"{', '.join(opened[:8])}{f' and {len(opened) - 8} more' if len(opened) > 8 else ''}"
+    assert f"bonds that stay open, C - N off by more than 0.1 Angstrom: length-12-0001 at {shown}\n" in said
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,24 @@ def test_a_folder_of_files_leaves_out_what_is_broken(tmp_path: Path) -> None:
         proteins.folder(tmp_path)
 
 
+def test_a_bad_file_is_named_and_left_out_of_a_folder(tmp_path: Path) -> None:
+    pytest.importorskip("gemmi")
+    (tmp_path / "whole.pdb").write_text(texts.chain(45) + texts.atom(90, "O", "HOH", 99, (1, 2, 3), hetero=True))
+    (tmp_path / "empty.cif").write_text("")
+    (tmp_path / "wrong.pdb").write_text(texts.chain(45).replace("   0.830", "     nan", 1))
+    (tmp_path / "ragged.pdb").write_text(texts.chain(45) + texts.residue(45, "SER", 46, names=("N", "CA")))
+    found = proteins.folder(tmp_path)
+    assert found.names == ("ragged:A", "whole:A")
+    assert found.left_out == {"length": 0, "break": 0, "file that cannot be used": 2}
+    said = "\n".join(found.notes)
+    for words in ("empty.cif: the file is empty", "wrong.pdb, line 2: 'nan'", "ragged:A: SER 46 has no C", "1 waters"):
+        assert words in said
+    for name in ("whole", "ragged"):
+        (tmp_path / f"{name}.pdb").unlink()
+    with pytest.raises(DatasetError, match="none of 2 files can be used"):
+        proteins.folder(tmp_path)
+
+
 def test_a_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RFM_DATA", str(tmp_path))
     monkeypatch.setenv("RFM_CACHE", str(tmp_path))

@@ -1,6 +1,7 @@
 """Tracks of poses: TUM, KITTI and EuRoC in and out, and what is refused."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,179 @@ def test_scores_do_not_depend_on_the_unit_of_length() -> None:
         [score] = coordinates.score_columns(default_source(m, x).log_prob(x)).values()
         scores.append(score)
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-12)
+
+
+X, W = "tx ty tz qx qy qz qw", "tx ty tz qw qx qy qz"
+
+
+def named(header: str, order: str, separator: str = " ", first: Sequence[float | int] = ()) -> str:
+    """Return a track by the roles of its columns, under any header."""
+    x = poses()
+    values = torch.cat([x[:, :3, 3], xyzw_from_matrix(x[:, :3, :3])], 1)
+    rows = values[:, [X.split().index(role) for role in order.split()]].tolist()
+    cells = [[repr(v) for v in (([first[i]] if first else []) + row)] for i, row in enumerate(rows)]
+    return (header + "\n" if header else "") + "".join(separator.join(row) + "\n" for row in cells)
+
+
+SECONDS = [1311868163.25 + i / 20 for i in range(20)]
+NANOSECONDS = [START + 50_000_000 * i for i in range(20)]
+ROS_HEADER = "%time," + ",".join(
+    [f"field.pose.position.{axis}" for axis in "xyz"] + [f"field.pose.orientation.{axis}" for axis in "xyzw"]
+)
+
+
+@pytest.mark.parametrize(
+    ("header", "order"),
+    [
+        ("# timestamp x y z orientation_w orientation_x orientation_y orientation_z", W),
+        ("# t p_x p_y p_z q_WB_w q_WB_x q_WB_y q_WB_z", W),
+        ("# t p_x p_y p_z qWB_w qWB_x qWB_y qWB_z", W),
+        ("#timestamp [s],p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m],q_RS_w [],q_RS_x [],q_RS_y [],q_RS_z []", W),
+        ("time,pose.position.x,pose.position.y,pose.position.z,rot_w,rot_x,rot_y,rot_z", W),
+        ("timestamp tx ty tz qr qi qj qk", W),
+        ("# t q_x q_y q_z q_w p_x p_y p_z", "qx qy qz qw tx ty tz"),
+        ("# time z y x qx qy qz qw", "tz ty tx qx qy qz qw"),
+        ("# time position_xyz q_wxyz", W),
+        ("# position tx ty tz, then qw qx qy qz", W),
+        ("# time x y z qw a b c", W),
+        ("# qw is first", W),
+        ("# timestamp(s) q p v bg ba", "qx qy qz qw tx ty tz"),
+    ],
+)
+def test_a_header_that_contradicts_the_format_is_refused_whatever_its_names(
+    tmp_path: Path, header: str, order: str
+) -> None:
+    file = tmp_path / "track.txt"
+    file.write_text(named(header, order, "," if "," in header.split()[0] else " ", SECONDS))
+    with pytest.raises(TableError, match=r"contradicts --format tum|names a part of the quaternion") as caught:
+        read(file, "tum")
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("header", "order"),
+    [
+        ("# t p_x p_y p_z q_WB_w q_WB_x q_WB_y q_WB_z", W),
+        ("t,x,y,z,q_WB_w,q_WB_x,q_WB_y,q_WB_z", W),
+        ("#timestamp [s],p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m],q_RS_w [],q_RS_x [],q_RS_y [],q_RS_z []", W),
+        (ROS_HEADER, X),
+        ("# timestamp(s) tx ty tz qx qy qz qw", X),
+        ("# t q_x q_y q_z q_w p_x p_y p_z", "qx qy qz qw tx ty tz"),
+        ("stamp pos_z quat_z pos_x quat_w pos_y quat_x quat_y", "tz qz tx qw ty qx qy"),
+        ("# time position_xyz q_wxyz", W),
+    ],
+)
+def test_a_header_says_where_the_parts_of_a_pose_are(tmp_path: Path, header: str, order: str) -> None:
+    file = tmp_path / "track.txt"
+    file.write_text(named(header, order, "," if "," in header else " ", SECONDS))
+    coordinates, found = read(file)
+    torch.testing.assert_close(found, poses(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(coordinates.points(coordinates.read(file)), poses(), rtol=0, atol=1e-12)
+
+
+def test_a_track_of_ros_is_read_again_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "track.csv"
+    file.write_text(named(ROS_HEADER, X, ",", NANOSECONDS))
+    coordinates, found = read(file, "tum")
+    assert coordinates.layout == "tum_ns"
+    torch.testing.assert_close(found, poses(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(coordinates.points(coordinates.read(file)), poses(), rtol=0, atol=1e-12)
+
+
+def test_quaternions_that_are_named_by_jpl_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "track.txt"
+    header = "# t q_GtoI_x q_GtoI_y q_GtoI_z q_GtoI_w p_x p_y p_z"
+    file.write_text(named(header, "qx qy qz qw tx ty tz", first=SECONDS))
+    for layout in (None, "tum"):
+        with pytest.raises(TableError, match="q_GtoI_x, by JPL's convention"):
+            read(file, layout)
+
+
+def test_columns_that_contradict_the_order_asked_for_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "poses.csv"
+    file.write_text(named("a,b,c,q_w,q_x,q_y,q_z", W, ","))
+    keys = ["a", "b", "c", "q_w", "q_x", "q_y", "q_z"]
+    torch.testing.assert_close(read(file, None, keys)[1], poses(), rtol=0, atol=1e-12)
+    with pytest.raises(TableError, match="contradict --format xyzw"):
+        read(file, "xyzw", keys)
+
+
+@pytest.mark.parametrize(("frame", "last"), [(True, False), (True, True), (False, True)])
+@pytest.mark.parametrize("layout", [None, "kitti"])
+def test_the_matrices_of_kitti_360(tmp_path: Path, frame: bool, last: bool, layout: str | None) -> None:
+    file = tmp_path / "poses.txt"
+    lines = written(poses(), "kitti").splitlines()
+    file.write_text("".join(f"{f'{3 * i + 1} ' * frame}{line}{' 0 0 0 1' * last}\n" for i, line in enumerate(lines)))
+    coordinates, found = read(file, layout)
+    torch.testing.assert_close(found, poses(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(coordinates.points(coordinates.read(file)), poses(), rtol=0, atol=1e-12)
+    if layout and frame:
+        assert read_points(file, layout)[0].numbers(["frame"])[:, 0].tolist() == [3 * i + 1 for i in range(20)]
+
+
+def test_what_is_no_matrix_of_kitti_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "poses.txt"
+    lines = written(poses(), "kitti").splitlines()
+    file.write_text("".join(f"{line} 0 0 0 2\n" for line in lines))
+    with pytest.raises(TableError, match="line 1: the last row of this matrix is not 0 0 0 1"):
+        read(file, "kitti")
+    file.write_text("".join(f"{0.5 * i} {line}\n" for i, line in enumerate(lines)))
+    with pytest.raises(TableError, match=r"line 1: '0\.0' is no number of a frame"):
+        read(file, "kitti")
+
+
+TICKS = {"tum": 1, "tum_ms": 10**3, "tum_us": 10**6, "tum_ns": 10**9}
+
+
+@pytest.mark.parametrize("layout", TICKS)
+@pytest.mark.parametrize("header", ["", "# timestamp tx ty tz qx qy qz qw"])
+def test_times_since_1970_say_their_unit(tmp_path: Path, layout: str, header: str) -> None:
+    times = [(1403636580 * 20 + i) * TICKS[layout] / 20 for i in range(20)]
+    file = tmp_path / "track.txt"
+    file.write_text(named(header, X, first=times if layout == "tum" else list(map(int, times))))
+    table, found = read_points(file, "tum")
+    assert found == layout
+    np.testing.assert_allclose(table.numbers(["seconds"])[:, 0], np.arange(20) / 20, atol=1e-6)
+    # Samples are written in the unit of the file.
+    coordinates, _ = read(file, layout)
+    [stamps] = coordinates.leading(1, {"seconds": [0.5]}).values()
+    assert float(stamps[0]) == pytest.approx(times[10], rel=1e-15, abs=1e-6)
+
+
+@pytest.mark.parametrize("ticks", [10**3, 10**6, 10**9])
+def test_times_whose_unit_is_in_doubt_are_asked_for(tmp_path: Path, ticks: int) -> None:
+    times = [ticks * i // 20 for i in range(20)]
+    file = tmp_path / "track.txt"
+    file.write_text(named("", X, first=times))
+    with pytest.raises(TableError, match=r"which --format tum takes for .* seconds\n.*tum_ns, tum_us or tum_ms, or a"):
+        read(file, "tum")
+    unit = {10**3: "ms", 10**6: "us", 10**9: "ns"}[ticks]
+    for layout, header in ((f"tum_{unit}", ""), ("tum", f"# timestamp [{unit}] {X}"), (None, f"# time_{unit} {X}")):
+        file.write_text(named(header, X, first=times))
+        table, found = read_points(file, layout)
+        assert found == f"tum_{unit}"
+        np.testing.assert_allclose(table.numbers(["seconds"])[:, 0], np.arange(20) / 20, atol=1e-12)
+    # A word of prose is no unit.
+    file.write_text(named("# sec is how times are written elsewhere", X, first=times))
+    with pytest.raises(TableError, match="which --format tum takes for"):
+        read(file, "tum")
+    # Or they are seconds indeed.
+    file.write_text(named(f"# timestamp [s] {X}", X, first=times))
+    assert read_points(file, "tum")[0].numbers(["seconds"])[-1, 0] == times[-1]
+
+
+def test_what_orb_slam3_writes_for_euroc_is_not_read_as_eurocs(tmp_path: Path) -> None:
+    file = tmp_path / "track.txt"
+    file.write_text(named("", X, first=[float(t) for t in NANOSECONDS]))
+    with pytest.raises(TableError, match="as ORB-SLAM3 writes them, the real part last"):
+        read(file, "euroc")
+    torch.testing.assert_close(read(file, "tum")[1], poses(), rtol=0, atol=1e-12)
+    file.write_text(named("", W, ",", first=SECONDS))
+    with pytest.raises(TableError, match=r"which --format euroc takes for 5e-11 seconds"):
+        read(file, "euroc")
+    file.write_text(named("#timestamp [s],x,y,z,q_w,q_x,q_y,q_z", W, ",", first=SECONDS))
+    with pytest.raises(TableError, match="contradicts --format euroc"):
+        read(file, "euroc")
 
 
 def test_samples_without_a_time_are_counted() -> None:

@@ -5,7 +5,7 @@ import torch
 import rfm
 from manifolds import CentredPoses
 from rfm.backbone_sampling import Motif, sample_backbones
-from rfm.backbones import atoms_from_frames
+from rfm.backbones import atoms_from_frames, frames_from_atoms
 from rfm.integrators import GEODESIC_EULER, FixedStep
 from rfm.networks import FrameField
 from rfm.sources import CentredPoseSource
@@ -28,8 +28,12 @@ print(estimate.log_prob, estimate.standard_error)  # nats, in 6 * 20 - 3 dimensi
 # --8<-- [end:likelihood]
 assert bool(estimate.log_prob.isfinite().all())
 
+# What is given must be bonded where it is neighbours: here four residues of a zigzag, N, CA and C in a plane.
+residue = torch.tensor([[0.0, 0.0, 0.0], [1.2, 0.83, 0.0], [2.55, 0.1, 0.0]])
+given = frames_from_atoms(residue + torch.arange(4.0)[:, None, None] * torch.tensor([3.8, 0.0, 0.0]))
+
 # --8<-- [start:motif]
-motif = Motif(frames[0, 5:9], places=torch.arange(12, 16))  # four residues, and where they are to stand
+motif = Motif(given, places=torch.arange(12, 16))  # four residues, and where they are to stand
 around = sample_backbones(flow, residues=40, count=2, steps=10, motif=motif)
 # --8<-- [end:motif]
-assert torch.equal(around[:, 12:16], frames[0, 5:9].expand(2, 4, 4, 4))
+assert torch.equal(around[:, 12:16], given.expand(2, 4, 4, 4))

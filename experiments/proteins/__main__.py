@@ -91,6 +91,8 @@ def read_chains(data: str = "") -> proteins.Chains:
     """
     makers = {"": _own_or_packaged, "backbones": proteins.backbones, "cgdms": proteins.cgdms}
     chains = makers[data]() if data in makers else proteins.folder(data)
+    for note in chains.notes:
+        print(note, file=sys.stderr)
     left_out = ", ".join(f"{count} by {reason}" for reason, count in chains.left_out.items())
     print(f"{len(chains)} chains, {chains.source}; left out {left_out or 'none'}", file=sys.stderr)
     return chains

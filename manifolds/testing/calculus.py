@@ -36,7 +36,7 @@ from manifolds.testing.quadrature import gauss_legendre
 from manifolds.testing.structure import draws_use_generator, has_uniform, methods_run
 
 
-def _paths(p: Probe) -> Callable[[Any, Tensor], dict[str, Tensor]]:
+def paths(p: Probe) -> Callable[[Any, Tensor], dict[str, Tensor]]:
     """Return smooth curves of inputs through the probe's, all on the manifold, as a function of times ``(n,)``."""
     # Of Riemannian length, so that the curves bend as little as the manifold does.
     a, b, c, d = (0.3 * p.unit_tangent(q) for q in (p.x, p.y, p.x, p.x))
@@ -56,7 +56,7 @@ def _paths(p: Probe) -> Callable[[Any, Tensor], dict[str, Tensor]]:
     return at
 
 
-def _outputs(p: Probe, m: Any, method: Method, inputs: dict[str, Tensor]) -> Tensor:
+def outputs(p: Probe, m: Any, method: Method, inputs: dict[str, Tensor]) -> Tensor:
     """Return a method's results as rows, points through the embedding, in which they cannot jump."""
     results = method(m, **inputs)
     rows = []
@@ -75,7 +75,7 @@ def _outputs(p: Probe, m: Any, method: Method, inputs: dict[str, Tensor]) -> Ten
 )
 def derivatives_right(p: Probe) -> Iterator[Measurement]:
     """forward-mode derivatives equal central differences, and reverse-mode derivatives equal forward-mode ones."""
-    path = _paths(p)
+    path = paths(p)
     eps = torch.finfo(p.dtype).eps
     # The step that balances the fourth-order stencil's truncation with rounding.
     h = eps**0.2
@@ -84,7 +84,7 @@ def derivatives_right(p: Probe) -> Iterator[Measurement]:
             continue
 
         def f(s: Tensor, method: Method = method) -> Tensor:
-            return _outputs(p, p.m, method, path(p.m, s))
+            return outputs(p, p.m, method, path(p.m, s))
 
         zero = torch.zeros_like(p.t)
         value, forward = jvp(f, (zero,), (torch.ones_like(zero),))

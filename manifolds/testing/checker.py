@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.testing import calculus, geodesics, projections, structure
+from manifolds.testing import calculus, geodesics, projections, second_derivatives, structure
 from manifolds.testing.law import Law, Measurement
 from manifolds.testing.probe import Probe, choose_points
 from manifolds.testing.report import Finding, Report, magnitude
@@ -26,6 +26,7 @@ LAWS: tuple[Law, ...] = (
     *geodesics.DISTANCE,
     *calculus.DERIVATIVES,
     *calculus.VOLUME,
+    second_derivatives.second_derivatives_right,
     *projections.CHECKS,
     *structure.LATE,
 )

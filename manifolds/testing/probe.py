@@ -140,6 +140,15 @@ class Probe:
         a = a - self.m.proju(x, a)
         return (a / self.lift(self.size(a))).detach()
 
+    def with_coincident(self, count: int) -> "Probe":
+        """Return the same with the first inputs only, and then with these at ``y = x`` and ``u = 0``."""
+        other = copy.copy(self)
+        for name in "xuvwt":
+            setattr(other, name, getattr(self, name)[:count].repeat(2, *(1,) * (getattr(self, name).ndim - 1)))
+        other.u[count:] = 0.0
+        other.y = torch.cat([self.y[:count], self.x[:count]])
+        return other
+
     def elsewhere(self, device: str) -> Watched:
         """Return the manifold on another device."""
         return Watched(copy.deepcopy(self.m.manifold).to(device))

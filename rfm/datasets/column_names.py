@@ -6,16 +6,15 @@ A name is read as words, whatever the case and the separators, without its unit:
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
+from rfm.datasets.angle_units import bare_name, named_unit
 from rfm.datasets.tables import Table, TableError
 
 LATITUDE_NAMES = frozenset({"lat", "latitude"})
 LONGITUDE_NAMES = frozenset({"lon", "long", "lng", "longitude"})
 
-_DEGREES = frozenset({"deg", "degs", "degree", "degrees", "°"})
-_RADIANS = frozenset({"rad", "rads", "radian", "radians"})
 _COMPASS = {"azimuth", "azim", "bearing", "heading", "course", "cog", "direction", "dir", "wdir", "wd", "longitude"}
 _ENDS = ("direction", "azimuth", "bearing", "heading", "longitude", "angle")
 _TERRAIN = {"aspect", "strike", "dip", "rake", "trend", "plunge"}
@@ -41,21 +40,6 @@ def is_longitude(name: str) -> bool:
     return _last_word(name) in LONGITUDE_NAMES
 
 
-def unit_of(name: str) -> str:
-    """Return the unit that a column's name ends with: "degrees", "radians" or none."""
-    end = re.search(r"([^\W\d_]+|°)[\s_)\]]*$", _spaced(name))
-    unit = end[1] if end else ""
-    return "degrees" if unit in _DEGREES else "radians" if unit in _RADIANS else ""
-
-
-def check_unit(table: Table, keys: Iterable[str], unit: str, remedy: str) -> None:
-    """Raise TableError if a column is by its name in another unit of angles than it is read in."""
-    for key in keys:
-        name = table.names[table.index(key)]
-        if unit_of(name) not in ("", unit):
-            raise TableError(f"{table.file}: column {name!r} is in {unit_of(name)} by its name, not {unit}\n{remedy}")
-
-
 def number_columns(table: Table, taken: Sequence[str] = ()) -> list[str]:
     """Return the columns that hold numbers, but for those that are taken for something else."""
     used = {table.index(column) for column in taken}
@@ -67,7 +51,7 @@ def coordinate_columns(table: Table, taken: Sequence[str] = ()) -> list[str]:
     return [key for key in number_columns(table, taken) if not _numbers_rows(table, key)]
 
 
-def angle_columns(table: Table, radians: bool, taken: Sequence[str] = ()) -> list[str]:
+def angle_columns(table: Table, radians: bool | None, taken: Sequence[str] = ()) -> list[str]:
     """Return the columns that hold angles: those called like one; where none is, all if their range is a turn's.
 
     A range is a turn's within -180 to 360 degrees, over at least half a turn; without a header, within it.
@@ -90,10 +74,10 @@ def angle_columns(table: Table, radians: bool, taken: Sequence[str] = ()) -> lis
 def _is_angle(name: str) -> bool:
     words = _words(name)
     called = any(word in _ANGLES or word.endswith(_ENDS) for word in words)
-    return not _NO_ANGLES & set(words) and (called or unit_of(name) != "")
+    return not _NO_ANGLES & set(words) and (called or named_unit(name) is not None)
 
 
-def _fills_turn(table: Table, key: str, radians: bool) -> bool:
+def _fills_turn(table: Table, key: str, radians: bool | None) -> bool:
     values = table.numbers([key])
     half = math.pi if radians else 180.0
     spread = 0.0 if not table.has_header else half
@@ -104,8 +88,9 @@ def _numbers_rows(table: Table, key: str) -> bool:
     """Return whether a column is an index or a time, by its name; without a header, the first, by its numbers."""
     index = table.index(key)
     if table.has_header:
-        words = _words(table.names[index])
-        return not words or words[0] == "unnamed" or words[-1] in _INDEX | _TIMES
+        name = table.names[index]
+        words = _words(name)
+        return named_unit(name) is None and (not words or words[0] == "unnamed" or words[-1] in _INDEX | _TIMES)
     if index > 0 or len(table.names) == 1 or len(table) < _FEWEST_NUMBERED:
         return False
     cells = [row[0] for row in table.rows]
@@ -119,10 +104,5 @@ def _last_word(name: str) -> str:
 
 def _words(name: str) -> list[str]:
     """Return the words of a name, in lower case, without numbers and a unit of angles at the end."""
-    words = re.findall(r"[^\W\d_]+|°", _spaced(name))
-    return words[:-1] if words and words[-1] in _DEGREES | _RADIANS else words
-
-
-def _spaced(name: str) -> str:
-    """Return a name in lower case, with a space where camel case has none."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", name.strip()).casefold()
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", bare_name(name))
+    return re.findall(r"[^\W\d_]+", spaced.casefold())

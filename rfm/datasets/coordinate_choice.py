@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifolds import SE3, SO3, FlatTorus, Manifold, Quotient, Sphere
+from rfm.datasets.angle_units import bare_name, in_radians
 from rfm.datasets.column_names import (
     LATITUDE_NAMES,
     LONGITUDE_NAMES,
     angle_columns,
-    check_unit,
     coordinate_columns,
     is_latitude,
     is_longitude,
@@ -25,9 +25,9 @@ from rfm.datasets.coordinates import Angles, Cartesian, Coordinates, LatitudeLon
 from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
 from rfm.datasets.orientations import Orientations, choose_orientations
 from rfm.datasets.poses import Poses, choose_poses
-from rfm.datasets.tables import Table, TableError, read_table
+from rfm.datasets.tables import Table, TableError
 from rfm.datasets.text_files import read_once
-from rfm.datasets.tracks import TRACK_FORMATS, read_track, recognised_format
+from rfm.datasets.tracks import TRACK_FORMATS, read_named_table, read_track, recognised_format
 
 _KINDS: dict[str, type[LatitudeLongitude | Cartesian | Angles | Orientations | Poses]] = {
     cls.kind: cls for cls in (LatitudeLongitude, Cartesian, Angles, Orientations, Poses)
@@ -71,7 +71,7 @@ def read_points(
     Args:
         path: the file, which is read once, so that it may be a pipe; ``*.ang`` is an orientation map, and a track is
             recognised by its comment header.
-        layout: what `choose_coordinates` takes; "tum", "kitti" and "euroc" decide how the file is read.
+        layout: what `choose_coordinates` takes; the formats of `rfm.datasets.tracks` decide how the file is read.
         minimum_rows: fewer are an error.
 
     Returns:
@@ -81,18 +81,18 @@ def read_points(
         TableError: the file cannot be used; the message says why.
     """
     path = read_once(path)
-    if layout == "ang" or (layout is None and is_orientation_map(path)):
+    if layout == "ang" or (layout in (None, "bunge") and is_orientation_map(path)):
         return read_orientation_map(path, minimum_rows).table, "ang"
     if layout in TRACK_FORMATS or (layout is None and recognised_format(path)):
         return read_track(path, layout, minimum_rows=minimum_rows)
-    return read_table(path, minimum_rows), layout
+    return read_named_table(path, minimum_rows), layout
 
 
 def choose_coordinates(
     manifold: Manifold,
     table: Table,
     columns: Sequence[str] | None = None,
-    radians: bool = False,
+    radians: bool | None = None,
     layout: str | None = None,
     taken: Sequence[str] = (),
 ) -> Coordinates:
@@ -111,13 +111,15 @@ def choose_coordinates(
         manifold: where the points live.
         table: the table; its longitudes or angles decide the convention of the output.
         columns: names of columns, or numbers counted from 1.
-        radians: angles on a torus, or Euler angles, are in radians, not in degrees.
+        radians: whether angles, latitudes and longitudes are in radians or in degrees; None for what the columns' names
+            say, ``phi_rad`` or ``phi [deg]``, and for degrees where they say nothing.
         layout: "bunge", "xyzw", "wxyz" or "matrix", how rotations are written; or the format of the file, "ang", "tum",
             "kitti" or "euroc".
         taken: columns that hold something else, such as weights, and are not chosen unasked.
 
     Raises:
-        TableError: a column is missing, or the choice is not clear; the message lists the columns.
+        TableError: a column is missing, or the choice is not clear; the message lists the columns. Nothing says what
+            unit angles are in, and all are small enough to be radians.
     """
     keys = None if columns is None else tuple(table.key(table.index(column)) for column in columns)
     if keys is not None and len(set(keys)) < len(keys):
@@ -133,7 +135,7 @@ def choose_coordinates(
 @dataclass(frozen=True)
 class _Request:
     keys: tuple[str, ...] | None
-    radians: bool
+    radians: bool | None
     layout: str | None
     taken: tuple[str, ...] = ()
 
@@ -162,10 +164,8 @@ def _(manifold: SE3, table: Table, wanted: _Request) -> Coordinates:
 @_choose.register
 def _(manifold: FlatTorus, table: Table, wanted: _Request) -> Coordinates:
     keys = _just_enough(manifold, table, wanted, angles=True)
-    half_turn = math.pi if wanted.radians else 180.0
-    unit = "radians" if wanted.radians else "degrees"
-    check_unit(table, keys, unit, "leave out --radians" if wanted.radians else "add --radians")
-    return Angles(keys, wanted.radians, _counts_up(table.numbers(keys), half_turn))
+    radians = in_radians(table, keys, wanted.radians, [2 * math.pi] * len(keys))
+    return Angles(keys, radians, _counts_up(table.numbers(keys), math.pi if radians else 180.0))
 
 
 @_choose.register
@@ -180,17 +180,18 @@ def _(manifold: Sphere, table: Table, wanted: _Request) -> Coordinates:
             f"{table.file}: --columns names {len(keys)}, and a point of {manifold} has 2 (latitude and "
             f"longitude) or 3 (x, y, z)\n{table.describe_columns()}"
         )
-    check_unit(table, keys, "degrees", "convert latitudes and longitudes to degrees")
     latitude, longitude = _by_role(table, keys)
+    radians = in_radians(table, (latitude, longitude), wanted.radians, (math.pi / 2, 2 * math.pi))
     return LatitudeLongitude(
         (latitude, longitude),
-        _counts_up(table.numbers([longitude]), 180.0),
+        _counts_up(table.numbers([longitude]), math.pi if radians else 180.0),
         table.index(longitude) < table.index(latitude),
+        radians,
     )
 
 
 def _columns_on_s2(table: Table) -> tuple[str, ...]:
-    names = [name.casefold() for name in table.names]
+    names = [bare_name(name).casefold() for name in table.names]
     latitudes = _called(table, LATITUDE_NAMES, is_latitude)
     longitudes = _called(table, LONGITUDE_NAMES, is_longitude)
     axes = [table.key(i) for letter in "xyz" for i, name in enumerate(names) if name == letter]
@@ -210,7 +211,7 @@ def _columns_on_s2(table: Table) -> tuple[str, ...]:
 
 def _called(table: Table, names: frozenset[str], alike: Callable[[str], bool]) -> list[str]:
     """Return the columns that have one of these names or, if none has, a name that is like one."""
-    exact = [table.key(i) for i, name in enumerate(table.names) if name.casefold() in names]
+    exact = [table.key(i) for i, name in enumerate(table.names) if bare_name(name).casefold() in names]
     return exact or [table.key(i) for i, name in enumerate(table.names) if alike(name)]
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import FlatTorus
+from rfm.arrays import array_of
 from rfm.datasets.column_names import is_latitude, is_longitude
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.tables import Table, TableError, read_table
@@ -125,15 +126,16 @@ class Coordinates(ABC):
 @final
 @dataclass(frozen=True)
 class LatitudeLongitude(Coordinates):
-    """Geographic coordinates in degrees for points of ``Sphere(2)``: x to (0, 0), y to (0, 90 east), z to the north.
+    """Geographic coordinates for points of ``Sphere(2)``: x to (0, 0), y to (0, 90 degrees east), z to the north.
 
-    Latitudes are in [-90, 90], longitudes in [-180, 360]. Scores are in nats per steradian, and in nats per square
-    kilometre on a sphere of the earth's mean radius.
+    Latitudes are in [-90, 90] degrees, longitudes in [-180, 360]. Scores are in nats per steradian, and in nats per
+    square kilometre on a sphere of the earth's mean radius.
 
     Args:
         columns: latitude's column, then longitude's.
         positive_longitudes: write longitudes in [0, 360), not in [-180, 180].
         longitude_first: write the longitude before the latitude.
+        radians: the table is in radians, not in degrees.
     """
 
     kind: ClassVar[str] = "latitude_longitude"
@@ -141,6 +143,7 @@ class LatitudeLongitude(Coordinates):
     columns: tuple[str, ...] = ("latitude", "longitude")
     positive_longitudes: bool = False
     longitude_first: bool = False
+    radians: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,7 +152,7 @@ class LatitudeLongitude(Coordinates):
 
     @property
     def unit(self) -> str:
-        return "degrees"
+        return "radians" if self.radians else "degrees"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -161,6 +164,9 @@ class LatitudeLongitude(Coordinates):
 
     def points(self, table: Table) -> Tensor:
         degrees = self._numbers(table)
+        if self.radians:
+            # A pole or the date line, rounded to the digits of the file, may lie beyond itself.
+            degrees = _off_the_edge(np.degrees(degrees))
         self._check(table, degrees[:, 0], degrees[:, 1])
         # Wrapped in degrees, where it is exact, so that one place written in two ways stays one place.
         latitude, longitude = np.radians(_wrapped_degrees(degrees)).T
@@ -175,7 +181,8 @@ class LatitudeLongitude(Coordinates):
         longitude = np.degrees(np.arctan2(y, x))
         if self.positive_longitudes:
             longitude = _positive(longitude)
-        return np.stack([longitude, latitude] if self.longitude_first else [latitude, longitude], axis=1)
+        degrees = np.stack([longitude, latitude] if self.longitude_first else [latitude, longitude], axis=1)
+        return np.radians(degrees) if self.radians else degrees
 
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
         score = as_array(log_prob)
@@ -306,6 +313,12 @@ def output_names(columns: Sequence[str], usual: Sequence[str]) -> tuple[str, ...
     return tuple(usual) if numbered else tuple(columns)
 
 
+def _off_the_edge(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return latitudes and longitudes ``(n, 2)`` with those that rounding put beyond their range on its edge."""
+    inside = np.clip(degrees, (-90.0, -180.0), (90.0, 360.0))
+    return np.where(np.abs(degrees - inside) < 0.03, inside, degrees)
+
+
 def _wrapped_degrees(angle: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return angles in [-180, 180)."""
     angle = np.fmod(angle, 360.0)
@@ -320,7 +333,7 @@ def _positive(angle: NDArray[np.float64], turn: float = 360.0) -> NDArray[np.flo
 
 def as_array(values: Tensor) -> NDArray[Any]:
     """Return a tensor as an array of its own type."""
-    return np.asarray(values.detach().cpu()) if isinstance(values, Tensor) else np.asarray(values)
+    return array_of("coordinates", "values", values)
 
 
 def as_float64(points: Tensor) -> NDArray[np.float64]:

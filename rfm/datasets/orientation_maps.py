@@ -1,11 +1,14 @@
 """Maps of crystal orientations: the .ang files of electron backscatter diffraction.
 
 A row holds Bunge's Euler angles in radians, the place on the map, image quality, confidence and phase. Rows that the
-file marks as not indexed are dropped: a negative confidence, or Euler angles of 4 pi, are the marks.
+file marks as not indexed are dropped: a negative confidence, Euler angles of 4 pi, or a phase that is negative, or 0
+among rows of phases that the header lists. In a map of one phase all rows may say 0. Headers are those of EDAX's
+programs, of EMsoft, orix and MTEX.
 """
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rfm.datasets.rotation_columns import rotations_from
 from rfm.datasets.tables import Table, TableError, read_header, read_table
 from rfm.datasets.text_files import read_once
 
 COLUMNS = ("phi1", "Phi", "phi2", "x", "y", "iq", "ci", "phase")
 _FIRST_WORDS = ("TEM_PIXperUM", "GRID: SqrGrid", "GRID: HexGrid")
 """Of the header lines that only .ang files have."""
-
-CUBIC = "43"
-"""The code that .ang files write for the Laue group m-3m."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class OrientationMap:
     Args:
         table: the rows that are indexed, with a header; the phase is its name where the file gives one.
         dropped: how many rows were marked as not indexed.
-        symmetries: the file's code for the crystal symmetry of each phase by name.
+        symmetries: the file's code for the crystal symmetry of each phase by name; phases without one are left out.
     """
 
     table: Table
@@ -54,8 +55,6 @@ class OrientationMap:
 
     def points(self) -> Tensor:
         """Return the orientations, float64 ``(n, 3, 3)``, from crystal coordinates to those of the sample."""
-        from rfm.datasets.orientations import rotations_from
-
         return rotations_from(self.table.numbers(COLUMNS[:3]), "bunge", self.table, radians=True)
 
 
@@ -81,9 +80,15 @@ def read_orientation_map(path: str | os.PathLike[str], minimum_rows: int = 1) ->
             f"here there {'is a header' if raw.has_header else f'are {len(raw.names)}'}\n"
             "export the map again, or name a table .csv and give --columns"
         )
-    numbers = raw.numbers(raw.names[: len(COLUMNS)])
+    numbers, header = raw.numbers(raw.names[: len(COLUMNS)]), read_header(path)
     angles, confidence = numbers[:, :3], numbers[:, 6]
-    unindexed = (confidence < 0) | (np.abs(angles) >= 4 * math.pi - 1e-3).all(1)
+    _check_order(raw, header)
+    names, symmetries = _phases(header)
+    phases = numbers[:, 7].astype(np.int64)
+    # A map of one phase may count it as 0.
+    counted = bool(np.isin(phases, [number for number in names if number]).any())
+    unindexed = (confidence < 0) | (np.abs(angles) >= 4 * math.pi - 1e-3).all(1) | (phases < 0)
+    unindexed |= (phases == 0) & (counted and 0 not in names)
     kept = np.flatnonzero(~unindexed)
     beyond = kept[(np.abs(angles[kept]) > 2 * math.pi + 1e-3).any(1)]
     if len(beyond):
@@ -92,30 +97,47 @@ def read_orientation_map(path: str | os.PathLike[str], minimum_rows: int = 1) ->
         raise raw.error(row, f"{worst:.6g} is no Euler angle in radians", "export the map with angles in radians")
     if len(kept) < max(minimum_rows, 1):
         raise TableError(f"{raw.file}: {len(kept)} of {len(raw)} rows are indexed\nexport more of the map")
-    names, symmetries = _phases(read_header(path))
-    rows = [_named_phase(raw.rows[i], names) for i in kept]
+    if not counted and len(names) == 1:
+        names = dict(zip((0,), names.values(), strict=True))
+    rows = [[*raw.rows[i][:7], names.get(int(phases[i]), raw.rows[i][7]), *raw.rows[i][8:]] for i in kept]
     extra = tuple(f"column_{i}" for i in range(len(COLUMNS) + 1, len(raw.names) + 1))
     lines = [raw.lines[i] for i in kept]
     return OrientationMap(Table(raw.file, (*COLUMNS, *extra), True, rows, lines), int(unindexed.sum()), symmetries)
 
 
-def _phases(header: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+def _phases(header: Sequence[str]) -> tuple[dict[int, str], dict[str, str]]:
     """Return the name of each phase by its number, and its symmetry code by its name."""
-    number, names, symmetries = "", dict[str, str](), dict[str, str]()
+    phases: dict[int, dict[str, str]] = {}
     for line in header:
-        word, _, rest = line.strip().partition(" ")
-        rest = rest.strip()
-        if word == "Phase":
-            number = rest
-        elif word == "MaterialName" and rest:
-            names[number] = rest.rsplit("/", 1)[-1]
-        elif word == "Symmetry":
-            symmetries[names.get(number, number)] = rest
+        found = re.match(r"\s*(phase|materialname|formula|symmetry)(?:\s*[:=]\s*|\s+)(\S.*?)\s*$", line, re.IGNORECASE)
+        if found is None:
+            continue
+        word, rest = found[1].casefold(), found[2]
+        if word == "phase":
+            if rest.isdecimal():
+                phases[int(rest)] = {}
+        elif phases:
+            phases[list(phases)[-1]].setdefault(word, rest)
+    named = {number: _name(number, phase) for number, phase in phases.items()}
     # Two phases of one name could not be told apart.
-    return (names if len(set(names.values())) == len(names) else {}), symmetries
+    twice = {name for name in named.values() if list(named.values()).count(name) > 1}
+    named = {number: f"{name} {number}" if name in twice else name for number, name in named.items()}
+    return named, {named[number]: phase["symmetry"] for number, phase in phases.items() if "symmetry" in phase}
 
 
-def _named_phase(row: Sequence[str], names: dict[str, str]) -> list[str]:
-    phase = row[7]
-    key = str(int(float(phase)))
-    return [*row[:7], names.get(key, phase), *row[8:]]
+def _name(number: int, phase: dict[str, str]) -> str:
+    return phase.get("materialname", phase.get("formula", str(number))).rsplit("/", 1)[-1].strip() or str(number)
+
+
+def _check_order(raw: Table, header: Sequence[str]) -> None:
+    """Refuse a header that lists the columns in another order."""
+    for line in header:
+        found = re.match(r"\s*column[_ ](?:headers|names)\s*:\s*(.*)", line, re.IGNORECASE)
+        names = [name.strip().casefold() for name in found[1].split(",")] if found else []
+        starts = ("phi1", "phi", "phi2", "x", "y", None, None, "phase")
+        for name, start in zip(names, starts, strict=False):
+            if start is not None and not (name == start or (start == "phase" and name.startswith(start))):
+                raise TableError(
+                    f"{raw.file}: the header lists the columns as {', '.join(names[:8])}, and an .ang file has "
+                    f"{', '.join(COLUMNS)}\nexport the map again, or name a table .csv and give --columns"
+                )

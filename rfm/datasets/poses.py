@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rfm.datasets.coordinates import Coordinates, as_array, as_float64
-from rfm.datasets.orientations import MATRIX_NAMES, numbers_from, rotations_from
+from rfm.datasets.pose_columns import POSITION, check_order, pose_columns, pose_roles
+from rfm.datasets.rotation_columns import MATRIX_NAMES, numbers_from, rotations_from
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.tables import Table, TableError, read_table
 from rfm.datasets.text_files import read_once
-from rfm.datasets.tracks import SECONDS, TRACK_FORMATS, read_track
+from rfm.datasets.tracks import SECONDS, TRACK_FORMATS, is_kitti, read_named_table, read_track
 
-_POSITIONS = ("tx", "ty", "tz")
 _NAMES: Mapping[str, tuple[str, ...]] = {
-    "xyzw": (*_POSITIONS, "qx", "qy", "qz", "qw"),
-    "wxyz": (*_POSITIONS, "qw", "qx", "qy", "qz"),
-    "matrix": (*_POSITIONS, *MATRIX_NAMES),
+    "xyzw": (*POSITION, "qx", "qy", "qz", "qw"),
+    "wxyz": (*POSITION, "qw", "qx", "qy", "qz"),
+    "matrix": (*POSITION, *MATRIX_NAMES),
 }
 
 _OF_MATRIX_ROWS = (3, 7, 11, 0, 1, 2, 4, 5, 6, 8, 9, 10)
@@ -40,7 +40,7 @@ class Poses(Coordinates):
         columns: position, then rotation, in the order of the convention.
         convention: how the rotation is written: "xyzw" or "wxyz", a quaternion with the real part last or first, or
             "matrix", nine entries row by row.
-        layout: "tum", "kitti" or "euroc" to write files as these formats do; empty for a table with a header.
+        layout: one of `rfm.datasets.tracks.TRACK_FORMATS` to write files as it does; empty for a table with a header.
         length: that of the manifold `manifolds.SE3`, which scores are computed with.
         start: where seconds count from in the input, in its own unit.
     """
@@ -60,7 +60,7 @@ class Poses(Coordinates):
                 f"{len(self.columns)} columns"
             )
         if self.layout and self.layout not in TRACK_FORMATS:
-            raise ValueError(f"Poses: layout is tum, kitti, euroc or empty, got {self.layout!r}")
+            raise ValueError(f"Poses: layout is {', '.join(TRACK_FORMATS)} or empty, got {self.layout!r}")
         if not (0 < self.length < math.inf and math.isfinite(self.start)):
             raise ValueError(f"Poses: length is positive and start finite, got {self.length} and {self.start}")
 
@@ -81,12 +81,13 @@ class Poses(Coordinates):
         return Layout(known.separator, known.comment)
 
     def read(self, path: str | os.PathLike[str]) -> Table:
-        if not self.layout:
-            return read_table(path)
         path = read_once(path)
+        if not self.layout:
+            return read_named_table(path)
         table = read_table(path)
         # What rfm sample --log-prob wrote has a header of its own.
-        return table if table.has_header else read_track(path, self.layout, self.start)[0]
+        ours = table.has_header and all(map(table.has, self.columns))
+        return table if ours else read_track(path, self.layout, self.start)[0]
 
     def points(self, table: Table) -> Tensor:
         numbers = self._numbers(table)
@@ -104,11 +105,12 @@ class Poses(Coordinates):
         """Return the time, where the format has one: that of the condition, else the number of the sample."""
         if not self.layout or (ticks := TRACK_FORMATS[self.layout].ticks_per_second) is None:
             return {}
+        time = TRACK_FORMATS[self.layout].columns[0]
         if SECONDS not in given or any(value is None for value in given[SECONDS]):
-            return {"timestamp": np.arange(first, first + count)}
+            return {time: np.arange(first, first + count)}
         elapsed = np.asarray(given[SECONDS], dtype=np.float64) * ticks
         whole = isinstance(self.start, int) and ticks > 1
-        return {"timestamp": self.start + (np.rint(elapsed).astype(np.int64) if whole else elapsed)}
+        return {time: self.start + (np.rint(elapsed).astype(np.int64) if whole else elapsed)}
 
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
         return {"log_prob_nats_per_radian3_unit3": as_array(log_prob) - 3 * math.log(self.length)}
@@ -131,12 +133,16 @@ def choose_poses(
         own = TRACK_FORMATS[layout].pose_columns
         columns = tuple(own[i] for i in _OF_MATRIX_ROWS) if order == "matrix" else own
         return Poses(columns, order, layout, length, start)
-    if keys is None and not table.has_header and len(table.names) == 12:
-        return Poses(tuple(table.names[i] for i in _OF_MATRIX_ROWS), "matrix", "kitti", length, start)
+    if keys is None and is_kitti(table):
+        # The number of the frame may stand before the matrix.
+        names = table.names[len(table.names) % 4 :]
+        return Poses(tuple(names[i] for i in _OF_MATRIX_ROWS), "matrix", "kitti", length, start)
     if keys is None:
         for order, names in _NAMES.items():
             if all(map(table.has, names)):
                 return Poses(tuple(table.key(table.index(name)) for name in names), order, "", length)
+        if (found := pose_columns(table, _NAMES["xyzw"])) is not None:
+            return Poses(found, "xyzw", "", length)
         raise TableError(
             f"{table.file}: it is not clear which columns hold the pose, and in which order the quaternion is\n"
             f"{table.describe_columns()}\n"
@@ -148,9 +154,12 @@ def choose_poses(
             f"{table.file}: --columns names {len(keys)}, and in which order the rotation is written is not clear\n"
             "name three of position, then four of a quaternion with --format xyzw or wxyz (real part last or first)"
         )
+    if convention != "matrix":
+        said = f"--format {convention}" if layout in _NAMES else "what --columns takes, a position and a quaternion"
+        check_order(table, keys, _NAMES[convention], said)
     return Poses(keys, convention, "", length)
 
 
 def _by_name(keys: tuple[str, ...]) -> str | None:
-    ends = [key.casefold()[-1:] for key in keys[3:]]
-    return "".join(ends) if "".join(ends) in ("xyzw", "wxyz") and keys[3].casefold().startswith("q") else None
+    roles = pose_roles(keys[3:])
+    return next((order for order, names in _NAMES.items() if roles == list(names[3:]) and order != "matrix"), None)

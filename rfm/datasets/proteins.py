@@ -9,8 +9,9 @@ References:
     coarse-grained force field for proteins, 2021, doi:10.1371/journal.pone.0256990: the package ``cgdms``.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ import torch
 from torch import Tensor
 
 from rfm.backbones import frames_from_atoms
+from rfm.datasets.atom_records import StructureError
+from rfm.datasets.chain_records import PEPTIDE_BOND
 from rfm.datasets.download import DatasetError, file_sha256, find
 from rfm.datasets.splits import Split, group_split
-from rfm.datasets.structures import PEPTIDE_BOND, read_chains, structure_files
+from rfm.datasets.structures import Chain, read_backbones, structure_files
 
 MINIMUM, MAXIMUM = 40, 256
 """Lengths of chains in residues, by default."""
@@ -38,7 +41,8 @@ class Chains:
         clusters: chains of like sequence have the same number ``(chains,)``, and never cross a split.
         source: where they come from, in words.
         sha256: of what was read; empty for a folder.
-        left_out: how many chains were not kept, by the reason, in words.
+        left_out: how many chains were not kept, by the reason, in words; files that could not be read, likewise.
+        notes: what else was left out of the files, and which of them could not be read and why, in sentences.
     """
 
     atoms: Tensor = field(repr=False)
@@ -48,6 +52,7 @@ class Chains:
     source: str
     sha256: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -104,7 +109,7 @@ def backbones(minimum: int = MINIMUM, maximum: int = MAXIMUM) -> Chains:
     fits = (lengths >= minimum) & (lengths <= maximum)
     everything = Chains(atoms, lengths, tuple(names), clusters, f"{len(names)} chains of {_FILE}", _SHA256)
     kept = everything.take(torch.nonzero(fits & whole)[:, 0])
-    return _with_left_out(kept, {"length": int((~fits).sum()), "break": int((fits & ~whole).sum())})
+    return replace(kept, left_out={"length": int((~fits).sum()), "break": int((fits & ~whole).sum())})
 
 
 def cgdms(minimum: int = MINIMUM, maximum: int = 100) -> Chains:
@@ -141,7 +146,8 @@ def cgdms(minimum: int = MINIMUM, maximum: int = 100) -> Chains:
 def folder(path: str | Path, minimum: int = MINIMUM, maximum: int = MAXIMUM) -> Chains:
     """Return the chains of a folder of PDB and mmCIF files, as `rfm.datasets.structures` reads them.
 
-    Each chain is a cluster of its own: put one of each family there, or held-out figures flatter.
+    Each chain is a cluster of its own: put one of each family there, or held-out figures flatter. A file that cannot be
+    used is left out, and named in ``notes``.
 
     Args:
         path: the folder.
@@ -149,10 +155,27 @@ def folder(path: str | Path, minimum: int = MINIMUM, maximum: int = MAXIMUM) -> 
         maximum: the longest.
 
     Raises:
-        DatasetError: a file cannot be used, or no chain fits.
+        DatasetError: no file can be used, or no chain fits.
     """
-    chains = [chain for file in structure_files(path) for chain in read_chains(file)]
-    return _joined([c.atoms for c in chains], [c.name for c in chains], f"the folder {path}", minimum, maximum)
+    files = structure_files(path)
+    chains, notes, other = list[Chain](), list[str](), Counter[str]()
+    for file in files:
+        try:
+            found = read_backbones(file)
+        except StructureError as error:
+            notes.append(str(error).splitlines()[0])
+            continue
+        chains += found.chains
+        other.update(found.left_out)
+    unread = len(notes)
+    if not chains:
+        raise DatasetError(f"the folder {path}: none of {len(files)} files can be used\n{notes[0]}")
+    notes += [f"left out {chain.name}: {', '.join(chain.left_out)}" for chain in chains if chain.left_out]
+    if other:
+        notes.append(f"not read of the files: {', '.join(f'{count} {what}' for what, count in other.items())}")
+    kept = _joined([c.atoms for c in chains], [c.name for c in chains], f"the folder {path}", minimum, maximum)
+    left_out = kept.left_out | ({"file that cannot be used": unread} if unread else {})
+    return replace(kept, left_out=left_out, notes=tuple(notes))
 
 
 def _joined(
@@ -174,9 +197,3 @@ def _joined(
 
 def _unbroken(atoms: Tensor) -> bool:
     return bool((torch.linalg.vector_norm(atoms[1:, 0] - atoms[:-1, 2], dim=-1) <= PEPTIDE_BOND).all())
-
-
-def _with_left_out(chains: Chains, left_out: dict[str, int]) -> Chains:
-    return Chains(
-        chains.atoms, chains.lengths, chains.names, chains.clusters, chains.source, chains.sha256, left_out=left_out
-    )

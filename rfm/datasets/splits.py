@@ -18,6 +18,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from manifolds.arguments import number, seed_of, whole
+from rfm.arrays import array_of, tensor_of
+
 
 class Split(NamedTuple):
     """Row numbers of the original rows, from 0: three disjoint int64 tensors, each in the order of the permutation."""
@@ -33,6 +36,7 @@ def raw_split(n: int, seed: int) -> Split:
     Raises:
         ValueError: there are fewer than 10 rows.
     """
+    n = whole("raw_split", "n", n, 0)
     return _cut(_permutation(n, seed, "rows", 10), n - 2 * (n // 10), n - n // 10)
 
 
@@ -53,6 +57,7 @@ def group_split(points: ArrayLike | Tensor, seed: int, *, validation: float = 0.
     Raises:
         ValueError: there are fewer than 4 different rows, 2 without a test, or shares that leave no training rows.
     """
+    validation, test = number("group_split", "validation", validation), number("group_split", "test", test)
     if not (validation > 0 and test >= 0 and validation + test < 1):
         raise ValueError(
             "group_split: validation must be a share above 0 and test one of at least 0, together below 1, got "
@@ -104,8 +109,9 @@ def block_labels(values: NDArray[np.float64] | Tensor, sizes: Sequence[float]) -
     Raises:
         ValueError: a size is not above 0.
     """
-    places = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
-    edges = np.asarray(sizes, dtype=np.float64)
+    given = tensor_of("block_labels", "values", values, torch.float64).detach().cpu().numpy()
+    places = given.reshape(len(given), -1)
+    edges = tensor_of("block_labels", "sizes", sizes, torch.float64).numpy()
     if edges.shape != places.shape[1:] or not (np.isfinite(edges) & (edges > 0)).all():
         raise ValueError(f"block_labels: sizes are {places.shape[1]} numbers above 0, got {list(sizes)}")
     # A value on an edge belongs to the block that begins there, whatever the rounding of its difference.
@@ -117,15 +123,16 @@ def _permutation(n: int, seed: int, what: str, least: int) -> Tensor:
     if n < least:
         parts = "training and validation" if least == 2 else "training, validation and test"
         raise ValueError(f"a split into {parts} needs at least {least} {what}, got {n}; add rows")
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed_of("split", seed)))
 
 
 def _groups(points: ArrayLike | Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return each row's group, numbered by first appearance; the groups' first rows; and these in ascending order."""
-    rows = np.asarray(points.detach().cpu() if isinstance(points, Tensor) else points)
+    rows = array_of("split", "points", points)
     if rows.ndim < 1 or len(rows) == 0:
         raise ValueError(f"points have shape (n, ...) with n at least 1, got {rows.shape}")
-    rows = rows.reshape(len(rows), -1) + 0  # adding 0 turns -0.0 into 0.0
+    rows = rows.reshape(len(rows), -1)
+    rows = rows + 0 if rows.dtype.kind == "f" else rows  # adding 0 turns -0.0 into 0.0
     first_sorted, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)[1:]
     by_appearance = np.argsort(first_sorted)
     rank = np.empty_like(by_appearance)

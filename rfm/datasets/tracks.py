@@ -1,8 +1,10 @@
 """Tracks of poses in the formats of TUM RGB-D, KITTI and EuRoC.
 
-The order of a quaternion is read from the header or from a format that is named; it is never guessed. TUM: time in
-seconds, position in metres, quaternion with the real part last. KITTI: the first three rows of the pose matrix. EuRoC:
-time in nanoseconds, position, quaternion with the real part first.
+The order of a quaternion is read from the header or from a format that is named; it is never guessed, and a header that
+contradicts the format is refused, however it calls the columns: `rfm.datasets.pose_columns`. TUM: time in seconds,
+position in metres, quaternion with the real part last; ``tum_ns`` and its like for other units of time. KITTI: the
+first three rows of the pose matrix, or all four; KITTI-360 has the number of the frame before them. EuRoC: time in
+nanoseconds, position, quaternion with the real part first.
 
 References:
     Sturm et al., A Benchmark for the Evaluation of RGB-D SLAM Systems, 2012, doi:10.1109/IROS.2012.6385773.
@@ -13,11 +15,15 @@ References:
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
+from math import isfinite
+from statistics import median
 
-from rfm.datasets.tables import Table, TableError, read_header, read_table
-from rfm.datasets.text_files import read_once
+from rfm.datasets.pose_columns import POSITION, QUATERNION, TIME, header_names, pose_roles, time_ticks
+from rfm.datasets.tables import Table, TableError, parse_number, read_header, read_table
+from rfm.datasets.text_files import read_lines, read_once
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,19 @@ class TrackFormat:
         """The columns that hold the pose."""
         return self.columns if self.ticks_per_second is None else self.columns[1:]
 
+    @property
+    def roles(self) -> list[str | None]:
+        """What the columns are, by `rfm.datasets.pose_columns.pose_roles`."""
+        return pose_roles(self.columns)
 
+
+_TUM = TrackFormat(("timestamp", *POSITION, *QUATERNION), "xyzw", 1, " ", "# ")
 TRACK_FORMATS = {
-    "tum": TrackFormat(("timestamp", "tx", "ty", "tz", "qx", "qy", "qz", "qw"), "xyzw", 1, " ", "# "),
+    "tum": _TUM,
+    **{
+        f"tum_{unit}": replace(_TUM, columns=(f"timestamp_{unit}", *_TUM.columns[1:]), ticks_per_second=ticks)
+        for unit, ticks in (("ms", 10**3), ("us", 10**6), ("ns", 10**9))
+    },
     "kitti": TrackFormat(
         ("r11", "r12", "r13", "tx", "r21", "r22", "r23", "ty", "r31", "r32", "r33", "tz"), "matrix", None, " ", None
     ),
@@ -57,6 +73,7 @@ TRACK_FORMATS = {
         "#",
     ),
 }
+_OF_TICKS = {known.ticks_per_second or 1: name for name, known in TRACK_FORMATS.items() if name.startswith("tum")}
 
 SECONDS = "seconds"
 """The column that `read_track` adds: time since the first pose. A time since 1970 has no digits left in float32."""
@@ -65,18 +82,50 @@ FRAME = "frame"
 """What it adds where the format has no time: the number of the row, from 0."""
 
 
+_LONG_STEP, _SHORT_STEP = 4.0, 1e-5
+"""Seconds from pose to pose, in the middle, beyond which the unit of the time is in doubt."""
+_SINCE_1970 = (9.4e8, 4.2e9)
+"""Seconds from 1970 to 1999 and to 2103."""
+
+
 def recognised_format(path: str | os.PathLike[str]) -> str | None:
     """Return the track format that a file's comment header names, or None.
 
     Raises:
         TableError: the file cannot be read.
     """
-    for line in read_header(path):
-        names = _header_names(line)
-        for name, known in TRACK_FORMATS.items():
-            if known.comment and names[: len(known.columns)] == list(known.columns):
-                return name
+    for names in map(header_names, read_header(path)):
+        ticks, roles = time_ticks(names), pose_roles(names)
+        if roles[: len(_TUM.columns)] == _TUM.roles:
+            return _OF_TICKS[ticks or 1]
+        if roles[: len(_TUM.columns)] == TRACK_FORMATS["euroc"].roles and _says_euroc(names, ticks):
+            return "euroc"
     return None
+
+
+def _says_euroc(names: Sequence[str], ticks: int | None) -> bool:
+    """Return whether a header with EuRoC's columns leaves no doubt about the unit of the time."""
+    return ticks == 10**9 or (ticks is None and [re.sub(r"\[.*", "", n) for n in names[1:8]] == _EUROC_NAMES)
+
+
+_EUROC_NAMES = list(TRACK_FORMATS["euroc"].pose_columns)
+
+
+def read_named_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
+    """Read a table whose columns may be named in a comment line: one that names a quaternion.
+
+    Raises:
+        TableError: as `rfm.datasets.tables.read_table`; or the quaternion is one that turns the other way.
+    """
+    path = read_once(path)
+    table = read_table(path, minimum_rows)
+    comments = [header_names(line) for line in read_header(path)]
+    _refuse_jpl(table, [list(table.names)] if table.has_header else comments)
+    for names in comments:
+        whole = set(QUATERNION) <= set(pose_roles(names))
+        if whole and len(names) == len(table.names) and not table.has_header:
+            return replace(table, names=tuple(names), has_header=True)
+    return table
 
 
 def read_track(
@@ -86,63 +135,185 @@ def read_track(
 
     Args:
         path: the file.
-        layout: "tum", "kitti" or "euroc"; recognised by the header, or by 12 columns without one, when None.
+        layout: one of `TRACK_FORMATS`; recognised by the header, or by 12, 13, 16 or 17 columns without one, when None.
         start: the time, in the file's unit, from which seconds count; the first pose's when None, and then times must
             not run back.
         minimum_rows: fewer are an error.
 
     Returns:
         The table, its columns named as the format names them and ``seconds`` or ``frame`` added, with
-        its start; and the format.
+        its start; and the format, with the unit of the time that the header or times since 1970 say.
 
     Raises:
-        TableError: the format is not clear or contradicts the header, a row is too short, or times run back.
+        TableError: the format is not clear or contradicts the header, a row is too short, times run back, or their unit
+            is in doubt.
     """
     path = read_once(path)
     raw = read_table(path, minimum_rows)
-    found = recognised_format(path)
-    if layout is None:
-        layout = found or ("kitti" if not raw.has_header and len(raw.names) == 12 else None)
+    header = [list(raw.names)] if raw.has_header else [header_names(line) for line in read_header(path)]
+    layout = layout or recognised_format(path) or ("kitti" if is_kitti(raw) else None)
     if layout is None:
         raise TableError(
             f"{raw.file}: the format of the track is not clear, and with it the order of the quaternion\n"
             "add --format tum (time x y z qx qy qz qw), kitti (12 numbers) or euroc (time x y z qw qx qy qz)"
         )
-    _check_header(raw, layout, found, read_header(path))
+    _refuse_jpl(raw, header)
+    for names in header:
+        _check_header(raw, layout, names)
+    if layout == "euroc" and not any(QUATERNION[3] in pose_roles(names) for names in header):
+        _check_separator(raw, path)
     known = TRACK_FORMATS[layout]
+    if known.order == "matrix":
+        return _matrices(raw, known), layout
     width = len(known.columns)
-    if len(raw.names) < width or (layout != "euroc" and len(raw.names) != width):
-        raise TableError(
-            f"{raw.file}: a row of the format {layout} has {width} numbers ({' '.join(known.columns)}), here there are "
-            f"{len(raw.names)}\nname another --format, or repair the file"
-        )
-    if known.ticks_per_second is None:
-        added, name, start = [str(i) for i in range(len(raw))], FRAME, 0
-    else:
-        added, start = _seconds(raw, known.ticks_per_second, start)
-        name = SECONDS
-    # What follows the pose in EuRoC's files (velocities, biases) is not read.
+    named = any(len(names) == len(raw.names) and pose_roles(names)[:width] == known.roles for names in header)
+    if len(raw.names) < width or (len(raw.names) > width and layout != "euroc" and not named):
+        raise _wrong_width(raw, layout, known)
+    if start is None:
+        layout = _with_unit(raw, layout, header)
+        known = TRACK_FORMATS[layout]
+    added, start = _seconds(raw, known.ticks_per_second or 1, start)
+    # What follows the pose (velocities, biases, covariances) is not read.
     rows = [[*row[:width], more] for row, more in zip(raw.rows, added, strict=True)]
-    return Table(raw.file, (*known.columns, name), True, rows, raw.lines, start), layout
+    return Table(raw.file, (*known.columns, SECONDS), True, rows, raw.lines, start), layout
 
 
-def _header_names(line: str) -> list[str]:
-    """Return the column names in a comment line, without units in brackets."""
-    return re.sub(r"\[[^\]]*\]", " ", line).replace(",", " ").split()
+def is_kitti(raw: Table) -> bool:
+    """Return whether a table looks like KITTI's: 12 numbers, or KITTI-360's frame before them or a last row after."""
+    if raw.has_header or len(raw.names) not in (12, 13, 16, 17):
+        return False
+    try:
+        _kitti_cells(raw)
+    except TableError:
+        return False
+    return True
 
 
-def _check_header(raw: Table, layout: str, found: str | None, header: Sequence[str]) -> None:
-    """Refuse a header that contradicts the format."""
-    wanted = TRACK_FORMATS[layout]
-    lines = [list(raw.names)] if raw.has_header else [_header_names(line) for line in header]
-    for names in lines:
-        real = next((i for i, name in enumerate(names) if name.casefold() in ("qw", "q_rs_w", "q_w")), None)
-        at = None if wanted.order == "matrix" else 4 if wanted.order == "wxyz" else 7
-        if (found not in (None, layout)) or (real is not None and real != at):
-            raise TableError(
-                f"{raw.file}: the header ({' '.join(names[:8])}) contradicts --format {layout}"
-                f" ({' '.join(wanted.columns)})\nname the format that the file is written in"
-            )
+def _wrong_width(raw: Table, layout: str, known: TrackFormat) -> TableError:
+    return TableError(
+        f"{raw.file}: a row of the format {layout} has {len(known.columns)} numbers ({' '.join(known.columns)}), here "
+        f"there are {len(raw.names)}\nname another --format, or repair the file"
+    )
+
+
+# KITTI.
+
+
+def _matrices(raw: Table, known: TrackFormat) -> Table:
+    if raw.has_header or len(raw.names) not in (12, 13, 16, 17):
+        raise _wrong_width(raw, "kitti", known)
+    rows = [[*cells, frame] for frame, cells in _kitti_cells(raw)]
+    return Table(raw.file, (*known.columns, FRAME), True, rows, raw.lines, 0)
+
+
+def _kitti_cells(raw: Table) -> list[tuple[str, Sequence[str]]]:
+    """Return the frame's number and the first three rows of the matrix, for each row of the table."""
+    numbered, found, last = len(raw.names) % 4 == 1, [], -1
+    for i, row in enumerate(raw.rows):
+        frame, cells = (row[0], row[1:]) if numbered else (str(i), row)
+        if not re.fullmatch(r"\d+", frame) or int(frame) <= last:
+            raise raw.error(i, f"{frame[:40]!r} is no number of a frame, larger than the one above", "repair that row")
+        if [parse_number(cell) for cell in cells[12:]] not in ([], [0, 0, 0, 1]):
+            raise raw.error(i, "the last row of this matrix is not 0 0 0 1", "repair or remove that row")
+        last = int(frame)
+        found.append((frame, cells[:12]))
+    return found
+
+
+# What a header and a separator say.
+
+
+def _refuse_jpl(raw: Table, header: Sequence[Sequence[str]]) -> None:
+    """Refuse quaternions that are named by the frames which they lead from and to, as OpenVINS does: q_GtoI."""
+    for names in header:
+        for name in names:
+            if re.match(r"#?q_[A-Za-z0-9]+?(to|To|_to_)[A-Z0-9]", name):
+                raise TableError(
+                    f"{raw.file}: the header names {name}, by JPL's convention a turn of axes, not of the body\n"
+                    "call the columns tx ty tz qx qy qz qw once they take the body's coordinates to the world's: JPL's "
+                    "q_GtoI does so as it is, real part last"
+                )
+
+
+def _check_header(raw: Table, layout: str, names: Sequence[str]) -> None:
+    """Refuse a header that contradicts the format, or that leaves open what it says of the quaternion."""
+    wanted, roles = TRACK_FORMATS[layout], pose_roles(names)
+    turns = [role for role in roles if role in QUATERNION]
+    bare = [name.casefold() for name in names]
+    contradiction = TableError(
+        f"{raw.file}: the header ({' '.join(names[:8])}) contradicts --format {layout}"
+        f" ({' '.join(wanted.columns)})\nname the format that the file is written in"
+    )
+    if "q" in bare and not turns:
+        # Names of groups, not of columns, as OpenVINS writes them.
+        if "p" in bare and bare.index("q") < bare.index("p"):
+            raise contradiction
+        return
+    if not turns and not (len(names) == len(raw.names) and roles[0] == TIME):
+        return
+    if wanted.order == "matrix":
+        if turns:
+            raise contradiction
+        return
+    ticks = time_ticks(names)
+    # In TUM's format another unit of time is one of its variants.
+    if ticks not in (None, wanted.ticks_per_second) and layout != "tum":
+        raise contradiction
+    whole = sorted(turns) == sorted(QUATERNION)
+    if len(names) == len(raw.names) or (whole and TIME in roles):
+        # The names stand over the columns.
+        over = [*wanted.roles, *([None] * len(names))]
+        if any(role != want for role, want in zip(roles, over, strict=False) if role in (*POSITION, *QUATERNION, TIME)):
+            raise contradiction
+        return
+    if not whole:
+        raise TableError(
+            f"{raw.file}: the header ({' '.join(names[:8])}) names a part of the quaternion, and not where it stands\n"
+            f"name all columns ({' '.join(wanted.columns)}), or none"
+        )
+    places = [i for i, role in enumerate(roles) if role in POSITION]
+    first = min(i for i, role in enumerate(roles) if role in QUATERNION)
+    if turns != [role for role in wanted.roles if role in QUATERNION] or any(i > first for i in places):
+        raise contradiction
+
+
+def _check_separator(raw: Table, path: str | os.PathLike[str]) -> None:
+    """Refuse what ORB-SLAM3 writes for EuRoC's sequences: spaces, and the real part last."""
+    if not re.search("[,;\t]", read_lines(path)[raw.lines[0] - 1]):
+        raise TableError(
+            f"{raw.file}: EuRoC's files have commas and the real part first, this one spaces, as ORB-SLAM3 "
+            "writes them, the real part last\nadd --format tum_ns if it is last, or name the columns in a first line: "
+            "#timestamp[ns],p_x,p_y,p_z,q_w,q_x,q_y,q_z"
+        )
+
+
+# Time.
+
+
+def _with_unit(raw: Table, layout: str, header: Sequence[Sequence[str]]) -> str:
+    """Return the format with the unit of the time that the header or times since 1970 say, or ask for it."""
+    known = TRACK_FORMATS[layout]
+    # In a line of prose a word such as sec names no column.
+    over = [names for names in header if pose_roles(names)[:1] == [TIME]]
+    over = [names for names in over if len(names) == len(raw.names) or set(QUATERNION) <= set(pose_roles(names))]
+    said = [ticks for names in over if (ticks := time_ticks(names)) is not None]
+    if said:
+        return _OF_TICKS[said[0]] if layout == "tum" else layout
+    times = [value for row in raw.rows if (value := parse_number(row[0])) is not None and isfinite(value)]
+    step = median(abs(b - a) for a, b in pairwise(times)) if len(times) > 1 else 0.0
+    ticks = known.ticks_per_second or 1
+    if step == 0 or _SHORT_STEP <= step / ticks <= _LONG_STEP:
+        return layout
+    least, most = _SINCE_1970
+    fits = [unit for unit in _OF_TICKS if least <= times[0] / unit <= most and step / unit <= _LONG_STEP]
+    if layout == "tum" and fits:
+        return _OF_TICKS[fits[0]]
+    others = "--format tum_ns, tum_us or tum_ms" if known.order == "xyzw" else "by another --format"
+    raise TableError(
+        f"{raw.file}: times are {step:.3g} apart, which --format {layout} takes for {step / ticks:.3g} seconds\n"
+        f"name the unit: {others}, or a first line that says it, such as '# {known.columns[0]}[s] "
+        f"{' '.join(known.pose_columns)}'"
+    )
 
 
 def _seconds(raw: Table, ticks: int, start: int | float | None) -> tuple[list[str], int | float]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.arguments import check_function, check_instance, shown
+from rfm.arrays import tensor_of
 from rfm.integrators.adaptive import Adaptive
 from rfm.integrators.method import Method
 from rfm.integrators.solution import IntegrationError, Solution
@@ -52,7 +54,12 @@ def integrate(
         ValueError: if the times are not finite or do not run one way.
         IntegrationError: if a solve failed and ``raise_on_failure``.
     """
+    check_instance("integrate", "manifold", manifold, Manifold, "Sphere(2)")
+    check_function("integrate", "field", field, "VelocityField(manifold)")
+    if method is not None and (isinstance(method, type) or not hasattr(method, "solve")):
+        raise ValueError(f"integrate: method must be an object with solve, got {shown(method)}; pass Adaptive()")
     span = _checked(times)
+    x = x if isinstance(x, Tensor) else tensor_of("integrate", "points", x)
     manifold._check_shape("initial points", x)
     batch = manifold.batch_shape(x)
     flat = x.reshape(batch.numel(), *manifold.event_shape)
@@ -111,11 +118,8 @@ class _RightHandSide:
 
 def _checked(times: Tensor | Sequence[float]) -> tuple[float, ...]:
     """Return the times as numbers, if they run one way."""
-    values = times.tolist() if isinstance(times, Tensor) else times
-    try:
-        span = tuple(float(s) for s in values)
-    except TypeError:
-        span = ()
+    values = tensor_of("integrate", "times", times, torch.float64)
+    span = tuple(values.tolist()) if values.ndim == 1 else ()
     steps = [b - a for a, b in itertools.pairwise(span)]
     finite = all(math.isfinite(s) for s in span)
     if len(span) < 2 or not finite or not (all(h > 0 for h in steps) or all(h < 0 for h in steps)):

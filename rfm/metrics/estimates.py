@@ -2,9 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from rfm.arrays import array_of, tensor_of
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, gro
         Owen, Monte Carlo theory, methods and examples, 2013, section 9.2: self-normalised importance sampling.
     """
     scores = _scores("log_prob", log_prob)
-    _check_groups("negative_log_likelihood", groups, scores)
-    return clustered_mean(-scores, groups, _shares("negative_log_likelihood", weights, log_prob))
+    shares = _shares("negative_log_likelihood", weights, scores)
+    return clustered_mean(-scores.flatten(), groups, shares, "negative_log_likelihood")
 
 
 def paired_difference(
@@ -97,29 +101,20 @@ def paired_difference(
         Liang and Zeger, Longitudinal data analysis using generalized linear models, Biometrika 73, 1986, eq. 7.
     """
     a, b = _scores("log_prob_a", log_prob_a), _scores("log_prob_b", log_prob_b)
-    if log_prob_a.shape != log_prob_b.shape or log_prob_a.ndim != 1:
+    if a.shape != b.shape or a.ndim != 1:
         raise ValueError(
             "paired_difference: log_prob_a and log_prob_b must have one shape (n,), the same points in the same order, "
-            f"got {tuple(log_prob_a.shape)} and {tuple(log_prob_b.shape)}"
+            f"got {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    _check_groups("paired_difference", groups, a)
-    return clustered_mean(a - b, groups, _shares("paired_difference", weights, log_prob_a))
-
-
-def _check_groups(name: str, groups: Tensor | None, scores: Tensor) -> None:
-    if groups is not None and (groups.ndim < 1 or len(groups) != len(scores)):
-        raise ValueError(
-            f"{name}: groups must have one row for each of the {len(scores)} points, got shape {tuple(groups.shape)}; "
-            "give their places, or one label each"
-        )
+    return clustered_mean(a - b, groups, _shares("paired_difference", weights, a), "paired_difference")
 
 
 def _scores(name: str, log_prob: Tensor) -> Tensor:
-    """Return log-densities flat, detached, in float64 on the CPU."""
-    values = log_prob.detach().to(dtype=torch.float64, device="cpu").flatten()
+    """Return log-densities detached, in float64 on the CPU."""
+    values = tensor_of("estimate", name, log_prob, torch.float64).detach().cpu()
     nan = int(values.isnan().sum())
-    if len(values) == 0 or nan:
-        finding = f"{nan} of {len(values)} NaN" if nan else "none"
+    if values.numel() == 0 or nan:
+        finding = f"{nan} of {values.numel()} NaN" if nan else "none"
         raise ValueError(
             f"{name} must hold log-densities, got {finding}; check the points and the model that scored them"
         )
@@ -128,34 +123,37 @@ def _scores(name: str, log_prob: Tensor) -> Tensor:
 
 def _shares(name: str, weights: Tensor | None, log_prob: Tensor) -> Tensor:
     """Return the points' weights divided by their sum, flat, in float64 on the CPU; equal ones for None."""
-    w = torch.ones_like(log_prob) if weights is None else weights
+    own = torch.ones(log_prob.shape) if weights is None else weights
+    w = tensor_of(name, "weights", own, torch.float64).detach().cpu()
     if w.shape != log_prob.shape or not bool((w.isfinite() & (w >= 0)).all()) or not bool((w > 0).any()):
         raise ValueError(
             f"{name}: weights must be one finite number per point, shape {tuple(log_prob.shape)}, none negative and "
             f"not all zero, got shape {tuple(w.shape)} with minimum {float(w.min()) if w.numel() else math.nan}"
         )
-    w = w.detach().to(dtype=torch.float64, device="cpu").flatten()
+    w = w.flatten()
     return w / w.sum()
 
 
-def clustered_mean(values: Tensor, groups: Tensor | None = None, shares: Tensor | None = None) -> Estimate:
+def clustered_mean(
+    values: Tensor, groups: Any = None, shares: Tensor | None = None, owner: str = "clustered_mean"
+) -> Estimate:
     """Return the mean of values ``(n,)`` with the standard error of `paired_difference`: the one rule of all means.
 
     Args:
         values: float64, on the CPU.
         groups: ``(n, ...)``, rows equal bit for bit are one group; by default each value is its own.
         shares: weights of the values, ``(n,)``, sum 1; equal by default.
+        owner: whose arguments these are, for messages.
     """
     shares = torch.full_like(values, 1 / len(values)) if shares is None else shares
+    labels = None if groups is None else _labels(owner, groups, len(values))
     # A point without weight is no observation, and its score may be infinite.
     kept = shares > 0
     values, shares = values[kept], shares[kept]
     mean = shares @ values
     count, residuals = len(values), shares * (values - mean)
-    if groups is not None:
-        rows = groups.detach().cpu().reshape(len(kept), -1)[kept]
-        # Adding 0 turns -0.0 into 0.0, which is the same place.
-        label = torch.unique(rows + 0, dim=0, return_inverse=True)[1]
+    if labels is not None:
+        label = torch.unique(labels[kept], return_inverse=True)[1]
         count = int(label.max()) + 1
         if count < len(values):
             residuals = torch.zeros(count, dtype=torch.float64).index_add_(0, label, residuals)
@@ -163,3 +161,17 @@ def clustered_mean(values: Tensor, groups: Tensor | None = None, shares: Tensor 
         return Estimate(float(mean), math.nan, 1)
     variance = count / (count - 1) * residuals.square().sum()
     return Estimate(float(mean), float(variance.sqrt()), count)
+
+
+def _labels(owner: str, groups: Any, count: int) -> Tensor:
+    """Return a number for each row, alike for equal rows, ``(n,)``."""
+    rows = array_of(owner, "groups", groups)
+    if rows.ndim < 1 or len(rows) != count:
+        raise ValueError(
+            f"{owner}: groups must have one row for each of the {count} points, got shape {rows.shape}; give their "
+            "places, or one label each"
+        )
+    rows = rows.reshape(count, -1)
+    # Adding 0 turns -0.0 into 0.0, which is the same place.
+    rows = rows + 0 if rows.dtype.kind == "f" else rows
+    return torch.from_numpy(np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Power, Product, Sphere
+from manifolds.arguments import check_instance, positive
 
 
 class Kernel(ABC):
@@ -194,8 +195,8 @@ def _peak(scale: float, dim: int) -> float:
 
 
 def _check_scale(kernel: AmbientGaussianKernel | HeatKernel | GeodesicGaussianKernel) -> None:
-    if not 0 < kernel.scale < math.inf:
-        raise ValueError(f"{type(kernel).__name__}: scale must be positive and finite, got {kernel.scale}")
+    check_instance(type(kernel).__name__, "manifold", kernel.manifold, Manifold, "Sphere(2)")
+    object.__setattr__(kernel, "scale", positive(type(kernel).__name__, "scale", kernel.scale))
 
 
 _BY_IMAGES = 2.0

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.arguments import check_instance, seed_of, whole
+from rfm.arrays import tensor_of
 from rfm.couplings import assignment
 from rfm.metrics.estimates import Estimate, clustered_mean
 from rfm.metrics.kernels import Kernel
@@ -35,6 +37,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
     References:
         Gretton et al., A Kernel Two-Sample Test, JMLR 13 (2012), lemma 6.
     """
+    check_instance("maximum_mean_discrepancy", "kernel", kernel, Kernel, "HeatKernel(manifold, scale)")
     x, y = _checked("maximum_mean_discrepancy", kernel.manifold, x, y, least=4)
     n = len(x)
     if len(y) != n:
@@ -85,6 +88,7 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
     References:
         Peyre & Cuturi, Computational Optimal Transport, 2019, arXiv:1803.00567, sections 2.2 and 8.4.
     """
+    blocks = whole("wasserstein_distance", "blocks", blocks, None)
     x, y = _checked("wasserstein_distance", manifold, x, y, least=max(1, blocks))
     if order not in (1, 2):
         raise ValueError(f"wasserstein_distance: order must be 1 or 2, got {order!r}")
@@ -136,6 +140,7 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
         raise ImportError(
             "classifier_two_sample needs scikit-learn, which is not installed; pip install scikit-learn"
         ) from None
+    seed, folds = seed_of("classifier_two_sample", seed), whole("classifier_two_sample", "folds", folds, 2)
     both = torch.cat([x, y])
     points = manifold.embed(both).double().cpu().numpy()
     labels = torch.arange(2).repeat_interleave(len(x)).numpy()
@@ -170,6 +175,7 @@ def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbour
         Naeem et al., Reliable Fidelity and Diversity Metrics for Generative Models, 2020, arXiv:2002.09797,
         equation 10.
     """
+    neighbours = whole("coverage", "neighbours", neighbours, None)
     if neighbours < 1:
         raise ValueError(f"coverage: neighbours must be at least 1, got {neighbours}")
     reference, generated = _checked("coverage", manifold, reference, generated, least=1)
@@ -205,6 +211,8 @@ def _chunks(rows: int, columns: int) -> Iterator[slice]:
 
 def _checked(owner: str, manifold: Manifold, x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """Return both samples detached; raise ValueError unless they are points, and enough of them."""
+    x, y = tensor_of(owner, "the first sample", x), tensor_of(owner, "the second sample", y)
+    check_instance(owner, "manifold", manifold, Manifold, "Sphere(2)")
     for name, points in (("first", x), ("second", y)):
         if points.ndim != 1 + len(manifold.event_shape):
             raise ValueError(

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Octahedral, Quotient, RightMultiplication, Sphere
+from manifolds.arguments import check_instance
+from rfm.arrays import tensor_of
 from rfm.datasets.coordinates import Cartesian, Coordinates
 from rfm.flow import Flow
 from rfm.plotting import maps
@@ -65,6 +67,7 @@ def plot_flow(
     Raises:
         ValueError: points or samples have another shape than points of the manifold.
     """
+    check_instance("plot_flow", "flow", flow, Flow, "Flow(manifold, field)")
     data = None if points is None else _as_points(flow.manifold, points, "points")
     if samples is None:
         _, device = flow._dtype_and_device()
@@ -81,8 +84,7 @@ def plot_flow(
 
 def _as_points(manifold: Manifold, values: Tensor | NDArray[Any], what: str) -> Tensor:
     """Return ``(n, *event_shape)``, floating point."""
-    x = torch.as_tensor(values)
-    x = x if x.is_floating_point() else x.float()
+    x = tensor_of("plot_flow", what, values)
     manifold._check_shape(what, x)
     return x.detach().reshape(-1, *manifold.event_shape)
 

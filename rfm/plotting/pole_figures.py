@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from manifolds import RotationGroup
+from rfm.arrays import tensor_of
 from rfm.plotting.figures import DENSITY_COLOURS, INK, new_figure
 from rfm.plotting.panels import Array
 
@@ -99,7 +100,11 @@ def pole_density(
     # One of each pair of opposite axes will do, because the kernel takes both ends.
     rounded = torch.unique((family * 1e6).round() / 1e6 + 0, dim=0)
     half = [v for v in rounded if tuple(v.tolist()) > tuple((-v).tolist())]
-    axes = (points.detach().cpu().double() @ torch.stack(half).mT).movedim(-1, 1).flatten(0, 1)
+    axes = (
+        (tensor_of("pole_density", "points", points, torch.float64).detach().cpu() @ torch.stack(half).mT)
+        .movedim(-1, 1)
+        .flatten(0, 1)
+    )
     k = math.radians(halfwidth_degrees) ** -2
     # The density of the kernel over the uniform one, 4 pi k exp(k (c - 1)) / (2 pi (1 - exp(-2 k))), of both ends.
     scale = k / (1 - math.exp(-2 * k))

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from manifolds.arguments import check_instance, positive, shown
+from rfm.arrays import points_of, shape_of, tensor_of
 from rfm.fingerprint import fingerprint
 
 
@@ -22,6 +24,7 @@ class Source(nn.Module, ABC):
 
     def __init__(self, manifold: Manifold) -> None:
         super().__init__()
+        check_instance(type(self).__name__, "manifold", manifold, Manifold, "Sphere(2)")
         self.manifold = manifold
 
     @abstractmethod
@@ -35,7 +38,7 @@ class Source(nn.Module, ABC):
         """Return independent draws.
 
         Args:
-            shape: how many.
+            shape: how many; the sources here take a number too.
             generator: source of randomness; global random state is not touched where one is given.
             dtype: of the points, by default torch's default.
             device: of the points, by default that of the source's own tensors.
@@ -46,7 +49,12 @@ class Source(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log-density with respect to the Riemannian volume, in nats, ``(*batch)``."""
+        """Return the log-density with respect to the Riemannian volume, in nats, ``(*batch)``.
+
+        Args:
+            x: points ``(*batch, *event_shape)``: a tensor, or what NumPy makes an array of; whole numbers count as
+                floating point of torch's default dtype.
+        """
 
     def on(self, manifold: Manifold) -> "Source":
         """Return the same distribution on another manifold of the same kind, for a source that knows how.
@@ -75,15 +83,29 @@ class Uniform(Source):
 
     def sample(
         self,
-        shape: tuple[int, ...],
+        shape: int | tuple[int, ...],
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        return self.manifold.random_uniform(*shape, generator=generator, dtype=dtype, device=device)
+        size = draws(self, shape, dtype)
+        return self.manifold.random_uniform(*size, generator=generator, dtype=dtype, device=device)
 
     def log_prob(self, x: Tensor) -> Tensor:
+        x = points_of("Uniform", self.manifold, x)
         return torch.full_like(x.flatten(x.ndim - len(self.manifold.event_shape))[..., 0], -math.log(self._volume))
+
+
+def draws(source: Source, shape: int | tuple[int, ...], dtype: torch.dtype | None) -> torch.Size:
+    """Return how many points a source is asked for.
+
+    Raises:
+        ValueError: for what is no shape, or a dtype that points cannot have.
+    """
+    owner = f"{type(source).__name__}.sample"
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"{owner}: points are floating point, got the dtype {dtype}; choose torch.float32 or float64")
+    return shape_of(owner, shape)
 
 
 def checked_point(owner: str, name: str, manifold: Manifold, point: Tensor) -> Tensor:
@@ -101,7 +123,7 @@ def checked_point(owner: str, name: str, manifold: Manifold, point: Tensor) -> T
     Raises:
         ValueError: if it is no point, or not a single one.
     """
-    point = point if isinstance(point, Tensor) else torch.as_tensor(point, dtype=torch.float64)
+    point = tensor_of(owner, name, point, None if isinstance(point, Tensor) else torch.float64)
     if point.shape != manifold.event_shape:
         raise ValueError(
             f"{owner}: {name} must be one point of {manifold}, of shape {tuple(manifold.event_shape)}, got "
@@ -121,9 +143,7 @@ def checked_scale(owner: str, name: str, scale: float) -> float:
     Raises:
         ValueError: unless it is positive and finite.
     """
-    if not 0 < scale < math.inf:
-        raise ValueError(f"{owner}: {name} must be positive and finite, got {scale}; it is a standard deviation")
-    return float(scale)
+    return positive(owner, name, scale, "it is a standard deviation")
 
 
 def checked_part(owner: str, name: str, source: object, manifold: Manifold) -> Source:
@@ -133,7 +153,7 @@ def checked_part(owner: str, name: str, source: object, manifold: Manifold) -> S
         ValueError: if it is no source, or one on another manifold.
     """
     if not isinstance(source, Source):
-        raise ValueError(f"{owner}: {name} must be a source, got {type(source).__name__}; make one on {manifold}")
+        raise ValueError(f"{owner}: {name} must be a source, got {shown(source)}; make one on {manifold}")
     check_same_manifold(owner, name, source.manifold, manifold)
     return source
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from manifolds import CentredPoses, Manifold
 from manifolds.centred_poses import centred
-from rfm.sources.base import Source, Uniform, checked_part, checked_scale
+from rfm.arrays import points_of
+from rfm.sources.base import Source, Uniform, checked_part, checked_scale, draws
 from rfm.sources.rigid_motion import rigid_motions
 
 
@@ -58,7 +59,8 @@ class CentredPoseSource(Source):
             manifold: the poses.
             points: of it, ``(n, k, 4, 4)``; where all positions are 0 the scale is ``manifold.length``.
         """
-        variance = float(points.detach()[..., :3, 3].double().square().mean()) * manifold.k / (manifold.k - 1)
+        x = points_of("CentredPoseSource", manifold, points, torch.float64).detach()
+        variance = float(x[..., :3, 3].square().mean()) * manifold.k / (manifold.k - 1)
         return cls(manifold, None, math.sqrt(variance) or manifold.length)
 
     def on(self, manifold: Manifold) -> "CentredPoseSource":
@@ -72,11 +74,12 @@ class CentredPoseSource(Source):
 
     def sample(
         self,
-        shape: tuple[int, ...],
+        shape: int | tuple[int, ...],
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
+        shape = draws(self, shape, dtype)
         return centred(self.scattered((*shape, self.manifold.k), generator, dtype, device))
 
     def scattered(
@@ -95,6 +98,7 @@ class CentredPoseSource(Source):
         return rigid_motions(rotation, self.translation_scale * torch.randn(*shape, 3, **like))
 
     def log_prob(self, x: Tensor) -> Tensor:
+        x = points_of("CentredPoseSource", self.manifold, x)
         turns = self.rotation.log_prob(x[..., :3, :3]).sum(-1)
         scale = self.translation_scale / self.manifold.length
         z = x[..., :3, 3].double() / self.translation_scale

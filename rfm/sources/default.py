@@ -7,6 +7,8 @@ from typing import cast
 from torch import Tensor
 
 from manifolds import SE3, CentredPoses, LevelSet, Manifold, Power, Product
+from manifolds.arguments import check_instance
+from rfm.arrays import points_of
 from rfm.sources.base import Source, Uniform
 from rfm.sources.centred_poses import CentredPoseSource
 from rfm.sources.product import PowerSource, ProductSource
@@ -32,6 +34,7 @@ def default_source(manifold: Manifold, points: Tensor) -> Source:
     Raises:
         ValueError: if the manifold has neither, naming what to supply.
     """
+    check_instance("default_source", "manifold", manifold, Manifold, "Sphere(2)")
     if manifold.volume is not None:
         return Uniform(manifold)
     if manifold.injectivity_radius != math.inf:
@@ -46,7 +49,8 @@ def default_source(manifold: Manifold, points: Tensor) -> Source:
 def _(manifold: Product, points: Tensor) -> Source:
     if manifold.volume is not None:
         return Uniform(manifold)
-    parts = zip(manifold.factors, manifold.split(points), strict=True)
+    x = points_of("default_source", manifold, points)
+    parts = zip(manifold.factors, manifold.split(x), strict=True)
     return ProductSource(manifold, [default_source(cast(Manifold, factor), part) for factor, part in parts])
 
 
@@ -54,7 +58,8 @@ def _(manifold: Product, points: Tensor) -> Source:
 def _(manifold: Power, points: Tensor) -> Source:
     if manifold.volume is not None:
         return Uniform(manifold)
-    return PowerSource(manifold, default_source(manifold.m, points.flatten(0, 1)))
+    x = points_of("default_source", manifold, points)
+    return PowerSource(manifold, default_source(manifold.m, x.flatten(0, 1)))
 
 
 @default_source.register

@@ -10,7 +10,8 @@ from manifolds import SO3
 from manifolds.constants import Constants
 from manifolds.numerics import log_sinhc_of_root, sinc_of_root
 from manifolds.rotations import turn_rows
-from rfm.sources.base import Source, checked_point, checked_scale
+from rfm.arrays import points_of
+from rfm.sources.base import Source, checked_point, checked_scale, draws
 
 
 class IsotropicGaussianSO3(Source, Constants):
@@ -73,12 +74,12 @@ class IsotropicGaussianSO3(Source, Constants):
 
     def sample(
         self,
-        shape: tuple[int, ...],
+        shape: int | tuple[int, ...],
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        mean = self.mean.to(device=device)
+        shape, mean = draws(self, shape, dtype), self.mean.to(device=device)
         u = torch.rand(shape, generator=generator, dtype=mean.dtype, device=mean.device)
         axis = torch.randn((*shape, 3), generator=generator, dtype=mean.dtype, device=mean.device)
         axis = axis / torch.linalg.vector_norm(axis, dim=-1, keepdim=True)
@@ -87,6 +88,7 @@ class IsotropicGaussianSO3(Source, Constants):
         return x.to(dtype or torch.get_default_dtype())
 
     def log_prob(self, x: Tensor) -> Tensor:
+        x = points_of("IsotropicGaussianSO3", self.manifold, x)
         angle = self.manifold.dist(self.mean.to(x.device), x.double())
         return log_heat_kernel(angle, self.scale).to(x.dtype)
 

@@ -1,16 +1,18 @@
 """What a kernel mixture is made of, checked and in float64."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from rfm.arrays import tensor_of
 
 
 def checked_points(manifold: Manifold, points: Tensor, name: str) -> Tensor:
     """Return the points detached, in float64; those of less precision are projected after the conversion."""
-    points = _numbers(points)
+    points = _numbers(name, points)
     manifold.check_point(points)
     if manifold.batch_shape(points) != (len(points),) or len(points) == 0:
         raise ValueError(
@@ -22,7 +24,7 @@ def checked_points(manifold: Manifold, points: Tensor, name: str) -> Tensor:
 
 def checked_concentrations(concentrations: Tensor) -> Tensor:
     """Return the concentrations in float64, ``(K,)``."""
-    k = _numbers(concentrations).double()
+    k = _numbers("concentrations", concentrations).double()
     if k.ndim != 1 or len(k) == 0 or not bool((torch.isfinite(k) & (k > 0)).all()):
         raise ValueError(
             f"KernelMixture: concentrations must be positive and finite, shape (K,) with K at least 1, got {k.tolist()}"
@@ -32,7 +34,7 @@ def checked_concentrations(concentrations: Tensor) -> Tensor:
 
 def checked_mixture_weights(weights: Tensor, kernels: int) -> Tensor:
     """Return the weights of the kernels and the background in float64, ``(kernels + 1,)``."""
-    w = _numbers(weights).double()
+    w = _numbers("weights", weights).double()
     if w.shape != (kernels + 1,) or not bool((w >= 0).all()) or not abs(float(w.sum()) - 1) < 1e-6:
         raise ValueError(
             f"KernelMixture: weights must be {kernels + 1} numbers (one for each concentration, and the background's "
@@ -43,7 +45,7 @@ def checked_mixture_weights(weights: Tensor, kernels: int) -> Tensor:
 
 def checked_shares(weights: Tensor | None, points: Tensor, name: str) -> Tensor:
     """Return the points' weights divided by their sum, float64; equal ones for None."""
-    w = torch.ones(len(points)) if weights is None else _numbers(weights)
+    w = torch.ones(len(points)) if weights is None else _numbers(name, weights)
     w = w.to(dtype=torch.float64, device=points.device)
     if w.shape != (len(points),) or not bool((torch.isfinite(w) & (w >= 0)).all()) or not float(w.sum()) > 0:
         raise ValueError(
@@ -53,6 +55,7 @@ def checked_shares(weights: Tensor | None, points: Tensor, name: str) -> Tensor:
     return w / w.sum()
 
 
-def _numbers(values: Tensor) -> Tensor:
+def _numbers(name: str, values: Any) -> Tensor:
     """Return a tensor detached; a saved flow gives nested lists for short ones."""
-    return values.detach() if isinstance(values, Tensor) else torch.as_tensor(values, dtype=torch.float64)
+    dtype = None if isinstance(values, Tensor) else torch.float64
+    return tensor_of("KernelMixture", name, values, dtype).detach()

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.arguments import whole
 from manifolds.constants import Constants
-from rfm.sources.base import Source, checked_part
+from rfm.arrays import points_of, tensor_of
+from rfm.sources.base import Source, checked_part, draws
 from rfm.sources.default import default_source
 from rfm.sources.kernel_arguments import (
     checked_concentrations,
@@ -81,7 +83,8 @@ class KernelMixture(Source, Constants):
         self.register_buffer("_log_shares", None)
         if sample_weights is not None:
             shares = checked_shares(sample_weights, self.points, "sample_weights")
-            self.constant("sample_weights", torch.as_tensor(sample_weights).detach().to(shares))
+            given = tensor_of("KernelMixture", "sample_weights", sample_weights, torch.float64)
+            self.constant("sample_weights", given.detach().to(shares))
             # Centres of weight zero add nothing, but would undo the bound on what the sums drop.
             shares = (shares / copies).repeat_interleave(copies)
             self.constant("_embedded", self._embedded[shares > 0])
@@ -115,7 +118,8 @@ class KernelMixture(Source, Constants):
         Raises:
             ValueError: the manifold has no kernel or no default background, or an argument is not as said.
         """
-        k = _default_concentrations(manifold, train, 40) if concentrations is None else concentrations
+        train = checked_points(manifold, train, "train")
+        k = _chosen_concentrations(manifold, train, concentrations, 40)
         start = cls._unfitted(manifold, train, k, background, sample_weights)
         log_p, shares = start._validation_scores(validation, validation_weights)
         mixed = torch.logaddexp(log_p[:, :-1] + math.log(0.99), log_p[:, -1:] + math.log(0.01))
@@ -154,7 +158,8 @@ class KernelMixture(Source, Constants):
         Raises:
             ValueError: the manifold has no kernel or no default background, or an argument is not as said.
         """
-        k = _default_concentrations(manifold, train, 30) if concentrations is None else concentrations
+        train = checked_points(manifold, train, "train")
+        k = _chosen_concentrations(manifold, train, concentrations, 30)
         start = cls._unfitted(manifold, train, k, background, sample_weights)
         weights = _likeliest_weights(*start._validation_scores(validation, validation_weights), steps)
         return cls(manifold, train, k, weights, start.background, sample_weights)
@@ -191,9 +196,9 @@ class KernelMixture(Source, Constants):
         """
         points = checked_points(manifold, points, "points")
         shares = checked_shares(sample_weights, points, "sample_weights")
-        k = _default_concentrations(manifold, points, 30) if concentrations is None else concentrations
+        k = _chosen_concentrations(manifold, points, concentrations, 30)
         background = _default_background(manifold, points) if background is None else background
-        fold, places = _folds(points, shares, folds)
+        fold, places = _folds(points, shares, whole("KernelMixture", "folds", folds))
         scored = torch.zeros_like(fold, dtype=torch.bool)
         scored[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_SCORED_POINTS]] = True
         log_p = points.new_empty(len(points), len(k) + 1)
@@ -213,12 +218,12 @@ class KernelMixture(Source, Constants):
     @torch.no_grad()
     def sample(
         self,
-        shape: tuple[int, ...],
+        shape: int | tuple[int, ...],
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        points = self.points.to(device=device)
+        shape, points = draws(self, shape, dtype), self.points.to(device=device)
         like: dict[str, Any] = {"generator": generator, "dtype": points.dtype, "device": points.device}
         component = _drawn(self.weights.to(points.device), torch.rand(shape, **like))
         u = torch.rand(shape, **like)
@@ -238,6 +243,7 @@ class KernelMixture(Source, Constants):
         Args:
             x: points ``(*batch, *event_shape)``; the result has their dtype and device.
         """
+        x = points_of("KernelMixture", self.manifold, x)
         log_weights = self.weights.log()
         parts = [torch.logsumexp(self._components(part) + log_weights, dim=-1) for part in self._chunks(x)]
         return torch.cat(parts).reshape(self.manifold.batch_shape(x)).to(x)
@@ -249,6 +255,7 @@ class KernelMixture(Source, Constants):
         Args:
             x: points ``(*batch, *event_shape)``; the result has their dtype and device.
         """
+        x = points_of("KernelMixture", self.manifold, x)
         parts = [self._components(part) for part in self._chunks(x)]
         return torch.cat(parts).reshape(*self.manifold.batch_shape(x), len(self.weights)).to(x)
 
@@ -263,7 +270,7 @@ class KernelMixture(Source, Constants):
     ) -> Self:
         """Return the mixture with equal weights."""
         if background is None:
-            background = _default_background(manifold, checked_points(manifold, train, "train"))
+            background = _default_background(manifold, train)
         components = len(checked_concentrations(concentrations)) + 1
         weights = torch.full((components,), 1 / components, dtype=torch.float64)
         return cls(manifold, train, concentrations, weights, background, sample_weights)
@@ -291,7 +298,7 @@ def _likeliest_weights(log_p: Tensor, shares: Tensor, steps: int) -> Tensor:
         steps: number of steps.
     """
     weights = log_p.new_full(log_p.shape[1:], 1 / log_p.shape[1])
-    for _ in range(steps):
+    for _ in range(whole("KernelMixture", "steps", steps, 0)):
         weights = shares @ torch.softmax(log_p + weights.log(), dim=-1)
     return weights / weights.sum()
 
@@ -309,11 +316,14 @@ def _folds(points: Tensor, shares: Tensor, folds: int) -> tuple[Tensor, int]:
     return order[place] % min(folds, len(places)), len(places)
 
 
-def _default_concentrations(manifold: Manifold, train: Tensor, count: int) -> Tensor:
+def _chosen_concentrations(manifold: Manifold, train: Tensor, concentrations: Tensor | None, count: int) -> Tensor:
+    """Return the concentrations, or so many that the points set."""
+    if concentrations is not None:
+        return checked_concentrations(concentrations)
     unscaled = torch.logspace(1, 8, count, dtype=torch.float64, device=train.device)
     if manifold.volume is not None:
         return unscaled
-    embedded = manifold.kernel_embed(checked_points(manifold, train, "train"))
+    embedded = manifold.kernel_embed(train)
     spread = float((embedded - embedded.mean(0)).square().sum(-1).mean())
     return unscaled / (spread or 1.0)
 

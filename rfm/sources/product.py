@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold, Power, Product
-from rfm.sources.base import Source, checked_part
+from rfm.arrays import points_of
+from rfm.sources.base import Source, checked_part, draws
 
 
 class ProductSource(Source):
@@ -46,14 +47,16 @@ class ProductSource(Source):
 
     def sample(
         self,
-        shape: tuple[int, ...],
+        shape: int | tuple[int, ...],
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
+        shape = draws(self, shape, dtype)
         return self.manifold.join(*(source.sample(shape, generator, dtype, device) for source in self._sources))
 
     def log_prob(self, x: Tensor) -> Tensor:
+        x = points_of("ProductSource", self.manifold, x)
         parts = zip(self._sources, self.manifold.split(x), strict=True)
         return torch.stack([source.log_prob(part) for source, part in parts]).sum(0) - self._log_volume_factor
 
@@ -83,11 +86,12 @@ class PowerSource(Source):
 
     def sample(
         self,
-        shape: tuple[int, ...],
+        shape: int | tuple[int, ...],
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
+        shape = draws(self, shape, dtype)
         return self.source.sample((*shape, self.manifold.k), generator, dtype, device)
 
     def on(self, manifold: Manifold) -> "PowerSource":
@@ -95,4 +99,4 @@ class PowerSource(Source):
         return PowerSource(cast(Power, manifold), self.source)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return self.source.log_prob(x).sum(-1)
+        return self.source.log_prob(points_of("PowerSource", self.manifold, x)).sum(-1)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from manifolds import SE3
 from manifolds.constants import Constants
-from rfm.sources.base import Source, Uniform, checked_part, checked_scale
+from rfm.arrays import points_of, tensor_of
+from rfm.sources.base import Source, Uniform, checked_part, checked_scale, draws
 
 
 class RigidMotionSource(Source, Constants):
@@ -52,7 +53,8 @@ class RigidMotionSource(Source, Constants):
             )
         self.rotation = checked_part("RigidMotionSource", "rotation", rotation, manifold.rotations)
         self.translation_scale = checked_scale("RigidMotionSource", "translation_scale", translation_scale)
-        mean = torch.zeros(3) if translation_mean is None else torch.as_tensor(translation_mean, dtype=torch.float64)
+        given = (0.0, 0.0, 0.0) if translation_mean is None else translation_mean
+        mean = tensor_of("RigidMotionSource", "translation_mean", given, torch.float64)
         if mean.shape != (3,) or not bool(mean.isfinite().all()):
             raise ValueError(
                 f"RigidMotionSource: translation_mean must be one finite vector (3,), got {mean.tolist()}; pass the "
@@ -68,24 +70,27 @@ class RigidMotionSource(Source, Constants):
             manifold: the group of rigid motions.
             points: poses ``(n, 4, 4)``; of a single position the scale is ``manifold.length``.
         """
-        position = points.detach().reshape(-1, 4, 4)[:, :3, 3].double()
+        poses = points_of("RigidMotionSource", manifold, points, torch.float64)
+        position = poses.detach().reshape(-1, 4, 4)[:, :3, 3]
         mean = position.mean(0)
         scale = float((position - mean).square().mean().sqrt()) or manifold.length
         return cls(manifold, Uniform(manifold.rotations), scale, mean)
 
     def sample(
         self,
-        shape: tuple[int, ...],
+        shape: int | tuple[int, ...],
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
+        shape = draws(self, shape, dtype)
         mean = self.translation_mean.to(dtype=dtype or torch.get_default_dtype(), device=device)
         rotation = self.rotation.sample(shape, generator, mean.dtype, mean.device)
         normal = torch.randn(*shape, 3, generator=generator, dtype=mean.dtype, device=mean.device)
         return rigid_motions(rotation, mean + self.translation_scale * normal)
 
     def log_prob(self, x: Tensor) -> Tensor:
+        x = points_of("RigidMotionSource", self.manifold, x)
         # In units of ``length``, in which the volume is the usual one.
         scale = self.translation_scale / self.manifold.length
         # The difference in float64: positions far from the origin would lose digits.

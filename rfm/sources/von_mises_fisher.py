@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from manifolds import Sphere
+from manifolds.arguments import number
 from manifolds.constants import Constants
-from rfm.sources.base import Source, checked_point
+from rfm.arrays import points_of
+from rfm.sources.base import Source, checked_point, draws
 
 
 class VonMisesFisher(Source, Constants):
@@ -41,28 +43,29 @@ class VonMisesFisher(Source, Constants):
                 f"VonMisesFisher: lives on a Sphere, got {manifold}; use IsotropicGaussianSO3 on rotations, "
                 "WrappedNormal on the flat torus and where the injectivity radius is infinite"
             )
-        if not 0 <= concentration < math.inf:
+        self.concentration = number("VonMisesFisher", "concentration", concentration)
+        if not 0 <= self.concentration < math.inf:
             raise ValueError(
                 f"VonMisesFisher: concentration must be finite and at least 0, got {concentration}; for a density that "
                 "is lowest at the mean pass its antipode"
             )
-        self.concentration = float(concentration)
         self.constant("mean", checked_point("VonMisesFisher", "mean", manifold, mean))
         k = torch.tensor(self.concentration, dtype=torch.float64)
         self._log_normaliser = float(manifold.kernel_log_normaliser(k))
 
     def sample(
         self,
-        shape: tuple[int, ...],
+        shape: int | tuple[int, ...],
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        mean = self.mean.to(device=device)
+        shape, mean = draws(self, shape, dtype), self.mean.to(device=device)
         k = torch.full(shape, self.concentration, dtype=mean.dtype, device=mean.device)
         return self.manifold.kernel_sample(mean, k, generator).to(dtype or torch.get_default_dtype())
 
     def log_prob(self, x: Tensor) -> Tensor:
+        x = points_of("VonMisesFisher", self.manifold, x)
         chord = x.double() - self.mean.to(x.device)
         return (-self.concentration / 2 * (chord * chord).sum(-1) - self._log_normaliser).to(x.dtype)
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from manifolds import SE3, SO3, FlatTorus, Manifold, Power, Product, Sphere
 from manifolds.constants import Constants
-from rfm.sources.base import Source, checked_point, checked_scale
+from rfm.arrays import points_of
+from rfm.sources.base import Source, checked_point, checked_scale, draws
 
 
 class WrappedNormal(Source, Constants):
@@ -54,7 +55,7 @@ class WrappedNormal(Source, Constants):
         Raises:
             ValueError: if the density is not known on this manifold.
         """
-        points = points.detach().double()
+        points = points_of("WrappedNormal", manifold, points, torch.float64).detach()
         centre = manifold.projx(points.mean(0))
         if manifold.injectivity_radius != math.inf:
             # The projected mean depends on where the seam is; the mean along geodesics does not.
@@ -66,17 +67,19 @@ class WrappedNormal(Source, Constants):
 
     def sample(
         self,
-        shape: tuple[int, ...],
+        shape: int | tuple[int, ...],
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
+        shape = draws(self, shape, dtype)
         mean = self.mean.to(dtype=dtype or torch.get_default_dtype(), device=device)
         basis = self.manifold.tangent_basis(mean)
         coefficients = torch.randn(*shape, self.manifold.dim, generator=generator, dtype=mean.dtype, device=mean.device)
         return self.manifold.expmap(mean, self.scale * torch.tensordot(coefficients, basis, dims=1))
 
     def log_prob(self, x: Tensor) -> Tensor:
+        x = points_of("WrappedNormal", self.manifold, x)
         return wrapped_log_density(self.manifold)(self.mean, self.scale, x)
 
     def extra_repr(self) -> str:

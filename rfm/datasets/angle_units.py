@@ -1,0 +1,64 @@
+"""Whether the angles of a table are in radians or degrees: by what columns are called, or by what is said of them."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from rfm.datasets.tables import Table, TableError
+
+_UNIT = r"°|deg|degs|degree|degrees|rad|rads|radian|radians"
+_APART = re.compile(rf"\s*[_.-]?\s*[\[(]\s*({_UNIT})\s*[\])]\s*$|(?:^|[\s_./-]+)({_UNIT})$|(°)$", re.IGNORECASE)
+_JOINED = re.compile(r"(?<=[a-z0-9])(Deg|Degs|Degrees?|Rad|Rads|Radians?)$")
+_ROUNDING = 1e-4
+_MANY = 11
+"""Different rows, from which on it is no chance that all are small."""
+
+
+def bare_name(name: str) -> str:
+    """Return what a column is called without the unit of an angle: ``latitude`` for ``latitude [deg]``."""
+    return _JOINED.sub("", _APART.sub("", name))
+
+
+def named_unit(name: str) -> str | None:
+    """Return "degrees" or "radians" where the name ends so: ``phi1_deg``, ``lon (rad)``, ``phiDeg``, ``theta [°]``."""
+    found = _APART.search(name) or _JOINED.search(name)
+    if found is None:
+        return None
+    unit = next(group for group in found.groups() if group)
+    return "radians" if unit.casefold().startswith("rad") else "degrees"
+
+
+def in_radians(table: Table, keys: Sequence[str], said: bool | None, bounds: Sequence[float]) -> bool:
+    """Return whether columns of angles are in radians; degrees, unless their names or ``said`` say so.
+
+    Args:
+        table: the table.
+        keys: the columns.
+        said: True for radians, False for degrees, None for neither.
+        bounds: how large each angle is at most, in radians.
+
+    Raises:
+        TableError: names contradict each other or what is said; or nothing says it, and all of many angles are small
+            enough to be radians.
+    """
+    names = [table.names[table.index(key)] for key in keys]
+    units = {unit for name in names if (unit := named_unit(name))} if table.has_header else set()
+    asked = {None: None, True: "radians", False: "degrees"}[said]
+    if len(units | {asked} - {None}) > 1:
+        other = f"--{asked}" if asked and len(units) == 1 else "each other"
+        raise TableError(
+            f"{table.file}: the columns {' '.join(keys)} say {' and '.join(sorted(units))}, which contradicts {other}\n"
+            "give all angles in one unit, and say which it is"
+        )
+    if units or asked:
+        return "radians" in units or asked == "radians"
+    values = np.abs(table.numbers(keys))
+    small = bool((values <= np.asarray(bounds) + _ROUNDING).all()) and bool((values != np.rint(values)).any())
+    if small and len(np.unique(values, axis=0)) >= _MANY:
+        raise TableError(
+            f"{table.file}: the angles in {' '.join(keys)} are all small enough to be radians (at most "
+            f"{values.max():.6g}), and nothing says whether they are\n"
+            f"add --radians or --degrees, or a unit to the columns' names, such as {keys[0]}_deg"
+        )
+    return False
