@@ -345,13 +345,14 @@ class Flow(nn.Module):
         chunks = x.split(batch_size)
         if condition is None:
             return [(chunk, {}) for chunk in chunks]
-        try:
-            full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
-        except (RuntimeError, IndexError):
+        # As many axes as the points, or one vector: one row of a batch that happens to fit would be nobody's.
+        fits = condition.ndim == 1 or condition.ndim == 1 + len(shape)
+        if not fits or any(a not in (1, b) for a, b in zip(condition.shape[:-1], shape, strict=False)):
             raise ValueError(
                 f"Flow: condition of shape {tuple(condition.shape)} does not fit points of batch shape {tuple(shape)}; "
                 "give one vector (c,), or one per point"
-            ) from None
+            )
+        full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
         return [(c, {"condition": own}) for c, own in zip(chunks, full.split(batch_size), strict=True)]
 
     def _vectors(self, condition: Tensor | Mapping[str, Any]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from rfm.integrators import Method, Solution, integrate
+from rfm.integrators.conditions import unmarked
 from rfm.sources import Source
 
 
@@ -232,6 +233,7 @@ def _along(
 ) -> tuple[Tensor, Tensor]:
     """Return ``u``, and ``<w_i, Du e_i>`` for vectors ``e_i`` and covectors ``w_i``, ``(*batch, k)``."""
     axis = x.ndim - len(manifold.event_shape)
+    condition = unmarked(condition)
     own = getattr(field, "pushforward", None)
     if own is not None:
         u, du = own(x, t, vectors, **condition)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from rfm.integrators.adaptive import Adaptive
+from rfm.integrators.conditions import per_sample, unmarked
 from rfm.integrators.method import Method
 from rfm.integrators.solution import IntegrationError, Solution
 
@@ -43,13 +44,15 @@ def integrate(
         velocity: the first of the pair alone, for where the scalar is not needed and costs much: most stages of a step.
         raise_on_failure: raise if any sample failed; otherwise the solution says which did. Pass False under
             `torch.func.vmap` and `torch.compile`, where control flow may not depend on values.
-        condition: passed on to the field. Tensors whose leading axes are the batch shape follow their samples.
+        condition: passed on to the field. A tensor ``(*batch, ...)`` holds a row for each sample; one that is the same
+            for all is marked as such, ``name=rfm.Shared(tensor)``.
 
     Returns:
         A `Solution`.
 
     Raises:
-        ValueError: if the times are not finite or do not run one way.
+        ValueError: if the times are not finite or do not run one way, or a condition that is not marked as shared
+            does not have the points' batch shape.
         IntegrationError: if a solve failed and ``raise_on_failure``.
     """
     span = _checked(times)
@@ -83,16 +86,11 @@ class _RightHandSide:
         with_integral: bool,
         velocity: Callable[..., Tensor] | None,
     ) -> None:
-        k = len(batch)
         self.field, self.velocity = field, velocity
-        self.condition, self.with_integral = condition, with_integral
-        self.per_sample = {
-            name: value.reshape(batch.numel(), *value.shape[k:])
-            for name, value in condition.items()
-            if isinstance(value, Tensor) and value.shape[:k] == batch
-        }
+        self.condition, self.with_integral = unmarked(condition), with_integral
+        self.per_sample = per_sample(condition, batch)
         self.index: Tensor | None = None
-        self.own = condition | self.per_sample
+        self.own = self.condition | self.per_sample
 
     def __call__(
         self, x: Tensor, t: Tensor, *, integrand: bool = True, index: Tensor | None = None
