@@ -15,6 +15,7 @@ from rfm.clocks import Clocks
 from rfm.conditions import Conditions
 from rfm.integrators import Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
+from rfm.networks.modes import evaluating
 from rfm.progress import counting_bar
 from rfm.saved_flow import SavedFlow, load_weights, read_flow, write_flow
 from rfm.serialization import SavedFlowError
@@ -28,7 +29,9 @@ _BATCH = 4096
 class Flow(nn.Module):
     """The distribution at time 1 of points that start in the source at time 0 and follow the field.
 
-    Nothing here is differentiated: for gradients through a solve call `rfm.integrate`.
+    Nothing here is differentiated: for gradients through a solve call `rfm.integrate`. Samples, log-densities and
+    trajectories are those of the field in evaluation mode, without dropout and with running statistics, whichever mode
+    the flow is in; that it keeps.
 
     Args:
         manifold: where the points live.
@@ -78,7 +81,7 @@ class Flow(nn.Module):
         flow.history, flow.stopped = self.history, self.stopped
         return flow.train(self.training)
 
-    @torch.no_grad()
+    @evaluating
     def sample(
         self,
         shape: int | Sequence[int],
@@ -200,7 +203,7 @@ class Flow(nn.Module):
         progress: bool = False,
     ) -> LogProbEstimate: ...
 
-    @torch.no_grad()
+    @evaluating
     def log_prob(
         self,
         x: Tensor | np.ndarray[Any, Any],
@@ -239,7 +242,7 @@ class Flow(nn.Module):
         log_p = torch.cat(parts).reshape(batch)
         return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
 
-    @torch.no_grad()
+    @evaluating
     def trajectory(
         self,
         x_0: Tensor,

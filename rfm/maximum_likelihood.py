@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from manifolds import Manifold
 from rfm.integrators import RK4, Adams, FixedStep, Tableau, integrate
@@ -80,11 +82,13 @@ def negative_log_likelihood_loss(
         condition: passed on to the field.
 
     Raises:
-        ValueError: if ``reduction`` is none of the three, or the method does not take fixed steps.
+        ValueError: if ``reduction`` is none of the three, the method does not take fixed steps, or the field is in
+            training mode with dropout or batch normalisation: it then has no density.
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'negative_log_likelihood_loss: reduction must be "mean", "sum" or "none", got {reduction!r}')
     method = _METHOD if method is None else method
+    _check_deterministic(field)
     if not isinstance(method, FixedStep):
         raise ValueError(
             f"negative_log_likelihood_loss: the method must take fixed steps to be differentiated, got {method}; "
@@ -99,6 +103,17 @@ def negative_log_likelihood_loss(
     if reduction == "none":
         return -log_p
     return -log_p.mean() if reduction == "mean" else -log_p.sum()
+
+
+def _check_deterministic(field: Callable[..., Tensor]) -> None:
+    """Raise ValueError for a network whose velocity at a point is random, or depends on the rest of the batch."""
+    for name, part in field.named_modules() if isinstance(field, nn.Module) else ():
+        noisy = isinstance(part, _DropoutNd) and part.training and part.p > 0
+        if noisy or (isinstance(part, _BatchNorm) and (part.training or part.running_mean is None)):
+            raise ValueError(
+                f"negative_log_likelihood_loss: {name or 'the field'} is {part}, with which the velocity at a point is "
+                "random or depends on the rest of the batch, and there is no density; take p=0, or layer normalisation"
+            )
 
 
 def adjoint_log_prob(
