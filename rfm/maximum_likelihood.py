@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from manifolds import Manifold
 from rfm.integrators import RK4, Adams, FixedStep, Tableau, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob
+from rfm.networks.derivatives import check_function, differentiable
 from rfm.sources import Source
 
 _METHOD = FixedStep(RK4, 8)
@@ -88,7 +87,7 @@ def negative_log_likelihood_loss(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'negative_log_likelihood_loss: reduction must be "mean", "sum" or "none", got {reduction!r}')
     method = _METHOD if method is None else method
-    _check_deterministic(field)
+    check_function("negative_log_likelihood_loss", field)
     if not isinstance(method, FixedStep):
         raise ValueError(
             f"negative_log_likelihood_loss: the method must take fixed steps to be differentiated, got {method}; "
@@ -103,17 +102,6 @@ def negative_log_likelihood_loss(
     if reduction == "none":
         return -log_p
     return -log_p.mean() if reduction == "mean" else -log_p.sum()
-
-
-def _check_deterministic(field: Callable[..., Tensor]) -> None:
-    """Raise ValueError for a network whose velocity at a point is random, or depends on the rest of the batch."""
-    for name, part in field.named_modules() if isinstance(field, nn.Module) else ():
-        noisy = isinstance(part, _DropoutNd) and part.training and part.p > 0
-        if noisy or (isinstance(part, _BatchNorm) and (part.training or part.running_mean is None)):
-            raise ValueError(
-                f"negative_log_likelihood_loss: {name or 'the field'} is {part}, with which the velocity at a point is "
-                "random or depends on the rest of the batch, and there is no density; take p=0, or layer normalisation"
-            )
 
 
 def adjoint_log_prob(
@@ -157,10 +145,14 @@ def adjoint_log_prob(
     if estimator is not None:
         condition["noise_of_probes"] = estimator.noise(manifold, x)
 
+    # The way there is not recorded, the way back is: what is found out about one need not hold for the other.
+    ways = (differentiable(field), differentiable(field))
+
     def rate(y: Tensor, t: Tensor, noise_of_probes: Tensor | None = None, **own: Any) -> tuple[Tensor, Tensor]:
+        known = ways[torch.is_grad_enabled()]
         if noise_of_probes is None:
-            return divergence(field, manifold, y, t, **own)
-        u, estimates = divergence_estimates(field, manifold, y, t, noise_of_probes, **own)
+            return divergence(known, manifold, y, t, **own)
+        u, estimates = divergence_estimates(known, manifold, y, t, noise_of_probes, **own)
         return u, estimates.mean(-1)
 
     parameters = [p for p in field.parameters() if p.requires_grad] if isinstance(field, nn.Module) else []

@@ -179,7 +179,7 @@ def test_a_resumed_run_drops_what_the_uninterrupted_one_dropped(
 @pytest.mark.parametrize("layer", [lambda: nn.Dropout(0.5), lambda: nn.BatchNorm1d(16)], ids=["dropout", "batch"])
 def test_maximum_likelihood_wants_a_field_that_is_a_function(layer: Callable[[], nn.Module]) -> None:
     field = noisy(layer)
-    with pytest.raises(ValueError, match=r"layer is .*, with which the velocity .* no density; take p=0"):
+    with pytest.raises(ValueError, match=r"layer is .* in training mode: the velocity .* no density; call field"):
         fitted(field, objective=MaximumLikelihood(FixedStep(RK4, 2)))
     field.eval()
     negative_log_likelihood_loss(field, Uniform(SPHERE), points(SPHERE, 3).float(), FixedStep(RK4, 2))
