@@ -13,6 +13,7 @@ from rfm.integrators import Method, Solution, integrate
 from rfm.integrators.conditions import unmarked
 from rfm.networks.derivatives import differentiable
 from rfm.sources import Source
+from rfm.times import check_times
 
 
 def rademacher(
@@ -97,6 +98,7 @@ def divergence(
         ``u`` of the shape of ``x``, and the divergence ``(*batch)`` with respect to the Riemannian volume.
     """
     # Forward mode refuses tensors that overlap themselves, as expanded ones do.
+    check_times("divergence", t, manifold.batch_shape(x))
     x = x.contiguous()
     if estimator is not None:
         u, estimates = divergence_estimates(field, manifold, x, t, estimator.noise(manifold, x), **condition)

@@ -13,6 +13,7 @@ from rfm.integrators.adaptive import Adaptive
 from rfm.integrators.conditions import per_sample, unmarked
 from rfm.integrators.method import Method
 from rfm.integrators.solution import IntegrationError, Solution
+from rfm.integrators.velocities import check_form, check_velocity
 
 
 def integrate(
@@ -51,7 +52,8 @@ def integrate(
         A `Solution`.
 
     Raises:
-        ValueError: if the times are not finite or do not run one way, or a condition that is not marked as shared
+        ValueError: if the times are not finite or do not run one way, the first velocities are not like the points or
+            not tangent (not tested with ``raise_on_failure=False``), or a condition that is not marked as shared
             does not have the points' batch shape.
         IntegrationError: if a solve failed and ``raise_on_failure``.
     """
@@ -59,7 +61,7 @@ def integrate(
     manifold._check_shape("initial points", x)
     batch = manifold.batch_shape(x)
     flat = x.reshape(batch.numel(), *manifold.event_shape)
-    rhs = _RightHandSide(field, condition, batch, with_integral, velocity)
+    rhs = _RightHandSide(field, condition, batch, with_integral, velocity, manifold if raise_on_failure else None)
     solution = (method or Adaptive()).solve(rhs, manifold, flat, span)
     count = len(span)
     integral = solution.integral
@@ -85,10 +87,13 @@ class _RightHandSide:
         batch: torch.Size,
         with_integral: bool,
         velocity: Callable[..., Tensor] | None,
+        manifold: Manifold | None,
     ) -> None:
         self.field, self.velocity = field, velocity
         self.condition, self.with_integral = unmarked(condition), with_integral
         self.per_sample = per_sample(condition, batch)
+        self.manifold = manifold
+        self.unchecked = True
         self.index: Tensor | None = None
         self.own = self.condition | self.per_sample
 
@@ -99,12 +104,22 @@ class _RightHandSide:
             own = {name: value if index is None else value[index] for name, value in self.per_sample.items()}
             self.index, self.own = index, self.condition | own
         t = t.expand(len(x))
-        if not self.with_integral:
-            return self.field(x, t, **self.own), None
-        if not integrand and self.velocity is not None:
-            return self.velocity(x, t, **self.own), None
-        u, q = self.field(x, t, **self.own)
+        q: Tensor | None = None
+        if self.with_integral and (integrand or self.velocity is None):
+            u, q = self.field(x, t, **self.own)
+        else:
+            u = (self.velocity if self.with_integral and self.velocity is not None else self.field)(x, t, **self.own)
+        if self.unchecked:
+            self._check(x, u)
         return u, q if integrand else None
+
+    def _check(self, x: Tensor, u: Tensor) -> None:
+        """Check the first velocities; their values where control flow may depend on them."""
+        if self.manifold is None:
+            check_form("integrate", x, u)
+        else:
+            check_velocity("integrate", self.manifold, x, u)
+        self.unchecked = False
 
 
 def _checked(times: Tensor | Sequence[float]) -> tuple[float, ...]:
