@@ -8,7 +8,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-M, P, R = TypeVar("M", bound=nn.Module), ParamSpec("P"), TypeVar("R")
+M = TypeVar("M", bound=nn.Module)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @contextmanager
