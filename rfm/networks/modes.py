@@ -3,14 +3,12 @@
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
-M = TypeVar("M", bound=nn.Module)
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -21,15 +19,15 @@ def in_evaluation_mode(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def evaluating(method: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+def evaluating(method: F) -> F:
     """Decorate a method of a module: it runs in evaluation mode, and records nothing for gradients."""
 
     @functools.wraps(method)
-    def evaluated(module: M, *args: P.args, **kwargs: P.kwargs) -> R:
+    def evaluated(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad(), in_evaluation_mode(module):
             return method(module, *args, **kwargs)
 
-    return evaluated
+    return cast(F, evaluated)
 
 
 @contextmanager
