@@ -1,5 +1,6 @@
 """The checks that `rfm.fit` makes of its arguments, and the tensors that it makes from them."""
 
+import copy
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import call_of, check_function, check_instance, number, required, shown, whole
@@ -16,7 +17,9 @@ from rfm.conditions import Conditions
 from rfm.couplings import Coupling
 from rfm.datasets.splits import group_split
 from rfm.fingerprint import fingerprint
+from rfm.integrators.velocities import check_velocity
 from rfm.maximum_likelihood import MaximumLikelihood
+from rfm.networks.modes import in_evaluation_mode
 from rfm.objectives import Objective
 from rfm.paths import AffinePath, ConditionalPath
 from rfm.sources import Source
@@ -197,6 +200,45 @@ def hold_out(
     except ValueError as error:
         raise ValueError(f"fit: {error}") from None
     return split.train, split.validation
+
+
+@torch.no_grad()
+def check_field(
+    where: str, field: nn.Module, manifold: Manifold, x: Tensor, t: Tensor, condition: dict[str, Any]
+) -> None:
+    """Raise ValueError unless a network gives each point a finite velocity that is tangent there, in evaluation mode.
+
+    Args:
+        where: who asks.
+        field: the network; one whose last layer is zero is tried with other weights, in a copy.
+        manifold: where the points live.
+        x: points ``(*batch, *event_shape)``.
+        t: times ``(*batch)``.
+        condition: what the field is told besides.
+    """
+    device = next(field.parameters()).device
+    x, t = x.to(device), t.to(device)
+    own = {name: value.to(x.device) if isinstance(value, Tensor) else value for name, value in condition.items()}
+    with in_evaluation_mode(field):
+        u = field(x, t, **own)
+        check_velocity(where, manifold, x, u)
+        if not bool(u.any()):
+            u = _disturbed(field)(x, t, **own)
+            check_velocity(where, manifold, x, u)
+    if not bool(u.isfinite().all()):
+        raise ValueError(
+            f"{where}: the field is not finite: {int((~u.isfinite()).sum())} of {u.numel()} entries; "
+            "look for divisions by zero, and for conditions that it cannot take"
+        )
+
+
+def _disturbed(field: nn.Module) -> nn.Module:
+    """Return a copy of a network whose parameters that are zero throughout are so no longer."""
+    field, generator = copy.deepcopy(field), torch.Generator().manual_seed(0)
+    for parameter in field.parameters():
+        if not bool(parameter.any()):
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return field
 
 
 def check_metric(manifold: Manifold, points: Tensor) -> None:

@@ -22,6 +22,7 @@ from rfm.fit_arguments import (
     above_zero,
     check_data,
     check_digits,
+    check_field,
     check_metric,
     check_objective,
     check_objects,
@@ -168,6 +169,10 @@ def fit(
     if data.condition is not None:
         check_digits(data.condition, dtype, conditions)
         data = Points(data.x, data.condition.to(dtype), data.weights)
+    few = torch.linspace(0, len(train_index) - 1, 8).long()
+    tried = data.take(train_index[few])
+    told = {} if tried.condition is None else {"condition": tried.condition}
+    check_field("fit", field, manifold, tried.x, torch.linspace(0.1, 0.9, 8, dtype=dtype), told)
     budget = Budget(
         steps=whole_above_zero("steps", steps, min(max(len(train_index), 2000), 8000)),
         batch_size=whole_above_zero("batch_size", batch_size, _BATCH_SIZE),

@@ -16,6 +16,7 @@ from rfm.clocks import Clocks
 from rfm.conditions import Conditions
 from rfm.integrators import Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
+from rfm.networks.modes import evaluating
 from rfm.progress import counting_bar
 from rfm.saved_flow import SavedFlow, load_weights, read_flow, write_flow
 from rfm.serialization import SavedFlowError
@@ -29,7 +30,9 @@ _BATCH = 4096
 class Flow(nn.Module):
     """The distribution at time 1 of points that start in the source at time 0 and follow the field.
 
-    Nothing here is differentiated: for gradients through a solve call `rfm.integrate`.
+    Nothing here is differentiated: for gradients through a solve call `rfm.integrate`. Samples, log-densities and
+    trajectories are those of the field in evaluation mode, without dropout and with running statistics, whichever mode
+    the flow is in; that it keeps.
 
     Args:
         manifold: where the points live.
@@ -85,7 +88,7 @@ class Flow(nn.Module):
         flow.history, flow.stopped = self.history, self.stopped
         return flow.train(self.training)
 
-    @torch.no_grad()
+    @evaluating
     def sample(
         self,
         shape: int | Sequence[int],
@@ -207,7 +210,7 @@ class Flow(nn.Module):
         progress: bool = False,
     ) -> LogProbEstimate: ...
 
-    @torch.no_grad()
+    @evaluating
     def log_prob(
         self,
         x: Tensor | np.ndarray[Any, Any],
@@ -246,7 +249,7 @@ class Flow(nn.Module):
         log_p = torch.cat(parts).reshape(batch)
         return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
 
-    @torch.no_grad()
+    @evaluating
     def trajectory(
         self,
         x_0: Tensor,
@@ -349,13 +352,14 @@ class Flow(nn.Module):
         chunks = x.split(batch_size)
         if condition is None:
             return [(chunk, {}) for chunk in chunks]
-        try:
-            full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
-        except (RuntimeError, IndexError):
+        # As many axes as the points, or one vector: one row of a batch that happens to fit would be nobody's.
+        fits = condition.ndim == 1 or condition.ndim == 1 + len(shape)
+        if not fits or any(a not in (1, b) for a, b in zip(condition.shape[:-1], shape, strict=False)):
             raise ValueError(
                 f"Flow: condition of shape {tuple(condition.shape)} does not fit points of batch shape {tuple(shape)}; "
                 "give one vector (c,), or one per point"
-            ) from None
+            )
+        full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
         return [(c, {"condition": own}) for c, own in zip(chunks, full.split(batch_size), strict=True)]
 
     def _vectors(self, condition: Tensor | Mapping[str, Any]) -> Tensor:

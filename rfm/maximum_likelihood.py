@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from manifolds import Manifold
 from rfm.integrators import RK4, Adams, FixedStep, Tableau, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob
+from rfm.networks.derivatives import check_function, differentiable
 from rfm.sources import Source
 
 _METHOD = FixedStep(RK4, 8)
@@ -80,11 +81,13 @@ def negative_log_likelihood_loss(
         condition: passed on to the field.
 
     Raises:
-        ValueError: if ``reduction`` is none of the three, or the method does not take fixed steps.
+        ValueError: if ``reduction`` is none of the three, the method does not take fixed steps, or the field is in
+            training mode with dropout or batch normalisation: it then has no density.
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'negative_log_likelihood_loss: reduction must be "mean", "sum" or "none", got {reduction!r}')
     method = _METHOD if method is None else method
+    check_function("negative_log_likelihood_loss", field)
     if not isinstance(method, FixedStep):
         raise ValueError(
             f"negative_log_likelihood_loss: the method must take fixed steps to be differentiated, got {method}; "
@@ -142,10 +145,14 @@ def adjoint_log_prob(
     if estimator is not None:
         condition["noise_of_probes"] = estimator.noise(manifold, x)
 
+    # The way there is not recorded, the way back is: what is found out about one need not hold for the other.
+    ways = (differentiable(field), differentiable(field))
+
     def rate(y: Tensor, t: Tensor, noise_of_probes: Tensor | None = None, **own: Any) -> tuple[Tensor, Tensor]:
+        known = ways[torch.is_grad_enabled()]
         if noise_of_probes is None:
-            return divergence(field, manifold, y, t, **own)
-        u, estimates = divergence_estimates(field, manifold, y, t, noise_of_probes, **own)
+            return divergence(known, manifold, y, t, **own)
+        u, estimates = divergence_estimates(known, manifold, y, t, noise_of_probes, **own)
         return u, estimates.mean(-1)
 
     parameters = [p for p in field.parameters() if p.requires_grad] if isinstance(field, nn.Module) else []

@@ -7,7 +7,8 @@ else changes from step to step, a GPU replays a captured step (`rfm.captured_ste
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from rfm.captured_step import CapturedStep
 from rfm.checkpoint import Checkpoint
+from rfm.networks.modes import in_training_mode
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -82,6 +84,9 @@ def optimise(
 ) -> Checkpoint:
     """Train a network in place; what is returned holds the averaged weights of its best validation.
 
+    Buffers, such as running statistics of batch normalisation, are not averaged but copied. The network is in training
+    mode, and in its own again afterwards; that with averaged weights is in evaluation mode.
+
     Args:
         field: the network; it is moved to the fabric's device and ends with the weights of the last step.
         loss: of a step.
@@ -112,7 +117,8 @@ def optimise(
     average = torch.optim.swa_utils.AveragedModel(
         field, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema_decay)
     )
-    average.to(fabric.device)
+    # It is never trained.
+    average.to(fabric.device).eval()
     model, fabric_optimizer = fabric.setup(field, optimizer)
     for name in forward_methods:
         model.mark_forward_method(name)
@@ -145,45 +151,63 @@ def optimise(
     take = plain
     if captures:
         assert generator is not None
-        take = CapturedStep(step_loss, update, optimizer, generator)
+        take = CapturedStep(step_loss, update, optimizer, generator, tuple(field.buffers()))
 
     spent = fabric.broadcast(budget.spent(state.step, state.seconds))
-    while spent < 1 and state.since_best < patience:
-        _set_learning_rate(optimizer, budget.learning_rate_at(state.step, spent))
-        if generator is not None:
-            generator.manual_seed(step_seed(budget.seed, state.step))
-        found_loss = take()
-        state.step += 1
-        if state.step % ema_every == 0:
-            average.update_parameters(field)
-        state.seconds = time.monotonic() - started
-        if running is None and state.history:
-            running = found_loss.new_tensor(state.history[-1]["loss"])
-        running = found_loss if running is None else torch.lerp(running, found_loss, 0.02)
-        spent = budget.spent(state.step, state.seconds)
-        if budget.max_seconds and fabric.world_size > 1:
-            # Clocks differ between processes; all must stop at the same step.
-            spent = fabric.broadcast(spent)
-        if state.step % every == 0 or spent >= 1:
-            if fabric.device.type == "cuda":
-                # Steps are started ahead of the GPU; clocks are to show what is done.
-                torch.cuda.synchronize(fabric.device)
-                state.seconds = time.monotonic() - started
-            state.cpu_seconds = time.process_time() - cpu_started
-            found = validate(average.module)
-            if not math.isfinite(running):
-                raise ValueError(
-                    f"fit: training diverged by step {state.step} (loss {float(running):g}, {_words(measure)} "
-                    f"{found:g}); lower learning_rate, or look for outliers in the points"
-                )
-            state.record(found, float(running), average.module)
-            state.seconds, state.cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
-            if folder is not None and fabric.is_global_zero:
-                state.save(folder, fingerprint, field, average.module, optimizer, parameters)
-        if report is not None:
-            report(spent, {"step": state.step, "loss": running, **state.last_validation})
+    with in_training_mode(field), _own_randomness(fabric.device) as seed_layers:
+        while spent < 1 and state.since_best < patience:
+            _set_learning_rate(optimizer, budget.learning_rate_at(state.step, spent))
+            if generator is not None:
+                generator.manual_seed(step_seed(budget.seed, state.step))
+            seed_layers(step_seed(budget.seed + 1 + fabric.global_rank, state.step))
+            found_loss = take()
+            state.step += 1
+            if state.step % ema_every == 0:
+                average.update_parameters(field)
+            state.seconds = time.monotonic() - started
+            if running is None and state.history:
+                running = found_loss.new_tensor(state.history[-1]["loss"])
+            running = found_loss if running is None else torch.lerp(running, found_loss, 0.02)
+            spent = budget.spent(state.step, state.seconds)
+            if budget.max_seconds and fabric.world_size > 1:
+                # Clocks differ between processes; all must stop at the same step.
+                spent = fabric.broadcast(spent)
+            if state.step % every == 0 or spent >= 1:
+                if fabric.device.type == "cuda":
+                    # Steps are started ahead of the GPU; clocks are to show what is done.
+                    torch.cuda.synchronize(fabric.device)
+                    state.seconds = time.monotonic() - started
+                state.cpu_seconds = time.process_time() - cpu_started
+                if fabric.world_size > 1:
+                    # Running statistics are those of each process's share of the batch.
+                    for buffer in average.buffers():
+                        torch.distributed.broadcast(buffer, 0)
+                found = validate(average.module)
+                if not math.isfinite(running):
+                    raise ValueError(
+                        f"fit: training diverged by step {state.step} (loss {float(running):g}, {_words(measure)} "
+                        f"{found:g}); lower learning_rate, or look for outliers in the points"
+                    )
+                state.record(found, float(running), average.module)
+                state.seconds, state.cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
+                if folder is not None and fabric.is_global_zero:
+                    state.save(folder, fingerprint, field, average.module, optimizer, parameters)
+            if report is not None:
+                report(spent, {"step": state.step, "loss": running, **state.last_validation})
     state.stopped = _why(budget, state, patience)
     return state
+
+
+@contextmanager
+def _own_randomness(device: torch.device) -> Iterator[Callable[[int], None]]:
+    """Yield what seeds the draws of layers such as dropout, which know global randomness only, and put that back."""
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        yield torch.cuda.manual_seed if cuda else _seed_cpu
+
+
+def _seed_cpu(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
 
 
 def _on_one_gpu(fabric: "Fabric") -> bool:

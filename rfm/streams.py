@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from manifolds.arguments import check_function, check_instance, seed_of
 from rfm.fingerprint import architecture, fingerprint
-from rfm.fit_arguments import above_zero, whole_above_zero
+from rfm.fit_arguments import above_zero, check_field, whole_above_zero
 from rfm.fitting import check_same_run, launched, open_run, save_run
 from rfm.flow import Flow
 from rfm.losses import flow_matching_loss
@@ -96,10 +96,14 @@ def fit_stream(
         if fabric.world_size > 1:
             raise ValueError("fit_stream: runs in one process; start it without torchrun")
         flow.source.to(fabric.device)
+        first = 0 if checkpoint is None else checkpoint.step
         path, generator = GeodesicPath(flow.manifold), torch.Generator(fabric.device)
 
         def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
             x_0, x_1, t, given = draw(generator)
+            if step == first:
+                sample = path.sample(x_0, x_1, t)
+                check_field("fit_stream", field, flow.manifold, sample.x_t, sample.t, given)
             return flow_matching_loss(model, path, x_0, x_1, t, **given)
 
         state = optimise(

@@ -12,8 +12,10 @@ from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance, shown
 from rfm.arrays import tensor_of
 from rfm.integrators.adaptive import Adaptive
+from rfm.integrators.conditions import per_sample, unmarked
 from rfm.integrators.method import Method
 from rfm.integrators.solution import IntegrationError, Solution
+from rfm.integrators.velocities import check_form, check_velocity
 
 
 def integrate(
@@ -45,13 +47,16 @@ def integrate(
         velocity: the first of the pair alone, for where the scalar is not needed and costs much: most stages of a step.
         raise_on_failure: raise if any sample failed; otherwise the solution says which did. Pass False under
             `torch.func.vmap` and `torch.compile`, where control flow may not depend on values.
-        condition: passed on to the field. Tensors whose leading axes are the batch shape follow their samples.
+        condition: passed on to the field. A tensor ``(*batch, ...)`` holds a row for each sample; one that is the same
+            for all is marked as such, ``name=rfm.Shared(tensor)``.
 
     Returns:
         A `Solution`.
 
     Raises:
-        ValueError: if the times are not finite or do not run one way.
+        ValueError: if the times are not finite or do not run one way, the first velocities are not like the points or
+            not tangent (not tested with ``raise_on_failure=False``), or a condition that is not marked as shared
+            does not have the points' batch shape.
         IntegrationError: if a solve failed and ``raise_on_failure``.
     """
     check_instance("integrate", "manifold", manifold, Manifold, "Sphere(2)")
@@ -63,7 +68,7 @@ def integrate(
     manifold._check_shape("initial points", x)
     batch = manifold.batch_shape(x)
     flat = x.reshape(batch.numel(), *manifold.event_shape)
-    rhs = _RightHandSide(field, condition, batch, with_integral, velocity)
+    rhs = _RightHandSide(field, condition, batch, with_integral, velocity, manifold if raise_on_failure else None)
     solution = (method or Adaptive()).solve(rhs, manifold, flat, span)
     count = len(span)
     integral = solution.integral
@@ -89,17 +94,15 @@ class _RightHandSide:
         batch: torch.Size,
         with_integral: bool,
         velocity: Callable[..., Tensor] | None,
+        manifold: Manifold | None,
     ) -> None:
-        k = len(batch)
         self.field, self.velocity = field, velocity
-        self.condition, self.with_integral = condition, with_integral
-        self.per_sample = {
-            name: value.reshape(batch.numel(), *value.shape[k:])
-            for name, value in condition.items()
-            if isinstance(value, Tensor) and value.shape[:k] == batch
-        }
+        self.condition, self.with_integral = unmarked(condition), with_integral
+        self.per_sample = per_sample(condition, batch)
+        self.manifold = manifold
+        self.unchecked = True
         self.index: Tensor | None = None
-        self.own = condition | self.per_sample
+        self.own = self.condition | self.per_sample
 
     def __call__(
         self, x: Tensor, t: Tensor, *, integrand: bool = True, index: Tensor | None = None
@@ -108,12 +111,22 @@ class _RightHandSide:
             own = {name: value if index is None else value[index] for name, value in self.per_sample.items()}
             self.index, self.own = index, self.condition | own
         t = t.expand(len(x))
-        if not self.with_integral:
-            return self.field(x, t, **self.own), None
-        if not integrand and self.velocity is not None:
-            return self.velocity(x, t, **self.own), None
-        u, q = self.field(x, t, **self.own)
+        q: Tensor | None = None
+        if self.with_integral and (integrand or self.velocity is None):
+            u, q = self.field(x, t, **self.own)
+        else:
+            u = (self.velocity if self.with_integral and self.velocity is not None else self.field)(x, t, **self.own)
+        if self.unchecked:
+            self._check(x, u)
         return u, q if integrand else None
+
+    def _check(self, x: Tensor, u: Tensor) -> None:
+        """Check the first velocities; their values where control flow may depend on them."""
+        if self.manifold is None:
+            check_form("integrate", x, u)
+        else:
+            check_velocity("integrate", self.manifold, x, u)
+        self.unchecked = False
 
 
 def _checked(times: Tensor | Sequence[float]) -> tuple[float, ...]:

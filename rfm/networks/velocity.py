@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from rfm.networks.condition_inputs import FREQUENCIES, ConditionInputs
+from rfm.times import check_times
 
 
 class VelocityField(nn.Module):
@@ -150,6 +151,7 @@ class VelocityField(nn.Module):
         """
         rows = max(_SHORTEST_BLOCK, _BLOCK // (self.width + self.features))
         batch = self.manifold.batch_shape(x)
+        check_times(type(self).__name__, t, batch)
         if torch.is_grad_enabled() or x.device.type != "cpu" or not batch or batch[0] < 1.5 * rows:
             return evaluate(x, t, condition, *more)
         # Equal ones: a short rest costs nearly as much as a whole block.
