@@ -204,21 +204,48 @@ def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
 def _gram_spectrum(b: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return eigenvectors Q and eigenvalues of ``b b' = I + e``, their logarithms, and what Q leaves off the diagonal.
 
-    Where e is small they are taken from it, since 1 + e has lost them. Elsewhere eigenvalues may spread wider than the
-    entries of ``b b'`` can resolve. The rows of ``Q' b`` can, as a singular value decomposition would, at half its
-    cost: what is wrong in Q shows as products of different rows, of which a function is taken to first order.
+    Where e is small they are taken from it, since 1 + e has lost them. Elsewhere they are squares of singular values
+    of b, which spread wider than the entries of ``b b'``, let alone of e, can resolve. What Q leaves is small: of it a
+    function is taken to first order.
     """
     b, e = torch.broadcast_tensors(b.detach(), e.detach())
     finite = (torch.isfinite(b) & torch.isfinite(e)).all(-1).all(-1)[..., None, None]
-    near = ((e * e).sum((-2, -1)) < 0.25)[..., None]
-    excess, basis = torch.linalg.eigh(torch.where(finite, e, 0.0))
     diagonal = torch.eye(b.shape[-1], dtype=torch.bool, device=b.device)
-    rows = basis.mT @ torch.where(finite, b, diagonal.to(b.dtype))
-    gram = rows @ rows.mT
-    d = torch.diagonal(gram, dim1=-2, dim2=-1)
-    rest = gram.masked_fill(near[..., None] | diagonal, 0.0)
+    b, e = torch.where(finite, b, diagonal.to(b.dtype)), torch.where(finite, e, 0.0)
+    near = (e * e).sum((-2, -1)) < 0.25
+    basis, excess, gram = (_few_singular_vectors if b.shape[-1] <= 3 else _singular_vectors)(
+        b, e, near[..., None, None]
+    )
+    near, d = near[..., None], torch.diagonal(gram, dim1=-2, dim2=-1)
     log_d = torch.where(finite[..., 0], torch.where(near, torch.log1p(excess), torch.log(d)), torch.nan)
-    return basis, torch.where(near, 1 + excess, d), log_d, rest
+    return basis, torch.where(near, 1 + excess, d), log_d, gram.masked_fill(diagonal, 0.0)
+
+
+def _singular_vectors(b: Tensor, e: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return left singular vectors Q of b, the diagonal of ``Q' e Q``, and ``Q' b b' Q``; of e where it is small."""
+    basis, sigma, _ = torch.linalg.svd(b)
+    turned = basis.mT @ torch.where(near, e, 0.0) @ basis
+    return basis, torch.diagonal(turned, dim1=-2, dim2=-1), torch.where(near, turned, torch.diag_embed(sigma * sigma))
+
+
+def _few_singular_vectors(b: Tensor, e: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `_singular_vectors` does for matrices of at most 3 x 3, at half the cost.
+
+    Eigenvectors of ``b b'`` tell the largest singular value from the others, but two small ones not from each other.
+    Their rows of ``Q' b`` do, which one rotation makes orthogonal, as in the one-sided Jacobi method. Where e is small,
+    its own eigenvectors are as good as their values.
+    """
+    excess, basis = torch.linalg.eigh(torch.where(near, e, b @ b.mT))
+    rows = torch.cat([basis.mT @ b, basis.mT], -1)
+    n = b.shape[-1]
+    if n == 3:
+        low, middle, high = rows.unbind(-2)
+        p, q = low[..., :n], middle[..., :n]
+        angle = torch.atan2(2 * (p * q).sum(-1), ((q - p) * (q + p)).sum(-1)).masked_fill(near[..., 0, 0], 0.0)
+        cos, sin = torch.cos(angle / 2)[..., None], torch.sin(angle / 2)[..., None]
+        rows = torch.stack([cos * low - sin * middle, sin * low + cos * middle, high], -2)
+    gram = rows[..., :n] @ rows[..., :n].mT
+    return rows[..., n:].mT, excess, torch.where(near, torch.diag_embed(excess), gram)
 
 
 def _expand(
