@@ -18,15 +18,24 @@ References:
     Bhatia: Matrix Analysis, 1997, section V.3 and X.4 (higher derivatives).
 """
 
-import itertools
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from manifolds.numerics import differentiated, horner, log_sinhc_of_root, sinhc_of_root
+from manifolds.divided_differences import (
+    EXP,
+    LOG,
+    curvature,
+    exp_quotient,
+    log_quotient,
+    mixed_table,
+    slope,
+    slope_quotient,
+    slope_table,
+    table,
+)
+from manifolds.numerics import differentiated, log_sinhc_of_root
 
 
 def symmetrise(a: Tensor) -> Tensor:
@@ -37,14 +46,14 @@ def symmetrise(a: Tensor) -> Tensor:
 def symmetric_exp(s: Tensor) -> Tensor:
     """Return the exponential of symmetric matrices ``(*batch, n, n)``."""
     d, basis = eigh(s)
-    return _expand(basis, torch.exp(d), s, lambda: _pairs(_exp_quotient, d), lambda: _exp_second(d, d, d))
+    return _expand(basis, torch.exp(d), s, lambda: _pairs(exp_quotient, d), lambda: table(EXP, d, 2))
 
 
 def symmetric_exp_derivative(s: Tensor, h: Tensor) -> Tensor:
     """Return the derivative of `symmetric_exp` at ``s`` along the symmetric ``h``."""
     d, basis = eigh(s)
-    second, third = (lambda: _exp_second(d, d, d)), (lambda: _exp_third(d))
-    return _derivative(basis, _pairs(_exp_quotient, d), second, third, s, h)
+    second, third = (lambda: table(EXP, d, 2)), (lambda: table(EXP, d, 3))
+    return _derivative(basis, _pairs(exp_quotient, d), second, third, s, h)
 
 
 def symmetric_exp_after(x: Tensor, v: Tensor) -> Tensor:
@@ -72,7 +81,7 @@ def symmetric_exp_along(x: Tensor, u: Tensor) -> Tensor:
     if not (differentiated(x) or differentiated(u)):
         return _exp_after(x, v, d, p)[0]
     moved = x - x.detach()
-    change = _change(p.mT @ u @ p, p.mT @ moved @ p, _log_second(d), _log_third(d))
+    change = _change(p.mT @ u @ p, p.mT @ moved @ p, table(LOG, d, 2), table(LOG, d, 3))
     return _exp_after_live(x, v, d, p, moved + (u - u.detach()), change)
 
 
@@ -81,7 +90,7 @@ def _exp_after(x: Tensor, v: Tensor, d: Tensor, p: Tensor) -> tuple[Tensor, Tens
     r = torch.log(d)[..., None, :]
     e, q = eigh(symmetrise((p * r) @ p.mT) + v)
     small = ((v * v).sum((-2, -1)) < 1)[..., None, None]
-    step = x.detach() + symmetrise(p @ (_exp_quotient(r.mT, e[..., None, :]) * (p.mT @ v @ q)) @ q.mT)
+    step = x.detach() + symmetrise(p @ (exp_quotient(r.mT, e[..., None, :]) * (p.mT @ v @ q)) @ q.mT)
     return torch.where(small, step, symmetrise((q * torch.exp(e)[..., None, :]) @ q.mT)), e, q, small
 
 
@@ -110,25 +119,25 @@ def _exp_after_live(x: Tensor, v: Tensor, d: Tensor, p: Tensor, h: Tensor, rest:
     mixed = torch.where(small, p.mT @ v @ q, 0.0)
     first = _pairs(log_quotient, d) * (p.mT @ h @ p)
     here = turn.mT @ first @ turn
-    near = _contracted(_exp_second(r, e, e), mixed, here) + _contracted(_exp_second(r, r, e), first, mixed)
-    slope = _pairs(_exp_quotient, e)
+    near = _contracted(mixed_table(EXP, r, e, e), mixed, here) + _contracted(mixed_table(EXP, r, r, e), first, mixed)
+    slope = _pairs(exp_quotient, e)
     change = torch.where(small, h + symmetrise(p @ near @ q.mT), symmetrise(q @ (slope * here) @ q.mT))
     moved = p.mT @ (x - x.detach()) @ p
-    rest = turn.mT @ (rest + _contracted(_log_second(d), moved, moved)) @ turn
-    core = slope * rest + _contracted(_exp_second(e, e, e), here + rest, here + rest) + _second_order_only(moved, rest)
+    rest = turn.mT @ (rest + _contracted(table(LOG, d, 2), moved, moved)) @ turn
+    core = slope * rest + _contracted(table(EXP, e, 2), here + rest, here + rest) + _second_order_only(moved, rest)
     return value + change + symmetrise(q @ core @ q.mT)
 
 
 def symmetric_log(x: Tensor) -> Tensor:
     """Return the logarithm of symmetric positive definite matrices ``(*batch, n, n)``."""
     d, basis = eigh(x)
-    return _expand(basis, torch.log(d), x, lambda: _pairs(log_quotient, d), lambda: _log_second(d))
+    return _expand(basis, torch.log(d), x, lambda: _pairs(log_quotient, d), lambda: table(LOG, d, 2))
 
 
 def symmetric_log_derivative(x: Tensor, h: Tensor) -> Tensor:
     """Return the derivative of `symmetric_log` at ``x`` along the symmetric ``h``."""
     d, basis = eigh(x)
-    second, third = (lambda: _log_second(d)), (lambda: _log_third(d))
+    second, third = (lambda: table(LOG, d, 2)), (lambda: table(LOG, d, 3))
     return _derivative(basis, _pairs(log_quotient, d), second, third, x, h)
 
 
@@ -154,7 +163,7 @@ def gram_log(b: Tensor, e: Tensor) -> Tensor:
         e: symmetric matrices of the same shape.
     """
     basis, d, log_d, rest = _gram_spectrum(b, e)
-    return _expand(basis, log_d, e, lambda: _pairs(log_quotient, d), lambda: _log_second(d), rest)
+    return _expand(basis, log_d, e, lambda: _pairs(log_quotient, d), lambda: table(LOG, d, 2), rest)
 
 
 def gram_sqrt(b: Tensor, e: Tensor) -> Tensor:
@@ -177,7 +186,7 @@ def log_det_sinhc(s: Tensor) -> Tensor:
     d, basis = eigh(s)
     gap = d[..., :, None] - d[..., None, :]
     e = basis.mT @ (s - s.detach()) @ basis
-    linear = torch.diag_embed(_slope(gap).sum(-1)) + _turn_of_slope(gap, e) / 2
+    linear = torch.diag_embed(slope(gap).sum(-1)) + _turn_of_slope(gap, e) / 2
     value = log_sinhc_of_root(gap * gap / 4).sum((-2, -1)) / 2
     return value + (linear * e).sum((-2, -1)) + _second_order_only(e).sum((-2, -1))
 
@@ -186,21 +195,11 @@ def log_det_sinhc_gradient(s: Tensor) -> Tensor:
     """Return the gradient of `log_det_sinhc`, a symmetric matrix."""
     d, basis = eigh(s)
     gap = d[..., :, None] - d[..., None, :]
-    core = torch.diag_embed(_slope(gap).sum(-1))
+    core = torch.diag_embed(slope(gap).sum(-1))
     if differentiated(s):
         e = basis.mT @ (s - s.detach()) @ basis
-        core = core + _turn_of_slope(gap, e) + _second_turn_of_slope(gap, e) + _second_order_only(e)
+        core = core + _turn_of_slope(gap, e) + _second_turn_of_slope(d, e) + _second_order_only(e)
     return basis @ core @ basis.mT
-
-
-def log_quotient(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``(log a - log b) / (a - b)`` for positive ``a, b``, and ``1 / a`` where they are equal."""
-    low = torch.minimum(a, b)
-    gap = torch.maximum(a, b) - low
-    equal = gap == 0
-    gap = torch.where(equal, 1.0, gap)
-    apart = torch.log1p(gap / low) / gap
-    return torch.where(equal, low.reciprocal(), apart)
 
 
 def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,6 +232,8 @@ def _gram_spectrum(b: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
 def _singular_vectors(b: Tensor, e: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return left singular vectors Q of b, the diagonal of ``Q' e Q``, and ``Q' b b' Q``; of e where it is small."""
     basis, sigma, _ = torch.linalg.svd(b)
+    # Ascending, as eigenvalues are.
+    basis, sigma = basis.flip(-1), sigma.flip(-1)
     turned = basis.mT @ torch.where(near, e, 0.0) @ basis
     return basis, torch.diagonal(turned, dim1=-2, dim2=-1), torch.where(near, turned, torch.diag_embed(sigma * sigma))
 
@@ -313,158 +314,25 @@ def _pairs(quotient: Callable[[Tensor, Tensor], Tensor], d: Tensor) -> Tensor:
     return quotient(d[..., :, None], d[..., None, :])
 
 
-def _exp_quotient(a: Tensor, b: Tensor) -> Tensor:
-    return sinhc_of_root((a - b) ** 2 / 4) * torch.exp((a + b) / 2)
-
-
-def _exp_second(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    return _divided(_EXP, *_along_axes(a, b, c))
-
-
-def _exp_third(d: Tensor) -> Tensor:
-    return _divided(_EXP, *_along_axes(d, d, d, d))
-
-
-def _log_second(d: Tensor) -> Tensor:
-    return _divided(_LOG, *_along_axes(d, d, d))
-
-
-def _log_third(d: Tensor) -> Tensor:
-    return _divided(_LOG, *_along_axes(d, d, d, d))
-
-
-def _along_axes(*eigenvalues: Tensor) -> list[Tensor]:
-    """Return eigenvalues ``(*batch, n)``, each along an axis of its own, in order."""
-    last = len(eigenvalues) - 1
-    return [d[(..., *(None,) * i, slice(None), *(None,) * (last - i))] for i, d in enumerate(eigenvalues)]
-
-
-@dataclass(frozen=True)
-class _Divisible:
-    """A function whose divided differences are wanted.
-
-    Attributes:
-        first: the first one.
-        scales: of m and the order q, what the Taylor series at m is multiplied by, and the unit of its argument.
-        series: ``f^(j)(m) / j!`` in these units, from j = 2.
-        cluster: the widest gap, in units, for which ten terms are exact to rounding.
-    """
-
-    first: Callable[[Tensor, Tensor], Tensor]
-    scales: Callable[[Tensor, int], tuple[Tensor, Tensor]]
-    series: tuple[float, ...]
-    cluster: float
-
-
-def _divided(f: _Divisible, *arguments: Tensor) -> Tensor:
-    """Return ``f[a, b, ..., c]`` of two or more arguments, which broadcast.
-
-    Arguments close to each other take the Taylor series at their mean, whose p-th term has the complete homogeneous
-    polynomial h_p of the deviations from it; others divide by the widest of their gaps.
-    """
-    points = torch.stack(torch.broadcast_tensors(*arguments)).sort(0).values
-    order = len(arguments) - 1
-    if order == 1:
-        return f.first(points[0], points[1])
-    mean = points.mean(0)
-    factor, unit = f.scales(mean, order)
-    gap = points[-1] - points[0]
-    close = gap < f.cluster * unit
-    elementary = [torch.ones_like(mean)] + [torch.zeros_like(mean)] * (order + 1)
-    for x in (torch.where(close, points - mean, 0.0) / unit).unbind(0):
-        elementary = elementary[:1] + [e + x * low for low, e in itertools.pairwise(elementary)]
-    # The deviations add up to zero, so the generating function of h_p is 1 / (1 + e2 t^2 - e3 t^3 + ...).
-    series = f.series[order - 2 : order + 8]
-    h = [torch.ones_like(mean)]
-    near = series[0] * h[0]
-    for p, coefficient in enumerate(series[1:], start=1):
-        terms = [(-1) ** (k + 1) * elementary[k] * h[p - k] for k in range(2, min(p, order + 1) + 1)]
-        h.append(torch.stack(terms).sum(0) if terms else torch.zeros_like(mean))
-        near = near + coefficient * h[p]
-    far = (_divided(f, *points[1:].unbind(0)) - _divided(f, *points[:-1].unbind(0))) / torch.where(close, 1.0, gap)
-    return torch.where(close, factor * near, far)
-
-
 def _turn_of_slope(gap: Tensor, e: Tensor) -> Tensor:
     """Return the change to first order in E of the gradient of `log_det_sinhc`, from gaps ``d_i - d_j``."""
     diagonal = torch.diagonal(e, dim1=-2, dim2=-1)
-    turn = (_curvature(gap) * (diagonal[..., :, None] - diagonal[..., None, :])).sum(-1)
+    turn = (curvature(gap) * (diagonal[..., :, None] - diagonal[..., None, :])).sum(-1)
     off = 1 - torch.eye(e.shape[-1], dtype=e.dtype, device=e.device)
     # Off the diagonal: the divided difference of the gradient's entries i and j, summed over k.
-    divided = _slope_quotient(gap[..., None, :, :], gap[..., :, None, :]).sum(-1)
+    divided = slope_quotient(gap[..., None, :, :], gap[..., :, None, :]).sum(-1)
     return torch.diag_embed(turn) + off * divided * e
 
 
-def _second_turn_of_slope(gap: Tensor, e: Tensor) -> Tensor:
+def _second_turn_of_slope(d: Tensor, e: Tensor) -> Tensor:
     """Return that to second order.
 
     With f the slope, the gradient is the partial trace of ``f(A x I - I x A)``, x the Kronecker product, whose
     eigenvalues are the gaps: the sum over k of the entries (i, k), (j, k).
     """
-    rows = gap[..., :, None, None, :], gap[..., None, :, None, :], gap[..., None, None, :, :]
-    both = torch.einsum("...iljk,...il,...lj->...ij", _slope_second(*rows), e, e)
-    i, j = gap[..., :, None, :], gap[..., None, :, :]
-    diagonal = torch.diagonal(e, dim1=-2, dim2=-1)
-    mixed = ((_slope_second(i, i, j) + _slope_second(i, j, j)) * diagonal[..., None, None, :]).sum(-1)
-    other = torch.einsum("...ikm,...km,...mk->...i", _slope_second(i.mT, i.mT, i), e, e)
-    return both - mixed * e + torch.diag_embed(other)
-
-
-def _slope_quotient(a: Tensor, b: Tensor) -> Tensor:
-    """Return the first divided difference of `_slope`."""
-    width = b - a
-    close = width.abs() < 0.5
-    gauss = torch.stack([weight * _curvature(a + node * width) for node, weight in _GAUSS]).sum(0)
-    return torch.where(close, gauss, (_slope(b) - _slope(a)) / torch.where(close, 1.0, width))
-
-
-def _slope_second(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """Return the second divided difference of `_slope`, by the formula of Hermite and Genocchi where it is close."""
-    low, middle, high = torch.stack(torch.broadcast_tensors(a, b, c)).sort(0).values
-    gap = high - low
-    close = gap < 0.5
-    gauss = torch.zeros_like(low)
-    for t, weight in _GAUSS:
-        for s, other in _GAUSS:
-            gauss = gauss + weight * other * t * _third_slope(low + t * (middle - low + s * (high - middle)))
-    far = (_slope_quotient(middle, high) - _slope_quotient(low, middle)) / torch.where(close, 1.0, gap)
-    return torch.where(close, gauss, far)
-
-
-def _slope(d: Tensor) -> Tensor:
-    """Return the derivative of ``log(sinh(d/2) / (d/2))``, that is ``coth(d/2)/2 - 1/d``."""
-    small = d.abs() < 1
-    safe = torch.where(small, 1.0, d)
-    q = torch.where(small, d * d, 0.0)
-    return torch.where(small, d * horner(q, _SLOPE), 0.5 / torch.tanh(safe / 2) - 1 / safe)
-
-
-def _curvature(d: Tensor) -> Tensor:
-    """Return the second derivative of ``log(sinh(d/2) / (d/2))``, that is ``1/d^2 - 1/(4 sinh(d/2)^2)``."""
-    small = d.abs() < 1
-    safe = torch.where(small, 1.0, d)
-    q = torch.where(small, d * d, 0.0)
-    return torch.where(small, horner(q, _CURVATURE), 1 / safe**2 - 0.25 / torch.sinh(safe / 2) ** 2)
-
-
-def _third_slope(d: Tensor) -> Tensor:
-    """Return the third derivative of ``log(sinh(d/2) / (d/2))``, that is ``cosh(d/2) / (4 sinh(d/2)^3) - 2/d^3``."""
-    small = d.abs() < 1
-    safe = torch.where(small, 1.0, d)
-    q = torch.where(small, d * d, 0.0)
-    far = 0.25 / (torch.sinh(safe / 2) ** 2 * torch.tanh(safe / 2)) - 2 / safe**3
-    return torch.where(small, d * horner(q, _THIRD_SLOPE), far)
-
-
-_EXP = _Divisible(
-    _exp_quotient,
-    lambda m, q: (torch.exp(m), torch.ones_like(m)),
-    tuple(1 / math.factorial(j) for j in range(2, 13)),
-    0.1,
-)
-_LOG = _Divisible(log_quotient, lambda m, q: (m**-q, m), tuple((-1) ** (j + 1) / j for j in range(2, 13)), 0.05)
-_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510, 43867 / 798, -174611 / 330)
-_SLOPE = tuple(b / math.factorial(2 * k + 2) for k, b in enumerate(_BERNOULLI))
-_CURVATURE = tuple((2 * k + 1) * b / math.factorial(2 * k + 2) for k, b in enumerate(_BERNOULLI))
-_THIRD_SLOPE = tuple(2 * k * c for k, c in enumerate(_CURVATURE))[1:]
-_GAUSS = ((0.5 - math.sqrt(0.15), 5 / 18), (0.5, 8 / 18), (0.5 + math.sqrt(0.15), 5 / 18))
+    f = slope_table(d)
+    both = torch.einsum("...iljk,...il,...lj->...ij", f, e, e)
+    # E on both sides of the product, and twice on the other side, by the oddness of the slope.
+    mixed = torch.einsum("...iijk,...kk->...ij", f, e)
+    other = -torch.einsum("...kmki,...km,...mk->...i", f, e, e)
+    return both - (mixed + mixed.mT) * e + torch.diag_embed(other)
