@@ -77,7 +77,7 @@ def divided(f: Divisible, points: Tensor) -> Tensor:
     for x in (torch.where(close, points - mean, 0.0) / unit).unbind(0):
         elementary = elementary[:1] + [e + x * low for low, e in itertools.pairwise(elementary)]
     # The deviations add up to zero, so the generating function of h_p is 1 / (1 + e2 t^2 - e3 t^3 + ...).
-    series = f.series[order - 2 : order + 6]
+    series = f.series[order - 2 : order + 8]
     h = [torch.ones_like(mean), torch.zeros_like(mean)]
     near = series[0] * h[0]
     for p in range(2, len(series)):
@@ -95,7 +95,7 @@ def slope_table(d: Tensor) -> Tensor:
     n = d.shape[-1]
     tuples, places = _ascending(n, 3, d.device)
     low, middle, high = (d.index_select(-1, axis)[..., None] - d[..., None, :] for axis in tuples)
-    return _secondslope_quotient(low, middle, high).index_select(-2, places).unflatten(-2, (n, n, n))
+    return _second_slope_quotient(low, middle, high).index_select(-2, places).unflatten(-2, (n, n, n))
 
 
 def _ascending(n: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -114,7 +114,7 @@ def slope_quotient(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(close, gauss, (slope(b) - slope(a)) / torch.where(close, 1.0, width))
 
 
-def _secondslope_quotient(low: Tensor, middle: Tensor, high: Tensor) -> Tensor:
+def _second_slope_quotient(low: Tensor, middle: Tensor, high: Tensor) -> Tensor:
     """Return the second divided difference of `slope`, by the formula of Hermite and Genocchi where it is close."""
     gap = high - low
     close = gap < 0.5
