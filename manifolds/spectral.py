@@ -46,7 +46,7 @@ def symmetrise(a: Tensor) -> Tensor:
 def symmetric_exp(s: Tensor) -> Tensor:
     """Return the exponential of symmetric matrices ``(*batch, n, n)``."""
     d, basis = eigh(s)
-    return _expand(basis, torch.exp(d), s, lambda: _pairs(exp_quotient, d), lambda: table(EXP, d, 2))
+    return _expand(basis, torch.exp(d), _moved(s, basis), lambda: _pairs(exp_quotient, d), lambda: table(EXP, d, 2))
 
 
 def symmetric_exp_derivative(s: Tensor, h: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def _exp_after_live(x: Tensor, v: Tensor, d: Tensor, p: Tensor, h: Tensor, rest:
 def symmetric_log(x: Tensor) -> Tensor:
     """Return the logarithm of symmetric positive definite matrices ``(*batch, n, n)``."""
     d, basis = eigh(x)
-    return _expand(basis, torch.log(d), x, lambda: _pairs(log_quotient, d), lambda: table(LOG, d, 2))
+    return _expand(basis, torch.log(d), _moved(x, basis), lambda: _pairs(log_quotient, d), lambda: table(LOG, d, 2))
 
 
 def symmetric_log_derivative(x: Tensor, h: Tensor) -> Tensor:
@@ -159,11 +159,11 @@ def gram_log(b: Tensor, e: Tensor) -> Tensor:
     """Return ``log(b b')`` given also ``e = b b' - I`` without cancellation.
 
     Args:
-        b: matrices ``(*batch, n, n)``; only their value is used, derivatives are those of ``e``.
-        e: symmetric matrices of the same shape.
+        b: matrices ``(*batch, n, n)``.
+        e: symmetric matrices of the same shape; only their value is used, derivatives are those of ``b``.
     """
     basis, d, log_d, rest = _gram_spectrum(b, e)
-    return _expand(basis, log_d, e, lambda: _pairs(log_quotient, d), lambda: table(LOG, d, 2), rest)
+    return _expand(basis, log_d, _gram_moved(b, basis), lambda: _pairs(log_quotient, d), lambda: table(LOG, d, 2), rest)
 
 
 def gram_sqrt(b: Tensor, e: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ def gram_sqrt(b: Tensor, e: Tensor) -> Tensor:
         a = sums()
         return -1 / (a[..., :, :, None] * a[..., None, :, :] * a[..., :, None, :])
 
-    return _expand(basis, root, e, lambda: 1 / sums(), second, rest)
+    return _expand(basis, root, _gram_moved(b, basis), lambda: 1 / sums(), second, rest)
 
 
 def log_det_sinhc(s: Tensor) -> Tensor:
@@ -261,21 +261,34 @@ def _few_singular_vectors(b: Tensor, e: Tensor, near: Tensor) -> tuple[Tensor, T
 def _expand(
     basis: Tensor,
     values: Tensor,
-    a: Tensor,
+    e: Tensor | None,
     first: Callable[[], Tensor],
     second: Callable[[], Tensor],
     rest: Tensor | None = None,
 ) -> Tensor:
-    """Return ``Q f(D + E) Q'`` to second order in ``E = Q' (a - a.detach()) Q``, and to first in ``rest`` beside D."""
-    if not differentiated(a):
+    """Return ``Q f(D + E) Q'`` to second order in E, None without derivatives, and to first in ``rest`` beside D."""
+    if e is None:
         core = basis * values[..., None, :] if rest is None else basis @ (first() * rest + torch.diag_embed(values))
         return symmetrise(core @ basis.mT)
-    e = basis.mT @ (a - a.detach()) @ basis
     slope = first()
     core = torch.diag_embed(values) + slope * e + _contracted(second(), e, e) + _second_order_only(e)
     if rest is not None:
         core = core + slope * rest
     return symmetrise(basis @ core @ basis.mT)
+
+
+def _moved(a: Tensor, basis: Tensor) -> Tensor | None:
+    """Return ``E = Q' (a - a.detach()) Q``, or None where no derivative is asked for."""
+    return basis.mT @ (a - a.detach()) @ basis if differentiated(a) else None
+
+
+def _gram_moved(b: Tensor, basis: Tensor) -> Tensor | None:
+    """Return E for ``b b'``: a product of rows of ``Q' b``, since its entries would lose that of small eigenvalues."""
+    if not differentiated(b):
+        return None
+    rows, step = basis.mT @ b.detach(), basis.mT @ (b - b.detach())
+    half = step @ (rows + step / 2).mT
+    return half + half.mT
 
 
 def _derivative(
