@@ -319,9 +319,20 @@ def _congruence(a: Tensor, w: Tensor) -> Tensor:
     return symmetrise(a @ w @ a.mT)
 
 
-def _quotient(root: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``b = L^-1 L_y``, for which ``b b' = L^-1 y L^-T``, and the value of ``b b' - I`` as a difference form."""
-    return torch.linalg.solve_triangular(root, _cholesky(y), upper=False), _whiten(root.detach(), (y - x).detach())
+def _quotient(root: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the arguments of `gram_log` for ``L^-1 y L^-T``.
+
+    They are ``b = L^-1 L_y``, ``b b' - I`` as a difference form, and how L and y move, relative to themselves.
+    """
+    root, other = root.detach(), _cholesky(y.detach())
+    b = torch.linalg.solve_triangular(root, other, upper=False)
+    e = _whiten(root, (y - x).detach())
+    if not (differentiated(x) or differentiated(y)):
+        return b, e, torch.zeros_like(b), torch.zeros_like(b)
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    turn = torch.linalg.cholesky_ex(eye + _whiten(root, x - x.detach())).L
+    left = torch.linalg.solve_triangular(turn, eye.expand_as(turn), upper=False) - eye
+    return b, e, left, _whiten(other, y - y.detach())
 
 
 def _normalised(points: Tensor, weights: Tensor | None) -> Tensor:

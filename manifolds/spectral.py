@@ -155,20 +155,29 @@ def symmetric_log_difference(x: Tensor, y: Tensor) -> Tensor:
     return value + (live - live.detach())
 
 
-def gram_log(b: Tensor, e: Tensor) -> Tensor:
+def gram_log(b: Tensor, e: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return ``log(b b')`` given also ``e = b b' - I`` without cancellation.
 
     Args:
-        b: matrices ``(*batch, n, n)``.
-        e: symmetric matrices of the same shape; only their value is used, derivatives are those of ``b``.
+        b: matrices ``(*batch, n, n)``, constants.
+        e: symmetric matrices of the same shape, constants.
+        left: zero; derivatives are those of ``(I + left) b (I + right) b' (I + left)'``.
+        right: zero, and symmetric.
     """
     basis, d, log_d, rest = _gram_spectrum(b, e)
-    return _expand(basis, log_d, _gram_moved(b, basis), lambda: _pairs(log_quotient, d), lambda: table(LOG, d, 2), rest)
+    return _expand(
+        basis,
+        log_d,
+        _gram_moved(b, left, right, basis, d),
+        lambda: _pairs(log_quotient, d),
+        lambda: table(LOG, d, 2),
+        rest,
+    )
 
 
-def gram_sqrt(b: Tensor, e: Tensor) -> Tensor:
+def gram_sqrt(b: Tensor, e: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return the positive square root of ``b b'``, with the arguments of `gram_log`."""
-    basis, _, log_d, rest = _gram_spectrum(b, e)
+    basis, d, log_d, rest = _gram_spectrum(b, e)
     root = torch.exp(log_d / 2)
 
     def sums() -> Tensor:
@@ -178,7 +187,7 @@ def gram_sqrt(b: Tensor, e: Tensor) -> Tensor:
         a = sums()
         return -1 / (a[..., :, :, None] * a[..., None, :, :] * a[..., :, None, :])
 
-    return _expand(basis, root, _gram_moved(b, basis), lambda: 1 / sums(), second, rest)
+    return _expand(basis, root, _gram_moved(b, left, right, basis, d), lambda: 1 / sums(), second, rest)
 
 
 def log_det_sinhc(s: Tensor) -> Tensor:
@@ -282,13 +291,18 @@ def _moved(a: Tensor, basis: Tensor) -> Tensor | None:
     return basis.mT @ (a - a.detach()) @ basis if differentiated(a) else None
 
 
-def _gram_moved(b: Tensor, basis: Tensor) -> Tensor | None:
-    """Return E for ``b b'``: a product of rows of ``Q' b``, since its entries would lose that of small eigenvalues."""
-    if not differentiated(b):
+def _gram_moved(b: Tensor, left: Tensor, right: Tensor, basis: Tensor, d: Tensor) -> Tensor | None:
+    """Return E for ``(I + left) b (I + right) b' (I + left)'``, entry by entry in proportion to the eigenvalues.
+
+    As a difference of products of matrices it would lose what changes the small ones.
+    """
+    if not (differentiated(left) or differentiated(right)):
         return None
-    rows, step = basis.mT @ b.detach(), basis.mT @ (b - b.detach())
-    half = step @ (rows + step / 2).mT
-    return half + half.mT
+    sigma = torch.sqrt(d)[..., None]
+    rows = (basis.mT @ b) / sigma
+    a, y = basis.mT @ left @ basis, sigma * (rows @ right @ rows.mT) * sigma.mT
+    half = a * d[..., None, :] + a @ y
+    return half + half.mT + y + (a * d[..., None, :]) @ a.mT
 
 
 def _derivative(
