@@ -12,6 +12,7 @@ from manifolds import Manifold
 from rfm.integrators.adaptive import Adaptive
 from rfm.integrators.method import Method
 from rfm.integrators.solution import IntegrationError, Solution
+from rfm.integrators.span import Span
 
 
 def integrate(
@@ -52,16 +53,17 @@ def integrate(
         ValueError: if the times are not finite or do not run one way.
         IntegrationError: if a solve failed and ``raise_on_failure``.
     """
-    span = _checked(times)
+    own = _checked(times)
+    span = Span.of(own)
     manifold._check_shape("initial points", x)
     batch = manifold.batch_shape(x)
     flat = x.reshape(batch.numel(), *manifold.event_shape)
-    rhs = _RightHandSide(field, condition, batch, with_integral, velocity)
-    solution = (method or Adaptive()).solve(rhs, manifold, flat, span)
-    count = len(span)
+    rhs = _RightHandSide(field, condition, batch, with_integral, velocity, span)
+    solution = (method or Adaptive()).solve(rhs, manifold, flat, tuple(map(span.share, own)))
+    count = len(own)
     integral = solution.integral
     solution = Solution(
-        solution.times,
+        torch.tensor(own, dtype=x.dtype, device=x.device),
         solution.x.reshape(count, *batch, *manifold.event_shape),
         integral.reshape(count, *batch, *integral.shape[2:]) if with_integral and integral is not None else None,
         solution.status.reshape(batch),
@@ -73,7 +75,10 @@ def integrate(
 
 
 class _RightHandSide:
-    """The field as methods call it: for some of the samples, with the conditions that belong to them."""
+    """The field as methods call it: for some of the samples, with the conditions that belong to them.
+
+    Its times are shares of the span, and what it returns is per share.
+    """
 
     def __init__(
         self,
@@ -82,9 +87,10 @@ class _RightHandSide:
         batch: torch.Size,
         with_integral: bool,
         velocity: Callable[..., Tensor] | None,
+        span: Span,
     ) -> None:
         k = len(batch)
-        self.field, self.velocity = field, velocity
+        self.field, self.velocity, self.span = field, velocity, span
         self.condition, self.with_integral = condition, with_integral
         self.per_sample = {
             name: value.reshape(batch.numel(), *value.shape[k:])
@@ -100,13 +106,13 @@ class _RightHandSide:
         if index is not self.index:
             own = {name: value if index is None else value[index] for name, value in self.per_sample.items()}
             self.index, self.own = index, self.condition | own
-        t = t.expand(len(x))
+        t, rate = self.span.times(t).expand(len(x)), self.span.per_share
         if not self.with_integral:
-            return self.field(x, t, **self.own), None
+            return rate(self.field(x, t, **self.own)), None
         if not integrand and self.velocity is not None:
-            return self.velocity(x, t, **self.own), None
+            return rate(self.velocity(x, t, **self.own)), None
         u, q = self.field(x, t, **self.own)
-        return u, q if integrand else None
+        return rate(u), rate(q) if integrand else None
 
 
 def _checked(times: Tensor | Sequence[float]) -> tuple[float, ...]:
@@ -117,10 +123,10 @@ def _checked(times: Tensor | Sequence[float]) -> tuple[float, ...]:
     except TypeError:
         span = ()
     steps = [b - a for a, b in itertools.pairwise(span)]
-    finite = all(math.isfinite(s) for s in span)
+    finite = all(math.isfinite(s) for s in span) and math.isfinite(sum(steps))
     if len(span) < 2 or not finite or not (all(h > 0 for h in steps) or all(h < 0 for h in steps)):
         raise ValueError(
             "integrate: times must be at least two finite numbers, strictly ascending or strictly descending, got "
-            f"{[round(s, 6) for s in span[:6]] or times}"
+            f"{list(span[:6]) or times}"
         )
     return span
