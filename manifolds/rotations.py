@@ -5,7 +5,7 @@ Every rotation is active and acts on column vectors: ``R v`` is ``v`` turned. An
 * **matrix** ``(*batch, 3, 3)``: orthogonal, determinant +1;
 * **wxyz** or **xyzw** ``(*batch, 4)``: a quaternion of any non-zero length, real part first or last as its name says,
   in Hamilton's convention (``ij = k``); ``q`` and ``-q`` are the same rotation, and what is returned has length one and
-  real part >= 0;
+  real part >= 0; zero is no rotation, and gives NaN;
 * **rotvec** ``(*batch, 3)``: the axis times the angle; what is returned has length at most pi;
 * **6d** ``(*batch, 6)``: the first two columns, or the first two rows, as the name says, not necessarily orthonormal;
 * **Euler angles** ``(*batch, 3)``: turns about three named axes, which are those of the body ("intrinsic") or those of
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from manifolds.flat_torus import wrap_radians
-from manifolds.numerics import cos_and_sinc_of_root, safe_sqrt
+from manifolds.numerics import cos_and_sinc_of_root, safe_sqrt, size
 from manifolds.rotation_entries import (
     Vector,
     angle_of_quaternion,
@@ -123,7 +123,7 @@ def rotvec_from_wxyz(q: Tensor) -> Tensor:
 
     At real part 0, angle pi, the axis is the imaginary part's direction.
     """
-    real, *imaginary = components(q)
+    real, *imaginary = _of_quaternion(q)
     sign = 1 - 2 * (real < 0).to(q.dtype)
     return vector(rotvec_of_quaternion(sign * real, [sign * c for c in imaginary]))
 
@@ -277,6 +277,8 @@ def _eye(like: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
+    """Return ``x / |x|``, also of vectors whose squares over- or underflow; NaN of zero."""
+    x = x / size(x.unbind(-1))[..., None]
     return x / torch.sqrt((x * x).sum(-1, keepdim=True))
 
 
@@ -291,8 +293,11 @@ def _unit_quaternion(x: Tensor) -> tuple[Tensor, Vector]:
 
 
 def _of_quaternion(q: Tensor) -> Vector:
+    """Return the entries of quaternions, divided by about their length, so that squares neither over- nor underflow."""
     # Compiled, all that reads them is one kernel, and a copy would cost more than it saves.
-    return components(q, copy=not torch.compiler.is_compiling())
+    own = components(q, copy=not torch.compiler.is_compiling())
+    length = size(own)
+    return [c / length for c in own]
 
 
 def _matrix_of(real: Tensor, *imaginary: Tensor) -> Tensor:

@@ -52,13 +52,13 @@ METHODS = {
     "tsitouras": Adaptive(TSITOURAS),
     "adams": Adaptive(Adams()),
     "munthe-kaas": Adaptive(MuntheKaas(DORMAND_PRINCE)),
-    "normal-coordinates": Adaptive(NormalCoordinates(DORMAND_PRINCE)),
+    "normal-coordinates": Adaptive(NormalCoordinates(DORMAND_PRINCE), 1e-4, 1e-4),
     "fixed": FixedStep(RK4, 30),
     "fixed-graded": FixedStep(RK4, 30, grading=1.5),
     "fixed-geodesic": FixedStep(Geodesic(MIDPOINT), 200),
     "fixed-adams": FixedStep(Adams(4), 60),
 }
-ON = {"munthe-kaas": (SO3(),), "fixed-geodesic": (Sphere(2),)}
+ON = {"munthe-kaas": (SO3(),), "fixed-geodesic": (Sphere(2),), "normal-coordinates": (Sphere(2),)}
 
 
 def along(m: Manifold, matrix: Tensor, x: Tensor) -> Tensor:
