@@ -239,7 +239,8 @@ class Hyperboloid(Manifold):
         first, middle = (x2 >= y2).to(d2.dtype), (d2 < torch.minimum(x2, y2)).to(d2.dtype)
         longer = each(lambda a, b: pick(b, a, first), xs, ys)
         side = each(lambda a, b, c: pick(pick(a, b, first), c, middle), xs, ys, d)
-        l2 = torch.maximum(x2, y2) * (1 - plain) + plain
+        # Not the maximum, whose derivative is shared between equals.
+        l2 = pick(y2, x2, first) * (1 - plain) + plain
         along = dot(side, longer) / l2
         across = each(lambda a, b: torch.addcmul(a, along, b, value=-1), side, longer)
         return 4 * l2 * dot(across, across)
