@@ -47,8 +47,8 @@ def measure(points: int, seed: int, quick: bool) -> Scores:
     return scores
 
 
-def _separations(subject: Subject, quick: bool) -> tuple[float, ...]:
-    return subject.separations[::3] if quick else subject.separations
+def _separations(subject: Subject, quick: bool) -> tuple[float | str, ...]:
+    return subject.places[::3] if quick else subject.places
 
 
 def _bits(dtype: torch.dtype) -> str:
