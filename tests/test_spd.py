@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
+from experiments.benchmarks.truth import truth_of
 from manifolds import Manifold
 from manifolds.spd import SPD, LogEuclideanSPD
 from manifolds.spectral import log_det_sinhc, log_det_sinhc_gradient, symmetric_exp, symmetric_log, symmetrise
@@ -168,50 +169,34 @@ def test_frechet_mean_is_where_the_logs_cancel(m, weighted):
 # Accuracy: 16 units of rounding times the condition number, against 50 digits.
 
 
-def mp_function(f, s):
-    d, q = mp.eigsy(s)
-    return q * mp.diag([f(v) for v in d]) * q.T
+def exact_value(m, name, *arrays):
+    """The value at 50 digits and its condition number, ``max(|f|, sum_i |D_i f| |z_i|)``, by differences."""
+    truth, step = truth_of(m), mp.mpf(10) ** -30
 
-
-def mp_log_derivative(x, u):
-    h = mp.mpf(10) ** -20 * mp.norm(x) / mp.norm(u)
-    return (mp_function(mp.log, x + h * u) - mp_function(mp.log, x - h * u)) / (2 * h)
-
-
-def reference(m, name, *arrays):
-    x, y = (mp.matrix([[mp.mpf(float(v)) for v in row] for row in a]) for a in arrays[:2])
-    if isinstance(m, LogEuclideanSPD):
-        s = mp_function(mp.log, x)
+    def f(x, b):
         if name == "expmap":
-            return mp_function(mp.exp, s + mp_log_derivative(x, y))
-        difference = mp_function(mp.log, y) - s
-        if name == "dist":
-            return mp.matrix([mp.norm(difference)])
-        h = mp.mpf(10) ** -20 / max(mp.norm(difference), mp.mpf(10) ** -20)
-        return (mp_function(mp.exp, s + h * difference) - mp_function(mp.exp, s - h * difference)) / (2 * h)
-    root = mp_function(mp.sqrt, x)
-    inverse = mp_function(lambda v: 1 / mp.sqrt(v), x)
-    inside = inverse * y * inverse
-    inside = (inside + inside.T) / 2
-    if name == "dist":
-        return mp.matrix([mp.norm(mp_function(mp.log, inside))])
-    return root * mp_function(mp.exp if name == "expmap" else mp.log, inside) * root
+            return truth.exp(truth.project(x), truth.tangent(x, b))
+        log = truth.log(truth.project(x), truth.project(b))
+        return [truth.length(x, log)] if name == "dist" else log
+
+    z = [[mp.mpf(v) for v in a.double().flatten().tolist()] for a in arrays]
+    value, condition = f(*z), 0.0
+    for i, a in enumerate(z):
+        h = step * mp.norm(a)
+        ends = [[*z[:i], [c + h * d for c, d in zip(a, e, strict=True)], *z[i + 1 :]] for e in truth.directions(a)]
+        columns = [[float((p - q) / step) for p, q in zip(f(*end), value, strict=True)] for end in ends]
+        condition += float(torch.linalg.matrix_norm(torch.tensor(columns, dtype=torch.float64), 2))
+    return value, max(condition, float(mp.norm(value)))
 
 
 def error_in_units(m, name, *arrays):
     """The error of one map, over the units of rounding that its condition number allows."""
-    value = getattr(m, name)(*arrays)
-    doubles = [a.double() for a in arrays]
-    with mp.workdps(80):
-        exact = reference(m, name, *arrays)
-        flat = value.reshape(-1)
-        entries = [exact[i] for i in range(len(exact))] if name == "dist" else list(exact)
-        error = mp.norm(mp.matrix([mp.mpf(float(v)) for v in flat]) - mp.matrix(entries))
-        scale = float(mp.norm(mp.matrix(entries)))
-    for i, a in enumerate(doubles):
-        jacobian = jacrev(lambda *s: getattr(m, name)(*map(symmetrise, s)), i)(*doubles).reshape(flat.numel(), -1)
-        scale += float(torch.linalg.matrix_norm(jacobian, 2) * a.norm())
-    return float(error) / scale / (torch.finfo(value.dtype).eps / 2)
+    with mp.workdps(60):
+        exact, condition = exact_value(m, name, *arrays)
+        value = getattr(m, name)(*arrays)
+        computed = [mp.mpf(v) for v in value.double().flatten().tolist()]
+        error = mp.norm([a - b for a, b in zip(computed, exact, strict=True)])
+    return float(error) / condition / (torch.finfo(value.dtype).eps / 2)
 
 
 @each_dtype
@@ -224,6 +209,40 @@ def test_accuracy_against_fifty_digits(m, dtype, spread, separation):
         assert error_in_units(m, "dist", x, y) <= 16
         assert error_in_units(m, "logmap", x, y) <= 16
     assert error_in_units(m, "expmap", x, u) <= 16
+
+
+WIDEST = {torch.float32: 12.0, torch.float64: 30.0}
+
+
+def farthest(n, dtype, seed):
+    """A matrix at the end of the documented domain: eigenvalues all apart, or all but one of them together."""
+    basis = torch.linalg.qr(randn(n, n, seed=seed)).Q
+    inner = [torch.linspace(-0.5, 0.5, n), torch.full((n,), -0.5), torch.full((n,), 0.5)][seed % 3]
+    logs = torch.cat([torch.tensor([-0.5]), inner[1:-1], torch.tensor([0.5])])[-n:].double()
+    return symmetrise((basis * (WIDEST[dtype] * logs).exp()) @ basis.mT).to(dtype)
+
+
+@each_dtype
+@pytest.mark.parametrize("space", [SPD, LogEuclideanSPD])
+@pytest.mark.parametrize(
+    "n", [1, 2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)]
+)
+def test_accuracy_between_the_ends_of_the_domain(space, n, dtype):
+    m = space(n)
+    for seed in range(9):
+        x, y = farthest(n, dtype, seed // 3), farthest(n, dtype, 3 + seed)
+        assert error_in_units(m, "dist", x, y) <= 16
+        assert error_in_units(m, "logmap", x, y) <= 16
+
+
+def test_distance_between_two_matrices_that_spread_over_twelve():
+    """The right distance is of 80 digits."""
+    x = [[157.49624633789062, -2436.018310546875, -3386.717041015625], [0, 60619.33203125, 78414.265625]]
+    y = [[152996.453125, -20872.30078125, 32483.158203125], [0, 2857.30029296875, -4371.55029296875]]
+    x, y = (torch.triu(torch.tensor([*a, [0, 0, last]])) for a, last in ((x, 102382.390625), (y, 7305.47314453125)))
+    x, y = (torch.triu(a) + torch.triu(a, 1).mT for a in (x, y))
+    for a, b in ((x, y), (y, x)):
+        torch.testing.assert_close(SPD(3).dist(a, b), torch.tensor(16.0187), rtol=1e-3, atol=0)
 
 
 # Hard places.
