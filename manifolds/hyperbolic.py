@@ -32,6 +32,7 @@ from manifolds.numerics import (
     log_sinhc_of_root,
     pick,
     safe_sqrt,
+    size,
 )
 
 
@@ -63,7 +64,12 @@ class Hyperboloid(Manifold):
 
     def projx(self, x: Tensor) -> Tensor:
         """Return the point with the same spatial part."""
-        return self._point(components_first(x[..., 1:]))
+        xs = components_first(x[..., 1:])
+        # Far beyond the domain the square of the first coordinate overflows before it does.
+        far = size(xs).clamp(min=self._radius)
+        near = each(lambda a: a / far, xs)
+        first = far * torch.sqrt((self._radius / far).square() + dot(near, near))
+        return components_last(joined([first], xs))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the tangent vector with the same spatial part: the derivative of ``projx``."""
@@ -269,7 +275,10 @@ class PoincareBall(Manifold):
 
     def projx(self, x: Tensor) -> Tensor:
         """Return ``x``, or the point on its ray four epsilons inside the boundary if ``x`` is beyond that."""
-        return components_last(self._projected(components_first(x)))
+        p = components_first(x)
+        # What is far outside is brought to the boundary first, because its square may overflow; inside, nothing is.
+        beyond = (math.sqrt(self.curvature) * size(p)).clamp(min=1.0)
+        return components_last(self._projected(each(lambda a: a / beyond, p)))
 
     def outside(self, x: Tensor) -> Tensor:
         """Return whether ``x`` is on the boundary or beyond."""

@@ -13,7 +13,7 @@ from manifolds.blocks import in_blocks
 from manifolds.collocation import Collocation
 from manifolds.constraint import Constraint, lift, reflected_axes
 from manifolds.level_set_sampling import RandomLines, chain, landed
-from manifolds.numerics import tolerance
+from manifolds.numerics import size, tolerance
 from manifolds.path_shortening import short_polyline
 
 _SEGMENTS = 16
@@ -108,9 +108,9 @@ class LevelSet(Manifold):
         for name, (value, least) in counts.items():
             if value < least:
                 raise ValueError(f"LevelSet: {name} must be at least {least}, got {value}")
-        for name, size in (("radius", radius), ("curvature", curvature), ("volume", volume)):
-            if size is not None and not 0 < size < math.inf:
-                raise ValueError(f"LevelSet: {name} must be positive and finite, got {size}")
+        for name, given in (("radius", radius), ("curvature", curvature), ("volume", volume)):
+            if given is not None and not 0 < given < math.inf:
+                raise ValueError(f"LevelSet: {name} must be positive and finite, got {given}")
         self.constraint, self.n, self.radius, self.curvature = constraint, n, radius, curvature
         self.steps, self.nodes, self.rounds, self.crossings = steps, nodes, rounds, crossings
         self._equations = equations
@@ -392,7 +392,7 @@ class LevelSet(Manifold):
         return tolerance(x.dtype) * self._size(x)
 
     def _size(self, x: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(x, dim=-1).clamp(min=1.0)
+        return size(x.detach().unbind(-1)).clamp(min=1.0)
 
     def extra_repr(self) -> str:
         name = getattr(self.constraint, "__qualname__", type(self.constraint).__name__)

@@ -202,6 +202,12 @@ def size(x: Components) -> Tensor:
     return total
 
 
+def unit(x: Tensor) -> Tensor:
+    """Return ``x / |x|`` of vectors ``(*batch, n)`` of any scale; NaN of zero."""
+    x = x / size(x.unbind(-1))[..., None]
+    return x / torch.sqrt((x * x).sum(-1, keepdim=True))
+
+
 _FEW = 16
 """Up to as many components, a list is faster."""
 

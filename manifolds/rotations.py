@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from manifolds.flat_torus import wrap_radians
-from manifolds.numerics import cos_and_sinc_of_root, safe_sqrt, size
+from manifolds.numerics import cos_and_sinc_of_root, safe_sqrt, size, unit
 from manifolds.rotation_entries import (
     Vector,
     angle_of_quaternion,
@@ -152,9 +152,9 @@ def matrix_from_axis_angle(axis: Tensor, angle: Tensor) -> Tensor:
         axis: directions ``(*batch, 3)``, of any non-zero length.
         angle: radians ``(*batch)``.
     """
-    half, unit = angle / 2, components(_unit(axis))
+    half, direction = angle / 2, components(unit(axis))
     sin = torch.sin(half)
-    return matrix(matrix_of_quaternion(torch.cos(half), [sin * c for c in unit]))
+    return matrix(matrix_of_quaternion(torch.cos(half), [sin * c for c in direction]))
 
 
 def axis_angle_from_matrix(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,8 +184,8 @@ def matrix_from_6d(d: Tensor, vectors: Literal["columns", "rows"]) -> Tensor:
         Zhou et al., On the continuity of rotation representations in neural networks, 2019, arXiv:1812.07035, B.
     """
     _check_choice("vectors", vectors, ("columns", "rows"))
-    first = _unit(d[..., :3])
-    normal = _unit(cross(first, d[..., 3:]))
+    first = unit(d[..., :3])
+    normal = unit(cross(first, d[..., 3:]))
     rows = torch.stack([first, cross(normal, first), normal], dim=-2)
     return rows if vectors == "rows" else rows.mT
 
@@ -274,12 +274,6 @@ def euler_from_matrix(x: Tensor, axes: str, frame: Literal["intrinsic", "extrins
 
 def _eye(like: Tensor) -> Tensor:
     return torch.eye(3, dtype=like.dtype, device=like.device)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Return ``x / |x|``, also of vectors whose squares over- or underflow; NaN of zero."""
-    x = x / size(x.unbind(-1))[..., None]
-    return x / torch.sqrt((x * x).sum(-1, keepdim=True))
 
 
 def _quaternion(x: Tensor) -> tuple[Tensor, Vector]:

@@ -11,7 +11,11 @@ from manifolds.hyperbolic import Hyperboloid, PoincareBall
 # Exact values of matrix functions take seconds: most of these are left to the slow tests.
 COSTLY = ("SE3", "SPD", "LogEuclidean")
 QUICK_PAIRS = {"SE3()": ("size 1e6",), "SPD(2)": ("both spread",), "LogEuclideanSPD(2)": ("both spread",)}
-NOT_KEPT = {("SPD(", "both spread", "log'"), ("SPD(", "both spread", "dist'"), ("LogE", "spread, by 1e-3", "round trip")}
+NOT_KEPT = {
+    ("SPD(", "both spread", "log'"),
+    ("SPD(", "both spread", "dist'"),
+    ("LogE", "spread, by 1e-3", "round trip"),
+}
 """What docs/numerics.md says of derivatives at the end of the domain of positive definite matrices."""
 FEW = (0.0, 1e-8, 1e-4, 1.0, math.pi - 1e-3, math.pi)
 

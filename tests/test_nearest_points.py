@@ -11,6 +11,8 @@ from torch import Tensor
 
 from manifolds import SE3, SO3, Grassmann, Manifold, Sphere, Stiefel
 from manifolds import rotations as r
+from manifolds.ellipsoid import Ellipsoid
+from manifolds.hyperbolic import Hyperboloid, PoincareBall
 
 RULE = 16.0
 SCALES = {
@@ -141,6 +143,34 @@ def test_scale_does_not_matter(name: str, dtype: torch.dtype) -> None:
             [expected] = torch.autograd.grad(f(unscaled).sum(), unscaled)
             largest = float(expected.abs().max())
             torch.testing.assert_close(slope.double() * scale, expected, atol=1e3 * bound * largest, rtol=0)
+
+
+@DTYPES
+def test_what_is_far_from_a_manifold_of_some_size_is_projected(dtype: torch.dtype) -> None:
+    """The ball's boundary and an ellipsoid in the direction of the point, and the hyperboloid above it."""
+    directions = normal(20, 3, seed=4)
+    earth, ball, sheet = Ellipsoid((1.0, 2.0, 3.0)), PoincareBall(3, 4.0), Hyperboloid(3, 4.0)
+    bound = 1e2 * torch.finfo(dtype).eps
+    for scale in (1e10, *SCALES[dtype][-2:]):
+        x = (scale * directions).to(dtype)
+        y = earth.projx(x).double()
+        # In the limit, the point whose normal points there.
+        torch.testing.assert_close(y, earth.point_with_normal(directions), atol=bound + 100 / scale, rtol=0)
+        torch.testing.assert_close(earth.normal(x).norm(dim=-1), torch.ones(20, dtype=dtype), atol=bound, rtol=0)
+        torch.testing.assert_close(
+            ball.projx(x).double(), directions / directions.norm(dim=-1, keepdim=True) / 2, atol=bound, rtol=0
+        )
+        lifted = sheet.projx(torch.nn.functional.pad(x, (1, 0)))
+        assert torch.equal(lifted[:, 1:], x)
+        torch.testing.assert_close(lifted[:, 0].double() / scale, directions.norm(dim=-1), atol=0, rtol=bound)
+
+
+def test_tiny_and_huge_directions_are_directions() -> None:
+    earth = Ellipsoid((1.0, 2.0, 3.0))
+    for scale in (1e-38, 1e-20, 1e20):
+        for f in (earth.normal, earth.point_with_normal):
+            x = normal(5, 3, seed=6)
+            torch.testing.assert_close(f((scale * x).float()), f(x.float()), atol=1e-5, rtol=0)
 
 
 def test_zero_is_what_the_documentation_says() -> None:
