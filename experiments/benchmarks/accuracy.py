@@ -88,7 +88,8 @@ def summary(scores: Scores) -> tuple[list[str], list[str]]:
                 lines.append(row)
                 if verdict != "ok":
                     best = ", ".join(f"{n} {c}" for n, c in zip(names, cells, strict=True) if c)
-                    text = f"- {subject.name}, {quantity}, {_bits(dtype)}: {own} units, {verdict}"
+                    units = str(own) if own.mark else f"{own} units"
+                    text = f"- {subject.name}, {quantity}, {_bits(dtype)}: {units}, {verdict}"
                     failures.append(text + (f" ({best})" if best else ""))
     return lines, failures
 
