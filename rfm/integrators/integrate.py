@@ -15,6 +15,7 @@ from rfm.integrators.adaptive import Adaptive
 from rfm.integrators.conditions import per_sample, unmarked
 from rfm.integrators.method import Method
 from rfm.integrators.solution import IntegrationError, Solution
+from rfm.integrators.span import Span
 from rfm.integrators.velocities import check_form, check_velocity
 
 
@@ -63,17 +64,18 @@ def integrate(
     check_function("integrate", "field", field, "VelocityField(manifold)")
     if method is not None and (isinstance(method, type) or not hasattr(method, "solve")):
         raise ValueError(f"integrate: method must be an object with solve, got {shown(method)}; pass Adaptive()")
-    span = _checked(times)
+    own = _checked(times)
+    span = Span.of(own)
     x = x if isinstance(x, Tensor) else tensor_of("integrate", "points", x)
     manifold._check_shape("initial points", x)
     batch = manifold.batch_shape(x)
     flat = x.reshape(batch.numel(), *manifold.event_shape)
-    rhs = _RightHandSide(field, condition, batch, with_integral, velocity, manifold if raise_on_failure else None)
-    solution = (method or Adaptive()).solve(rhs, manifold, flat, span)
-    count = len(span)
+    rhs = _RightHandSide(field, condition, batch, with_integral, velocity, span, manifold if raise_on_failure else None)
+    solution = (method or Adaptive()).solve(rhs, manifold, flat, tuple(map(span.share, own)))
+    count = len(own)
     integral = solution.integral
     solution = Solution(
-        solution.times,
+        torch.tensor(own, dtype=x.dtype, device=x.device),
         solution.x.reshape(count, *batch, *manifold.event_shape),
         integral.reshape(count, *batch, *integral.shape[2:]) if with_integral and integral is not None else None,
         solution.status.reshape(batch),
@@ -85,7 +87,10 @@ def integrate(
 
 
 class _RightHandSide:
-    """The field as methods call it: for some of the samples, with the conditions that belong to them."""
+    """The field as methods call it: for some of the samples, with the conditions that belong to them.
+
+    Its times are shares of the span, and what it returns is per share.
+    """
 
     def __init__(
         self,
@@ -94,9 +99,10 @@ class _RightHandSide:
         batch: torch.Size,
         with_integral: bool,
         velocity: Callable[..., Tensor] | None,
+        span: Span,
         manifold: Manifold | None,
     ) -> None:
-        self.field, self.velocity = field, velocity
+        self.field, self.velocity, self.span = field, velocity, span
         self.condition, self.with_integral = unmarked(condition), with_integral
         self.per_sample = per_sample(condition, batch)
         self.manifold = manifold
@@ -110,7 +116,7 @@ class _RightHandSide:
         if index is not self.index:
             own = {name: value if index is None else value[index] for name, value in self.per_sample.items()}
             self.index, self.own = index, self.condition | own
-        t = t.expand(len(x))
+        t = self.span.times(t).expand(len(x))
         q: Tensor | None = None
         if self.with_integral and (integrand or self.velocity is None):
             u, q = self.field(x, t, **self.own)
@@ -118,7 +124,8 @@ class _RightHandSide:
             u = (self.velocity if self.with_integral and self.velocity is not None else self.field)(x, t, **self.own)
         if self.unchecked:
             self._check(x, u)
-        return u, q if integrand else None
+        rate = self.span.per_share
+        return rate(u), rate(q) if integrand and q is not None else None
 
     def _check(self, x: Tensor, u: Tensor) -> None:
         """Check the first velocities; their values where control flow may depend on them."""
@@ -134,10 +141,10 @@ def _checked(times: Tensor | Sequence[float]) -> tuple[float, ...]:
     values = tensor_of("integrate", "times", times, torch.float64)
     span = tuple(values.tolist()) if values.ndim == 1 else ()
     steps = [b - a for a, b in itertools.pairwise(span)]
-    finite = all(math.isfinite(s) for s in span)
+    finite = all(math.isfinite(s) for s in span) and math.isfinite(sum(steps))
     if len(span) < 2 or not finite or not (all(h > 0 for h in steps) or all(h < 0 for h in steps)):
         raise ValueError(
             "integrate: times must be at least two finite numbers, strictly ascending or strictly descending, got "
-            f"{[round(s, 6) for s in span[:6]] or times}"
+            f"{list(span[:6]) or times}"
         )
     return span
