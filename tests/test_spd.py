@@ -1,5 +1,6 @@
 """Symmetric positive definite matrices: laws at random base points, accuracy against mpmath, repeated eigenvalues."""
 
+import math
 from functools import partial
 
 import mpmath as mp
@@ -233,6 +234,29 @@ def test_accuracy_between_the_ends_of_the_domain(space, n, dtype):
         x, y = farthest(n, dtype, seed // 3), farthest(n, dtype, 3 + seed)
         assert error_in_units(m, "dist", x, y) <= 16
         assert error_in_units(m, "logmap", x, y) <= 16
+
+
+@each_dtype
+@pytest.mark.parametrize("space", [SPD, LogEuclideanSPD])
+def test_derivatives_between_the_ends_of_the_domain(space, dtype):
+    """Those of the distance, against differences with 60 digits, for ends that move in their own frame."""
+    m, truth = space(3), truth_of(space(3))
+    for seed in range(6):
+        x, y = farthest(3, dtype, seed // 2), farthest(3, dtype, 3 + seed)
+        along = [tangents(m, a.double(), seed=seed + i) for i, a in enumerate((x, y))]
+        gradient = grad(lambda z: m.dist(*map(symmetrise, z)))(torch.stack([x, y])).double()
+
+        flat = [(a.double().flatten().tolist(), b.flatten().tolist()) for a, b in zip((x, y), along, strict=True)]
+
+        def exact(h, flat=flat):
+            ends = [[mp.mpf(p) + h * mp.mpf(q) for p, q in zip(*pair, strict=True)] for pair in flat]
+            return truth.length(ends[0], truth.log(*ends))
+
+        with mp.workdps(60):
+            h = mp.mpf(10) ** -20
+            expected = float((exact(h) - exact(-h)) / (2 * h))
+        allowed = 4 * math.exp(WIDEST[dtype]) * torch.finfo(dtype).eps
+        assert abs(float((gradient * torch.stack(along)).sum()) - expected) <= allowed
 
 
 def test_distance_between_two_matrices_that_spread_over_twelve():
