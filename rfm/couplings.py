@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.precision import in_full_precision
 
 _CHUNK_ELEMENTS = 2**22
 """Coordinates held at a time while distances are computed."""
@@ -100,6 +101,7 @@ class OptimalTransport:
         self.condition_weight = _checked_weight("OptimalTransport", condition_weight)
 
     @torch.no_grad()
+    @in_full_precision
     def __call__(
         self,
         x_0: Tensor,
@@ -165,6 +167,7 @@ class Sinkhorn:
         self.condition_weight = _checked_weight("Sinkhorn", condition_weight)
 
     @torch.no_grad()
+    @in_full_precision
     def __call__(
         self,
         x_0: Tensor,
@@ -177,6 +180,7 @@ class Sinkhorn:
         return torch.multinomial(plan, 1, generator=generator)[:, 0] if len(plan) else plan.new_empty(0).long()
 
     @torch.no_grad()
+    @in_full_precision
     def plan(self, x_0: Tensor, x_1: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return how much of each target, a row, comes from each source, ``(n, n)``.
 

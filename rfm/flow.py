@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from manifolds.precision import at_least_float32
 from rfm.clocks import Clocks
 from rfm.conditions import Conditions
 from rfm.integrators import Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
+from rfm.precision import in_precision_of_weights
 from rfm.progress import counting_bar
 from rfm.saved_flow import SavedFlow, load_weights, read_flow, write_flow
 from rfm.serialization import SavedFlowError
@@ -79,6 +81,7 @@ class Flow(nn.Module):
         return flow.train(self.training)
 
     @torch.no_grad()
+    @in_precision_of_weights
     def sample(
         self,
         shape: int | Sequence[int],
@@ -201,6 +204,7 @@ class Flow(nn.Module):
     ) -> LogProbEstimate: ...
 
     @torch.no_grad()
+    @in_precision_of_weights
     def log_prob(
         self,
         x: Tensor | np.ndarray[Any, Any],
@@ -222,7 +226,7 @@ class Flow(nn.Module):
             progress: show on stderr how many points are done, and how long the rest will take.
 
         Returns:
-            ``(*batch)``, in the dtype of the field; with an ``estimator`` a `rfm.likelihood.LogProbEstimate`.
+            ``(*batch)``, in the dtype of the field, at least float32; with an ``estimator`` a `rfm.likelihood.LogProbEstimate`.
         """
         flat, batch = self._checked("log_prob", x)
         field, condition = self._given(condition)
@@ -240,6 +244,7 @@ class Flow(nn.Module):
         return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
 
     @torch.no_grad()
+    @in_precision_of_weights
     def trajectory(
         self,
         x_0: Tensor,
@@ -300,9 +305,9 @@ class Flow(nn.Module):
         return flow.eval()
 
     def _dtype_and_device(self, x: Tensor | None = None) -> tuple[torch.dtype, torch.device]:
-        """Return the field's dtype and device; those of ``x`` for a field without parameters."""
+        """Return the field's dtype, at least float32, and device; those of ``x`` for a field without parameters."""
         for tensor in (*self.parameters(), *(() if x is None else (x,))):
-            return tensor.dtype, tensor.device
+            return at_least_float32(tensor.dtype), tensor.device
         return torch.get_default_dtype(), torch.get_default_device()
 
     def _checked(self, where: str, x: Tensor | np.ndarray[Any, Any]) -> tuple[Tensor, torch.Size]:
@@ -363,7 +368,7 @@ class Flow(nn.Module):
                 )
             vectors = self.conditions.encode(condition)
             for sentence in self.conditions.extrapolations(vectors):
-                warnings.warn(f"Flow: {sentence}", stacklevel=5)
+                warnings.warn(f"Flow: {sentence}", stacklevel=7)
             return vectors
         if self.conditions is not None and condition.ndim:
             self.conditions.check(condition)

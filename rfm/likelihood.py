@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.precision import at_least_float32
 from rfm.integrators import Method, Solution, integrate
 from rfm.sources import Source
 
@@ -91,10 +92,11 @@ def divergence(
         condition: passed on to the field.
 
     Returns:
-        ``u`` of the shape of ``x``, and the divergence ``(*batch)`` with respect to the Riemannian volume.
+        ``u`` of the shape of ``x``, and the divergence ``(*batch)`` with respect to the Riemannian volume; both in the
+        dtype of ``x``, at least float32.
     """
     # Forward mode refuses tensors that overlap themselves, as expanded ones do.
-    x = x.contiguous()
+    x = x.to(at_least_float32(x.dtype)).contiguous()
     if estimator is not None:
         u, estimates = divergence_estimates(field, manifold, x, t, estimator.noise(manifold, x), **condition)
         return u, estimates.mean(-1)
@@ -119,7 +121,7 @@ def divergence_estimates(
     Returns:
         ``u`` of the shape of ``x``, and the estimates ``(*batch, probes)``.
     """
-    x = x.contiguous()
+    x = x.to(at_least_float32(x.dtype)).contiguous()
     vectors, covectors = manifold.divergence_probes(x, noise)
     u, terms = _along(field, manifold, x, t, vectors, covectors, condition)
     return u, terms + manifold.log_volume_derivative(x, u)[..., None]
@@ -243,6 +245,7 @@ def _along(
 
         # The new axis goes first: vmap cannot put it elsewhere where a derivative is zero for all directions alike.
         u, du = torch.func.vmap(along, in_dims=axis, out_dims=(None, 0))(vectors)  # type: ignore[arg-type]
-        # Forward mode may take plain numbers for double precision where a point has no batch.
-        du = du.movedim(0, axis).to(u.dtype)
+        du = du.movedim(0, axis)
+    # A network may compute in less; forward mode takes plain numbers for double precision where a point has no batch.
+    u, du = u.to(x.dtype), du.to(x.dtype)
     return u, (du * covectors).flatten(axis + 1).sum(-1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.precision import FullPrecision
 from rfm.schedules import Kappa, Linear, Schedule
 from rfm.sources import Source, WrappedNormal
 
@@ -33,10 +34,10 @@ class PathSample(NamedTuple):
     """Velocity at time ``t``, tangent at ``x_t``: what a velocity network regresses on."""
 
 
-class ConditionalPath(ABC):
+class ConditionalPath(FullPrecision, ABC):
     """A path from each source point to each data point.
 
-    A subclass has ``manifold`` and writes `sample`. One that does not start at ``x_0`` or end at ``x_1`` exactly says
+    A subclass has ``manifold`` and writes `sample`, which computes in float32 or more as a manifold's maps do. One that does not start at ``x_0`` or end at ``x_1`` exactly says
     so in `starts_at_source` and `ends_at_data`.
     """
 

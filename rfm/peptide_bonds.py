@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from manifolds import SO3
+from manifolds.precision import in_full_precision
 from manifolds.rotations import hat
 from rfm.backbones import CA_C, N_CA, N_CA_C, dihedral
 
@@ -33,6 +34,7 @@ _CLOSED = 1e-6
 _SPREAD = torch.tensor([_GYRATION**-2] * 3 + [1.0] * 3)
 
 
+@in_full_precision
 def bond_gaps(frames: Tensor) -> Tensor:
     """Return how far the bonds between neighbours are from a flat trans one, ``(*batch, residues - 1, 4)``.
 
@@ -44,6 +46,7 @@ def bond_gaps(frames: Tensor) -> Tensor:
     return _gaps(frames[..., :-1, :3, :], frames[..., 1:, :3, :], frames.new_zeros(2, 6))
 
 
+@in_full_precision
 def close_bonds(frames: Tensor, held: Tensor | None = None, rounds: int = 50) -> Tensor:
     """Return backbones near the given ones whose bonds are flat, trans and of ideal lengths and angles.
 

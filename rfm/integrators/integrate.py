@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.precision import at_least_float32
 from rfm.integrators.adaptive import Adaptive
 from rfm.integrators.method import Method
 from rfm.integrators.solution import IntegrationError, Solution
@@ -34,7 +35,7 @@ def integrate(
     Args:
         field: ``field(x, t, **condition)``, tangent at ``x``, called with ``t`` of shape ``(*batch)``.
         manifold: where the points live.
-        x: initial points ``(*batch, *event_shape)``.
+        x: initial points ``(*batch, *event_shape)``; those in float16 or bfloat16 are followed in float32.
         times: at least two times, all ascending or all descending.
         method: `Adaptive` Dormand-Prince 5(4) by default; or `FixedStep`.
         with_integral: the field returns a pair, tangent vector and scalar ``(*batch)``, and the scalar is integrated
@@ -55,6 +56,7 @@ def integrate(
     span = _checked(times)
     manifold._check_shape("initial points", x)
     batch = manifold.batch_shape(x)
+    x = x.to(at_least_float32(x.dtype))
     flat = x.reshape(batch.numel(), *manifold.event_shape)
     rhs = _RightHandSide(field, condition, batch, with_integral, velocity)
     solution = (method or Adaptive()).solve(rhs, manifold, flat, span)
@@ -73,7 +75,10 @@ def integrate(
 
 
 class _RightHandSide:
-    """The field as methods call it: for some of the samples, with the conditions that belong to them."""
+    """The field as methods call it: for some of the samples, with the conditions that belong to them.
+
+    What it returns is of the dtype of the points, whatever a network computes in.
+    """
 
     def __init__(
         self,
@@ -102,11 +107,11 @@ class _RightHandSide:
             self.index, self.own = index, self.condition | own
         t = t.expand(len(x))
         if not self.with_integral:
-            return self.field(x, t, **self.own), None
+            return self.field(x, t, **self.own).to(x.dtype), None
         if not integrand and self.velocity is not None:
-            return self.velocity(x, t, **self.own), None
+            return self.velocity(x, t, **self.own).to(x.dtype), None
         u, q = self.field(x, t, **self.own)
-        return u, q if integrand else None
+        return u.to(x.dtype), q.to(x.dtype) if integrand else None
 
 
 def _checked(times: Tensor | Sequence[float]) -> tuple[float, ...]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from manifolds.precision import in_full_precision
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -28,6 +30,7 @@ class Estimate:
         return self.mean - 1.96 * self.standard_error, self.mean + 1.96 * self.standard_error
 
 
+@in_full_precision
 def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, groups: Tensor | None = None) -> Estimate:
     """Return the mean of ``-log_prob`` with its standard error, points taken as independent unless grouped.
 
@@ -51,6 +54,7 @@ def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, gro
     return _clustered_mean(-scores, groups, _shares("negative_log_likelihood", weights, log_prob))
 
 
+@in_full_precision
 def paired_difference(
     log_prob_a: Tensor, log_prob_b: Tensor, groups: Tensor | None = None, weights: Tensor | None = None
 ) -> Estimate:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Power, Product, Sphere
+from manifolds.precision import in_full_precision
 
 
 class Kernel(ABC):
@@ -43,6 +44,7 @@ class AmbientGaussianKernel(Kernel):
     def __post_init__(self) -> None:
         _check_scale(self)
 
+    @in_full_precision
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         difference = self.manifold.embed(x) - self.manifold.embed(y)
         return torch.exp((difference * difference).sum(-1) / (-2 * self.scale**2))
@@ -68,6 +70,7 @@ class HeatKernel(Kernel):
     def __post_init__(self) -> None:
         _check_scale(self)
 
+    @in_full_precision
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         return heat_kernel(self.manifold, x, y, self.scale)
 
@@ -87,6 +90,7 @@ class GeodesicGaussianKernel(Kernel):
     def __post_init__(self) -> None:
         _check_scale(self)
 
+    @in_full_precision
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.exp(self.manifold.dist(x, y) ** 2 / (-2 * self.scale**2))
 
