@@ -1,8 +1,8 @@
 """Geometry in float32 or more, whatever precision the networks around it run in.
 
-A point in bfloat16 is off its manifold by a thousandth, and what maps subtract is often smaller: under ``torch.autocast``,
-or given float16 or bfloat16, they would lose every digit. So the public methods of a class that is `FullPrecision`,
-built-in or a user's own, switch autocast off and compute in float32 where they are given less:
+A point in bfloat16 is off its manifold by a thousandth, and what maps subtract is often smaller: under
+``torch.autocast``, or given float16 or bfloat16, they would lose every digit. So the public methods of a class that is
+`FullPrecision`, built-in or a user's own, switch autocast off and compute in float32 where they are given less:
 
 ======================================= ================================================================
 inputs                                  result
@@ -12,7 +12,8 @@ some in float16 or bfloat16             computed and returned in the dtype that 
 float32 or float64, under autocast      as without autocast
 ======================================= ================================================================
 
-Tensors without axes, such as one time for all points, do not decide the dtype, as in torch's own promotion.
+Tensors without axes, such as one time for all points, do not decide the dtype, as in torch's own promotion. Reverse-mode
+derivatives are as exact where ``backward`` is called outside of the autocast region, as torch demands anyway.
 """
 
 import functools

@@ -226,7 +226,8 @@ class Flow(nn.Module):
             progress: show on stderr how many points are done, and how long the rest will take.
 
         Returns:
-            ``(*batch)``, in the dtype of the field, at least float32; with an ``estimator`` a `rfm.likelihood.LogProbEstimate`.
+            ``(*batch)``, in the dtype of the field, at least float32; with an ``estimator`` a
+            `rfm.likelihood.LogProbEstimate`.
         """
         flat, batch = self._checked("log_prob", x)
         field, condition = self._given(condition)

@@ -37,8 +37,8 @@ class PathSample(NamedTuple):
 class ConditionalPath(FullPrecision, ABC):
     """A path from each source point to each data point.
 
-    A subclass has ``manifold`` and writes `sample`, which computes in float32 or more as a manifold's maps do. One that does not start at ``x_0`` or end at ``x_1`` exactly says
-    so in `starts_at_source` and `ends_at_data`.
+    A subclass has ``manifold`` and writes `sample`, which computes in float32 or more as a manifold's maps do. One that
+    does not start at ``x_0`` or end at ``x_1`` exactly says so in `starts_at_source` and `ends_at_data`.
     """
 
     manifold: Manifold

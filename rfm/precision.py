@@ -6,8 +6,8 @@ a dtype: then the network runs under autocast to it, whoever calls it.
 """
 
 import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
@@ -36,6 +36,17 @@ def precision_of_weights(module: nn.Module) -> AbstractContextManager[Any]:
     if weight is None or weight.dtype not in LOW:
         return nullcontext()
     return torch.autocast(weight.device.type, dtype=weight.dtype)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Make new tensors in a dtype unless they say otherwise."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def in_precision_of_weights(method: F) -> F:
