@@ -12,8 +12,8 @@ some in float16 or bfloat16             computed and returned in the dtype that 
 float32 or float64, under autocast      as without autocast
 ======================================= ================================================================
 
-Tensors without axes, such as one time for all points, do not decide the dtype, as in torch's own promotion. Reverse-mode
-derivatives are as exact where ``backward`` is called outside of the autocast region, as torch demands anyway.
+Tensors without axes, such as one time for all points, do not decide the dtype, as in torch's own promotion.
+Reverse-mode derivatives are as exact where ``backward`` is called outside of the autocast region, as torch asks anyway.
 """
 
 import functools

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 _LAYERS = [
     *(
         "fingerprint",
+        "precision",
         "schedules",
         "times",
         "clocks",
@@ -48,6 +49,7 @@ _LAYERS = [
         "motifs",
         "checkpoint",
         "captured_step",
+        "weight_average",
         "optimisation",
         "training",
         "datasets",

@@ -14,8 +14,8 @@ from rfm.fingerprint import fingerprint
 class Source(FullPrecisionModule, ABC):
     """A distribution on a manifold that can be sampled and scored.
 
-    A subclass writes `sample` and `log_prob`, which compute in float32 or more as a manifold's maps do. To be saved with
-    a flow it keeps its constructor's arguments as attributes of the same names.
+    A subclass writes `sample` and `log_prob`, which compute in float32 or more as a manifold's maps do. To be saved
+    with a flow it keeps its constructor's arguments as attributes of the same names.
 
     Args:
         manifold: where it lives.
