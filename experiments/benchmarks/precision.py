@@ -121,10 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--steps", type=int, default=1000, help="optimiser steps of each flow (default 1000)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to train (default cpu)")
+    parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA), help="all four by default")
     parser.add_argument("--out", type=Path, help="markdown file to write")
     options = parser.parse_args(arguments)
     lines = []
-    for line in table(options.steps, options.device):
+    for line in table(options.steps, options.device, options.data):
         lines.append(line)
         print(line, flush=True)
     if options.out:
