@@ -27,7 +27,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, field: nn.Module) -> None:
         """Take in the weights of ``field``; the first ones as they are. Buffers are those of the field."""
-        own, new = list(self.module.parameters()), list(field.parameters())
+        own: list[Tensor] = list(self.module.parameters())
+        new: list[Tensor] = list(field.parameters())
         if self.updates:
             current: list[Tensor] = [b.detach().to(a.dtype) for a, b in zip(own, new, strict=True)]
             torch._foreach_lerp_(own, current, 1 - self.decay)

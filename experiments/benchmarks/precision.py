@@ -21,6 +21,7 @@ import rfm
 from experiments.benchmarks.harness import write_page
 from manifolds import SO3, SPD, FlatTorus, Manifold, Sphere
 from rfm.datasets import group_split, load, steel
+from rfm.fitting import default_field
 from rfm.metrics import negative_log_likelihood, paired_difference
 from rfm.networks import VelocityField
 
@@ -75,8 +76,10 @@ def scores(
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
     fabric.launch()
     with torch.random.fork_rng(devices=[]):
+        usual = default_field(manifold, points[split.train])
+        unit: dict[str, Any] = {} if manifold.volume is not None else {"offset": usual.offset, "scale": usual.scale}
         torch.manual_seed(seed)
-        field = VelocityField(manifold, width=64, depth=2, features=128, max_frequency=16.0)
+        field = VelocityField(manifold, width=64, depth=2, features=128, max_frequency=16.0, **unit)
     start = time.perf_counter()
     flow = rfm.fit(
         points[kept],
