@@ -4,7 +4,7 @@ import copy
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
 from rfm.times import TimeSampler
 from rfm.training import Points
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _LEAST_DIGITS = 1e-2
 """How much of the spread of a condition may be rounding."""
@@ -96,6 +99,24 @@ def check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
     for name, index in (("training", train), ("validation", validation)):
         if not bool(data.weights[index].sum() > 0):
             raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
+
+
+def check_precision(fabric: "Fabric | None") -> str:
+    """Return the name of the precision that a network is to be trained in.
+
+    Raises:
+        ValueError: for one that it cannot be trained in here.
+    """
+    name = "32-true" if fabric is None else str(fabric.strategy.precision.precision)
+    if name not in _PRECISIONS:
+        fault = "in float16 small gradients and their squares are 0" if name == "16-true" else "it replaces layers"
+        raise ValueError(
+            f"fit: precision {name!r} cannot be trained in ({fault}); use 'bf16-mixed', or '16-mixed' on a GPU"
+        )
+    return name
+
+
+_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
 
 
 def check_digits(condition: Tensor, dtype: torch.dtype, conditions: Conditions | None) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import seed_of, shown
+from manifolds.precision import at_least_float32
 from rfm.checkpoint import Checkpoint
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
@@ -27,6 +28,7 @@ from rfm.fit_arguments import (
     check_objective,
     check_objects,
     check_path,
+    check_precision,
     check_shares,
     check_source,
     hold_out,
@@ -116,7 +118,9 @@ def fit(
             repeat exactly.
         seed: of every random draw; the same seed on the same device gives the same flow.
         device: "cpu", "cuda", ...; the first GPU where there is one.
-        fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``.
+        fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``. "bf16-mixed",
+            and "16-mixed" on a GPU, run the network's layers low, "bf16-true" keeps its weights low too, "64-true"
+            makes all float64; geometry, points and times are never in less than float32.
         capture: on one GPU, replay the step as one CUDA graph, several times as fast where kernels are small; an
             ``objective``, or a step that waits for the CPU, as for an exact coupling, is run plainly. False for a field
             whose Python code does not do the same at every step.
@@ -137,6 +141,7 @@ def fit(
     check_objects(manifold, coupling, path, times, objective, conditions)
     if objective is not None:
         check_objective(objective, path, times, coupling)
+    precision = check_precision(fabric)
     condition, conditions = named(condition, conditions)
     data = check_data(points, manifold, condition, weights)
     seed = seed_of("fit", seed)
@@ -163,8 +168,10 @@ def fit(
         with _seeded(seed):
             labels = None if conditions is None else conditions.labels
             field = default_field(manifold, training_data.x, training_data.condition, labels)
+    if fabric is not None:
+        field = fabric.strategy.precision.convert_module(field)
     flow = Flow(manifold, field, source, conditions=conditions)
-    dtype = next((p.dtype for p in field.parameters()), torch.float32)
+    dtype = at_least_float32(next((p.dtype for p in field.parameters()), torch.float32))
     data = Points(manifold.projx(data.x).to(dtype), data.condition, data.weights)
     if data.condition is not None:
         check_digits(data.condition, dtype, conditions)
@@ -193,6 +200,7 @@ def fit(
             coupling,
             objective,
         ]
+        settings += [] if precision == "32-true" else [precision]
         run = fingerprint(manifold, architecture(field), source, conditions, settings, data, validation_index)
         if resume and (folder / "flow.json").exists() and not (folder / "checkpoint.json").exists():
             check_same_run(folder, run)

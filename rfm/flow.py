@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance, number, whole
+from manifolds.precision import at_least_float32
 from rfm.arrays import points_of, shape_of, tensor_of
 from rfm.clocks import Clocks
 from rfm.conditions import Conditions
 from rfm.integrators import Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
 from rfm.networks.modes import evaluating
+from rfm.precision import in_precision_of_weights
 from rfm.progress import counting_bar
 from rfm.saved_flow import SavedFlow, load_weights, read_flow, write_flow
 from rfm.serialization import SavedFlowError
@@ -89,6 +91,7 @@ class Flow(nn.Module):
         return flow.train(self.training)
 
     @evaluating
+    @in_precision_of_weights
     def sample(
         self,
         shape: int | Sequence[int],
@@ -211,6 +214,7 @@ class Flow(nn.Module):
     ) -> LogProbEstimate: ...
 
     @evaluating
+    @in_precision_of_weights
     def log_prob(
         self,
         x: Tensor | np.ndarray[Any, Any],
@@ -232,7 +236,8 @@ class Flow(nn.Module):
             progress: show on stderr how many points are done, and how long the rest will take.
 
         Returns:
-            ``(*batch)``, in the dtype of the field; with an ``estimator`` a `rfm.likelihood.LogProbEstimate`.
+            ``(*batch)``, in the dtype of the field, at least float32; with an ``estimator`` a
+            `rfm.likelihood.LogProbEstimate`.
         """
         flat, batch = self._checked("log_prob", x)
         field, condition = self._given(condition)
@@ -250,6 +255,7 @@ class Flow(nn.Module):
         return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
 
     @evaluating
+    @in_precision_of_weights
     def trajectory(
         self,
         x_0: Tensor,
@@ -310,9 +316,9 @@ class Flow(nn.Module):
         return flow.eval()
 
     def _dtype_and_device(self, x: Tensor | None = None) -> tuple[torch.dtype, torch.device]:
-        """Return the field's dtype and device; those of ``x`` for a field without parameters."""
+        """Return the field's dtype, at least float32, and device; those of ``x`` for a field without parameters."""
         for tensor in (*self.parameters(), *(() if x is None else (x,))):
-            return tensor.dtype, tensor.device
+            return at_least_float32(tensor.dtype), tensor.device
         return torch.get_default_dtype(), torch.get_default_device()
 
     def _checked(self, where: str, x: Tensor | np.ndarray[Any, Any]) -> tuple[Tensor, torch.Size]:
@@ -371,7 +377,7 @@ class Flow(nn.Module):
                 )
             vectors = self.conditions.encode(condition)
             for sentence in self.conditions.extrapolations(vectors):
-                warnings.warn(f"Flow: {sentence}", stacklevel=5)
+                warnings.warn(f"Flow: {sentence}", stacklevel=7)
             return vectors
         vectors = tensor_of("Flow", "condition", condition)
         if self.conditions is not None and vectors.ndim:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import whole
+from manifolds.precision import at_least_float32
 from rfm.arrays import points_of
 from rfm.integrators import Method, Solution, integrate
 from rfm.integrators.conditions import unmarked
@@ -98,10 +99,12 @@ def divergence(
         condition: passed on to the field.
 
     Returns:
-        ``u`` of the shape of ``x``, and the divergence ``(*batch)`` with respect to the Riemannian volume.
+        ``u`` of the shape of ``x``, and the divergence ``(*batch)`` with respect to the Riemannian volume; both in the
+        dtype of ``x``, at least float32.
     """
     # Forward mode refuses tensors that overlap themselves, as expanded ones do.
-    x = points_of("divergence", manifold, x).contiguous()
+    x = points_of("divergence", manifold, x)
+    x = x.to(at_least_float32(x.dtype)).contiguous()
     check_times("divergence", t, manifold.batch_shape(x))
     if estimator is not None:
         u, estimates = divergence_estimates(field, manifold, x, t, estimator.noise(manifold, x), **condition)
@@ -127,7 +130,7 @@ def divergence_estimates(
     Returns:
         ``u`` of the shape of ``x``, and the estimates ``(*batch, probes)``.
     """
-    x = x.contiguous()
+    x = x.to(at_least_float32(x.dtype)).contiguous()
     vectors, covectors = manifold.divergence_probes(x, noise)
     u, terms = differentiable(field).along(manifold, x, t, vectors, covectors, unmarked(condition))
     return u, terms + manifold.log_volume_derivative(x, u)[..., None]

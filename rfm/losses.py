@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds.arguments import check_instance
+from manifolds.precision import at_least_float32
 from rfm.arrays import points_of, tensor_of
 from rfm.paths import ConditionalPath, PathSample
 from rfm.times import TimeSampler, UniformTimes
@@ -117,7 +118,7 @@ def _draw(
     if t is None:
         batch = torch.broadcast_shapes(path.manifold.batch_shape(x_0), path.manifold.batch_shape(x_1))
         sampler = UniformTimes() if times is None else times
-        t = sampler.sample(batch, generator=generator, dtype=x_1.dtype, device=x_1.device)
+        t = sampler.sample(batch, generator=generator, dtype=at_least_float32(x_1.dtype), device=x_1.device)
     elif times is not None:
         raise ValueError(f"{owner}: got both t and times; pass the times themselves, or how to draw them")
     else:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from manifolds.precision import at_least_float32
 from rfm.integrators import RK4, Adams, FixedStep, Tableau, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob
 from rfm.networks.derivatives import check_function, differentiable
@@ -136,6 +137,7 @@ def adjoint_log_prob(
         ValueError: if the steps are Adams's: the adjoint equation is solved by Runge-Kutta steps only.
     """
     manifold = source.manifold
+    x = x.to(at_least_float32(x.dtype))
     method = _METHOD if method is None else method
     if isinstance(method.scheme, Adams):
         raise ValueError(
@@ -180,13 +182,18 @@ class _Adjoint(torch.autograd.Function):
         )
         assert solution.integral is not None
         ctx.problem = problem
+        kind = x.device.type
+        ctx.autocast = {"device_type": kind, "enabled": torch.is_autocast_enabled(kind)}
+        ctx.autocast["dtype"] = torch.get_autocast_dtype(kind)
         ctx.save_for_backward(solution.final, *parameters)
         return solution.final, solution.integral[-1]
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         x_0, *parameters = ctx.saved_tensors
-        along_x, along_parameters = _solve_adjoint(ctx.problem, x_0, cotangents[0], cotangents[1], parameters)
+        # The field is to be the one of the way back.
+        with torch.autocast(**ctx.autocast):
+            along_x, along_parameters = _solve_adjoint(ctx.problem, x_0, cotangents[0], cotangents[1], parameters)
         return None, along_x, *along_parameters
 
 
@@ -204,7 +211,7 @@ def _solve_adjoint(
         weight: derivative of the loss in the integral of the divergence ``(*batch)``; it stays the same.
         parameters: of the field.
     """
-    state = [x, cotangent, *(torch.zeros_like(p) for p in parameters)]
+    state = [x, cotangent, *(torch.zeros_like(p, dtype=at_least_float32(p.dtype)) for p in parameters)]
     project = problem.manifold.projx
     scheme = problem.method.scheme
     # Cotangents live in the ambient space, and so do these steps, whatever coordinates the way back was made in.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance
+from manifolds.precision import FullPrecision
 from rfm.schedules import Kappa, Linear, Schedule
 from rfm.sources import Source, WrappedNormal
 from rfm.times import check_times
@@ -35,11 +36,11 @@ class PathSample(NamedTuple):
     """Velocity at time ``t``, tangent at ``x_t``: what a velocity network regresses on."""
 
 
-class ConditionalPath(ABC):
+class ConditionalPath(FullPrecision, ABC):
     """A path from each source point to each data point.
 
-    A subclass has ``manifold`` and writes `sample`. One that does not start at ``x_0`` or end at ``x_1`` exactly says
-    so in `starts_at_source` and `ends_at_data`.
+    A subclass has ``manifold`` and writes `sample`, which computes in float32 or more as a manifold's maps do. One that
+    does not start at ``x_0`` or end at ``x_1`` exactly says so in `starts_at_source` and `ends_at_data`.
     """
 
     manifold: Manifold

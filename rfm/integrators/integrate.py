@@ -10,6 +10,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance, shown
+from manifolds.precision import at_least_float32
 from rfm.arrays import tensor_of
 from rfm.integrators.adaptive import Adaptive
 from rfm.integrators.conditions import per_sample, unmarked
@@ -39,7 +40,7 @@ def integrate(
     Args:
         field: ``field(x, t, **condition)``, tangent at ``x``, called with ``t`` of shape ``(*batch)``.
         manifold: where the points live.
-        x: initial points ``(*batch, *event_shape)``.
+        x: initial points ``(*batch, *event_shape)``; those in float16 or bfloat16 are followed in float32.
         times: at least two times, all ascending or all descending.
         method: `Adaptive` Dormand-Prince 5(4) by default; or `FixedStep`.
         with_integral: the field returns a pair, tangent vector and scalar ``(*batch)``, and the scalar is integrated
@@ -69,6 +70,7 @@ def integrate(
     x = x if isinstance(x, Tensor) else tensor_of("integrate", "points", x)
     manifold._check_shape("initial points", x)
     batch = manifold.batch_shape(x)
+    x = x.to(at_least_float32(x.dtype))
     flat = x.reshape(batch.numel(), *manifold.event_shape)
     rhs = _RightHandSide(field, condition, batch, with_integral, velocity, span, manifold if raise_on_failure else None)
     solution = (method or Adaptive()).solve(rhs, manifold, flat, tuple(map(span.share, own)))
@@ -89,7 +91,8 @@ def integrate(
 class _RightHandSide:
     """The field as methods call it: for some of the samples, with the conditions that belong to them.
 
-    Its times are shares of the span, and what it returns is per share.
+    Its times are shares of the span, and what it returns is per share, of the
+    dtype of the points, or at least float32, whatever a network computes in.
     """
 
     def __init__(
@@ -122,10 +125,11 @@ class _RightHandSide:
             u, q = self.field(x, t, **self.own)
         else:
             u = (self.velocity if self.with_integral and self.velocity is not None else self.field)(x, t, **self.own)
+        u = u.to(at_least_float32(u.dtype)) if isinstance(u, Tensor) else u
         if self.unchecked:
             self._check(x, u)
         rate = self.span.per_share
-        return rate(u), rate(q) if integrand and q is not None else None
+        return rate(u), rate(q.to(x.dtype)) if integrand and q is not None else None
 
     def _check(self, x: Tensor, u: Tensor) -> None:
         """Check the first velocities; their values where control flow may depend on them."""

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manifolds.precision import in_full_precision
 from rfm.arrays import array_of, tensor_of
 
 
@@ -31,6 +32,7 @@ class Estimate:
         return self.mean - 1.96 * self.standard_error, self.mean + 1.96 * self.standard_error
 
 
+@in_full_precision
 def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, groups: Tensor | None = None) -> Estimate:
     """Return the mean of ``-log_prob`` with its standard error, points taken as independent unless grouped.
 
@@ -55,6 +57,7 @@ def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, gro
     return _clustered_mean(-scores.flatten(), _labels("negative_log_likelihood", groups), shares)
 
 
+@in_full_precision
 def paired_difference(
     log_prob_a: Tensor, log_prob_b: Tensor, groups: Tensor | None = None, weights: Tensor | None = None
 ) -> Estimate:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from manifolds import Manifold
+from manifolds.precision import at_least_float32
 
 Field = Callable[..., Tensor]
 
@@ -59,7 +60,7 @@ class Differentiable:
         """
         axis = x.ndim - len(manifold.event_shape)
         if self._settled or torch.compiler.is_compiling():
-            return self._terms(self.field, x, t, vectors, covectors, condition, axis)
+            return _raised(self._terms(self.field, x, t, vectors, covectors, condition, axis))
         check_function("divergence", self.field)
         try:
             found = self._terms(self.field, x, t, vectors, covectors, condition, axis)
@@ -68,7 +69,7 @@ class Differentiable:
         except RuntimeError as error:
             found = self._in_reverse(error, x, t, vectors, covectors, condition, axis)
         self._settled = True
-        return found
+        return _raised(found)
 
     def _in_reverse(self, reason: RuntimeError, x: Tensor, t: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         """Return what `along` does, after forward mode has failed for a reason, and stay in reverse mode."""
@@ -185,6 +186,12 @@ def _reverse_in_transform(
         u, pull = torch.func.vjp(lambda y: field(y, t, **condition), x)[:2]
     pairs = zip(vectors.unbind(axis), covectors.unbind(axis), strict=True)
     return u, torch.stack([(pull(w)[0] * e).flatten(axis).sum(-1) for e, w in pairs], -1)
+
+
+def _raised(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return results in float32 or more, whatever a network computes in."""
+    u, terms = found
+    return u.to(at_least_float32(u.dtype)), terms.to(at_least_float32(terms.dtype))
 
 
 def _random_state(device: torch.device) -> Tensor:
