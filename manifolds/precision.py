@@ -20,7 +20,7 @@ import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +103,7 @@ class FullPrecision:
 class FullPrecisionModule(FullPrecision, nn.Module):
     """A module that is `FullPrecision`, whose tensors are not rounded below float32 with the network that holds it."""
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FullPrecisionModule":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(functools.partial(_not_rounded, fn), recurse)  # type: ignore[no-untyped-call]
         return self
 
