@@ -4,6 +4,9 @@
 and times are ``(*batch)``. Everything broadcasts over batch shapes; dtype and device follow the inputs; a random draw
 takes a ``generator`` and never touches global random state.
 
+**Precision.** Public methods compute in float32 or more: with autocast off, and from float16 or bfloat16 by way of
+float32, to which dtype the result is rounded in the end (`manifolds.precision`). A subclass need not know of it.
+
 **Required.** A subclass calls ``super().__init__(dim, event_shape)`` and writes four methods: ``projx``, ``proju``,
 ``expmap``, ``logmap``. It writes ``inner`` too, unless its metric is the one induced by the ambient space.
 
@@ -29,15 +32,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from manifolds.arguments import whole
 from manifolds.lie_group import LieGroup
 from manifolds.linear_algebra import log_abs_det, orthonormal_rows
 from manifolds.numerics import safe_sqrt, tolerance
+from manifolds.precision import FullPrecisionModule
 
 
-class Manifold(nn.Module):
+class Manifold(FullPrecisionModule):
     """A Riemannian manifold embedded in a vector space of tensors of shape ``event_shape``.
 
     Args:
@@ -62,6 +66,8 @@ class Manifold(nn.Module):
 
     points_per_class: int = 1
     """How many points of the ambient manifold stand for one class where densities refer to the full volume."""
+
+    in_any_precision = FullPrecisionModule.in_any_precision | {"batch_shape", "check_point", "check_tangent", "lift"}
 
     def __init__(self, dim: int, event_shape: Sequence[int]) -> None:
         super().__init__()

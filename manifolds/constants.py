@@ -1,6 +1,7 @@
 """Tensors that a module computes with but does not learn."""
 
 from collections.abc import Callable
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ class Constants(nn.Module):
         """Keep ``value``, in float64, as the attribute ``name``."""
         self.register_buffer(name, value.double(), persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Constants":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         exact = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in exact.items():

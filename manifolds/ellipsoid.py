@@ -10,6 +10,7 @@ from manifolds.arguments import number
 from manifolds.blocks import in_blocks
 from manifolds.constraint import Constraint
 from manifolds.level_set import LevelSet
+from manifolds.numerics import size, unit
 from manifolds.sphere import Sphere
 
 WGS84_AXES = (6378137.0, 6378137.0, 6356752.314245179)
@@ -139,7 +140,7 @@ class Ellipsoid(LevelSet):
             m = m + _secular_step(axes * x, gap, m)
         y = axes.square() * x / (gap + m)
         y = y / torch.sqrt((y / axes).square().sum(-1, keepdim=True))
-        still = (y.detach() - fixed).norm(dim=-1) <= 8 * torch.finfo(x.dtype).eps * self._size(fixed)
+        still = size((y.detach() - fixed).unbind(-1)) <= 8 * torch.finfo(x.dtype).eps * self._size(fixed)
         return (torch.where(still[..., None], fixed + (y - y.detach()), y),)
 
     # Geodesics.
@@ -177,11 +178,11 @@ class Ellipsoid(LevelSet):
 
     def normal(self, x: Tensor) -> Tensor:
         """Return the outward unit normal at ``x``, ``(*batch, n)``: on the earth, the direction of the zenith."""
-        return torch.nn.functional.normalize(x / self._axes(x).square(), dim=-1)
+        return unit(x / self._axes(x).square())
 
     def point_with_normal(self, direction: Tensor) -> Tensor:
         """Return the point whose outward normal points along ``direction``, ``(*batch, n)``."""
-        stretched = self._axes(direction) * torch.nn.functional.normalize(direction, dim=-1)
+        stretched = self._axes(direction) * unit(direction)
         return self._axes(direction) * stretched / torch.linalg.vector_norm(stretched, dim=-1, keepdim=True)
 
     def from_geodetic(self, latitude_degrees: Tensor, longitude_degrees: Tensor) -> Tensor:

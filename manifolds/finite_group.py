@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from manifolds.arguments import whole
 from manifolds.constants import Constants
+from manifolds.precision import FullPrecision
 from manifolds.rotation_group import RotationGroup
 
 
-class FiniteGroup(Constants):
+class FiniteGroup(FullPrecision, Constants):
     """A finite group that acts on the points of a manifold by isometries.
 
     **Required.** A subclass calls ``super().__init__(order, event_shape)`` and writes `orbit`, the identity's image

@@ -33,6 +33,7 @@ from manifolds.numerics import (
     log_sinhc_of_root,
     pick,
     safe_sqrt,
+    size,
 )
 
 
@@ -65,7 +66,12 @@ class Hyperboloid(Manifold):
 
     def projx(self, x: Tensor) -> Tensor:
         """Return the point with the same spatial part."""
-        return self._point(components_first(x[..., 1:]))
+        xs = components_first(x[..., 1:])
+        # Far beyond the domain the square of the first coordinate overflows before it does.
+        far = size(xs).clamp(min=self._radius)
+        near = each(lambda a: a / far, xs)
+        first = far * torch.sqrt((self._radius / far).square() + dot(near, near))
+        return components_last(joined([first], xs))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the tangent vector with the same spatial part: the derivative of ``projx``."""
@@ -241,7 +247,8 @@ class Hyperboloid(Manifold):
         first, middle = (x2 >= y2).to(d2.dtype), (d2 < torch.minimum(x2, y2)).to(d2.dtype)
         longer = each(lambda a, b: pick(b, a, first), xs, ys)
         side = each(lambda a, b, c: pick(pick(a, b, first), c, middle), xs, ys, d)
-        l2 = torch.maximum(x2, y2) * (1 - plain) + plain
+        # Not the maximum, whose derivative is shared between equals.
+        l2 = pick(y2, x2, first) * (1 - plain) + plain
         along = dot(side, longer) / l2
         across = each(lambda a, b: torch.addcmul(a, along, b, value=-1), side, longer)
         return 4 * l2 * dot(across, across)
@@ -271,7 +278,10 @@ class PoincareBall(Manifold):
 
     def projx(self, x: Tensor) -> Tensor:
         """Return ``x``, or the point on its ray four epsilons inside the boundary if ``x`` is beyond that."""
-        return components_last(self._projected(components_first(x)))
+        p = components_first(x)
+        # What is far outside is brought to the boundary first, because its square may overflow; inside, nothing is.
+        beyond = (math.sqrt(self.curvature) * size(p)).clamp(min=1.0)
+        return components_last(self._projected(each(lambda a: a / beyond, p)))
 
     def outside(self, x: Tensor) -> Tensor:
         """Return whether ``x`` is on the boundary or beyond."""

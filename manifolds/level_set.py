@@ -15,7 +15,7 @@ from manifolds.collocation import Collocation
 from manifolds.constraint import Constraint, lift, reflected_axes
 from manifolds.level_set_sampling import RandomLines, chain, landed
 from manifolds.linear_algebra import log_abs_det
-from manifolds.numerics import tolerance
+from manifolds.numerics import size, tolerance
 from manifolds.path_shortening import short_polyline
 
 _SEGMENTS = 16
@@ -114,7 +114,7 @@ class LevelSet(Manifold):
         sizes = {"radius": radius, "curvature": curvature, "volume": volume}
         self.constraint, self.n = constraint, n
         self.radius, self.curvature, volume = (
-            None if size is None else positive("LevelSet", name, size) for name, size in sizes.items()
+            None if given is None else positive("LevelSet", name, given) for name, given in sizes.items()
         )
         self._equations = equations
         self._collocation = Collocation(self.nodes, _SEGMENTS)
@@ -395,7 +395,7 @@ class LevelSet(Manifold):
         return tolerance(x.dtype) * self._size(x)
 
     def _size(self, x: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(x, dim=-1).clamp(min=1.0)
+        return size(x.detach().unbind(-1)).clamp(min=1.0)
 
     def extra_repr(self) -> str:
         name = getattr(self.constraint, "__qualname__", type(self.constraint).__name__)

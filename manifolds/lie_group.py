@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from manifolds.precision import FullPrecision
 
-class LieGroup(ABC):
+
+class LieGroup(FullPrecision, ABC):
     """The group structure of a manifold, which holds it as its ``lie_group``.
 
     An element of the Lie algebra is a vector ``a`` ``(*batch, dim)``: a velocity at the identity. Left translation

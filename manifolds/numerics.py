@@ -187,6 +187,27 @@ def dot(x: Components, y: Components) -> Tensor:
     return total
 
 
+def size(x: Components) -> Tensor:
+    """Return the norm without a derivative, of vectors of any scale: no square in it over- or underflows.
+
+    What is divided by it has a norm near 1, whose own derivative is then right.
+    """
+    if isinstance(x, Tensor):
+        largest = x.detach().abs().amax(0)
+        scaled = x.detach() / torch.where(largest > 0, largest, 1.0)
+        return largest * torch.sqrt((scaled * scaled).sum(0))
+    total = x[0].detach()
+    for component in x[1:]:
+        total = torch.hypot(total, component.detach())
+    return total
+
+
+def unit(x: Tensor) -> Tensor:
+    """Return ``x / |x|`` of vectors ``(*batch, n)`` of any scale; NaN of zero."""
+    x = x / size(x.unbind(-1))[..., None]
+    return x / torch.sqrt((x * x).sum(-1, keepdim=True))
+
+
 _FEW = 16
 """Up to as many components, a list is faster."""
 

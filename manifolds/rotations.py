@@ -5,7 +5,7 @@ Every rotation is active and acts on column vectors: ``R v`` is ``v`` turned. An
 * **matrix** ``(*batch, 3, 3)``: orthogonal, determinant +1;
 * **wxyz** or **xyzw** ``(*batch, 4)``: a quaternion of any non-zero length, real part first or last as its name says,
   in Hamilton's convention (``ij = k``); ``q`` and ``-q`` are the same rotation, and what is returned has length one and
-  real part >= 0;
+  real part >= 0; zero is no rotation, and gives NaN;
 * **rotvec** ``(*batch, 3)``: the axis times the angle; what is returned has length at most pi;
 * **6d** ``(*batch, 6)``: the first two columns, or the first two rows, as the name says, not necessarily orthonormal;
 * **Euler angles** ``(*batch, 3)``: turns about three named axes, which are those of the body ("intrinsic") or those of
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from manifolds.flat_torus import wrap_radians
-from manifolds.numerics import cos_and_sinc_of_root, safe_sqrt
+from manifolds.numerics import cos_and_sinc_of_root, safe_sqrt, size, unit
 from manifolds.rotation_entries import (
     Vector,
     angle_of_quaternion,
@@ -123,7 +123,7 @@ def rotvec_from_wxyz(q: Tensor) -> Tensor:
 
     At real part 0, angle pi, the axis is the imaginary part's direction.
     """
-    real, *imaginary = components(q)
+    real, *imaginary = _of_quaternion(q)
     sign = 1 - 2 * (real < 0).to(q.dtype)
     return vector(rotvec_of_quaternion(sign * real, [sign * c for c in imaginary]))
 
@@ -152,9 +152,9 @@ def matrix_from_axis_angle(axis: Tensor, angle: Tensor) -> Tensor:
         axis: directions ``(*batch, 3)``, of any non-zero length.
         angle: radians ``(*batch)``.
     """
-    half, unit = angle / 2, components(_unit(axis))
+    half, direction = angle / 2, components(unit(axis))
     sin = torch.sin(half)
-    return matrix(matrix_of_quaternion(torch.cos(half), [sin * c for c in unit]))
+    return matrix(matrix_of_quaternion(torch.cos(half), [sin * c for c in direction]))
 
 
 def axis_angle_from_matrix(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,8 +184,8 @@ def matrix_from_6d(d: Tensor, vectors: Literal["columns", "rows"]) -> Tensor:
         Zhou et al., On the continuity of rotation representations in neural networks, 2019, arXiv:1812.07035, B.
     """
     _check_choice("vectors", vectors, ("columns", "rows"))
-    first = _unit(d[..., :3])
-    normal = _unit(cross(first, d[..., 3:]))
+    first = unit(d[..., :3])
+    normal = unit(cross(first, d[..., 3:]))
     rows = torch.stack([first, cross(normal, first), normal], dim=-2)
     return rows if vectors == "rows" else rows.mT
 
@@ -276,10 +276,6 @@ def _eye(like: Tensor) -> Tensor:
     return torch.eye(3, dtype=like.dtype, device=like.device)
 
 
-def _unit(x: Tensor) -> Tensor:
-    return x / torch.sqrt((x * x).sum(-1, keepdim=True))
-
-
 def _quaternion(x: Tensor) -> tuple[Tensor, Vector]:
     return quaternion(plus_identity(entries(x), -1.0))
 
@@ -291,8 +287,11 @@ def _unit_quaternion(x: Tensor) -> tuple[Tensor, Vector]:
 
 
 def _of_quaternion(q: Tensor) -> Vector:
+    """Return the entries of quaternions, divided by about their length, so that squares neither over- nor underflow."""
     # Compiled, all that reads them is one kernel, and a copy would cost more than it saves.
-    return components(q, copy=not torch.compiler.is_compiling())
+    own = components(q, copy=not torch.compiler.is_compiling())
+    length = size(own)
+    return [c / length for c in own]
 
 
 def _matrix_of(real: Tensor, *imaginary: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class _PositiveDefinite(Manifold):
     def check_point(self, x: Tensor, tol: float | None = None) -> None:
         """Raise ValueError unless every entry of ``x`` is symmetric to ``tol`` and positive definite."""
         super().check_point(x, tol)
-        bad = torch.linalg.cholesky_ex(x).info != 0
+        bad = self.outside(x)
         if bool(bad.any()):
             raise ValueError(
                 f"points of {self}: {int(bad.sum())} of {bad.numel()} are not positive definite in {x.dtype}; project "
@@ -130,7 +130,8 @@ class SPD(_PositiveDefinite):
     float64. A matrix that is not positive definite gives NaN, for itself only.
 
     Every map whitens with the Cholesky factor L of X, ``U -> L^-1 U L^-T``, where the literature has the symmetric root
-    of X: both carry X to the identity, so they differ by a rotation that drops out, and L is smooth and cheap.
+    of X: both carry X to the identity, so they differ by a rotation that drops out, and L is smooth and cheap. First
+    and second derivatives of every map are exact, those of third order are not finite.
 
     Args:
         n: size of the matrices; the dimension is n (n + 1) / 2.
@@ -227,8 +228,7 @@ class LogEuclideanSPD(_PositiveDefinite):
     is flat and geodesics are ``exp`` of straight lines; ``X -> s R X R'`` is an isometry for rotations R and numbers
     s > 0, ``X -> A X A'`` in general is not. Documented domain as for `SPD`.
 
-    First derivatives of every map are exact. Second ones are exact for ``embed``, ``dist`` and the mean; the other maps
-    contain the derivative of a logarithm or exponential already, and their second derivatives lack its third.
+    First and second derivatives of every map are exact, those of third order are not finite.
 
     Args:
         n: size of the matrices; the dimension is n (n + 1) / 2.
@@ -328,9 +328,20 @@ def _congruence(a: Tensor, w: Tensor) -> Tensor:
     return symmetrise(a @ w @ a.mT)
 
 
-def _quotient(root: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``b = L^-1 L_y``, for which ``b b' = L^-1 y L^-T``, and ``b b' - I`` as a difference form."""
-    return torch.linalg.solve_triangular(root, _cholesky(y), upper=False), _whiten(root, y - x)
+def _quotient(root: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the arguments of `gram_log` for ``L^-1 y L^-T``.
+
+    They are ``b = L^-1 L_y``, ``b b' - I`` as a difference form, and how L and y move, relative to themselves.
+    """
+    root, other = root.detach(), _cholesky(y.detach())
+    b = torch.linalg.solve_triangular(root, other, upper=False)
+    e = _whiten(root, (y - x).detach())
+    if not (differentiated(x) or differentiated(y)):
+        return b, e, torch.zeros_like(b), torch.zeros_like(b)
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    turn = torch.linalg.cholesky_ex(eye + _whiten(root, x - x.detach())).L
+    left = torch.linalg.solve_triangular(turn, eye.expand_as(turn), upper=False) - eye
+    return b, e, left, _whiten(other, y - y.detach())
 
 
 def _normalised(points: Tensor, weights: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from manifolds import rotation_rows as rows
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
-from manifolds.numerics import differentiated, horner, safe_sqrt, sinc_of_root
+from manifolds.numerics import differentiated, horner, pick, safe_sqrt, sinc_of_root, size
 from manifolds.rotation_entries import (
     Matrix,
     Vector,
@@ -27,13 +27,16 @@ from manifolds.rotation_entries import (
     moved,
     orthonormalised,
     plus_identity,
+    product,
     quaternion,
     relative_quaternion,
     skew_of_product,
     square,
     times_hat,
     transported,
+    transposed,
     turn_less_identity,
+    turned,
     vector,
 )
 from manifolds.rotations import matrix_from_wxyz
@@ -76,12 +79,14 @@ class SO3(Manifold):
     def projx(self, x: Tensor) -> Tensor:
         """Return the nearest rotation, determinant +1, of any matrix; the identity for the zero matrix.
 
-        Where several are nearest (a reflection, rank one) it is one of them. The error is a few
-        units of rounding near SO(3); far from it, it grows with the square of ``s_1 / (s_2 + s_3)``, singular values
-        of which the last has the sign of the determinant.
+        Where several are nearest (a reflection, rank one) it is one of them. The error is a few units of rounding
+        times the condition number, ``s_1 / (s_2 + s_3)`` with singular values of which the last has the sign of the
+        determinant. Where ``s_1, s_2`` and ``-s_3`` agree to a few hundredths (nearly a reflection, up to scale) it may
+        be larger. Matrices of any scale will do.
 
         Method: FOAM, which writes the nearest rotation as a cubic in ``x``, given ``s_1 + s_2 + s_3``, the largest
-        root of a quartic. It has the right derivatives of every order; the SVD's own derivative is NaN at a rotation.
+        root of a quartic. Its error grows with the square of the condition number, so Newton's steps on the group
+        follow. It has the right derivatives; the SVD's own derivative is NaN at a rotation.
 
         References:
             Markley, Attitude determination using vector observations: a fast optimal matrix algorithm, 1993, Journal of
@@ -253,8 +258,10 @@ def _angle(x: Tensor, step: Tensor) -> Tensor:
 def nearest_rotation(x: Matrix) -> Matrix:
     """Return what `SO3.projx` returns, entry by entry."""
     x = _scaled(x)
-    x, zeta = _foam(x)
-    return orthonormalised(_settled(x, zeta))
+    nearest = orthonormalised(_settled(*_foam(x)))
+    for _ in range(_NEWTON_STEPS):
+        nearest = _nearer(nearest, x)
+    return orthonormalised(nearest)
 
 
 def _settled(nearest: Matrix, zeta: Tensor) -> Matrix:
@@ -264,8 +271,39 @@ def _settled(nearest: Matrix, zeta: Tensor) -> Matrix:
     return [[torch.where(safe, a, b) for a, b in row] for row in pairs]
 
 
+def _nearer(r: Matrix, x: Matrix) -> Matrix:
+    """Return a rotation nearer to ``x`` than the rotation ``r``, quadratically.
+
+    As ``r`` turns by an angle a about the unit axis n, ``tr(r' x)`` goes like ``g.n sin(a) + n.Hn cos(a)``, with g the
+    torque ``2 vee(r' x)`` and ``H = tr(r' x) - r' x``. Newton's ``w = H^-1 g`` gives the axis; the angle is the best
+    about it, ``atan2(g.n, n.Hn)``: that of Newton, |w| to first order, or from beyond a saddle the other way. All of it
+    comes from ``x - r``, so that rounding counts for nothing where ``x`` is a rotation.
+    """
+    e = product(transposed(r), added(x, r, alpha=-1))
+    rest = 2 + e[0][0] + e[1][1] + e[2][2]
+    g = [e[j][i] - e[i][j] for i, j in ((1, 2), (2, 0), (0, 1))]
+    a, b, c = (rest - e[i][i] for i in range(3))
+    yz, xz, xy = ((e[i][j] + e[j][i]) / -2 for i, j in ((1, 2), (0, 2), (0, 1)))
+    h = [[a, xy, xz], [xy, b, yz], [xz, yz, c]]
+    adjugate = cofactor(h)
+    det = dot(h[0], adjugate[0])
+    det = torch.where(det == 0, 1.0, det)
+    w = [component / det for component in turned(adjugate, g)]
+    w2 = dot(w, w)
+    secant = 1 + torch.sqrt(1 + w2)
+    ahead = (dot(g, w) >= 0).to(w2.dtype)
+    # The quaternion of the half angle, of any length.
+    real, along = pick(w2, secant, ahead), pick(-secant, torch.ones_like(w2), ahead)
+    imaginary = [along * component for component in w]
+    scale = 2 / torch.addcmul(dot(imaginary, imaginary), real, real)
+    return moved(r, turn_less_identity(scale * real, scale, imaginary))
+
+
 def _scaled(x: Matrix) -> Matrix:
     """Return ``x`` with the Frobenius norm of a rotation, sqrt(3); zero stays zero."""
+    length = size([entry for row in x for entry in row])
+    length = torch.where(length > 0, length, 1.0)
+    x = [[entry / length for entry in row] for row in x]
     size2 = square(x)
     scale = torch.sqrt(3 / torch.where(size2 > 0, size2, 1.0))
     return [[scale * entry for entry in row] for row in x]
@@ -358,3 +396,4 @@ def _bessel_difference_coefficients(count: int) -> tuple[float, ...]:
 _BESSEL_DIFFERENCE = _bessel_difference_coefficients(20)
 
 _ROOT_STEPS = 6
+_NEWTON_STEPS = 2

@@ -7,7 +7,9 @@ but not in derivative, by the expansion
     f(D + E)_ij = f(d_i) + f[d_i, d_j] E_ij + sum_k f[d_i, d_k, d_j] E_ik E_kj + O(E^3)
 
 with divided differences, which stay accurate as their arguments merge. First and second derivatives, in forward and
-reverse mode, are therefore exact; third and higher ones are not defined by this expansion and come out as zero.
+reverse mode and mixed, are therefore exact, also of functions that contain a derivative of f already: they take third
+divided differences. Derivatives of third order are not defined by this expansion: they are made NaN or infinite
+(`_second_order_only`), since they would come out as zero.
 Tables of divided differences take n times the memory of the matrices: they are made only where a derivative is asked
 for. A matrix that is not finite gives NaN for itself alone, where ``eigh`` would raise for the whole batch.
 
@@ -16,13 +18,24 @@ References:
     Bhatia: Matrix Analysis, 1997, section V.3 and X.4 (higher derivatives).
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from manifolds.numerics import differentiated, horner, log_sinhc_of_root, sinhc_of_root
+from manifolds.divided_differences import (
+    EXP,
+    LOG,
+    curvature,
+    exp_quotient,
+    log_quotient,
+    mixed_table,
+    slope,
+    slope_quotient,
+    slope_table,
+    table,
+)
+from manifolds.numerics import differentiated, log_sinhc_of_root
 
 
 def symmetrise(a: Tensor) -> Tensor:
@@ -33,13 +46,14 @@ def symmetrise(a: Tensor) -> Tensor:
 def symmetric_exp(s: Tensor) -> Tensor:
     """Return the exponential of symmetric matrices ``(*batch, n, n)``."""
     d, basis = eigh(s)
-    return _expand(basis, torch.exp(d), s, lambda: _pairs(_exp_quotient, d), lambda: _exp_second(d, d, d))
+    return _expand(basis, torch.exp(d), _moved(s, basis), lambda: _pairs(exp_quotient, d), lambda: table(EXP, d, 2))
 
 
 def symmetric_exp_derivative(s: Tensor, h: Tensor) -> Tensor:
     """Return the derivative of `symmetric_exp` at ``s`` along the symmetric ``h``."""
     d, basis = eigh(s)
-    return _derivative(basis, _pairs(_exp_quotient, d), lambda: _exp_second(d, d, d), s, h)
+    second, third = (lambda: table(EXP, d, 2)), (lambda: table(EXP, d, 3))
+    return _derivative(basis, _pairs(exp_quotient, d), second, third, s, h)
 
 
 def symmetric_exp_after(x: Tensor, v: Tensor) -> Tensor:
@@ -67,8 +81,8 @@ def symmetric_exp_along(x: Tensor, u: Tensor) -> Tensor:
     if not (differentiated(x) or differentiated(u)):
         return _exp_after(x, v, d, p)[0]
     moved = x - x.detach()
-    half = _contracted(_log_second(d), p.mT @ u @ p, p.mT @ moved @ p)
-    return _exp_after_live(x, v, d, p, moved + (u - u.detach()), half + half.mT)
+    change = _change(p.mT @ u @ p, p.mT @ moved @ p, table(LOG, d, 2), table(LOG, d, 3))
+    return _exp_after_live(x, v, d, p, moved + (u - u.detach()), change)
 
 
 def _exp_after(x: Tensor, v: Tensor, d: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -76,7 +90,7 @@ def _exp_after(x: Tensor, v: Tensor, d: Tensor, p: Tensor) -> tuple[Tensor, Tens
     r = torch.log(d)[..., None, :]
     e, q = eigh(symmetrise((p * r) @ p.mT) + v)
     small = ((v * v).sum((-2, -1)) < 1)[..., None, None]
-    step = x.detach() + symmetrise(p @ (_exp_quotient(r.mT, e[..., None, :]) * (p.mT @ v @ q)) @ q.mT)
+    step = x.detach() + symmetrise(p @ (exp_quotient(r.mT, e[..., None, :]) * (p.mT @ v @ q)) @ q.mT)
     return torch.where(small, step, symmetrise((q * torch.exp(e)[..., None, :]) @ q.mT)), e, q, small
 
 
@@ -105,25 +119,26 @@ def _exp_after_live(x: Tensor, v: Tensor, d: Tensor, p: Tensor, h: Tensor, rest:
     mixed = torch.where(small, p.mT @ v @ q, 0.0)
     first = _pairs(log_quotient, d) * (p.mT @ h @ p)
     here = turn.mT @ first @ turn
-    near = _contracted(_exp_second(r, e, e), mixed, here) + _contracted(_exp_second(r, r, e), first, mixed)
-    slope = _pairs(_exp_quotient, e)
+    near = _contracted(mixed_table(EXP, r, e, e), mixed, here) + _contracted(mixed_table(EXP, r, r, e), first, mixed)
+    slope = _pairs(exp_quotient, e)
     change = torch.where(small, h + symmetrise(p @ near @ q.mT), symmetrise(q @ (slope * here) @ q.mT))
     moved = p.mT @ (x - x.detach()) @ p
-    rest = turn.mT @ (rest + _contracted(_log_second(d), moved, moved)) @ turn
-    core = slope * rest + _contracted(_exp_second(e, e, e), here + rest, here + rest)
+    rest = turn.mT @ (rest + _contracted(table(LOG, d, 2), moved, moved)) @ turn
+    core = slope * rest + _contracted(table(EXP, e, 2), here + rest, here + rest) + _second_order_only(moved, rest)
     return value + change + symmetrise(q @ core @ q.mT)
 
 
 def symmetric_log(x: Tensor) -> Tensor:
     """Return the logarithm of symmetric positive definite matrices ``(*batch, n, n)``."""
     d, basis = eigh(x)
-    return _expand(basis, torch.log(d), x, lambda: _pairs(log_quotient, d), lambda: _log_second(d))
+    return _expand(basis, torch.log(d), _moved(x, basis), lambda: _pairs(log_quotient, d), lambda: table(LOG, d, 2))
 
 
 def symmetric_log_derivative(x: Tensor, h: Tensor) -> Tensor:
     """Return the derivative of `symmetric_log` at ``x`` along the symmetric ``h``."""
     d, basis = eigh(x)
-    return _derivative(basis, _pairs(log_quotient, d), lambda: _log_second(d), x, h)
+    second, third = (lambda: table(LOG, d, 2)), (lambda: table(LOG, d, 3))
+    return _derivative(basis, _pairs(log_quotient, d), second, third, x, h)
 
 
 def symmetric_log_difference(x: Tensor, y: Tensor) -> Tensor:
@@ -140,20 +155,29 @@ def symmetric_log_difference(x: Tensor, y: Tensor) -> Tensor:
     return value + (live - live.detach())
 
 
-def gram_log(b: Tensor, e: Tensor) -> Tensor:
+def gram_log(b: Tensor, e: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return ``log(b b')`` given also ``e = b b' - I`` without cancellation.
 
     Args:
-        b: matrices ``(*batch, n, n)``; only their value is used, derivatives are those of ``e``.
-        e: symmetric matrices of the same shape.
+        b: matrices ``(*batch, n, n)``, constants.
+        e: symmetric matrices of the same shape, constants.
+        left: zero; derivatives are those of ``(I + left) b (I + right) b' (I + left)'``.
+        right: zero, and symmetric.
     """
     basis, d, log_d, rest = _gram_spectrum(b, e)
-    return _expand(basis, log_d, e, lambda: _pairs(log_quotient, d), lambda: _log_second(d), rest)
+    return _expand(
+        basis,
+        log_d,
+        _gram_moved(b, left, right, basis, d),
+        lambda: _pairs(log_quotient, d),
+        lambda: table(LOG, d, 2),
+        rest,
+    )
 
 
-def gram_sqrt(b: Tensor, e: Tensor) -> Tensor:
+def gram_sqrt(b: Tensor, e: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return the positive square root of ``b b'``, with the arguments of `gram_log`."""
-    basis, _, log_d, rest = _gram_spectrum(b, e)
+    basis, d, log_d, rest = _gram_spectrum(b, e)
     root = torch.exp(log_d / 2)
 
     def sums() -> Tensor:
@@ -163,7 +187,7 @@ def gram_sqrt(b: Tensor, e: Tensor) -> Tensor:
         a = sums()
         return -1 / (a[..., :, :, None] * a[..., None, :, :] * a[..., :, None, :])
 
-    return _expand(basis, root, e, lambda: 1 / sums(), second, rest)
+    return _expand(basis, root, _gram_moved(b, left, right, basis, d), lambda: 1 / sums(), second, rest)
 
 
 def log_det_sinhc(s: Tensor) -> Tensor:
@@ -171,27 +195,20 @@ def log_det_sinhc(s: Tensor) -> Tensor:
     d, basis = eigh(s)
     gap = d[..., :, None] - d[..., None, :]
     e = basis.mT @ (s - s.detach()) @ basis
-    slope, turn = _slope_of_log_det_sinhc(gap, e)
-    linear = torch.diag_embed(slope) + turn / 2
-    return log_sinhc_of_root(gap * gap / 4).sum((-2, -1)) / 2 + (linear * e).sum((-2, -1))
+    linear = torch.diag_embed(slope(gap).sum(-1)) + _turn_of_slope(gap, e) / 2
+    value = log_sinhc_of_root(gap * gap / 4).sum((-2, -1)) / 2
+    return value + (linear * e).sum((-2, -1)) + _second_order_only(e).sum((-2, -1))
 
 
 def log_det_sinhc_gradient(s: Tensor) -> Tensor:
-    """Return the gradient of `log_det_sinhc`, a symmetric matrix; differentiable once."""
+    """Return the gradient of `log_det_sinhc`, a symmetric matrix."""
     d, basis = eigh(s)
     gap = d[..., :, None] - d[..., None, :]
-    slope, turn = _slope_of_log_det_sinhc(gap, basis.mT @ (s - s.detach()) @ basis)
-    return basis @ (torch.diag_embed(slope) + turn) @ basis.mT
-
-
-def log_quotient(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``(log a - log b) / (a - b)`` for positive ``a, b``, and ``1 / a`` where they are equal."""
-    low = torch.minimum(a, b)
-    gap = torch.maximum(a, b) - low
-    equal = gap == 0
-    gap = torch.where(equal, 1.0, gap)
-    apart = torch.log1p(gap / low) / gap
-    return torch.where(equal, low.reciprocal(), apart)
+    core = torch.diag_embed(slope(gap).sum(-1))
+    if differentiated(s):
+        e = basis.mT @ (s - s.detach()) @ basis
+        core = core + _turn_of_slope(gap, e) + _second_turn_of_slope(d, e) + _second_order_only(e)
+    return basis @ core @ basis.mT
 
 
 def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,51 +221,115 @@ def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
 def _gram_spectrum(b: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return eigenvectors Q and eigenvalues of ``b b' = I + e``, their logarithms, and what Q leaves off the diagonal.
 
-    Where e is small they are taken from it, since 1 + e has lost them. Elsewhere eigenvalues may spread wider than the
-    entries of ``b b'`` can resolve. The rows of ``Q' b`` can, as a singular value decomposition would, at half its
-    cost: what is wrong in Q shows as products of different rows, of which a function is taken to first order.
+    Where e is small they are taken from it, since 1 + e has lost them. Elsewhere they are squares of singular values
+    of b, which spread wider than the entries of ``b b'``, let alone of e, can resolve. What Q leaves is small: of it a
+    function is taken to first order.
     """
     b, e = torch.broadcast_tensors(b.detach(), e.detach())
     finite = (torch.isfinite(b) & torch.isfinite(e)).all(-1).all(-1)[..., None, None]
-    near = ((e * e).sum((-2, -1)) < 0.25)[..., None]
-    excess, basis = torch.linalg.eigh(torch.where(finite, e, 0.0))
     diagonal = torch.eye(b.shape[-1], dtype=torch.bool, device=b.device)
-    rows = basis.mT @ torch.where(finite, b, diagonal.to(b.dtype))
-    gram = rows @ rows.mT
-    d = torch.diagonal(gram, dim1=-2, dim2=-1)
-    rest = gram.masked_fill(near[..., None] | diagonal, 0.0)
+    b, e = torch.where(finite, b, diagonal.to(b.dtype)), torch.where(finite, e, 0.0)
+    near = (e * e).sum((-2, -1)) < 0.25
+    basis, excess, gram = (_few_singular_vectors if b.shape[-1] <= 3 else _singular_vectors)(
+        b, e, near[..., None, None]
+    )
+    near, d = near[..., None], torch.diagonal(gram, dim1=-2, dim2=-1)
     log_d = torch.where(finite[..., 0], torch.where(near, torch.log1p(excess), torch.log(d)), torch.nan)
-    return basis, torch.where(near, 1 + excess, d), log_d, rest
+    return basis, torch.where(near, 1 + excess, d), log_d, gram.masked_fill(diagonal, 0.0)
+
+
+def _singular_vectors(b: Tensor, e: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return left singular vectors Q of b, the diagonal of ``Q' e Q``, and ``Q' b b' Q``; of e where it is small."""
+    basis, sigma, _ = torch.linalg.svd(b)
+    # Ascending, as eigenvalues are.
+    basis, sigma = basis.flip(-1), sigma.flip(-1)
+    turned = basis.mT @ torch.where(near, e, 0.0) @ basis
+    return basis, torch.diagonal(turned, dim1=-2, dim2=-1), torch.where(near, turned, torch.diag_embed(sigma * sigma))
+
+
+def _few_singular_vectors(b: Tensor, e: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `_singular_vectors` does for matrices of at most 3 x 3, at half the cost.
+
+    Eigenvectors of ``b b'`` tell the largest singular value from the others, but two small ones not from each other.
+    Their rows of ``Q' b`` do, which one rotation makes orthogonal, as in the one-sided Jacobi method. Where e is small,
+    its own eigenvectors are as good as their values.
+    """
+    excess, basis = torch.linalg.eigh(torch.where(near, e, b @ b.mT))
+    rows = torch.cat([basis.mT @ b, basis.mT], -1)
+    n = b.shape[-1]
+    if n == 3:
+        low, middle, high = rows.unbind(-2)
+        p, q = low[..., :n], middle[..., :n]
+        angle = torch.atan2(2 * (p * q).sum(-1), ((q - p) * (q + p)).sum(-1)).masked_fill(near[..., 0, 0], 0.0)
+        cos, sin = torch.cos(angle / 2)[..., None], torch.sin(angle / 2)[..., None]
+        rows = torch.stack([cos * low - sin * middle, sin * low + cos * middle, high], -2)
+    gram = rows[..., :n] @ rows[..., :n].mT
+    return rows[..., n:].mT, excess, torch.where(near, torch.diag_embed(excess), gram)
 
 
 def _expand(
     basis: Tensor,
     values: Tensor,
-    a: Tensor,
+    e: Tensor | None,
     first: Callable[[], Tensor],
     second: Callable[[], Tensor],
     rest: Tensor | None = None,
 ) -> Tensor:
-    """Return ``Q f(D + E) Q'`` to second order in ``E = Q' (a - a.detach()) Q``, and to first in ``rest`` beside D."""
-    if not differentiated(a):
+    """Return ``Q f(D + E) Q'`` to second order in E, None without derivatives, and to first in ``rest`` beside D."""
+    if e is None:
         core = basis * values[..., None, :] if rest is None else basis @ (first() * rest + torch.diag_embed(values))
         return symmetrise(core @ basis.mT)
-    e = basis.mT @ (a - a.detach()) @ basis
     slope = first()
-    core = torch.diag_embed(values) + slope * e + _contracted(second(), e, e)
+    core = torch.diag_embed(values) + slope * e + _contracted(second(), e, e) + _second_order_only(e)
     if rest is not None:
         core = core + slope * rest
     return symmetrise(basis @ core @ basis.mT)
 
 
-def _derivative(basis: Tensor, first: Tensor, second: Callable[[], Tensor], a: Tensor, h: Tensor) -> Tensor:
-    """Return the derivative of ``Q f(D + E) Q'`` along ``h``, to first order in ``E = Q' (a - a.detach()) Q``."""
+def _moved(a: Tensor, basis: Tensor) -> Tensor | None:
+    """Return ``E = Q' (a - a.detach()) Q``, or None where no derivative is asked for."""
+    return basis.mT @ (a - a.detach()) @ basis if differentiated(a) else None
+
+
+def _gram_moved(b: Tensor, left: Tensor, right: Tensor, basis: Tensor, d: Tensor) -> Tensor | None:
+    """Return E for ``(I + left) b (I + right) b' (I + left)'``, entry by entry in proportion to the eigenvalues.
+
+    As a difference of products of matrices it would lose what changes the small ones.
+    """
+    if not (differentiated(left) or differentiated(right)):
+        return None
+    sigma = torch.sqrt(d)[..., None]
+    rows = (basis.mT @ b) / sigma
+    a, y = basis.mT @ left @ basis, sigma * (rows @ right @ rows.mT) * sigma.mT
+    half = a * d[..., None, :] + a @ y
+    return half + half.mT + y + (a * d[..., None, :]) @ a.mT
+
+
+def _derivative(
+    basis: Tensor, first: Tensor, second: Callable[[], Tensor], third: Callable[[], Tensor], a: Tensor, h: Tensor
+) -> Tensor:
+    """Return the derivative of ``Q f(D + E) Q'`` along ``h``, to second order in ``E = Q' (a - a.detach()) Q``."""
     h = basis.mT @ h @ basis
     core = first * h
     if differentiated(a):
-        half = _contracted(second(), h, basis.mT @ (a - a.detach()) @ basis)
-        core = core + half + half.mT
+        e = basis.mT @ (a - a.detach()) @ basis
+        core = core + _change(h, e, second(), third()) + _second_order_only(e)
     return symmetrise(basis @ core @ basis.mT)
+
+
+def _change(h: Tensor, e: Tensor, second: Tensor, third: Tensor) -> Tensor:
+    """Return by how much the derivative of ``f(D + E)`` along h differs from that at D, to second order in E."""
+    half = _contracted(second, h, e)
+    half = half + torch.einsum("...iklj,...ik,...kl,...lj->...ij", third, h, e, e)
+    return half + half.mT + torch.einsum("...iklj,...ik,...kl,...lj->...ij", third, e, h, e)
+
+
+def _second_order_only(*changes: Tensor) -> Tensor:
+    """Return zero, with two derivatives that are zero, for changes that are; a third one is not finite."""
+    total = torch.pow(changes[0], 2.5)
+    for change in changes[1:]:
+        total = total + torch.pow(change, 2.5)
+    return total
 
 
 def _contracted(second: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -260,94 +341,25 @@ def _pairs(quotient: Callable[[Tensor, Tensor], Tensor], d: Tensor) -> Tensor:
     return quotient(d[..., :, None], d[..., None, :])
 
 
-def _exp_quotient(a: Tensor, b: Tensor) -> Tensor:
-    return sinhc_of_root((a - b) ** 2 / 4) * torch.exp((a + b) / 2)
-
-
-def _exp_second(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    return _second_quotient(a, b, c, _exp_quotient, lambda m: (torch.exp(m), torch.ones_like(m)), _EXP_SERIES, 0.1)
-
-
-def _log_second(d: Tensor) -> Tensor:
-    return _second_quotient(d, d, d, log_quotient, lambda m: (1 / (m * m), m), _LOG_SERIES, 0.05)
-
-
-def _second_quotient(
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    first: Callable[[Tensor, Tensor], Tensor],
-    scales: Callable[[Tensor], tuple[Tensor, Tensor]],
-    series: tuple[float, ...],
-    cluster: float,
-) -> Tensor:
-    """Return ``f[a_i, b_k, c_j]``, ``(*batch, n, n, n)``.
-
-    Three arguments within ``cluster`` units of each other take the Taylor series at their mean m, whose p-th term has
-    the complete homogeneous polynomial h_p of the deviations from m; others divide by the widest of their gaps.
-
-    Args:
-        a: eigenvalues ``(*batch, n)``.
-        b: others, or the same.
-        c: others, or the same.
-        first: the first divided difference of f.
-        scales: of m, what the series is multiplied by and the unit of the deviations.
-        series: ``f^(p + 2)(m) / (p + 2)!`` in these units, from p = 0.
-        cluster: the widest gap, in units, for which the series is exact to rounding.
-    """
-    triples = torch.broadcast_tensors(a[..., :, None, None], b[..., None, :, None], c[..., None, None, :])
-    low, middle, high = torch.stack(triples).sort(0).values
-    mean = (low + middle + high) / 3
-    factor, unit = scales(mean)
-    gap = high - low
-    close = gap < cluster * unit
-    p, q, r = ((torch.where(close, x - mean, 0.0) / unit) for x in (low, middle, high))
-    # The deviations add up to zero, so the generating function of h_p is 1 / (1 + e2 t^2 - e3 t^3).
-    e2, e3 = p * q + q * r + r * p, p * q * r
-    h = [torch.ones_like(p), torch.zeros_like(p), -e2]
-    for _ in series[3:]:
-        h.append(e3 * h[-3] - e2 * h[-2])
-    near = torch.zeros_like(p)
-    for coefficient, term in zip(series, h, strict=True):
-        near = near + coefficient * term
-    far = (first(middle, high) - first(low, middle)) / torch.where(close, 1.0, gap)
-    return torch.where(close, factor * near, far)
-
-
-def _slope_of_log_det_sinhc(gap: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient of `log_det_sinhc` in the eigenbasis, and its change along E, from gaps ``d_i - d_j``."""
+def _turn_of_slope(gap: Tensor, e: Tensor) -> Tensor:
+    """Return the change to first order in E of the gradient of `log_det_sinhc`, from gaps ``d_i - d_j``."""
     diagonal = torch.diagonal(e, dim1=-2, dim2=-1)
-    turn = (_curvature(gap) * (diagonal[..., :, None] - diagonal[..., None, :])).sum(-1)
-    # Off the diagonal: the divided difference of the gradient's entries i and j, summed over k.
-    to, fro, width = gap[..., :, None, :], gap[..., None, :, :], gap[..., :, :, None]
-    close = width.abs() < 0.5
-    gauss = torch.zeros_like(to + fro)
-    for node, weight in _GAUSS:
-        gauss = gauss + weight * _curvature((to + fro) / 2 + node * width)
-    divided = torch.where(close, gauss, (_slope(to) - _slope(fro)) / torch.where(close, 1.0, width)).sum(-1)
+    turn = (curvature(gap) * (diagonal[..., :, None] - diagonal[..., None, :])).sum(-1)
     off = 1 - torch.eye(e.shape[-1], dtype=e.dtype, device=e.device)
-    return _slope(gap).sum(-1), torch.diag_embed(turn) + off * divided * e
+    # Off the diagonal: the divided difference of the gradient's entries i and j, summed over k.
+    divided = slope_quotient(gap[..., None, :, :], gap[..., :, None, :]).sum(-1)
+    return torch.diag_embed(turn) + off * divided * e
 
 
-def _slope(d: Tensor) -> Tensor:
-    """Return the derivative of ``log(sinh(d/2) / (d/2))``, that is ``coth(d/2)/2 - 1/d``."""
-    small = d.abs() < 1
-    safe = torch.where(small, 1.0, d)
-    q = torch.where(small, d * d, 0.0)
-    return torch.where(small, d * horner(q, _SLOPE), 0.5 / torch.tanh(safe / 2) - 1 / safe)
+def _second_turn_of_slope(d: Tensor, e: Tensor) -> Tensor:
+    """Return that to second order.
 
-
-def _curvature(d: Tensor) -> Tensor:
-    """Return the second derivative of ``log(sinh(d/2) / (d/2))``, that is ``1/d^2 - 1/(4 sinh(d/2)^2)``."""
-    small = d.abs() < 1
-    safe = torch.where(small, 1.0, d)
-    q = torch.where(small, d * d, 0.0)
-    return torch.where(small, horner(q, _CURVATURE), 1 / safe**2 - 0.25 / torch.sinh(safe / 2) ** 2)
-
-
-_EXP_SERIES = tuple(1 / math.factorial(p + 2) for p in range(8))
-_LOG_SERIES = tuple((-1) ** (p + 1) / (p + 2) for p in range(10))
-_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510, 43867 / 798, -174611 / 330)
-_SLOPE = tuple(b / math.factorial(2 * k + 2) for k, b in enumerate(_BERNOULLI))
-_CURVATURE = tuple((2 * k + 1) * b / math.factorial(2 * k + 2) for k, b in enumerate(_BERNOULLI))
-_GAUSS = ((-math.sqrt(0.15), 5 / 18), (0.0, 8 / 18), (math.sqrt(0.15), 5 / 18))
+    With f the slope, the gradient is the partial trace of ``f(A x I - I x A)``, x the Kronecker product, whose
+    eigenvalues are the gaps: the sum over k of the entries (i, k), (j, k).
+    """
+    f = slope_table(d)
+    both = torch.einsum("...iljk,...il,...lj->...ij", f, e, e)
+    # E on both sides of the product, and twice on the other side, by the oddness of the slope.
+    mixed = torch.einsum("...iijk,...kk->...ij", f, e)
+    other = -torch.einsum("...kmki,...km,...mk->...i", f, e, e)
+    return both - (mixed + mixed.mT) * e + torch.diag_embed(other)

@@ -13,6 +13,7 @@ from manifolds.numerics import (
     components_first,
     components_last,
     cos_and_sinc_of_root,
+    differentiated,
     dot,
     each,
     gauss_legendre,
@@ -20,6 +21,7 @@ from manifolds.numerics import (
     root,
     safe_sqrt,
     sinc_of_root,
+    size,
 )
 from manifolds.von_mises_fisher import draw_versine
 
@@ -67,10 +69,14 @@ class Sphere(Manifold):
     def projx(self, x: Tensor) -> Tensor:
         """Return ``x / |x|``; the centre, nearest to every point alike, goes to the first axis."""
         p = components_first(x)
-        q = dot(p, p)
-        centre = (q == 0).to(x.dtype)
-        length = torch.sqrt(q + centre)
-        return components_last(each(lambda a: a / length, joined([p[0] + centre], p[1:])))
+        length = size(p)
+        centre = (length == 0).to(x.dtype)
+        length = length + centre
+        p = each(lambda a: a / length, joined([p[0] + centre], p[1:]))
+        if not differentiated(x):
+            return components_last(p)
+        length = torch.sqrt(dot(p, p))
+        return components_last(each(lambda a: a / length, p))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         p, w = map(components_first, torch.broadcast_tensors(x, u))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from rfm.fitting import fit
     from rfm.flow import Flow
-    from rfm.integrators import integrate
+    from rfm.integrators import Shared, integrate
     from rfm.likelihood import Hutchinson, divergence
     from rfm.losses import endpoint_loss, flow_matching_loss
     from rfm.maximum_likelihood import MaximumLikelihood, negative_log_likelihood_loss
@@ -41,6 +41,7 @@ __all__ = [
     "Hutchinson",
     "MaximumLikelihood",
     "PathSample",
+    "Shared",
     "__version__",
     "clocks",
     "conditions",
@@ -75,6 +76,7 @@ _HOMES = {
     "Hutchinson": "likelihood",
     "MaximumLikelihood": "maximum_likelihood",
     "PathSample": "paths",
+    "Shared": "integrators",
     "divergence": "likelihood",
     "endpoint_loss": "losses",
     "fit": "fitting",

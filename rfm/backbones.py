@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+from manifolds.precision import in_full_precision
+
 N_CA, CA_C, C_O = 1.459, 1.525, 1.231
 """Bond lengths, Angstrom."""
 N_CA_C, CA_C_O = math.radians(111.0), math.radians(120.1)
@@ -24,6 +26,7 @@ LAST_PSI = math.radians(140.0)
 COIL, HELIX, STRAND = 0, 1, 2
 
 
+@in_full_precision
 def frames_from_atoms(atoms: Tensor) -> Tensor:
     """Return the frames of residues, algorithm 21.
 
@@ -44,6 +47,7 @@ def frames_from_atoms(atoms: Tensor) -> Tensor:
     return torch.cat([top, bottom], dim=-2)
 
 
+@in_full_precision
 def atoms_from_frames(frames: Tensor) -> Tensor:
     """Return ideal N, CA, C and O of a chain: exact within residues, and between them as the frames have it.
 
@@ -75,6 +79,7 @@ def _oxygens(atoms: Tensor) -> Tensor:
     return c + C_O * (math.cos(CA_C_O) * back - math.sin(CA_C_O) * side)
 
 
+@in_full_precision
 def dihedral(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """Return the torsion angle a-b-c-d in (-pi, pi], 0 where it is cis, by the IUPAC's sign, ``(*batch)``."""
     first, axis, last = b - a, c - b, d - c
@@ -83,6 +88,7 @@ def dihedral(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     return torch.atan2(sine, (left * right).sum(-1))
 
 
+@in_full_precision
 def torsions(atoms: Tensor) -> Tensor:
     """Return phi, psi and omega, ``(*batch, residues, 3)``; NaN for the first phi and the last psi and omega.
 
@@ -100,6 +106,7 @@ def torsions(atoms: Tensor) -> Tensor:
     return torch.stack(ends, dim=-1)
 
 
+@in_full_precision
 def secondary_structure(ca: Tensor) -> Tensor:
     """Return `HELIX`, `STRAND` or `COIL` for each residue of one chain, by distances between CA atoms alone.
 

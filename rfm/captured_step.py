@@ -5,7 +5,7 @@ longer than running them. A graph starts all of them at once.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class CapturedStep:
         update: takes the loss and changes the weights; it leaves no gradients behind.
         optimizer: what ``update`` steps; its learning rates are tensors.
         generator: on the GPU; seeded by the caller before each step.
+        buffers: what the loss changes besides, such as running statistics.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class CapturedStep:
         update: Callable[[Tensor], None],
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
+        buffers: Sequence[Tensor] = (),
     ) -> None:
         self._loss, self._update, self._optimizer, self._generator = loss, update, optimizer, generator
+        self._buffers = buffers
         self._stream = torch.cuda.Stream(generator.device)
         self._taken = self._replayed = 0
         self._waits_for_nothing = False
@@ -121,9 +124,12 @@ class CapturedStep:
         """Take a step, and give the graph up if its loss is not the plain one."""
         assert self._graph is not None
         seed = self._generator.initial_seed()
+        kept = [buffer.clone() for buffer in self._buffers]
         # Dropout draws from the global generator: the replay is to draw the same.
         with torch.random.fork_rng(devices=[self._generator.device]):
             expected = self._loss().detach()
+        for buffer, value in zip(self._buffers, kept, strict=True):
+            buffer.copy_(value)
         self._generator.manual_seed(seed)
         self._graph.replay()
         if torch.allclose(expected, self._result, rtol=1e-3, atol=1e-6, equal_nan=True):

@@ -37,6 +37,8 @@ class Checkpoint:
     """Why the run ended, in words."""
     capped: bool = False
     """Whether it was a cap on the time that ended it: with a larger one it can go on."""
+    precision: dict[str, Any] = field(default_factory=dict)
+    """What the precision keeps between steps: the scale of losses, where gradients are in float16."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -94,6 +96,7 @@ class Checkpoint:
             "measure": self.measure,
             "best_value": self.best_value if math.isfinite(self.best_value) else None,
             "history": self.history,
+            "precision": self.precision,
         }
         write_json(folder / _FILE, record)
         remove_other(folder, _STEM, name)
@@ -124,6 +127,7 @@ class Checkpoint:
             best_value=math.inf if best_value is None else best_value,
             history=record["history"],
             best=_part(tensors, "best."),
+            precision=record.get("precision", {}),
             tensors=tensors,
         )
 

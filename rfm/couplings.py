@@ -30,6 +30,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_instance, number, positive, whole
+from manifolds.precision import in_full_precision
 from rfm.arrays import points_of, tensor_of
 
 _CHUNK_ELEMENTS = 2**22
@@ -105,6 +106,7 @@ class OptimalTransport:
         self.condition_weight = _checked_weight("OptimalTransport", condition_weight)
 
     @torch.no_grad()
+    @in_full_precision
     def __call__(
         self,
         x_0: Tensor,
@@ -179,6 +181,7 @@ class Sinkhorn:
         self.condition_weight = _checked_weight("Sinkhorn", condition_weight)
 
     @torch.no_grad()
+    @in_full_precision
     def __call__(
         self,
         x_0: Tensor,
@@ -191,6 +194,7 @@ class Sinkhorn:
         return torch.multinomial(plan, 1, generator=generator)[:, 0] if len(plan) else plan.new_empty(0).long()
 
     @torch.no_grad()
+    @in_full_precision
     def plan(self, x_0: Tensor, x_1: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return how much of each target, a row, comes from each source, ``(n, n)``.
 

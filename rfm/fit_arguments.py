@@ -1,13 +1,14 @@
 """The checks that `rfm.fit` makes of its arguments, and the tensors that it makes from them."""
 
+import copy
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import call_of, check_function, check_instance, number, required, shown, whole
@@ -16,13 +17,18 @@ from rfm.conditions import Conditions
 from rfm.couplings import Coupling
 from rfm.datasets.splits import group_split
 from rfm.fingerprint import fingerprint
+from rfm.integrators.velocities import check_velocity
 from rfm.maximum_likelihood import MaximumLikelihood
+from rfm.networks.modes import in_evaluation_mode
 from rfm.objectives import Objective
 from rfm.paths import AffinePath, ConditionalPath
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
 from rfm.times import TimeSampler
 from rfm.training import Points
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _LEAST_DIGITS = 1e-2
 """How much of the spread of a condition may be rounding."""
@@ -93,6 +99,24 @@ def check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
     for name, index in (("training", train), ("validation", validation)):
         if not bool(data.weights[index].sum() > 0):
             raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
+
+
+def check_precision(fabric: "Fabric | None") -> str:
+    """Return the name of the precision that a network is to be trained in.
+
+    Raises:
+        ValueError: for one that it cannot be trained in here.
+    """
+    name = "32-true" if fabric is None else str(fabric.strategy.precision.precision)
+    if name not in _PRECISIONS:
+        fault = "in float16 small gradients and their squares are 0" if name == "16-true" else "it replaces layers"
+        raise ValueError(
+            f"fit: precision {name!r} cannot be trained in ({fault}); use 'bf16-mixed', or '16-mixed' on a GPU"
+        )
+    return name
+
+
+_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
 
 
 def check_digits(condition: Tensor, dtype: torch.dtype, conditions: Conditions | None) -> None:
@@ -197,6 +221,45 @@ def hold_out(
     except ValueError as error:
         raise ValueError(f"fit: {error}") from None
     return split.train, split.validation
+
+
+@torch.no_grad()
+def check_field(
+    where: str, field: nn.Module, manifold: Manifold, x: Tensor, t: Tensor, condition: dict[str, Any]
+) -> None:
+    """Raise ValueError unless a network gives each point a finite velocity that is tangent there, in evaluation mode.
+
+    Args:
+        where: who asks.
+        field: the network; one whose last layer is zero is tried with other weights, in a copy.
+        manifold: where the points live.
+        x: points ``(*batch, *event_shape)``.
+        t: times ``(*batch)``.
+        condition: what the field is told besides.
+    """
+    device = next(field.parameters()).device
+    x, t = x.to(device), t.to(device)
+    own = {name: value.to(x.device) if isinstance(value, Tensor) else value for name, value in condition.items()}
+    with in_evaluation_mode(field):
+        u = field(x, t, **own)
+        check_velocity(where, manifold, x, u)
+        if not bool(u.any()):
+            u = _disturbed(field)(x, t, **own)
+            check_velocity(where, manifold, x, u)
+    if not bool(u.isfinite().all()):
+        raise ValueError(
+            f"{where}: the field is not finite: {int((~u.isfinite()).sum())} of {u.numel()} entries; "
+            "look for divisions by zero, and for conditions that it cannot take"
+        )
+
+
+def _disturbed(field: nn.Module) -> nn.Module:
+    """Return a copy of a network whose parameters that are zero throughout are so no longer."""
+    field, generator = copy.deepcopy(field), torch.Generator().manual_seed(0)
+    for parameter in field.parameters():
+        if not bool(parameter.any()):
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return field
 
 
 def check_metric(manifold: Manifold, points: Tensor) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import seed_of, shown
+from manifolds.precision import at_least_float32
 from rfm.checkpoint import Checkpoint
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
@@ -22,10 +23,12 @@ from rfm.fit_arguments import (
     above_zero,
     check_data,
     check_digits,
+    check_field,
     check_metric,
     check_objective,
     check_objects,
     check_path,
+    check_precision,
     check_shares,
     check_source,
     hold_out,
@@ -115,7 +118,9 @@ def fit(
             reached. A run with a cap does not repeat exactly.
         seed: of every random draw; the same seed on the same device gives the same flow.
         device: "cpu", "cuda", ...; the first GPU where there is one.
-        fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``.
+        fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``. "bf16-mixed",
+            and "16-mixed" on a GPU, run the network's layers low, "bf16-true" keeps its weights low too, "64-true"
+            makes all float64; geometry, points and times are never in less than float32.
         capture: on one GPU, replay the step as one CUDA graph, several times as fast where kernels are small; an
             ``objective``, or a step that waits for the CPU, as for an exact coupling, is run plainly. False for a field
             whose Python code does not do the same at every step.
@@ -136,6 +141,7 @@ def fit(
     check_objects(manifold, coupling, path, times, objective, conditions)
     if objective is not None:
         check_objective(objective, path, times, coupling)
+    precision = check_precision(fabric)
     condition, conditions = named(condition, conditions)
     data = check_data(points, manifold, condition, weights)
     seed = seed_of("fit", seed)
@@ -162,12 +168,18 @@ def fit(
         with _seeded(seed):
             labels = None if conditions is None else conditions.labels
             field = default_field(manifold, training_data.x, training_data.condition, labels)
+    if fabric is not None:
+        field = fabric.strategy.precision.convert_module(field)
     flow = Flow(manifold, field, source, conditions=conditions)
-    dtype = next((p.dtype for p in field.parameters()), torch.float32)
+    dtype = at_least_float32(next((p.dtype for p in field.parameters()), torch.float32))
     data = Points(manifold.projx(data.x).to(dtype), data.condition, data.weights)
     if data.condition is not None:
         check_digits(data.condition, dtype, conditions)
         data = Points(data.x, data.condition.to(dtype), data.weights)
+    few = torch.linspace(0, len(train_index) - 1, 8).long()
+    tried = data.take(train_index[few])
+    told = {} if tried.condition is None else {"condition": tried.condition}
+    check_field("fit", field, manifold, tried.x, torch.linspace(0.1, 0.9, 8, dtype=dtype), told)
     budget = Budget(
         steps=whole_above_zero("steps", steps, min(max(len(train_index), 2000), 8000)),
         batch_size=whole_above_zero("batch_size", batch_size, _BATCH_SIZE),
@@ -188,6 +200,7 @@ def fit(
             coupling,
             objective,
         ]
+        settings += [] if precision == "32-true" else [precision]
         run = fingerprint(manifold, architecture(field), source, conditions, settings, data, validation_index)
         if resume and (folder / "flow.json").exists() and not (folder / "checkpoint.json").exists():
             check_same_run(folder, run, budget)

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance, number, whole
+from manifolds.precision import at_least_float32
 from rfm.arrays import points_of, shape_of, tensor_of
 from rfm.clocks import Clocks
 from rfm.conditions import Conditions
 from rfm.integrators import Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
+from rfm.networks.modes import evaluating
+from rfm.precision import in_precision_of_weights
 from rfm.progress import counting_bar
 from rfm.saved_flow import SavedFlow, load_weights, read_flow, write_flow
 from rfm.serialization import SavedFlowError
@@ -29,7 +32,9 @@ _BATCH = 4096
 class Flow(nn.Module):
     """The distribution at time 1 of points that start in the source at time 0 and follow the field.
 
-    Nothing here is differentiated: for gradients through a solve call `rfm.integrate`.
+    Nothing here is differentiated: for gradients through a solve call `rfm.integrate`. Samples, log-densities and
+    trajectories are those of the field in evaluation mode, without dropout and with running statistics, whichever mode
+    the flow is in; that it keeps.
 
     Args:
         manifold: where the points live.
@@ -85,7 +90,8 @@ class Flow(nn.Module):
         flow.history, flow.stopped = self.history, self.stopped
         return flow.train(self.training)
 
-    @torch.no_grad()
+    @evaluating
+    @in_precision_of_weights
     def sample(
         self,
         shape: int | Sequence[int],
@@ -208,7 +214,8 @@ class Flow(nn.Module):
         progress: bool | Callable[[int], Any] = False,
     ) -> LogProbEstimate: ...
 
-    @torch.no_grad()
+    @evaluating
+    @in_precision_of_weights
     def log_prob(
         self,
         x: Tensor | np.ndarray[Any, Any],
@@ -231,7 +238,8 @@ class Flow(nn.Module):
                 called with the number of points done each time.
 
         Returns:
-            ``(*batch)``, in the dtype of the field; with an ``estimator`` a `rfm.likelihood.LogProbEstimate`.
+            ``(*batch)``, in the dtype of the field, at least float32; with an ``estimator`` a
+            `rfm.likelihood.LogProbEstimate`.
         """
         flat, batch = self._checked("log_prob", x)
         field, condition = self._given(condition)
@@ -248,7 +256,8 @@ class Flow(nn.Module):
         log_p = torch.cat(parts).reshape(batch)
         return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
 
-    @torch.no_grad()
+    @evaluating
+    @in_precision_of_weights
     def trajectory(
         self,
         x_0: Tensor,
@@ -309,9 +318,9 @@ class Flow(nn.Module):
         return flow.eval()
 
     def _dtype_and_device(self, x: Tensor | None = None) -> tuple[torch.dtype, torch.device]:
-        """Return the field's dtype and device; those of ``x`` for a field without parameters."""
+        """Return the field's dtype, at least float32, and device; those of ``x`` for a field without parameters."""
         for tensor in (*self.parameters(), *(() if x is None else (x,))):
-            return tensor.dtype, tensor.device
+            return at_least_float32(tensor.dtype), tensor.device
         return torch.get_default_dtype(), torch.get_default_device()
 
     def _checked(self, where: str, x: Tensor | np.ndarray[Any, Any]) -> tuple[Tensor, torch.Size]:
@@ -351,13 +360,14 @@ class Flow(nn.Module):
         chunks = x.split(batch_size)
         if condition is None:
             return [(chunk, {}) for chunk in chunks]
-        try:
-            full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
-        except (RuntimeError, IndexError):
+        # As many axes as the points, or one vector: one row of a batch that happens to fit would be nobody's.
+        fits = condition.ndim == 1 or condition.ndim == 1 + len(shape)
+        if not fits or any(a not in (1, b) for a, b in zip(condition.shape[:-1], shape, strict=False)):
             raise ValueError(
                 f"Flow: condition of shape {tuple(condition.shape)} does not fit points of batch shape {tuple(shape)}; "
                 "give one vector (c,), or one per point"
-            ) from None
+            )
+        full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
         return [(c, {"condition": own}) for c, own in zip(chunks, full.split(batch_size), strict=True)]
 
     def _vectors(self, condition: Tensor | Mapping[str, Any]) -> Tensor:
@@ -369,7 +379,7 @@ class Flow(nn.Module):
                 )
             vectors = self.conditions.encode(condition)
             for sentence in self.conditions.extrapolations(vectors):
-                warnings.warn(f"Flow: {sentence}", stacklevel=5)
+                warnings.warn(f"Flow: {sentence}", stacklevel=7)
             return vectors
         vectors = tensor_of("Flow", "condition", condition)
         if self.conditions is not None and vectors.ndim:

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import whole
+from manifolds.precision import at_least_float32
 from rfm.arrays import points_of
 from rfm.integrators import Method, Solution, integrate
+from rfm.integrators.conditions import unmarked
+from rfm.networks.derivatives import differentiable
 from rfm.sources import Source
+from rfm.times import check_times
 
 
 def rademacher(
@@ -83,7 +87,8 @@ def divergence(
 
     The trace is taken over the tangent space: ``dim`` directional derivatives, not one per ambient coordinate. A field
     may offer them itself, in closed form, as ``pushforward(x, t, tangents, **condition)`` which returns ``u`` and the
-    derivatives of ``u`` along ``tangents`` ``(*batch, dim, *event_shape)``; others are differentiated in forward mode.
+    derivatives of ``u`` along ``tangents`` ``(*batch, dim, *event_shape)``; others are differentiated in forward mode,
+    or in reverse mode where an operator of theirs has no other (attention, `torch.autograd.Function`).
 
     Args:
         field: ``field(x, t, **condition)``, tangent at ``x``.
@@ -94,15 +99,18 @@ def divergence(
         condition: passed on to the field.
 
     Returns:
-        ``u`` of the shape of ``x``, and the divergence ``(*batch)`` with respect to the Riemannian volume.
+        ``u`` of the shape of ``x``, and the divergence ``(*batch)`` with respect to the Riemannian volume; both in the
+        dtype of ``x``, at least float32.
     """
     # Forward mode refuses tensors that overlap themselves, as expanded ones do.
-    x = points_of("divergence", manifold, x).contiguous()
+    x = points_of("divergence", manifold, x)
+    x = x.to(at_least_float32(x.dtype)).contiguous()
+    check_times("divergence", t, manifold.batch_shape(x))
     if estimator is not None:
         u, estimates = divergence_estimates(field, manifold, x, t, estimator.noise(manifold, x), **condition)
         return u, estimates.mean(-1)
     vectors, covectors = manifold.divergence_frame(x)
-    u, terms = _along(field, manifold, x, t, vectors, covectors, condition)
+    u, terms = differentiable(field).along(manifold, x, t, vectors, covectors, unmarked(condition))
     return u, terms.sum(-1) + manifold.log_volume_derivative(x, u)
 
 
@@ -122,9 +130,9 @@ def divergence_estimates(
     Returns:
         ``u`` of the shape of ``x``, and the estimates ``(*batch, probes)``.
     """
-    x = x.contiguous()
+    x = x.to(at_least_float32(x.dtype)).contiguous()
     vectors, covectors = manifold.divergence_probes(x, noise)
-    u, terms = _along(field, manifold, x, t, vectors, covectors, condition)
+    u, terms = differentiable(field).along(manifold, x, t, vectors, covectors, unmarked(condition))
     return u, terms + manifold.log_volume_derivative(x, u)[..., None]
 
 
@@ -182,9 +190,10 @@ def transport(
 
     The log-density of a moving point changes by minus the integral from ``start`` to ``end``.
     """
+    known = differentiable(field)
 
     def with_divergence(y: Tensor, t: Tensor, **own: Any) -> tuple[Tensor, Tensor]:
-        return divergence(field, manifold, y, t, **own)
+        return divergence(known, manifold, y, t, **own)
 
     return integrate(
         with_divergence, manifold, x, (start, end), method, with_integral=True, velocity=field, **condition
@@ -206,9 +215,10 @@ def estimate_transport(
     Returns:
         The solution, and the standard error of its last integral over the probes ``(*batch)``.
     """
+    known = differentiable(field)
 
     def with_estimates(y: Tensor, t: Tensor, noise_of_probes: Tensor, **own: Any) -> tuple[Tensor, Tensor]:
-        return divergence_estimates(field, manifold, y, t, noise_of_probes, **own)
+        return divergence_estimates(known, manifold, y, t, noise_of_probes, **own)
 
     def alone(y: Tensor, t: Tensor, noise_of_probes: Tensor, **own: Any) -> Tensor:
         return field(y, t, **own)
@@ -222,30 +232,3 @@ def estimate_transport(
     spread = torch.linalg.vector_norm(solution.integral[-1] - mean[-1, ..., None], dim=-1)
     error = spread / math.sqrt(k * (k - 1)) if k > 1 else torch.full_like(spread, math.nan)
     return replace(solution, integral=mean), error
-
-
-def _along(
-    field: Callable[..., Tensor],
-    manifold: Manifold,
-    x: Tensor,
-    t: Tensor,
-    vectors: Tensor,
-    covectors: Tensor,
-    condition: dict[str, Any],
-) -> tuple[Tensor, Tensor]:
-    """Return ``u``, and ``<w_i, Du e_i>`` for vectors ``e_i`` and covectors ``w_i``, ``(*batch, k)``."""
-    axis = x.ndim - len(manifold.event_shape)
-    own = getattr(field, "pushforward", None)
-    if own is not None:
-        u, du = own(x, t, vectors, **condition)
-    else:
-
-        def along(e: Tensor) -> tuple[Tensor, Tensor]:
-            value, derivative = torch.func.jvp(lambda y: field(y, t, **condition), (x,), (e,))[:2]
-            return value, derivative
-
-        # The new axis goes first: vmap cannot put it elsewhere where a derivative is zero for all directions alike.
-        u, du = torch.func.vmap(along, in_dims=axis, out_dims=(None, 0))(vectors)  # type: ignore[arg-type]
-        # Forward mode may take plain numbers for double precision where a point has no batch.
-        du = du.movedim(0, axis).to(u.dtype)
-    return u, (du * covectors).flatten(axis + 1).sum(-1)

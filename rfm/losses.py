@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds.arguments import check_instance
+from manifolds.precision import at_least_float32
 from rfm.arrays import points_of, tensor_of
 from rfm.paths import ConditionalPath, PathSample
 from rfm.times import TimeSampler, UniformTimes
@@ -51,7 +52,9 @@ def flow_matching_loss(
         ValueError: if ``reduction`` is none of the three, or both ``t`` and ``times`` are given.
     """
     sample = _draw("flow_matching_loss", path, x_0, x_1, t, reduction, times, generator)
-    residual = field(sample.x_t, sample.t, **condition) - sample.dx_t
+    u = field(sample.x_t, sample.t, **condition)
+    _check_shape("flow_matching_loss: the field", u, sample.x_t.shape)
+    residual = u - sample.dx_t
     return _reduce(path.manifold.inner(sample.x_t, residual, residual), sample.t, weight, reduction)
 
 
@@ -92,7 +95,9 @@ def endpoint_loss(
     """
     sample = _draw("endpoint_loss", path, x_0, x_1, t, reduction, times, generator)
     manifold, x_t = path.manifold, sample.x_t
-    residual = manifold.logmap(x_t, predictor(x_t, sample.t, **condition)) - manifold.logmap(x_t, x_1)
+    end = predictor(x_t, sample.t, **condition)
+    _check_shape("endpoint_loss: the predictor", end, x_t.shape)
+    residual = manifold.logmap(x_t, end) - manifold.logmap(x_t, x_1)
     return _reduce(manifold.inner(x_t, residual, residual), sample.t, weight, reduction)
 
 
@@ -113,7 +118,7 @@ def _draw(
     if t is None:
         batch = torch.broadcast_shapes(path.manifold.batch_shape(x_0), path.manifold.batch_shape(x_1))
         sampler = UniformTimes() if times is None else times
-        t = sampler.sample(batch, generator=generator, dtype=x_1.dtype, device=x_1.device)
+        t = sampler.sample(batch, generator=generator, dtype=at_least_float32(x_1.dtype), device=x_1.device)
     elif times is not None:
         raise ValueError(f"{owner}: got both t and times; pass the times themselves, or how to draw them")
     else:
@@ -123,7 +128,14 @@ def _draw(
 
 def _reduce(loss: Tensor, t: Tensor, weight: Callable[[Tensor], Tensor] | None, reduction: str) -> Tensor:
     if weight is not None:
-        loss = weight(t) * loss
+        factors = weight(t)
+        _check_shape("loss: weight", factors, t.shape)
+        loss = factors * loss
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def _check_shape(what: str, values: Tensor, shape: torch.Size) -> None:
+    if values.shape != shape:
+        raise ValueError(f"{what} must return shape {tuple(shape)}, got {tuple(values.shape)}; nothing is broadcast")

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from manifolds.precision import at_least_float32
 from rfm.integrators import RK4, Adams, FixedStep, Tableau, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob
+from rfm.networks.derivatives import check_function, differentiable
 from rfm.sources import Source
 
 _METHOD = FixedStep(RK4, 8)
@@ -80,11 +82,13 @@ def negative_log_likelihood_loss(
         condition: passed on to the field.
 
     Raises:
-        ValueError: if ``reduction`` is none of the three, or the method does not take fixed steps.
+        ValueError: if ``reduction`` is none of the three, the method does not take fixed steps, or the field is in
+            training mode with dropout or batch normalisation: it then has no density.
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'negative_log_likelihood_loss: reduction must be "mean", "sum" or "none", got {reduction!r}')
     method = _METHOD if method is None else method
+    check_function("negative_log_likelihood_loss", field)
     if not isinstance(method, FixedStep):
         raise ValueError(
             f"negative_log_likelihood_loss: the method must take fixed steps to be differentiated, got {method}; "
@@ -133,6 +137,7 @@ def adjoint_log_prob(
         ValueError: if the steps are Adams's: the adjoint equation is solved by Runge-Kutta steps only.
     """
     manifold = source.manifold
+    x = x.to(at_least_float32(x.dtype))
     method = _METHOD if method is None else method
     if isinstance(method.scheme, Adams):
         raise ValueError(
@@ -142,10 +147,14 @@ def adjoint_log_prob(
     if estimator is not None:
         condition["noise_of_probes"] = estimator.noise(manifold, x)
 
+    # The way there is not recorded, the way back is: what is found out about one need not hold for the other.
+    ways = (differentiable(field), differentiable(field))
+
     def rate(y: Tensor, t: Tensor, noise_of_probes: Tensor | None = None, **own: Any) -> tuple[Tensor, Tensor]:
+        known = ways[torch.is_grad_enabled()]
         if noise_of_probes is None:
-            return divergence(field, manifold, y, t, **own)
-        u, estimates = divergence_estimates(field, manifold, y, t, noise_of_probes, **own)
+            return divergence(known, manifold, y, t, **own)
+        u, estimates = divergence_estimates(known, manifold, y, t, noise_of_probes, **own)
         return u, estimates.mean(-1)
 
     parameters = [p for p in field.parameters() if p.requires_grad] if isinstance(field, nn.Module) else []
@@ -173,13 +182,18 @@ class _Adjoint(torch.autograd.Function):
         )
         assert solution.integral is not None
         ctx.problem = problem
+        kind = x.device.type
+        ctx.autocast = {"device_type": kind, "enabled": torch.is_autocast_enabled(kind)}
+        ctx.autocast["dtype"] = torch.get_autocast_dtype(kind)
         ctx.save_for_backward(solution.final, *parameters)
         return solution.final, solution.integral[-1]
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         x_0, *parameters = ctx.saved_tensors
-        along_x, along_parameters = _solve_adjoint(ctx.problem, x_0, cotangents[0], cotangents[1], parameters)
+        # The field is to be the one of the way back.
+        with torch.autocast(**ctx.autocast):
+            along_x, along_parameters = _solve_adjoint(ctx.problem, x_0, cotangents[0], cotangents[1], parameters)
         return None, along_x, *along_parameters
 
 
@@ -197,7 +211,7 @@ def _solve_adjoint(
         weight: derivative of the loss in the integral of the divergence ``(*batch)``; it stays the same.
         parameters: of the field.
     """
-    state = [x, cotangent, *(torch.zeros_like(p) for p in parameters)]
+    state = [x, cotangent, *(torch.zeros_like(p, dtype=at_least_float32(p.dtype)) for p in parameters)]
     project = problem.manifold.projx
     scheme = problem.method.scheme
     # Cotangents live in the ambient space, and so do these steps, whatever coordinates the way back was made in.

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance
+from manifolds.precision import FullPrecision
 from rfm.schedules import Kappa, Linear, Schedule
 from rfm.sources import Source, WrappedNormal
+from rfm.times import check_times
 
 
 class PathSample(NamedTuple):
@@ -34,11 +36,11 @@ class PathSample(NamedTuple):
     """Velocity at time ``t``, tangent at ``x_t``: what a velocity network regresses on."""
 
 
-class ConditionalPath(ABC):
+class ConditionalPath(FullPrecision, ABC):
     """A path from each source point to each data point.
 
-    A subclass has ``manifold`` and writes `sample`. One that does not start at ``x_0`` or end at ``x_1`` exactly says
-    so in `starts_at_source` and `ends_at_data`.
+    A subclass has ``manifold`` and writes `sample`, which computes in float32 or more as a manifold's maps do. One that
+    does not start at ``x_0`` or end at ``x_1`` exactly says so in `starts_at_source` and `ends_at_data`.
     """
 
     manifold: Manifold
@@ -51,8 +53,15 @@ class ConditionalPath(ABC):
         Args:
             x_0: start points ``(*batch, *event_shape)``.
             x_1: end points, the same shape.
-            t: times ``(*batch)``; they broadcast against the points.
+            t: times ``(*batch)``, or one for all.
+
+        Raises:
+            ValueError: for times of another number of axes: ``(n, 1)`` would pair each of n points with all times.
         """
+
+    def _check_times(self, x: Tensor, y: Tensor, t: Tensor) -> None:
+        batch = torch.broadcast_shapes(self.manifold.batch_shape(x), self.manifold.batch_shape(y))
+        check_times(type(self).__name__, t, batch)
 
     @property
     def starts_at_source(self) -> bool:
@@ -110,6 +119,7 @@ class GeodesicPath(ConditionalPath):
         check_function("GeodesicPath", "kappa", self.kappa, "a kappa of rfm.schedules")
 
     def sample(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
+        self._check_times(x_0, x_1, t)
         if self.kappa is None:
             x_t, dx_t = self.manifold.geodesic(x_0, x_1, t)
         else:
@@ -151,6 +161,7 @@ class AffinePath(ConditionalPath):
         check_instance(type(self).__name__, "schedule", self.schedule, Schedule, "Linear()")
 
     def sample(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
+        self._check_times(x_0, x_1, t)
         alpha, sigma, d_alpha, d_sigma = (self.manifold.lift(c) for c in self.schedule(t))
         noise = x_0 if self.schedule.source_scale == 1 else x_0 / self.schedule.source_scale
         x_t = alpha * x_1 + sigma * noise
@@ -188,6 +199,7 @@ class GaussianPath(AffinePath):
             x_1: data points, the same shape.
             t: times ``(*batch)``.
         """
+        self._check_times(x, x_1, t)
         sigma = self.schedule(t).sigma
         noise = self._noise(x, x_1, t)
         squared = self.manifold.inner(x, noise, noise)
@@ -195,10 +207,12 @@ class GaussianPath(AffinePath):
 
     def score(self, x: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
         """Return the gradient of `log_prob` at ``x``, ``(*batch, *event_shape)``; NaN where sigma is 0."""
+        self._check_times(x, x_1, t)
         return -self._noise(x, x_1, t) / self.manifold.lift(self.schedule(t).sigma)
 
     def velocity(self, x: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
         """Return the velocity at ``x`` of the paths to ``x_1``, ``(*batch, *event_shape)``; NaN where sigma is 0."""
+        self._check_times(x, x_1, t)
         at = self.schedule(t)
         return self.manifold.lift(at.d_alpha) * x_1 + self.manifold.lift(at.d_sigma) * self._noise(x, x_1, t)
 
@@ -228,6 +242,7 @@ class ConditionalFlowPath(ConditionalPath):
     ends_at_data: bool = True
 
     def sample(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
+        self._check_times(x_0, x_1, t)
         batch = torch.broadcast_shapes(self.manifold.batch_shape(x_0), self.manifold.batch_shape(x_1), t.shape)
         # Contiguous: forward mode refuses a tensor whose entries share memory.
         t = t.expand(batch).contiguous()

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from manifolds import SO3
+from manifolds.precision import in_full_precision
 from manifolds.rotations import hat
 from rfm.backbones import CA_C, N_CA, N_CA_C, dihedral
 
@@ -35,6 +36,7 @@ _CLOSED = 1e-6
 _SPREAD = torch.tensor([_GYRATION**-2] * 3 + [1.0] * 3)
 
 
+@in_full_precision
 def bond_gaps(frames: Tensor) -> Tensor:
     """Return how far the bonds between neighbours are from a flat trans one, ``(*batch, residues - 1, 4)``.
 
@@ -46,6 +48,7 @@ def bond_gaps(frames: Tensor) -> Tensor:
     return _gaps(frames[..., :-1, :3, :], frames[..., 1:, :3, :], frames.new_zeros(2, 6))
 
 
+@in_full_precision
 def open_bonds(frames: Tensor, tolerance: float = OPEN) -> Tensor:
     """Return which bonds between neighbours are open, ``(*batch, residues - 1)`` bool: C - N is off by more than that.
 
@@ -57,6 +60,7 @@ def open_bonds(frames: Tensor, tolerance: float = OPEN) -> Tensor:
     return ~(bond_gaps(frames)[..., 0].abs() <= tolerance)
 
 
+@in_full_precision
 def close_bonds(frames: Tensor, held: Tensor | None = None, rounds: int = 50) -> Tensor:
     """Return backbones near the given ones whose bonds are flat, trans and of ideal lengths and angles.
 

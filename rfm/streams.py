@@ -3,21 +3,26 @@
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from manifolds.arguments import check_function, check_instance, seed_of
+from manifolds.precision import at_least_float32
 from rfm.fingerprint import architecture, fingerprint
-from rfm.fit_arguments import above_zero, whole_above_zero
+from rfm.fit_arguments import above_zero, check_field, check_precision, whole_above_zero
 from rfm.fitting import check_same_run, launched, open_run, save_run
 from rfm.flow import Flow
 from rfm.losses import flow_matching_loss
 from rfm.optimisation import Budget, optimise
 from rfm.paths import GeodesicPath
+from rfm.precision import weight_of
 from rfm.progress import training_bar
 from rfm.training import adopt
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Draw = Callable[[torch.Generator], tuple[Tensor, Tensor, Tensor, dict[str, Any]]]
 """From a generator to source points, targets, times, and the arguments that the field is called with besides."""
@@ -33,6 +38,7 @@ def fit_stream(
     max_seconds: float | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    fabric: "Fabric | None" = None,
     capture: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
@@ -56,6 +62,7 @@ def fit_stream(
             reached. A run with a cap does not repeat exactly.
         seed: of every batch. The field's first weights are the caller's.
         device: "cpu", "cuda", ...; the first GPU where there is one.
+        fabric: a Lightning Fabric of your own, for precision, instead of ``device``; see `rfm.fit`.
         capture: on a GPU, replay the step as one graph, several times as fast where kernels are small; for a ``draw``
             that makes everything on the GPU, where Python code is not run again.
         out: folder for checkpoints and the saved flow.
@@ -76,6 +83,11 @@ def fit_stream(
     field = flow.field
     if not isinstance(field, nn.Module):
         raise ValueError(f"fit_stream: the flow's field must be a torch.nn.Module, got {type(field).__name__}")
+    precision = check_precision(fabric)
+    if fabric is not None:
+        field = flow.field = fabric.strategy.precision.convert_module(field)
+    weight = weight_of(field)
+    dtype = at_least_float32(torch.float32 if weight is None else weight.dtype)
     budget = Budget(
         steps=whole_above_zero("steps", steps, steps),
         batch_size=0,
@@ -88,20 +100,27 @@ def fit_stream(
     if folder is not None:
         # A run may be resumed with another cap.
         settings = asdict(replace(budget, max_seconds=None))
-        run = fingerprint(flow.manifold, architecture(field), flow.source, settings, draw)
+        kept = [] if precision == "32-true" else [precision]
+        run = fingerprint(flow.manifold, architecture(field), flow.source, settings, draw, *kept)
         if resume and (folder / "flow.json").exists() and not (folder / "checkpoint.json").exists():
             check_same_run(folder, run, budget)
             return Flow.load(folder, manifold=flow.manifold, field=field, source=flow.source)
         checkpoint = open_run(folder, run, resume, force)
         folder.mkdir(parents=True, exist_ok=True)
-    with launched(None, device) as fabric, training_bar(progress) as report:
+    with launched(fabric, device) as fabric, training_bar(progress) as report:
         if fabric.world_size > 1:
             raise ValueError("fit_stream: runs in one process; start it without torchrun")
         flow.source.to(fabric.device)
+        first = 0 if checkpoint is None else checkpoint.step
         path, generator = GeodesicPath(flow.manifold), torch.Generator(fabric.device)
 
         def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
             x_0, x_1, t, given = draw(generator)
+            x_0, x_1, t = (a.to(dtype) for a in (x_0, x_1, t))
+            given = {k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in given.items()}
+            if step == first:
+                sample = path.sample(x_0, x_1, t)
+                check_field("fit_stream", field, flow.manifold, sample.x_t, sample.t, given)
             return flow_matching_loss(model, path, x_0, x_1, t, **given)
 
         state = optimise(

@@ -265,3 +265,23 @@ def _inside(t: Tensor) -> Tensor:
     """Keep times, or shares, off 0 and 1 by half the distance between the numbers that ``torch.rand`` draws."""
     eps = torch.finfo(t.dtype).eps
     return t.clamp(eps / 4, 1 - eps / 2)
+
+
+def check_times(owner: str, t: Tensor, batch: torch.Size) -> None:
+    """Raise ValueError unless times broadcast to a batch without adding axes to it.
+
+    Args:
+        owner: who asks.
+        t: times.
+        batch: batch shape of the points.
+    """
+    if not isinstance(t, Tensor):
+        raise ValueError(
+            f"{owner}: t must be a tensor of shape {tuple(batch)}, got {t!r}; pass torch.full(shape, {t!r})"
+        )
+    axes = zip(reversed(t.shape), reversed(batch), strict=False)
+    if t.ndim > len(batch) or not all(a == b or 1 in (a, b) for a, b in axes):
+        raise ValueError(
+            f"{owner}: t must hold one time per sample, shape {tuple(batch)}, or be one for all, got {tuple(t.shape)}; "
+            "reshape it, or expand the points"
+        )

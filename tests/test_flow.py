@@ -149,6 +149,8 @@ def test_conditions_broadcast_to_the_shape_of_the_points(shape: tuple[int, ...])
             ValueError, match=r"condition of shape \(2, 3\) does not fit points of batch shape \(2, 4\)"
         ):
             flow.sample((2, 4), condition=condition, solver=STEPS)
+        with pytest.raises(ValueError, match=r"condition of shape \(4, 3\) does not fit points of batch shape"):
+            flow.sample((2, 4), condition=normal(4, 3), solver=STEPS)
         return
     full = condition.expand(2, 4, 3).contiguous()
     one, other = (flow.sample((2, 4), condition=c, generator=seeded(), solver=STEPS) for c in (condition, full))

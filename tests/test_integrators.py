@@ -3,7 +3,9 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from manifold_zoo import ZOO
@@ -21,6 +23,8 @@ from rfm.integrators import (
     Adaptive,
     FixedStep,
     IntegrationError,
+    Method,
+    Shared,
     Tableau,
     integrate,
 )
@@ -359,17 +363,56 @@ def test_conditions_follow_their_samples_when_others_have_arrived() -> None:
             assert torch.equal(alone.final, together.final[i, j])
 
 
-def test_conditions_for_all_are_passed_as_they_are() -> None:
+@pytest.mark.parametrize("method", solvers(RK4, 8))
+@pytest.mark.parametrize("shape", [(1,), (2,), (3, 2), (4, 3, 2), (3, 3), (3,), (2, 2, 3)])
+def test_shared_conditions_are_the_same_for_all_samples(method: Method, shape: tuple[int, ...]) -> None:
+    """Whatever the batch: three points with a shared condition of three rows end where each would alone."""
+    m, drift = Sphere(2), normal(*shape, seed=4)
+
+    def field(y: Tensor, t: Tensor, drift: Tensor) -> Tensor:
+        assert drift.shape == shape
+        # Speeds differ, so that samples arrive one by one.
+        return (1 + 9 * (y[..., :1] > 0)) * m.proju(y, torch.ones(3).to(y) * drift.sum())
+
+    x = points(m, 3, 2)
+    each = (integrate(field, m, y, (0.0, 0.4), method, drift=Shared(drift)).final for y in x.flatten(0, 1))
+    alone = torch.stack(list(each))
+    for together in (x.flatten(0, 1), x, x.flatten(0, 1)[:3], x.flatten(0, 1)[:4], x.reshape(2, 3, 3)):
+        final = integrate(field, m, together, (0.0, 0.4), method, drift=Shared(drift)).final.reshape(-1, 3)
+        torch.testing.assert_close(final, alone[: len(final)], rtol=1e-12, atol=1e-12)
+
+
+def test_what_holds_no_tensors_is_passed_as_it_is() -> None:
     m, seen = Euclidean(2), []
 
-    def field(x: Tensor, t: Tensor, drift: Tensor, label: str) -> Tensor:
-        seen.append((drift.shape, label))
-        return drift.expand_as(x) * (1 + 9 * (x[..., :1] > 0)) + 0 * t[..., None]
+    def field(x: Tensor, t: Tensor, label: str, pair: tuple[int, int], graph: dict[str, Tensor]) -> Tensor:
+        seen.append((label, pair, tuple(graph["edges"].shape)))
+        return 0 * x
 
-    drift = torch.tensor([0.5, -1.0])
-    start = torch.tensor([[0.0, 0.0], [5.0, 0.0], [-5.0, 0.0]])
-    integrate(field, m, start, (0.0, 1.0), drift=drift, label="a")
-    assert set(seen) == {((2,), "a")}
+    integrate(field, m, torch.zeros(3, 2), (0.0, 1.0), label="a", pair=(1, 2), graph=Shared({"edges": torch.ones(3)}))
+    assert set(seen) == {("a", (1, 2), (3,))}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        torch.ones(2),
+        torch.ones(4, 2),
+        torch.ones(()),
+        torch.ones(1, 2),
+        {"a": torch.ones(3)},
+        [torch.ones(3, 2)],
+        [(torch.ones(3, 2), 1)],
+        np.ones(3),
+    ],
+    ids=str,
+)
+def test_a_condition_that_is_neither_per_sample_nor_marked_is_refused(condition: Any) -> None:
+    def field(x: Tensor, t: Tensor, drift: Any) -> Tensor:
+        return 0 * x
+
+    with pytest.raises(ValueError, match=r"^integrate: condition drift .*rfm\.Shared\(drift\)"):
+        integrate(field, Euclidean(2), torch.zeros(3, 2), (0.0, 1.0), drift=condition)
 
 
 # The integral.

@@ -13,7 +13,7 @@ from zoo_sources import source_of
 import rfm
 from manifolds import SO3, SPD, Euclidean, FlatTorus, Hyperboloid, Manifold, PoincareBall, Product, Sphere
 from rfm import Hutchinson, MaximumLikelihood, negative_log_likelihood_loss
-from rfm.integrators import DORMAND_PRINCE, EULER, RK4, Adams, Adaptive, FixedStep
+from rfm.integrators import DORMAND_PRINCE, EULER, RK4, Adams, Adaptive, FixedStep, Shared
 from rfm.likelihood import log_prob
 from rfm.maximum_likelihood import adjoint_log_prob
 from rfm.networks import VelocityField
@@ -109,9 +109,10 @@ def test_the_adjoint_equation_is_not_solved_by_adams_steps() -> None:
         adjoint_log_prob(Wave(m), Uniform(m), points(m, 4), FixedStep(Adams(), 8))
 
 
-def test_values_agree_with_the_log_density() -> None:
+@pytest.mark.parametrize("condition", [normal(2, 3, 6), Shared(normal(6)), Shared(normal(1, 6))], ids=type)
+def test_values_agree_with_the_log_density(condition: Tensor | Shared) -> None:
     m = Sphere(2)
-    field, source, x, condition = Wave(m), Uniform(m), points(m, 2, 3), normal(2, 3, 6)
+    field, source, x = Wave(m), Uniform(m), points(m, 2, 3)
     method = FixedStep(RK4, 4)
     exact = log_prob(field, source, x, method, condition=condition)
     for adjoint in (False, True):
@@ -120,6 +121,17 @@ def test_values_agree_with_the_log_density() -> None:
         torch.testing.assert_close(each, -exact)
         torch.testing.assert_close(negative_log_likelihood_loss(field, source, x, method, "sum", **how), -exact.sum())
         torch.testing.assert_close(negative_log_likelihood_loss(field, source, x, method, **how), -exact.mean())
+
+
+def test_gradients_under_shared_conditions_are_those_of_copies() -> None:
+    m, shared = Sphere(2), normal(6, seed=3)
+    field, source, x, method = Wave(m), Uniform(m), points(m, 6), FixedStep(RK4, 12)
+    for adjoint in (False, True):
+        one, copies = (
+            gradients(field, negative_log_likelihood_loss(field, source, x, method, adjoint=adjoint, condition=given))
+            for given in (Shared(shared), shared.expand(6, 6))
+        )
+        torch.testing.assert_close(one, copies)
 
 
 def test_memory_of_the_adjoint_does_not_grow_with_the_steps() -> None:

@@ -24,6 +24,7 @@ _LAYERS = [
     *(
         "arrays",
         "fingerprint",
+        "precision",
         "schedules",
         "times",
         "clocks",
@@ -49,6 +50,7 @@ _LAYERS = [
         "motifs",
         "checkpoint",
         "captured_step",
+        "weight_average",
         "optimisation",
         "training",
         "datasets",

@@ -1,5 +1,6 @@
 """Symmetric positive definite matrices: laws at random base points, accuracy against mpmath, repeated eigenvalues."""
 
+import math
 from functools import partial
 
 import mpmath as mp
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
+from experiments.benchmarks.truth import truth_of
 from manifolds import Manifold
 from manifolds.spd import SPD, LogEuclideanSPD
 from manifolds.spectral import log_det_sinhc, log_det_sinhc_gradient, symmetric_exp, symmetric_log, symmetrise
@@ -168,50 +170,34 @@ def test_frechet_mean_is_where_the_logs_cancel(m, weighted):
 # Accuracy: 16 units of rounding times the condition number, against 50 digits.
 
 
-def mp_function(f, s):
-    d, q = mp.eigsy(s)
-    return q * mp.diag([f(v) for v in d]) * q.T
+def exact_value(m, name, *arrays):
+    """The value at 50 digits and its condition number, ``max(|f|, sum_i |D_i f| |z_i|)``, by differences."""
+    truth, step = truth_of(m), mp.mpf(10) ** -30
 
-
-def mp_log_derivative(x, u):
-    h = mp.mpf(10) ** -20 * mp.norm(x) / mp.norm(u)
-    return (mp_function(mp.log, x + h * u) - mp_function(mp.log, x - h * u)) / (2 * h)
-
-
-def reference(m, name, *arrays):
-    x, y = (mp.matrix([[mp.mpf(float(v)) for v in row] for row in a]) for a in arrays[:2])
-    if isinstance(m, LogEuclideanSPD):
-        s = mp_function(mp.log, x)
+    def f(x, b):
         if name == "expmap":
-            return mp_function(mp.exp, s + mp_log_derivative(x, y))
-        difference = mp_function(mp.log, y) - s
-        if name == "dist":
-            return mp.matrix([mp.norm(difference)])
-        h = mp.mpf(10) ** -20 / max(mp.norm(difference), mp.mpf(10) ** -20)
-        return (mp_function(mp.exp, s + h * difference) - mp_function(mp.exp, s - h * difference)) / (2 * h)
-    root = mp_function(mp.sqrt, x)
-    inverse = mp_function(lambda v: 1 / mp.sqrt(v), x)
-    inside = inverse * y * inverse
-    inside = (inside + inside.T) / 2
-    if name == "dist":
-        return mp.matrix([mp.norm(mp_function(mp.log, inside))])
-    return root * mp_function(mp.exp if name == "expmap" else mp.log, inside) * root
+            return truth.exp(truth.project(x), truth.tangent(x, b))
+        log = truth.log(truth.project(x), truth.project(b))
+        return [truth.length(x, log)] if name == "dist" else log
+
+    z = [[mp.mpf(v) for v in a.double().flatten().tolist()] for a in arrays]
+    value, condition = f(*z), 0.0
+    for i, a in enumerate(z):
+        h = step * mp.norm(a)
+        ends = [[*z[:i], [c + h * d for c, d in zip(a, e, strict=True)], *z[i + 1 :]] for e in truth.directions(a)]
+        columns = [[float((p - q) / step) for p, q in zip(f(*end), value, strict=True)] for end in ends]
+        condition += float(torch.linalg.matrix_norm(torch.tensor(columns, dtype=torch.float64), 2))
+    return value, max(condition, float(mp.norm(value)))
 
 
 def error_in_units(m, name, *arrays):
     """The error of one map, over the units of rounding that its condition number allows."""
-    value = getattr(m, name)(*arrays)
-    doubles = [a.double() for a in arrays]
-    with mp.workdps(80):
-        exact = reference(m, name, *arrays)
-        flat = value.reshape(-1)
-        entries = [exact[i] for i in range(len(exact))] if name == "dist" else list(exact)
-        error = mp.norm(mp.matrix([mp.mpf(float(v)) for v in flat]) - mp.matrix(entries))
-        scale = float(mp.norm(mp.matrix(entries)))
-    for i, a in enumerate(doubles):
-        jacobian = jacrev(lambda *s: getattr(m, name)(*map(symmetrise, s)), i)(*doubles).reshape(flat.numel(), -1)
-        scale += float(torch.linalg.matrix_norm(jacobian, 2) * a.norm())
-    return float(error) / scale / (torch.finfo(value.dtype).eps / 2)
+    with mp.workdps(60):
+        exact, condition = exact_value(m, name, *arrays)
+        value = getattr(m, name)(*arrays)
+        computed = [mp.mpf(v) for v in value.double().flatten().tolist()]
+        error = mp.norm([a - b for a, b in zip(computed, exact, strict=True)])
+    return float(error) / condition / (torch.finfo(value.dtype).eps / 2)
 
 
 @each_dtype
@@ -224,6 +210,63 @@ def test_accuracy_against_fifty_digits(m, dtype, spread, separation):
         assert error_in_units(m, "dist", x, y) <= 16
         assert error_in_units(m, "logmap", x, y) <= 16
     assert error_in_units(m, "expmap", x, u) <= 16
+
+
+WIDEST = {torch.float32: 12.0, torch.float64: 30.0}
+
+
+def farthest(n, dtype, seed):
+    """A matrix at the end of the documented domain: eigenvalues all apart, or all but one of them together."""
+    basis = torch.linalg.qr(randn(n, n, seed=seed)).Q
+    inner = [torch.linspace(-0.5, 0.5, n), torch.full((n,), -0.5), torch.full((n,), 0.5)][seed % 3]
+    logs = torch.cat([torch.tensor([-0.5]), inner[1:-1], torch.tensor([0.5])])[-n:].double()
+    return symmetrise((basis * (WIDEST[dtype] * logs).exp()) @ basis.mT).to(dtype)
+
+
+@each_dtype
+@pytest.mark.parametrize("space", [SPD, LogEuclideanSPD])
+@pytest.mark.parametrize(
+    "n", [1, 2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)]
+)
+def test_accuracy_between_the_ends_of_the_domain(space, n, dtype):
+    m = space(n)
+    for seed in range(9):
+        x, y = farthest(n, dtype, seed // 3), farthest(n, dtype, 3 + seed)
+        assert error_in_units(m, "dist", x, y) <= 16
+        assert error_in_units(m, "logmap", x, y) <= 16
+
+
+@each_dtype
+@pytest.mark.parametrize("space", [SPD, LogEuclideanSPD])
+def test_derivatives_between_the_ends_of_the_domain(space, dtype):
+    """Those of the distance, against differences with 60 digits, for ends that move in their own frame."""
+    m, truth = space(3), truth_of(space(3))
+    for seed in range(6):
+        x, y = farthest(3, dtype, seed // 2), farthest(3, dtype, 3 + seed)
+        along = [tangents(m, a.double(), seed=seed + i) for i, a in enumerate((x, y))]
+        gradient = grad(lambda z: m.dist(*map(symmetrise, z)))(torch.stack([x, y])).double()
+
+        flat = [(a.double().flatten().tolist(), b.flatten().tolist()) for a, b in zip((x, y), along, strict=True)]
+
+        def exact(h, flat=flat):
+            ends = [[mp.mpf(p) + h * mp.mpf(q) for p, q in zip(*pair, strict=True)] for pair in flat]
+            return truth.length(ends[0], truth.log(*ends))
+
+        with mp.workdps(60):
+            h = mp.mpf(10) ** -20
+            expected = float((exact(h) - exact(-h)) / (2 * h))
+        allowed = 4 * math.exp(WIDEST[dtype]) * torch.finfo(dtype).eps
+        assert abs(float((gradient * torch.stack(along)).sum()) - expected) <= allowed
+
+
+def test_distance_between_two_matrices_that_spread_over_twelve():
+    """The right distance is of 80 digits."""
+    x = [[157.49624633789062, -2436.018310546875, -3386.717041015625], [0, 60619.33203125, 78414.265625]]
+    y = [[152996.453125, -20872.30078125, 32483.158203125], [0, 2857.30029296875, -4371.55029296875]]
+    x, y = (torch.triu(torch.tensor([*a, [0, 0, last]])) for a, last in ((x, 102382.390625), (y, 7305.47314453125)))
+    x, y = (torch.triu(a) + torch.triu(a, 1).mT for a in (x, y))
+    for a, b in ((x, y), (y, x)):
+        torch.testing.assert_close(SPD(3).dist(a, b), torch.tensor(16.0187), rtol=1e-3, atol=0)
 
 
 # Hard places.
@@ -242,9 +285,8 @@ def test_spectral_functions_have_right_derivatives(f, eigenvalues):
     torch.testing.assert_close(slope(x), (f(x + h * u) - f(x - h * u)) / (2 * h), rtol=1e-7, atol=1e-7)
     reverse, forward = jacrev(lambda s: f(symmetrise(s)))(x), jacfwd(lambda s: f(symmetrise(s)))(x)
     torch.testing.assert_close(reverse, forward, rtol=1e-10, atol=1e-10)
-    if f is not log_det_sinhc_gradient:
-        second = jvp(slope, (x,), (u,))[1]
-        torch.testing.assert_close(second, (slope(x + h * u) - slope(x - h * u)) / (2 * h), rtol=1e-6, atol=1e-6)
+    second = jvp(slope, (x,), (u,))[1]
+    torch.testing.assert_close(second, (slope(x + h * u) - slope(x - h * u)) / (2 * h), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("m", SPACES[:2], ids=str)
@@ -279,6 +321,70 @@ def test_derivatives_are_finite_and_agree_in_both_modes(m, separation, eigenvalu
     torch.testing.assert_close(moved, identity, rtol=1e-12, atol=1e-12)
     moved = torch.stack([jvp(lambda z: m.logmap(x, z), (x,), (e,))[1] for e in identity])
     torch.testing.assert_close(moved, identity, rtol=1e-12, atol=1e-12)
+
+
+SECOND_MAPS = {
+    "inner": lambda m, x, y, u: m.inner(x, u, y),
+    "dist": lambda m, x, y, u: m.dist(x, y),
+    "norm": lambda m, x, y, u: m.norm(x, u),
+    "expmap": lambda m, x, y, u: m.expmap(x, u),
+    "expmap far": lambda m, x, y, u: m.expmap(x, 6 * u),
+    "logmap": lambda m, x, y, u: m.logmap(x, y),
+    "shoot": lambda m, x, y, u: torch.stack(m.shoot(x, u, torch.full_like(x[0, 0], 0.4))),
+    "geodesic": lambda m, x, y, u: torch.stack(m.geodesic(x, y, torch.full_like(x[0, 0], 0.4))),
+    "transp": lambda m, x, y, u: m.transp(x, y, u),
+    "embed": lambda m, x, y, u: m.embed(x),
+    "tangent_basis": lambda m, x, y, u: m.tangent_basis(x),
+    "log_volume_derivative": lambda m, x, y, u: m.log_volume_derivative(x, u),
+    "log_det_expmap": lambda m, x, y, u: m.log_det_expmap(x, u),
+    "kernel_embed": lambda m, x, y, u: m.kernel_embed(x) * m.kernel_embed(y),
+}
+
+
+def second_derivatives(f, z, v, w):
+    """The second derivative along v and w, in the four orders of forward and reverse mode."""
+    live = z.clone().requires_grad_()
+    once = torch.autograd.grad(f(live), live, create_graph=True)[0]
+
+    def along(z):
+        return jvp(f, (z,), (v,))[1]
+
+    return {
+        "reverse over reverse": (torch.autograd.grad((once * v).sum(), live)[0] * w).sum(),
+        "forward over reverse": (jvp(grad(f), (z,), (v,))[1] * w).sum(),
+        "reverse over forward": (grad(along)(z) * w).sum(),
+        "forward over forward": jvp(along, (z,), (w,))[1],
+    }
+
+
+@pytest.mark.parametrize("m", SPACES[:2], ids=str)
+@pytest.mark.parametrize("place", ["generic", "repeated", "identity", "coincident"])
+@pytest.mark.parametrize("name", SECOND_MAPS)
+def test_second_derivatives_are_differences_of_first_ones(name, place, m):
+    if (name, place) == ("dist", "coincident") or (name, m) == ("log_det_expmap", SPACES[1]):
+        pytest.skip("no derivative there, or the constant zero")
+    eigenvalues = {"generic": (1.0, 3.0, 0.2), "identity": (1.0, 1.0, 1.0)}.get(place, (2.0, 2.0, 0.5))
+    q = torch.linalg.qr(randn(3, 3, seed=8)).Q
+    x = symmetrise((q * torch.tensor(eigenvalues, dtype=q.dtype)) @ q.mT)
+    z = torch.stack([x, x if place == "coincident" else points(m, seed=4), 0.5 * symmetrise(randn(3, 3, seed=3))])
+    v, w = symmetrise(randn(2, 3, 3, 3, seed=6))
+    weights = randn(*SECOND_MAPS[name](m, *z).shape, 1, seed=2)[..., 0]
+
+    def f(z):
+        return (weights * SECOND_MAPS[name](m, *map(symmetrise, z))).sum()
+
+    h = 1e-4
+    ahead, near, back, behind = (grad(f)(z + k * h * v) for k in (2, 1, -1, -2))
+    expected = ((8 * (near - back) - (ahead - behind)) / (12 * h) * w).sum()
+    for order, value in second_derivatives(f, z, v, w).items():
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6, msg=lambda text, o=order: f"{o}: {text}")
+
+
+@pytest.mark.parametrize("f", [symmetric_exp, symmetric_log, log_det_sinhc, log_det_sinhc_gradient])
+def test_third_derivatives_are_not_silently_zero(f):
+    x, u = torch.diag(torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)), symmetrise(randn(3, 3))
+    third = jvp(lambda a: jvp(lambda b: jvp(f, (b,), (u,))[1], (a,), (u,))[1], (x,), (u,))[1]
+    assert not torch.isfinite(third).any()
 
 
 @each_space

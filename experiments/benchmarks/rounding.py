@@ -25,6 +25,7 @@ import torch
 from mpmath import mpf
 from torch import Tensor
 
+from experiments.benchmarks.pairs import COMPACT, FLAT, HYPERBOLIC, MATRICES, POSES, Pairs
 from experiments.benchmarks.truth import (
     DIGITS,
     Branch,
@@ -55,12 +56,26 @@ HALF_TURN = (*SMALL, *(math.pi - 10.0**-k for k in range(1, 9)), math.pi)
 
 @dataclass(frozen=True)
 class Subject:
-    """A manifold with the separations it is tried at; ``screw`` means SE(3)'s group exponential and logarithm."""
+    """A manifold and where it is tried.
+
+    Attributes:
+        name: what the tables call it.
+        manifold: the manifold.
+        separations: distances of points, from base points inside the domain.
+        pairs: pairs of points from the whole domain, by name.
+        screw: whether SE(3)'s group exponential and logarithm are meant.
+    """
 
     name: str
     manifold: Manifold
     separations: tuple[float, ...]
+    pairs: Mapping[str, Pairs] = field(default_factory=dict)
     screw: bool = False
+
+    @property
+    def places(self) -> tuple[float | str, ...]:
+        """The separations, and the names of the pairs."""
+        return (*self.separations, *self.pairs)
 
     @property
     def truth(self) -> Truth:
@@ -78,23 +93,31 @@ class Subject:
 
 
 SUBJECTS = (
-    Subject("Euclidean(3)", Euclidean(3), (*SMALL, 10.0)),
-    Subject("FlatTorus(2)", FlatTorus(2), HALF_TURN),
-    Subject("Sphere(2)", Sphere(2), HALF_TURN),
-    Subject("Hyperboloid(2)", Hyperboloid(2), (*SMALL, 10.0)),
-    Subject("PoincareBall(2)", PoincareBall(2), (*SMALL, 10.0)),
-    Subject("SO3()", SO3(), HALF_TURN),
-    Subject("SE3()", SE3(), HALF_TURN),
-    Subject("SE3(), screw motion", SE3(), HALF_TURN, screw=True),
-    Subject("SPD(3)", SPD(3), (*SMALL, 6.0)),
-    Subject("LogEuclideanSPD(3)", LogEuclideanSPD(3), (*SMALL, 6.0)),
+    Subject("Euclidean(3)", Euclidean(3), (*SMALL, 10.0), FLAT),
+    Subject("FlatTorus(2)", FlatTorus(2), HALF_TURN, COMPACT),
+    Subject("Sphere(2)", Sphere(2), HALF_TURN, COMPACT),
+    Subject("Sphere(7)", Sphere(7), (), COMPACT),
+    Subject("Hyperboloid(2)", Hyperboloid(2), (*SMALL, 10.0), HYPERBOLIC),
+    Subject("Hyperboloid(3, 4)", Hyperboloid(3, 4.0), (), HYPERBOLIC),
+    Subject("PoincareBall(2)", PoincareBall(2), (*SMALL, 10.0), HYPERBOLIC),
+    Subject("PoincareBall(3, 4)", PoincareBall(3, 4.0), (), HYPERBOLIC),
+    Subject("SO3()", SO3(), HALF_TURN, COMPACT),
+    Subject("SE3()", SE3(), HALF_TURN, POSES),
+    Subject("SE3(), screw motion", SE3(), HALF_TURN, POSES, screw=True),
+    Subject("SPD(2)", SPD(2), (), MATRICES),
+    Subject("SPD(3)", SPD(3), (*SMALL, 6.0), MATRICES),
+    Subject("SPD(4)", SPD(4), (), MATRICES),
+    Subject("LogEuclideanSPD(2)", LogEuclideanSPD(2), (), MATRICES),
+    Subject("LogEuclideanSPD(3)", LogEuclideanSPD(3), (*SMALL, 6.0), MATRICES),
     Subject("Product(Sphere(2), FlatTorus(1))", Product(Sphere(2), FlatTorus(1), weights=(1.0, 0.25)), HALF_TURN),
-    Subject("Power(Sphere(2), 2)", Power(Sphere(2), 2), HALF_TURN),
+    Subject("Power(Sphere(2), 2)", Power(Sphere(2), 2), HALF_TURN, COMPACT),
 )
 
 
-def label(separation: float) -> str:
-    """Return a short name: ``1e-8``, ``1``, ``pi - 1e-8``, ``pi``."""
+def label(separation: float | str) -> str:
+    """Return a short name: ``1e-8``, ``1``, ``pi - 1e-8``, ``pi``; that of pairs is theirs."""
+    if isinstance(separation, str):
+        return separation
     if separation == math.pi:
         return "pi"
     if 3 < separation < math.pi or separation == math.pi - 0.1:
@@ -117,15 +140,18 @@ class Arguments:
     along_u: Tensor
 
 
-def draw(subject: Subject, separation: float, count: int, dtype: torch.dtype, seed: int) -> Arguments:
-    """Return random base points, and points and tangent vectors at the given separation from them."""
+def draw(subject: Subject, separation: float | str, count: int, dtype: torch.dtype, seed: int) -> Arguments:
+    """Return random base points, and points and tangent vectors at the given separation from them, or the pairs."""
     m = subject.manifold
     generator = torch.Generator().manual_seed(seed)
-    x = _base_points(m, separation, count, generator)
-    u = separation * _directions(m, x, separation, generator)
-    y = x.clone() if separation == 0 else m.expmap(x, u)
-    if isinstance(m, Sphere) and separation == math.pi:
-        y = -x
+    if isinstance(separation, str):
+        x, y, u = subject.pairs[separation](m, count, dtype, generator)
+    else:
+        x = _base_points(m, separation, count, generator)
+        u = separation * _directions(m, x, separation, generator)
+        y = x.clone() if separation == 0 else m.expmap(x, u)
+        if isinstance(m, Sphere) and separation == math.pi:
+            y = -x
     along_x, along_y, along_u = (_directions(m, p, 1.0, generator) for p in (x, y, x))
     return Arguments(x.to(dtype), y.to(dtype), u.to(dtype), along_x, along_y, along_u)
 
@@ -220,7 +246,7 @@ class Cell:
     references: dict[str, list[Reference]] = field(default_factory=dict)
 
 
-def exact(subject: Subject, separation: float, count: int, dtype: torch.dtype, seed: int = 0) -> Cell:
+def exact(subject: Subject, separation: float | str, count: int, dtype: torch.dtype, seed: int = 0) -> Cell:
     """Draw arguments and compute the exact values of every map there."""
     truth, arguments = subject.truth, draw(subject, separation, count, dtype, seed)
     unit = torch.finfo(dtype).eps / 2

@@ -1,9 +1,9 @@
-"""The maps of each manifold in arithmetic with 50 digits: what computed values are judged by.
+"""The maps of each manifold in arithmetic with 80 digits: what computed values are judged by, 50 of them at least.
 
 Points and vectors are flat lists of mpmath numbers, in the order of the flattened tensors. Every map first takes its
 arguments to the manifold (`Truth.project`, `Truth.tangent`), because rounding moves them off it; so it is defined, and
 may be differenced, in a neighbourhood of its arguments. Nothing here is shared with the code under test, formulas
-included: they are the textbook ones, whose cancellations 50 digits can afford.
+included: they are the textbook ones, whose cancellations so many digits can afford.
 """
 
 import itertools
@@ -22,7 +22,8 @@ from manifolds.spd import SPD, LogEuclideanSPD
 from manifolds.special_euclidean import SE3
 from manifolds.special_orthogonal import SO3
 
-DIGITS = 50
+DIGITS = 80
+"""Of which up to 30 cancel, in differences far out in hyperbolic space."""
 
 Vector = list[mpf]
 Matrix = list[Vector]

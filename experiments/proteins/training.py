@@ -149,7 +149,6 @@ def train(
             # Never stopped early, though weights are those of the best validation: it is noisy, and hours are long.
             patience=settings.validations + 1,
             measure="validation_loss",
-            forward_methods=("endpoint",),
             folder=out,
             checkpoint=Checkpoint.load(out, run),
             fingerprint=run,

@@ -3,6 +3,7 @@
 from rfm.integrators.adams import Adams
 from rfm.integrators.adaptive import Adaptive
 from rfm.integrators.chart import Chart, Scheme
+from rfm.integrators.conditions import Shared
 from rfm.integrators.fixed_step import FixedStep
 from rfm.integrators.geodesic import GEODESIC_EULER, GEODESIC_MIDPOINT, Geodesic
 from rfm.integrators.integrate import integrate
@@ -45,6 +46,7 @@ __all__ = [
     "NormalCoordinates",
     "Projected",
     "Scheme",
+    "Shared",
     "Solution",
     "Tableau",
     "integrate",

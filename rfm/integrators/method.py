@@ -29,7 +29,7 @@ class Method(Protocol):
     """A way to solve for a batch of initial points ``x`` of shape ``(n, *event_shape)``."""
 
     def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...]) -> Solution:
-        """Return positions and integrals at ``times``, of batch shape ``(n,)``."""
+        """Return positions and integrals at ``times``, of batch shape ``(n,)``; the span of these is 1, see `Span`."""
         ...
 
 

@@ -44,7 +44,9 @@ class Recorder:
     def __init__(self, x: Tensor, times: tuple[float, ...]) -> None:
         self.grid = torch.tensor(times, dtype=x.dtype, device=x.device)
         self.x = x.new_full((len(times), *x.shape), math.nan)
-        self.x[0] = x
+        # With other output times that rounding does not tell from the start.
+        self.at_start = self.grid == self.grid[0]
+        self.x[self.at_start] = x
         self.integrals: Tensor | None = None
         self.status = torch.full((len(x),), SUCCEEDED, device=x.device)
         self.evaluations = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -52,7 +54,7 @@ class Recorder:
     def begin_integrals(self, zeros: Tensor) -> None:
         """Note that there are integrals, and their shape ``(n)`` or ``(n, k)``."""
         self.integrals = zeros.new_full((len(self.grid), *zeros.shape), math.nan)
-        self.integrals[0] = zeros
+        self.integrals[self.at_start] = zeros
 
     def passed(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """Return which samples pass which output times on the way from one time ``(n)`` to another, as pairs.
@@ -61,7 +63,7 @@ class Recorder:
         `end`. A rejected step has length zero, and passes nothing.
         """
         way, ahead = (after - before)[:, None], self.grid[1:-1] - before[:, None]
-        row, column = torch.nonzero((ahead * way > 0) & (ahead.abs() <= way.abs()), as_tuple=True)
+        row, column = torch.nonzero((ahead.sign() * way.sign() > 0) & (ahead.abs() <= way.abs()), as_tuple=True)
         return row, column + 1
 
     def fill(self, column: Tensor, index: Tensor, x: Tensor, integral: Tensor | None) -> None:

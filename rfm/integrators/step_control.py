@@ -17,6 +17,9 @@ from rfm.integrators.solution import LEFT_DOMAIN, NOT_FINITE, STEP_TOO_SMALL, SU
 _SHORTEST = 0.2
 """Smallest ratio of a step's length to that of the one before."""
 
+_LEAST_TIME = 1e-24
+"""The time, in units of the span, to whose rounding steps from time 0 may shrink."""
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -90,7 +93,9 @@ class Trial:
             why = torch.where(outside, LEFT_DOMAIN, STEP_TOO_SMALL)
         accept = ratio <= 1  # NaN compares false
         t, h = self.target, self.h * growth
-        floor = 4 * torch.finfo(t.dtype).eps * torch.maximum(self.t.abs(), t.abs()).clamp(min=1e-3)
+        # Near time 0 steps may be far shorter than the span; after a field that is not finite there is no use in that.
+        size = torch.maximum(self.t.abs(), t.abs())
+        floor = 4 * torch.finfo(t.dtype).eps * torch.where(finite, size.clamp(min=_LEAST_TIME), size.clamp(min=1e-3))
         arrived = accept & self.arrives
         # Also after accepted steps: they can become so short that time stands still.
         status = torch.where(~arrived & (h < floor), torch.where(finite, why, NOT_FINITE), SUCCEEDED)

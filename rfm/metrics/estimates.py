@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manifolds.precision import in_full_precision
 from rfm.arrays import array_of, tensor_of
 
 
@@ -48,6 +49,7 @@ class Estimate:
         return f"{self.mean:+.{digits}f} (95 % interval {low:+.{digits}f} to {high:+.{digits}f})"
 
 
+@in_full_precision
 def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, groups: Tensor | None = None) -> Estimate:
     """Return the mean of ``-log_prob`` with its standard error, points taken as independent unless grouped.
 
@@ -76,6 +78,7 @@ def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, gro
     return clustered_mean(-scores.flatten(), groups, shares, "negative_log_likelihood")
 
 
+@in_full_precision
 def paired_difference(
     log_prob_a: Tensor, log_prob_b: Tensor, groups: Tensor | None = None, weights: Tensor | None = None
 ) -> Estimate:

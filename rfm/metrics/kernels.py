@@ -17,6 +17,7 @@ from torch import Tensor
 
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Power, Product, Sphere
 from manifolds.arguments import check_instance, positive
+from manifolds.precision import in_full_precision
 
 
 class Kernel(ABC):
@@ -44,6 +45,7 @@ class AmbientGaussianKernel(Kernel):
     def __post_init__(self) -> None:
         _check_scale(self)
 
+    @in_full_precision
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         difference = self.manifold.embed(x) - self.manifold.embed(y)
         return torch.exp((difference * difference).sum(-1) / (-2 * self.scale**2))
@@ -69,6 +71,7 @@ class HeatKernel(Kernel):
     def __post_init__(self) -> None:
         _check_scale(self)
 
+    @in_full_precision
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         return heat_kernel(self.manifold, x, y, self.scale)
 
@@ -88,6 +91,7 @@ class GeodesicGaussianKernel(Kernel):
     def __post_init__(self) -> None:
         _check_scale(self)
 
+    @in_full_precision
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.exp(self.manifold.dist(x, y) ** 2 / (-2 * self.scale**2))
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_instance, seed_of, whole
+from manifolds.precision import in_full_precision
 from rfm.arrays import tensor_of
 from rfm.couplings import assignment
 from rfm.metrics.estimates import Estimate, clustered_mean
@@ -16,6 +17,7 @@ _CHUNK_ELEMENTS = 2**20
 """Pairs evaluated at a time, which bounds memory whatever the sizes of the samples."""
 
 
+@in_full_precision
 def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
     """Return the squared maximum mean discrepancy between the distributions that two samples were drawn from.
 
@@ -64,6 +66,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
     return Estimate(float(mean), float(variance.sqrt()), n)
 
 
+@in_full_precision
 def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 2, *, blocks: int = 8) -> Estimate:
     """Return the Wasserstein distance between samples, with the manifold's distance as cost.
 
@@ -106,6 +109,7 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
     return clustered_mean(torch.tensor(values, dtype=torch.float64))
 
 
+@in_full_precision
 def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: int = 5, seed: int = 0) -> Estimate:
     """Return the share of points that a classifier, trained on others, assigns to the right one of two samples.
 
@@ -153,6 +157,7 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
     return clustered_mean(torch.as_tensor(guesses == labels).double(), torch.as_tensor(place))
 
 
+@in_full_precision
 def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbours: int = 5) -> Estimate:
     """Return the share of reference points that have a generated point among their nearest neighbours.
 
@@ -189,6 +194,7 @@ def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbour
     return clustered_mean(torch.cat(covered).double().cpu(), reference)
 
 
+@in_full_precision
 def median_distance(manifold: Manifold, x: Tensor, y: Tensor) -> float:
     """Return the median distance between the points of two samples: a usual choice for a kernel's scale.
 

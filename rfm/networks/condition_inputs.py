@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rfm.precision import ExactBuffers
+
 FREQUENCIES = (1.0, 2.0, 4.0)
 _EMBEDDING_WIDTH = 16
 
 
-class ConditionInputs(nn.Module):
+class ConditionInputs(ExactBuffers):
     """Turns condition vectors into inputs of a network, entry by entry.
 
     A number is standardised, and joined by sines and cosines of it; a label, given as its position, has a learned

@@ -1,9 +1,12 @@
 """Attention between rigid bodies, blind to how the whole is turned or shifted."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from manifolds.precision import in_full_precision
 
 
 class FrameAttention(nn.Module):
@@ -48,9 +51,24 @@ class FrameAttention(nn.Module):
             position: in units in which bodies are some units apart, near the origin, ``(*batch, n, 3)``.
             absent: added to the logits of every key ``(*batch, n)``: 0, or very negative where there is no body.
         """
-        q, k, v = self.vectors(h).unflatten(-1, (3, self.heads, self.channels)).unbind(-3)
+        asked = self.vectors(h), self.points(h), self.pair_bias(pairs)
+        return cast(Tensor, self.out(self._attend(*asked, pairs, rotation, position, absent)))
+
+    # Squares of distances cancel, and points are places: the products are not those of a layer.
+    @in_full_precision
+    def _attend(
+        self,
+        vectors: Tensor,
+        points: Tensor,
+        bias: Tensor,
+        pairs: Tensor,
+        rotation: Tensor,
+        position: Tensor,
+        absent: Tensor,
+    ) -> Tensor:
+        q, k, v = vectors.unflatten(-1, (3, self.heads, self.channels)).unbind(-3)
         sizes = [self.query_points, self.query_points, self.value_points]
-        local = self.points(h).unflatten(-1, (self.heads, -1, 3))
+        local = points.unflatten(-1, (self.heads, -1, 3))
         placed = torch.einsum("...nij,...nhpj->...nhpi", rotation, local) + position[..., None, None, :]
         q_points, k_points, v_points = (part.flatten(-2) for part in placed.split(sizes, dim=-2))
         # Three terms of about equal variance: each has a third of the logit.
@@ -61,11 +79,11 @@ class FrameAttention(nn.Module):
         keys = torch.cat([k, k_points], dim=-1)
         own = -weight[:, 0] * k_points.square().sum(-1) + absent[..., None]
         logits = torch.einsum("...qhc,...khc->...hqk", queries, keys)
-        logits = logits + share * self.pair_bias(pairs).movedim(-1, -3) + own.movedim(-1, -2)[..., None, :]
+        logits = logits + share * bias.movedim(-1, -3) + own.movedim(-1, -2)[..., None, :]
         attention = torch.softmax(logits, dim=-1)
         values = torch.einsum("...hqk,...khc->...qhc", attention, torch.cat([v, v_points], dim=-1))
         seen = torch.einsum("...hqk,...qkc->...qhc", attention, pairs)
-        return self.out(self._read(values, seen, rotation, position))
+        return self._read(values, seen, rotation, position)
 
     def _read(self, values: Tensor, seen: Tensor, rotation: Tensor, position: Tensor) -> Tensor:
         """Return the heads' values, their points in the frame of the body that asks."""

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from manifolds.precision import in_full_precision
+
 
 class FrameNeighbours(nn.Module):
     """A linear map of the relative poses of the nearest bodies in the row, which turning the whole does not change.
@@ -23,6 +25,12 @@ class FrameNeighbours(nn.Module):
 
     def forward(self, rotation: Tensor, position: Tensor, absent: Tensor) -> Tensor:
         """Return features of bodies ``(*batch, n, width)``; arguments as for `FrameAttention`."""
+        out: Tensor = self.out(self._read(rotation, position, absent))
+        return out
+
+    @in_full_precision
+    def _read(self, rotation: Tensor, position: Tensor, absent: Tensor) -> Tensor:
+        """Return the relative poses of the nearest bodies, and which there are, ``(*batch, n, 26 reach)``."""
         frames = torch.cat([rotation, position[..., None]], dim=-1)
         there = (absent == 0).to(frames.dtype)[..., None, None]
         # One entry for each body within reach, itself in the middle: (*batch, n, 3, 4, 2 reach + 1).
@@ -32,9 +40,7 @@ class FrameNeighbours(nn.Module):
         window, seen = window[..., others], seen[..., others]
         way = _SCALE * (window[..., 3, :] - position[..., None])
         relative = rotation.mT @ torch.cat([window[..., :3, :].flatten(-2), way], dim=-1)
-        read = torch.cat([(relative.unflatten(-1, (4, -1)) * seen).flatten(-3), seen.flatten(-3)], dim=-1)
-        out: Tensor = self.out(read)
-        return out
+        return torch.cat([(relative.unflatten(-1, (4, -1)) * seen).flatten(-3), seen.flatten(-3)], dim=-1)
 
 
 _SCALE = 2.0

@@ -3,11 +3,14 @@
 import torch
 from torch import Tensor, nn
 
+from manifolds.precision import in_full_precision
+from rfm.precision import ExactBuffers
+
 _DISTANCES = 16
 _FARTHEST = 4.0
 
 
-class FramePairs(nn.Module):
+class FramePairs(ExactBuffers):
     """Features of pairs that do not change when all bodies are turned or shifted together.
 
     How far apart they are in the row; their distance, on Gaussian bumps; in which direction the second lies, seen from
@@ -54,6 +57,7 @@ class FramePairs(nn.Module):
             z = z + self.before(self._relative(*previous))
         return self.mix(z)
 
+    @in_full_precision
     def _relative(self, rotation: Tensor, position: Tensor) -> Tensor:
         """Return bumps of the distance, direction and relative rotation of every pair, ``(*batch, n, n, 28)``."""
         way = position[..., None, :, :] - position[..., :, None, :]

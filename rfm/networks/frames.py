@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import SE3, CentredPoses, Manifold
+from manifolds.precision import in_full_precision
 from rfm.conversions import velocity_from_endpoint
 from rfm.networks.frame_attention import FrameAttention
 from rfm.networks.frame_neighbours import FrameNeighbours
 from rfm.networks.frame_pairs import FramePairs
 from rfm.paths import GeodesicPath
+from rfm.precision import in_precision_of_weights
 
 CLOSEST = 1e-3
 """From ``1 - t`` down to 0 the velocity is that at this time before the end, where it would be infinite."""
@@ -70,6 +72,7 @@ class FrameField(nn.Module):
         if not isinstance(manifold, CentredPoses) or manifold.length != self.length:
             raise ValueError(f"FrameField: serves CentredPoses(k, length={self.length:g}) for any k, got {manifold}")
 
+    @in_precision_of_weights
     def forward(
         self,
         x: Tensor,
@@ -89,6 +92,7 @@ class FrameField(nn.Module):
         u = velocity_from_endpoint(path, x, times, endpoint)
         return u - nn.functional.pad(_mean(u[..., :3, 3], mask)[..., None], (3, 0, 0, 1))
 
+    @in_precision_of_weights
     def endpoint(
         self,
         x: Tensor,
@@ -185,9 +189,15 @@ class _Block(nn.Module):
         normed = self.norms[0](h) * (1 + stretch) + shift
         h = h + self.attention(normed, pairs, rotation, position, absent)
         h = h + self.transition(self.norms[1](h) * (1 + stretch_2) + shift_2)
-        turn, move = (size * self.step(nn.functional.layer_norm(h, h.shape[-1:]))).chunk(2, dim=-1)
-        position = position + (rotation @ move[..., None])[..., 0]
-        return h, rotation @ _rotation(turn), position
+        step = size * self.step(nn.functional.layer_norm(h, h.shape[-1:]))
+        return h, *_moved(rotation, position, step)
+
+
+@in_full_precision
+def _moved(rotation: Tensor, position: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Return bodies turned and moved in their own frames."""
+    turn, move = step.chunk(2, dim=-1)
+    return rotation @ _rotation(turn), position + (rotation @ move[..., None])[..., 0]
 
 
 def _rotation(v: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from rfm.precision import in_precision_of_weights
+
 
 class PictureEncoder(nn.Module):
     """Turns grey pictures into vectors, for a velocity network to be conditional on.
@@ -40,6 +42,7 @@ class PictureEncoder(nn.Module):
             nn.Linear(hidden, out_features),
         )
 
+    @in_precision_of_weights
     def forward(self, pictures: Tensor) -> Tensor:
         """Return vectors ``(*batch, out_features)`` of pictures with values from 0 to 1.
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from manifolds import SO3
 from manifolds.constants import Constants
+from manifolds.precision import in_full_precision
+from rfm.precision import in_precision_of_weights
 
 _POINTS = 13
 """A harmonic polynomial of degree 6 on the sphere has 13 coefficients."""
@@ -67,6 +69,7 @@ class RotationVelocity(Constants):
 
     points: Tensor
 
+    @in_precision_of_weights
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Return the velocity at ``x``, tangent there.
 
@@ -84,8 +87,9 @@ class RotationVelocity(Constants):
             z = hidden(nn.functional.silu(h))
             h = h + waves(torch.sin(torch.addcmul(shift[i], z, scale[i])))
         omega = self.last(nn.functional.silu(h))
-        return torch.linalg.cross(x, omega.unsqueeze(-2).expand_as(x), dim=-1)
+        return torch.linalg.cross(x, omega.to(x.dtype).unsqueeze(-2).expand_as(x), dim=-1)
 
+    @in_full_precision
     def readings(self, x: Tensor, signals: Tensor) -> Tensor:
         """Return the functions as bodies at ``x`` see them, ``(*batch, signals)``; each degree keeps its norm."""
         # On the points q_i, the zonal polynomials P_n(q_i . u) span the harmonics of degree n, and those of a function

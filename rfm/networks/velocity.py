@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from manifolds.precision import any_autocast, full_precision
 from rfm.networks.condition_inputs import FREQUENCIES, ConditionInputs
+from rfm.precision import ExactBuffers, in_precision_of_weights
+from rfm.times import check_times
 
 
-class VelocityField(nn.Module):
+class VelocityField(ExactBuffers):
     """A velocity field on a manifold that resolves features of several scales.
 
     A network that reads coordinates alone is too smooth for real catalogues, whose clusters are hundreds of times
@@ -102,6 +105,7 @@ class VelocityField(nn.Module):
     frequency: Tensor
     shift: Tensor
 
+    @in_precision_of_weights
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the velocity at ``x``, tangent there.
 
@@ -116,12 +120,14 @@ class VelocityField(nn.Module):
     def _forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         biases, damping = self._at_time(t, condition)
         e = (self.manifold.embed(x) - self.shift) / self.scale
-        z = nn.functional.linear(e, self.projection, self.phase)
+        with full_precision(x.device):
+            z = nn.functional.linear(e, self.projection, self.phase)
         h = _add_linear(biases[0] + self.coarse(e), damping * torch.sin(z), self.fine)
         for layer, bias in zip(self.hidden, biases[1:], strict=True):
             h = _add_linear(h + bias, nn.functional.silu(h), layer)
         return self._tangent(x, self.last(nn.functional.silu(h)))
 
+    @in_precision_of_weights
     def pushforward(
         self, x: Tensor, t: Tensor, tangents: Tensor, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -150,6 +156,7 @@ class VelocityField(nn.Module):
         """
         rows = max(_SHORTEST_BLOCK, _BLOCK // (self.width + self.features))
         batch = self.manifold.batch_shape(x)
+        check_times(type(self).__name__, t, batch)
         if torch.is_grad_enabled() or x.device.type != "cpu" or not batch or batch[0] < 1.5 * rows:
             return evaluate(x, t, condition, *more)
         # Equal ones: a short rest costs nearly as much as a whole block.
@@ -173,9 +180,11 @@ class VelocityField(nn.Module):
         directions = tangents.movedim(axis, 0)
         e, de = self.manifold.embed_jvp(x, directions)
         e, de = (e - self.shift) / self.scale, de / self.scale
-        z, dz = nn.functional.linear(e, self.projection, self.phase), nn.functional.linear(de, self.projection)
-        h = _add_linear(_plus(self.coarse(e), biases[0]), _times(torch.sin(z), damping), self.fine)
-        dh = _add_linear(self.coarse(de), _times(dz, _times(torch.cos(z), damping)), self.fine)
+        with full_precision(x.device):
+            z, dz = nn.functional.linear(e, self.projection, self.phase), nn.functional.linear(de, self.projection)
+        # What is summed up is in the precision of the coordinates, whatever the layers run in.
+        h = _add_linear(_plus(self.coarse(e).to(e.dtype), biases[0]), _times(torch.sin(z), damping), self.fine)
+        dh = _add_linear(self.coarse(de).to(e.dtype), _times(dz, _times(torch.cos(z), damping)), self.fine)
         for layer, bias in zip(self.hidden, biases[1:], strict=True):
             a, da = _silu_and_derivative(h)
             dh = _add_linear(dh, dh * da, layer)
@@ -217,7 +226,7 @@ class VelocityField(nn.Module):
                 parts = [part.expand(*batch, part.shape[-1]) for part in [*parts, given]]
         elif condition is not None:
             raise ValueError("VelocityField: a condition was given to a field made with condition_dim=0")
-        biases = self.biases(nn.functional.silu(self.context(torch.cat(parts, dim=-1))))
+        biases = self.biases(nn.functional.silu(self.context(torch.cat(parts, dim=-1)))).to(s.dtype)
         # Bounded below at e^-30: numbers too small for the normal range slow down the layer that reads them.
         rate = (self.frequency * self.log_damping.exp()) ** 2 / -2
         damping = torch.exp((rate * (1 - s) ** 2).clamp(min=-30))
@@ -238,6 +247,8 @@ def _floats(values: Sequence[float] | None) -> list[float] | None:
 
 def _add_linear(base: Tensor, x: Tensor, layer: nn.Module) -> Tensor:
     """Return ``base + layer(x)`` for a layer without bias; outside of autograd, in the memory of ``base``."""
+    if any_autocast():
+        return base + cast(Tensor, layer(x))
     weight = cast(nn.Linear, layer).weight
     flat, inputs = base.reshape(-1, weight.shape[0]), x.reshape(-1, weight.shape[1])
     total = torch.addmm(flat, inputs, weight.mT) if torch.is_grad_enabled() else flat.addmm_(inputs, weight.mT)

@@ -4,23 +4,26 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_instance, positive, shown
+from manifolds.precision import FullPrecisionModule
 from rfm.arrays import points_of, shape_of, tensor_of
 from rfm.fingerprint import fingerprint
 
 
-class Source(nn.Module, ABC):
+class Source(FullPrecisionModule, ABC):
     """A distribution on a manifold that can be sampled and scored.
 
-    A subclass writes `sample` and `log_prob`. To be saved with a flow it keeps its constructor's arguments as
-    attributes of the same names.
+    A subclass writes `sample` and `log_prob`, which compute in float32 or more as a manifold's maps do. To be saved
+    with a flow it keeps its constructor's arguments as attributes of the same names.
 
     Args:
         manifold: where it lives.
     """
+
+    in_any_precision = FullPrecisionModule.in_any_precision | {"on"}
 
     def __init__(self, manifold: Manifold) -> None:
         super().__init__()

@@ -1,0 +1,199 @@
+"""Derivatives of a velocity field along tangent vectors, in whichever mode of differentiation the field allows."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from manifolds import Manifold
+from manifolds.precision import at_least_float32
+
+Field = Callable[..., Tensor]
+
+
+class Differentiable:
+    """A field with its derivatives: its own, or those of forward mode, or of reverse mode where that is missing.
+
+    Operators without a forward formula or a rule for `torch.func.vmap` are common: fused attention, the fast path of
+    ``nn.TransformerEncoderLayer``, LSTMs, nested tensors, functions of a user's own. Which mode serves is found at the
+    first evaluation and remembered, so one of these belongs to one solve.
+
+    Args:
+        field: ``field(x, t, **condition)``.
+    """
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        own = getattr(field, "pushforward", None)
+        self._terms: Callable[..., tuple[Tensor, Tensor]] = _forward if own is None else _own
+        self._settled = own is not None
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        return self.field(x, t, **condition)
+
+    def along(
+        self,
+        manifold: Manifold,
+        x: Tensor,
+        t: Tensor,
+        vectors: Tensor,
+        covectors: Tensor,
+        condition: dict[str, Any],
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``u``, and ``<w_i, Du e_i>`` for vectors ``e_i`` and covectors ``w_i``, ``(*batch, k)``.
+
+        Args:
+            manifold: where the points live.
+            x: points ``(*batch, *event_shape)``.
+            t: times ``(*batch)``.
+            vectors: ``(*batch, k, *event_shape)``.
+            covectors: the same shape.
+            condition: passed on to the field.
+
+        Raises:
+            ValueError: if the field is random, or cannot be differentiated in either mode.
+        """
+        axis = x.ndim - len(manifold.event_shape)
+        if self._settled or torch.compiler.is_compiling():
+            return _raised(self._terms(self.field, x, t, vectors, covectors, condition, axis))
+        check_function("divergence", self.field)
+        try:
+            found = self._terms(self.field, x, t, vectors, covectors, condition, axis)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            found = self._in_reverse(error, x, t, vectors, covectors, condition, axis)
+        self._settled = True
+        return _raised(found)
+
+    def _in_reverse(self, reason: RuntimeError, x: Tensor, t: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        """Return what `along` does, after forward mode has failed for a reason, and stay in reverse mode."""
+        condition = rest[2]
+        before = _random_state(x.device)
+        # An error of the field's own, which is no matter of differentiation, is raised here as it is.
+        with sdpa_kernel(SDPBackend.MATH):
+            u = self.field(x, t, **condition)
+        if not torch.equal(before, _random_state(x.device)):
+            raise ValueError(
+                "divergence: the field draws random numbers, as dropout in training mode does, and so has no density; "
+                "call field.eval(), or leave dropout out"
+            ) from reason
+        # Inside another transformation torch.func alone may differentiate; outside, it knows fewer operators.
+        for terms in (_Reverse(u.requires_grad), _reverse_in_transform):
+            try:
+                found = terms(self.field, x, t, *rest)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                reason = error
+            else:
+                self._terms = terms
+                return found
+        first = str(reason).partition("\n")[0]
+        raise ValueError(
+            f"divergence: the field can be differentiated neither in forward nor in reverse mode ({first}); use "
+            "differentiable operators, or give the field a method pushforward"
+        ) from reason
+
+
+def differentiable(field: Field) -> Differentiable:
+    """Return the field with its derivatives; itself, if it has been made so."""
+    return field if isinstance(field, Differentiable) else Differentiable(field)
+
+
+def check_function(where: str, field: Field) -> None:
+    """Raise ValueError for a network whose velocity at a point is random, or depends on the rest of the batch."""
+    for name, part in field.named_modules() if isinstance(field, nn.Module) else ():
+        noisy = isinstance(part, _DropoutNd) and part.training and part.p > 0
+        if noisy or (isinstance(part, _BatchNorm) and (part.training or part.running_mean is None)):
+            mode = "training" if part.training else "evaluation"
+            raise ValueError(
+                f"{where}: {name or 'the field'} is {part} in {mode} mode: the "
+                "velocity at a point is random or depends on the rest of the batch, and there is no density; call "
+                "field.eval(), or take p=0, or layer normalisation"
+            )
+
+
+def _own(
+    field: Any, x: Tensor, t: Tensor, vectors: Tensor, covectors: Tensor, condition: dict[str, Any], axis: int
+) -> tuple[Tensor, Tensor]:
+    u, du = field.pushforward(x, t, vectors, **condition)
+    return u, (du * covectors).flatten(axis + 1).sum(-1)
+
+
+def _forward(
+    field: Field, x: Tensor, t: Tensor, vectors: Tensor, covectors: Tensor, condition: dict[str, Any], axis: int
+) -> tuple[Tensor, Tensor]:
+    def along(e: Tensor) -> tuple[Tensor, Tensor]:
+        value, derivative = torch.func.jvp(lambda y: field(y, t, **condition), (x,), (e,))[:2]
+        return value, derivative
+
+    # The new axis goes first: vmap cannot put it elsewhere where a derivative is zero for all directions alike.
+    u, du = torch.func.vmap(along, in_dims=axis, out_dims=(None, 0))(vectors)  # type: ignore[arg-type]
+    # Forward mode may take plain numbers for double precision where a point has no batch.
+    du = du.movedim(0, axis).to(u.dtype)
+    return u, (du * covectors).flatten(axis + 1).sum(-1)
+
+
+class _Reverse:
+    """``<w_i, Du e_i>`` as ``<Du' w_i, e_i>``, one covector after the other: no operator needs a rule for batches.
+
+    Args:
+        recorded: whether results are differentiated again, as in training by maximum likelihood.
+    """
+
+    def __init__(self, recorded: bool) -> None:
+        self.recorded = recorded
+
+    def __call__(
+        self,
+        field: Field,
+        x: Tensor,
+        t: Tensor,
+        vectors: Tensor,
+        covectors: Tensor,
+        condition: dict[str, Any],
+        axis: int,
+    ) -> tuple[Tensor, Tensor]:
+        # Fused attention has no second derivatives.
+        kernel = sdpa_kernel(SDPBackend.MATH) if self.recorded else contextlib.nullcontext()
+        with torch.enable_grad(), kernel:
+            y = x if self.recorded and x.requires_grad else x.detach().requires_grad_()
+            u = field(y, t, **condition)
+            terms = []
+            for e, w in zip(vectors.unbind(axis), covectors.unbind(axis), strict=True):
+                [pulled] = (
+                    torch.autograd.grad(
+                        u, [y], w.to(u.dtype), retain_graph=True, create_graph=self.recorded, materialize_grads=True
+                    )
+                    if u.requires_grad
+                    else [torch.zeros_like(y)]
+                )
+                terms.append((pulled * e).flatten(axis).sum(-1))
+        stacked = torch.stack(terms, -1)
+        return (u, stacked) if self.recorded else (u.detach(), stacked.detach())
+
+
+def _reverse_in_transform(
+    field: Field, x: Tensor, t: Tensor, vectors: Tensor, covectors: Tensor, condition: dict[str, Any], axis: int
+) -> tuple[Tensor, Tensor]:
+    with sdpa_kernel(SDPBackend.MATH):
+        u, pull = torch.func.vjp(lambda y: field(y, t, **condition), x)[:2]
+    pairs = zip(vectors.unbind(axis), covectors.unbind(axis), strict=True)
+    return u, torch.stack([(pull(w)[0] * e).flatten(axis).sum(-1) for e, w in pairs], -1)
+
+
+def _raised(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return results in float32 or more, whatever a network computes in."""
+    u, terms = found
+    return u.to(at_least_float32(u.dtype)), terms.to(at_least_float32(terms.dtype))
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Return the state of the generator that layers draw from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.random.get_rng_state()
