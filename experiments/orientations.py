@@ -21,15 +21,15 @@ from torch import Tensor
 
 import rfm
 from manifolds import SO3, Octahedral, Quotient, RightMultiplication
+from rfm.command_line.run_folder import RunData
 from rfm.conditions import Conditions
 from rfm.datasets import MapDataset, Orientations, Split, block_labels, steel
 from rfm.integrators import Adaptive
 from rfm.metrics import Estimate, negative_log_likelihood, paired_difference
 from rfm.networks import VelocityField
+from rfm.paths.times import UniformAndLateTimes
 from rfm.plotting import plot_pole_figures, save_figure
-from rfm.run_folder import RunData
 from rfm.sources import KernelMixture
-from rfm.times import UniformAndLateTimes
 
 CUBE = Octahedral()
 CUBIC = Quotient(SO3(), RightMultiplication(CUBE))

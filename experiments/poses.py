@@ -21,14 +21,14 @@ from torch import Tensor
 
 import rfm
 from manifolds import SE3, SO3, Euclidean, Manifold
+from rfm.command_line.named_objects import length_of
+from rfm.command_line.run_folder import RunData
 from rfm.conditions import Conditions
 from rfm.datasets import Cartesian, Coordinates, Orientations, TrackDataset, block_labels, desk, group_split
 from rfm.metrics import negative_log_likelihood, paired_difference
-from rfm.named_objects import length_of
 from rfm.networks import VelocityField
 from rfm.plotting import draw_frames, draw_track, save_figure, space
 from rfm.plotting.figures import new_figure
-from rfm.run_folder import RunData
 from rfm.sources import KernelMixture, RigidMotionSource, Uniform, WrappedNormal
 
 BLOCK_SECONDS = 2.0

@@ -1,5 +1,5 @@
 """``python -m rfm``, the same as ``rfm``."""
 
-from rfm.cli import main
+from rfm.command_line.main import main
 
 raise SystemExit(main())

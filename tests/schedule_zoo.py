@@ -8,7 +8,7 @@ from torch import Tensor
 
 from manifolds import Euclidean
 from rfm.paths import GaussianPath
-from rfm.schedules import (
+from rfm.paths.schedules import (
     Cosine,
     CosineKappa,
     ExponentialKappa,

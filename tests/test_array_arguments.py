@@ -36,7 +36,7 @@ from rfm.couplings import OptimalTransport, Sinkhorn
 from rfm.datasets import group_split
 from rfm.networks import VelocityField
 from rfm.plotting import plot_flow
-from rfm.serialization import build, describe
+from rfm.records.descriptions import build, describe
 from rfm.sources import (
     CentredPoseSource,
     IsotropicGaussianSO3,

@@ -14,7 +14,7 @@ from manifolds import SO3, Euclidean, Hyperboloid, Manifold, PoincareBall, Spher
 from rfm import divergence
 from rfm.integrators import RK4, FixedStep
 from rfm.likelihood import Hutchinson, divergence_estimates, estimate_log_prob, log_prob
-from rfm.maximum_likelihood import MaximumLikelihood, negative_log_likelihood_loss
+from rfm.objectives.maximum_likelihood import MaximumLikelihood, negative_log_likelihood_loss
 from rfm.sources import Source, Uniform, WrappedNormal
 
 WIDTH = 8

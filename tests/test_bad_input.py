@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 
 import rfm
 from manifolds import Sphere
-from rfm import cli
+from rfm.command_line import main as cli
+from rfm.command_line.run_folder import RunData
 from rfm.datasets.coordinates import LatitudeLongitude
 from rfm.datasets.splits import group_split
 from rfm.networks import VelocityField
-from rfm.run_folder import RunData
-from rfm.serialization import write_json
+from rfm.records.descriptions import write_json
 
 _GOOD = "latitude,longitude\n" + "".join(f"{i},{10 * i}\n" for i in range(12))
 
@@ -360,7 +360,7 @@ def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise ValueError("good enough to train on")
 
-    monkeypatch.setattr("rfm.commands.fit_flow", refuse)
+    monkeypatch.setattr("rfm.command_line.commands.fit_flow", refuse)
     monkeypatch.setattr("rfm.datasets.load", refuse)
 
 

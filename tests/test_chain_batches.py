@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from manifolds import SE3, CentredPoses
-from rfm.datasets.chain_batches import ChainBatches, length_buckets, padding
+from rfm.paths.times import UniformTimes
 from rfm.sources import CentredPoseSource
-from rfm.times import UniformTimes
+from rfm.training.chain_batches import ChainBatches, length_buckets, padding
 
 LENGTHS = torch.tensor([40, 41, 44, 60, 61, 45, 40, 90])
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import rfm
-from rfm import cli
+from rfm.command_line import main as cli
 from rfm.datasets.coordinates import EARTH_RADIUS_KM
 
 _FIT = ["--steps", "20", "--batch-size", "32", "--device", "cpu"]
@@ -28,8 +28,8 @@ _COMMANDS = ["fit", "sample", "log-prob", "evaluate", "plot", "demo", "check"]
 @pytest.fixture(autouse=True, scope="module")
 def _small_networks() -> Iterator[None]:
     """Keep training short: the default network is made for thousands of steps."""
-    from rfm import optimisation
     from rfm.networks import VelocityField
+    from rfm.training import loop as optimisation
 
     defaults = VelocityField.__init__.__defaults__
     assert defaults is not None
@@ -136,9 +136,9 @@ def test_a_fit_killed_at_any_moment_is_ended_by_the_same_command_with_resume(
         raise KilledError
 
     place = {
-        "training": "rfm.checkpoint.Checkpoint.remove",
+        "training": "rfm.training.checkpoint.Checkpoint.remove",
         "before the flow": "rfm.flow.Flow.save",
-        "before the data": "rfm.run_folder.RunData.save",
+        "before the data": "rfm.command_line.run_folder.RunData.save",
     }
     folder = quakes / ("run" if over_an_old_run else "new")
     fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", folder, "--quiet", "--seed", 5, *_FIT]
@@ -440,7 +440,7 @@ def test_interruption_says_how_to_go_on(
     def interrupted(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rfm.commands.fit_flow", interrupted)
+    monkeypatch.setattr("rfm.command_line.commands.fit_flow", interrupted)
     fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", quakes / "new", *_FIT]
     _, err = run(capsys, *fit, status=130)
     assert err == "rfm fit: interrupted; rfm fit ... --resume goes on\n"
@@ -448,7 +448,7 @@ def test_interruption_says_how_to_go_on(
 
 _QUIET_IMPORTS = """
 import contextlib, io, sys, time
-from rfm.cli import main
+from rfm.command_line.main import main
 started = time.process_time()
 text = io.StringIO()
 with contextlib.redirect_stdout(text):
@@ -638,7 +638,7 @@ def test_long_outputs_are_written_part_by_part(
         return sample(self, shape, **options)
 
     monkeypatch.setattr(rfm.Flow, "sample", watched)
-    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 7)
+    monkeypatch.setattr("rfm.command_line.table_runs._PART_ROWS", 7)
     draw = ["sample", quakes / "run", "-n", 30, "--log-prob", "--seed", 3]
     text, _ = run(capsys, *draw)
     assert max(most) == 7
@@ -666,7 +666,7 @@ def test_a_part_of_samples_is_as_if_drawn_alone(
 ) -> None:
     """With as many samples as a part has, nothing depends on there being parts."""
     whole, _ = run(capsys, "sample", quakes / "run", "-n", 12)
-    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 12)
+    monkeypatch.setattr("rfm.command_line.table_runs._PART_ROWS", 12)
     longer, _ = run(capsys, "sample", quakes / "run", "-n", 20)
     assert longer.splitlines()[:13] == whole.splitlines()
 
@@ -683,7 +683,7 @@ def test_interrupted_sampling_leaves_the_old_file_and_no_other(
             raise KeyboardInterrupt
         return sample(self, shape, **options)
 
-    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 4)
+    monkeypatch.setattr("rfm.command_line.table_runs._PART_ROWS", 4)
     monkeypatch.setattr(rfm.Flow, "sample", interrupted)
     (quakes / "s.csv").write_text("mine")
     before = sorted(quakes.iterdir())
@@ -695,7 +695,7 @@ def test_interrupted_sampling_leaves_the_old_file_and_no_other(
 def test_conditions_and_times_run_on_through_the_parts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 3)
+    monkeypatch.setattr("rfm.command_line.table_runs._PART_ROWS", 3)
     places = np.random.default_rng(0).normal(size=(40, 3))
     rows = "".join(f"{1000 + i} {x:.4f} {y:.4f} {z:.4f} 0 0 0.6 0.8\n" for i, (x, y, z) in enumerate(places))
     (tmp_path / "t.txt").write_text("# timestamp tx ty tz qx qy qz qw\n" + rows)

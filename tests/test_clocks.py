@@ -8,8 +8,8 @@ from random_fields import normal, points
 from torch import Tensor
 
 from manifolds import SE3, SO3, Euclidean, Manifold, Power, Product, Sphere
-from rfm.clocks import Clocks, ExponentialClock, PowerClock
 from rfm.integrators import DORMAND_PRINCE, FixedStep, integrate
+from rfm.steering import Clocks, ExponentialClock, PowerClock
 
 
 def towards(m: Manifold, x_1: Tensor) -> object:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import rfm
-from rfm import cli
+from rfm.command_line import main as cli
 from rfm.conditions import Label, Number
 from rfm.datasets import find_conditions, read_conditions, read_table
 from rfm.datasets.tables import TableError
@@ -25,8 +25,8 @@ _FIT = ["--manifold", "sphere", "--steps", "20", "--batch-size", "32", "--device
 @pytest.fixture(autouse=True, scope="module")
 def _small_networks() -> Iterator[None]:
     """Keep training short: the default network is made for thousands of steps."""
-    from rfm import optimisation
     from rfm.networks import VelocityField
+    from rfm.training import loop as optimisation
 
     defaults = VelocityField.__init__.__defaults__
     assert defaults is not None

@@ -24,8 +24,8 @@ from rfm.flow import _guided
 from rfm.integrators import FixedStep
 from rfm.networks import VelocityField
 from rfm.networks.condition_inputs import ConditionInputs
-from rfm.serialization import SavedFlowError
-from rfm.training import _hidden
+from rfm.records.descriptions import SavedFlowError
+from rfm.training.points import _hidden
 
 EVERY = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ZOO])
 STEPS = FixedStep(steps=4)

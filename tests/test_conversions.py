@@ -12,7 +12,8 @@ from schedule_zoo import EVERY_KAPPA, EVERY_SCHEDULE, Mixture
 from torch import Tensor
 
 from manifolds import SPD, Euclidean, Manifold, Sphere
-from rfm.conversions import (
+from rfm.paths import AffinePath, GeodesicPath
+from rfm.paths.conversions import (
     Predictions,
     ddim_step,
     endpoint_from_velocity,
@@ -22,8 +23,7 @@ from rfm.conversions import (
     from_velocity,
     velocity_from_endpoint,
 )
-from rfm.paths import AffinePath, GeodesicPath
-from rfm.schedules import (
+from rfm.paths.schedules import (
     Cosine,
     CosineKappa,
     Kappa,

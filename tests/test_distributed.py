@@ -19,7 +19,7 @@ import sys
 import torch
 
 from manifolds import Sphere
-from rfm.fitting import fit
+from rfm.training.fitting import fit
 from rfm.networks import VelocityField
 
 torch.set_num_threads(1)

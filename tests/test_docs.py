@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rfm import cli
+from rfm.command_line import main as cli
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -73,7 +73,7 @@ def test_readme_block_runs(number: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("attempt", ["cylinder_first_try", "cylinder_second_try"])
 def test_quoted_report_is_what_the_checker_says(attempt: str, tmp_path: Path) -> None:
     quoted = (DOCS / "examples" / f"{attempt}.txt").read_text(encoding="utf-8")
-    command = "from rfm.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
+    command = "from rfm.command_line.main import main; import sys; sys.exit(main(sys.argv[1:]))"
     result = subprocess.run(
         [sys.executable, "-B", "-c", command, "check", f"{attempt}:Cylinder"],
         cwd=DOCS / "examples",

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from manifolds import Euclidean, Sphere
 from rfm.couplings import OptimalTransport
-from rfm.fingerprint import architecture, fingerprint
-from rfm.maximum_likelihood import MaximumLikelihood
+from rfm.objectives.maximum_likelihood import MaximumLikelihood
 from rfm.paths import ConditionalFlowPath
-from rfm.schedules import FunctionSchedule
+from rfm.paths.schedules import FunctionSchedule
+from rfm.paths.times import DensityTimes, UniformAndLateTimes
+from rfm.records.fingerprint import architecture, fingerprint
 from rfm.sources import KernelMixture, Uniform, WrappedNormal
-from rfm.times import DensityTimes, UniformAndLateTimes
 
 _SCALE = 1.0
 

@@ -30,19 +30,19 @@ from manifolds import (
     Sphere,
 )
 from rfm.couplings import Independent, OptimalTransport
-from rfm.fit_arguments import hold_out
-from rfm.maximum_likelihood import MaximumLikelihood
 from rfm.networks import VelocityField
-from rfm.optimisation import Budget, _ema
+from rfm.objectives.maximum_likelihood import MaximumLikelihood
 from rfm.paths import ConditionalFlowPath, GeodesicPath
-from rfm.serialization import SavedFlowError
+from rfm.paths.times import UniformTimes
+from rfm.records.descriptions import SavedFlowError
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
-from rfm.times import UniformTimes
+from rfm.training.arguments import hold_out
+from rfm.training.loop import Budget, _ema
 
 
 @pytest.fixture(autouse=True)
 def _few_validations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.optimisation.VALIDATIONS", 5)
+    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 5)
 
 
 def small(manifold: Manifold, condition_dim: int = 0, seed: int = 0) -> VelocityField:
@@ -139,7 +139,7 @@ class _KilledError(Exception):
 @contextmanager
 def killed_after_checkpoint(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[None]:
     """Make training die right after the given number of checkpoints were saved."""
-    from rfm.checkpoint import Checkpoint
+    from rfm.training.checkpoint import Checkpoint
 
     save, saved = Checkpoint.save, []
 
@@ -195,7 +195,8 @@ def test_a_resumed_run_in_double_precision_ends_as_an_uninterrupted_one(
 _SCRIPT = """
 import sys, time, torch, rfm
 from manifolds import Sphere
-from rfm import optimisation, training
+from rfm.training import loop as optimisation
+from rfm.training import points as training
 from rfm.networks import VelocityField
 torch.set_num_threads(1)
 slow = float(sys.argv[2])
@@ -303,9 +304,9 @@ def test_out_below_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_training_stops_when_validation_no_longer_improves(monkeypatch: pytest.MonkeyPatch) -> None:
     nlls = iter([3.0, 2.0, *(2.5 for _ in range(100))])
-    monkeypatch.setattr("rfm.training._validate", lambda *arguments: next(nlls))
+    monkeypatch.setattr("rfm.training.points._validate", lambda *arguments: next(nlls))
     manifold = Sphere(2)
-    monkeypatch.setattr("rfm.optimisation.VALIDATIONS", 20)
+    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 20)
     flow = fit_small(clustered(manifold), manifold, steps=60)
     assert flow.stopped == "validation NLL had not improved for 8 validations, at step 30 of 60"
     assert [record["validation_nll"] for record in flow.history] == [3.0, 2.0] + [2.5] * 8
@@ -313,9 +314,9 @@ def test_training_stops_when_validation_no_longer_improves(monkeypatch: pytest.M
 
 def test_a_field_that_cannot_be_integrated_yet_leaves_out_its_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
     manifold = Sphere(2)
-    monkeypatch.setattr("rfm.optimisation.VALIDATIONS", 20)
+    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 20)
     nlls = iter([math.nan] * 10 + [math.inf, 2.0, math.nan] + [3.0] * 20)
-    monkeypatch.setattr("rfm.training._validate", lambda *arguments: next(nlls))
+    monkeypatch.setattr("rfm.training.points._validate", lambda *arguments: next(nlls))
     flow = fit_small(clustered(manifold), manifold, steps=60)
     assert [record.get("validation_nll") for record in flow.history] == [None] * 11 + [2.0, None] + [3.0] * 7
     assert flow.stopped == "all 60 steps done"
@@ -323,7 +324,7 @@ def test_a_field_that_cannot_be_integrated_yet_leaves_out_its_likelihood(monkeyp
 
 def test_a_fit_without_any_likelihood_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     manifold = Sphere(2)
-    monkeypatch.setattr("rfm.training._validate", lambda *arguments: math.nan)
+    monkeypatch.setattr("rfm.training.points._validate", lambda *arguments: math.nan)
     with pytest.raises(ValueError, match="no finite likelihood of the validation points at any of 5 validations"):
         fit_small(clustered(manifold), manifold)
 
@@ -337,7 +338,7 @@ def test_the_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append({key: value.clone() for key, value in field.state_dict().items()})
         return abs(len(seen) - 3.0)
 
-    monkeypatch.setattr("rfm.training._validate", validating)
+    monkeypatch.setattr("rfm.training.points._validate", validating)
     flow = fit_small(x, manifold)
     assert isinstance(flow.field, nn.Module)
     for key, value in flow.field.state_dict().items():
@@ -366,7 +367,7 @@ class Clock:
 
 
 def test_a_capped_run_goes_on_with_what_is_left_of_a_new_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.optimisation.time", Clock())
+    monkeypatch.setattr("rfm.training.loop.time", Clock())
     manifold = Sphere(2)
     x = clustered(manifold)
 
@@ -399,13 +400,13 @@ def test_a_capped_run_that_goes_on_without_a_cap_has_all_its_steps_validated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which validation is the best is remembered across the resumption."""
-    monkeypatch.setattr("rfm.optimisation.time", Clock())
+    monkeypatch.setattr("rfm.training.loop.time", Clock())
     manifold = Sphere(2)
     x = clustered(manifold)
     fit_small(x, manifold, out=tmp_path, steps=40, max_seconds=10.0)
     flow = fit_small(x, manifold, out=tmp_path, steps=40, resume=True)
     best = min(record["validation_nll"] for record in flow.history)
-    held = rfm.fit_arguments.hold_out(manifold.projx(x.double()), 0.1, 0)[1]
+    held = rfm.training.arguments.hold_out(manifold.projx(x.double()), 0.1, 0)[1]
     assert -float(flow.log_prob(x[held]).mean()) == pytest.approx(best, abs=0.02)
 
 
@@ -512,7 +513,7 @@ def test_validation_points_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None
     manifold = Sphere(2)
     x = clustered(manifold)
     seen: list[Tensor] = []
-    from rfm import training
+    from rfm.training import points as training
 
     validate = training._validate
 

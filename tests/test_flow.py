@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from manifolds import SO3, Euclidean, FlatTorus, Hyperboloid, Manifold, Power, Product, Sphere
 from rfm import Flow
-from rfm.clocks import Clocks, ExponentialClock, PowerClock
 from rfm.integrators import RK4, Adaptive, FixedStep, IntegrationError, integrate
 from rfm.networks import VelocityField
 from rfm.sources import Uniform, WrappedNormal, default_source
+from rfm.steering import Clocks, ExponentialClock, PowerClock
 
 STEPS = FixedStep(RK4, 3)
 

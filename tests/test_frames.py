@@ -8,12 +8,12 @@ from torch import Tensor
 
 import rfm
 from manifolds import SO3, CentredPoses, Power
-from rfm.clocks import Clocks, ExponentialClock
-from rfm.conversions import velocity_from_endpoint
 from rfm.integrators import GEODESIC_EULER, FixedStep
-from rfm.motifs import MotifFlow
 from rfm.networks import FrameField, VelocityField
+from rfm.paths.conversions import velocity_from_endpoint
+from rfm.proteins.motifs import MotifFlow
 from rfm.sources import CentredPoseSource, IsotropicGaussianSO3, Uniform
+from rfm.steering import Clocks, ExponentialClock
 
 F64 = torch.float64
 EULER = FixedStep(GEODESIC_EULER, 8)

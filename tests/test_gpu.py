@@ -19,10 +19,10 @@ from manifolds.grassmann import Grassmann
 from manifolds.spd import SPD, LogEuclideanSPD
 from manifolds.stiefel import Stiefel
 from manifolds.testing import LAWS, check_manifold
-from rfm.captured_step import CapturedStep
 from rfm.couplings import OptimalTransport
 from rfm.integrators import RK4, Adams, Adaptive, FixedStep
 from rfm.networks import VelocityField
+from rfm.training.captured_step import CapturedStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -32,7 +32,7 @@ _SOLVER = FixedStep(RK4, 4)
 
 @pytest.fixture(autouse=True)
 def _few_validations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.optimisation.VALIDATIONS", 3)
+    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 3)
 
 
 def small(manifold: Manifold) -> VelocityField:

@@ -175,7 +175,7 @@ def test_density_of_a_random_field_integrates_to_one(n: int, p: int) -> None:
 
 @pytest.mark.parametrize(("n", "p"), [(3, 1), (4, 2)])
 def test_a_flow_is_fitted(n: int, p: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.optimisation.VALIDATIONS", 2)
+    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 2)
     m = Grassmann(n, p)
     centre = torch.eye(n, p, dtype=torch.float64).expand(150, n, p)
     data = turned(m, m.expmap(centre, 0.15 * tangents(m, centre)))[1]

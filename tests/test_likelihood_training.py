@@ -15,9 +15,9 @@ from manifolds import SO3, SPD, Euclidean, FlatTorus, Hyperboloid, Manifold, Poi
 from rfm import Hutchinson, MaximumLikelihood, negative_log_likelihood_loss
 from rfm.integrators import DORMAND_PRINCE, EULER, RK4, Adams, Adaptive, FixedStep, Shared
 from rfm.likelihood import log_prob
-from rfm.maximum_likelihood import adjoint_log_prob
 from rfm.networks import VelocityField
-from rfm.serialization import SavedFlowError
+from rfm.objectives.maximum_likelihood import adjoint_log_prob
+from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Uniform
 
 MANIFOLDS = [Sphere(2), SO3(), FlatTorus(2), Hyperboloid(2), PoincareBall(2), SPD(2), Product(Sphere(2), Euclidean(1))]

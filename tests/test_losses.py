@@ -10,11 +10,11 @@ from schedule_zoo import EVERY_SCHEDULE, Mixture
 from torch import Tensor
 
 from manifolds import Euclidean, FlatTorus, Manifold, PoincareBall, Product, Sphere
-from rfm.conversions import velocity_from_endpoint
-from rfm.losses import endpoint_loss, flow_matching_loss
+from rfm.objectives.regression import endpoint_loss, flow_matching_loss
 from rfm.paths import AffinePath, ConditionalPath, GaussianPath, GeodesicPath
-from rfm.schedules import PolynomialKappa, Schedule
-from rfm.times import BetaTimes, LogitNormalTimes, StratifiedTimes, UniformAndLateTimes
+from rfm.paths.conversions import velocity_from_endpoint
+from rfm.paths.schedules import PolynomialKappa, Schedule
+from rfm.paths.times import BetaTimes, LogitNormalTimes, StratifiedTimes, UniformAndLateTimes
 
 EVERY = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ZOO])
 

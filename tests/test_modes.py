@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import rfm
 from manifolds import Sphere
 from rfm.integrators import RK4, Adaptive, FixedStep
-from rfm.maximum_likelihood import MaximumLikelihood, negative_log_likelihood_loss
 from rfm.networks.modes import in_evaluation_mode, in_training_mode
+from rfm.objectives.maximum_likelihood import MaximumLikelihood, negative_log_likelihood_loss
 from rfm.sources import Uniform
 
 SPHERE = Sphere(2)
@@ -156,7 +156,7 @@ def test_running_statistics_are_copied_and_saved(tmp_path: Path) -> None:
 def test_a_resumed_run_drops_what_the_uninterrupted_one_dropped(
     layer: Callable[[], nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rfm import training
+    from rfm.training import points as training
 
     whole = fitted(noisy(layer))
     validate, calls = training._validate, []

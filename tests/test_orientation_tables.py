@@ -19,6 +19,7 @@ from manifolds import (
     Sphere,
     Tetrahedral,
 )
+from rfm.command_line.named_objects import check_symmetry
 from rfm.datasets import (
     Orientations,
     TableError,
@@ -32,7 +33,6 @@ from rfm.datasets import (
 )
 from rfm.datasets.coordinate_choice import coordinates_from_dict
 from rfm.datasets.crystal_symmetry import laue_group
-from rfm.named_objects import check_symmetry
 
 CUBIC = Quotient(SO3(), RightMultiplication(Octahedral()))
 ANG = """\

@@ -10,6 +10,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -19,45 +20,11 @@ import rfm
 
 ROOT = Path(__file__).parents[1]
 
-# Lowest first: a module imports those before it, its own package, and manifolds. A new module takes its place here.
-_LAYERS = [
-    *(
-        "arrays",
-        "fingerprint",
-        "precision",
-        "schedules",
-        "times",
-        "clocks",
-        "backbones",
-        "peptide_bonds",
-        "sources",
-        "couplings",
-        "paths",
-        "losses",
-        "objectives",
-        "conversions",
-        "networks",
-    ),
-    *("integrators", "likelihood", "maximum_likelihood", "pictures", "condition_kinds", "conditions"),
-    *(
-        "inverse",
-        "flow_maps",
-        "metrics",
-        "serialization",
-        "progress",
-        "saved_flow",
-        "flow",
-        "motifs",
-        "checkpoint",
-        "captured_step",
-        "weight_average",
-        "optimisation",
-        "training",
-        "datasets",
-    ),
-    *("fit_arguments", "fitting", "streams", "run_folder", "evaluation", "plotting", "named_objects", "table_runs"),
-    *("backbone_sampling", "backbone_commands", "commands", "cli"),
-    "__main__",
+# Lowest first: a room imports those before it, itself, and manifolds.
+_ROOMS = [
+    *("arrays", "records", "conditions", "couplings", "integrators", "steering", "sources", "paths", "networks"),
+    *("likelihood", "objectives", "flow", "datasets", "proteins", "training", "metrics", "plotting"),
+    *("command_line", "__main__"),
 ]
 
 
@@ -86,18 +53,55 @@ def test_manifolds_import_torch_and_nothing_else() -> None:
             assert {name.partition(".")[0] for name in _imports(file)} <= allowed, file
 
 
+def _modules(package: str) -> dict[str, Path]:
+    """Return the files of a package by the names that imports give them; the face of a folder has the folder's name."""
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in _sources(package)
+    }
+
+
+def test_rooms_are_the_folders_that_there_are() -> None:
+    parts = {file.relative_to(ROOT / "rfm").with_suffix("").parts[0] for file in _sources("rfm")}
+    assert parts - {"__init__"} == set(_ROOMS)
+
+
+def test_the_plan_of_the_house_says_what_each_room_holds() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    held = page.split("## What each room holds")[1].split("<!-- rooms -->")[0]
+    told = {name.removesuffix(".py") for name in re.findall(r"^\| `([\w.]+)` \|", held, flags=re.M)}
+    assert told == {"manifolds", *_ROOMS} - {"__main__"}
+
+
 def test_imports_point_downward() -> None:
-    for file in _sources("rfm"):
-        own = file.relative_to(ROOT / "rfm").with_suffix("").parts[0]
-        if own == "__init__":  # names every public module, and loads it when it is asked for
+    for module, file in _modules("rfm").items():
+        if module == "rfm":  # hands on the names of every room
             continue
-        assert own in _LAYERS, f"{file}: give {own} a place among the layers"
-        below = {*_LAYERS[: _LAYERS.index(own)], own}
+        own = module.split(".")[1]
+        below = {*_ROOMS[: _ROOMS.index(own)], own}
         for name in _imports(file):
             first, *rest = name.split(".")
             assert first not in ("experiments", "tests"), f"{file} imports {name}"
             if first == "rfm" and not rest[0].startswith("__"):
                 assert rest[0] in below, f"{file} imports {name}, which is above it"
+
+
+@pytest.mark.parametrize("package", ["manifolds", "rfm", "experiments"])
+def test_no_files_import_each_other_in_a_circle(package: str) -> None:
+    modules = _modules(package)
+
+    def home(name: str) -> str:
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        return name
+
+    # The face of a folder hands on what its files hold, and is no station of its own.
+    files = {module: file for module, file in modules.items() if file.name != "__init__.py"}
+    arrows = {module: {home(name) for name in _imports(file)} - {"", module} for module, file in files.items()}
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as circle:
+        pytest.fail(" -> ".join(circle.args[1]))
 
 
 def test_no_module_for_everything() -> None:
@@ -130,7 +134,7 @@ def test_public_names_exist() -> None:
     for name in rfm.__all__:
         assert getattr(rfm, name) is not None
     assert dir(rfm) == sorted(rfm.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'flows'"):
+    with pytest.raises(AttributeError, match="flows"):
         _ = rfm.flows
 
 
@@ -181,7 +185,8 @@ def test_the_wheel_holds_the_two_packages_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     info = f"riemannian_flow_matching-{rfm.__version__}.dist-info"
     assert {name.partition("/")[0] for name in names} == {"rfm", "manifolds", info}
-    assert {"rfm/py.typed", "manifolds/py.typed", "rfm/coastlines.npz", f"{info}/licenses/LICENSE"} <= set(names)
+    data = {"rfm/py.typed", "rfm/__init__.pyi", "rfm/datasets/__init__.pyi", "rfm/plotting/coastlines.npz", "manifolds/py.typed"}
+    assert {*data, f"{info}/licenses/LICENSE"} <= set(names)
     for package in ("rfm", "manifolds"):
         sources = {str(file.relative_to(ROOT)) for file in _sources(package)}
         assert {name for name in names if name.startswith(f"{package}/") and name.endswith(".py")} == sources

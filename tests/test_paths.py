@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import rfm
 from manifolds import Euclidean, FlatTorus, Manifold, Product, Sphere
 from rfm.paths import AffinePath, ConditionalFlowPath, ConditionalPath, GaussianPath, GeodesicPath
-from rfm.schedules import (
+from rfm.paths.schedules import (
     Cosine,
     CosineKappa,
     FunctionKappa,
@@ -25,8 +25,8 @@ from rfm.schedules import (
     VarianceExploding,
     VariancePreserving,
 )
-from rfm.serialization import SavedFlowError
-from rfm.times import StratifiedTimes, UniformAndLateTimes
+from rfm.paths.times import StratifiedTimes, UniformAndLateTimes
+from rfm.records.descriptions import SavedFlowError
 
 EVERY = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ZOO])
 

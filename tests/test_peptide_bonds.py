@@ -8,8 +8,8 @@ from torch import Tensor
 
 from manifolds import SE3, SO3
 from manifolds.rotations import hat
-from rfm.backbones import atoms_from_frames, torsions
-from rfm.peptide_bonds import C_N, bond_gaps, close_bonds
+from rfm.proteins.backbones import atoms_from_frames, torsions
+from rfm.proteins.peptide_bonds import C_N, bond_gaps, close_bonds
 
 F64 = torch.float64
 

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 import rfm
 from manifolds import SO3
-from rfm import cli
+from rfm.command_line import main as cli
+from rfm.command_line.run_folder import RunData
 from rfm.conditions import Conditions, Number, Picture
+from rfm.conditions.pictures import read_picture
 from rfm.datasets import Orientations, Split, read_conditions, read_table
 from rfm.datasets.tables import TableError
 from rfm.networks import Encoded, PictureEncoder, RotationVelocity
-from rfm.pictures import read_picture
-from rfm.run_folder import RunData
 
 SIZE = 8
 CONDITIONS = Conditions((Picture("picture", SIZE),))

@@ -149,7 +149,7 @@ def test_coastlines_do_not_cross_the_map() -> None:
     corners = np.concatenate(lines)
     for place in ([-5.7, 50.0], [18.4, -34.1], [-67.0, -55.0]):  # Land's End, Cape Town, Cape Horn
         assert np.abs(corners - place).sum(1).min() < 2.5
-    assert len(files("rfm").joinpath("coastlines.npz").read_bytes()) < 40_000
+    assert len(files("rfm.plotting").joinpath("coastlines.npz").read_bytes()) < 40_000
 
 
 def test_density_on_the_map_is_that_of_the_flow() -> None:

@@ -9,8 +9,8 @@ import torch
 import rfm
 from manifolds import SO3, Sphere
 from manifolds.rotations import euler_from_matrix, xyzw_from_matrix
-from rfm.cli import main
-from rfm.run_folder import RunData
+from rfm.command_line.main import main
+from rfm.command_line.run_folder import RunData
 
 FIT = ["--steps", "2", "--batch-size", "16", "--quiet", "--device", "cpu"]
 

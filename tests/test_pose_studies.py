@@ -9,7 +9,7 @@ import torch
 import rfm
 from experiments import orientations, poses
 from manifolds import SE3, SO3, Euclidean, Octahedral, Quotient, RightMultiplication
-from rfm.cli import main
+from rfm.command_line.main import main
 from rfm.integrators import Adaptive
 from rfm.networks import VelocityField
 from rfm.plotting import pole_density

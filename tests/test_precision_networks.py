@@ -15,15 +15,15 @@ from zoo_sources import source_of
 
 import rfm
 from manifolds import SO3, SPD, CentredPoses, FlatTorus, Manifold, Sphere
-from rfm.checkpoint import Checkpoint
 from rfm.integrators import FixedStep
-from rfm.maximum_likelihood import MaximumLikelihood, negative_log_likelihood_loss
 from rfm.networks import VelocityField
 from rfm.networks.encoded import Encoded
 from rfm.networks.frames import FrameField
 from rfm.networks.picture_encoder import PictureEncoder
 from rfm.networks.rotation_velocity import RotationVelocity
-from rfm.weight_average import WeightAverage
+from rfm.objectives.maximum_likelihood import MaximumLikelihood, negative_log_likelihood_loss
+from rfm.training.checkpoint import Checkpoint
+from rfm.training.weight_average import WeightAverage
 
 
 class Plain(nn.Module):
@@ -198,7 +198,7 @@ def test_buffers_that_coordinates_pass_keep_their_digits() -> None:
 
 @pytest.fixture(autouse=True)
 def few_validations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.optimisation.VALIDATIONS", 4)
+    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 4)
 
 
 def fabric(precision: Any) -> Any:
@@ -273,7 +273,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     whole = fitted(m, precision)
     with killed(monkeypatch):
         fitted(m, precision, out=tmp_path)
-    with pytest.raises(rfm.serialization.SavedFlowError, match="other data or settings"):
+    with pytest.raises(rfm.records.descriptions.SavedFlowError, match="other data or settings"):
         fitted(m, "32-true", out=tmp_path, resume=True)
     resumed = fitted(m, precision, out=tmp_path, resume=True)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
@@ -347,7 +347,7 @@ def test_gradients_are_clipped_at_the_scale_of_their_loss(tmp_path: Path, monkey
         return rfm.fit(data(Sphere(2)), Sphere(2), fabric=made, steps=8, batch_size=16, progress=False, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("rfm.optimisation._LONGEST_GRADIENT", 0.01)
+        patch.setattr("rfm.training.loop._LONGEST_GRADIENT", 0.01)
         plain, scaled = run(None), run(2.0**14)
         for a, b in zip(plain.parameters(), scaled.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)

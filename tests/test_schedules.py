@@ -8,7 +8,7 @@ import torch
 from mpmath import mp, mpf
 from schedule_zoo import EVERY_KAPPA, EVERY_SCHEDULE
 
-from rfm.schedules import (
+from rfm.paths.schedules import (
     Cosine,
     CosineKappa,
     ExponentialKappa,

@@ -33,11 +33,12 @@ from manifolds import (
     Sphere,
     Tetrahedral,
 )
-from rfm import Flow, serialization
+from rfm import Flow
+from rfm.flow.saved_flow import saved_manifold
 from rfm.integrators import RK4, FixedStep
 from rfm.networks import VelocityField
-from rfm.saved_flow import saved_manifold
-from rfm.serialization import SavedFlowError, build, describe
+from rfm.records import descriptions as serialization
+from rfm.records.descriptions import SavedFlowError, build, describe
 from rfm.sources import IsotropicGaussianSO3, Source, Uniform, VonMisesFisher, WrappedNormal, default_source
 
 STEPS = FixedStep(RK4, 2)
@@ -272,7 +273,7 @@ def test_a_class_of_the_same_name_is_not_taken_for_ours() -> None:
         "manifolds.base.torch",
         "rfm.sources.default_source",
         "rfm.sources.base.torch.load",
-        "rfm.serialization.build",
+        "rfm.records.descriptions.build",
         "rfm.networks.__builtins__",
         "evil_module_of_the_file.Thing",
         "manifolds.",

@@ -234,7 +234,7 @@ def test_density_of_a_random_field_integrates_to_one(n: int, p: int) -> None:
 
 
 def test_a_flow_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.optimisation.VALIDATIONS", 2)
+    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 2)
     m = Stiefel(4, 2)
     centre = torch.eye(4, 2, dtype=torch.float64).expand(150, 4, 2)
     data = m.expmap(centre, 0.2 * tangents(m, centre))

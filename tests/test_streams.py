@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import rfm
 from manifolds import Sphere
 from rfm.networks import VelocityField
-from rfm.serialization import SavedFlowError
+from rfm.records.descriptions import SavedFlowError
 from rfm.sources import VonMisesFisher
 
 TARGET = VonMisesFisher(Sphere(2), torch.tensor([0.0, 0.0, 1.0]), 20.0)

@@ -7,8 +7,8 @@ import pytest
 import structure_texts as texts
 import torch
 
-from rfm.backbones import atoms_from_frames, frames_from_atoms
-from rfm.datasets.structures import (
+from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
+from rfm.proteins.structures import (
     StructureError,
     read_backbones,
     read_chain,

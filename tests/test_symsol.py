@@ -17,8 +17,8 @@ from experiments.symsol.renderer import SIZE, render
 from experiments.symsol.training import Settings, batches, log_likelihoods, new_flow, poses_and_pictures, trained
 from manifolds import SO3
 from manifolds.rotations import matrix_from_wxyz
-from rfm import cli
-from rfm.checkpoint import Checkpoint
+from rfm.command_line import main as cli
+from rfm.training.checkpoint import Checkpoint
 
 EVERY = pytest.mark.parametrize("body", BODIES, ids=NAMES)
 SMALL = Settings(steps=6, pictures=1, pairs=4, width=4, hidden=8, held_out=1)

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from rfm.times import (
+from rfm.paths.times import (
     BetaTimes,
     DensityTimes,
     LogitNormalTimes,

@@ -4,10 +4,10 @@ import torch
 
 import rfm
 from manifolds import CentredPoses
-from rfm.backbone_sampling import Motif, sample_backbones
-from rfm.backbones import atoms_from_frames, frames_from_atoms
 from rfm.integrators import GEODESIC_EULER, FixedStep
 from rfm.networks import FrameField
+from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
+from rfm.proteins.sampling import Motif, sample_backbones
 from rfm.sources import CentredPoseSource
 
 # A flow such as `python -m experiments.proteins train` leaves in its folder, but small and not trained.

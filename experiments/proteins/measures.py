@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import FlatTorus
-from rfm.backbones import HELIX, STRAND, secondary_structure, torsions
+from rfm.proteins.backbones import HELIX, STRAND, secondary_structure, torsions
 from rfm.sources import KernelMixture
 
 CA_DISTANCE, CA_WINDOW, CLASH = 3.8, 0.1, 3.0
@@ -47,7 +47,7 @@ def _closest(ca: Tensor) -> float:
 def structure_shares(chains: Chains) -> NDArray[np.float64]:
     """Return the shares of residues in helices and in strands of each chain, ``(chains, 2)``.
 
-    By `rfm.backbones.secondary_structure`: distances between CA alone.
+    By `rfm.proteins.backbones.secondary_structure`: distances between CA alone.
     """
     found = [secondary_structure(a[:, 1]) for a in chains]
     return np.array([[float((s == kind).double().mean()) for kind in (HELIX, STRAND)] for s in found])

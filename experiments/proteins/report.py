@@ -20,11 +20,11 @@ from torch import Tensor
 import rfm
 from experiments.proteins import measures
 from experiments.proteins.measures import NearestChain, RamachandranKernel
-from rfm.backbone_sampling import ROTATION_RATE, sample_backbones
-from rfm.backbones import atoms_from_frames, frames_from_atoms
-from rfm.datasets.proteins import Chains
 from rfm.plotting import plot_backbone, save_figure
-from rfm.serialization import read_json
+from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
+from rfm.proteins.chains import Chains
+from rfm.proteins.sampling import ROTATION_RATE, sample_backbones
+from rfm.records.descriptions import read_json
 
 STEPS = (10, 25, 50, 100)
 HEADER = """\

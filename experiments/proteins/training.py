@@ -10,17 +10,17 @@ from torch import Tensor, nn
 import rfm
 from experiments.proteins.loss import backbone_loss
 from manifolds import CentredPoses
-from rfm.checkpoint import Checkpoint
-from rfm.datasets.chain_batches import ChainBatches
-from rfm.datasets.proteins import Chains
-from rfm.fingerprint import architecture, fingerprint
-from rfm.fitting import launched
+from rfm.flow.progress import training_bar
 from rfm.networks import FrameField
-from rfm.optimisation import Budget, optimise, step_seed
-from rfm.progress import training_bar
-from rfm.serialization import write_json
+from rfm.paths.times import DensityTimes
+from rfm.proteins.chains import Chains
+from rfm.records.descriptions import write_json
+from rfm.records.fingerprint import architecture, fingerprint
 from rfm.sources import CentredPoseSource, IsotropicGaussianSO3
-from rfm.times import DensityTimes
+from rfm.training.chain_batches import ChainBatches
+from rfm.training.checkpoint import Checkpoint
+from rfm.training.fitting import launched
+from rfm.training.loop import Budget, optimise, step_seed
 
 NOMINAL = 128
 """How many residues the manifold of the saved flow has; samplers choose their own number."""

@@ -13,12 +13,12 @@ import rfm
 from experiments.symsol.bodies import BODIES
 from experiments.symsol.renderer import SIZE, render
 from manifolds import SO3
+from rfm.command_line.run_folder import RunData, is_run_folder
 from rfm.conditions import Conditions, Picture
 from rfm.datasets import Orientations, Split
 from rfm.integrators import Adaptive, IntegrationError
 from rfm.networks import Encoded, PictureEncoder, RotationVelocity
-from rfm.run_folder import RunData, is_run_folder
-from rfm.times import UniformAndLateTimes
+from rfm.paths.times import UniformAndLateTimes
 
 PUBLISHED_MEASURE = math.log(8)
 """Added to a log-density with respect to a total volume of 8 pi^2, it is one for pi^2."""

@@ -21,7 +21,8 @@ from manifolds.testing.geodesics import (
     speed_constant,
     velocity_right,
 )
-from manifolds.testing.law import Measurement, law
+from manifolds.testing.law import law
+from manifolds.testing.measurement import Measurement
 from manifolds.testing.methods import METHODS, POINT, Method
 from manifolds.testing.probe import Probe, Round
 from manifolds.testing.projections import (

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.testing import calculus, geodesics, projections, second_derivatives, structure
-from manifolds.testing.law import Law, Measurement
+from manifolds.testing.law import Law
+from manifolds.testing.measurement import Measurement
 from manifolds.testing.probe import Probe, choose_points
 from manifolds.testing.report import Finding, Report, magnitude
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from manifolds.testing.autodiff import jvp
-from manifolds.testing.law import Measurement, law
+from manifolds.testing.law import law
+from manifolds.testing.measurement import Measurement
 from manifolds.testing.probe import Probe, Round
 from manifolds.testing.projections import (
     embed_smooth,

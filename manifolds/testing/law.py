@@ -1,32 +1,10 @@
-"""A law, and what measuring it returns."""
+"""A law of the contract."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from manifolds.testing.probe import Probe
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """By how much a law is broken, for a batch of inputs.
-
-    Attributes:
-        error: discrepancies ``(*batch)``.
-        allowed: what is allowed ``(*batch)``; not a number, or more than this, breaks the law.
-        inputs: the inputs by name, each ``(*batch, ...)``.
-        what: what was compared, in words.
-        found: replaces the sentence that states error and allowance, where numbers say little.
-    """
-
-    error: Tensor
-    allowed: Tensor
-    inputs: dict[str, Tensor] = field(default_factory=dict)
-    what: str = ""
-    found: str = ""
+from manifolds.testing.measurement import Measurement
+from manifolds.testing.probe import Probe
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +27,9 @@ class Law:
     means: str
     remedy: str
     needs: tuple["Law", ...]
-    measure: Callable[["Probe"], Iterator[Measurement]]
+    measure: Callable[[Probe], Iterator[Measurement]]
     every_dtype: bool
-    applies: Callable[["Probe"], str]
+    applies: Callable[[Probe], str]
 
 
 def law(
@@ -61,11 +39,11 @@ def law(
     remedy: str,
     needs: tuple[Law, ...] = (),
     every_dtype: bool = False,
-    applies: Callable[["Probe"], str] = lambda probe: "",
-) -> Callable[[Callable[["Probe"], Iterator[Measurement]]], Law]:
+    applies: Callable[[Probe], str] = lambda probe: "",
+) -> Callable[[Callable[[Probe], Iterator[Measurement]]], Law]:
     """Turn a generator of measurements, documented by the claim, into a `Law`; for the arguments see there."""
 
-    def decorate(measure: Callable[["Probe"], Iterator[Measurement]]) -> Law:
+    def decorate(measure: Callable[[Probe], Iterator[Measurement]]) -> Law:
         claim = " ".join((measure.__doc__ or "").split()).removesuffix(".")
         return Law(name, claim, means, remedy, needs, measure, every_dtype, applies)
 

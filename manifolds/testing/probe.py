@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.testing.law import Measurement
+from manifolds.testing.measurement import Measurement
 
 SLACK = 64.0
 """Units of rounding allowed, before amplification."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from manifolds.testing.autodiff import jvp
-from manifolds.testing.law import Measurement, law
+from manifolds.testing.law import law
+from manifolds.testing.measurement import Measurement
 from manifolds.testing.probe import Probe, Round
 from manifolds.testing.quadrature import gauss_legendre
 from manifolds.testing.structure import SLACK_OF_CHECK, draws_use_generator, has_uniform, methods_run, verdict

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from manifolds.testing.autodiff import jvp
 from manifolds.testing.calculus import derivatives_right, outputs, paths
-from manifolds.testing.law import Measurement, law
+from manifolds.testing.law import law
+from manifolds.testing.measurement import Measurement
 from manifolds.testing.methods import FRAME, METHODS, Method
 from manifolds.testing.probe import Probe
 from manifolds.testing.projections import basis_orthonormal, embed_smooth, projx_corrects

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.testing.autodiff import jvp
-from manifolds.testing.law import Measurement, law
+from manifolds.testing.law import law
+from manifolds.testing.measurement import Measurement
 from manifolds.testing.methods import FRAME, METHODS, POINT, Method, batch_of
 from manifolds.testing.probe import Probe
 

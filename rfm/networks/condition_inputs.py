@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rfm.precision import ExactBuffers
+from rfm.networks.precision import ExactBuffers
 
 FREQUENCIES = (1.0, 2.0, 4.0)
 _EMBEDDING_WIDTH = 16

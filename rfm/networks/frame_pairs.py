@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds.precision import in_full_precision
-from rfm.precision import ExactBuffers
+from rfm.networks.precision import ExactBuffers
 
 _DISTANCES = 16
 _FARTHEST = 4.0

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from manifolds import SE3, CentredPoses, Manifold
 from manifolds.precision import in_full_precision
-from rfm.conversions import velocity_from_endpoint
 from rfm.networks.frame_attention import FrameAttention
 from rfm.networks.frame_neighbours import FrameNeighbours
 from rfm.networks.frame_pairs import FramePairs
+from rfm.networks.precision import in_precision_of_weights
 from rfm.paths import GeodesicPath
-from rfm.precision import in_precision_of_weights
+from rfm.paths.conversions import velocity_from_endpoint
 
 CLOSEST = 1e-3
 """From ``1 - t`` down to 0 the velocity is that at this time before the end, where it would be infinite."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from rfm.precision import in_precision_of_weights
+from rfm.networks.precision import in_precision_of_weights
 
 
 class PictureEncoder(nn.Module):

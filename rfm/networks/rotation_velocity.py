@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from manifolds import SO3
 from manifolds.constants import Constants
 from manifolds.precision import in_full_precision
-from rfm.precision import in_precision_of_weights
+from rfm.networks.precision import in_precision_of_weights
 
 _POINTS = 13
 """A harmonic polynomial of degree 6 on the sphere has 13 coefficients."""

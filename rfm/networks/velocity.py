@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from manifolds import Manifold
 from manifolds.precision import any_autocast, full_precision
 from rfm.networks.condition_inputs import FREQUENCIES, ConditionInputs
-from rfm.precision import ExactBuffers, in_precision_of_weights
-from rfm.times import check_times
+from rfm.networks.precision import ExactBuffers, in_precision_of_weights
+from rfm.paths.times import check_times
 
 
 class VelocityField(ExactBuffers):

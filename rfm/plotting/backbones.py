@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rfm.backbones import COIL, HELIX, STRAND, secondary_structure, torsions
 from rfm.plotting.figures import DATA_COLOUR, INK, SAMPLE_COLOUR, finish, new_figure
 from rfm.plotting.panels import colour_bar, point_style
+from rfm.proteins.backbones import COIL, HELIX, STRAND, secondary_structure, torsions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

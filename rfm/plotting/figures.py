@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rfm.serialization import write_atomically
+from rfm.records.descriptions import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

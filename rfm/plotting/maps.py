@@ -32,7 +32,8 @@ def coastlines() -> list[Array]:
     meridian of 180 degrees: no line crosses it, and the polygons' edges along it, which are no coasts, are left out.
     The file holds 180ths of a degree, which is 600 metres.
     """
-    with files("rfm").joinpath("coastlines.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    packaged = files("rfm.plotting").joinpath("coastlines.npz")
+    with packaged.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         degrees, offsets = arrays["longitude_latitude"] / 180.0, arrays["offsets"]
     return np.split(degrees, offsets[1:-1])
 

@@ -10,7 +10,7 @@ from manifolds import Manifold
 from manifolds.arguments import check_instance, positive, shown
 from manifolds.precision import FullPrecisionModule
 from rfm.arrays import points_of, shape_of, tensor_of
-from rfm.fingerprint import fingerprint
+from rfm.records.fingerprint import fingerprint
 
 
 class Source(FullPrecisionModule, ABC):

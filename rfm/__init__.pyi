@@ -1,0 +1,33 @@
+from . import conditions as conditions
+from . import couplings as couplings
+from . import datasets as datasets
+from . import integrators as integrators
+from . import likelihood as likelihood
+from . import metrics as metrics
+from . import networks as networks
+from . import objectives as objectives
+from . import paths as paths
+from . import plotting as plotting
+from . import proteins as proteins
+from . import sources as sources
+from . import steering as steering
+from . import training as training
+from .flow import Flow as Flow
+from .integrators import Shared as Shared
+from .integrators import integrate as integrate
+from .likelihood import Hutchinson as Hutchinson
+from .likelihood import divergence as divergence
+from .objectives import MaximumLikelihood as MaximumLikelihood
+from .objectives import endpoint_loss as endpoint_loss
+from .objectives import flow_matching_loss as flow_matching_loss
+from .objectives import negative_log_likelihood_loss as negative_log_likelihood_loss
+from .paths import AffinePath as AffinePath
+from .paths import ConditionalFlowPath as ConditionalFlowPath
+from .paths import ConditionalPath as ConditionalPath
+from .paths import GaussianPath as GaussianPath
+from .paths import GeodesicPath as GeodesicPath
+from .paths import PathSample as PathSample
+from .training import fit as fit
+from .training import fit_stream as fit_stream
+
+__version__: str

@@ -1,0 +1,191 @@
+"""``rfm sample`` for flows of protein backbones: structure files out, a motif in."""
+
+import argparse
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from manifolds import CentredPoses
+from rfm.flow import Flow
+from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
+from rfm.proteins.peptide_bonds import OPEN, open_bonds
+from rfm.proteins.sampling import ROTATION_RATE, Motif, sample_backbones
+from rfm.proteins.structures import Chain, read_chain, write_chain
+from rfm.records.descriptions import read_json
+
+_DRAWN = 16
+_PART = 256
+"""Backbones drawn before they are written, which bounds memory."""
+_SHOWN = 8
+_OPTIONS = ("length", "steps", "rotation_schedule", "rotation_rate", "motif", "open_bonds")
+_REFUSED = {
+    "log_prob": "--log-prob is not for backbones: their rotation schedule and self-conditioning change the density",
+    "condition": "--condition is not for backbones: the flow has no conditions",
+    "condition_file": "--condition-file is not for backbones: the flow has no conditions",
+    "json": "--json is not for backbones, which are written as structure files",
+}
+
+
+def holds_backbones(folder: Path) -> bool:
+    """Return whether a folder holds a flow of backbones."""
+    path = folder / "flow.json"
+    manifold = read_json(path).get("manifold") if path.is_file() else None
+    return isinstance(manifold, dict) and manifold.get("class") == f"manifolds.{CentredPoses.__name__}"
+
+
+def check_others(arguments: argparse.Namespace) -> None:
+    """Raise ValueError if an option for backbones is given for a run of another kind."""
+    for name in _OPTIONS:
+        if getattr(arguments, name) not in (None, False):
+            option = name.replace("_", "-")
+            raise ValueError(
+                f"--{option} is for flows of protein backbones, and {arguments.run} is another\nleave it out"
+            )
+
+
+def sample(arguments: argparse.Namespace) -> None:
+    """``rfm sample``: backbones as PDB and mmCIF files in a folder."""
+    from rfm.plotting import plot_backbone, save_figure
+
+    for name, sentence in _REFUSED.items():
+        if getattr(arguments, name):
+            raise ValueError(f"{sentence}\nleave it out")
+    if arguments.length is None:
+        raise ValueError("backbones need a length\ngive --length RESIDUES")
+    linear, rate = arguments.rotation_schedule == "linear", arguments.rotation_rate
+    if linear and rate is not None:
+        raise ValueError("--rotation-rate is of the exponential schedule\nleave it out, or --rotation-schedule linear")
+    rate = None if linear else rate or ROTATION_RATE
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    flow = Flow.load(arguments.run).to(device)
+    folder = _folder(arguments)
+    count = _DRAWN if arguments.n is None else arguments.n
+    first, last, opened = "", "", list[str]()
+    motifs = [None if arguments.motif is None else _motif(arguments.motif, n) for n in arguments.length]
+    for residues, motif in zip(arguments.length, motifs, strict=True):
+        generator = torch.Generator(device).manual_seed(arguments.seed)
+        sequence = _sequence(residues, motif)
+        for start in range(0, count, _PART):
+            frames = sample_backbones(
+                flow,
+                residues,
+                min(_PART, count - start),
+                steps=arguments.steps or 100,
+                rotation_rate=rate,
+                motif=motif,
+                close=not arguments.open_bonds,
+                generator=generator,
+                progress=not arguments.quiet,
+            )
+            atoms = atoms_from_frames(frames).cpu()
+            for i, chain in enumerate(atoms, start):
+                last = _written(folder, residues, i, chain, sequence)
+                first = first or last
+            opened += _open(residues, start, open_bonds(frames))
+            if start == 0:
+                picture = plot_backbone(atoms[0], _stem(residues, 0))
+                save_figure(picture, folder / f"{_stem(residues, 0)}.png")
+    total = count * len(arguments.length)
+    print(f"{total} backbones, each as .pdb and .cif, from {first} to {last}; a picture of each length")
+    if opened:
+        more = f" and {len(opened) - _SHOWN} more" if len(opened) > _SHOWN else ""
+        print(f"bonds that stay open, C - N off by more than {OPEN} Angstrom: {'; '.join(opened[:_SHOWN])}{more}")
+
+
+def _stem(residues: int, i: int) -> str:
+    return f"length-{residues}-{i + 1:04d}"
+
+
+def _written(folder: Path, residues: int, i: int, atoms: Tensor, sequence: str) -> str:
+    stem = _stem(residues, i)
+    for suffix in (".pdb", ".cif"):
+        write_chain(folder / (stem + suffix), atoms, sequence)
+    return f"{folder / stem}.pdb"
+
+
+def _sequence(residues: int, motif: Motif | None) -> str:
+    """Return the letters of a backbone: the motif's own, and glycines, of which nothing but backbone is known."""
+    letters = ["G"] * residues
+    if motif is not None:
+        for place, letter in zip(motif.places.tolist(), motif.sequence, strict=True):
+            letters[place] = letter
+    return "".join(letters)
+
+
+def _open(residues: int, start: int, opened: Tensor) -> list[str]:
+    """Return in words which bonds of which chains, counted from ``start``, are open, ``(chains, residues - 1)``."""
+    words = []
+    for i, chain in enumerate(opened.cpu(), start):
+        bonds = [f"{j + 1}-{j + 2}" for j in torch.nonzero(chain)[:, 0].tolist()]
+        if bonds:
+            more = f" and {len(bonds) - _SHOWN} more" if len(bonds) > _SHOWN else ""
+            words.append(f"{_stem(residues, i)} at {', '.join(bonds[:_SHOWN])}{more}")
+    return words
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    """Return the folder to write to, made if it is not there, refused if it holds anything."""
+    if arguments.out is None:
+        raise ValueError("backbones are written to a folder\ngive --out FOLDER")
+    folder = Path(arguments.out)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"--out {folder} is a file\nname a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not arguments.force:
+        raise FileExistsError(f"--out {folder} is not empty\nuse --force to write into it, or another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _motif(parts: list[list[str]], residues: int) -> Motif:
+    """Return the residues that ``--motif FILE RESIDUES PLACE`` means, given once or several times."""
+    frames, places, letters, named = list[Tensor](), list[Tensor](), "", list[str]()
+    for file, which, place in parts:
+        chain, first, last = _stretch(file, which, place)
+        frames.append(frames_from_atoms(chain.atoms[first : last + 1]))
+        places.append(torch.arange(last - first + 1) + int(place) - 1)
+        letters += chain.sequence[first : last + 1]
+        named += [f"{chain.name} {number}" for number in chain.numbers[first : last + 1]]
+    order = torch.cat(places)
+    if bool((order.diff() <= 0).any()) or int(order[-1]) >= residues:
+        raise ValueError(
+            f"--motif: the places {', '.join(f'{int(p[0]) + 1}-{int(p[-1]) + 1}' for p in places)} must ascend, not "
+            f"overlap, and end by residue {residues}\ngive others, or a larger --length"
+        )
+    motif = Motif(torch.cat(frames), order, letters)
+    if (i := motif.broken()) is not None:
+        raise ValueError(
+            f"--motif: residues {named[i - 1]} and {named[i]} would be neighbours at {int(order[i])} and "
+            f"{int(order[i]) + 1}, and no peptide bond joins them\nleave places between them"
+        )
+    return motif
+
+
+def _stretch(file: str, which: str, place: str) -> tuple[Chain, int, int]:
+    """Return the chain that ``FILE CHAIN:FIRST-LAST`` means, and which of its residues are the ends."""
+    found = re.fullmatch(r"([^:\s]+):(-?\d+[A-Za-z]?)(?:-(-?\d+[A-Za-z]?))?", which)
+    if found is None or not re.fullmatch(r"[1-9]\d*", place):
+        raise ValueError(
+            f"--motif {file} {which} {place}: is no file, residues, place\nwrite for example 1abc.pdb A:10-25 40"
+        )
+    chain = read_chain(file, found[1])
+    ends = (found[2], found[3] or found[2])
+    for number in ends:
+        if (count := chain.numbers.count(number)) > 1:
+            raise ValueError(f"--motif {file}: chain {found[1]} has {count} residues {number}\nrenumber the file")
+        if number not in chain.numbers:
+            left_out = f" with a backbone; left out: {', '.join(chain.left_out)}" if chain.left_out else ""
+            raise ValueError(f"--motif {file}: chain {found[1]} has no residue {number}{left_out}\nlook into the file")
+    first, last = map(chain.numbers.index, ends)
+    if last < first:
+        raise ValueError(f"--motif {file} {which}: ends before it begins\nwrite the first residue first")
+    for i in chain.breaks:
+        if first < i <= last:
+            apart = float(torch.linalg.vector_norm(chain.atoms[i, 0] - chain.atoms[i - 1, 2]))
+            raise ValueError(
+                f"--motif {file} {which}: the chain has a break between residues {chain.numbers[i - 1]} and "
+                f"{chain.numbers[i]} (C - N {apart:.1f} Angstrom)\ngive each side as a --motif of its own, with places "
+                "between them"
+            )
+    return chain, first, last

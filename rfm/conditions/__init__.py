@@ -1,0 +1,13 @@
+"""What the entries of condition vectors mean: named columns of numbers, labels and pictures."""
+
+from rfm.conditions.conditions import Conditions
+from rfm.conditions.kinds import Column, Label, Number
+from rfm.conditions.pictures import Picture
+
+__all__ = [
+    "Column",
+    "Conditions",
+    "Label",
+    "Number",
+    "Picture",
+]

@@ -1,0 +1,231 @@
+"""The kinds of columns that `rfm.conditions` has: numbers, labels, and pictures, each with its entries in a vector."""
+
+import datetime
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manifolds.arguments import number
+from rfm.arrays import TIMES, tensor_of
+from rfm.conditions.pictures import Picture
+
+_LISTED = 20
+"""Labels that a message lists."""
+
+
+@final
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers.
+
+    Args:
+        name: what it is called.
+        low: the smallest value in the data.
+        high: the largest value in the data.
+        unit: in words, for people; empty where it has none or the name says it.
+    """
+
+    kind: ClassVar[str] = "number"
+    width: ClassVar[int] = 1
+
+    name: str
+    low: float
+    high: float
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        for name in ("low", "high"):
+            object.__setattr__(self, name, number("Number", name, getattr(self, name)))
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            raise ValueError(f"Number: low and high are finite and in order, got {self.low} and {self.high}")
+
+    @property
+    def labels(self) -> int:
+        """The number of labels: none."""
+        return 0
+
+    def entry(self, value: Any) -> float:
+        """Return the entry of a vector that a value means.
+
+        Raises:
+            ValueError: it is no finite number.
+        """
+        number = number_of(value)
+        if number is None or math.isinf(number):
+            raise ValueError(f"{self.name}={str(value)[:40]} is not a finite number; {self.describe()}")
+        return number
+
+    def vectors(self, values: Any) -> Tensor:
+        """Return the entries that values mean, ``(1,)`` of one and ``(n, 1)`` of several."""
+        return _entries(self, values)
+
+    def value(self, entries: Tensor) -> float:
+        """Return what an entry ``(1,)`` means."""
+        return float(entries)
+
+    def title(self, entries: Tensor) -> str:
+        """Return what an entry means, in words."""
+        return f"{self.name} = {float(entries):.6g}"
+
+    def describe(self) -> str:
+        """Return the name and the range."""
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.name} (a number, {self.low:.6g} to {self.high:.6g}{unit} in the data)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arguments as JSON values."""
+        return {"name": self.name, "low": self.low, "high": self.high, "unit": self.unit}
+
+
+@final
+@dataclass(frozen=True)
+class Label:
+    """A column of labels: text that says to which of several kinds a point belongs.
+
+    Args:
+        name: what it is called.
+        values: the labels, all different.
+    """
+
+    kind: ClassVar[str] = "label"
+    width: ClassVar[int] = 1
+
+    name: str
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        texts = isinstance(self.values, tuple) and all(isinstance(value, str) and value for value in self.values)
+        if not texts or not self.values or len(set(self.values)) < len(self.values):
+            raise ValueError(f"Label: values is a tuple of different texts, got {str(self.values)[:80]}")
+
+    @property
+    def labels(self) -> int:
+        """The number of labels."""
+        return len(self.values)
+
+    def entry(self, value: Any) -> float:
+        """Return the entry of a vector that a label means; its case matters only where it decides.
+
+        Raises:
+            ValueError: there is no such label.
+        """
+        text = text_of(value)
+        if text in self.values:
+            return float(self.values.index(text))
+        alike = [i for i, known in enumerate(self.values) if known.casefold() == text.casefold()]
+        if len(alike) == 1:
+            return float(alike[0])
+        near = difflib.get_close_matches(text, self.values, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"{self.name} has no label {text[:40]!r}; {hint}it has {_listed(self.values)}")
+
+    def vectors(self, values: Any) -> Tensor:
+        """Return the entries that values mean, ``(1,)`` of one and ``(n, 1)`` of several."""
+        return _entries(self, values)
+
+    def value(self, entries: Tensor) -> str:
+        """Return what an entry ``(1,)`` means."""
+        return self.values[int(entries)]
+
+    def title(self, entries: Tensor) -> str:
+        """Return what an entry means, in words."""
+        return f"{self.name} = {self.value(entries)}"
+
+    def describe(self) -> str:
+        """Return the name and the labels."""
+        return f"{self.name} (a label: {_listed(self.values)})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arguments as JSON values."""
+        return {"name": self.name, "values": list(self.values)}
+
+
+Column: TypeAlias = Number | Label | Picture
+_KINDS: dict[str, Any] = {Number.kind: Number, Label.kind: Label, Picture.kind: Picture}
+
+
+def column_from_dict(values: dict[str, Any]) -> Column:
+    """Make a column from its kind and the values that ``to_dict`` returned; raise if they do not describe one."""
+    kind = _KINDS[values.pop("kind")]
+    if kind is Label:
+        (labels,) = [values.pop("values")]
+        if not isinstance(labels, list):
+            raise TypeError("values is a list")
+        return Label(values=tuple(labels), **values)
+    if kind is Number:
+        if not all(isinstance(values[key], int | float) for key in ("low", "high")):
+            raise TypeError("low and high are numbers")
+        if not isinstance(values.get("unit", ""), str):
+            raise TypeError("unit is text")
+    column: Column = kind(**values)
+    return column
+
+
+def is_unknown(value: Any) -> bool:
+    """Return whether a value stands for not known: None, NaN or empty text."""
+    return value is None or (isinstance(value, str) and not value.strip()) or value != value
+
+
+def cells_of(values: Any) -> Any:
+    """Return a list of cells, or one cell: a number, a text, or None where not known."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    if isinstance(values, np.ndarray | np.generic):
+        if values.dtype.kind in "mM":
+            raise ValueError(f"a condition is a number or a text for each point, got times ({values.dtype}); {TIMES}")
+        values = values.tolist()
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        return _cell(values)
+    return [_cell(value) for value in values]
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, datetime.date | datetime.timedelta | np.datetime64 | np.timedelta64):
+        raise ValueError(f"a condition is a number or a text for each point, got the time {str(value)[:40]}; {TIMES}")
+    value = value.item() if isinstance(value, np.generic | Tensor) else value
+    if isinstance(value, list | tuple | dict | bytes | complex):
+        raise ValueError(
+            f"a condition is a number or a text for each point, got {str(value)[:40]}; give one column each"
+        )
+    return None if is_unknown(value) else value
+
+
+def number_of(value: Any) -> float | None:
+    """Return a value as a number; None if it is none."""
+    try:
+        return None if isinstance(value, bool) or (isinstance(value, str) and "_" in value) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def text_of(value: Any) -> str:
+    """Return a label as text; a whole number is written without decimals."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _entries(column: Number | Label, values: Any) -> Tensor:
+    cells = cells_of(values)
+    known = set(cells if isinstance(cells, list) else [cells])
+    entry = {cell: math.nan if cell is None else column.entry(cell) for cell in known}
+    own = [entry[cell] for cell in cells] if isinstance(cells, list) else entry[cells]
+    return tensor_of(column.name, "entries", own, torch.float64).unsqueeze(-1)
+
+
+def _listed(values: Sequence[str]) -> str:
+    more = f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
+    return ", ".join(value if len(value) <= 40 else value[:37] + "..." for value in values[:_LISTED]) + more
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"a condition has a name, got {name!r}")

@@ -1,0 +1,8 @@
+"""A flow: a manifold, a velocity field and a source, as one distribution; and the folder that it is saved in."""
+
+from rfm.flow.flow import POINT_TOLERANCE, Flow
+
+__all__ = [
+    "POINT_TOLERANCE",
+    "Flow",
+]

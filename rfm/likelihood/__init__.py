@@ -1,0 +1,22 @@
+"""Divergence of a velocity field, exact or estimated, and the log-density of the flow that it generates."""
+
+from rfm.likelihood.change_of_variables import (
+    LogProbEstimate,
+    estimate_log_prob,
+    estimate_transport,
+    log_prob,
+    transport,
+)
+from rfm.likelihood.divergences import Hutchinson, divergence, divergence_estimates, rademacher
+
+__all__ = [
+    "Hutchinson",
+    "LogProbEstimate",
+    "divergence",
+    "divergence_estimates",
+    "estimate_log_prob",
+    "estimate_transport",
+    "log_prob",
+    "rademacher",
+    "transport",
+]

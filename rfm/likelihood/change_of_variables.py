@@ -1,0 +1,122 @@
+"""Densities carried along a field: the continuous change of variables."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from manifolds import Manifold
+from rfm.integrators import Method, Solution, integrate
+from rfm.likelihood.derivatives import differentiable
+from rfm.likelihood.divergences import Hutchinson, divergence, divergence_estimates
+from rfm.sources import Source
+
+
+class LogProbEstimate(NamedTuple):
+    """Log-densities estimated with `Hutchinson`."""
+
+    log_prob: Tensor
+    """Nats, with respect to the Riemannian volume, ``(*batch)``."""
+    standard_error: Tensor
+    """That of each log-density over the probes, in nats, ``(*batch)``; NaN for a single probe."""
+
+
+def log_prob(
+    field: Callable[..., Tensor],
+    source: Source,
+    x: Tensor,
+    method: Method | None = None,
+    **condition: Any,
+) -> Tensor:
+    """Return the log-density at ``x`` of the flow that carries the source at time 0 along the field to time 1.
+
+    The continuous change of variables, Chen & Lipman 2023, arXiv:2302.03660, equation 6: ``log p_0(x_0)`` minus the
+    integral of the divergence along the path back from ``x``.
+
+    Args:
+        field: the velocity field.
+        source: the distribution at time 0.
+        x: points ``(*batch, *event_shape)``.
+        method: how to integrate.
+        condition: passed on to the field.
+
+    Returns:
+        Nats, with respect to the Riemannian volume, ``(*batch)``.
+    """
+    solution = transport(field, source.manifold, x, 1.0, 0.0, method, **condition)
+    assert solution.integral is not None
+    return source.log_prob(solution.final) + solution.integral[-1]
+
+
+def estimate_log_prob(
+    field: Callable[..., Tensor],
+    source: Source,
+    x: Tensor,
+    estimator: Hutchinson,
+    method: Method | None = None,
+    **condition: Any,
+) -> LogProbEstimate:
+    """Return `log_prob` with an estimated divergence, and its standard error."""
+    solution, error = estimate_transport(field, source.manifold, x, 1.0, 0.0, estimator, method, **condition)
+    assert solution.integral is not None
+    return LogProbEstimate(source.log_prob(solution.final) + solution.integral[-1], error)
+
+
+def transport(
+    field: Callable[..., Tensor],
+    manifold: Manifold,
+    x: Tensor,
+    start: float,
+    end: float,
+    method: Method | None = None,
+    **condition: Any,
+) -> Solution:
+    """Move points along the field and integrate its divergence on the way.
+
+    The log-density of a moving point changes by minus the integral from ``start`` to ``end``.
+    """
+    known = differentiable(field)
+
+    def with_divergence(y: Tensor, t: Tensor, **own: Any) -> tuple[Tensor, Tensor]:
+        return divergence(known, manifold, y, t, **own)
+
+    return integrate(
+        with_divergence, manifold, x, (start, end), method, with_integral=True, velocity=field, **condition
+    )
+
+
+def estimate_transport(
+    field: Callable[..., Tensor],
+    manifold: Manifold,
+    x: Tensor,
+    start: float,
+    end: float,
+    estimator: Hutchinson,
+    method: Method | None = None,
+    **condition: Any,
+) -> tuple[Solution, Tensor]:
+    """Move points along the field and integrate an estimate of its divergence on the way, all probes in one solve.
+
+    Returns:
+        The solution, and the standard error of its last integral over the probes ``(*batch)``.
+    """
+    known = differentiable(field)
+
+    def with_estimates(y: Tensor, t: Tensor, noise_of_probes: Tensor, **own: Any) -> tuple[Tensor, Tensor]:
+        return divergence_estimates(known, manifold, y, t, noise_of_probes, **own)
+
+    def alone(y: Tensor, t: Tensor, noise_of_probes: Tensor, **own: Any) -> Tensor:
+        return field(y, t, **own)
+
+    condition["noise_of_probes"] = estimator.noise(manifold, x)
+    solution = integrate(
+        with_estimates, manifold, x, (start, end), method, with_integral=True, velocity=alone, **condition
+    )
+    assert solution.integral is not None
+    mean, k = solution.integral.mean(-1), estimator.probes
+    spread = torch.linalg.vector_norm(solution.integral[-1] - mean[-1, ..., None], dim=-1)
+    error = spread / math.sqrt(k * (k - 1)) if k > 1 else torch.full_like(spread, math.nan)
+    return replace(solution, integral=mean), error

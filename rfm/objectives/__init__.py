@@ -1,0 +1,14 @@
+"""What a training step minimises: flow matching and its relatives, or minus the log-likelihood."""
+
+from rfm.objectives.maximum_likelihood import MaximumLikelihood, adjoint_log_prob, negative_log_likelihood_loss
+from rfm.objectives.objective import Objective
+from rfm.objectives.regression import endpoint_loss, flow_matching_loss
+
+__all__ = [
+    "MaximumLikelihood",
+    "Objective",
+    "adjoint_log_prob",
+    "endpoint_loss",
+    "flow_matching_loss",
+    "negative_log_likelihood_loss",
+]

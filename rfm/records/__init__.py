@@ -1,0 +1,1 @@
+"""Saved objects as data: descriptions, files, fingerprints."""

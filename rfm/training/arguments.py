@@ -1,0 +1,319 @@
+"""The checks that `rfm.fit` makes of its arguments, and the tensors that it makes from them."""
+
+import copy
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from manifolds import Manifold
+from manifolds.arguments import call_of, check_function, check_instance, number, required, shown, whole
+from rfm.arrays import indices_of, tensor_of
+from rfm.conditions import Conditions
+from rfm.couplings import Coupling
+from rfm.datasets.splits import group_split
+from rfm.integrators.velocities import check_velocity
+from rfm.networks.modes import in_evaluation_mode
+from rfm.objectives import Objective
+from rfm.objectives.maximum_likelihood import MaximumLikelihood
+from rfm.paths import AffinePath, ConditionalPath
+from rfm.paths.times import TimeSampler
+from rfm.records.fingerprint import fingerprint
+from rfm.sources import Source
+from rfm.sources.base import check_same_manifold
+from rfm.training.points import Points
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_LEAST_DIGITS = 1e-2
+"""How much of the spread of a condition may be rounding."""
+
+_POINT_TOLERANCE = 1e-3
+"""How far off the manifold data may be, relative to its size: tables round to a few digits."""
+
+
+def named(condition: Any, conditions: Conditions | None) -> tuple[Any, Conditions | None]:
+    """Return condition vectors, or None, and what they mean if that is known."""
+    if isinstance(condition, Mapping):
+        try:
+            conditions = conditions or Conditions.of(condition)
+            return conditions.encode(condition), conditions
+        except ValueError as error:
+            raise ValueError(f"fit: {error}") from None
+    if conditions is not None:
+        if condition is None:
+            raise ValueError("fit: conditions says what condition means, which is missing; pass condition= too")
+        vectors = _tensor("condition", condition)
+        vectors = vectors[:, None] if vectors.ndim == 1 else vectors
+        try:
+            conditions.check(vectors)
+        except ValueError as error:
+            raise ValueError(f"fit: {error}") from None
+        return vectors, conditions
+    return condition, None
+
+
+def check_data(points: Any, manifold: Manifold, condition: Any, weights: Any) -> Points:
+    """Return points, conditions and weights as tensors in float64; raise ValueError if they cannot be used."""
+    x = _tensor("points", points)
+    if x.ndim != 1 + len(manifold.event_shape) or x.shape[1:] != manifold.event_shape:
+        raise ValueError(
+            f"fit: points on {manifold} have shape (n, {', '.join(map(str, manifold.event_shape))}), got "
+            f"{tuple(x.shape)}; {manifold._shape_remedy(x)}"
+        )
+    if len(x) < 2:
+        raise ValueError(f"fit: needs at least two points, got {len(x)}; give it more data")
+    manifold.check_point(x, tol=_POINT_TOLERANCE)
+    c = w = None
+    if condition is not None:
+        c = _tensor("condition", condition)
+        c = c[:, None] if c.ndim == 1 else c
+        if c.ndim != 2 or len(c) != len(x) or bool(c.isinf().any()):
+            raise ValueError(
+                f"fit: condition must hold one finite vector per point, ({len(x)}, c), got shape {tuple(c.shape)}"
+                f"{' with infinite entries' if c.isinf().any() else ''}; use NaN where it is not known"
+            )
+    if weights is not None:
+        w = _tensor("weights", weights)
+        if w.shape != (len(x),) or not bool((w >= 0).all() and w.isfinite().all() and w.sum() > 0):
+            raise ValueError(
+                f"fit: weights must be {len(x)} finite numbers, none negative and not all zero, got shape "
+                f"{tuple(w.shape)} and minimum {float(w.min()) if w.numel() else math.nan:g}; correct them"
+            )
+    return Points(x, c, w)
+
+
+def _tensor(name: str, values: Any) -> Tensor:
+    return tensor_of("fit", name, values, torch.float64).detach().cpu()
+
+
+def check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
+    """Raise ValueError unless some training and some validation points, given by index, have weight."""
+    if data.weights is None:
+        return
+    for name, index in (("training", train), ("validation", validation)):
+        if not bool(data.weights[index].sum() > 0):
+            raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
+
+
+def check_precision(fabric: "Fabric | None") -> str:
+    """Return the name of the precision that a network is to be trained in.
+
+    Raises:
+        ValueError: for one that it cannot be trained in here.
+    """
+    name = "32-true" if fabric is None else str(fabric.strategy.precision.precision)
+    if name not in _PRECISIONS:
+        fault = "in float16 small gradients and their squares are 0" if name == "16-true" else "it replaces layers"
+        raise ValueError(
+            f"fit: precision {name!r} cannot be trained in ({fault}); use 'bf16-mixed', or '16-mixed' on a GPU"
+        )
+    return name
+
+
+_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
+
+
+def check_digits(condition: Tensor, dtype: torch.dtype, conditions: Conditions | None) -> None:
+    """Raise ValueError where a column of conditions differs in digits that the field's precision does not have."""
+    mean = condition.nanmean(0)
+    spread = (condition - mean).square().nanmean(0).sqrt()
+    lost = (torch.finfo(dtype).eps * mean.abs() > _LEAST_DIGITS * spread) & (spread > 0)
+    for i in lost.nonzero()[:, 0].tolist():
+        name = f"column {i}" if conditions is None else conditions.names[i]
+        raise ValueError(
+            f"fit: condition {name} is near {float(mean[i]):.6g} and varies by {float(spread[i]):.3g}, which "
+            f"{str(dtype).removeprefix('torch.')} cannot tell apart; subtract its first value"
+        )
+
+
+def made_source(make: Any, manifold: Manifold, data: Points) -> Source:
+    """Return the source that ``make`` makes from the training points; raise ValueError if it makes none.
+
+    Their weights are passed as ``sample_weights``, where there are some and ``make`` has an argument of that name.
+    """
+    source = make
+    # A class of sources, which is made from a manifold alone, is no such function.
+    if callable(make) and not (inspect.isclass(make) and issubclass(make, Source) and len(required(make)) != 2):
+        weighted = data.weights is not None and "sample_weights" in inspect.signature(make).parameters
+        source = make(manifold, manifold.projx(data.x), **({"sample_weights": data.weights} if weighted else {}))
+    if not isinstance(source, Source):
+        raise ValueError(
+            f"fit: source must be a rfm.sources.Source, or a function of manifold and points that returns one, got "
+            f"{shown(source)}; pass {call_of(make) if inspect.isclass(make) else 'one of rfm.sources'}"
+        )
+    return source
+
+
+def check_source(source: Source, manifold: Manifold) -> None:
+    """Raise ValueError unless the source lives on the manifold and draws points of it."""
+    check_same_manifold("fit", "source", source.manifold, manifold)
+    draws = source.sample((4,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    try:
+        manifold.check_point(draws, tol=_POINT_TOLERANCE)
+    except ValueError as error:
+        raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold\n{error}") from None
+
+
+def check_objective(
+    objective: Objective, path: ConditionalPath | None, times: TimeSampler | None, coupling: Coupling | None
+) -> None:
+    """Raise ValueError for what flow matching would use but the objective does not."""
+    given: dict[str, Any] = {"path": path}
+    if isinstance(objective, MaximumLikelihood):
+        given |= {"times": times, "coupling": coupling}
+    unused = [name for name, value in given.items() if value is not None]
+    if unused:
+        raise ValueError(
+            f"fit: {type(objective).__name__} has no use for {' and '.join(unused)}; leave out either that or objective"
+        )
+
+
+def check_path(path: ConditionalPath, manifold: Manifold, source: Source, x: Tensor) -> None:
+    """Raise ValueError unless the path lives on the manifold and leads from the source to the points ``x``."""
+    check_same_manifold("fit", "path", path.manifold, manifold)
+    _check_start(path, source)
+    x_1 = manifold.projx(x[:4])
+    path.check_ends(source.sample((len(x_1),), generator=torch.Generator().manual_seed(0), dtype=x.dtype), x_1)
+
+
+def _check_start(path: ConditionalPath, source: Source) -> None:
+    """Raise ValueError where the path presumes a source, or a scale of it, and the flow would start from another."""
+    if path.source is not None and fingerprint(path.source) != fingerprint(source):
+        presumed, given = (" ".join(str(part).split()) for part in (path.source, source))
+        raise ValueError(
+            f"fit: path starts from {presumed}, but source is {given}; leave source out, or take a path that starts "
+            "from any, such as GeodesicPath"
+        )
+    if path.source is None and isinstance(path, AffinePath) and path.schedule.source_scale != 1:
+        raise ValueError(
+            f"fit: {path.schedule} starts from noise of scale {path.schedule.source_scale:g}, which AffinePath leaves "
+            "to you; use GaussianPath, which brings that source"
+        )
+
+
+def hold_out(
+    points: Tensor, validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int], seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return the indices of training and validation points; a share of the points is held out with all their equals."""
+    n = len(points)
+    if np.ndim(validation):
+        held = indices_of("fit", "validation", validation)
+        if int(held.min()) < 0 or int(held.max()) >= n:
+            raise ValueError(
+                f"fit: validation must hold indices from 0 to {n - 1}, got {int(held.min())} to {int(held.max())}"
+            )
+        rest = torch.ones(n, dtype=torch.bool)
+        rest[held] = False
+        if not bool(rest.any()):
+            raise ValueError("fit: validation holds every point, none is left to train on; hold out fewer")
+        return rest.nonzero()[:, 0], held
+    share = number("fit", "validation", validation)
+    if not 0 < share < 1:
+        raise ValueError(f"fit: validation must be a share between 0 and 1, or indices, got {validation}")
+    try:
+        split = group_split(points, seed, validation=share, test=0.0)
+    except ValueError as error:
+        raise ValueError(f"fit: {error}") from None
+    return split.train, split.validation
+
+
+@torch.no_grad()
+def check_field(
+    where: str, field: nn.Module, manifold: Manifold, x: Tensor, t: Tensor, condition: dict[str, Any]
+) -> None:
+    """Raise ValueError unless a network gives each point a finite velocity that is tangent there, in evaluation mode.
+
+    Args:
+        where: who asks.
+        field: the network; one whose last layer is zero is tried with other weights, in a copy.
+        manifold: where the points live.
+        x: points ``(*batch, *event_shape)``.
+        t: times ``(*batch)``.
+        condition: what the field is told besides.
+    """
+    device = next(field.parameters()).device
+    x, t = x.to(device), t.to(device)
+    own = {name: value.to(x.device) if isinstance(value, Tensor) else value for name, value in condition.items()}
+    with in_evaluation_mode(field):
+        u = field(x, t, **own)
+        check_velocity(where, manifold, x, u)
+        if not bool(u.any()):
+            u = _disturbed(field)(x, t, **own)
+            check_velocity(where, manifold, x, u)
+    if not bool(u.isfinite().all()):
+        raise ValueError(
+            f"{where}: the field is not finite: {int((~u.isfinite()).sum())} of {u.numel()} entries; "
+            "look for divisions by zero, and for conditions that it cannot take"
+        )
+
+
+def _disturbed(field: nn.Module) -> nn.Module:
+    """Return a copy of a network whose parameters that are zero throughout are so no longer."""
+    field, generator = copy.deepcopy(field), torch.Generator().manual_seed(0)
+    for parameter in field.parameters():
+        if not bool(parameter.any()):
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return field
+
+
+def check_metric(manifold: Manifold, points: Tensor) -> None:
+    """Raise ValueError if geodesics contradict the metric: the part of the checker that a wrong density depends on.
+
+    Args:
+        manifold: the manifold.
+        points: points on it ``(n, *event_shape)``; a few are used.
+    """
+    parts = [part for part in manifold.modules() if isinstance(part, Manifold)]
+    if all(_is_tested(part) for part in parts) or len(points) < 6:
+        return
+    from manifolds.testing import check_manifold
+    from manifolds.testing.geodesics import acceleration_normal, gauss_lemma, speed_constant
+
+    x = points[:: max(1, len(points) // 16)][:16]
+    laws = (acceleration_normal, speed_constant, gauss_lemma)
+    report = check_manifold(manifold, points=x, dtypes=(torch.float64,), laws=laws)
+    if not report.passed:
+        raise ValueError(f"fit: {manifold} breaks its contract; run rfm check for all of it\n{report.findings[0]}")
+
+
+def _is_tested(manifold: Manifold) -> bool:
+    """Return whether the library's own tests check it: adapters hold what others wrote."""
+    package, _, module = type(manifold).__module__.partition(".")
+    return package == "manifolds" and not module.startswith("interop")
+
+
+def whole_above_zero(name: str, value: int | None, default: int) -> int:
+    """Return a whole number, at least 1, or the default in place of None."""
+    try:
+        return default if value is None else whole("fit", name, value)
+    except ValueError:
+        raise ValueError(f"fit: {name} must be a whole number, at least 1, got {shown(value)}") from None
+
+
+def above_zero(name: str, value: float) -> float:
+    """Return a number above 0, finite."""
+    own = number("fit", name, value)
+    if not 0 < own < math.inf:
+        raise ValueError(f"fit: {name} must be a number above 0, got {value}")
+    return own
+
+
+def check_objects(manifold: Any, coupling: Any, path: Any, times: Any, objective: Any, conditions: Any) -> None:
+    """Raise ValueError for a class, or a name of one, in place of an object."""
+    check_instance("fit", "manifold", manifold, Manifold, "Sphere(2)")
+    given = {
+        "path": (path, ConditionalPath, "GeodesicPath(manifold)"),
+        "times": (times, TimeSampler, "UniformTimes()"),
+        "conditions": (conditions, Conditions, "Conditions.of(columns)"),
+    }
+    for name, (value, kind, example) in given.items():
+        if value is not None:
+            check_instance("fit", name, value, kind, example)
+    check_function("fit", "coupling", coupling, "OptimalTransport(manifold)")
+    check_function("fit", "objective", objective, "MaximumLikelihood()")
