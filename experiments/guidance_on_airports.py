@@ -61,8 +61,8 @@ def likelihoods(flow: rfm.Flow, points: Tensor, condition: Tensor) -> str:
     for known in ((), *((name,) for name in names), names):
         hidden = torch.tensor([name not in known for name in names])
         own = torch.where(hidden, torch.nan, condition)
-        nll = negative_log_likelihood(flow.log_prob(points, condition=own, solver=SOLVER).double())
-        lines.append(f"| {' and '.join(known) or 'nothing'} | {nll.mean:.3f} | {nll.standard_error:.3f} |")
+        nll = negative_log_likelihood(flow.log_prob(points, condition=own, solver=SOLVER).double(), groups=points)
+        lines.append(f"| {' and '.join(known) or 'nothing'} | {nll.mean:.3f} | {nll.error_text()} |")
     return "\n".join(lines)
 
 

@@ -129,7 +129,7 @@ def _train(name: str, steps: int, seconds: float) -> dict[str, float]:
     )
     megabytes = peak_megabytes() - before
     test = points[split.test]
-    score = negative_log_likelihood(flow.log_prob(test))
+    score = negative_log_likelihood(flow.log_prob(test), groups=test)
     coarse = negative_log_likelihood(flow.log_prob(test, solver=_COARSE))
     return {
         "steps": flow.history[-1]["step"],

@@ -203,7 +203,7 @@ def table(log_prob: Tensor, blocks: Tensor) -> str:
     lines = ["| model | test NLL, nats | standard error |", "|---|---:|---:|"]
     for name, column in zip(MODELS, log_prob.mT, strict=True):
         nll = negative_log_likelihood(column, groups=blocks)
-        lines.append(f"| {name} | {nll.mean:.2f} | {nll.standard_error:.2f} |")
+        lines.append(f"| {name} | {nll.mean:.2f} | {nll.error_text(2)} |")
     flow, kernel, free = (-log_prob[:, MODELS.index(n)] for n in (MODELS[4], MODELS[2], MODELS[3]))
     lines.append("")
     lines.append(f"flow with phase minus kernel mixture by phase: {words(paired_difference(flow, kernel, blocks))}")
@@ -241,8 +241,7 @@ def width_table(folds: Sequence[RunData], phases: int, seed: int) -> str:
 
 def words(difference: Estimate) -> str:
     """Return a difference of NLLs with its interval."""
-    low, high = difference.interval_95
-    return f"{difference.mean:+.2f} nats (95 % interval {low:+.2f} to {high:+.2f}, {difference.count} blocks)"
+    return f"{difference.words(2)} nats, {difference.count} block{'s' * (difference.count > 1)}"
 
 
 def picture(flow: rfm.Flow, data: RunData, conditions: Conditions, options: Options, path: Path) -> None:

@@ -172,8 +172,8 @@ def marginals(joint: KernelMixture, m: SE3) -> tuple[KernelMixture, KernelMixtur
     )
 
 
-def interpolated(m: SE3, data: RunData, seconds: Tensor) -> Tensor:
-    """Return the log-density of the test poses about the geodesic between the training poses before and after them.
+def interpolated(m: SE3, data: RunData, seconds: Tensor, scored: Tensor) -> Tensor:
+    """Return the log-density of poses, by index, about the geodesic between the training poses before and after them.
 
     Validation blocks choose the concentration of the kernel, by which the guess is spread.
     """
@@ -190,70 +190,78 @@ def interpolated(m: SE3, data: RunData, seconds: Tensor) -> Tensor:
 
     log_z = m.kernel_log_normaliser(CONCENTRATIONS)
     chosen = (-CONCENTRATIONS * squared(data.split.validation)[:, None] / 2 - log_z).mean(0).argmax()
-    return -CONCENTRATIONS[chosen] * squared(data.split.test) / 2 - log_z[chosen]
+    return -CONCENTRATIONS[chosen] * squared(scored) / 2 - log_z[chosen]
 
 
 Row = tuple[str, str, Tensor]
 
 
-def scores(flows: Sequence[rfm.Flow], datas: Sequence[RunData], seconds: Tensor) -> list[Row]:
-    """Return what is scored, the model, and the log-densities of the test points."""
+def competitors(m: SE3, datas: Sequence[RunData], seconds: Tensor, index: Tensor) -> list[Row]:
+    """Return what is scored, the model, and the log-densities of the poses at ``index``, for all but the flows."""
     pose = datas[0]
-    m = flows[0].manifold
-    assert isinstance(m, SE3)
-    test = pose.split.test
-    x, r, p = (data.points[test] for data in datas)
+    x, r, p = (data.points[index] for data in datas)
     joint = kernels(m, pose)
     of_rotation, of_position = marginals(joint, m)
     broad = joint.background
     assert isinstance(broad, RigidMotionSource)
-    # Densities of positions are per cubed unit of length of the table; the joint ones per length^3.
-    unit = 3 * math.log(m.length)
-    normal = broad.log_prob(x) + math.log(8 * math.pi**2) - unit
+    unit = _log_unit(m)
     kernel, kernel_r, kernel_p = joint.log_prob(x), of_rotation.log_prob(r), of_position.log_prob(p)
-    free = [flow.log_prob(y).double() for flow, y in zip(flows, (x, r, p), strict=True)]
-    given = [
-        flow.log_prob(y, **data.conditions_at(test)).double()
-        for flow, y, data in zip(flows, (x, r, p), datas, strict=True)
-    ]
     uniform = torch.full_like(kernel, -math.log(8 * math.pi**2))
     return [
         ("pose", "uniform x normal", broad.log_prob(x)),
         ("pose", "kernel mixture", kernel),
-        ("pose", "flow", free[0]),
-        ("pose", "flow of positions, then of orientations given them", free[2] + unit + given[1]),
-        ("pose given time", "geodesic between neighbours in training, spread", interpolated(m, pose, seconds)),
-        ("pose given time", "flow", given[0]),
+        ("pose given time", "geodesic between neighbours in training, spread", interpolated(m, pose, seconds, index)),
         ("orientation", "uniform", uniform),
         ("orientation", "kernel mixture, marginal", kernel_r),
         ("orientation given position", "kernel mixture, conditional", kernel - unit - kernel_p),
-        ("orientation given position", "flow", given[1]),
-        ("position", "normal", normal),
+        ("position", "normal", broad.log_prob(x) - uniform - unit),
         ("position", "kernel mixture, marginal", kernel_p),
         ("position given orientation", "kernel mixture, conditional", kernel - unit - kernel_r),
+    ]
+
+
+def scores(flows: Sequence[rfm.Flow], datas: Sequence[RunData]) -> list[Row]:
+    """Return what is scored, the model, and the log-densities of the test points, for the flows."""
+    m, test = flows[0].manifold, datas[0].split.test
+    assert isinstance(m, SE3)
+    pairs = list(zip(flows, datas, strict=True))
+    free = [flow.log_prob(data.points[test]).double() for flow, data in pairs]
+    given = [flow.log_prob(data.points[test], **data.conditions_at(test)).double() for flow, data in pairs]
+    return [
+        ("pose", "flow", free[0]),
+        ("pose", "flow of positions, then of orientations given them", free[2] + _log_unit(m) + given[1]),
+        ("pose given time", "flow", given[0]),
+        ("orientation given position", "flow", given[1]),
         ("position given orientation", "flow", given[2]),
     ]
 
 
-def table(rows: Sequence[Row], blocks: Tensor) -> str:
-    """Return the results as Markdown, and the flows against the best of the others on the same line of work."""
+def _log_unit(m: SE3) -> float:
+    """Return what a density of positions per cubed unit of the table differs by from the joint one, per length^3."""
+    return 3 * math.log(m.length)
+
+
+def best_competitors(validation: Sequence[Row]) -> dict[str, str]:
+    """Return, for each thing that is scored, the model under which the validation poses are likeliest."""
+    best: dict[str, tuple[float, str]] = {}
+    for what, model, log_prob in validation:
+        best[what] = max(best.get(what, (-math.inf, "")), (float(log_prob.mean()), model))
+    return {what: model for what, (_, model) in best.items()}
+
+
+def table(rows: Sequence[Row], blocks: Tensor, best: Mapping[str, str]) -> str:
+    """Return the results as Markdown, and each flow against the best of the others, which validation has chosen."""
     lines = ["| density of | model | test NLL, nats | standard error |", "|---|---|---:|---:|"]
-    for what, model, log_prob in rows:
-        nll = negative_log_likelihood(log_prob, groups=blocks)
-        lines.append(f"| {what} | {model} | {nll.mean:.2f} | {nll.standard_error:.2f} |")
-    lines.append("")
     for what in dict.fromkeys(name for name, _, _ in rows):
-        own = {model: score for name, model, score in rows if name == what}
-        if "flow" not in own:
-            continue
-        flow = own.pop("flow")
-        others = {model: score for model, score in own.items() if not model.startswith("flow")}
-        best = max(others, key=lambda model: float(others[model].mean()))
-        d = paired_difference(-flow, -others[best], groups=blocks)
-        low, high = d.interval_95
-        lines.append(
-            f"{what}: flow minus {best}: {d.mean:+.2f} nats (95 % interval {low:+.2f} to {high:+.2f}, {d.count} blocks)"
-        )
+        for model, log_prob in ((model, score) for name, model, score in rows if name == what):
+            nll = negative_log_likelihood(log_prob, groups=blocks)
+            lines.append(f"| {what} | {model} | {nll.mean:.2f} | {nll.error_text(2)} |")
+    lines.append("")
+    found = {(what, model): score for what, model, score in rows}
+    for what, other in best.items():
+        if (what, "flow") in found:
+            d = paired_difference(-found[what, "flow"], -found[what, other], groups=blocks)
+            lines.append(f"{what}: flow minus {other}: {d.words(2)} nats, {d.count} blocks")
     return "\n".join(lines)
 
 
@@ -316,7 +324,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = dataset.seconds[:: options.every]
     assert datas[0].blocks is not None
     print(f"densities of poses are with respect to dR dp / length^3, {flows[0].manifold}; of positions per cubic metre")
-    print(table(scores(flows, datas, seconds), datas[0].blocks[datas[0].split.test]))
+    assert isinstance(flows[0].manifold, SE3)
+    split = datas[0].split
+    rows, held = (
+        competitors(flows[0].manifold, datas, seconds, index)
+        for index in (split.test, split.validation[:: max(1, len(split.validation) // 1000)])
+    )
+    print(table([*rows, *scores(flows, datas)], datas[0].blocks[split.test], best_competitors(held)))
     picture(flows, datas[0], seconds, given.figure or given.out / "poses.png")
 
 

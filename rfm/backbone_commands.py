@@ -16,6 +16,8 @@ from rfm.peptide_bonds import OPEN, open_bonds
 from rfm.serialization import read_json
 
 _DRAWN = 16
+_PART = 256
+"""Backbones drawn before they are written, which bounds memory."""
 _SHOWN = 8
 _OPTIONS = ("length", "steps", "rotation_schedule", "rotation_rate", "motif", "open_bonds")
 _REFUSED = {
@@ -60,27 +62,33 @@ def sample(arguments: argparse.Namespace) -> None:
     flow = Flow.load(arguments.run).to(device)
     folder = _folder(arguments)
     count = _DRAWN if arguments.n is None else arguments.n
-    files, opened = list[str](), list[str]()
+    first, last, opened = "", "", list[str]()
     motifs = [None if arguments.motif is None else _motif(arguments.motif, n) for n in arguments.length]
     for residues, motif in zip(arguments.length, motifs, strict=True):
-        frames = sample_backbones(
-            flow,
-            residues,
-            count,
-            steps=arguments.steps or 100,
-            rotation_rate=rate,
-            motif=motif,
-            close=not arguments.open_bonds,
-            generator=torch.Generator(device).manual_seed(arguments.seed),
-            progress=not arguments.quiet,
-        )
-        atoms = atoms_from_frames(frames).cpu()
+        generator = torch.Generator(device).manual_seed(arguments.seed)
         sequence = _sequence(residues, motif)
-        files += [_written(folder, residues, i, chain, sequence) for i, chain in enumerate(atoms)]
-        opened += _open(residues, open_bonds(frames))
-        picture = plot_backbone(atoms[0], f"length-{residues}-0001")
-        save_figure(picture, folder / f"length-{residues}-0001.png")
-    print(f"{len(files)} backbones, each as .pdb and .cif, from {files[0]} to {files[-1]}; a picture of each length")
+        for start in range(0, count, _PART):
+            frames = sample_backbones(
+                flow,
+                residues,
+                min(_PART, count - start),
+                steps=arguments.steps or 100,
+                rotation_rate=rate,
+                motif=motif,
+                close=not arguments.open_bonds,
+                generator=generator,
+                progress=not arguments.quiet,
+            )
+            atoms = atoms_from_frames(frames).cpu()
+            for i, chain in enumerate(atoms, start):
+                last = _written(folder, residues, i, chain, sequence)
+                first = first or last
+            opened += _open(residues, start, open_bonds(frames))
+            if start == 0:
+                picture = plot_backbone(atoms[0], _stem(residues, 0))
+                save_figure(picture, folder / f"{_stem(residues, 0)}.png")
+    total = count * len(arguments.length)
+    print(f"{total} backbones, each as .pdb and .cif, from {first} to {last}; a picture of each length")
     if opened:
         more = f" and {len(opened) - _SHOWN} more" if len(opened) > _SHOWN else ""
         print(f"bonds that stay open, C - N off by more than {OPEN} Angstrom: {'; '.join(opened[:_SHOWN])}{more}")
@@ -106,10 +114,10 @@ def _sequence(residues: int, motif: Motif | None) -> str:
     return "".join(letters)
 
 
-def _open(residues: int, opened: Tensor) -> list[str]:
-    """Return in words which bonds of which chains are open, ``(chains, residues - 1)``."""
+def _open(residues: int, start: int, opened: Tensor) -> list[str]:
+    """Return in words which bonds of which chains, counted from ``start``, are open, ``(chains, residues - 1)``."""
     words = []
-    for i, chain in enumerate(opened.cpu()):
+    for i, chain in enumerate(opened.cpu(), start):
         bonds = [f"{j + 1}-{j + 2}" for j in torch.nonzero(chain)[:, 0].tolist()]
         if bonds:
             more = f" and {len(bonds) - _SHOWN} more" if len(bonds) > _SHOWN else ""

@@ -35,6 +35,8 @@ class Checkpoint:
     """Averaged weights of the best validation so far; empty before the first."""
     stopped: str = ""
     """Why the run ended, in words."""
+    capped: bool = False
+    """Whether it was a cap on the time that ended it: with a larger one it can go on."""
     precision: dict[str, Any] = field(default_factory=dict)
     """What the precision keeps between steps: the scale of losses, where gradients are in float16."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -131,7 +133,7 @@ class Checkpoint:
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """Delete the saved state, after the run is done."""
+        """Delete the saved state, after the run is done: not after one that was capped, which can go on."""
         (folder / _FILE).unlink(missing_ok=True)
         remove_other(folder, _STEM, "")
 

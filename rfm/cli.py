@@ -137,7 +137,7 @@ def _command(commands: Any, name: str, summary: str, *, run: bool = False) -> ar
 
 def _add_fit(commands: Any) -> None:
     one = _command(commands, "fit", "fit a flow to the points of a table")
-    one.add_argument("table", help="text file with one point per row: comma, tab, semicolon or space separated")
+    one.add_argument("table", help="text file or - (stdin), a point per row: comma, tab, semicolon or space separated")
     one.add_argument("--manifold", required=True, metavar="NAME", help=_MANIFOLD_HELP)
     one.add_argument(
         "--out", required=True, type=_path, metavar="FOLDER", help="folder for the flow, its data and checkpoints"
@@ -193,7 +193,7 @@ def _add_fit(commands: Any) -> None:
     )
     one.add_argument("--steps", type=_positive, help="optimiser steps (default: by the number of points, 2000 to 8000)")
     one.add_argument("--batch-size", type=_positive, help="pairs per step (default: 512)")
-    one.add_argument("--max-seconds", type=_positive_number, help="cap on the training time (default: none)")
+    one.add_argument("--max-seconds", type=_positive_number, help="cap on all of the training time (default: none)")
     one.add_argument(
         "--test-share",
         type=_share,
@@ -210,7 +210,7 @@ def _add_fit(commands: Any) -> None:
     one.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
     _add_seed(one)
     group = one.add_mutually_exclusive_group()
-    group.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    group.add_argument("--resume", action="store_true", help="go on with an interrupted or capped run in --out")
     group.add_argument("--force", action="store_true", help="replace the flow in --out")
     _add_output(one)
 
@@ -221,7 +221,7 @@ def _add_sample(commands: Any) -> None:
     group = one.add_mutually_exclusive_group()
     _add_condition(group)
     group.add_argument(
-        "--condition-file", metavar="FILE", help="table with the condition columns; one sample is drawn for each row"
+        "--condition-file", metavar="FILE", help="table (- for stdin) with the condition columns; a sample for each row"
     )
     one.add_argument(
         "--guidance",
@@ -239,7 +239,7 @@ def _add_sample(commands: Any) -> None:
 
 def _add_log_prob(commands: Any) -> None:
     one = _command(commands, "log-prob", "score the points of a table: log-density in nats, in row order", run=True)
-    one.add_argument("table", help="text file with the same columns as the table that was fitted")
+    one.add_argument("table", help="text file with the same columns as the table that was fitted, or - for stdin")
     _add_condition(one, "; the table's columns by default")
     _add_batch_size(one)
     _add_table_output(one)

@@ -3,11 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +19,24 @@ from rfm.evaluation import evaluate as evaluate_flow
 from rfm.fitting import fit as fit_flow
 from rfm.flow import Flow
 from rfm.named_objects import imported_manifold, named_coupling, named_source
+from rfm.progress import counting_bar
 from rfm.run_folder import RunData, describe_run, is_run_folder
 from rfm.saved_flow import saved_manifold
+from rfm.serialization import read_json
 from rfm.sources import Source
-from rfm.table_runs import read_run
+from rfm.table_runs import (
+    check_required,
+    checked_output,
+    condition_file,
+    given_condition,
+    known_columns,
+    nearest,
+    output_writer,
+    parts,
+    read_input,
+    read_run,
+    warn,
+)
 
 _DRAWN = 1000
 _DEMO_MARK = ".demo"
@@ -31,10 +44,14 @@ _DEMO_MARK = ".demo"
 
 def fit(arguments: argparse.Namespace) -> None:
     """``rfm fit``: a table in, a run folder out."""
-    manifold, data, conditions = read_run(arguments)
+    manifold, data, conditions, unused = read_run(arguments)
     source = None if arguments.source is None else named_source(arguments.source)
+    folder = Path(arguments.out)
+    before = _steps_done(folder) if arguments.resume else None
     flow = _fit(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
-    _report(arguments, _fitted(flow, data, Path(arguments.out)), _fitted_text(flow, data, Path(arguments.out)))
+    record = _fitted(flow, data, folder) | {"unused_columns": unused, "resumed_at_step": before}
+    text = _resumed_text(flow, before) + _fitted_text(flow, data, folder)
+    _report(arguments, record, "\n".join([text, *_hints(data, folder, unused)]))
 
 
 def sample(arguments: argparse.Namespace) -> None:
@@ -44,77 +61,90 @@ def sample(arguments: argparse.Namespace) -> None:
         return
     backbone_commands.check_others(arguments)
     flow, data = _load(arguments)
-    out = _output(arguments)
-    condition = _given(flow, arguments)
+    out = checked_output(arguments)
+    condition = given_condition(flow, arguments)
     if arguments.condition_file is not None:
-        condition = _condition_file(flow, arguments)
-    _check_required(flow, condition, arguments)
+        condition = condition_file(flow, arguments)
+    check_required(flow, condition, arguments)
     if arguments.guidance != 1 and condition is None:
         raise ValueError("--guidance needs something to guide towards\ngive --condition or --condition-file")
     total = _DRAWN if arguments.n is None else arguments.n
     if condition is not None and condition.ndim == 2:
         total = len(condition)
     generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
-    drawn = flow.sample(
-        total,
-        condition=condition,
-        guidance=arguments.guidance,
-        generator=generator,
-        return_log_prob=arguments.log_prob,
-        batch_size=arguments.batch_size,
-        progress=_shows_progress(arguments, total),
-    )
-    points, scores = drawn if arguments.log_prob else (drawn, None)
-    known = _known(flow, condition, total)
-    columns = dict(data.coordinates.leading(total, known))
-    columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(points).T, strict=True))
-    if scores is None:
-        _write(arguments, out, columns, known, data.coordinates.file_layout)
-    else:
-        # The formats of tracks have no column for a score.
-        _write(arguments, out, columns | data.coordinates.score_columns(scores), known)
+    show = _shows_progress(arguments, total)
+    known = known_columns(flow, condition)
+    # The formats of tracks have no column for a score.
+    layout = datasets.CSV if arguments.log_prob else data.coordinates.file_layout
+    with output_writer(arguments, out, layout) as write, counting_bar(show, "sample", total) as advance:
+        for rows in parts(total):
+            drawn = flow.sample(
+                len(rows),
+                condition=condition if condition is None or condition.ndim == 1 else condition[rows.start : rows.stop],
+                guidance=arguments.guidance,
+                generator=generator,
+                return_log_prob=arguments.log_prob,
+                batch_size=arguments.batch_size,
+                progress=advance,
+            )
+            points, scores = drawn if arguments.log_prob else (drawn, None)
+            given = {
+                name: cells[rows.start : rows.stop] if len(cells) == total else cells * len(rows)
+                for name, cells in known.items()
+            }
+            complete = {name: given[name] for name in known if None not in known[name]}
+            columns = dict(data.coordinates.leading(len(rows), complete, rows.start))
+            columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(points).T, strict=True))
+            write(columns if scores is None else columns | data.coordinates.score_columns(scores), given)
 
 
 def log_prob(arguments: argparse.Namespace) -> None:
     """``rfm log-prob``: the density at the points of a table."""
     flow, data = _load(arguments)
-    out = _output(arguments)
-    table = data.coordinates.read(arguments.table)
+    out = checked_output(arguments)
+    table = data.coordinates.read(read_input(arguments.table))
     points = data.coordinates.points(table)
-    condition = _given(flow, arguments)
+    condition = given_condition(flow, arguments)
     if condition is None and flow.conditions is not None:
         condition = datasets.read_conditions(table, flow.conditions)
-        _warn(arguments, flow.conditions.extrapolations(condition))
-    scores = flow.log_prob(
-        points,
-        condition=condition,
-        batch_size=arguments.batch_size,
-        progress=_shows_progress(arguments, len(points)),
-    )
-    _write(arguments, out, data.coordinates.score_columns(scores))
+        warn(arguments, flow.conditions.extrapolations(condition))
+    show, total = _shows_progress(arguments, len(points)), len(points)
+    with output_writer(arguments, out) as write, counting_bar(show, "log-prob", total) as advance:
+        for rows in parts(total):
+            part = slice(rows.start, rows.stop)
+            scores = flow.log_prob(
+                points[part],
+                condition=condition if condition is None or condition.ndim == 1 else condition[part],
+                batch_size=arguments.batch_size,
+                progress=advance,
+            )
+            write(data.coordinates.score_columns(scores), {})
+    _tell_columns(arguments, data, table)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """``rfm evaluate``: test likelihood beside the baselines."""
     flow, data = _load(arguments)
     result = evaluate_flow(flow, data, _note(arguments))
-    _report(arguments, describe_run(data) | result.record(), result.table())
+    text = f"{result.table()}\npoints from {data.coordinates.describe()}"
+    _report(arguments, describe_run(data) | result.record(), text)
 
 
 def plot(arguments: argparse.Namespace) -> None:
     """``rfm plot``: the picture of a run."""
     flow, data = _load(arguments)
     arguments.out = arguments.out or str(Path(arguments.run) / "density.png")
-    out = _output(arguments)
+    out = checked_output(arguments)
     assert out is not None
-    condition = _given(flow, arguments)
-    _check_required(flow, condition, arguments)
+    condition = given_condition(flow, arguments)
+    check_required(flow, condition, arguments)
     if condition is None:
         _draw(flow, data.points, data, out, data.source)
     else:
         assert flow.conditions is not None
-        near = data.points if data.condition is None else data.points[_nearest(flow.conditions, data, condition)]
+        near = data.points if data.condition is None else data.points[nearest(flow.conditions, data, condition)]
         _draw(flow, near, data, out, f"{data.source}: {flow.conditions.title(condition) or 'nothing known'}", condition)
+    _tell_columns(arguments, data)
     print(out)
 
 
@@ -156,75 +186,9 @@ def check(arguments: argparse.Namespace) -> int:
     return 0 if report.passed else 1
 
 
-def _given(flow: Flow, arguments: argparse.Namespace) -> Tensor | None:
-    """Return the condition vector ``(c,)`` that ``--condition`` means, or None; warn beyond the range of the data."""
-    words = {}
-    for word in arguments.condition:
-        name, equals, value = word.partition("=")
-        if not equals or name in words:
-            fault = "is given twice" if name in words else "is not NAME=VALUE"
-            raise ValueError(f"--condition {word!r} {fault}\nwrite for example magnitude=6, each name once")
-        words[name] = value
-    if not words:
-        return None
-    conditions = _conditional(flow, arguments)
-    vector = conditions.encode(words)
-    _warn(arguments, conditions.extrapolations(vector))
-    return vector
-
-
-def _known(flow: Flow, condition: Tensor | None, total: int) -> dict[str, list[Any]]:
-    """Return the columns of conditions that some of the samples were drawn given, None where not known."""
-    if flow.conditions is None or condition is None:
-        return {}
-    columns = flow.conditions.decode(condition.expand(total, -1))
-    return {name: cells for name, cells in columns.items() if any(cell is not None for cell in cells)}
-
-
-def _condition_file(flow: Flow, arguments: argparse.Namespace) -> Tensor:
-    conditions = _conditional(flow, arguments)
-    if arguments.n is not None:
-        raise ValueError("-n and --condition-file both say how many samples to draw\ngive one of them")
-    vectors = datasets.read_conditions(datasets.read_table(arguments.condition_file), conditions)
-    _warn(arguments, conditions.extrapolations(vectors))
-    return vectors
-
-
-def _conditional(flow: Flow, arguments: argparse.Namespace) -> Conditions:
-    if flow.conditions is None:
-        raise ValueError(
-            f"the flow in {arguments.run} knows no conditions by name\n"
-            "give none, or fit again with --condition and the columns"
-        )
-    return flow.conditions
-
-
-def _check_required(flow: Flow, condition: Tensor | None, arguments: argparse.Namespace) -> None:
-    if condition is None and flow.conditions is not None and flow.conditions.required:
-        name = flow.conditions.required[0]
-        raise ValueError(
-            f"the flow in {arguments.run} is conditional on {flow.conditions.describe()}\ngive --condition {name}=FILE"
-        )
-
-
-def _warn(arguments: argparse.Namespace, sentences: Sequence[str]) -> None:
-    for sentence in sentences:
-        print(f"rfm {arguments.command}: {sentence}", file=sys.stderr)
-
-
-def _nearest(conditions: Conditions, data: RunData, wanted: Tensor) -> Tensor:
-    """Return the indices of the points with the wanted labels and, of those, the tenth with the nearest numbers."""
-    assert data.condition is not None
-    labels = torch.tensor([bool(count) for count in conditions.labels])
-    known = ~wanted.isnan()
-    alike = (data.condition == wanted)[:, labels & known].all(-1).nonzero()[:, 0]
-    numbers = data.condition[alike][:, ~labels & known]
-    if not numbers.shape[1]:
-        return alike
-    spread = (numbers - numbers.nanmean(0)).square().nanmean(0).sqrt()
-    distance = ((numbers - wanted[~labels & known]) / torch.where(spread > 0, spread, 1.0)).square().sum(-1)
-    order = distance.nan_to_num(torch.inf).argsort()
-    return alike[order[: max(1, len(alike) // 10)]]
+def _tell_columns(arguments: argparse.Namespace, data: RunData, table: datasets.Table | None = None) -> None:
+    """Say on stderr which columns points are from, where stdout is not for it."""
+    print(f"rfm {arguments.command}: points from {data.coordinates.describe(table)}", file=sys.stderr)
 
 
 def _fit(
@@ -239,6 +203,8 @@ def _fit(
     kept = torch.cat([data.split.train, data.split.validation])
     held = torch.arange(len(data.split.train), len(kept))
     _refuse_existing(folder, arguments)
+    if _is_first_process() and not arguments.resume:
+        data.keep_stream(folder)
     # First, so that a run killed while training can be resumed from the folder alone.
     flow = fit_flow(
         data.points[kept],
@@ -273,6 +239,34 @@ def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
         raise FileExistsError(f"{folder} already holds {what}\nuse --resume, --force, or another --out")
 
 
+def _steps_done(folder: Path) -> int | None:
+    """Return the step at which the run in a folder is to be resumed; None where nothing is to go on from."""
+    if (folder / "checkpoint.json").exists():
+        return int(read_json(folder / "checkpoint.json").get("step", 0))
+    history = read_json(folder / "flow.json").get("history") if (folder / "flow.json").exists() else None
+    return int(history[-1]["step"]) if history else None
+
+
+def _resumed_text(flow: Flow, before: int | None) -> str:
+    """Return what resuming a run at a step has done, as a line; nothing where none was resumed."""
+    if before is None or not flow.history:
+        return ""
+    last = int(flow.history[-1]["step"])
+    if last == before:
+        return f"resumed at step {before}: nothing left to train, {flow.stopped}\n"
+    return f"resumed at step {before}, trained to step {last}\n"
+
+
+def _hints(data: RunData, folder: Path, unused: Sequence[str]) -> Iterator[str]:
+    """Yield what else is to be known of a fit, in lines."""
+    if unused:
+        yield f"columns of numbers that are not used: {', '.join(unused[:12])}{', ...' if len(unused) > 12 else ''}"
+    if describe_run(data).get("test_blocks") == 1:
+        yield "one block tests, which tells nothing of how a test score varies: make --blocks smaller"
+    if (folder / "checkpoint.json").exists():
+        yield "--resume with a larger --max-seconds goes on"
+
+
 def _is_first_process() -> bool:
     import os
 
@@ -301,45 +295,6 @@ def _load(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
     return Flow.load(folder, manifold=manifold, source=source), data
 
 
-def _output(arguments: argparse.Namespace) -> Path | None:
-    """Return the file to write, refused if it exists."""
-    if arguments.out is None:
-        return None
-    out = Path(arguments.out)
-    if out.is_dir():
-        raise IsADirectoryError(f"--out {out} is a folder\nname a file in it")
-    if out.exists() and not arguments.force:
-        raise FileExistsError(f"--out {out} exists\nuse --force to replace it, or another name")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist\nmake it first")
-    return out
-
-
-def _write(
-    arguments: argparse.Namespace,
-    out: Path | None,
-    columns: Mapping[str, np.ndarray[Any, Any]],
-    conditions: Mapping[str, list[Any]] | None = None,
-    layout: datasets.Layout = datasets.CSV,
-) -> None:
-    conditions = conditions or {}
-    if arguments.json:
-        values = {name: column.tolist() for name, column in columns.items()} | dict(conditions)
-        text = json.dumps(values, allow_nan=False)
-        if out is None:
-            print(text)
-        else:
-            from rfm.serialization import write_json
-
-            write_json(out, values)
-    else:
-        texts = {name: ["" if cell is None else str(cell) for cell in cells] for name, cells in conditions.items()}
-        # The formats of tracks have no columns for conditions.
-        texts = texts if layout == datasets.CSV else {}
-        target = sys.stdout if out is None else out
-        datasets.write_table(target, list(columns), tuple(columns.values()), texts, layout)
-
-
 def _report(arguments: argparse.Namespace, record: dict[str, Any], text: str) -> None:
     if _is_first_process():
         print(json.dumps(record, indent=1) if arguments.json else text)
@@ -366,6 +321,7 @@ def _fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     return (
         f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; validation NLL {validation}; "
         f"{flow.stopped}\n"
+        f"points from {data.coordinates.describe()}\n"
         f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"
     )
 

@@ -1,6 +1,5 @@
 """Test likelihood of a flow beside what any model must beat: the source, and kernel densities."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +19,15 @@ class Evaluation:
 
     Args:
         rows: model and its test NLL in nats: the source, the kernel densities, the flow, the flow with conditions.
-        against_kernel: NLL of the flow minus that of the best kernel density, paired by point and clustered by place;
-            None where there is no kernel. Kernel densities know no conditions, and neither does the flow here.
+        against_kernel: NLL of the flow minus that of the best kernel density, paired by point; None where there is no
+            kernel. Kernel densities know no conditions, and neither does the flow here.
         count: number of test points.
         against_unconditional: NLL of the flow given the conditions of the points minus that of the same flow without
             them, paired likewise; None for an unconditional flow.
         weighted: whether means are over weighted points.
         measure: what densities are with respect to, in words.
-        blocks: in how many independent blocks the test points lie; None where each place is independent.
+        blocked: whether points were held out in blocks; standard errors are then clustered by block, else by place.
+        best_kernel: the kernel density of ``against_kernel``, the one that makes the validation points likelier.
     """
 
     rows: tuple[tuple[str, Estimate], ...]
@@ -36,24 +36,30 @@ class Evaluation:
     against_unconditional: Estimate | None = None
     weighted: bool = False
     measure: str = ""
-    blocks: int | None = None
+    blocked: bool = False
+    best_kernel: str = ""
+
+    @property
+    def clusters(self) -> int:
+        """The number of independent places or blocks that the test points lie in."""
+        return self.rows[0][1].count
 
     def table(self) -> str:
         """Return the table as text."""
         lines = [f"{'model':<34}test NLL, nats   standard error   points"]
-        lines += [f"{name:<34}{e.mean:>14.3f}{e.standard_error:>17.3f}{self.count:>9}" for name, e in self.rows]
+        lines += [f"{name:<34}{e.mean:>14.3f}{e.error_text():>17}{self.count:>9}" for name, e in self.rows]
         if self.against_kernel is not None:
             lines.append(
                 f"flow minus best kernel, per point: "
-                f"{_verdict(self.against_kernel, 'the flow is better', 'the kernel is better')}"
+                f"{self._verdict(self.against_kernel, 'the flow is better', 'the kernel is better')}"
             )
+            lines.append(f"the best kernel is that of the validation points: {self.best_kernel}")
         if self.against_unconditional is not None:
             lines.append(
                 f"flow with minus without conditions, per point: "
-                f"{_verdict(self.against_unconditional, 'conditions help', 'conditions hurt')}"
+                f"{self._verdict(self.against_unconditional, 'conditions help', 'conditions hurt')}"
             )
-        if self.blocks is not None:
-            lines.append(f"standard errors and intervals are clustered by block, of which {self.blocks} test")
+        lines.append(self._clustering())
         if self.measure:
             lines.append(f"densities are with respect to {self.measure}")
         if self.weighted:
@@ -63,33 +69,54 @@ class Evaluation:
     def record(self) -> dict[str, Any]:
         """Return the table as plain values, for JSON; None where one test point leaves a spread unknown."""
         estimates = {
-            name: {"mean": e.mean, "standard_error": None if math.isnan(e.standard_error) else e.standard_error}
-            for name, e in self.rows
+            name: {"mean": e.mean, "standard_error": e.standard_error if e.has_error else None} for name, e in self.rows
         }
         differences = {
             "flow_minus_best_kernel_nats": self.against_kernel,
             "conditional_minus_unconditional_nats": self.against_unconditional,
         }
-        more = {"measure": self.measure} if self.measure else {}
+        more: dict[str, Any] = {"clustered_by": self._unit, "clusters": self.clusters}
+        more |= {"best_kernel": self.best_kernel} if self.best_kernel else {}
+        more |= {"measure": self.measure} if self.measure else {}
         return (
             {"test_nll_nats": estimates}
             | more
             | {
-                name: {"mean": e.mean, "interval_95": None if math.isnan(e.standard_error) else list(e.interval_95)}
+                name: {"mean": e.mean, "interval_95": list(e.interval_95) if e.has_error else None}
                 for name, e in differences.items()
                 if e is not None
             }
         )
+
+    @property
+    def _unit(self) -> str:
+        return "block" if self.blocked else "place"
+
+    def _verdict(self, difference: Estimate, lower: str, higher: str) -> str:
+        """Return a difference of NLLs in words; ``lower`` says what it means if it is surely below zero."""
+        if not difference.has_error:
+            return f"{difference.mean:+.3f}, of a single {self._unit}: no interval"
+        low, high = difference.interval_95
+        return f"{difference.words()}: {lower if high < 0 else higher if low > 0 else 'no clear difference'}"
+
+    def _clustering(self) -> str:
+        """Return how standard errors and intervals were found."""
+        if self.clusters == 1:
+            remedy = "make blocks smaller" if self.blocked else "hold out more"
+            return f"all test points lie in one {self._unit}, which tells nothing of how the means vary: {remedy}"
+        return f"standard errors and intervals are clustered by {self._unit}, of which {self.clusters} test"
 
 
 def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda message: None) -> Evaluation:
     """Score the test points under the flow and under the baselines, which are fitted to the same training points.
 
     Where the points have weights, the kernels are fitted with them, and all means are over weighted test points.
+    All standard errors and intervals are clustered by the blocks that were held out together or, without blocks, by
+    place, as the test points at one place are no independent observations.
 
     Args:
         flow: the flow.
-        data: its data; weights and bandwidths of the kernels are chosen on its validation points.
+        data: its data; weights and bandwidths of the kernels, and the best kernel, are chosen on its validation points.
         note: is told what is being computed.
 
     Raises:
@@ -104,40 +131,32 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
         raise ValueError("evaluate: the weights of all test points are zero; fit again with another seed or test share")
     broad = "uniform" if isinstance(flow.source, Uniform) else "source"
     scores: list[tuple[str, Tensor]] = [(broad, flow.source.log_prob(test))]
-    kernels = _kernel_scores(flow, data, test, note)
+    kernels = _kernels(flow, data, note)
+    scores += [(name, kernel.log_prob(test)) for name, kernel in kernels.items()]
     note("flow")
     own = flow.log_prob(test).double()
     given = None
     if data.condition is not None:
         note("flow, with conditions")
         given = flow.log_prob(test, **data.conditions_at(data.split.test)).double()
-    scores += [*kernels, ("flow" if given is None else "flow without conditions", own)]
-    against = None
+    against, best = None, ""
     if kernels:
-        best = min((score for _, score in kernels), key=lambda score: negative_log_likelihood(score, weights).mean)
-        against = paired_difference(-own, -best, groups=groups, weights=weights)
+        best = _best_of_validation(kernels, data)
+        against = paired_difference(-own, -dict(scores)[best], groups=groups, weights=weights)
+    scores.append(("flow" if given is None else "flow without conditions", own))
     gain = None
     if given is not None:
         scores.append(("flow with conditions", given))
         gain = paired_difference(-given, -own, groups=groups, weights=weights)
-    rows = tuple((name, negative_log_likelihood(score, weights, blocks)) for name, score in scores)
+    rows = tuple((name, negative_log_likelihood(score, weights, groups)) for name, score in scores)
     measure = f"the Riemannian volume of {flow.manifold}"
-    independent = None if blocks is None else len(blocks.unique())
-    return Evaluation(rows, against, len(test), gain, weights is not None, measure, independent)
+    return Evaluation(rows, against, len(test), gain, weights is not None, measure, blocks is not None, best)
 
 
-def _verdict(difference: Estimate, lower: str, higher: str) -> str:
-    """Return a difference of NLLs in words; ``lower`` says what it means if it is surely below zero."""
-    if math.isnan(difference.standard_error):
-        return f"{difference.mean:+.3f}, of a single place: no interval"
-    low, high = difference.interval_95
-    verdict = lower if high < 0 else higher if low > 0 else "no clear difference"
-    return f"{difference.mean:+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {verdict}"
-
-
-def _kernel_scores(flow: Flow, data: RunData, test: Tensor, note: Callable[[str], None]) -> list[tuple[str, Tensor]]:
+def _kernels(flow: Flow, data: RunData, note: Callable[[str], None]) -> dict[str, KernelMixture]:
+    """Return the kernel densities of the training points by name; none where the manifold has no kernel."""
     if flow.manifold.kernel_log_normaliser(torch.ones((), dtype=torch.float64)) is None:
-        return []
+        return {}
     train, validation = data.points[data.split.train], data.points[data.split.validation]
     note("kernel densities")
     w, v = data.weights_at(data.split.train), data.weights_at(data.split.validation)
@@ -145,7 +164,10 @@ def _kernel_scores(flow: Flow, data: RunData, test: Tensor, note: Callable[[str]
         make(flow.manifold, train, validation, sample_weights=w, validation_weights=v)
         for make in (KernelMixture.one_bandwidth, KernelMixture.mixture)
     )
-    return [
-        ("kernel density, one bandwidth", one.log_prob(test)),
-        ("kernel density, 30 bandwidths", mixture.log_prob(test)),
-    ]
+    return {"kernel density, one bandwidth": one, "kernel density, 30 bandwidths": mixture}
+
+
+def _best_of_validation(kernels: dict[str, KernelMixture], data: RunData) -> str:
+    """Return the kernel density under which the validation points are likeliest: the test points are for judging it."""
+    points, weights = data.points[data.split.validation], data.weights_at(data.split.validation)
+    return min(kernels, key=lambda name: negative_log_likelihood(kernels[name].log_prob(points), weights).mean)

@@ -114,8 +114,8 @@ def fit(
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
         learning_rate: peak learning rate of AdamW, 3e-3 by default.
-        max_seconds: a cap on the training time; ``Flow.stopped`` says whether it was reached. A run with a cap does not
-            repeat exactly.
+        max_seconds: a cap on the training time, all of it where a run is resumed; ``Flow.stopped`` says whether it was
+            reached. A run with a cap does not repeat exactly.
         seed: of every random draw; the same seed on the same device gives the same flow.
         device: "cpu", "cuda", ...; the first GPU where there is one.
         fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``. "bf16-mixed",
@@ -125,8 +125,8 @@ def fit(
             ``objective``, or a step that waits for the CPU, as for an exact coupling, is run plainly. False for a field
             whose Python code does not do the same at every step.
         out: folder for checkpoints and the saved flow.
-        resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run is
-            loaded.
+        resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run, also
+            one that ended early, is loaded. One that a cap stopped goes on with what is left of the new cap.
         force: replace a flow that ``out`` holds already.
         progress: show a progress bar on stderr.
 
@@ -203,7 +203,7 @@ def fit(
         settings += [] if precision == "32-true" else [precision]
         run = fingerprint(manifold, architecture(field), source, conditions, settings, data, validation_index)
         if resume and (folder / "flow.json").exists() and not (folder / "checkpoint.json").exists():
-            check_same_run(folder, run)
+            check_same_run(folder, run, budget)
             return Flow.load(folder, manifold=manifold, field=field, source=source)
         checkpoint = open_run(folder, run, resume, force)
     with launched(fabric, device) as running, training_bar(progress and running.is_global_zero) as report:
@@ -219,7 +219,7 @@ def fit(
             )
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        train(
+        state = train(
             flow,
             data.take(train_index),
             data.take(validation_index),
@@ -239,7 +239,7 @@ def fit(
         )
         flow.cpu()
         if folder is not None and running.is_global_zero:
-            save_run(flow, folder, run, budget)
+            save_run(flow, folder, run, budget, state)
         running.barrier()
     return flow
 
@@ -292,21 +292,30 @@ def _finest_frequency(embedded: Tensor) -> float:
     return min(max(2.0 / distance, 4.0), 128.0)
 
 
-def save_run(flow: Flow, folder: Path, run: str, budget: Budget) -> None:
-    """Save a flow at the end of its run, with what identifies the run, in place of the checkpoint."""
+def save_run(flow: Flow, folder: Path, run: str, budget: Budget, state: Checkpoint) -> None:
+    """Save a flow at the end of its run, with what identifies the run, in place of the checkpoint.
+
+    The checkpoint of a run that a cap stopped is kept, for the run to go on from.
+    """
     # A kill in between leaves the checkpoint, from which the same call with resume ends the run again.
     write_json(folder / _RECORD, {"fingerprint": run, "settings": asdict(budget)})
     flow.save(folder)
-    Checkpoint.remove(folder)
+    if not state.capped:
+        Checkpoint.remove(folder)
 
 
-def check_same_run(folder: Path, run: str) -> None:
+def check_same_run(folder: Path, run: str, budget: Budget) -> None:
     """Raise SavedFlowError unless a folder holds the flow of the run with this fingerprint."""
-    if not (folder / _RECORD).exists() or read_json(folder / _RECORD).get("fingerprint") != run:
-        raise SavedFlowError(
-            f"{folder} holds a flow that was fitted to other data or with other settings; resume with the same ones, "
-            "force its replacement, or choose another folder"
-        )
+    record = read_json(folder / _RECORD) if (folder / _RECORD).exists() else {}
+    if record.get("fingerprint") == run:
+        return
+    before, now = record.get("settings", {}), asdict(budget)
+    changed = [name for name in before if name in now and name != "max_seconds" and before[name] != now[name]]
+    told = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
+    raise SavedFlowError(
+        f"{folder} holds a flow that was fitted to other data or with other settings{f' ({told})' if told else ''}; "
+        "resume with the same ones, force its replacement, or choose another folder"
+    )
 
 
 def open_run(folder: Path, run: str, resume: bool, force: bool) -> Checkpoint | None:

@@ -105,7 +105,7 @@ class Flow(nn.Module):
         batch_size: int = _BATCH,
         return_log_prob: bool = False,
         estimator: Hutchinson | None = None,
-        progress: bool = False,
+        progress: bool | Callable[[int], Any] = False,
     ) -> Any:
         """Draw points.
 
@@ -126,7 +126,8 @@ class Flow(nn.Module):
             batch_size: points integrated together, which bounds memory.
             return_log_prob: also return the log-density, computed on the way, without a second solve.
             estimator: estimate the divergence for it, instead of computing it exactly; for high dimensions.
-            progress: show on stderr how many points are done, and how long the rest will take.
+            progress: show on stderr how many points are done, and how long the rest will take; or a function that is
+                called with the number of points done each time.
 
         Returns:
             Points ``(*shape, *event_shape)``; with ``return_log_prob`` a pair with the log-densities ``(*shape)``, or
@@ -198,7 +199,7 @@ class Flow(nn.Module):
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: None = None,
-        progress: bool = False,
+        progress: bool | Callable[[int], Any] = False,
     ) -> Tensor: ...
 
     @overload
@@ -210,7 +211,7 @@ class Flow(nn.Module):
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: Hutchinson,
-        progress: bool = False,
+        progress: bool | Callable[[int], Any] = False,
     ) -> LogProbEstimate: ...
 
     @evaluating
@@ -223,7 +224,7 @@ class Flow(nn.Module):
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: Hutchinson | None = None,
-        progress: bool = False,
+        progress: bool | Callable[[int], Any] = False,
     ) -> Tensor | LogProbEstimate:
         """Return the log-density in nats, with respect to the Riemannian volume; exact unless an estimator is given.
 
@@ -233,7 +234,8 @@ class Flow(nn.Module):
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
             estimator: estimate the divergence, for high dimensions.
-            progress: show on stderr how many points are done, and how long the rest will take.
+            progress: show on stderr how many points are done, and how long the rest will take; or a function that is
+                called with the number of points done each time.
 
         Returns:
             ``(*batch)``, in the dtype of the field, at least float32; with an ``estimator`` a

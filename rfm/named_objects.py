@@ -20,25 +20,34 @@ from manifolds import (
     Sphere,
 )
 from rfm.couplings import Coupling, OptimalTransport, Sinkhorn
+from rfm.datasets.column_names import angle_columns, coordinate_columns
 from rfm.datasets.crystal_symmetry import crystal_rotations, has_symmetry, laue_group, settings_vary
 from rfm.datasets.orientation_maps import OrientationMap
 from rfm.datasets.tables import Table
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 
 
-def named_manifold(name: str, table: Table, columns: Sequence[str] | None) -> Manifold:
+def named_manifold(
+    name: str, table: Table, columns: Sequence[str] | None, radians: bool | None = None, taken: Sequence[str] = ()
+) -> Manifold:
     """Return the manifold that ``--manifold`` means for a table.
+
+    Args:
+        name: of the manifold.
+        table: whose columns decide the dimension.
+        columns: those that hold the points; None for those that `rfm.datasets.choose_coordinates` chooses.
+        radians: whether angles are in radians or in degrees; None where it is not said.
+        taken: columns that hold something else.
 
     Raises:
         ValueError: for an unknown name.
     """
     if ":" in name:
         return imported_manifold(name)
-    counted = len(columns) if columns else sum(table.holds_numbers(i) for i in range(len(table.names)))
     makers: dict[str, Callable[[], Manifold]] = {
         "sphere": lambda: Sphere(max(2, len(columns or ()) - 1)),
-        "torus": lambda: FlatTorus(max(1, counted)),
-        "euclidean": lambda: Euclidean(max(1, counted)),
+        "torus": lambda: FlatTorus(len(columns or angle_columns(table, radians, taken))),
+        "euclidean": lambda: Euclidean(max(1, len(columns or coordinate_columns(table, taken)))),
         "so3": SO3,
         "so3/cubic": lambda: Quotient(SO3(), RightMultiplication(Octahedral())),
         "so3/hexagonal": lambda: Quotient(SO3(), RightMultiplication(Dihedral(6))),

@@ -48,7 +48,8 @@ class Budget:
         batch_size: pairs per step, over all processes.
         learning_rate: its peak; it warms up over 100 steps and falls to zero along a cosine.
         seed: of every random draw.
-        max_seconds: a cap on the time spent training; the learning rate falls to zero by whichever end is nearer.
+        max_seconds: a cap on the time spent training, before and after a resumption together; the learning rate falls
+            to zero by whichever end is nearer.
     """
 
     steps: int
@@ -197,6 +198,7 @@ def optimise(
             if report is not None:
                 report(spent, {"step": state.step, "loss": running, **state.last_validation})
     state.stopped = _why(budget, state, patience)
+    state.capped = state.step < budget.steps and state.since_best < patience
     return state
 
 

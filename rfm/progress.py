@@ -56,8 +56,14 @@ def _validated(item: tuple[str, float]) -> str:
 
 
 @contextmanager
-def counting_bar(show: bool, name: str, total: int) -> Iterator[Callable[[int], Any]]:
-    """Yield a function that counts points done; tqdm shows the rate and the time left."""
+def counting_bar(show: bool | Callable[[int], Any], name: str, total: int) -> Iterator[Callable[[int], Any]]:
+    """Yield a function that counts points done; tqdm shows the rate and the time left.
+
+    Instead of whether to show them, the function that counts may be given, of a bar over more than these points.
+    """
+    if callable(show):
+        yield show
+        return
     if not show:
         yield lambda count: None
         return

@@ -3,7 +3,7 @@
 With it, a run can be evaluated and plotted after the table has moved.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,19 @@ from torch import Tensor
 from rfm.datasets.coordinate_choice import coordinates_from_dict
 from rfm.datasets.coordinates import Coordinates
 from rfm.datasets.splits import Split
-from rfm.serialization import SavedFlowError, read_json, read_tensors, remove_other, write_json, write_tensors
+from rfm.serialization import (
+    SavedFlowError,
+    read_json,
+    read_tensors,
+    remove_other,
+    write_atomically,
+    write_json,
+    write_tensors,
+)
 
 _FILE = "run.json"
+_STREAM = "input"
+"""The file with what came through a pipe."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class RunData:
         weights: of the points ``(n,)``, which fit and evaluation use; None for equal ones.
         blocks: labels ``(n,)`` of points that are not independent of each other, such as neighbours on a map: they are
             on one side of the split, and intervals are clustered by them; None where each point stands alone.
+        stream: the input's bytes if they came through a pipe, which cannot be asked for them again to resume the run.
     """
 
     points: Tensor
@@ -41,6 +52,7 @@ class RunData:
     condition: Tensor | None = None
     weights: Tensor | None = None
     blocks: Tensor | None = None
+    stream: bytes | None = field(default=None, repr=False)
 
     def blocks_at(self, index: Tensor) -> Tensor | None:
         """Return the labels of the blocks that some points lie in; None where there are none."""
@@ -53,6 +65,13 @@ class RunData:
     def conditions_at(self, index: Tensor) -> dict[str, Any]:
         """Return the conditions of some points as keyword arguments; none for an unconditional run."""
         return {} if self.condition is None else {"condition": self.condition[index]}
+
+    def keep_stream(self, folder: Path) -> None:
+        """Write to a run folder what came through a pipe, before the run begins: for `kept_stream`."""
+        if self.stream is not None:
+            stream = self.stream
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / _STREAM, lambda file: _write_bytes(file, stream))
 
     def save(self, folder: Path) -> None:
         """Write to a run folder; ``run.json`` last."""
@@ -74,6 +93,8 @@ class RunData:
             "fit": _fit_of(folder),
         }
         write_json(folder / _FILE, record)
+        if self.stream is None:
+            (folder / _STREAM).unlink(missing_ok=True)
         remove_other(folder, "data", name)
 
     @classmethod
@@ -114,6 +135,16 @@ def _fit_of(folder: Path) -> Any:
     return read_json(path).get("fingerprint") if path.is_file() else None
 
 
+def kept_stream(folder: Path) -> bytes | None:
+    """Return what `RunData.keep_stream` wrote to a run folder; None if nothing."""
+    path = folder / _STREAM
+    return path.read_bytes() if path.is_file() else None
+
+
+def _write_bytes(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+
 def is_run_folder(folder: Path) -> bool:
     """Return whether a folder holds run data."""
     return (folder / _FILE).is_file()
@@ -123,6 +154,8 @@ def describe_run(data: RunData) -> dict[str, Any]:
     """Return the counts of a run's data, for reports."""
     return {
         "data": data.source,
+        "columns": list(data.coordinates.columns),
+        **({"unit": data.coordinates.unit} if data.coordinates.unit else {}),
         "train": len(data.split.train),
         "validation": len(data.split.validation),
         "test": len(data.split.test),

@@ -1,7 +1,7 @@
 """`fit_stream`: train a flow on data that are made as they are needed, such as rendered pictures."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,16 +58,16 @@ def fit_stream(
             It decides when to stop and which weights to keep.
         steps: optimiser steps.
         learning_rate: peak learning rate of AdamW.
-        max_seconds: a cap on the training time; ``Flow.stopped`` says whether it was reached. A run with a cap does not
-            repeat exactly.
+        max_seconds: a cap on the training time, all of it where a run is resumed; ``Flow.stopped`` says whether it was
+            reached. A run with a cap does not repeat exactly.
         seed: of every batch. The field's first weights are the caller's.
         device: "cpu", "cuda", ...; the first GPU where there is one.
         fabric: a Lightning Fabric of your own, for precision, instead of ``device``; see `rfm.fit`.
         capture: on a GPU, replay the step as one graph, several times as fast where kernels are small; for a ``draw``
             that makes everything on the GPU, where Python code is not run again.
         out: folder for checkpoints and the saved flow.
-        resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run is
-            loaded.
+        resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run, also
+            one that ended early, is loaded. One that a cap stopped goes on with what is left of the new cap.
         force: replace a flow that ``out`` holds already.
         progress: show a progress bar on stderr.
 
@@ -98,10 +98,12 @@ def fit_stream(
     folder = None if out is None else Path(out)
     checkpoint, run = None, ""
     if folder is not None:
+        # A run may be resumed with another cap.
+        settings = asdict(replace(budget, max_seconds=None))
         kept = [] if precision == "32-true" else [precision]
-        run = fingerprint(flow.manifold, architecture(field), flow.source, asdict(budget), draw, *kept)
+        run = fingerprint(flow.manifold, architecture(field), flow.source, settings, draw, *kept)
         if resume and (folder / "flow.json").exists() and not (folder / "checkpoint.json").exists():
-            check_same_run(folder, run)
+            check_same_run(folder, run, budget)
             return Flow.load(folder, manifold=flow.manifold, field=field, source=flow.source)
         checkpoint = open_run(folder, run, resume, force)
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,5 +139,5 @@ def fit_stream(
         adopt(flow, state)
         flow.cpu()
         if folder is not None:
-            save_run(flow, folder, run, budget)
+            save_run(flow, folder, run, budget, state)
     return flow

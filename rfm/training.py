@@ -126,7 +126,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     fingerprint: str = "",
     report: Callable[[float, dict[str, Any]], None] | None = None,
-) -> None:
+) -> Checkpoint:
     """Train ``flow.field`` in place; the flow ends with the averaged weights of the best validation.
 
     Args:
@@ -147,6 +147,9 @@ def train(
         fingerprint: what identifies data and settings in a checkpoint.
         report: called after every step with the share of the budget spent and a record of step, loss, seconds and
             the last validation_nll.
+
+    Returns:
+        Where the run ended.
 
     Raises:
         ValueError: if the loss is no longer finite, or the validation points have no finite likelihood at any time.
@@ -179,6 +182,7 @@ def train(
         report=report,
     )
     adopt(flow, state)
+    return state
 
 
 def adopt(flow: Flow, state: Checkpoint) -> None:

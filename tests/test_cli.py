@@ -494,3 +494,231 @@ def test_a_flow_fitted_by_the_command_line_loads_in_python(quakes: Path) -> None
     flow = rfm.Flow.load(quakes / "run")
     assert flow.sample(3, generator=torch.Generator().manual_seed(0)).shape == (3, 3)
     assert flow.history
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """Put bytes on standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_table_on_standard_input_is_as_good_as_a_file(
+    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (quakes / "quakes.csv").read_bytes()
+    fit = ["fit", "-", "--manifold", "sphere", "--out", quakes / "piped", "--quiet", *_FIT]
+    piped(monkeypatch, content)
+    run(capsys, *fit)
+    record = json.loads((quakes / "piped" / "run.json").read_text())
+    assert record["source"] == "standard input"
+    assert record["sha256"] == json.loads((quakes / "run" / "run.json").read_text())["sha256"]
+    assert rfm.Flow.load(quakes / "piped").history[-1]["step"] == 20
+    run(capsys, "evaluate", quakes / "piped")
+    # Resumed with the same table, with none, and with another one.
+    for again in (content, b""):
+        piped(monkeypatch, again)
+        run(capsys, *fit, "--resume")
+    piped(monkeypatch, content.rpartition(b"q79")[0])
+    assert "other data" in run(capsys, *fit, "--resume", status=2)[1]
+    piped(monkeypatch, b"")
+    run(capsys, *fit, "--resume")
+    for command in (["log-prob", quakes / "run", "-"], ["log-prob", quakes / "run", quakes / "quakes.csv"]):
+        piped(monkeypatch, content)
+        out, _ = run(capsys, *command)
+        assert len(out.splitlines()) == 81
+    piped(monkeypatch, b"")
+    assert "standard input: the file is empty" in run(capsys, "log-prob", quakes / "run", "-", status=2)[1]
+
+
+def test_a_run_on_a_pipe_that_was_killed_goes_on_without_it(
+    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (quakes / "quakes.csv").read_bytes()
+    fit = ["fit", "-", "--manifold", "sphere", "--out", quakes / "piped", "--quiet", *_FIT]
+    with monkeypatch.context() as patch:
+
+        def die(*arguments: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("rfm.flow.Flow.save", die)
+        piped(monkeypatch, content)
+        run(capsys, *fit, status=130)
+    piped(monkeypatch, b"")
+    run(capsys, *fit, "--resume")
+    run(capsys, "evaluate", quakes / "piped")
+    # A file in its place needs no copy.
+    run(capsys, "fit", quakes / "quakes.csv", *fit[2:], "--force")
+    assert not (quakes / "piped" / "input").exists()
+
+
+def test_conditions_on_standard_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"{i / 7:.3f},{i % 5}.5\n" for i in range(60))
+    piped(monkeypatch, b"px,mag\n" + rows.encode())
+    fit = ["fit", "-", "--manifold", "euclidean", "--columns", "px", "--condition", "mag"]
+    run(capsys, *fit, "--out", tmp_path / "run", "--quiet", *_FIT)
+    piped(monkeypatch, b"mag\n1\n2\n")
+    out, _ = run(capsys, "sample", tmp_path / "run", "--condition-file", "-")
+    assert columns(out)["mag"].tolist() == [1, 2]
+
+
+def test_tracks_and_maps_on_standard_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    poses = generator.normal(size=(40, 3))
+    track = "".join(f"{1000 + i} {x:.4f} {y:.4f} {z:.4f} 0 0 0.6 0.8\n" for i, (x, y, z) in enumerate(poses))
+    angles = generator.uniform(0, 3, size=(40, 3))
+    rows = "".join(f"{a:.5f} {b:.5f} {c:.5f} 0 {i} 1 0.9 0\n" for i, (a, b, c) in enumerate(angles))
+    for content, kind, name in ((track, "se3", "tum"), ("# TEM_PIXperUM 1.0\n" + rows, "so3", "ang")):
+        piped(monkeypatch, content.encode())
+        run(capsys, "fit", "-", "--manifold", kind, "--format", name, "--out", tmp_path / name, "--quiet", *_FIT)
+        piped(monkeypatch, content.encode())
+        assert len(run(capsys, "log-prob", tmp_path / name, "-")[0].splitlines()) == 41
+
+
+def test_a_capped_fit_is_resumed_and_says_what_it_did(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--manifold", "sphere", "--batch-size", "32", "--device", "cpu", "--out", quakes / "capped", "--quiet"]
+    fit = ["fit", quakes / "quakes.csv", *common, "--steps", 100_000]
+    out, _ = run(capsys, *fit, "--max-seconds", 0.2)
+    assert "the cap of 0.2 seconds was reached" in out
+    assert "--resume with a larger --max-seconds goes on" in out
+    out, _ = run(capsys, *fit, "--max-seconds", 0.2, "--resume")
+    assert "nothing left to train, the cap of 0.2 seconds was reached" in out
+    record = json.loads(run(capsys, *fit, "--max-seconds", 0.5, "--resume", "--json")[0])
+    assert record["steps"] > record["resumed_at_step"] > 0
+    run(capsys, "evaluate", quakes / "capped")
+    out, _ = run(
+        capsys, *["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", quakes / "run", *_FIT], "--resume"
+    )
+    assert out.startswith("resumed at step 20: nothing left to train, all 20 steps done\n")
+
+
+def test_the_columns_used_are_always_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    rows = "".join(f"{a:.1f},{b:.2f}\n" for a, b in generator.uniform((0, 0), (359, 20), (60, 2)))
+    (tmp_path / "wind.csv").write_text("direction,speed\n" + rows)
+    fit = ["fit", tmp_path / "wind.csv", "--manifold", "torus", "--out", tmp_path / "run", "--quiet", *_FIT]
+    out, _ = run(capsys, *fit)
+    assert "points from column direction, in degrees" in out
+    assert "not used: speed" in out
+    record = json.loads(run(capsys, *fit, "--json", "--force")[0])
+    assert (record["columns"], record["unit"], record["unused_columns"]) == (["direction"], "degrees", ["speed"])
+    assert rfm.Flow.load(tmp_path / "run").manifold.dim == 1
+    told = "points from column direction, in degrees"
+    assert told in run(capsys, "evaluate", tmp_path / "run", "--quiet")[0]
+    assert told in run(capsys, "log-prob", tmp_path / "run", tmp_path / "wind.csv", "--quiet")[1]
+    assert told in run(capsys, "plot", tmp_path / "run")[1]
+    assert run(capsys, "sample", tmp_path / "run", "-n", 2)[0].startswith("direction\n")
+    # Asked for, the speed is an angle.
+    run(capsys, *fit, "--columns", "direction", "speed", "--force")
+    assert rfm.Flow.load(tmp_path / "run").manifold.dim == 2
+
+
+def test_conditions_and_weights_are_no_coordinates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    rows = "".join(
+        f"{i},{x:.3f},{y:.3f},{m:.2f},{w:.2f}\n" for i, (x, y, m, w) in enumerate(generator.uniform(size=(60, 4)))
+    )
+    (tmp_path / "t.csv").write_text("id,x,y,mag,w\n" + rows)
+    fit = ["fit", tmp_path / "t.csv", "--manifold", "euclidean", "--condition", "mag", "--weights", "w", *_FIT]
+    out, _ = run(capsys, *fit, "--out", tmp_path / "run", "--quiet")
+    assert "points from columns x, y\n" in out
+    assert "not used: id" in out
+
+
+def test_long_outputs_are_written_part_by_part(
+    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = []
+    sample = rfm.Flow.sample
+
+    def watched(self: rfm.Flow, shape: int, **options: Any) -> Any:
+        most.append(shape)
+        return sample(self, shape, **options)
+
+    monkeypatch.setattr(rfm.Flow, "sample", watched)
+    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 7)
+    draw = ["sample", quakes / "run", "-n", 30, "--log-prob", "--seed", 3]
+    text, _ = run(capsys, *draw)
+    assert max(most) == 7
+    assert sum(most) == 30
+    rows = columns(text)
+    assert {len(column) for column in rows.values()} == {30}
+    assert len({*zip(rows["lng"], rows["LAT"], strict=True)}) == 30
+    # The same to a file, in batches of another size, and as JSON.
+    run(capsys, *draw, "--out", quakes / "s.csv")
+    assert (quakes / "s.csv").read_text() == text
+    other = columns(run(capsys, *draw, "--batch-size", 2)[0])
+    for target in ([], ["--out", quakes / "s.json"]):
+        out, _ = run(capsys, *draw, "--json", *target)
+        record = json.loads((quakes / "s.json").read_text() if target else out)
+        assert list(record) == list(rows)
+        for name, column in rows.items():
+            np.testing.assert_allclose(record[name], column, rtol=1e-6)
+            np.testing.assert_allclose(other[name], column, atol=1e-3)
+    scores = columns(run(capsys, "log-prob", quakes / "run", quakes / "s.csv")[0])
+    np.testing.assert_allclose(scores["log_prob_nats_per_steradian"], rows["log_prob_nats_per_steradian"], atol=0.02)
+
+
+def test_a_part_of_samples_is_as_if_drawn_alone(
+    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many samples as a part has, nothing depends on there being parts."""
+    whole, _ = run(capsys, "sample", quakes / "run", "-n", 12)
+    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 12)
+    longer, _ = run(capsys, "sample", quakes / "run", "-n", 20)
+    assert longer.splitlines()[:13] == whole.splitlines()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_interrupted_sampling_leaves_the_old_file_and_no_other(
+    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: list[str]
+) -> None:
+    sample, count = rfm.Flow.sample, [0]
+
+    def interrupted(self: rfm.Flow, shape: int, **options: Any) -> Any:
+        count[0] += 1
+        if count[0] == 3:
+            raise KeyboardInterrupt
+        return sample(self, shape, **options)
+
+    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 4)
+    monkeypatch.setattr(rfm.Flow, "sample", interrupted)
+    (quakes / "s.csv").write_text("mine")
+    before = sorted(quakes.iterdir())
+    run(capsys, "sample", quakes / "run", "-n", 20, "--out", quakes / "s.csv", "--force", *form, status=130)
+    assert (quakes / "s.csv").read_text() == "mine"
+    assert sorted(quakes.iterdir()) == before
+
+
+def test_conditions_and_times_run_on_through_the_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rfm.table_runs._PART_ROWS", 3)
+    places = np.random.default_rng(0).normal(size=(40, 3))
+    rows = "".join(f"{1000 + i} {x:.4f} {y:.4f} {z:.4f} 0 0 0.6 0.8\n" for i, (x, y, z) in enumerate(places))
+    (tmp_path / "t.txt").write_text("# timestamp tx ty tz qx qy qz qw\n" + rows)
+    fit = ["fit", tmp_path / "t.txt", "--manifold", "se3", "--condition", "seconds", "--out", tmp_path / "run"]
+    run(capsys, *fit, "--quiet", *_FIT)
+    (tmp_path / "when.csv").write_text("seconds\n1\n2\n3\n4\n\n" + "5\n6\n7\n")
+    out, _ = run(capsys, "sample", tmp_path / "run", "--condition-file", tmp_path / "when.csv")
+    assert [float(line.split()[0]) for line in out.splitlines()[1:]] == [1001, 1002, 1003, 1004, 1005, 1006, 1007]
+    out, _ = run(capsys, "sample", tmp_path / "run", "-n", 7)
+    assert [float(line.split()[0]) for line in out.splitlines()[1:]] == list(range(7))
+    (tmp_path / "when.csv").write_text("seconds,other\n1,0\n2,0\n3,0\n,0\n5,0\n")
+    out, _ = run(capsys, "sample", tmp_path / "run", "--condition-file", tmp_path / "when.csv", "--log-prob")
+    assert [line.rpartition(",")[2] for line in out.splitlines()[1:]] == ["1.0", "2.0", "3.0", "", "5.0"]
+    out, _ = run(capsys, "sample", tmp_path / "run", "-n", 5, "--condition", "seconds=2", "--log-prob")
+    assert [line.rpartition(",")[2] for line in out.splitlines()[1:]] == ["2.0"] * 5
+
+
+def test_a_single_block_that_tests_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = np.random.default_rng(0).uniform(size=(60, 2))
+    rows = "".join(f"{x:.3f},{y:.3f},{i}\n" for i, (x, y) in enumerate(values))
+    (tmp_path / "t.csv").write_text("x,y,time\n" + rows)
+    fit = ["fit", tmp_path / "t.csv", "--manifold", "euclidean", "--blocks", "time=10", "--out", tmp_path / "run"]
+    assert "one block tests, which tells nothing" in run(capsys, *fit, "--quiet", *_FIT)[0]
+    out, _ = run(capsys, "evaluate", tmp_path / "run", "--quiet")
+    assert "all test points lie in one block, which tells nothing" in out
+    assert "nan" not in out

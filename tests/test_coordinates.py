@@ -265,6 +265,132 @@ def test_records_that_are_no_coordinates(record: object) -> None:
         coordinates_from_dict(record)  # type: ignore[arg-type]
 
 
+# What is taken unasked.
+
+
+def rows_of(*columns: tuple[float, float], n: int = 60) -> list[str]:
+    """Rows of numbers, each column uniform between two bounds."""
+    generator = np.random.default_rng(0)
+    values = np.stack([generator.uniform(*bounds, n) for bounds in columns], axis=1)
+    return [",".join(f"{value:.3f}" for value in row) for row in values]
+
+
+TURN, SPEED, NARROW = (-179.0, 179.0), (0.0, 20.0), (-60.0, -40.0)
+
+
+@pytest.mark.parametrize(
+    ("header", "bounds", "expected"),
+    [
+        ("direction,speed", [(0, 359), SPEED], ("direction",)),
+        ("speed,wind_direction", [SPEED, (0, 359)], ("wind_direction",)),
+        ("winddirection,windspeed", [NARROW, SPEED], ("winddirection",)),
+        ("WindDir,WindSpeed", [(0, 359), SPEED], ("WindDir",)),
+        ("phi,psi,resolution", [NARROW, NARROW, (1, 3)], ("phi", "psi")),
+        ("id,phi,psi", [(0, 300), TURN, TURN], ("phi", "psi")),
+        ("chi1,chi_2,B-factor", [TURN, NARROW, (1, 99)], ("chi1", "chi_2")),
+        ("Heading [deg],speed [m/s]", [NARROW, SPEED], ("Heading [deg]",)),
+        ("direction,direction_std,year", [TURN, (0, 90), (1990, 2020)], ("direction",)),
+        ("direction,angular_velocity", [TURN, TURN], ("direction",)),
+        ("φ,ψ", [NARROW, TURN], ("φ", "ψ")),
+        ("a,b", [TURN, (0, 359)], ("a", "b")),
+        ("station_id,a", [(1, 300), TURN], ("a",)),
+    ],
+)
+def test_angles_are_taken_by_name_or_range(
+    header: str, bounds: list[tuple[float, float]], expected: tuple[str, ...]
+) -> None:
+    table = table_of(header, *rows_of(*bounds)) if header[0].isascii() else greek(header, rows_of(*bounds))
+    assert choose_coordinates(FlatTorus(len(expected)), table).columns == expected
+
+
+def greek(header: str, rows: list[str]) -> Table:
+    names = tuple(header.split(","))
+    return Table("points.csv", names, True, [row.split(",") for row in rows], range(2, len(rows) + 2))
+
+
+@pytest.mark.parametrize(
+    ("header", "bounds"),
+    [
+        ("a,speed", [TURN, SPEED]),
+        ("a,b", [NARROW, NARROW]),
+        ("a,b", [TURN, (0, 1000)]),
+        ("depth,magnitude", [(0, 600), (4, 9)]),
+        ("speed,height", [SPEED, SPEED]),
+    ],
+)
+def test_what_may_be_no_angle_is_not_taken_unasked(header: str, bounds: list[tuple[float, float]]) -> None:
+    table = table_of(header, *rows_of(*bounds))
+    assert "name them, with --columns" in message_of(FlatTorus(2), table)
+    named = header.split(",")
+    assert choose_coordinates(FlatTorus(2), table, named).columns == tuple(named)
+
+
+@pytest.mark.parametrize("name", ["phi_{}", "a [{}]", "{}", "wind direction ({})", "tilt.{}"])
+@pytest.mark.parametrize("unit", ["rad", "radians", "deg", "Degrees"])
+def test_what_is_in_a_unit_of_angles_is_an_angle_in_it(name: str, unit: str) -> None:
+    table = table_of(f"speed,{name.format(unit)},id", *rows_of((0.0, 20.0), (0.0, 6.0), (0.0, 300.0)))
+    found = choose_coordinates(FlatTorus(1), table)
+    assert isinstance(found, Angles)
+    assert (found.columns, found.radians) == ((name.format(unit),), unit.startswith("rad"))
+    assert found.describe().endswith("in radians" if found.radians else "in degrees")
+
+
+def test_places_in_radians_say_so() -> None:
+    found = choose_coordinates(Sphere(2), table_of("name,startLat_rad,startLon_rad", "a,0.1,3", "b,1.2,-2"))
+    assert found.describe() == "columns startLat_rad, startLon_rad, in radians"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("decimalLatitude,decimalLongitude", ("decimalLatitude", "decimalLongitude")),
+        ("Latitude (deg),Longitude (deg)", ("Latitude (deg)", "Longitude (deg)")),
+        ("lon_deg,lat_deg,lat_error", ("lat_deg", "lon_deg")),
+        ("start_lat,latitude,lon", ("latitude", "lon")),
+        ("GPS Latitude,GPS Longitude,platitude", ("GPS Latitude", "GPS Longitude")),
+    ],
+)
+def test_places_are_found_by_names_alike(header: str, expected: tuple[str, str]) -> None:
+    table = table_of(header, ",".join("1" for _ in header.split(",")))
+    assert choose_coordinates(Sphere(2), table).columns == expected
+
+
+def test_two_places_in_a_row_are_not_clear() -> None:
+    table = table_of("start_lat,start_lon,end_lat,end_lon", "1,2,3,4")
+    assert "not clear which columns" in message_of(Sphere(2), table)
+
+
+@pytest.mark.parametrize("other", ["id", "event_id", "index", "Row", "time", "startTime", "year", "Unnamed: 0", ""])
+def test_an_index_or_a_time_is_no_coordinate_unasked(other: str) -> None:
+    table = Table("points.csv", (other, "x", "y"), True, [["7", "1", "2"], ["9", "3", "4"]], [2, 3])
+    assert choose_coordinates(Euclidean(2), table).columns == ("x", "y")
+    assert "no index or time" in message_of(Euclidean(3), table)
+    if other:
+        assert choose_coordinates(Euclidean(3), table, [other, "x", "y"]).columns == (other, "x", "y")
+
+
+def test_without_a_header_row_numbers_are_no_coordinate() -> None:
+    table = table_of("0,0.5,2", "1,0.1,3", "2,0.7,9")
+    assert choose_coordinates(Euclidean(2), table).columns == ("2", "3")
+    assert choose_coordinates(Euclidean(3), table_of("0,0.5,2", "1,0.1,3", "3,0.7,9")).columns == ("1", "2", "3")
+
+
+def test_columns_taken_for_something_else_are_no_coordinates() -> None:
+    table = table_of("phi,chi,w", *rows_of(TURN, TURN, (1, 2)))
+    assert choose_coordinates(FlatTorus(1), table, taken=["CHI"]).columns == ("phi",)
+    assert choose_coordinates(Euclidean(2), table, taken=["w"]).columns == ("phi", "chi")
+
+
+def test_a_column_whose_first_cell_is_empty_is_not_passed_over() -> None:
+    assert "an empty cell in column 'y'" in message_of(Euclidean(2), table_of("x,y", "1,", "2,3", "4,5"))
+
+
+def test_coordinates_say_what_they_read() -> None:
+    assert LatitudeLongitude(("lat", "lon")).describe() == "columns lat, lon, in degrees"
+    assert Angles(("a",), radians=True).describe() == "column a, in radians"
+    assert Cartesian(("1", "2")).describe(table_of("x,y", "1,2")) == "columns x, y"
+
+
 # Units of angles.
 
 

@@ -99,3 +99,82 @@ def test_a_single_test_point_has_no_interval(data: RunData) -> None:
     assert "of a single place: no interval" in result.table()
     text = json.dumps(result.record(), allow_nan=False)
     assert json.loads(text)["flow_minus_best_kernel_nats"]["interval_95"] is None
+
+
+def repeated(places: int, repeats: int, seed: int) -> RunData:
+    """A run whose test points are places of a cluster, each met several times; training and validation of the same."""
+    generator = torch.Generator().manual_seed(seed)
+    x = Sphere(2).random_uniform(60 + places, generator=generator, dtype=torch.float64)
+    points = torch.cat([x[:60], x[60:].repeat_interleave(repeats, 0)])
+    rows = torch.arange(len(points)).split([40, 20, places * repeats])
+    return RunData(points, Split(*rows), LatitudeLongitude(), "t.csv")
+
+
+def test_every_standard_error_counts_repeats_at_a_place_once() -> None:
+    flow = Flow(Sphere(2), swirl)
+    found = evaluate(flow, repeated(60, 10, 0))
+    once = evaluate(flow, repeated(60, 1, 0))
+    assert found.clusters == once.clusters == 60
+    for (name, a), (_, b) in zip(found.rows, once.rows, strict=True):
+        assert a.standard_error == pytest.approx(b.standard_error, rel=1e-6), name
+    assert found.against_kernel is not None
+    assert once.against_kernel is not None
+    assert found.against_kernel.interval_95 == pytest.approx(once.against_kernel.interval_95, rel=1e-6)
+    assert "clustered by place, of which 60 test" in found.table()
+
+
+def test_the_standard_error_is_the_spread_over_many_test_sets() -> None:
+    flow = Flow(Sphere(2), swirl)
+    results = [evaluate(flow, repeated(30, 6, seed)) for seed in range(16)]
+    flows = [dict(result.rows)["flow"] for result in results]
+    spread = float(torch.tensor([e.mean for e in flows]).double().std())
+    typical = float(torch.tensor([e.standard_error for e in flows]).double().mean())
+    # The spread of 16 draws is known to about 18 %; without clusters it would be sqrt(6) times the printed error.
+    assert typical == pytest.approx(spread, rel=0.45)
+
+
+def test_with_weights_the_errors_are_clustered_too(data: RunData) -> None:
+    assert data.weights is not None
+    flow, test = Flow(Sphere(2), swirl), data.split.test
+    once = evaluate(flow, data)
+    thrice = evaluate(flow, replace(data, split=data.split._replace(test=test.repeat_interleave(3))))
+    for (_, a), (_, b) in zip(once.rows, thrice.rows, strict=True):
+        assert (a.mean, a.standard_error, a.count) == pytest.approx((b.mean, b.standard_error, b.count), rel=1e-6)
+
+
+def test_the_best_kernel_is_that_of_the_validation_points() -> None:
+    """Test points far from all others: the broad kernel suits them, the validation points the mixture."""
+    generator = torch.Generator().manual_seed(0)
+    near = Sphere(2).projx(torch.tensor([0.0, 0, 1]) + 0.02 * torch.randn(90, 3, generator=generator)).double()
+    points = torch.cat([near, Sphere(2).random_uniform(20, generator=generator, dtype=torch.float64)])
+    split = Split(*torch.arange(110).split([60, 30, 20]))
+    data = RunData(Sphere(2).projx(points), split, LatitudeLongitude(), "t.csv")
+    result = evaluate(Flow(Sphere(2), swirl), data)
+    names = ("kernel density, one bandwidth", "kernel density, 30 bandwidths")
+    fits = (KernelMixture.one_bandwidth, KernelMixture.mixture)
+    train, validation = (data.points[part] for part in split[:2])
+    held = {
+        name: float(fit(Sphere(2), train, validation).log_prob(validation).mean())
+        for name, fit in zip(names, fits, strict=True)
+    }
+    assert result.best_kernel == max(held, key=lambda name: held[name])
+    rows = dict(result.rows)
+    assert result.best_kernel != min(names, key=lambda name: rows[name].mean)
+    assert result.against_kernel is not None
+    assert result.against_kernel.mean == pytest.approx(rows["flow"].mean - rows[result.best_kernel].mean)
+    assert result.record()["best_kernel"] == result.best_kernel
+    assert result.best_kernel in result.table()
+
+
+def test_a_single_test_block_tells_nothing(data: RunData) -> None:
+    blocks = torch.zeros(90, dtype=torch.long)
+    result = evaluate(Flow(Sphere(2), swirl), replace(data, weights=None, blocks=blocks))
+    text = result.table()
+    assert "nan" not in text
+    assert "all test points lie in one block, which tells nothing" in text
+    assert "of a single block: no interval" in text
+    assert {e["standard_error"] for e in result.record()["test_nll_nats"].values()} == {None}
+    assert (
+        "clustered by block, of which 2 test"
+        in evaluate(Flow(Sphere(2), swirl), replace(data, weights=None, blocks=torch.arange(90) % 2)).table()
+    )

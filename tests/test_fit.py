@@ -352,6 +352,63 @@ def test_a_cap_on_time_is_reported() -> None:
     assert flow.history[-1]["step"] < 10**6
 
 
+class Clock:
+    """A clock that a second passes on whenever somebody looks at it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1.0
+        return self.now
+
+    process_time = monotonic
+
+
+def test_a_capped_run_goes_on_with_what_is_left_of_a_new_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfm.optimisation.time", Clock())
+    manifold = Sphere(2)
+    x = clustered(manifold)
+
+    def go(cap: float | None, **options: Any) -> rfm.Flow:
+        return fit_small(x, manifold, out=tmp_path, steps=40, max_seconds=cap, **options)
+
+    first = go(10.0)
+    before = first.history[-1]
+    assert first.stopped.startswith(f"the cap of 10 seconds was reached at step {before['step']:.0f} of 40")
+    assert_same(rfm.Flow.load(tmp_path), first)
+    # Nothing is left of the same cap, or of a smaller one.
+    for cap in (10.0, 5.0):
+        same = go(cap, resume=True)
+        assert same.history == first.history
+        assert same.stopped.startswith(f"the cap of {cap:g} seconds was reached")
+    second = go(25.0, resume=True)
+    assert second.history[: len(first.history)] == first.history
+    assert before["step"] < second.history[-1]["step"] < 40
+    assert before["seconds"] < second.history[-1]["seconds"]
+    done = go(None, resume=True)
+    assert done.stopped == "all 40 steps done"
+    assert done.history[-1]["step"] == 40
+    assert not (tmp_path / "checkpoint.json").exists()
+    assert_same(go(None, resume=True), done)
+    with pytest.raises(SavedFlowError, match=r"other settings \(steps was 40, is 80\); resume with the same"):
+        fit_small(x, manifold, out=tmp_path, steps=80, resume=True)
+
+
+def test_a_capped_run_that_goes_on_without_a_cap_has_all_its_steps_validated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which validation is the best is remembered across the resumption."""
+    monkeypatch.setattr("rfm.optimisation.time", Clock())
+    manifold = Sphere(2)
+    x = clustered(manifold)
+    fit_small(x, manifold, out=tmp_path, steps=40, max_seconds=10.0)
+    flow = fit_small(x, manifold, out=tmp_path, steps=40, resume=True)
+    best = min(record["validation_nll"] for record in flow.history)
+    held = rfm.fit_arguments.hold_out(manifold.projx(x.double()), 0.1, 0)[1]
+    assert -float(flow.log_prob(x[held]).mean()) == pytest.approx(best, abs=0.02)
+
+
 def test_the_learning_rate_falls_to_zero_by_the_nearer_end() -> None:
     budget = Budget(steps=1000, batch_size=1, learning_rate=2.0, seed=0, max_seconds=10.0)
     assert budget.spent(500, 1.0) == 0.5

@@ -143,6 +143,31 @@ def check_same(whole: rfm.Flow, again: rfm.Flow) -> None:
         assert torch.equal(a, b)
 
 
+def test_a_capped_run_goes_on_when_the_command_is_given_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            self.now += 1.0
+            return self.now
+
+        process_time = monotonic
+
+    monkeypatch.setattr("rfm.optimisation.time", Clock())
+    out = tmp_path / "capped"
+    arguments = [*ARGUMENTS, "--data", str(folder), "--out", str(out)]
+    assert commands.main([*arguments, "--max-seconds", "3"]) == 0
+    first = rfm.Flow.load(out)
+    assert first.stopped.startswith("the cap of 3 seconds was reached")
+    assert commands.main(arguments) == 0
+    done = rfm.Flow.load(out)
+    assert done.history[: len(first.history)] == first.history
+    assert done.stopped.startswith("all ")
+    assert not (out / "checkpoint.json").exists()
+
+
 def test_an_interrupted_run_goes_on_to_the_same_result(
     run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +319,20 @@ def test_bonds_that_stay_open_are_named(
     assert opened
     shown = f"{', '.join(opened[:8])}{f' and {len(opened) - 8} more' if len(opened) > 8 else ''}"
     assert f"bonds that stay open, C - N off by more than 0.1 Angstrom: length-12-0001 at {shown}\n" in said
+
+
+def test_backbones_are_drawn_part_by_part(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rfm.backbone_commands._PART", 2)
+    drawn = ["sample", str(run), "--length", "12", "-n", "3", "--steps", "2", "--open-bonds", "--quiet"]
+    assert cli.main([*drawn, "--out", str(tmp_path / "m")]) == 0
+    said = capsys.readouterr().out
+    chains = [read_chain(tmp_path / "m" / f"length-12-{i}.pdb").atoms for i in ("0001", "0002", "0003")]
+    assert not torch.equal(chains[0], chains[2])
+    for i, atoms in enumerate(chains):
+        apart = (atoms[1:, 0] - atoms[:-1, 2]).norm(dim=-1)
+        assert (f"length-12-000{i + 1} at " in said) == bool(((apart - C_N).abs() > OPEN).any())
 
 
 @pytest.mark.parametrize(

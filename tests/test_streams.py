@@ -67,3 +67,18 @@ def test_a_plain_function_cannot_be_trained() -> None:
     flow = rfm.Flow(Sphere(2), lambda x, t: torch.zeros_like(x))
     with pytest.raises(ValueError, match=r"field must be a torch\.nn\.Module"):
         rfm.fit_stream(draw, flow, validate=validate, steps=1)
+
+
+def test_a_capped_stream_goes_on_with_another_cap(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "validate": validate,
+        "steps": 10**6,
+        "device": "cpu",
+        "progress": False,
+        "out": tmp_path,
+    }
+    first = rfm.fit_stream(draw, new_flow(), max_seconds=0.2, **options)
+    assert first.stopped.startswith("the cap of 0.2 seconds")
+    second = rfm.fit_stream(draw, new_flow(), max_seconds=0.5, resume=True, **options)
+    assert second.history[: len(first.history)] == first.history
+    assert second.history[-1]["step"] > first.history[-1]["step"]

@@ -1,8 +1,17 @@
 """Tables: every way of writing one reads alike, and whatever is wrong is one TableError of at most three lines."""
 
+import bz2
+import gzip
 import io
+import json
+import lzma
 import os
+import pickle
+import threading
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +19,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from rfm.datasets import Table, TableError, read_table, write_table
+from manifolds import SE3, SO3, Euclidean, Manifold
+from rfm.datasets import (
+    Table,
+    TableError,
+    choose_coordinates,
+    json_writer,
+    read_points,
+    read_table,
+    table_writer,
+    write_table,
+)
+from rfm.datasets.tracks import TRACK_FORMATS
 
 SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -160,6 +180,118 @@ def test_folder(tmp_path: Path) -> None:
         read_table(tmp_path)
 
 
+# Files that are something else.
+
+
+def _archive(**files: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "/").replace("_dot_", "."), content)
+    return stream.getvalue()
+
+
+def _npy() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.eye(2))
+    return stream.getvalue()
+
+
+PLAIN = b"lat,lon\n1,2\n3,4\n"
+OTHER_FILES = {
+    "gzip": (gzip.compress(PLAIN), "gzip"),
+    "gzip, cut short": (gzip.compress(PLAIN)[:9], "gzip"),
+    "bzip2": (bz2.compress(PLAIN), "bzip2"),
+    "xz": (lzma.compress(PLAIN), "xz"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x24\x05", "zstd"),
+    "zip": (_archive(table_dot_csv=PLAIN), "zip"),
+    "xlsx": (_archive(xl__workbook_dot_xml=b"<a/>"), "Excel workbook (.xlsx)"),
+    "ods": (_archive(content_dot_xml=b"<a/>"), "OpenDocument"),
+    "npz": (_archive(a_dot_npy=_npy()), "NumPy arrays (.npz)"),
+    "torch": (_archive(archive__data_dot_pkl=b""), "torch.save"),
+    "a broken zip": (b"PK\x03\x04abc", "zip"),
+    "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00", "Excel workbook (.xls)"),
+    "npy": (_npy(), "NumPy array (.npy)"),
+    "parquet": (b"PAR1\x15\x04\x15\x10PAR1", "Parquet"),
+    "feather": (b"ARROW1\0\0\xff\xff", "Arrow (Feather)"),
+    "NetCDF": (b"CDF\x01\0\0\0\0", "NetCDF"),
+    "NetCDF, 64 bit": (b"CDF\x02\0\0\0\0", "NetCDF"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n\0\0", "HDF5"),
+    "mat": (b"MATLAB 5.0 MAT-file, Platform: GLNXA64\0\0", "MATLAB"),
+    "pickle": (pickle.dumps([1.0, 2.0]), "pickle"),
+    "SQLite": (b"SQLite format 3\0\x10\0", "SQLite"),
+    "PDF": (b"%PDF-1.7\n1 0 obj\n", "PDF"),
+    "PNG": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "PNG"),
+    "JPEG": (b"\xff\xd8\xff\xe0\0\x10JFIF", "JPEG"),
+    "UTF-16, marked": (PLAIN.decode().encode("utf-16"), "UTF-16"),
+    "UTF-16, marked, big": (b"\xfe\xff" + PLAIN.decode().encode("utf-16-be"), "UTF-16"),
+    "UTF-16LE": (PLAIN.decode().encode("utf-16-le"), "UTF-16LE"),
+    "UTF-16BE": (PLAIN.decode().encode("utf-16-be"), "UTF-16BE"),
+    "UTF-32": (PLAIN.decode().encode("utf-32"), "UTF-32"),
+    "UTF-32LE": (PLAIN.decode().encode("utf-32-le"), "UTF-32LE"),
+    "Latin-1": ("place,lat\nOrléans,47\n".encode("latin-1"), "perhaps Latin-1"),
+    "GeoJSON": (b'{\n "type": "FeatureCollection", "features": []}', "GeoJSON"),
+    "GeoJSON, marked": (b'\xef\xbb\xbf{"features": [], "type":"FeatureCollection"}', "GeoJSON"),
+    "JSON": (b'[{"lat": 1, "lon": 2}]', "JSON"),
+    "JSON of rows": (b"[[1, 2], [3, 4]]", "JSON"),
+    "KML": (b'<?xml version="1.0"?>\n<kml xmlns="x">', "KML"),
+    "HTML": (b"<!DOCTYPE html>\n<html><body>", "HTML"),
+    "ctf": (b"Channel Text File\r\nPrj\tmap.cpr\r\nAuthor\tM\xfcller\r\n", "Channel Text File (.ctf)"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+@pytest.mark.parametrize("suffix", [".csv", ".ang", ".txt", ""])
+def test_other_files_are_named_for_what_they_are(tmp_path: Path, name: str, suffix: str) -> None:
+    content, expected = OTHER_FILES[name]
+    file = tmp_path / f"points{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(TableError) as caught:
+        read_points(file)
+    what, remedy = str(caught.value).split("\n")
+    assert expected in what
+    assert remedy
+
+
+@pytest.mark.parametrize("header", ["PAR1,PAR2", "CDF,RDX", "GRIB,BZh", "RDX,GIF8", "BZh,b", "prj,x", "model,atom"])
+def test_columns_that_are_called_like_a_format(tmp_path: Path, header: str) -> None:
+    assert table_of(tmp_path, f"{header}\n1,2\n3,4\n").names == tuple(header.split(","))
+
+
+PIPED = {
+    "plain": (PLAIN, None),
+    "tum": (b"# timestamp tx ty tz qx qy qz qw\n0 0 0 0 0 0 0 1\n", None),
+    "euroc": (b"#timestamp[ns],p_x,p_y,p_z,q_w,q_x,q_y,q_z\n0,0,0,0,1,0,0,0\n", "euroc"),
+    "euroc without names": (b"0,0,0,0,1,0,0,0\n", "euroc"),
+    "KITTI-360": (b"7 1 0 0 2 0 1 0 3 0 0 1 4\n", "kitti"),
+    "named by a comment": (b"# qw qx qy qz weight\n1 0 0 0 2\n", None),
+    "ang": (b"# TEM_PIXperUM 1\n0.1 0.2 0.3 0 0 9 0.5 0\n0.1 0.2 0.3 1 0 9 -1 0\n", None),
+    "bunge": (b"phi1,Phi,phi2\n1,2,3\n", "bunge"),
+}
+
+
+@pytest.mark.parametrize("kind", PIPED)
+def test_a_pipe_is_read_once_and_like_a_file(tmp_path: Path, kind: str) -> None:
+    content, layout = PIPED[kind]
+    (file := tmp_path / "file").write_bytes(content)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def through_pipe(read: Callable[[Path], Any]) -> Any:
+        writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+        writer.start()
+        found = read(pipe)
+        writer.join()
+        return found
+
+    wanted, own = read_points(file, layout)
+    found, recognised = through_pipe(lambda path: read_points(path, layout))
+    assert (found.names, found.rows, recognised) == (wanted.names, wanted.rows, own)
+    manifold: Manifold = Euclidean(2) if kind == "plain" else SE3() if recognised in TRACK_FORMATS else SO3()
+    coordinates = choose_coordinates(manifold, found, layout=recognised)
+    assert through_pipe(coordinates.read).rows == coordinates.read(file).rows
+
+
 # Properties.
 
 TABLE_LIKE = st.text(st.sampled_from("0123456789.,;\t -+e\"#\n\r'nalx"), max_size=120).map(str.encode)
@@ -266,3 +398,24 @@ def test_what_is_no_table_is_not_written(tmp_path: Path, names: list[str], value
     with pytest.raises(ValueError, match="write_table"):
         write_table(tmp_path / "out.csv", names, values)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_make_the_table_that_all_rows_make(tmp_path: Path) -> None:
+    values = np.arange(10.0).reshape(5, 2) / 3
+    texts = {"kind": ["a", "b,c", "", "d", '"e"']}
+    write_table(tmp_path / "whole.csv", ["x", "y"], values, texts)
+    with table_writer(tmp_path / "parts.csv") as write:
+        for rows in (slice(0, 2), slice(2, 5)):
+            assert not (tmp_path / "parts.csv").exists()
+            write(["x", "y"], values[rows], {"kind": texts["kind"][rows]})
+    assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_parts_make_one_json_object(tmp_path: Path) -> None:
+    with json_writer(tmp_path / "t.json") as write:
+        write({"x": [1.5, 2.0], 'a "b"': ["c", None]})
+        write({"x": [0.1], 'a "b"': ["ü"]})
+    assert json.loads((tmp_path / "t.json").read_text()) == {"x": [1.5, 2.0, 0.1], 'a "b"': ["c", None, "ü"]}
+    with pytest.raises(ValueError, match="JSON"), json_writer(tmp_path / "nan.json") as write:
+        write({"x": [float("nan")]})
+    assert not (tmp_path / "nan.json").exists()

@@ -204,3 +204,17 @@ def test_points_of_a_power_of_motions() -> None:
     motions = Power(SE3(), 2)
     x = some(motions, 40)
     assert maximum_mean_discrepancy(x[:20], x[20:], AmbientGaussianKernel(motions, 2.0)).count == 20
+
+
+def test_repeats_at_a_place_are_counted_once() -> None:
+    """Ten repeats of each point say no more than one: neither do the trees know a place that is held out."""
+    generator = torch.Generator().manual_seed(0)
+    sphere = Sphere(2)
+    x, y = sphere.random_uniform(2, 40, generator=generator, dtype=torch.float64)
+    thrice = coverage(sphere, x.repeat_interleave(10, 0), y, neighbours=12)
+    assert thrice.count == 40
+    assert thrice.standard_error > 0.03
+    x, y = (part.repeat_interleave(10, 0) for part in (x, y))
+    accuracy = classifier_two_sample(sphere, x, y)
+    assert accuracy.count == 80
+    assert accuracy.interval_95[0] < 0.5 < accuracy.mean + 4 * accuracy.standard_error

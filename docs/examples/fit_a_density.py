@@ -38,7 +38,7 @@ test = points[split.test]
 kernel = rfm.sources.KernelMixture.mixture(sphere, points[split.train], points[split.validation])
 scores = {"uniform": flow.source.log_prob(test), "kernel mixture": kernel.log_prob(test), "flow": flow.log_prob(test)}
 for name, log_prob in scores.items():
-    nll = rfm.metrics.negative_log_likelihood(log_prob)
+    nll = rfm.metrics.negative_log_likelihood(log_prob, groups=test)
     print(f"{name:15} test NLL {nll.mean:.3f} +- {nll.standard_error:.3f} nats")
 gain = rfm.metrics.paired_difference(scores["flow"].double(), scores["kernel mixture"], groups=test)
 print(f"flow over kernel, nats per point: {gain.mean:.3f}, 95 % interval {gain.interval_95}")

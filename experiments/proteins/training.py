@@ -120,7 +120,7 @@ def train(
     precision: Any = None,
     progress: bool = True,
 ) -> rfm.Flow:
-    """Train a flow in a folder, or go on with what was interrupted there; return the finished flow.
+    """Train a flow in a folder, or go on with what was interrupted or capped there; return the finished flow.
 
     Raises:
         SavedFlowError: if the folder holds a run with other data or settings.
@@ -159,7 +159,8 @@ def train(
         flow.field.load_state_dict(state.best)
         if running.is_global_zero:
             flow.eval().save(out)
-            Checkpoint.remove(out)
+            if not state.capped:
+                Checkpoint.remove(out)
         running.barrier()
     return flow
 

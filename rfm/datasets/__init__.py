@@ -13,7 +13,7 @@ from rfm.datasets.orientations import Orientations
 from rfm.datasets.pose_sets import MapDataset, TrackDataset, desk, steel
 from rfm.datasets.poses import Poses
 from rfm.datasets.splits import Split, block_labels, deduplicated_split, group_split, raw_split
-from rfm.datasets.table_files import CSV, Layout, write_table
+from rfm.datasets.table_files import CSV, Layout, json_writer, table_writer, write_table
 from rfm.datasets.tables import Table, TableError, read_table
 from rfm.datasets.tracks import read_track
 
@@ -45,6 +45,7 @@ __all__ = [
     "fire",
     "flood",
     "group_split",
+    "json_writer",
     "load",
     "raw_split",
     "read_conditions",
@@ -53,6 +54,7 @@ __all__ = [
     "read_table",
     "read_track",
     "steel",
+    "table_writer",
     "volcano",
     "write_table",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from rfm.datasets.tables import Table, TableError
 
 _UNIT = r"°|deg|degs|degree|degrees|rad|rads|radian|radians"
-_APART = re.compile(rf"\s*[_.-]?\s*[\[(]\s*({_UNIT})\s*[\])]\s*$|[\s_./-]+({_UNIT})$|(°)$", re.IGNORECASE)
+_APART = re.compile(rf"\s*[_.-]?\s*[\[(]\s*({_UNIT})\s*[\])]\s*$|(?:^|[\s_./-]+)({_UNIT})$|(°)$", re.IGNORECASE)
 _JOINED = re.compile(r"(?<=[a-z0-9])(Deg|Degs|Degrees?|Rad|Rads|Radians?)$")
 _ROUNDING = 1e-4
 _MANY = 11
@@ -42,7 +42,8 @@ def in_radians(table: Table, keys: Sequence[str], said: bool | None, bounds: Seq
         TableError: names contradict each other or what is said; or nothing says it, and all of many angles are small
             enough to be radians.
     """
-    units = {unit for key in keys if (unit := named_unit(key))} if table.has_header else set()
+    names = [table.names[table.index(key)] for key in keys]
+    units = {unit for name in names if (unit := named_unit(name))} if table.has_header else set()
     asked = {None: None, True: "radians", False: "degrees"}[said]
     if len(units | {asked} - {None}) > 1:
         other = f"--{asked}" if asked and len(units) == 1 else "each other"

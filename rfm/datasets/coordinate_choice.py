@@ -1,10 +1,10 @@
 """Which coordinates a table holds, found from a manifold and a header; and coordinates out of JSON."""
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import singledispatch
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 
 from manifolds import SE3, SO3, FlatTorus, Manifold, Quotient, Sphere
 from rfm.datasets.angle_units import bare_name, in_radians
-from rfm.datasets.coordinates import (
+from rfm.datasets.column_names import (
     LATITUDE_NAMES,
     LONGITUDE_NAMES,
-    Angles,
-    Cartesian,
-    Coordinates,
-    LatitudeLongitude,
+    angle_columns,
+    coordinate_columns,
+    is_latitude,
+    is_longitude,
+    number_columns,
 )
+from rfm.datasets.coordinates import Angles, Cartesian, Coordinates, LatitudeLongitude
 from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
 from rfm.datasets.orientations import Orientations, choose_orientations
 from rfm.datasets.poses import Poses, choose_poses
 from rfm.datasets.tables import Table, TableError
+from rfm.datasets.text_files import read_once
 from rfm.datasets.tracks import TRACK_FORMATS, read_named_table, read_track, recognised_format
 
 _KINDS: dict[str, type[LatitudeLongitude | Cartesian | Angles | Orientations | Poses]] = {
@@ -60,11 +63,14 @@ def _alike(value: Any, default: Any) -> bool:
 # The choice.
 
 
-def read_points(path: str | Path, layout: str | None = None, minimum_rows: int = 1) -> tuple[Table, str | None]:
+def read_points(
+    path: str | os.PathLike[str], layout: str | None = None, minimum_rows: int = 1
+) -> tuple[Table, str | None]:
     """Read a table of points in whatever format it is written: CSV and its like, an .ang map, a track of poses.
 
     Args:
-        path: the file; ``*.ang`` is an orientation map, and a track is recognised by its comment header.
+        path: the file, which is read once, so that it may be a pipe; ``*.ang`` is an orientation map, and a track is
+            recognised by its comment header.
         layout: what `choose_coordinates` takes; the formats of `rfm.datasets.tracks` decide how the file is read.
         minimum_rows: fewer are an error.
 
@@ -74,6 +80,7 @@ def read_points(path: str | Path, layout: str | None = None, minimum_rows: int =
     Raises:
         TableError: the file cannot be used; the message says why.
     """
+    path = read_once(path)
     if layout == "ang" or (layout in (None, "bunge") and is_orientation_map(path)):
         return read_orientation_map(path, minimum_rows).table, "ang"
     if layout in TRACK_FORMATS or (layout is None and recognised_format(path)):
@@ -87,14 +94,18 @@ def choose_coordinates(
     columns: Sequence[str] | None = None,
     radians: bool | None = None,
     layout: str | None = None,
+    taken: Sequence[str] = (),
 ) -> Coordinates:
     """Find the coordinates in which a table holds points of a manifold.
 
     On ``Sphere(2)``, two columns are latitude and longitude (in either order if they are called so) and three are x,
     y, z. On a torus there is a column for each angle, elsewhere one for each ambient coordinate. Without ``columns``
-    they are found by name on the sphere, and elsewhere taken in order if just enough columns hold numbers. Rotations
-    are Bunge's Euler angles, quaternions or matrices, poses a position and a rotation, by the columns' names or by
-    ``layout``: the order of a quaternion is never guessed.
+    they are found by name on the sphere; on a torus by name (direction, phi, heading, ...) or, where no column has such
+    a name, by their range; and elsewhere taken in order if just enough columns hold numbers, not counting those that
+    number the rows or tell the time.
+
+    Rotations are Bunge's Euler angles, quaternions or matrices, poses a position and a rotation, by the columns' names
+    or by ``layout``: the order of a quaternion is never guessed.
 
     Args:
         manifold: where the points live.
@@ -104,6 +115,7 @@ def choose_coordinates(
             say, ``phi_rad`` or ``phi [deg]``, and for degrees where they say nothing.
         layout: "bunge", "xyzw", "wxyz" or "matrix", how rotations are written; or the format of the file, "ang", "tum",
             "kitti" or "euroc".
+        taken: columns that hold something else, such as weights, and are not chosen unasked.
 
     Raises:
         TableError: a column is missing, or the choice is not clear; the message lists the columns. Nothing says what
@@ -117,7 +129,7 @@ def choose_coordinates(
             f"{table.file}: a column that --columns names by number has no name of its own\n"
             f"{table.describe_columns()}\ngive it one in the header, or remove the header"
         )
-    return _choose(manifold, table, _Request(keys, radians, layout))
+    return _choose(manifold, table, _Request(keys, radians, layout, tuple(taken)))
 
 
 @dataclass(frozen=True)
@@ -125,11 +137,12 @@ class _Request:
     keys: tuple[str, ...] | None
     radians: bool | None
     layout: str | None
+    taken: tuple[str, ...] = ()
 
 
 @singledispatch
 def _choose(manifold: Manifold, table: Table, wanted: _Request) -> Coordinates:
-    return Cartesian(_just_enough(manifold, table, wanted.keys))
+    return Cartesian(_just_enough(manifold, table, wanted))
 
 
 @_choose.register
@@ -150,7 +163,7 @@ def _(manifold: SE3, table: Table, wanted: _Request) -> Coordinates:
 
 @_choose.register
 def _(manifold: FlatTorus, table: Table, wanted: _Request) -> Coordinates:
-    keys = _just_enough(manifold, table, wanted.keys)
+    keys = _just_enough(manifold, table, wanted, angles=True)
     radians = in_radians(table, keys, wanted.radians, [2 * math.pi] * len(keys))
     return Angles(keys, radians, _counts_up(table.numbers(keys), math.pi if radians else 180.0))
 
@@ -158,7 +171,7 @@ def _(manifold: FlatTorus, table: Table, wanted: _Request) -> Coordinates:
 @_choose.register
 def _(manifold: Sphere, table: Table, wanted: _Request) -> Coordinates:
     if manifold.dim != 2:
-        return Cartesian(_just_enough(manifold, table, wanted.keys), unit_norm=True)
+        return Cartesian(_just_enough(manifold, table, wanted), unit_norm=True)
     keys = wanted.keys or _columns_on_s2(table)
     if len(keys) == 3:
         return Cartesian(keys, unit_norm=True)
@@ -179,8 +192,8 @@ def _(manifold: Sphere, table: Table, wanted: _Request) -> Coordinates:
 
 def _columns_on_s2(table: Table) -> tuple[str, ...]:
     names = [bare_name(name).casefold() for name in table.names]
-    latitudes = [table.key(i) for i, name in enumerate(names) if name in LATITUDE_NAMES]
-    longitudes = [table.key(i) for i, name in enumerate(names) if name in LONGITUDE_NAMES]
+    latitudes = _called(table, LATITUDE_NAMES, is_latitude)
+    longitudes = _called(table, LONGITUDE_NAMES, is_longitude)
     axes = [table.key(i) for letter in "xyz" for i, name in enumerate(names) if name == letter]
     # A table that has some of both kinds could mean either.
     if len(latitudes) == len(longitudes) == 1 and not axes:
@@ -196,12 +209,18 @@ def _columns_on_s2(table: Table) -> tuple[str, ...]:
     raise TableError(f"{table.file}: {finding}\n{table.describe_columns()}\n{remedy}")
 
 
+def _called(table: Table, names: frozenset[str], alike: Callable[[str], bool]) -> list[str]:
+    """Return the columns that have one of these names or, if none has, a name that is like one."""
+    exact = [table.key(i) for i, name in enumerate(table.names) if bare_name(name).casefold() in names]
+    return exact or [table.key(i) for i, name in enumerate(table.names) if alike(name)]
+
+
 def _by_role(table: Table, keys: Sequence[str]) -> tuple[str, str]:
     """Return latitude and longitude: by what the columns are called, else in the order given."""
     first, second = keys
-    if _is_longitude(first) or _is_latitude(second):
+    if is_longitude(first) or is_latitude(second):
         first, second = second, first
-    if _is_longitude(first) or _is_latitude(second):
+    if is_longitude(first) or is_latitude(second):
         raise TableError(
             f"{table.file}: --columns {' '.join(keys)} names the same coordinate twice\n{table.describe_columns()}\n"
             "name a latitude and a longitude"
@@ -209,15 +228,7 @@ def _by_role(table: Table, keys: Sequence[str]) -> tuple[str, str]:
     return first, second
 
 
-def _is_latitude(name: str) -> bool:
-    return bare_name(name).casefold() in LATITUDE_NAMES
-
-
-def _is_longitude(name: str) -> bool:
-    return bare_name(name).casefold() in LONGITUDE_NAMES
-
-
-def _just_enough(manifold: Manifold, table: Table, keys: tuple[str, ...] | None) -> tuple[str, ...]:
+def _just_enough(manifold: Manifold, table: Table, wanted: _Request, angles: bool = False) -> tuple[str, ...]:
     """Return as many columns as a point has coordinates, or raise."""
     if len(manifold.event_shape) != 1:
         raise TableError(
@@ -225,11 +236,16 @@ def _just_enough(manifold: Manifold, table: Table, keys: tuple[str, ...] | None)
             "columns of a table\npass a tensor to rfm.fit instead"
         )
     needed = manifold.event_shape[0]
-    if keys is None:
-        found = [table.key(i) for i in range(len(table.names)) if table.holds_numbers(i)]
-        what = f"{len(found)} columns hold numbers"
+    if wanted.keys is not None:
+        found, what = list(wanted.keys), f"--columns names {len(wanted.keys)}"
+    elif angles:
+        found = angle_columns(table, wanted.radians, wanted.taken)
+        what = f"{len(found)} column{'s' * (len(found) != 1)} hold angles by name or range"
     else:
-        found, what = list(keys), f"--columns names {len(keys)}"
+        found = coordinate_columns(table, wanted.taken)
+        others = [key for key in number_columns(table, wanted.taken) if key not in found]
+        what = f"{len(found)} columns hold numbers"
+        what += f" that are no index or time, as {', '.join(map(repr, others[:5]))} is" if others else ""
     if len(found) != needed:
         raise TableError(
             f"{table.file}: {what}, and a point of {manifold} has {needed}\n{table.describe_columns()}\n"

@@ -6,10 +6,10 @@ written. `rfm.datasets.choose_coordinates` finds them from a manifold and a head
 """
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from manifolds import FlatTorus
 from rfm.arrays import array_of
+from rfm.datasets.column_names import is_latitude, is_longitude
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.tables import Table, TableError, read_table
 
@@ -27,9 +28,6 @@ EARTH_RADIUS_KM = 6371.0088
 
 SPHERE_TOLERANCE = 1e-3
 """Rows whose norm differs from 1 by no more than this are projected to the sphere: files hold few digits."""
-
-LATITUDE_NAMES = frozenset({"lat", "latitude"})
-LONGITUDE_NAMES = frozenset({"lon", "long", "lng", "longitude"})
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,18 @@ class Coordinates(ABC):
     def names(self) -> tuple[str, ...]:
         """The names of the output's columns, in its order: the input's names, or usual ones if it had none."""
 
-    def read(self, path: str | Path) -> Table:
+    @property
+    def unit(self) -> str:
+        """The unit of the columns in words; empty where they have none, or several."""
+        return ""
+
+    def describe(self, table: Table | None = None) -> str:
+        """Return which columns hold the points, of the input or of another table, and in which unit."""
+        keys = self.columns if table is None else self._columns_in(table)
+        what = f"column{'s' * (len(keys) > 1)} {', '.join(keys)}"
+        return f"{what}, in {self.unit}" if self.unit else what
+
+    def read(self, path: str | os.PathLike[str]) -> Table:
         """Return the table in a file that is written like the input."""
         return read_table(path)
 
@@ -77,12 +86,13 @@ class Coordinates(ABC):
         """How files of points are written."""
         return CSV
 
-    def leading(self, count: int, given: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
+    def leading(self, count: int, given: Mapping[str, Sequence[Any]], first: int = 0) -> dict[str, NDArray[Any]]:
         """Return columns that stand before the points in a file of samples, by name; none by default.
 
         Args:
             count: how many samples there are.
             given: the conditions that they were drawn for by name, one for each sample, None where not known.
+            first: how many samples stand before them in the file.
         """
         return {}
 
@@ -100,9 +110,12 @@ class Coordinates(ABC):
 
         Where the input had no header, a table with our own names for its columns, as we write it, is found by them.
         """
+        return table.numbers(self._columns_in(table))
+
+    def _columns_in(self, table: Table) -> tuple[str, ...]:
         numbered = any(column.isdecimal() for column in self.columns)
         ours = numbered and table.has_header and all(table.has(name) for name in self._own)
-        return table.numbers(self._own if ours else self.columns)
+        return self._own if ours else self.columns
 
     @property
     def _own(self) -> tuple[str, ...]:
@@ -136,6 +149,10 @@ class LatitudeLongitude(Coordinates):
         super().__post_init__()
         if len(self.columns) != 2:
             raise ValueError(f"LatitudeLongitude: columns are a latitude and a longitude, got {self.columns}")
+
+    @property
+    def unit(self) -> str:
+        return "radians" if self.radians else "degrees"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -185,7 +202,7 @@ class LatitudeLongitude(Coordinates):
             raise _out_of_range(table, beyond, "longitude", longitude, "in -180 to 360", _REPAIR)
 
     def _remedy_if_swapped(self) -> str:
-        if any(column.casefold() in LATITUDE_NAMES | LONGITUDE_NAMES for column in self.columns):
+        if any(is_latitude(column) or is_longitude(column) for column in self.columns):
             return "latitude and longitude look swapped: if so, correct the header"
         return f"latitude and longitude look swapped: if so, use --columns {self.columns[1]} {self.columns[0]}"
 
@@ -248,6 +265,10 @@ class Angles(Coordinates):
 
     radians: bool = False
     positive_angles: bool = False
+
+    @property
+    def unit(self) -> str:
+        return "radians" if self.radians else "degrees"
 
     @property
     def names(self) -> tuple[str, ...]:

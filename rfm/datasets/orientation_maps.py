@@ -7,6 +7,7 @@ programs, of EMsoft, orix and MTEX.
 """
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rfm.datasets.rotation_columns import rotations_from
 from rfm.datasets.tables import Table, TableError, read_header, read_table
+from rfm.datasets.text_files import read_once
 
 COLUMNS = ("phi1", "Phi", "phi2", "x", "y", "iq", "ci", "phase")
+_FIRST_WORDS = ("TEM_PIXperUM", "GRID: SqrGrid", "GRID: HexGrid")
+"""Of the header lines that only .ang files have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,22 +55,24 @@ class OrientationMap:
 
     def points(self) -> Tensor:
         """Return the orientations, float64 ``(n, 3, 3)``, from crystal coordinates to those of the sample."""
-        from rfm.datasets.orientations import rotations_from
-
         return rotations_from(self.table.numbers(COLUMNS[:3]), "bunge", self.table, radians=True)
 
 
-def is_orientation_map(path: str | Path) -> bool:
-    """Return whether a file is called ``*.ang``."""
-    return Path(path).suffix.lower() == ".ang"
+def is_orientation_map(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is called ``*.ang``, or begins like one: what comes through a pipe has no such name."""
+    if Path(path).suffix.lower() == ".ang":
+        return True
+    header = read_header(path)
+    return any(line.strip().startswith(_FIRST_WORDS) for line in header)
 
 
-def read_orientation_map(path: str | Path, minimum_rows: int = 1) -> OrientationMap:
+def read_orientation_map(path: str | os.PathLike[str], minimum_rows: int = 1) -> OrientationMap:
     """Read an .ang file.
 
     Raises:
         TableError: it cannot be read, has too few columns or rows, or its angles are no radians.
     """
+    path = read_once(path)
     raw = read_table(path, minimum_rows)
     if raw.has_header or len(raw.names) < len(COLUMNS):
         raise TableError(

@@ -1,9 +1,9 @@
 """Poses in the columns of a table: a position, and a quaternion or the rows of a matrix."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rfm.datasets.coordinates import Coordinates, as_array, as_float64
-from rfm.datasets.orientations import MATRIX_NAMES, numbers_from, rotations_from
 from rfm.datasets.pose_columns import POSITION, check_order, pose_columns, pose_roles
+from rfm.datasets.rotation_columns import MATRIX_NAMES, numbers_from, rotations_from
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.tables import Table, TableError, read_table
+from rfm.datasets.text_files import read_once
 from rfm.datasets.tracks import SECONDS, TRACK_FORMATS, is_kitti, read_named_table, read_track
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -79,7 +80,8 @@ class Poses(Coordinates):
         known = TRACK_FORMATS[self.layout]
         return Layout(known.separator, known.comment)
 
-    def read(self, path: str | Path) -> Table:
+    def read(self, path: str | os.PathLike[str]) -> Table:
+        path = read_once(path)
         if not self.layout:
             return read_named_table(path)
         table = read_table(path)
@@ -99,13 +101,13 @@ class Poses(Coordinates):
         numbers = np.concatenate([x[:, :3, 3].numpy(), numbers_from(x[:, :3, :3], self.convention)], axis=1)
         return np.stack([numbers[:, self._own.index(name)] for name in self.names], axis=1)
 
-    def leading(self, count: int, given: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
+    def leading(self, count: int, given: Mapping[str, Sequence[Any]], first: int = 0) -> dict[str, NDArray[Any]]:
         """Return the time, where the format has one: that of the condition, else the number of the sample."""
         if not self.layout or (ticks := TRACK_FORMATS[self.layout].ticks_per_second) is None:
             return {}
         time = TRACK_FORMATS[self.layout].columns[0]
         if SECONDS not in given or any(value is None for value in given[SECONDS]):
-            return {time: np.arange(count)}
+            return {time: np.arange(first, first + count)}
         elapsed = np.asarray(given[SECONDS], dtype=np.float64) * ticks
         whole = isinstance(self.start, int) and ticks > 1
         return {time: self.start + (np.rint(elapsed).astype(np.int64) if whole else elapsed)}

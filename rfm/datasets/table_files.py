@@ -1,13 +1,16 @@
 """Write tables of numbers as text."""
 
 import csv
+import json
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,6 +32,9 @@ class Layout:
 
 
 CSV = Layout()
+
+Writer = Callable[..., None]
+"""What `table_writer` yields: it takes names, values and texts as `write_table` does."""
 
 
 def write_table(
@@ -54,25 +60,73 @@ def write_table(
         ValueError: the shapes do not fit, or a name looks like a number.
         TableError: the file cannot be written.
     """
-    cells = _as_text(names, values)
-    if texts:
-        names = [*names, *texts]
-        cells = [[*row, *more] for row, more in zip(cells, zip(*texts.values(), strict=True), strict=True)]
-    if not isinstance(target, str | os.PathLike):
-        _write_rows(target, names, cells, layout)
-        return
-    path = Path(target)
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device has no place to be renamed to
-            with path.open("w", encoding="utf-8", newline="") as stream:
-                _write_rows(stream, names, cells, layout)
-        else:
-            _write_atomically(path, names, cells, layout)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise TableError(
-            f"{shown_path(target)}: cannot be written ({reason})\nname a file in a folder in which you may write"
-        ) from None
+    with table_writer(target, layout) as write:
+        write(names, values, texts)
+
+
+@contextmanager
+def table_writer(target: str | os.PathLike[str] | TextIO, layout: Layout = CSV) -> Iterator[Writer]:
+    """Yield a function that takes the arguments of `write_table` for one part of a table after the other.
+
+    So a table of any length is written in bounded memory. A file appears when all is written, or not at all.
+
+    Args:
+        target: a path, or a text stream.
+        layout: see `write_table`.
+
+    Raises:
+        TableError: the file cannot be written.
+    """
+    with _opened(target) as stream:
+        begun = False
+
+        def write(
+            names: Sequence[str],
+            values: ArrayLike | tuple[ArrayLike, ...],
+            texts: Mapping[str, Sequence[str]] | None = None,
+        ) -> None:
+            nonlocal begun
+            cells = _as_text(names, values)
+            if texts:
+                names = [*names, *texts]
+                cells = [[*row, *more] for row, more in zip(cells, zip(*texts.values(), strict=True), strict=True)]
+            with _told(target):
+                if not begun:
+                    _write_header(stream, names, layout)
+                begun = True
+                csv.writer(stream, lineterminator="\n", delimiter=layout.separator).writerows(cells)
+
+        yield write
+
+
+@contextmanager
+def json_writer(target: str | os.PathLike[str] | TextIO) -> Iterator[Callable[[Mapping[str, Sequence[Any]]], None]]:
+    """Yield a function that takes columns by name for one part of a table after the other, for one JSON object.
+
+    An object has its columns one after the other, so until the end each part waits in a temporary file.
+
+    Raises:
+        TableError: the file cannot be written.
+        ValueError: a number is not finite; JSON has no word for it.
+    """
+    with ExitStack() as stack, _opened(target) as stream:
+        waiting: dict[str, TextIO] = {}
+
+        def write(columns: Mapping[str, Sequence[Any]]) -> None:
+            for name, cells in columns.items():
+                begun = name in waiting
+                if not begun:
+                    waiting[name] = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
+                waiting[name].write((", " if begun else "") + json.dumps(list(cells), allow_nan=False)[1:-1])
+
+        yield write
+        with _told(target):
+            for i, (name, cells) in enumerate(waiting.items()):
+                stream.write(f"{', ' if i else '{'}{json.dumps(name)}: [")
+                cells.seek(0)
+                shutil.copyfileobj(cells, stream)
+                stream.write("]")
+            stream.write("}\n")
 
 
 def _as_text(names: Sequence[str], values: ArrayLike | tuple[ArrayLike, ...]) -> list[list[str]]:
@@ -91,24 +145,52 @@ def _as_text(names: Sequence[str], values: ArrayLike | tuple[ArrayLike, ...]) ->
     return array.astype(str).tolist()
 
 
-def _write_rows(stream: TextIO, names: Sequence[str], cells: Sequence[Sequence[str]], layout: Layout) -> None:
+def _write_header(stream: TextIO, names: Sequence[str], layout: Layout) -> None:
+    if layout.comment is None:
+        return
     # Quoted where a name could pass for a comment or for several cells.
     plain = all(re.fullmatch(r"[\w.-]+", name) for name in names)
     quoting: Literal[0, 1] = csv.QUOTE_MINIMAL if plain else csv.QUOTE_ALL
-    if layout.comment is not None:
-        stream.write(layout.comment)
-        csv.writer(stream, lineterminator="\n", quoting=quoting, delimiter=layout.separator).writerow(names)
-    csv.writer(stream, lineterminator="\n", delimiter=layout.separator).writerows(cells)
+    stream.write(layout.comment)
+    csv.writer(stream, lineterminator="\n", quoting=quoting, delimiter=layout.separator).writerow(names)
 
 
-def _write_atomically(path: Path, names: Sequence[str], cells: Sequence[Sequence[str]], layout: Layout) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextmanager
+def _told(target: str | os.PathLike[str] | TextIO) -> Iterator[None]:
+    """Say of a file, not of a stream, why it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(target, str | os.PathLike):
+            raise
+        reason = error.strerror or type(error).__name__
+        raise TableError(
+            f"{shown_path(target)}: cannot be written ({reason})\nname a file in a folder in which you may write"
+        ) from None
+
+
+@contextmanager
+def _opened(target: str | os.PathLike[str] | TextIO) -> Iterator[TextIO]:
+    """Yield a stream to write to; a file is put in place when all is written."""
+    if not isinstance(target, str | os.PathLike):
+        yield target
+        return
+    path = Path(target)
+    if path.exists() and not path.is_file():  # a pipe or a device has no place to be renamed to
+        with _told(target):
+            stream = path.open("w", encoding="utf-8", newline="")
+        with stream:
+            yield stream
+        return
+    with _told(target):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with open(handle, "w", encoding="utf-8", newline="") as stream:  # noqa: PTH123, a file descriptor
-            _write_rows(stream, names, cells, layout)
-        _take_default_mode(temporary)
-        temporary.replace(path)
+            yield stream
+        with _told(target):
+            _take_default_mode(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

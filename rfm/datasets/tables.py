@@ -12,22 +12,21 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfm.datasets.text_files import TableError, read_lines, shown_path
+
+__all__ = ["Table", "TableError", "is_header", "parse_number", "read_header", "read_table", "shown_path"]
+
 _SEPARATORS: tuple[str | None, ...] = ("\t", ";", ",", None)
 """None stands for runs of spaces."""
 
-_SAMPLE_LINES = 200
+_SAMPLE_LINES, _SAMPLE_ROWS = 200, 1000
 _MISSING = frozenset({"", "-", "?", "na", "n/a", "null", "none"})
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
-
-
-class TableError(ValueError):
-    """A table that cannot be used; the message has at most three lines: where, what, and the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +80,9 @@ class Table:
         return name if name and self._matches(name) == [index] else str(index + 1)
 
     def holds_numbers(self, index: int) -> bool:
-        """Return whether the first cell of the column at this position is a number."""
-        return parse_number(self.rows[0][index]) is not None
+        """Return whether at least half of the known cells of the column at this position are numbers, of a thousand."""
+        known = [row[index] for row in self.rows[:_SAMPLE_ROWS] if row[index].casefold() not in _MISSING]
+        return bool(known) and 2 * sum(parse_number(cell) is not None for cell in known) >= len(known)
 
     def numbers(self, columns: Sequence[str]) -> NDArray[np.float64]:
         """Return the named columns as numbers, shape ``(n, len(columns))``.
@@ -137,11 +137,11 @@ def read_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
         minimum_rows: fewer rows than this, not counting the header, are an error; at least 1.
 
     Raises:
-        TableError: the file is missing, a folder, not UTF-8 text, or empty, has too few rows, or rows of different
-            lengths.
+        TableError: the file is missing, a folder, not UTF-8 text, something else than a table, or empty, has too few
+            rows, or rows of different lengths.
     """
     file = shown_path(path)
-    lines = [(i, line) for i, line in enumerate(_read_lines(path, file), start=1) if not _is_skipped(line)]
+    lines = [(i, line) for i, line in enumerate(read_lines(path), start=1) if not _is_skipped(line)]
     if not lines:
         raise TableError(f"{file}: the file is empty\nput one point on each line")
     separator, width = _separator_and_width([line for _, line in lines[:_SAMPLE_LINES]])
@@ -167,7 +167,7 @@ def read_header(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         TableError: the file cannot be read.
     """
-    lines = _read_lines(path, shown_path(path))
+    lines = read_lines(path)
     first = next((i for i, line in enumerate(lines) if not _is_skipped(line)), len(lines))
     return [line.strip().lstrip("#") for line in lines[:first] if line.strip()]
 
@@ -178,29 +178,6 @@ def parse_number(cell: str) -> float | None:
         return None if "_" in cell else float(cell)
     except ValueError:
         return None
-
-
-# From bytes to lines.
-
-
-def _read_lines(path: str | os.PathLike[str], file: str) -> list[str]:
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise TableError(f"{file}: there is no such file\ncheck the name and the folder") from None
-    except IsADirectoryError:
-        raise TableError(f"{file}: this is a folder\nname a file in it") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise TableError(f"{file}: cannot be read ({reason})\nname a text file that you may read") from None
-    if b"\0" in content:
-        raise TableError(f"{file}: this is not a text file (it holds zero bytes)\nsave the table as CSV, in UTF-8")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise TableError(f"{file}, line {line}: this is not UTF-8 text\nsave the table as CSV, in UTF-8") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _is_skipped(line: str) -> bool:
@@ -300,9 +277,3 @@ def _remedy(cell: str) -> str:
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
-
-
-def shown_path(path: str | os.PathLike[str]) -> str:
-    """Return a path for a message, whatever its characters."""
-    name = os.fspath(path)
-    return name if name.isprintable() and name else repr(name)

@@ -12,17 +12,18 @@ References:
     Burri et al., The EuRoC micro aerial vehicle datasets, 2016, doi:10.1177/0278364915620033.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import isfinite
-from pathlib import Path
 from statistics import median
 
 from rfm.datasets.pose_columns import POSITION, QUATERNION, TIME, header_names, pose_roles, time_ticks
 from rfm.datasets.tables import Table, TableError, parse_number, read_header, read_table
+from rfm.datasets.text_files import read_lines, read_once
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ _SINCE_1970 = (9.4e8, 4.2e9)
 """Seconds from 1970 to 1999 and to 2103."""
 
 
-def recognised_format(path: str | Path) -> str | None:
+def recognised_format(path: str | os.PathLike[str]) -> str | None:
     """Return the track format that a file's comment header names, or None.
 
     Raises:
@@ -110,12 +111,13 @@ def _says_euroc(names: Sequence[str], ticks: int | None) -> bool:
 _EUROC_NAMES = list(TRACK_FORMATS["euroc"].pose_columns)
 
 
-def read_named_table(path: str | Path, minimum_rows: int = 1) -> Table:
+def read_named_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
     """Read a table whose columns may be named in a comment line: one that names a quaternion.
 
     Raises:
         TableError: as `rfm.datasets.tables.read_table`; or the quaternion is one that turns the other way.
     """
+    path = read_once(path)
     table = read_table(path, minimum_rows)
     comments = [header_names(line) for line in read_header(path)]
     _refuse_jpl(table, [list(table.names)] if table.has_header else comments)
@@ -127,7 +129,7 @@ def read_named_table(path: str | Path, minimum_rows: int = 1) -> Table:
 
 
 def read_track(
-    path: str | Path, layout: str | None = None, start: int | float | None = None, minimum_rows: int = 1
+    path: str | os.PathLike[str], layout: str | None = None, start: int | float | None = None, minimum_rows: int = 1
 ) -> tuple[Table, str]:
     """Read a track.
 
@@ -146,6 +148,7 @@ def read_track(
         TableError: the format is not clear or contradicts the header, a row is too short, times run back, or their unit
             is in doubt.
     """
+    path = read_once(path)
     raw = read_table(path, minimum_rows)
     header = [list(raw.names)] if raw.has_header else [header_names(line) for line in read_header(path)]
     layout = layout or recognised_format(path) or ("kitti" if is_kitti(raw) else None)
@@ -274,10 +277,9 @@ def _check_header(raw: Table, layout: str, names: Sequence[str]) -> None:
         raise contradiction
 
 
-def _check_separator(raw: Table, path: str | Path) -> None:
+def _check_separator(raw: Table, path: str | os.PathLike[str]) -> None:
     """Refuse what ORB-SLAM3 writes for EuRoC's sequences: spaces, and the real part last."""
-    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    if not re.search("[,;\t]", lines[raw.lines[0] - 1]):
+    if not re.search("[,;\t]", read_lines(path)[raw.lines[0] - 1]):
         raise TableError(
             f"{raw.file}: EuRoC's files have commas and the real part first, this one spaces, as ORB-SLAM3 "
             "writes them, the real part last\nadd --format tum_ns if it is last, or name the columns in a first line: "

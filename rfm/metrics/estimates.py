@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +32,29 @@ class Estimate:
         """The mean plus and minus 1.96 standard errors: for some tens of observations or more."""
         return self.mean - 1.96 * self.standard_error, self.mean + 1.96 * self.standard_error
 
+    @property
+    def has_error(self) -> bool:
+        """Whether there is a standard error: one observation alone tells nothing of how much the mean varies."""
+        return not math.isnan(self.standard_error)
+
+    def error_text(self, digits: int = 3) -> str:
+        """Return the standard error for a table, with this many decimals, or "unknown"."""
+        return f"{self.standard_error:.{digits}f}" if self.has_error else "unknown"
+
+    def words(self, digits: int = 3) -> str:
+        """Return the mean, with its sign, and the interval, with this many decimals."""
+        if not self.has_error:
+            return f"{self.mean:+.{digits}f} (of a single independent observation: no interval)"
+        low, high = self.interval_95
+        return f"{self.mean:+.{digits}f} (95 % interval {low:+.{digits}f} to {high:+.{digits}f})"
+
 
 @in_full_precision
 def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, groups: Tensor | None = None) -> Estimate:
     """Return the mean of ``-log_prob`` with its standard error, points taken as independent unless grouped.
+
+    Points at one place are not independent, nor are neighbours that a split held out together: give their places, or
+    the labels of their blocks, as ``groups``. The standard error is then clustered, as in `paired_difference`.
 
     With weights it is the self-normalised mean ``m = sum w_i x_i / sum w_i``, whose standard error is
     ``sqrt(n / (n - 1) * sum (w_i (x_i - m))^2) / sum w_i`` over the n points of positive weight (the delta method).
@@ -43,18 +63,19 @@ def negative_log_likelihood(log_prob: Tensor, weights: Tensor | None = None, gro
     Args:
         log_prob: log-densities of the test points in nats, any shape.
         weights: of the points, same shape; equal by default.
-        groups: labels of points that are not independent of each other, one row each; the standard error is then that
-            of `paired_difference`, clustered.
+        groups: ``(n, ...)``: labels or the points themselves; rows equal bit for bit, but for the sign of zero, are
+            one group. By default each point is its own.
 
     Raises:
-        ValueError: ``log_prob`` is empty or holds NaN, or weights are not as said, negative, or all zero.
+        ValueError: ``log_prob`` is empty or holds NaN, weights are not as said, negative, or all zero, or groups have
+            not one row for each point.
 
     References:
         Owen, Monte Carlo theory, methods and examples, 2013, section 9.2: self-normalised importance sampling.
     """
     scores = _scores("log_prob", log_prob)
     shares = _shares("negative_log_likelihood", weights, scores)
-    return _clustered_mean(-scores.flatten(), _labels("negative_log_likelihood", groups), shares)
+    return clustered_mean(-scores.flatten(), groups, shares, "negative_log_likelihood")
 
 
 @in_full_precision
@@ -88,12 +109,7 @@ def paired_difference(
             "paired_difference: log_prob_a and log_prob_b must have one shape (n,), the same points in the same order, "
             f"got {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    label = _labels("paired_difference", groups)
-    if label is not None and len(label) != len(a):
-        raise ValueError(
-            f"paired_difference: groups must have one row for each of the {len(a)} points, got {len(label)}"
-        )
-    return _clustered_mean(a - b, label, _shares("paired_difference", weights, a))
+    return clustered_mean(a - b, groups, _shares("paired_difference", weights, a), "paired_difference")
 
 
 def _scores(name: str, log_prob: Tensor) -> Tensor:
@@ -121,28 +137,44 @@ def _shares(name: str, weights: Tensor | None, log_prob: Tensor) -> Tensor:
     return w / w.sum()
 
 
-def _labels(name: str, groups: Tensor | None) -> Tensor | None:
-    """Return a number for each row, alike for equal rows, ``(n,)``; None for None."""
-    if groups is None:
-        return None
-    rows = array_of(name, "groups", groups)
-    # Adding 0 turns -0.0 into 0.0, which is the same place.
-    rows = rows.reshape(len(rows) if rows.ndim else 0, -1)
-    rows = rows + 0 if rows.dtype.kind == "f" else rows
-    return torch.from_numpy(np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1))
+def clustered_mean(
+    values: Tensor, groups: Any = None, shares: Tensor | None = None, owner: str = "clustered_mean"
+) -> Estimate:
+    """Return the mean of values ``(n,)`` with the standard error of `paired_difference`: the one rule of all means.
 
-
-def _clustered_mean(values: Tensor, groups: Tensor | None, shares: Tensor) -> Estimate:
+    Args:
+        values: float64, on the CPU.
+        groups: ``(n, ...)``, rows equal bit for bit are one group; by default each value is its own.
+        shares: weights of the values, ``(n,)``, sum 1; equal by default.
+        owner: whose arguments these are, for messages.
+    """
+    shares = torch.full_like(values, 1 / len(values)) if shares is None else shares
+    labels = None if groups is None else _labels(owner, groups, len(values))
     # A point without weight is no observation, and its score may be infinite.
     kept = shares > 0
     values, shares = values[kept], shares[kept]
     mean = shares @ values
     count, residuals = len(values), shares * (values - mean)
-    if groups is not None:
-        label = torch.unique(groups[kept], return_inverse=True)[1]
+    if labels is not None:
+        label = torch.unique(labels[kept], return_inverse=True)[1]
         count = int(label.max()) + 1
-        residuals = torch.zeros(count, dtype=torch.float64).index_add_(0, label, residuals)
+        if count < len(values):
+            residuals = torch.zeros(count, dtype=torch.float64).index_add_(0, label, residuals)
     if count == 1:
         return Estimate(float(mean), math.nan, 1)
     variance = count / (count - 1) * residuals.square().sum()
     return Estimate(float(mean), float(variance.sqrt()), count)
+
+
+def _labels(owner: str, groups: Any, count: int) -> Tensor:
+    """Return a number for each row, alike for equal rows, ``(n,)``."""
+    rows = array_of(owner, "groups", groups)
+    if rows.ndim < 1 or len(rows) != count:
+        raise ValueError(
+            f"{owner}: groups must have one row for each of the {count} points, got shape {rows.shape}; give their "
+            "places, or one label each"
+        )
+    rows = rows.reshape(count, -1)
+    # Adding 0 turns -0.0 into 0.0, which is the same place.
+    rows = rows + 0 if rows.dtype.kind == "f" else rows
+    return torch.from_numpy(np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1))

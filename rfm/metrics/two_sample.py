@@ -1,6 +1,5 @@
 """How far apart two samples are: discrepancies, transport distances, a classifier, coverage, each with an interval."""
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -11,7 +10,7 @@ from manifolds.arguments import check_instance, seed_of, whole
 from manifolds.precision import in_full_precision
 from rfm.arrays import tensor_of
 from rfm.couplings import assignment
-from rfm.metrics.estimates import Estimate
+from rfm.metrics.estimates import Estimate, clustered_mean
 from rfm.metrics.kernels import Kernel
 
 _CHUNK_ELEMENTS = 2**20
@@ -107,7 +106,7 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
             torch.cat([manifold.dist(a[part, None], b[None]) for part in _chunks(size, size)]).double().cpu() ** order
         )
         values.append(float(cost.gather(1, assignment(cost)[:, None]).mean()) ** (1 / order))
-    return _mean(torch.tensor(values, dtype=torch.float64))
+    return clustered_mean(torch.tensor(values, dtype=torch.float64))
 
 
 @in_full_precision
@@ -116,7 +115,7 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
 
     One half where the samples cannot be told apart, one where they always can. The classifier is scikit-learn's
     gradient-boosted trees on ``manifold.embed``, cross-validated: every point is classified once, by trees that have
-    not seen it.
+    not seen it, nor another at the same place.
 
     Args:
         manifold: where the points live.
@@ -126,7 +125,7 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
         seed: of the split and of the trees.
 
     Returns:
-        The accuracy; ``count`` is the number of points, all classified.
+        The accuracy, clustered by place; ``count`` is the number of places.
 
     Raises:
         ValueError: for samples of unequal size, or fewer than 20 points each.
@@ -140,17 +139,22 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
         raise ValueError(f"classifier_two_sample: needs samples of one size, got {len(x)} and {len(y)}; drop some")
     try:
         from sklearn.ensemble import HistGradientBoostingClassifier
-        from sklearn.model_selection import StratifiedKFold, cross_val_predict
+        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
     except ImportError:
         raise ImportError(
             "classifier_two_sample needs scikit-learn, which is not installed; pip install scikit-learn"
         ) from None
-    points = manifold.embed(torch.cat([x, y])).double().cpu().numpy()
     seed, folds = seed_of("classifier_two_sample", seed), whole("classifier_two_sample", "folds", folds, 2)
+    both = torch.cat([x, y])
+    points = manifold.embed(both).double().cpu().numpy()
     labels = torch.arange(2).repeat_interleave(len(x)).numpy()
-    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    guesses = cross_val_predict(HistGradientBoostingClassifier(random_state=seed), points, labels, cv=split)
-    return _mean(torch.as_tensor(guesses == labels).double())
+    place = torch.unique(both.cpu().flatten(1) + 0, dim=0, return_inverse=True)[1].numpy()
+    repeated = place.max() + 1 < len(place)
+    # A place that was trained on would be recognised, not classified.
+    split = (StratifiedGroupKFold if repeated else StratifiedKFold)(folds, shuffle=True, random_state=seed)
+    groups = {"groups": place} if repeated else {}
+    guesses = cross_val_predict(HistGradientBoostingClassifier(random_state=seed), points, labels, cv=split, **groups)
+    return clustered_mean(torch.as_tensor(guesses == labels).double(), torch.as_tensor(place))
 
 
 @in_full_precision
@@ -167,7 +171,7 @@ def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbour
         neighbours: k.
 
     Returns:
-        The share, with the standard error of a mean over the reference points taken as independent.
+        The share, with the standard error of a mean over the reference points, clustered by place.
 
     Raises:
         ValueError: for fewer reference points than neighbours, or points that are none.
@@ -187,7 +191,7 @@ def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbour
         # A point is its own nearest neighbour, at distance 0.
         radius = manifold.dist(reference[part, None], reference[None]).kthvalue(neighbours + 1, dim=1).values
         covered.append(manifold.dist(reference[part, None], generated[None]).amin(1) <= radius)
-    return _mean(torch.cat(covered).double().cpu())
+    return clustered_mean(torch.cat(covered).double().cpu(), reference)
 
 
 @in_full_precision
@@ -209,12 +213,6 @@ def median_distance(manifold: Manifold, x: Tensor, y: Tensor) -> float:
 def _chunks(rows: int, columns: int) -> Iterator[slice]:
     size = max(1, _CHUNK_ELEMENTS // columns)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
-
-
-def _mean(values: Tensor) -> Estimate:
-    n = len(values)
-    error = math.nan if n == 1 else float(values.std() / math.sqrt(n))
-    return Estimate(float(values.mean()), error, n)
 
 
 def _checked(owner: str, manifold: Manifold, x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:

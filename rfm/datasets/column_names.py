@@ -1,0 +1,108 @@
+"""What the columns of a table hold, by what they are called and by their range: for a choice that is not spelt out.
+
+A name is read as words, whatever the case and the separators, without its unit: ``decimalLatitude``,
+``wind_direction``, ``Longitude (deg)``. What is not clear is left out or refused, and never guessed.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rfm.datasets.angle_units import bare_name, named_unit
+from rfm.datasets.tables import Table, TableError
+
+LATITUDE_NAMES = frozenset({"lat", "latitude"})
+LONGITUDE_NAMES = frozenset({"lon", "long", "lng", "longitude"})
+
+_COMPASS = {"azimuth", "azim", "bearing", "heading", "course", "cog", "direction", "dir", "wdir", "wd", "longitude"}
+_ENDS = ("direction", "azimuth", "bearing", "heading", "longitude", "angle")
+_TERRAIN = {"aspect", "strike", "dip", "rake", "trend", "plunge"}
+_TURNS = {"angle", "angles", "orientation", "rotation", "yaw", "pitch", "roll", "torsion", "dihedral", "phase"}
+_GREEK = {"phi", "psi", "omega", "chi", "theta", "tau", "alpha", "beta", "gamma", "delta", "epsilon", "zeta"}
+_ANGLES = _COMPASS | _TERRAIN | _TURNS | _GREEK | set("φϕψωχθτδεζ")
+_MEASURES = {"error", "err", "std", "sd", "sigma", "uncertainty", "variance", "var", "quality", "flag", "count", "id"}
+_NO_ANGLES = _MEASURES | {"speed", "velocity", "rate"}
+"""Words that make of an angle's name another quantity's: ``direction_std``."""
+_INDEX = {"id", "ids", "index", "idx", "row", "rows", "no", "nr", "uid", "uuid", "fid", "gid", "oid", "objectid"}
+_TIMES = {"time", "timestamp", "datetime", "date", "year", "month", "day", "hour", "minutes", "seconds", "frame", "utc"}
+_FEWEST_NUMBERED = 3
+"""So many rows, numbered one by one, are no accident."""
+
+
+def is_latitude(name: str) -> bool:
+    """Return whether a column is called like a latitude."""
+    return _last_word(name) in LATITUDE_NAMES
+
+
+def is_longitude(name: str) -> bool:
+    """Return whether a column is called like a longitude."""
+    return _last_word(name) in LONGITUDE_NAMES
+
+
+def number_columns(table: Table, taken: Sequence[str] = ()) -> list[str]:
+    """Return the columns that hold numbers, but for those that are taken for something else."""
+    used = {table.index(column) for column in taken}
+    return [table.key(i) for i in range(len(table.names)) if i not in used and table.holds_numbers(i)]
+
+
+def coordinate_columns(table: Table, taken: Sequence[str] = ()) -> list[str]:
+    """Return the columns of numbers that may be coordinates: none that numbers the rows or tells the time."""
+    return [key for key in number_columns(table, taken) if not _numbers_rows(table, key)]
+
+
+def angle_columns(table: Table, radians: bool | None, taken: Sequence[str] = ()) -> list[str]:
+    """Return the columns that hold angles: those called like one; where none is, all if their range is a turn's.
+
+    A range is a turn's within -180 to 360 degrees, over at least half a turn; without a header, within it.
+
+    Raises:
+        TableError: there is none, or one that may or may not be.
+    """
+    found = coordinate_columns(table, taken)
+    named = [key for key in found if _is_angle(table.names[table.index(key)])]
+    if named:
+        return named
+    if found and all(_fills_turn(table, key, radians) for key in found):
+        return found
+    raise TableError(
+        f"{table.file}: which columns hold angles is not clear: none is called like one (direction, phi, ...), and "
+        f"not each of numbers has the range of a turn\n{table.describe_columns()}\nname them, with --columns"
+    )
+
+
+def _is_angle(name: str) -> bool:
+    words = _words(name)
+    called = any(word in _ANGLES or word.endswith(_ENDS) for word in words)
+    return not _NO_ANGLES & set(words) and (called or named_unit(name) is not None)
+
+
+def _fills_turn(table: Table, key: str, radians: bool | None) -> bool:
+    values = table.numbers([key])
+    half = math.pi if radians else 180.0
+    spread = 0.0 if not table.has_header else half
+    return bool(values.min() >= -half and values.max() <= 2 * half and values.max() - values.min() >= spread)
+
+
+def _numbers_rows(table: Table, key: str) -> bool:
+    """Return whether a column is an index or a time, by its name; without a header, the first, by its numbers."""
+    index = table.index(key)
+    if table.has_header:
+        name = table.names[index]
+        words = _words(name)
+        return named_unit(name) is None and (not words or words[0] == "unnamed" or words[-1] in _INDEX | _TIMES)
+    if index > 0 or len(table.names) == 1 or len(table) < _FEWEST_NUMBERED:
+        return False
+    cells = [row[0] for row in table.rows]
+    return all(cell.isdecimal() for cell in cells) and all(int(b) == int(a) + 1 for a, b in pairwise(cells))
+
+
+def _last_word(name: str) -> str:
+    words = _words(name)
+    return words[-1] if words else ""
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name, in lower case, without numbers and a unit of angles at the end."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", bare_name(name))
+    return re.findall(r"[^\W\d_]+", spaced.casefold())
