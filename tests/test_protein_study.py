@@ -322,6 +322,20 @@ def test_bonds_that_stay_open_are_named(
     assert f"bonds that stay open, C - N off by more than 0.1 Angstrom: length-12-0001 at {shown}\n" in said
 
 
+def test_backbones_are_drawn_part_by_part(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rfm.backbone_commands._PART", 2)
+    drawn = ["sample", str(run), "--length", "12", "-n", "3", "--steps", "2", "--open-bonds", "--quiet"]
+    assert cli.main([*drawn, "--out", str(tmp_path / "m")]) == 0
+    said = capsys.readouterr().out
+    chains = [read_chain(tmp_path / "m" / f"length-12-{i}.pdb").atoms for i in ("0001", "0002", "0003")]
+    assert not torch.equal(chains[0], chains[2])
+    for i, atoms in enumerate(chains):
+        apart = (atoms[1:, 0] - atoms[:-1, 2]).norm(dim=-1)
+        assert (f"length-12-000{i + 1} at " in said) == bool(((apart - C_N).abs() > OPEN).any())
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -9,7 +9,9 @@ import os
 import pickle
 import threading
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from rfm.datasets import Table, TableError, json_writer, read_points, read_table, table_writer, write_table
+from manifolds import SE3, SO3, Euclidean, Manifold
+from rfm.datasets import (
+    Table,
+    TableError,
+    choose_coordinates,
+    json_writer,
+    read_points,
+    read_table,
+    table_writer,
+    write_table,
+)
+from rfm.datasets.tracks import TRACK_FORMATS
 
 SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -245,16 +258,38 @@ def test_columns_that_are_called_like_a_format(tmp_path: Path, header: str) -> N
     assert table_of(tmp_path, f"{header}\n1,2\n3,4\n").names == tuple(header.split(","))
 
 
-def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+PIPED = {
+    "plain": (PLAIN, None),
+    "tum": (b"# timestamp tx ty tz qx qy qz qw\n0 0 0 0 0 0 0 1\n", None),
+    "euroc": (b"#timestamp[ns],p_x,p_y,p_z,q_w,q_x,q_y,q_z\n0,0,0,0,1,0,0,0\n", "euroc"),
+    "euroc without names": (b"0,0,0,0,1,0,0,0\n", "euroc"),
+    "KITTI-360": (b"7 1 0 0 2 0 1 0 3 0 0 1 4\n", "kitti"),
+    "named by a comment": (b"# qw qx qy qz weight\n1 0 0 0 2\n", None),
+    "ang": (b"# TEM_PIXperUM 1\n0.1 0.2 0.3 0 0 9 0.5 0\n0.1 0.2 0.3 1 0 9 -1 0\n", None),
+    "bunge": (b"phi1,Phi,phi2\n1,2,3\n", "bunge"),
+}
+
+
+@pytest.mark.parametrize("kind", PIPED)
+def test_a_pipe_is_read_once_and_like_a_file(tmp_path: Path, kind: str) -> None:
+    content, layout = PIPED[kind]
+    (file := tmp_path / "file").write_bytes(content)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for content, layout in ((PLAIN, None), (b"# timestamp tx ty tz qx qy qz qw\n0 0 0 0 0 0 0 1\n", "tum")):
+
+    def through_pipe(read: Callable[[Path], Any]) -> Any:
         writer = threading.Thread(target=pipe.write_bytes, args=(content,))
         writer.start()
-        table, found = read_points(pipe)
+        found = read(pipe)
         writer.join()
-        assert found == layout
-        assert len(table) == (2 if layout is None else 1)
+        return found
+
+    wanted, own = read_points(file, layout)
+    found, recognised = through_pipe(lambda path: read_points(path, layout))
+    assert (found.names, found.rows, recognised) == (wanted.names, wanted.rows, own)
+    manifold: Manifold = Euclidean(2) if kind == "plain" else SE3() if recognised in TRACK_FORMATS else SO3()
+    coordinates = choose_coordinates(manifold, found, layout=recognised)
+    assert through_pipe(coordinates.read).rows == coordinates.read(file).rows
 
 
 # Properties.
