@@ -185,8 +185,9 @@ def test_the_wheel_holds_the_two_packages_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     info = f"riemannian_flow_matching-{rfm.__version__}.dist-info"
     assert {name.partition("/")[0] for name in names} == {"rfm", "manifolds", info}
-    data = {"rfm/py.typed", "rfm/__init__.pyi", "rfm/datasets/__init__.pyi", "rfm/plotting/coastlines.npz", "manifolds/py.typed"}
-    assert {*data, f"{info}/licenses/LICENSE"} <= set(names)
+    stubs = {"rfm/__init__.pyi", "rfm/datasets/__init__.pyi"}
+    data = {"rfm/py.typed", "rfm/plotting/coastlines.npz", "manifolds/py.typed"}
+    assert {*stubs, *data, f"{info}/licenses/LICENSE"} <= set(names)
     for package in ("rfm", "manifolds"):
         sources = {str(file.relative_to(ROOT)) for file in _sources(package)}
         assert {name for name in names if name.startswith(f"{package}/") and name.endswith(".py")} == sources

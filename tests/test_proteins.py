@@ -12,9 +12,8 @@ import torch
 
 from manifolds import SE3
 from rfm.datasets import DatasetError
-from rfm.proteins import chains
 from rfm.datasets.download import find
-from rfm.proteins import backbones
+from rfm.proteins import backbones, chain_sets
 from rfm.training.chain_batches import length_buckets, padding
 
 needs_data = pytest.mark.skipif("RFM_DATA" not in os.environ, reason="RFM_DATA names no folder of data sets")
@@ -22,8 +21,8 @@ needs_cgdms = pytest.mark.skipif(find_spec("cgdms") is None, reason="the package
 
 
 @pytest.fixture(scope="module")
-def chains() -> chains.Chains:
-    return chains.backbones()
+def chains() -> chain_sets.Chains:
+    return chain_sets.backbones()
 
 
 def motion(seed: int = 0) -> torch.Tensor:
@@ -107,12 +106,12 @@ def test_helices_and_paired_strands() -> None:
 
 
 @needs_data
-def test_the_real_chains_are_what_they_are_said_to_be(chains: chains.Chains) -> None:
+def test_the_real_chains_are_what_they_are_said_to_be(chains: chain_sets.Chains) -> None:
     assert len(chains) == 1788
     assert chains.left_out == {"length": 717, "break": 83}
     assert (int(chains.lengths.min()), int(chains.lengths.max())) == (40, 256)
     bonds = torch.cat([(c[1:, 0] - c[:-1, 2]).norm(dim=-1) for c in map(chains.chain, range(len(chains)))])
-    assert float(bonds.max()) < chains.PEPTIDE_BOND
+    assert float(bonds.max()) < chain_sets.PEPTIDE_BOND
     frames = chains.frames()
     SE3().check_point(frames)
     first = frames[: int(chains.lengths[0]), :3, 3]
@@ -120,7 +119,7 @@ def test_the_real_chains_are_what_they_are_said_to_be(chains: chains.Chains) -> 
 
 
 @needs_data
-def test_clusters_never_cross_the_split(chains: chains.Chains) -> None:
+def test_clusters_never_cross_the_split(chains: chain_sets.Chains) -> None:
     split = chains.split()
     parts = [set(chains.clusters[rows].tolist()) for rows in split]
     assert len(set.union(*parts)) == sum(map(len, parts))
@@ -129,8 +128,8 @@ def test_clusters_never_cross_the_split(chains: chains.Chains) -> None:
 
 
 @needs_data
-def test_helices_and_strands_agree_with_those_stored_with_the_chains(chains: chains.Chains) -> None:
-    with np.load(find(chains._FILE, chains._SHA256)) as file:
+def test_helices_and_strands_agree_with_those_stored_with_the_chains(chains: chain_sets.Chains) -> None:
+    with np.load(find(chain_sets._FILE, chain_sets._SHA256)) as file:
         stored = {name: i for i, name in enumerate(file["id"].tolist())}
         theirs = np.stack([file["helix_fraction"], file["strand_fraction"]])
     some = range(0, len(chains), 6)
@@ -144,13 +143,13 @@ def test_helices_and_strands_agree_with_those_stored_with_the_chains(chains: cha
 
 
 @needs_data
-def test_batches_of_the_real_chains_pad_little(chains: chains.Chains) -> None:
+def test_batches_of_the_real_chains_pad_little(chains: chain_sets.Chains) -> None:
     assert len(length_buckets(chains.lengths)) == 13
     assert padding(chains.lengths) < 0.07
 
 
 @needs_data
-def test_ideal_atoms_stand_where_real_ones_do(chains: chains.Chains) -> None:
+def test_ideal_atoms_stand_where_real_ones_do(chains: chain_sets.Chains) -> None:
     """Bond angles vary by some degrees between residues: a tenth of an Angstrom at N."""
     atoms = chains.chain(3)
     ideal = backbones.atoms_from_frames(backbones.frames_from_atoms(atoms))[:, :3]
@@ -160,7 +159,7 @@ def test_ideal_atoms_stand_where_real_ones_do(chains: chains.Chains) -> None:
 
 
 @needs_data
-def test_real_torsions_lie_in_the_allowed_regions(chains: chains.Chains) -> None:
+def test_real_torsions_lie_in_the_allowed_regions(chains: chain_sets.Chains) -> None:
     angles = torch.cat([backbones.torsions(chains.chain(i))[1:-1] for i in range(100)]).rad2deg()
     assert float((angles[:, 2].abs() > 150).double().mean()) > 0.98  # trans
     assert float((angles[:, 0] < 0).double().mean()) > 0.9
@@ -168,7 +167,7 @@ def test_real_torsions_lie_in_the_allowed_regions(chains: chains.Chains) -> None
 
 @needs_cgdms
 def test_the_packaged_chains() -> None:
-    chains = chains.cgdms()
+    chains = chain_sets.cgdms()
     assert len(chains) > 1500
     assert int(chains.lengths.max()) <= 100
     ca = chains.chain(0)[:, 1]
@@ -181,12 +180,12 @@ def test_a_folder_of_files_leaves_out_what_is_broken(tmp_path: Path) -> None:
     (tmp_path / "short.pdb").write_text(texts.chain(8) + "END\n")
     broken = texts.chain(20) + "".join(texts.residue(i, "ALA", i + 1) for i in range(22, 45))
     (tmp_path / "broken.pdb").write_text(broken + "END\n")
-    found = chains.folder(tmp_path)
+    found = chain_sets.folder(tmp_path)
     assert found.names == ("whole:A",)
     assert found.left_out == {"length": 1, "break": 1}
     (tmp_path / "whole.pdb").unlink()
     with pytest.raises(DatasetError, match="none of 2 chains has 40 to 256 residues and no break"):
-        chains.folder(tmp_path)
+        chain_sets.folder(tmp_path)
 
 
 def test_a_bad_file_is_named_and_left_out_of_a_folder(tmp_path: Path) -> None:
@@ -195,7 +194,7 @@ def test_a_bad_file_is_named_and_left_out_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "empty.cif").write_text("")
     (tmp_path / "wrong.pdb").write_text(texts.chain(45).replace("   0.830", "     nan", 1))
     (tmp_path / "ragged.pdb").write_text(texts.chain(45) + texts.residue(45, "SER", 46, names=("N", "CA")))
-    found = chains.folder(tmp_path)
+    found = chain_sets.folder(tmp_path)
     assert found.names == ("ragged:A", "whole:A")
     assert found.left_out == {"length": 0, "break": 0, "file that cannot be used": 2}
     said = "\n".join(found.notes)
@@ -204,15 +203,15 @@ def test_a_bad_file_is_named_and_left_out_of_a_folder(tmp_path: Path) -> None:
     for name in ("whole", "ragged"):
         (tmp_path / f"{name}.pdb").unlink()
     with pytest.raises(DatasetError, match="none of 2 files can be used"):
-        chains.folder(tmp_path)
+        chain_sets.folder(tmp_path)
 
 
 def test_a_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RFM_DATA", str(tmp_path))
     monkeypatch.setenv("RFM_CACHE", str(tmp_path))
     with pytest.raises(DatasetError, match=r"protein/backbones\.npz is not there"):
-        chains.backbones()
+        chain_sets.backbones()
     (tmp_path / "protein").mkdir()
     (tmp_path / "protein" / "backbones.npz").write_bytes(b"other")
     with pytest.raises(DatasetError, match="not the published file"):
-        chains.backbones()
+        chain_sets.backbones()

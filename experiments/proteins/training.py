@@ -13,7 +13,7 @@ from manifolds import CentredPoses
 from rfm.flow.progress import training_bar
 from rfm.networks import FrameField
 from rfm.paths.times import DensityTimes
-from rfm.proteins.chains import Chains
+from rfm.proteins.chain_sets import Chains
 from rfm.records.descriptions import write_json
 from rfm.records.fingerprint import architecture, fingerprint
 from rfm.sources import CentredPoseSource, IsotropicGaussianSO3

@@ -42,7 +42,7 @@ class ChainBatches:
     chains of it at random.
 
     Args:
-        frames: of all residues, ``(total, 4, 4)``, on the device to train on; see `rfm.proteins.chains.Chains`.
+        frames: of all residues, ``(total, 4, 4)``, on the device to train on; see `rfm.proteins.chain_sets.Chains`.
         lengths: of the chains ``(chains,)``.
         source: where flows start.
         times: how to draw times, each on its own.
