@@ -34,7 +34,8 @@ from rfm.integrators import (
     Tableau,
     integrate,
 )
-from rfm.integrators.quadrature import composite_weights, interpolatory_weights, newton_weights
+from rfm.integrators.adams.quadrature import composite_weights, interpolatory_weights, newton_weights
+from rfm.integrators.adams.spaces import velocity_space
 
 TABLEAUX = {
     "euler": EULER,
@@ -335,7 +336,7 @@ def test_magnus_series_has_the_error_of_its_order(m: Manifold, order: int, power
     group = m.lie_group
     assert group is not None
     x, a, b, c = points(m, 1), *(normal(1, m.dim, seed=seed) for seed in (1, 2, 3))
-    space = Adams(order).space(m)
+    space = velocity_space(m, order)
 
     def algebra(t: Tensor) -> Tensor:
         return a + b * torch.sin(t)[..., None] + c * torch.cos(2 * t)[..., None]

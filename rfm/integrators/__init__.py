@@ -1,18 +1,18 @@
 """Integrators on manifolds: tableaux, the coordinates of a step, step control, and `integrate`."""
 
-from rfm.integrators.adams import Adams
+from rfm.integrators.adams.adams import Adams
 from rfm.integrators.adaptive import Adaptive
-from rfm.integrators.chart import Chart, Scheme
 from rfm.integrators.conditions import Shared
 from rfm.integrators.fixed_step import FixedStep
-from rfm.integrators.geodesic import GEODESIC_EULER, GEODESIC_MIDPOINT, Geodesic
 from rfm.integrators.integrate import integrate
 from rfm.integrators.method import Method
-from rfm.integrators.munthe_kaas import MuntheKaas
-from rfm.integrators.normal_coordinates import NormalCoordinates
-from rfm.integrators.projected import Projected
-from rfm.integrators.solution import IntegrationError, Solution
-from rfm.integrators.tableaux import (
+from rfm.integrators.runge_kutta.chart import Chart
+from rfm.integrators.runge_kutta.geodesic import GEODESIC_EULER, GEODESIC_MIDPOINT, Geodesic
+from rfm.integrators.runge_kutta.munthe_kaas import MuntheKaas
+from rfm.integrators.runge_kutta.normal_coordinates import NormalCoordinates
+from rfm.integrators.runge_kutta.projected import Projected
+from rfm.integrators.runge_kutta.runge_kutta import RungeKutta
+from rfm.integrators.runge_kutta.tableaux import (
     BOGACKI_SHAMPINE,
     DORMAND_PRINCE,
     EULER,
@@ -23,6 +23,8 @@ from rfm.integrators.tableaux import (
     TSITOURAS,
     Tableau,
 )
+from rfm.integrators.scheme import Scheme
+from rfm.integrators.solution import IntegrationError, Solution
 
 __all__ = [
     "BOGACKI_SHAMPINE",
@@ -45,6 +47,7 @@ __all__ = [
     "MuntheKaas",
     "NormalCoordinates",
     "Projected",
+    "RungeKutta",
     "Scheme",
     "Shared",
     "Solution",

@@ -7,15 +7,13 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.integrators.adams import Adams
-from rfm.integrators.adams_fixed import FixedAdams
-from rfm.integrators.chart import Scheme
 from rfm.integrators.march import March
 from rfm.integrators.mesh import Mesh
-from rfm.integrators.method import RightHandSide, on_manifold
-from rfm.integrators.runge_kutta import number, step
+from rfm.integrators.right_hand_side import RightHandSide
+from rfm.integrators.runge_kutta.cheapest import in_coordinates
+from rfm.integrators.runge_kutta.tableaux import RK4, Tableau
+from rfm.integrators.scheme import FixedStepper, Scheme
 from rfm.integrators.solution import Solution
-from rfm.integrators.tableaux import RK4, Tableau
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class FixedStep:
             the span from its earliest time to its latest, whichever way it is solved; 1 makes equal steps.
     """
 
-    scheme: Tableau | Scheme | Adams = RK4
+    scheme: Tableau | Scheme = RK4
     steps: int = 100
     grading: float = 1.0
 
@@ -46,29 +44,33 @@ class FixedStep:
         return Mesh(self.steps, self.grading).between(times)
 
     def solve(self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...]) -> Solution:
-        if isinstance(self.scheme, Adams):
-            return FixedAdams(self.scheme, rhs, manifold).solve(x, self.mesh(times))
-        scheme = on_manifold(self.scheme, manifold)
-        reuse = scheme.tableau.first_same_as_last
-        asked = scheme.tableau.integrands_at(with_error=False)
-        meshes = self.mesh(times)
-        march = March(manifold, x)
+        march, stepper = self.march(rhs, manifold, x, times)
         integral = None
-        first = None
-        integrals: list[Tensor] = []
+        if integrals := stepper.integrals():
+            known = [march.masked(value, output) for output, value in enumerate(integrals, 1)]
+            integral = torch.stack([torch.zeros_like(known[0]), *known])
+        evaluations = torch.full((len(x),), stepper.evaluations, device=x.device)
+        grid = torch.tensor(times, dtype=x.dtype, device=x.device)
+        return Solution(grid, torch.stack(march.outputs), integral, march.status, evaluations)
+
+    def march(
+        self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...], *, joint: bool = False
+    ) -> tuple[March, FixedStepper]:
+        """Return where the samples went, and what made the steps, which knows the integrals.
+
+        Args:
+            rhs: what is integrated.
+            manifold: where the points live.
+            x: initial points ``(n, *event_shape)``.
+            times: output times, the first of them the start.
+            joint: the integrand is not one of each sample, but of all of them together, of any shape.
+        """
+        stepper, march = in_coordinates(self.scheme).fixed(rhs, manifold), March(manifold, x)
+        meshes = self.mesh(times)
+        stepper.begin(march, meshes[0][0])
         for mesh in meshes:
             for start, end in itertools.pairwise(mesh):
-                t, h = number(start, x), number(end - start, x)
-                made = step(scheme, rhs, manifold, march.x, t, h, first, integrands_at=asked)
-                first = made.last if reuse else None
-                march.move(made.x, made.outside)
-                if made.increment is not None:
-                    integral = made.increment if integral is None else integral + made.increment
-            march.output(*([] if integral is None else [integral]))
-            if integral is not None:
-                integrals.append(march.masked(integral))
-        per_step = len(scheme.tableau.c) - reuse
-        evaluations = torch.full((len(x),), per_step * sum(len(mesh) - 1 for mesh in meshes) + reuse, device=x.device)
-        grid = torch.tensor(times, dtype=x.dtype, device=x.device)
-        known = torch.stack([torch.zeros_like(integrals[0]), *integrals]) if integrals else None
-        return Solution(grid, torch.stack(march.outputs), known, march.status, evaluations)
+                stepper.advance(march, start, end)
+            integrands = stepper.output()
+            march.output(*(() if joint else integrands))
+        return march, stepper

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.integrators.runge_kutta import lift
+from rfm.integrators.per_sample import lift
 from rfm.integrators.solution import LEFT_DOMAIN, NOT_FINITE, SUCCEEDED
 
 

@@ -1,41 +1,12 @@
 """The results of a solve whose samples arrive one by one."""
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from rfm.integrators.scheme import Moving
 from rfm.integrators.solution import SUCCEEDED, Solution
-
-
-class Moving(Protocol):
-    """Samples on their way, ``n`` of them."""
-
-    @property
-    def index(self) -> Tensor:
-        """Their numbers."""
-        ...
-
-    @property
-    def x(self) -> Tensor:
-        """Where they are."""
-        ...
-
-    @property
-    def integral(self) -> Tensor | None:
-        """The integrals so far."""
-        ...
-
-    @property
-    def status(self) -> Tensor:
-        """Whether they can go on."""
-        ...
-
-    @property
-    def arrived(self) -> Tensor:
-        """Which are at the end."""
-        ...
 
 
 class Recorder:

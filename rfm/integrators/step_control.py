@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.integrators.runge_kutta import Field
+from rfm.integrators.right_hand_side import RightHandSide
 from rfm.integrators.solution import LEFT_DOMAIN, NOT_FINITE, STEP_TOO_SMALL, SUCCEEDED, TOO_MANY_STEPS
 
 _SHORTEST = 0.2
@@ -157,7 +157,7 @@ class Tolerance:
 
 
 def initial_step(
-    field: Field,
+    field: RightHandSide,
     manifold: Manifold,
     tolerance: Tolerance,
     order: int,

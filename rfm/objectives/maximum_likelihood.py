@@ -4,7 +4,6 @@ Each step solves for the log-density of its batch, and differentiates it with re
 through the solve, whose memory grows with the number of steps, or by the adjoint equation, whose memory does not.
 """
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from manifolds import Manifold
+from manifolds import Euclidean, Manifold, Product
 from manifolds.precision import at_least_float32
-from rfm.integrators import RK4, Adams, FixedStep, Tableau, integrate
+from rfm.integrators import RK4, FixedStep, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob
 from rfm.likelihood.derivatives import check_function, differentiable
 from rfm.sources import Source
@@ -132,18 +131,10 @@ def adjoint_log_prob(
         method: both solves; 8 steps of Runge and Kutta's fourth-order method by default.
         estimator: estimate the divergence.
         condition: passed on to the field, and not differentiated.
-
-    Raises:
-        ValueError: if the steps are Adams's: the adjoint equation is solved by Runge-Kutta steps only.
     """
     manifold = source.manifold
     x = x.to(at_least_float32(x.dtype))
     method = _METHOD if method is None else method
-    if isinstance(method.scheme, Adams):
-        raise ValueError(
-            "adjoint_log_prob: the adjoint equation is solved by Runge-Kutta steps, got Adams's; use "
-            "FixedStep(RK4, steps), or backpropagation"
-        )
     if estimator is not None:
         condition["noise_of_probes"] = estimator.noise(manifold, x)
 
@@ -198,53 +189,48 @@ class _Adjoint(torch.autograd.Function):
 
 
 def _solve_adjoint(
-    problem: _Problem, x: Tensor, cotangent: Tensor, weight: Tensor, parameters: list[Tensor]
+    problem: _Problem, x_0: Tensor, cotangent: Tensor, weight: Tensor, parameters: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """Follow the point, its cotangent and the gradient in the parameters from time 0 to 1.
 
-    With ``H = <cotangent, u> + weight * divergence`` they move at the rates ``u``, ``-dH/dx`` and ``-dH/dp``.
+    With ``H = <cotangent, u> + weight * divergence`` they move at the rates ``u``, ``-dH/dx`` and ``-dH/dp``: a point
+    of the manifold and a vector of its ambient space, and an integral, which feeds back into nothing.
 
     Args:
         problem: the rate, where, and how to solve.
-        x: points at time 0.
+        x_0: points at time 0.
         cotangent: derivative of the loss in ``x``.
         weight: derivative of the loss in the integral of the divergence ``(*batch)``; it stays the same.
         parameters: of the field.
     """
-    state = [x, cotangent, *(torch.zeros_like(p, dtype=at_least_float32(p.dtype)) for p in parameters)]
-    project = problem.manifold.projx
-    scheme = problem.method.scheme
-    # Cotangents live in the ambient space, and so do these steps, whatever coordinates the way back was made in.
-    assert not isinstance(scheme, Adams)
-    tableau = scheme if isinstance(scheme, Tableau) else scheme.tableau
-    [mesh] = problem.method.mesh((0.0, 1.0))
-    for start, end in itertools.pairwise(mesh):
-        h = end - start
-        rates: list[list[Tensor]] = []
-        for c, row in zip(tableau.c, tableau.a, strict=True):
-            # The gradient in the parameters feeds back into nothing.
-            y, a = (_advance(s, h, row, [r[i] for r in rates]) for i, s in enumerate(state[:2]))
-            t = torch.full_like(weight, start + c * h)
-            rates.append(_hamiltonian_rates(problem, project(y) if rates else y, t, a, weight, parameters))
-        state = [_advance(s, h, tableau.b, [r[i] for r in rates]) for i, s in enumerate(state)]
-        state[0] = project(state[0])
-    return state[1], state[2:]
+    pairs = Product(problem.manifold, Euclidean(problem.manifold.event_shape.numel()))
 
+    def rates(
+        x: Tensor, t: Tensor, *, integrand: bool = True, index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        y, a = (part.reshape(x_0.shape) for part in pairs.split(x))
+        wanted = parameters if integrand else []
+        u, along_x, along_parameters = _hamiltonian_rates(problem, y, torch.ones_like(weight) * t, a, weight, wanted)
+        flat = torch.cat([g.flatten().to(x.dtype) for g in along_parameters]) if along_parameters else None
+        return pairs.join(u.reshape(-1, *problem.manifold.event_shape), along_x.reshape(len(x), -1)), flat
 
-def _advance(value: Tensor, h: float, weights: tuple[float, ...], rates: list[Tensor]) -> Tensor:
-    for weight, rate in zip(weights, rates, strict=False):
-        if weight != 0:
-            value = torch.add(value, rate, alpha=h * weight)
-    return value
+    start = pairs.join(x_0.reshape(-1, *problem.manifold.event_shape), cotangent.reshape(weight.numel(), -1))
+    march, stepper = problem.method.march(rates, pairs, start, (0.0, 1.0), joint=True)
+    integral = torch.cat(stepper.integrals() or [x_0.new_zeros(0)])
+    sizes = [p.numel() for p in parameters]
+    gradients = [g.reshape(p.shape) for g, p in zip(integral.split(sizes), parameters, strict=True)]
+    return pairs.split(march.x)[1].reshape(x_0.shape), gradients
 
 
 def _hamiltonian_rates(
     problem: _Problem, x: Tensor, t: Tensor, cotangent: Tensor, weight: Tensor, parameters: list[Tensor]
-) -> list[Tensor]:
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     with torch.enable_grad():
         y = x.detach().requires_grad_()
         u, divergence_at_y = problem.rate(problem.manifold.projx(y), t, **problem.condition)
         hamiltonian = (cotangent * u).sum() + (weight * divergence_at_y).sum()
         along = torch.autograd.grad(hamiltonian, [y, *parameters], allow_unused=True)
-    zeros = [torch.zeros_like(v) for v in (y, *parameters)]
-    return [u.detach(), *(z if g is None else -g for g, z in zip(along, zeros, strict=True))]
+    along_x, *along_parameters = (
+        torch.zeros_like(v) if g is None else -g for g, v in zip(along, (y, *parameters), strict=True)
+    )
+    return u.detach(), along_x, along_parameters

@@ -1,16 +1,17 @@
 """Steps along geodesics with transported velocities: geodesic Euler and midpoint."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.integrators.chart import Chart
-from rfm.integrators.tableaux import EULER, MIDPOINT, Tableau
+from rfm.integrators.runge_kutta.chart import Chart
+from rfm.integrators.runge_kutta.runge_kutta import RungeKutta
+from rfm.integrators.runge_kutta.tableaux import EULER, MIDPOINT, Tableau
 
 
 @dataclass(frozen=True)
-class Geodesic:
+class Geodesic(RungeKutta):
     """Stages and steps are ends of geodesics from the start, along velocities carried back there by ``transp``.
 
     With `EULER` it is ``expmap(x, h v(x))``. With `MIDPOINT` the velocity half-way along that geodesic is carried back
@@ -30,10 +31,6 @@ class Geodesic:
                 f"Geodesic: transported velocities give order 2 at most, got a tableau of order {self.tableau.order}; "
                 "use NormalCoordinates(tableau)"
             )
-
-    def with_tableau(self, tableau: Tableau) -> "Geodesic":
-        """Return geodesic steps of another tableau."""
-        return replace(self, tableau=tableau)
 
     def chart(self, manifold: Manifold, x: Tensor) -> Chart:
         """Return the tangent spaces at ``x``."""

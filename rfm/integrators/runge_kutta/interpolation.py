@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.integrators.chart import Scheme
-from rfm.integrators.runge_kutta import Field, Step, combine, lift
+from rfm.integrators.per_sample import combine, lift
+from rfm.integrators.right_hand_side import RightHandSide
+from rfm.integrators.runge_kutta.chart import Charted
+from rfm.integrators.runge_kutta.step import Step
 
 
 def interpolate(
-    scheme: Scheme, field: Field, manifold: Manifold, x: Tensor, t: Tensor, made: Step, rows: Tensor, s: Tensor
+    scheme: Charted, field: RightHandSide, manifold: Manifold, x: Tensor, t: Tensor, made: Step, rows: Tensor, s: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """Return points inside a step whose last stage is its end, and the integrals from its start to them.
 

@@ -1,46 +1,11 @@
-"""Adams's methods: steps that remember the velocities of the steps before, and evaluate the field once."""
+"""The vector spaces in which Adams's methods add velocities of different points."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from manifolds import LieGroup, Manifold
-
-
-@dataclass(frozen=True)
-class Adams:
-    """Adams's predictor and corrector, for `FixedStep` and `Adaptive`: one evaluation of the field per step.
-
-    A Runge-Kutta method forgets its evaluations after each step. These steps interpolate the velocities of the last
-    ones instead: the integral of a polynomial predicts the next point (Bashforth), the field is evaluated there, once,
-    and the integral of the polynomial through that velocity too corrects the point (Moulton). On trained fields that
-    takes half to two thirds of the evaluations to the same error.
-
-    Velocities of different points are added in the ambient space; on groups that do not commute in the Lie algebra,
-    where ``x^-1 dx/dt`` lies at all times, and the point moves by the exponential of Magnus's series. It needs
-    ``projx``, or a ``lie_group``, and velocities that do not jump where a point changes its coordinates.
-
-    Args:
-        order: from 2 to 6; in `Adaptive` the highest to use. High orders pay where the error is to be small.
-
-    References:
-        Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, sections III.1 and III.5 (steps of
-        variable length). Blanes, Casas, Oteo & Ros, The Magnus expansion and some of its applications, 2009,
-        arXiv:0810.5488, section 5.
-    """
-
-    order: int = 5
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.order, int) or not 2 <= self.order <= 6:
-            raise ValueError(f"Adams: order must be a whole number from 2 to 6, got {self.order}")
-
-    def space(self, manifold: Manifold) -> "VelocitySpace":
-        """Return where velocities of different points are added."""
-        group = manifold.lie_group
-        return AmbientSpace(manifold) if group is None or group.commutative else Algebra(manifold, group, self.order)
 
 
 class VelocitySpace(Protocol):
@@ -123,3 +88,9 @@ class Algebra:
 
     def length(self, x: Tensor, v: Tensor) -> Tensor:
         return self.manifold.norm(x, self.group.from_algebra(x, v))
+
+
+def velocity_space(manifold: Manifold, order: int) -> VelocitySpace:
+    """Return where velocities of different points are added."""
+    group = manifold.lie_group
+    return AmbientSpace(manifold) if group is None or group.commutative else Algebra(manifold, group, order)

@@ -1,16 +1,17 @@
 """Steps in the ambient space, projected to the manifold."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.integrators.chart import Chart
-from rfm.integrators.tableaux import Tableau
+from rfm.integrators.runge_kutta.chart import Chart
+from rfm.integrators.runge_kutta.runge_kutta import RungeKutta
+from rfm.integrators.runge_kutta.tableaux import Tableau
 
 
 @dataclass(frozen=True)
-class Projected:
+class Projected(RungeKutta):
     """Ambient coordinates: each stage and each step is ``projx`` of a sum of ambient vectors.
 
     The cheapest scheme, of the order of its tableau on every manifold: the exact solution of the field, extended by
@@ -25,10 +26,6 @@ class Projected:
     """
 
     tableau: Tableau
-
-    def with_tableau(self, tableau: Tableau) -> "Projected":
-        """Return projected steps of another tableau."""
-        return replace(self, tableau=tableau)
 
     def chart(self, manifold: Manifold, x: Tensor) -> Chart:
         """Return ambient coordinates."""

@@ -1,6 +1,6 @@
 """What a step is made in: coordinates around the point where it starts.
 
-A Runge-Kutta method adds up multiples of velocities, which only a vector space can. A *scheme* chooses one for each
+A Runge-Kutta method adds up multiples of velocities, which only a vector space can. A scheme chooses one for each
 step: it maps a neighbourhood of the starting point to coordinates ``w``, 0 at the start, in which the tableau makes the
 step. The result is on the manifold by construction, and where velocities are mapped exactly the order is the tableau's.
 """
@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.integrators.tableaux import Tableau
+from rfm.integrators.runge_kutta.tableaux import Tableau
 
 
 class Chart(Protocol):
@@ -36,16 +36,12 @@ class Chart(Protocol):
         ...
 
 
-class Scheme(Protocol):
+class Charted(Protocol):
     """A tableau, and the coordinates it makes its steps in."""
 
     @property
     def tableau(self) -> Tableau:
         """The method."""
-        ...
-
-    def with_tableau(self, tableau: Tableau) -> "Scheme":
-        """Return the same coordinates with another tableau."""
         ...
 
     def chart(self, manifold: Manifold, x: Tensor) -> Chart:

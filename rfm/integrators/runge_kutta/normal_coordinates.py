@@ -1,18 +1,19 @@
 """Steps in the tangent space at the start, mapped to the manifold by the exponential map."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.integrators.chart import Chart
-from rfm.integrators.tableaux import Tableau
+from rfm.integrators.runge_kutta.chart import Chart
+from rfm.integrators.runge_kutta.runge_kutta import RungeKutta
+from rfm.integrators.runge_kutta.tableaux import Tableau
 
 
 @dataclass(frozen=True)
-class NormalCoordinates:
+class NormalCoordinates(RungeKutta):
     """The field pulled back by ``expmap`` to the tangent space at the start of the step.
 
     Of the order of its tableau, and no step leaves the manifold: the choice for positive definite matrices and the
@@ -30,10 +31,6 @@ class NormalCoordinates:
     """
 
     tableau: Tableau
-
-    def with_tableau(self, tableau: Tableau) -> "NormalCoordinates":
-        """Return steps of another tableau in normal coordinates."""
-        return replace(self, tableau=tableau)
 
     def chart(self, manifold: Manifold, x: Tensor) -> Chart:
         """Return normal coordinates at ``x``."""

@@ -2,21 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.integrators.chart import Chart, Scheme
-
-
-class Field(Protocol):
-    """What is integrated, for ``n`` points and times ``(n)``."""
-
-    def __call__(self, x: Tensor, t: Tensor, *, integrand: bool = True) -> tuple[Tensor, Tensor | None]:
-        """Return velocities, and integrands ``(n)`` or None; None also where the integrand is not asked for."""
-        ...
+from rfm.integrators.per_sample import combine, either, lift
+from rfm.integrators.right_hand_side import RightHandSide
+from rfm.integrators.runge_kutta.chart import Chart, Charted
 
 
 @dataclass(frozen=True)
@@ -40,8 +32,8 @@ class Step:
 
 
 def step(
-    scheme: Scheme,
-    field: Field,
+    scheme: Charted,
+    field: RightHandSide,
     manifold: Manifold,
     x: Tensor,
     t: Tensor,
@@ -82,7 +74,7 @@ def step(
     return Step(y, _integral(tableau.b, h, integrands), (u, q), outside, chart, h, w, velocities, integrands)
 
 
-def estimated_errors(scheme: Scheme, made: Step) -> tuple[Tensor, Tensor | None]:
+def estimated_errors(scheme: Charted, made: Step) -> tuple[Tensor, Tensor | None]:
     """Return the embedded method's estimates of the errors of the point, as a length, and of the integral."""
     weights = scheme.tableau.b_error
     assert weights is not None
@@ -97,29 +89,3 @@ def _integral(weights: tuple[float, ...], h: Tensor, integrands: list[Tensor | N
         return None
     total = combine([weight for weight, _ in weighed], known)
     return lift(h, total) * total
-
-
-def combine(weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
-    """Return the sum of ``weights[i] * terms[i]``, leaving out zero weights."""
-    total = None
-    for weight, term in zip(weights, terms, strict=False):
-        if weight != 0:
-            total = weight * term if total is None else torch.add(total, term, alpha=weight)
-    return torch.zeros_like(terms[0]) if total is None else total
-
-
-def lift(s: Tensor, like: Tensor) -> Tensor:
-    """Append axes of length one to numbers ``(n)`` or ``()``, so that they multiply ``like``."""
-    return s[(..., *(None,) * (like.ndim - 1))]
-
-
-def number(value: float, like: Tensor) -> Tensor:
-    """Return a number as a tensor ``()`` of the dtype and on the device of another."""
-    return torch.full((), value, dtype=like.dtype, device=like.device)
-
-
-def either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """Return which samples are in ``a`` or in ``b``, None for none."""
-    if a is None or b is None:
-        return b if a is None else a
-    return a | b

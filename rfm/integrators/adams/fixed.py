@@ -1,18 +1,20 @@
 """Adams's steps that are settled before the solve."""
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.integrators.adams import Adams
+from rfm.integrators.adams.quadrature import composite_weights, interpolatory_weights, spaced
+from rfm.integrators.adams.spaces import VelocitySpace
 from rfm.integrators.march import March
-from rfm.integrators.method import RightHandSide, on_manifold
-from rfm.integrators.quadrature import composite_weights, interpolatory_weights, spaced
-from rfm.integrators.runge_kutta import combine, either, number, step
-from rfm.integrators.solution import Solution
-from rfm.integrators.tableaux import DORMAND_PRINCE, KUTTA3, RK4
+from rfm.integrators.per_sample import combine, either, number
+from rfm.integrators.right_hand_side import RightHandSide
+from rfm.integrators.runge_kutta.cheapest import CheapestCoordinates
+from rfm.integrators.runge_kutta.step import step
+from rfm.integrators.runge_kutta.tableaux import DORMAND_PRINCE, KUTTA3, RK4
 
 
 class FixedAdams:
@@ -24,32 +26,42 @@ class FixedAdams:
     the quintic through six from order five on, among those up to the next output time.
     """
 
-    def __init__(self, scheme: Adams, rhs: RightHandSide, manifold: Manifold) -> None:
-        self.order, self.rhs, self.manifold = scheme.order, rhs, manifold
-        self.space = scheme.space(manifold)
-        self.starter = on_manifold({5: RK4, 6: DORMAND_PRINCE}.get(self.order, KUTTA3), manifold)
+    def __init__(self, order: int, space: VelocitySpace, rhs: RightHandSide, manifold: Manifold) -> None:
+        self.order, self.space, self.rhs, self.manifold = order, space, rhs, manifold
+        self.starter = CheapestCoordinates({5: RK4, 6: DORMAND_PRINCE}.get(order, KUTTA3)).on(manifold)
         self.times: list[float] = []
         self.velocities: list[Tensor] = []
         """The last ones."""
         self.integrands: list[Tensor] = []
+        self.outputs = [0]
+        """Which of the times are output times."""
         self.evaluations = 0
 
-    def solve(self, x: Tensor, meshes: list[list[float]]) -> Solution:
-        """Return the solution along meshes between output times, see `Mesh.between`."""
-        march, outputs = March(self.manifold, x), [0]
-        self._evaluate(x, meshes[0][0])
-        for mesh in meshes:
-            for start, end in itertools.pairwise(mesh):
-                if len(self.times) <= self.order - 3:
-                    self._runge_kutta(march, start, end)
-                else:
-                    self._adams(march, start, end)
-            march.output(*self.integrands[outputs[-1] :])
-            outputs.append(len(self.times) - 1)
-        times = torch.tensor([self.times[output] for output in outputs], dtype=x.dtype, device=x.device)
-        evaluations = torch.full((len(x),), self.evaluations, device=x.device)
-        integral = self._integral(march, outputs)
-        return Solution(times, torch.stack(march.outputs), integral, march.status, evaluations)
+    def begin(self, march: March, t: float) -> None:
+        self._evaluate(march.x, t)
+
+    def advance(self, march: March, start: float, end: float) -> None:
+        if len(self.times) <= self.order - 3:
+            self._runge_kutta(march, start, end)
+        else:
+            self._adams(march, start, end)
+
+    def output(self) -> Sequence[Tensor]:
+        since = self.integrands[self.outputs[-1] :]
+        self.outputs.append(len(self.times) - 1)
+        return since
+
+    def integrals(self) -> list[Tensor]:
+        if not self.integrands:
+            return []
+        total, points = torch.zeros_like(self.integrands[0]), 4 if self.order < 5 else 6
+        integrals = []
+        for first, last in itertools.pairwise(self.outputs):
+            # A sample that fails later is right until then: what came after is used only where too little was before.
+            known = self.times[: max(last + 1, points)]
+            total = total + combine(composite_weights(known, first, last, points), self.integrands)
+            integrals.append(total)
+        return integrals
 
     def _evaluate(self, x: Tensor, t: float) -> None:
         """Evaluate the field."""
@@ -89,14 +101,3 @@ class FixedAdams:
         near = spaced(times, range(kept - 1, -1, -1), end - start)[: self.order]
         rows = interpolatory_weights([times[i] for i in near], start, end, count)
         return [combine(weights, [self.velocities[i] for i in near]) for weights in rows]
-
-    def _integral(self, march: March, outputs: list[int]) -> Tensor | None:
-        """Return the integrals up to the outputs ``(T, n, ...)``."""
-        if not self.integrands:
-            return None
-        parts, points = [torch.zeros_like(self.integrands[0])], 4 if self.order < 5 else 6
-        for first, last in itertools.pairwise(outputs):
-            # A sample that fails later is right until then: what came after is used only where too little was before.
-            known = self.times[: max(last + 1, points)]
-            parts.append(parts[-1] + combine(composite_weights(known, first, last, points), self.integrands))
-        return torch.stack([parts[0], *(march.masked(part, i) for i, part in enumerate(parts[1:], 1))])

@@ -1,17 +1,18 @@
 """Steps in the Lie algebra of a group: Runge-Kutta-Munthe-Kaas methods."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from manifolds import LieGroup, Manifold
-from rfm.integrators.chart import Chart
-from rfm.integrators.tableaux import Tableau
+from rfm.integrators.runge_kutta.chart import Chart
+from rfm.integrators.runge_kutta.runge_kutta import RungeKutta
+from rfm.integrators.runge_kutta.tableaux import Tableau
 
 
 @dataclass(frozen=True)
-class MuntheKaas:
+class MuntheKaas(RungeKutta):
     """Steps in the Lie algebra: points are ``x Exp(a)``, with ``x`` the start of the step.
 
     For SO(3), SE(3), R^n, flat tori, and their products and powers: manifolds with a ``lie_group``. A field that is
@@ -38,10 +39,6 @@ class MuntheKaas:
                 f"MuntheKaas: the series it uses gives order {self.highest_order} at most, got a tableau of order "
                 f"{self.tableau.order}; use Projected(tableau)"
             )
-
-    def with_tableau(self, tableau: Tableau) -> "MuntheKaas":
-        """Return steps of another tableau in the Lie algebra."""
-        return replace(self, tableau=tableau)
 
     def chart(self, manifold: Manifold, x: Tensor) -> Chart:
         """Return the Lie algebra, translated to ``x``."""

@@ -1,0 +1,1 @@
+"""Adams's methods."""

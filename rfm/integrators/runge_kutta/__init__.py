@@ -1,0 +1,1 @@
+"""Runge-Kutta methods: tableaux as data, and the coordinates of their steps."""

@@ -1,0 +1,47 @@
+"""Bare tableaux, and the coordinates that they are used in."""
+
+from dataclasses import dataclass
+
+from manifolds import Manifold
+from rfm.integrators.right_hand_side import RightHandSide
+from rfm.integrators.runge_kutta.munthe_kaas import MuntheKaas
+from rfm.integrators.runge_kutta.projected import Projected
+from rfm.integrators.runge_kutta.runge_kutta import RungeKutta
+from rfm.integrators.runge_kutta.tableaux import Tableau
+from rfm.integrators.scheme import AdaptiveStepper, FixedStepper, Scheme
+from rfm.integrators.step_control import Tolerance
+
+
+@dataclass(frozen=True)
+class CheapestCoordinates(Scheme):
+    """A tableau in the cheapest coordinates that have its order.
+
+    Those of the ambient space, except on groups that do not commute: the nearest rotation to a matrix costs more than
+    the exponential of a vector.
+
+    Args:
+        tableau: the method.
+    """
+
+    tableau: Tableau
+
+    def on(self, manifold: Manifold) -> RungeKutta:
+        """Return the tableau in the coordinates that it uses on a manifold."""
+        group = manifold.lie_group
+        in_algebra = group is not None and not group.commutative and self.tableau.order <= MuntheKaas.highest_order
+        return MuntheKaas(self.tableau) if in_algebra else Projected(self.tableau)
+
+    @property
+    def estimates_errors(self) -> bool:
+        return self.tableau.b_error is not None
+
+    def fixed(self, rhs: RightHandSide, manifold: Manifold) -> FixedStepper:
+        return self.on(manifold).fixed(rhs, manifold)
+
+    def adaptive(self, rhs: RightHandSide, manifold: Manifold, tolerance: Tolerance) -> AdaptiveStepper:
+        return self.on(manifold).adaptive(rhs, manifold, tolerance)
+
+
+def in_coordinates(scheme: Tableau | Scheme) -> Scheme:
+    """Return a scheme as it is, a bare tableau in the cheapest coordinates."""
+    return CheapestCoordinates(scheme) if isinstance(scheme, Tableau) else scheme
