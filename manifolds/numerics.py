@@ -229,7 +229,7 @@ def log_sinhc_of_root(q: Tensor) -> Tensor:
     small = q < _LOG_SINHC_BOUND
     inner = torch.where(small, q, 0.0)
     a = torch.sqrt(torch.where(small, _LOG_SINHC_BOUND, q))
-    near = torch.log1p(inner * horner(inner, _SINHC_MINUS_ONE))
+    near = torch.log1p(inner * horner(inner, _SINHC_MINUS_ONE, _LOG_SINHC_BOUND))
     return torch.where(small, near, a - torch.log(2 * a) + torch.log1p(-torch.exp(-2 * a)))
 
 

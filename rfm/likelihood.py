@@ -12,6 +12,7 @@ from manifolds import Manifold
 from manifolds.arguments import whole
 from rfm.arrays import points_of
 from rfm.integrators import Method, Solution, integrate
+from rfm.networks.differentiable_operations import with_right_derivatives
 from rfm.sources import Source
 
 
@@ -239,9 +240,10 @@ def _along(
     if own is not None:
         u, du = own(x, t, vectors, **condition)
     else:
+        velocity = with_right_derivatives(lambda y: field(y, t, **condition))
 
         def along(e: Tensor) -> tuple[Tensor, Tensor]:
-            value, derivative = torch.func.jvp(lambda y: field(y, t, **condition), (x,), (e,))[:2]
+            value, derivative = torch.func.jvp(velocity, (x,), (e,))[:2]
             return value, derivative
 
         # The new axis goes first: vmap cannot put it elsewhere where a derivative is zero for all directions alike.
