@@ -185,9 +185,7 @@ class StereographicSphere(FromGeoopt):
     def __init__(self, foreign: Any, event_shape: Sequence[int]) -> None:
         radius, n = float(foreign.k) ** -0.5, math.prod(event_shape)
         volume = _sphere_area(n) * radius**n
-        super().__init__(
-            foreign, event_shape, n, volume=volume, injectivity_radius=math.pi * radius, isometric=True
-        )
+        super().__init__(foreign, event_shape, n, volume=volume, injectivity_radius=math.pi * radius, isometric=True)
 
     def random_uniform(
         self,
