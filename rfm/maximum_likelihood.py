@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from manifolds import Manifold
 from rfm.integrators import RK4, Adams, FixedStep, Tableau, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob
+from rfm.networks.differentiable_operations import check_scripted
 from rfm.sources import Source
 
 _METHOD = FixedStep(RK4, 8)
@@ -80,7 +81,8 @@ def negative_log_likelihood_loss(
         condition: passed on to the field.
 
     Raises:
-        ValueError: if ``reduction`` is none of the three, or the method does not take fixed steps.
+        ValueError: if ``reduction`` is none of the three, the method does not take fixed steps, or the field has parts
+            compiled by TorchScript whose derivatives would be wrong.
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'negative_log_likelihood_loss: reduction must be "mean", "sum" or "none", got {reduction!r}')
@@ -90,6 +92,7 @@ def negative_log_likelihood_loss(
             f"negative_log_likelihood_loss: the method must take fixed steps to be differentiated, got {method}; "
             "use rfm.integrators.FixedStep"
         )
+    check_scripted("negative_log_likelihood_loss", field)
     if adjoint:
         log_p = adjoint_log_prob(field, source, x, method, estimator=estimator, **condition)
     elif estimator is None:

@@ -168,6 +168,24 @@ def test_an_operation_without_a_replacement_is_refused() -> None:
         rfm.divergence(field, Euclidean(N), normal(N), torch.tensor(0.3, dtype=torch.float64))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_scripted_layers_are_refused() -> None:
+    m = Euclidean(N)
+    source = rfm.sources.WrappedNormal(m, torch.zeros(N), 1.0)
+
+    class Scripted(nn.Module):
+        def __init__(self, layer: nn.Module) -> None:
+            super().__init__()
+            self.layer = torch.jit.trace(layer, torch.ones(2, N))
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.layer(x)
+
+    with pytest.raises(ValueError, match=r"layer is compiled by TorchScript and uses layer_norm, .*; pass the module"):
+        negative_log_likelihood_loss(Scripted(nn.LayerNorm(N)), source, torch.ones(2, N))
+    assert negative_log_likelihood_loss(Scripted(nn.Linear(N, N)), source, torch.ones(2, N)).isfinite()
+
+
 # Networks.
 
 

@@ -57,8 +57,8 @@ SOLVED: list[tuple[str, Callable[[], Manifold], bool]] = [
     ("Power(Stiefel(4, 2), 2)", lambda: Power(Stiefel(4, 2), 2), True),
     ("ByRequiredMethods", ByRequiredMethods, False),
     ("Ellipsoid", lambda: Ellipsoid((1.0, 1.2, 0.8), steps=6, nodes=8, rounds=6), True),
-    ("LevelSet(torus)", lambda: LevelSet(torus, 3, radius=3.1, curvature=1.0, volume=8 * math.pi**2, steps=4), True),
-    ("LevelSet(two_circles)", lambda: LevelSet(two_circles, 4, radius=1.5, curvature=1.0, steps=4, nodes=6), True),
+    ("LevelSet(torus)", lambda: LevelSet(torus, 3, radius=3.1, curvature=1.0, volume=8 * math.pi**2, steps=6), True),
+    ("LevelSet(two_circles)", lambda: LevelSet(two_circles, 4, radius=1.5, curvature=1.0, steps=6, nodes=8), True),
 ]
 
 

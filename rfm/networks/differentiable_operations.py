@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -26,7 +26,7 @@ def with_right_derivatives(function: Callable[..., Tensor]) -> Callable[..., Ten
     """Return the function with operations replaced whose forward derivatives would be wrong, if differentiated again.
 
     What is right at first order stays as it is where nothing records derivatives. Code compiled by TorchScript is not
-    reached.
+    reached, see `check_scripted`.
     """
     nested = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     replacements = _AT_EVERY_ORDER if nested or torch.is_grad_enabled() else _AT_FIRST_ORDER
@@ -36,6 +36,18 @@ def with_right_derivatives(function: Callable[..., Tensor]) -> Callable[..., Ten
             return function(*args)
 
     return replaced
+
+
+def check_scripted(where: str, field: object) -> None:
+    """Raise ValueError for a network with parts compiled by TorchScript whose derivatives would be silently wrong."""
+    for name, part in field.named_modules() if isinstance(field, nn.Module) else ():
+        graph = getattr(part, "inlined_graph", None) if isinstance(part, torch.jit.ScriptModule) else None
+        used = [] if graph is None else [kind for kind in _SCRIPTED if graph.findAllNodes(f"aten::{kind}")]
+        if used:
+            raise ValueError(
+                f"{where}: {name or 'the field'} is compiled by TorchScript and uses {used[0]}, whose forward "
+                "derivative PyTorch cannot differentiate again; pass the module that it was compiled from"
+            )
 
 
 class _Replacing(TorchFunctionMode):
@@ -137,7 +149,8 @@ def _solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
 
 def _solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Any:
     lu, pivots, info = torch.linalg.lu_factor_ex(A, check_errors=check_errors)
-    return torch.return_types.linalg_solve_ex((_substituted(lu, pivots, A, B, left), info))
+    solution = _substituted(lu, pivots, A, B, left)
+    return torch.return_types.linalg_solve_ex((solution, info))  # type: ignore[attr-defined]
 
 
 def _substituted(lu: Tensor, pivots: Tensor, A: Tensor, B: Tensor, left: bool) -> Tensor:
@@ -154,7 +167,7 @@ def _tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Ten
 
 
 def _slogdet(A: Tensor) -> Any:
-    return torch.return_types.linalg_slogdet(_sign_and_log_abs_det(A))
+    return torch.return_types.linalg_slogdet(_sign_and_log_abs_det(A))  # type: ignore[attr-defined]
 
 
 def _slogdet_by_old_name(input: Tensor) -> Any:
@@ -253,3 +266,9 @@ _AT_EVERY_ORDER = _AT_FIRST_ORDER | _keyed(
         _householder_product: (torch.linalg.householder_product, torch.orgqr, Tensor.orgqr),
     }
 )
+_SCRIPTED = (
+    *("layer_norm", "batch_norm", "instance_norm", "linalg_solve", "linalg_solve_ex", "linalg_tensorsolve"),
+    *("linalg_slogdet", "slogdet", "linalg_det", "det", "logdet", "cholesky_inverse", "triangular_solve"),
+    *("linalg_householder_product", "orgqr"),
+)
+"""What of it TorchScript may contain, by its names."""
