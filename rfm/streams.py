@@ -116,7 +116,9 @@ def fit_stream(
 
         def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
             x_0, x_1, t, given = draw(generator)
-            x_0, x_1, t = (a.to(dtype) for a in (x_0, x_1, t))
+            # Points that were drawn in less are off the manifold by rounding.
+            x_0, x_1 = (a if a.dtype == dtype else flow.manifold.projx(a.to(dtype)) for a in (x_0, x_1))
+            t = t.to(dtype)
             given = {k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in given.items()}
             if step == first:
                 sample = path.sample(x_0, x_1, t)

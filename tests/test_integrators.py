@@ -490,7 +490,7 @@ def test_failures_are_reported_per_sample(method: Adaptive | FixedStep) -> None:
     assert "NaN" in solution.describe_failure()
     # Given up soon: not after max_steps.
     assert int(solution.evaluations.max()) < 1000
-    fine = integrate(nan_beyond, m, x[[0, 3]], times, method)
+    fine = integrate(pair, m, x[[0, 3]], times, method, with_integral=True)
     assert torch.equal(fine.x, solution.x[:, [0, 3]])
 
     with pytest.raises(IntegrationError, match="2 of 4 samples") as caught:
