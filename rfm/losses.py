@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,7 +121,7 @@ def _draw(
         t = sampler.sample(batch, generator=generator, dtype=at_least_float32(x_1.dtype), device=x_1.device)
     elif times is not None:
         raise ValueError(f"{owner}: got both t and times; pass the times themselves, or how to draw them")
-    elif not np.isscalar(t):  # which the path refuses
+    elif hasattr(t, "__len__"):  # a bare number is refused by the path
         t = tensor_of(owner, "t", t, None if isinstance(t, Tensor) else at_least_float32(x_1.dtype))
     return path.sample(x_0, x_1, t)
 
