@@ -37,7 +37,7 @@ from torch import Tensor
 from manifolds.arguments import whole
 from manifolds.lie_group import LieGroup
 from manifolds.linear_algebra import log_abs_det, orthonormal_rows
-from manifolds.numerics import safe_sqrt, tolerance
+from manifolds.numerics import differentiated, safe_sqrt, tolerance
 from manifolds.precision import FullPrecisionModule
 
 
@@ -126,6 +126,20 @@ class Manifold(FullPrecisionModule):
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the geodesic distance between ``x`` and ``y``, shape ``(*batch)``; its derivative at 0 is 0."""
         return self.norm(x, self.logmap(x, y))
+
+    def squared_dist(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the square of `dist`, shape ``(*batch)``, with first and second derivatives right at 0 too.
+
+        ``dist`` has a kink there, and says that its derivative is 0: the square of it would have no curvature.
+        """
+        distance = self.dist(x, y)
+        if not (differentiated(x) or differentiated(y)):
+            return distance * distance
+        apart = distance > 0
+        # Only where the points coincide: at the cut locus the derivatives of a logarithm are not finite.
+        near_x = torch.where(self.lift(apart), x, y)
+        u = self.logmap(x, near_x)
+        return torch.where(apart, distance * distance, self.inner(x, u, u))
 
     # Geodesics.
 

@@ -27,8 +27,11 @@ def horner(q: Tensor, coefficients: tuple[float, ...], bound: float = math.inf) 
         bound: the largest ``|q|`` that matters; terms that cannot count in the dtype of ``q`` are left out, with a
             margin for two derivatives.
     """
-    least = torch.finfo(q.dtype).eps / 8 * abs(coefficients[0])
-    last = max(k for k, c in enumerate(coefficients) if k <= 2 or abs(c) * k * k * bound**k > least)
+    last = len(coefficients) - 1
+    # Apart, since the compiler cannot compare with an infinite number.
+    if bound < math.inf:
+        least = torch.finfo(q.dtype).eps / 8 * abs(coefficients[0])
+        last = max(k for k, c in enumerate(coefficients) if k <= 2 or abs(c) * k * k * bound**k > least)
     value = (coefficients[last] * q).add_(coefficients[last - 1])
     for coefficient in reversed(coefficients[: last - 1]):
         value = (value * q).add_(coefficient)

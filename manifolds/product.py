@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from manifolds.arguments import check_instance, number, shown, whole
 from manifolds.base import Manifold
 from manifolds.lie_group import DirectPower, DirectProduct, LieGroup
+from manifolds.numerics import differentiated, safe_sqrt
 
 
 class Product(Manifold):
@@ -97,7 +98,10 @@ class Product(Manifold):
         return all(f.metric_is_induced for f in self._factors) and all(w == 1 for w in self.weights)
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
-        # The factors' own distances keep their accuracy; vector_norm's derivative at zero is zero.
+        if differentiated(x) or differentiated(y):
+            squares = [f.squared_dist(a, b) for f, a, b in self._triples(x, y)]
+            return safe_sqrt(_sum([w * square for w, square in zip(self.weights, squares, strict=True)]))
+        # The factors' own distances keep their accuracy.
         terms = [math.sqrt(w) * f.dist(a, b) for w, (f, a, b) in zip(self.weights, self._triples(x, y), strict=True)]
         return torch.linalg.vector_norm(torch.stack(torch.broadcast_tensors(*terms), dim=-1), dim=-1)
 
@@ -299,6 +303,8 @@ class Power(Manifold):
         return self.m.metric_is_induced
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
+        if differentiated(x) or differentiated(y):
+            return safe_sqrt(self.m.squared_dist(x, y).sum(-1))
         return torch.linalg.vector_norm(self.m.dist(x, y), dim=-1)
 
     # Geodesics.

@@ -337,7 +337,8 @@ def _quotient(root: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tenso
     b = torch.linalg.solve_triangular(root, other, upper=False)
     e = _whiten(root, (y - x).detach())
     if not (differentiated(x) or differentiated(y)):
-        return b, e, torch.zeros_like(b), torch.zeros_like(b)
+        zero = torch.zeros((), dtype=b.dtype, device=b.device)
+        return b, e, zero, zero
     eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     turn = torch.linalg.cholesky_ex(eye + _whiten(root, x - x.detach())).L
     left = torch.linalg.solve_triangular(turn, eye.expand_as(turn), upper=False) - eye

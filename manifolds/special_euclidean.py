@@ -10,7 +10,7 @@ from manifolds import rotation_rows as rows
 from manifolds.arguments import positive
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
-from manifolds.numerics import contiguous, horner, pick, safe_sqrt
+from manifolds.numerics import contiguous, differentiated, horner, pick, safe_sqrt
 from manifolds.rotation_entries import (
     Matrix,
     Vector,
@@ -99,9 +99,14 @@ class SE3(Manifold):
         return turn + (_vector(u) * _vector(v)).sum(-1) / self.length**2
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
-        angle = angle_of_quaternion(*relative_quaternion(entries(x), entries(y)))
         way = _way(x, y)
-        return safe_sqrt(angle * angle + dot(way, way) / self.length**2)
+        return safe_sqrt(self._squared_angle(x, y) + dot(way, way) / self.length**2)
+
+    def _squared_angle(self, x: Tensor, y: Tensor) -> Tensor:
+        if differentiated(x) or differentiated(y):
+            return self.rotations.squared_dist(_matrix(x), _matrix(y))
+        angle = angle_of_quaternion(*relative_quaternion(entries(x), entries(y)))
+        return angle * angle
 
     # Geodesics.
 

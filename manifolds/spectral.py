@@ -23,6 +23,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from manifolds.blocks import in_blocks
 from manifolds.divided_differences import (
     EXP,
     LOG,
@@ -226,6 +227,10 @@ def _gram_spectrum(b: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
     function is taken to first order.
     """
     b, e = torch.broadcast_tensors(b.detach(), e.detach())
+    return in_blocks(_spectrum_of_block, b.shape[:-2], _HELD_MATRICES * b.shape[-1] ** 2, b, e)
+
+
+def _spectrum_of_block(b: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     finite = (torch.isfinite(b) & torch.isfinite(e)).all(-1).all(-1)[..., None, None]
     diagonal = torch.eye(b.shape[-1], dtype=torch.bool, device=b.device)
     b, e = torch.where(finite, b, diagonal.to(b.dtype)), torch.where(finite, e, 0.0)
@@ -363,3 +368,6 @@ def _second_turn_of_slope(d: Tensor, e: Tensor) -> Tensor:
     mixed = torch.einsum("...iijk,...kk->...ij", f, e)
     other = -torch.einsum("...kmki,...km,...mk->...i", f, e, e)
     return both - (mixed + mixed.mT) * e + torch.diag_embed(other)
+
+
+_HELD_MATRICES = 12

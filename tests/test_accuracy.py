@@ -11,12 +11,8 @@ from manifolds.hyperbolic import Hyperboloid, PoincareBall
 # Exact values of matrix functions take seconds: most of these are left to the slow tests.
 COSTLY = ("SE3", "SPD", "LogEuclidean")
 QUICK_PAIRS = {"SE3()": ("size 1e6",), "SPD(2)": ("both spread",), "LogEuclideanSPD(2)": ("both spread",)}
-NOT_KEPT = {
-    ("SPD(", "both spread", "log'"),
-    ("SPD(", "both spread", "dist'"),
-    ("LogE", "spread, by 1e-3", "round trip"),
-}
-"""What docs/numerics.md says of derivatives at the end of the domain of positive definite matrices."""
+NOT_KEPT = {("LogEuclideanSPD(3)", torch.float64, "spread, by 1e-3", "round trip")}
+"""What docs/numerics.md says of round trips at the end of the domain of positive definite matrices."""
 FEW = (0.0, 1e-8, 1e-4, 1.0, math.pi - 1e-3, math.pi)
 
 
@@ -39,7 +35,7 @@ def test_values_gradients_and_round_trips_keep_the_rule(
 ) -> None:
     cell = exact(subject, separation, 2, dtype, seed=1)
     for quantity, result in score(cell, subject.maps).items():
-        if (subject.name[:4], separation, quantity) not in NOT_KEPT:
+        if (subject.name, dtype, separation, quantity) not in NOT_KEPT:
             assert result.units <= RULE, f"{quantity}: {result} units"
 
 

@@ -19,7 +19,7 @@ from rfm.networks import VelocityField
 
 geoopt = pytest.importorskip("geoopt", reason="geoopt is not installed")
 
-from manifolds.interop.geoopt import FromGeoopt, from_geoopt, to_geoopt  # noqa: E402
+from manifolds.interop.geoopt import FromGeoopt, adapt, from_geoopt, to_geoopt  # noqa: E402
 
 D = torch.float64
 
@@ -165,6 +165,69 @@ def test_shooting_finds_connecting_geodesics_anywhere() -> None:
         near = m.expmap(x, u / m.lift(m.norm(x, u)))[found]
         back = m.logmap(x[found], near)
         torch.testing.assert_close(m.norm(x[found], back), torch.ones(len(back), dtype=D), atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "isometric"),
+    [
+        (lambda: geoopt.Euclidean(1), (3,), True),
+        (lambda: geoopt.PoincareBall(c=0.5), (3,), True),
+        (lambda: geoopt.Stereographic(k=1.0), (2,), True),
+        (lambda: geoopt.Stereographic(k=-0.5, learnable=True), (2,), True),
+        (lambda: geoopt.Lorentz(k=2.0), (3,), True),
+        (lambda: geoopt.SymmetricPositiveDefinite(), (2, 2), True),
+        (lambda: geoopt.Scaled(geoopt.PoincareBall(), 2.0), (2,), True),
+        (lambda: geoopt.Sphere(), (3,), False),
+        (lambda: geoopt.Stiefel(), (3, 2), False),
+        (lambda: geoopt.Stiefel(canonical=False), (3, 2), False),
+    ],
+    ids=str,
+)
+def test_transports_that_keep_inner_products_are_known(
+    make: Callable[[], Any], shape: tuple[int, ...], isometric: bool
+) -> None:
+    m = from_geoopt(make().to(D), shape)
+    x = _points(m)
+    y = x.roll(1, 0)
+    u, v = (m.proju(x, torch.randn(*x.shape, generator=_rng(seed), dtype=D)) for seed in (3, 4))
+    change = m.inner(y, m.transp(x, y, u), m.transp(x, y, v)) - m.inner(x, u, v)
+    assert m.transp_is_isometric == isometric == bool(change.abs().max() < 1e-12)
+
+
+def test_a_scaled_manifold_is_as_accurate_as_its_base() -> None:
+    class Solved(geoopt.Sphere):
+        pass
+
+    class AsOurs(FromGeoopt):
+        solver_accuracy = 1e-7
+
+    adapt.register(Solved)(lambda manifold, shape, dim: AsOurs(manifold, shape, dim))
+    assert from_geoopt(geoopt.Scaled(Solved(), 2.0), (3,)).solver_accuracy == 1e-7
+
+
+def test_second_derivatives_of_logarithms_found_by_shooting() -> None:
+    m = from_geoopt(geoopt.EuclideanStiefel(), (4, 2))
+    noise = [torch.randn(3, 4, 2, generator=_rng(seed), dtype=D) for seed in range(5)]
+    x = m.projx(noise[0])
+    # At equal points, too, where the search has nothing to do.
+    y = m.expmap(x, 0.4 * m.proju(x, noise[1]) * torch.tensor([1.0, 1.0, 0.0], dtype=D)[:, None, None])
+    a, b = 0.3 * m.proju(x, noise[2]), 0.3 * m.proju(y, noise[3])
+
+    def along(s: Tensor) -> Tensor:
+        lifted = s[:, None, None]
+        return (noise[4] * m.logmap(m.expmap(x, lifted * a), m.expmap(y, lifted * b))).sum((-1, -2))
+
+    def slope(s: Tensor) -> Tensor:
+        return torch.func.jvp(along, (s,), (torch.ones_like(s),))[1]
+
+    zero, h = torch.zeros(3, dtype=D), 1e-2
+    weights = (1 / 90, -3 / 20, 3 / 2, -49 / 18, 3 / 2, -3 / 20, 1 / 90)
+    expected = sum(w * along(zero + k * h) for k, w in zip(range(-3, 4), weights, strict=True)) / h**2
+    for found in (
+        torch.func.grad(lambda s: slope(s).sum())(zero),
+        torch.func.jvp(slope, (zero,), (torch.ones_like(zero),))[1],
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
 
 
 def test_the_checker_names_what_geoopt_loses() -> None:

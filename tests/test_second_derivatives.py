@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev
 
-from manifolds import Ellipsoid, Grassmann, Hyperboloid, LevelSet, Manifold, Power, Product, Sphere, Stiefel
+from manifolds import Ellipsoid, FlatTorus, Grassmann, Hyperboloid, LevelSet, Manifold, Power, Product, Sphere, Stiefel
 from manifolds.linear_algebra import log_abs_det, orthonormal_rows, solve
 from manifolds.testing import check_manifold
 from manifolds.testing.second_derivatives import second_derivatives_right
@@ -144,3 +144,23 @@ def test_product_with_a_solved_factor() -> None:
     m = Product(Sphere(2), Grassmann(3, 1))
     report = check_manifold(m, dtypes=(torch.float64,), samples=6, laws=[second_derivatives_right])
     report.raise_if_failed()
+
+
+@pytest.mark.parametrize("nesting", NESTED)
+def test_distance_where_one_factor_coincides(nesting: str) -> None:
+    m = Product(Sphere(2), Power(FlatTorus(1), 2))
+    x = torch.tensor([0.0, 0.0, 1.0, 0.4, -0.3], dtype=torch.float64)
+
+    def along(s: Tensor) -> Tensor:
+        y = torch.stack([torch.sin(0.3 * s), 0.0 * s, torch.cos(0.3 * s), 1.4 + 0.0 * s, -0.3 + 0.2 * s])
+        return m.dist(x, y)
+
+    # The root of 1 + (0.3^2 + 0.2^2) s^2.
+    assert float(NESTED[nesting](along)(x.new_zeros(()))) == pytest.approx(0.13, abs=1e-12)
+    assert float(along(x.new_zeros(()))) == pytest.approx(1.0, abs=1e-15)
+
+
+def test_squared_distance_has_curvature_at_zero() -> None:
+    x = torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64)
+    found = hessian(lambda y: Sphere(2).squared_dist(x, Sphere(2).projx(y)))(x)
+    torch.testing.assert_close(found, 2 * (torch.eye(3, dtype=x.dtype) - torch.outer(x, x)))

@@ -88,6 +88,7 @@ class FromGeoopt(Manifold):
         dim: intrinsic dimension; by default the rank of ``proju``.
         volume: total volume, of a compact manifold on which projected isotropic noise is uniform, as on a sphere.
         injectivity_radius: see `Manifold`.
+        isometric: whether geoopt's ``transp`` keeps inner products; some are projections.
     """
 
     def __init__(
@@ -98,9 +99,10 @@ class FromGeoopt(Manifold):
         *,
         volume: float | None = None,
         injectivity_radius: float | None = None,
+        isometric: bool = False,
     ) -> None:
         super().__init__(dim or 1, event_shape)
-        self.foreign = foreign
+        self.foreign, self.isometric = foreign, isometric
         self.volume, self.injectivity_radius = volume, injectivity_radius
         self.has_logmap = type(foreign).logmap is not geoopt.Manifold.logmap
         if not self.has_logmap:
@@ -139,8 +141,8 @@ class FromGeoopt(Manifold):
 
     @property
     def transp_is_isometric(self) -> bool:
-        """False: some of geoopt's transports are projections."""
-        return False
+        """Whether geoopt's is known to be."""
+        return self.isometric
 
     # Bases and volume.
 
@@ -183,7 +185,7 @@ class StereographicSphere(FromGeoopt):
     def __init__(self, foreign: Any, event_shape: Sequence[int]) -> None:
         radius, n = float(foreign.k) ** -0.5, math.prod(event_shape)
         volume = _sphere_area(n) * radius**n
-        super().__init__(foreign, event_shape, n, volume=volume, injectivity_radius=math.pi * radius)
+        super().__init__(foreign, event_shape, n, volume=volume, injectivity_radius=math.pi * radius, isometric=True)
 
     def random_uniform(
         self,
@@ -268,6 +270,11 @@ class ScaledManifold(Manifold):
         """Whether that of ``base`` is."""
         return self.base.transp_is_isometric
 
+    @property
+    def solver_accuracy(self) -> float:  # type: ignore[override]
+        """That of ``base``."""
+        return self.base.solver_accuracy
+
     def random_uniform(
         self,
         *shape: int,
@@ -308,7 +315,7 @@ def adapt(manifold: Any, event_shape: Sizes, dim: int | None) -> Manifold:
 @adapt.register(geoopt.Euclidean)
 @adapt.register(geoopt.Lorentz)
 def _(manifold: Any, event_shape: Sizes, dim: int | None) -> Manifold:
-    return FromGeoopt(manifold, event_shape, dim, injectivity_radius=math.inf)
+    return FromGeoopt(manifold, event_shape, dim, injectivity_radius=math.inf, isometric=True)
 
 
 @adapt.register
@@ -320,10 +327,10 @@ def _(manifold: geoopt.Sphere, event_shape: Sizes, dim: int | None) -> Manifold:
 @adapt.register
 def _(manifold: geoopt.Stereographic, event_shape: Sizes, dim: int | None) -> Manifold:
     if manifold.k.requires_grad:
-        return FromGeoopt(manifold, event_shape, dim)
+        return FromGeoopt(manifold, event_shape, dim, isometric=True)
     if float(manifold.k) > 0:
         return StereographicSphere(manifold, event_shape)
-    return FromGeoopt(manifold, event_shape, dim, injectivity_radius=math.inf)
+    return FromGeoopt(manifold, event_shape, dim, injectivity_radius=math.inf, isometric=True)
 
 
 @adapt.register
@@ -334,7 +341,7 @@ def _(manifold: geoopt.SymmetricPositiveDefinite, event_shape: Sizes, dim: int |
             "only its dist is that of this metric; its geodesics and inner products are the affine-invariant ones",
             'take default_metric="AIM", or manifolds.LogEuclideanSPD',
         )
-    return FromGeoopt(manifold, event_shape, dim, injectivity_radius=math.inf)
+    return FromGeoopt(manifold, event_shape, dim, injectivity_radius=math.inf, isometric=True)
 
 
 @adapt.register

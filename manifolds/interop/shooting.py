@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.linear_algebra import solve
+from manifolds.numerics import differentiated
 
 
 class Shot(NamedTuple):
@@ -34,8 +36,25 @@ def shoot_at(manifold: Manifold, x: Tensor, y: Tensor, iterations: int = 32) -> 
         Nocedal, Wright, Numerical Optimization, 2006, doi:10.1007/978-0-387-40065-5, section 10.3.
     """
     x, y = (a.contiguous() for a in torch.broadcast_tensors(x, y))
+    shot = _search(manifold, x.detach(), y.detach(), iterations)
+    if not (differentiated(x) or differentiated(y)):
+        return shot
+    # One Newton step gives a solution its first derivatives, two the second.
+    basis, u = _basis(manifold, x), manifold.proju(x, shot.u)
+    done = manifold.lift(shot.converged)
+    for _ in range(2):
+        u = torch.where(done, u + _gauss_newton_step(manifold, x, y, u, basis), u)
+    return Shot(u, shot.converged)
+
+
+def _basis(manifold: Manifold, x: Tensor) -> Tensor:
+    """Return tangent vectors ``(dim, *batch, *event_shape)``."""
+    return manifold.tangent_basis(x).movedim(-1 - len(manifold.event_shape), 0)
+
+
+def _search(manifold: Manifold, x: Tensor, y: Tensor, iterations: int) -> Shot:
     axes = len(manifold.event_shape)
-    basis = manifold.tangent_basis(x).movedim(-1 - axes, 0)
+    basis = _basis(manifold, x)
     start = u = manifold.proju(x, y - x)
     error = _size(y - manifold.expmap(x, u), axes)
     factor = torch.ones_like(error)
@@ -70,8 +89,8 @@ def _gauss_newton_step(manifold: Manifold, x: Tensor, y: Tensor, u: Tensor, basi
     # At a conjugate point the matrix is singular; the ridge leaves the convergence quadratic elsewhere.
     ridge = torch.finfo(x.dtype).eps * torch.diagonal(gram, dim1=-2, dim2=-1).sum(-1)[..., None, None]
     eye = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
-    coefficients = torch.linalg.solve(gram + ridge * eye, jacobian.mT @ residual[..., None])
-    return (manifold.lift(coefficients[..., 0].movedim(-1, 0)) * basis).sum(0)
+    coefficients = solve(gram + ridge * eye, (jacobian.mT @ residual[..., None])[..., 0])
+    return (manifold.lift(coefficients.movedim(-1, 0)) * basis).sum(0)
 
 
 def _converged(error: Tensor, y: Tensor, axes: int) -> Tensor:

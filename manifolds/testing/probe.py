@@ -141,13 +141,32 @@ class Probe:
         return (a / self.lift(self.size(a))).detach()
 
     def with_coincident(self, count: int) -> "Probe":
-        """Return the same with the first inputs only, and then with these at ``y = x`` and ``u = 0``."""
-        other = copy.copy(self)
+        """Return the same with the first inputs only, then with these at ``y = x`` and ``u = 0``, and then in part.
+
+        In part means that some of the factors of a product coincide: the first entries along an axis of the points, or
+        the last, are those of ``x``, and the others of ``y``. Where what results is no point, ``y`` stays.
+        """
+        x, y = self.x[:count], self.y[:count]
+        mixed = self._mixed(x, y)
+        other, repeats = copy.copy(self), 2 + len(mixed)
         for name in "xuvwt":
-            setattr(other, name, getattr(self, name)[:count].repeat(2, *(1,) * (getattr(self, name).ndim - 1)))
-        other.u[count:] = 0.0
-        other.y = torch.cat([self.y[:count], self.x[:count]])
+            setattr(other, name, getattr(self, name)[:count].repeat(repeats, *(1,) * (getattr(self, name).ndim - 1)))
+        other.u[count : 2 * count] = 0.0
+        other.y = torch.cat([y, x, *mixed])
         return other
+
+    def _mixed(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Return all points whose first or last entries along some axis are those of ``x``, and the others of ``y``."""
+        mixed = []
+        for axis in range(1, x.ndim):
+            index = torch.arange(x.shape[axis], device=self.device)[(..., *(None,) * (x.ndim - 1 - axis))]
+            for cut in range(1, x.shape[axis]):
+                for first, last in ((x, y), (y, x)):
+                    point = torch.where(index < cut, first, last)
+                    stays = (self.m.projx(point) - point).abs() <= 1e3 * self.unit * point.abs().clamp(min=1)
+                    if bool(stays.all()) and not (torch.equal(point, x) or torch.equal(point, y)):
+                        mixed.append(point)
+        return mixed
 
     def elsewhere(self, device: str) -> Watched:
         """Return the manifold on another device."""

@@ -12,6 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from manifolds import Manifold
 from manifolds.precision import at_least_float32
+from rfm.likelihood.differentiable_operations import with_right_derivatives
 
 Field = Callable[..., Tensor]
 
@@ -129,8 +130,10 @@ def _own(
 def _forward(
     field: Field, x: Tensor, t: Tensor, vectors: Tensor, covectors: Tensor, condition: dict[str, Any], axis: int
 ) -> tuple[Tensor, Tensor]:
+    velocity = with_right_derivatives(lambda y: field(y, t, **condition))
+
     def along(e: Tensor) -> tuple[Tensor, Tensor]:
-        value, derivative = torch.func.jvp(lambda y: field(y, t, **condition), (x,), (e,))[:2]
+        value, derivative = torch.func.jvp(velocity, (x,), (e,))[:2]
         return value, derivative
 
     # The new axis goes first: vmap cannot put it elsewhere where a derivative is zero for all directions alike.

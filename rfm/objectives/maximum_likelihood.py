@@ -16,6 +16,7 @@ from manifolds.precision import at_least_float32
 from rfm.integrators import RK4, FixedStep, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob
 from rfm.likelihood.derivatives import check_function, differentiable
+from rfm.likelihood.differentiable_operations import check_scripted
 from rfm.sources import Source
 
 _METHOD = FixedStep(RK4, 8)
@@ -81,8 +82,9 @@ def negative_log_likelihood_loss(
         condition: passed on to the field.
 
     Raises:
-        ValueError: if ``reduction`` is none of the three, the method does not take fixed steps, or the field is in
-            training mode with dropout or batch normalisation: it then has no density.
+        ValueError: if ``reduction`` is none of the three, the method does not take fixed steps, the field is in
+            training mode with dropout or batch normalisation, and then has no density, or it has parts compiled by
+            TorchScript whose derivatives would be wrong.
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'negative_log_likelihood_loss: reduction must be "mean", "sum" or "none", got {reduction!r}')
@@ -93,6 +95,7 @@ def negative_log_likelihood_loss(
             f"negative_log_likelihood_loss: the method must take fixed steps to be differentiated, got {method}; "
             "use rfm.integrators.FixedStep"
         )
+    check_scripted("negative_log_likelihood_loss", field)
     if adjoint:
         log_p = adjoint_log_prob(field, source, x, method, estimator=estimator, **condition)
     elif estimator is None:

@@ -121,8 +121,8 @@ def _draw(
         t = sampler.sample(batch, generator=generator, dtype=at_least_float32(x_1.dtype), device=x_1.device)
     elif times is not None:
         raise ValueError(f"{owner}: got both t and times; pass the times themselves, or how to draw them")
-    else:
-        t = tensor_of(owner, "t", t)
+    elif hasattr(t, "__len__"):  # a bare number is refused by the path
+        t = tensor_of(owner, "t", t, None if isinstance(t, Tensor) else at_least_float32(x_1.dtype))
     return path.sample(x_0, x_1, t)
 
 

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import call_of, check_function, check_instance, number, required, shown, whole
+from manifolds.precision import any_autocast, at_least_float32
 from rfm.arrays import indices_of, tensor_of
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
 from rfm.datasets.splits import group_split
 from rfm.integrators.velocities import check_velocity
 from rfm.networks.modes import in_evaluation_mode
+from rfm.networks.precision import precision_of_weights
 from rfm.objectives import Objective
 from rfm.objectives.maximum_likelihood import MaximumLikelihood
 from rfm.paths import AffinePath, ConditionalPath
@@ -240,17 +242,23 @@ def check_field(
     device = next(field.parameters()).device
     x, t = x.to(device), t.to(device)
     own = {name: value.to(x.device) if isinstance(value, Tensor) else value for name, value in condition.items()}
-    with in_evaluation_mode(field):
-        u = field(x, t, **own)
+    with in_evaluation_mode(field), precision_of_weights(field):
+        u = _velocity(field, x, t, own)
         check_velocity(where, manifold, x, u)
         if not bool(u.any()):
-            u = _disturbed(field)(x, t, **own)
+            u = _velocity(_disturbed(field), x, t, own)
             check_velocity(where, manifold, x, u)
     if not bool(u.isfinite().all()):
         raise ValueError(
             f"{where}: the field is not finite: {int((~u.isfinite()).sum())} of {u.numel()} entries; "
             "look for divisions by zero, and for conditions that it cannot take"
         )
+
+
+def _velocity(field: nn.Module, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Any:
+    """Return what a network gives; of one that runs under autocast, in float32 or more."""
+    u = field(x, t, **condition)
+    return u.to(at_least_float32(u.dtype)) if any_autocast() and isinstance(u, Tensor) else u
 
 
 def _disturbed(field: nn.Module) -> nn.Module:
