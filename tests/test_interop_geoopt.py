@@ -181,7 +181,6 @@ def test_shooting_finds_connecting_geodesics_anywhere() -> None:
         (lambda: geoopt.Stiefel(), (3, 2), False),
         (lambda: geoopt.Stiefel(canonical=False), (3, 2), False),
     ],
-    ids=str,
 )
 def test_transports_that_keep_inner_products_are_known(
     make: Callable[[], Any], shape: tuple[int, ...], isometric: bool
