@@ -74,7 +74,8 @@ class SO3(Manifold):
 
         Where several are nearest (a reflection, rank one) it is one of them. The error is a few units of rounding
         times the condition number, ``s_1 / (s_2 + s_3)`` with singular values of which the last has the sign of the
-        determinant, while that is below 5,000, and for most matrices beyond. Matrices of any scale will do.
+        determinant, while that is below 5,000; beyond, it may be a rotation that is not the nearest. Matrices of any
+        scale will do.
 
         Method: FOAM, which writes the nearest rotation as a cubic in ``x``, given ``s_1 + s_2 + s_3``, the largest
         root of a quartic. Its error grows with the square of the condition number, so a step of Newton's method on the
