@@ -125,7 +125,7 @@ def turn_less_identity(a: Tensor, b: Tensor, v: Vector) -> Matrix:
     ]
 
 
-def plus_identity(x: Matrix, alpha: float = 1.0) -> Matrix:
+def plus_identity(x: Matrix, alpha: Tensor | float = 1.0) -> Matrix:
     """Return ``x + alpha I``."""
     return [[entry + alpha if i == j else entry for j, entry in enumerate(row)] for i, row in enumerate(x)]
 
@@ -175,8 +175,8 @@ def relative_quaternion(x: Matrix, y: Matrix) -> tuple[Tensor, Vector]:
     return quaternion(product(transposed(x), added(y, x, alpha=-1)))
 
 
-def quaternion(e: Matrix) -> tuple[Tensor, Vector]:
-    """Return the quaternion of the rotation ``I + e``, not normalised, real part >= 0.
+def quaternion(e: Matrix, scale: Tensor | float = 1.0) -> tuple[Tensor, Vector]:
+    """Return the quaternion of the rotation ``I + e / scale``, not normalised, real part >= 0.
 
     It is the largest column of the matrix 4 q q', whose entries are linear in ``e``: no square root is taken and
     nothing is divided, so each entry has the error of ``e`` at every angle.
@@ -189,13 +189,13 @@ def quaternion(e: Matrix) -> tuple[Tensor, Vector]:
     w = [e[j][i] - e[i][j] for i, j in ((1, 2), (2, 0), (0, 1))]
     xy, xz, yz = e[0][1] + e[1][0], e[0][2] + e[2][0], e[1][2] + e[2][1]
     columns = (
-        (4 + trace, *w),
+        (4 * scale + trace, *w),
         (w[0], a - b - c, xy, xz),
         (w[1], xy, b - c - a, yz),
         (w[2], xz, yz, c - a - b),
     )
     # Numbers to multiply with, exactly 0 or 1: selecting with where takes ten times as long on a CPU.
-    chosen = _one_hot_of_largest((trace + 2, a, b, c))
+    chosen = _one_hot_of_largest((trace + 2 * scale, a, b, c))
     q = [torch.addcmul(chosen[0] * row[0], chosen[1], row[1]) for row in columns]
     q = [
         torch.addcmul(torch.addcmul(p, chosen[2], row[2]), chosen[3], row[3]) for p, row in zip(q, columns, strict=True)

@@ -10,6 +10,7 @@ from manifolds import rotation_rows as rows
 from manifolds.arguments import positive
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
+from manifolds.nearest_rotation import nearest_rotation
 from manifolds.numerics import contiguous, differentiated, horner, pick, safe_sqrt
 from manifolds.rotation_entries import (
     Matrix,
@@ -34,7 +35,7 @@ from manifolds.rotation_entries import (
     turned,
     vector,
 )
-from manifolds.special_orthogonal import SO3, nearest_rotation
+from manifolds.special_orthogonal import SO3
 
 
 class SE3(Manifold):

@@ -9,13 +9,13 @@ from torch import Tensor
 from manifolds import rotation_rows as rows
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
-from manifolds.numerics import differentiated, horner, pick, safe_sqrt, sinc_of_root, size
+from manifolds.nearest_rotation import nearest_rotation
+from manifolds.numerics import differentiated, horner, sinc_of_root
 from manifolds.rotation_entries import (
     Matrix,
     Vector,
     added,
     angle_of_quaternion,
-    cofactor,
     components,
     cross,
     dot,
@@ -23,20 +23,13 @@ from manifolds.rotation_entries import (
     exponential,
     logarithm,
     matrix,
-    matrix_of_quaternion,
     moved,
     orthonormalised,
-    plus_identity,
-    product,
-    quaternion,
     relative_quaternion,
     skew_of_product,
-    square,
     times_hat,
     transported,
-    transposed,
     turn_less_identity,
-    turned,
     vector,
 )
 from manifolds.rotations import matrix_from_wxyz
@@ -81,12 +74,12 @@ class SO3(Manifold):
 
         Where several are nearest (a reflection, rank one) it is one of them. The error is a few units of rounding
         times the condition number, ``s_1 / (s_2 + s_3)`` with singular values of which the last has the sign of the
-        determinant. Where ``s_1, s_2`` and ``-s_3`` agree to a few hundredths (nearly a reflection, up to scale) it may
-        be larger. Matrices of any scale will do.
+        determinant, while that is below 5,000; beyond, it may be a rotation that is not the nearest. Matrices of any
+        scale will do.
 
         Method: FOAM, which writes the nearest rotation as a cubic in ``x``, given ``s_1 + s_2 + s_3``, the largest
-        root of a quartic. Its error grows with the square of the condition number, so Newton's steps on the group
-        follow. It has the right derivatives; the SVD's own derivative is NaN at a rotation.
+        root of a quartic. Its error grows with the square of the condition number, so a step of Newton's method on the
+        group follows. It has the right derivatives; the SVD's own derivative is NaN at a rotation.
 
         References:
             Markley, Attitude determination using vector observations: a fast optimal matrix algorithm, 1993, Journal of
@@ -255,104 +248,6 @@ def _angle(x: Tensor, step: Tensor) -> Tensor:
     return torch.atan2(torch.sqrt((double * double).sum(0)) / 2, 1 - (step * step).sum((-2, -1)) / 4)
 
 
-def nearest_rotation(x: Matrix) -> Matrix:
-    """Return what `SO3.projx` returns, entry by entry."""
-    x = _scaled(x)
-    nearest = orthonormalised(_settled(*_foam(x)))
-    for _ in range(_NEWTON_STEPS):
-        nearest = _nearer(nearest, x)
-    return orthonormalised(nearest)
-
-
-def _settled(nearest: Matrix, zeta: Tensor) -> Matrix:
-    """Return what `_foam` found, or where that loses digits the rotation of its quaternion, defined in every case."""
-    rotation = matrix_of_quaternion(*quaternion(plus_identity(nearest, -1.0)))
-    safe, pairs = zeta > 4, (zip(p, q, strict=True) for p, q in zip(nearest, rotation, strict=True))
-    return [[torch.where(safe, a, b) for a, b in row] for row in pairs]
-
-
-def _nearer(r: Matrix, x: Matrix) -> Matrix:
-    """Return a rotation nearer to ``x`` than the rotation ``r``, quadratically.
-
-    As ``r`` turns by an angle a about the unit axis n, ``tr(r' x)`` goes like ``g.n sin(a) + n.Hn cos(a)``, with g the
-    torque ``2 vee(r' x)`` and ``H = tr(r' x) - r' x``. Newton's ``w = H^-1 g`` gives the axis; the angle is the best
-    about it, ``atan2(g.n, n.Hn)``: that of Newton, |w| to first order, or from beyond a saddle the other way. All of it
-    comes from ``x - r``, so that rounding counts for nothing where ``x`` is a rotation.
-    """
-    e = product(transposed(r), added(x, r, alpha=-1))
-    rest = 2 + e[0][0] + e[1][1] + e[2][2]
-    g = [e[j][i] - e[i][j] for i, j in ((1, 2), (2, 0), (0, 1))]
-    a, b, c = (rest - e[i][i] for i in range(3))
-    yz, xz, xy = ((e[i][j] + e[j][i]) / -2 for i, j in ((1, 2), (0, 2), (0, 1)))
-    h = [[a, xy, xz], [xy, b, yz], [xz, yz, c]]
-    adjugate = cofactor(h)
-    det = dot(h[0], adjugate[0])
-    det = torch.where(det == 0, 1.0, det)
-    w = [component / det for component in turned(adjugate, g)]
-    w2 = dot(w, w)
-    secant = 1 + torch.sqrt(1 + w2)
-    ahead = (dot(g, w) >= 0).to(w2.dtype)
-    # The quaternion of the half angle, of any length.
-    real, along = pick(w2, secant, ahead), pick(-secant, torch.ones_like(w2), ahead)
-    imaginary = [along * component for component in w]
-    scale = 2 / torch.addcmul(dot(imaginary, imaginary), real, real)
-    return moved(r, turn_less_identity(scale * real, scale, imaginary))
-
-
-def _scaled(x: Matrix) -> Matrix:
-    """Return ``x`` with the Frobenius norm of a rotation, sqrt(3); zero stays zero."""
-    length = size([entry for row in x for entry in row])
-    length = torch.where(length > 0, length, 1.0)
-    x = [[entry / length for entry in row] for row in x]
-    size2 = square(x)
-    scale = torch.sqrt(3 / torch.where(size2 > 0, size2, 1.0))
-    return [[scale * entry for entry in row] for row in x]
-
-
-def _foam(x: Matrix) -> tuple[Matrix, Tensor]:
-    """Return the rotation nearest to ``x``, whose squared norm is 3, and ``(s_1 + s_2)(s_2 + s_3)(s_3 + s_1)``.
-
-    With ``r = s_1 + s_2 + s_3``, ``kappa = (r^2 - 3) / 2`` and ``zeta = kappa r - det x``, the second result, the
-    rotation is ``((kappa + 3) x + r cof(x) - x x' x) / zeta``. It is written here as a correction of ``x`` whose terms
-    are all small near SO(3), so that a second projection changes ``x`` by little more than one addition rounds.
-    The cubic term is gone: ``3 x - x x' x`` is the polarised cofactor of ``x`` and ``cof(x)``, and ``cof(cof(x)) =
-    det(x) x``.
-    """
-    cof = cofactor(x)
-    det = dot(x[0], cof[0])
-    excess = _largest_root_less_3(det, square(cof))
-    kappa_excess = excess * (excess + 6) / 2
-    zeta = (3 + kappa_excess) * (3 + excess) - det
-    d = added(cof, x, alpha=-1)
-    divisor = torch.where(zeta > 0, zeta, 1.0)
-    scale = kappa_excess - (zeta - 8) + (det - 1)
-
-    def corrected(a: Tensor, c: Tensor, e: Tensor, f: Tensor) -> Tensor:
-        return a + (scale * a + excess * c + 4 * e - f) / divisor
-
-    # A row of the cofactor of d at a time, for the sake of memory.
-    rows = ((x[i], cof[i], d[i], cross(d[i - 2], d[i - 1])) for i in range(3))
-    return [[corrected(*four) for four in zip(*row, strict=True)] for row in rows], zeta
-
-
-def _largest_root_less_3(det: Tensor, cofactor2: Tensor) -> Tensor:
-    """Return ``s_1 + s_2 + s_3 - 3`` for a matrix whose squared norm is 3.
-
-    The sum is the largest root of ``r^4 - 6 r^2 - 8 det r + 9 - 4 |cofactor|^2``, all of whose roots are real, and at
-    most 3, which it is at a rotation. Laguerre's iteration, of third order, descends to it from there.
-    """
-    defect = 1 - det
-    constant, linear = 24 * defect + 4 * (3 - cofactor2), 64 + 8 * defect
-    e = torch.zeros_like(det)
-    for _ in range(_ROOT_STEPS):
-        value = (((e + 12) * e + 48) * e + linear) * e + constant
-        slope = ((4 * e + 36) * e + 96) * e + linear
-        discriminant = 9 * slope * slope - 12 * value * ((12 * e + 72) * e + 96)
-        divisor = slope + safe_sqrt(discriminant)
-        e = e - 4 * value / torch.where(divisor > 0, divisor, 1.0)
-    return e
-
-
 def _draw_bingham(rate: Tensor, generator: torch.Generator | None) -> Tensor:
     """Return quaternions ``(m, 4)`` of any length whose direction has density ``exp(-rate |imaginary|^2)`` on S^3.
 
@@ -394,6 +289,3 @@ def _bessel_difference_coefficients(count: int) -> tuple[float, ...]:
 
 
 _BESSEL_DIFFERENCE = _bessel_difference_coefficients(20)
-
-_ROOT_STEPS = 6
-_NEWTON_STEPS = 2

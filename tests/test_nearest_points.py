@@ -60,6 +60,9 @@ RANDOM_ROTATIONS = {
     "worse": with_singular_values((1.0, 1e-4, 1e-5), 20),
     "left-handed": with_singular_values((1.0, 0.1, -0.09), 20),
     "nearly-a-reflection": with_singular_values((1.0, 1.0, -0.9), 20),
+    "more-nearly": with_singular_values((1.0, 1.0, -0.999), 40),
+    "all-different": with_singular_values((1.0, 0.9995, -0.999), 40),
+    "second-and-third-opposite": with_singular_values((1.0, 0.5, -0.499), 40),
 }
 
 
@@ -73,6 +76,14 @@ def test_the_nearest_rotation_keeps_the_rule(name: str, dtype: torch.dtype) -> N
     for a, y in zip(x, found.double(), strict=True):
         (high, low), condition = polar_factor(a, rotation=True)
         assert float(torch.linalg.matrix_norm(y - high - low)) <= RULE * unit * condition
+
+
+@DTYPES
+def test_of_rank_one_the_nearest_rotation_is_one_of_many(dtype: torch.dtype) -> None:
+    """It turns the one direction that the matrix has as it should."""
+    x = with_singular_values((1.0, 0.0, 0.0), 20).to(dtype)
+    agreement = (SO3().projx(x) * x).sum((-2, -1))
+    torch.testing.assert_close(agreement, torch.ones(20, dtype=dtype), atol=32 * torch.finfo(dtype).eps, rtol=0)
 
 
 @DTYPES
