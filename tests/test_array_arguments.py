@@ -163,7 +163,7 @@ ENTRANCES: dict[str, Callable[[Any], Any]] = {
     "negative_log_likelihood, groups": lambda x: metrics.negative_log_likelihood(AXES[:, 0], groups=x),
     "paired_difference": lambda x: metrics.paired_difference(AXES[:, 0], AXES[:, 1], x),
     "flow_matching_loss": lambda x: rfm.flow_matching_loss(
-        still, rfm.GeodesicPath(SPHERE), VonMisesFisher(SPHERE, torch.tensor([0.6, 0, 0.8]), 9.0).mean.float(), x, 0.5
+        still, rfm.GeodesicPath(SPHERE), torch.tensor([0.6, 0, 0.8]), x, torch.full((6,), 0.5)
     ),
     "group_split": lambda x: group_split(x, 0),
     "divergence": lambda x: rfm.divergence(still, SPHERE, x, torch.zeros(()))[1],
