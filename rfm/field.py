@@ -27,7 +27,9 @@ class Field:
 
     def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
         """Return the velocity at points ``x`` ``(*batch, *event_shape)`` and times ``t`` ``(*batch)``."""
-        raise NotImplementedError(f"{type(self).__name__} has no velocity: define __call__, or forward of a module")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no velocity: define __call__; a module inherits torch.nn.Module before Field"
+        )
 
     def pushforward(self, x: Tensor, t: Tensor, tangents: Tensor, **condition: Any) -> tuple[Tensor, Tensor] | None:
         """Return the velocity and its derivatives along tangent vectors, or None: then the field is differentiated.

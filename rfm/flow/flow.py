@@ -40,7 +40,8 @@ class Flow(nn.Module):
 
     Args:
         manifold: where the points live.
-        field: ``field(x, t, **condition)``, tangent at ``x``; a module or a plain function.
+        field: ``field(x, t, **condition)``, tangent at ``x``; a module or a plain function. What it may offer besides is
+            in `rfm.Field`.
         source: the distribution at time 0; `rfm.sources.Uniform` where the volume is finite.
         conditions: what the entries of the field's condition vectors mean, so that conditions can be given by name.
     """
