@@ -24,7 +24,8 @@ from rfm.networks.modes import evaluating
 from rfm.networks.precision import in_precision_of_weights
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Source, Uniform
-from rfm.steering import Guidance, Steering, check_steering
+from rfm.steering import Guidance, Steering
+from rfm.steering.steering import check_steering
 
 POINT_TOLERANCE = 1e-3
 """How far off the manifold points may be, relative to their size: tables round to a few digits."""
@@ -40,8 +41,8 @@ class Flow(nn.Module):
 
     Args:
         manifold: where the points live.
-        field: ``field(x, t, **condition)``, tangent at ``x``; a module or a plain function. What it may offer besides is
-            in `rfm.Field`.
+        field: ``field(x, t, **condition)``, tangent at ``x``; a module or a plain function. What it may offer besides:
+            `rfm.Field`.
         source: the distribution at time 0; `rfm.sources.Uniform` where the volume is finite.
         conditions: what the entries of the field's condition vectors mean, so that conditions can be given by name.
     """

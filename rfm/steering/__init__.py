@@ -3,7 +3,7 @@
 from rfm.steering.clocks import Clock, Clocks, ExponentialClock, PowerClock
 from rfm.steering.guidance import Guidance
 from rfm.steering.memory import SelfConditioning
-from rfm.steering.steering import Steering, check_steering
+from rfm.steering.steering import Steering
 
 __all__ = [
     "Clock",
@@ -13,5 +13,4 @@ __all__ = [
     "PowerClock",
     "SelfConditioning",
     "Steering",
-    "check_steering",
 ]
