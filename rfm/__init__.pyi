@@ -1,6 +1,7 @@
 from . import conditions as conditions
 from . import couplings as couplings
 from . import datasets as datasets
+from . import field as field
 from . import integrators as integrators
 from . import likelihood as likelihood
 from . import metrics as metrics
@@ -12,6 +13,7 @@ from . import proteins as proteins
 from . import sources as sources
 from . import steering as steering
 from . import training as training
+from .field import Field as Field
 from .flow import Flow as Flow
 from .integrators import Shared as Shared
 from .integrators import integrate as integrate

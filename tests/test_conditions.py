@@ -20,11 +20,11 @@ from torch import Tensor, nn
 import rfm
 from manifolds import FlatTorus, Manifold, Sphere
 from rfm.conditions import Conditions, Label, Number
-from rfm.flow import _guided
 from rfm.integrators import FixedStep
 from rfm.networks import VelocityField
 from rfm.networks.condition_inputs import ConditionInputs
 from rfm.records.descriptions import SavedFlowError
+from rfm.steering import Guidance
 from rfm.training.points import _hidden
 
 EVERY = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ZOO])
@@ -310,18 +310,19 @@ def test_both_velocities_of_one_call_are_those_of_two(make: Callable[[], Manifol
             free, held = field.without_and_with(x, t, condition)
             torch.testing.assert_close(free, field(x, t), atol=1e-12, rtol=1e-12)
             torch.testing.assert_close(held, field(x, t, condition), atol=1e-12, rtol=1e-12)
-            m.check_tangent(x, _guided(field, 2.5)(x, t, condition=condition))
+            m.check_tangent(x, Guidance(2.5).applied_to(field)(x, t, condition=condition))
 
 
 def test_the_weight_interpolates_exactly() -> None:
     m = Sphere(2)
     field, x, t = network(m), points(m, 5), times(5)
     free, held = field.without_and_with(x, t, FULL)
-    assert torch.equal(_guided(field, 0.0)(x, t, condition=FULL), free)
-    assert torch.equal(_guided(field, 1.0)(x, t, condition=FULL), held)
-    torch.testing.assert_close(_guided(field, 3.0)(x, t, condition=FULL), 3 * held - 2 * free)
+    assert torch.equal(Guidance(0.0).applied_to(field)(x, t, condition=FULL), field(x, t))
+    assert torch.equal(Guidance(1.0).applied_to(field)(x, t, condition=FULL), held)
+    torch.testing.assert_close(Guidance(3.0).applied_to(field)(x, t, condition=FULL), 3 * held - 2 * free)
     # A plain function has no joint evaluation, and gives the same.
-    torch.testing.assert_close(_guided(lambda *a, **k: field(*a, **k), 3.0)(x, t, condition=FULL), 3 * held - 2 * free)
+    plain = Guidance(3.0).applied_to(lambda *a, **k: field(*a, **k))
+    torch.testing.assert_close(plain(x, t, condition=FULL), 3 * held - 2 * free)
 
 
 def test_guided_samples_at_zero_and_one_are_the_others_bit_for_bit() -> None:
@@ -338,7 +339,7 @@ def test_guided_samples_at_zero_and_one_are_the_others_bit_for_bit() -> None:
     assert not torch.equal(draw(condition=named, guidance=2.0), draw(condition=named))
     # Where nothing is known there is nothing to go towards.
     torch.testing.assert_close(draw(condition={"region": None}, guidance=3.0), draw())
-    with pytest.raises(ValueError, match="a guided sample has no exact log-density"):
+    with pytest.raises(ValueError, match=r"steered by guidance .* no exact log-density"):
         flow.sample(2, condition=named, guidance=2.0, return_log_prob=True)
 
 

@@ -1,6 +1,8 @@
 """What a field returns and the times it is given, checked where they enter: shapes that happen to fit are refused."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +13,13 @@ from torch import Tensor, nn
 
 import rfm
 from manifolds import SO3, SPD, Euclidean, Hyperboloid, Manifold, Sphere, Stiefel
-from rfm.integrators import RK4, FixedStep
+from rfm.conditions import Conditions, Number
+from rfm.field import Field, as_field
+from rfm.integrators import EULER, RK4, FixedStep
 from rfm.likelihood import log_prob
 from rfm.networks import VelocityField
-from rfm.sources import Uniform
+from rfm.sources import Uniform, WrappedNormal
+from rfm.steering import Clocks, PowerClock, SelfConditioning
 
 CURVED = [Sphere(2), SO3(), Hyperboloid(2), SPD(2), Stiefel(3, 2)]
 
@@ -129,3 +134,152 @@ def test_times_are_one_for_each_sample_or_one_for_all() -> None:
     for times in (0.5, torch.tensor(0.5), [[0.0], [1.0]], torch.rand(2, 1)):
         with pytest.raises(ValueError, match="times must be at least two finite numbers"):
             rfm.Flow(m, network, rfm.sources.WrappedNormal(m, torch.zeros(2))).trajectory(x, times)  # type: ignore[arg-type]
+
+
+# What a field may offer beside a velocity.
+
+
+class Offering:
+    """An object of a user's own that inherits nothing."""
+
+    condition_dim = 2
+    condition_labels = (0, 3)
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        self.asked.append("velocity")
+        return torch.zeros_like(x) if condition is None else x * condition[..., :1]
+
+    def pushforward(
+        self, x: Tensor, t: Tensor, tangents: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        self.asked.append("pushforward")
+        assert condition is not None
+        return x * condition[..., :1], 2 * tangents
+
+    def without_and_with(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        self.asked.append("both")
+        return torch.zeros_like(x), x * condition[..., :1]
+
+    def self_conditioned(self) -> Callable[[Tensor, Tensor], Tensor]:
+        self.asked.append("memory")
+        return lambda x, t: x
+
+    def check_manifold(self, manifold: Manifold) -> None:
+        if manifold.dim > 3:
+            raise ValueError("Offering: serves three dimensions at most")
+
+
+PLANE, EULER_STEP = Euclidean(2), FixedStep(EULER, 1)
+
+
+def offered() -> tuple[Offering, rfm.Flow]:
+    field = Offering()
+    return field, rfm.Flow(PLANE, field, WrappedNormal(PLANE, torch.zeros(2), 1.0))
+
+
+def test_abilities_of_an_object_that_inherits_nothing_are_used() -> None:
+    field, flow = offered()
+    given = torch.tensor([1.0, 0.0])
+    x, log_p = flow.sample(3, condition=given, solver=EULER_STEP, return_log_prob=True)
+    # Twice the number of dimensions, whatever the velocity: it is the derivative that is told.
+    torch.testing.assert_close(log_p, flow.source.log_prob(x / 2) - 4)
+    assert set(field.asked) == {"pushforward"}
+    field.asked.clear()
+    flow.sample(3, condition=given, guidance=2.0, solver=EULER_STEP)
+    assert set(field.asked) == {"both"}
+    field.asked.clear()
+    flow.sample(4, steering=[SelfConditioning()], batch_size=2, solver=EULER_STEP)
+    assert field.asked == ["memory"] * 2
+    with pytest.raises(ValueError, match=r"made for Euclidean.* serves three dimensions at most"):
+        flow.on(Euclidean(4))
+    with pytest.raises(ValueError, match=r"made for \[0, 3\]"):
+        rfm.Flow(PLANE, field, flow.source, conditions=Conditions((Number("a", 0.0, 1.0), Number("b", 0.0, 1.0))))
+
+
+def test_clocks_and_memory_go_together_in_either_order() -> None:
+    _, flow = offered()
+    double = Clocks([(torch.ones(2), PowerClock(2.0))])
+    draws = [
+        flow.sample(3, steering=steering, solver=EULER_STEP, generator=torch.Generator().manual_seed(0))
+        for steering in ([double, SelfConditioning()], [SelfConditioning(), double], [double])
+    ]
+    assert torch.equal(draws[0], draws[1])
+    torch.testing.assert_close(draws[0], 3 * draws[2])
+    with pytest.raises(ValueError, match="steered by clocks and self-conditioning have another distribution"):
+        flow.sample(3, steering=[double, SelfConditioning()], return_log_prob=True)
+    with pytest.raises(ValueError, match="self-conditioning is for fields"):
+        flow.sample(3, condition=torch.ones(2), guidance=2.0, steering=[SelfConditioning()])
+    for wrong in (double, [PowerClock(2.0)]):
+        with pytest.raises(ValueError, match="steering must be"):
+            flow.sample(3, steering=wrong)  # type: ignore[arg-type]
+
+
+class Encoding(nn.Module):
+    """A module with an encoder, which inherits nothing of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.calls = nn.Linear(3, 1, dtype=torch.float64), 0
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return x * self.encoder(condition)
+
+    def encoded(self, condition: Tensor) -> tuple[Callable[..., Tensor], Tensor]:
+        self.calls += 1
+        return lambda x, t, condition: x * condition, self.encoder(condition)
+
+
+def test_a_condition_is_encoded_once_by_a_module_that_inherits_nothing() -> None:
+    field = Encoding()
+    flow = rfm.Flow(PLANE, field, WrappedNormal(PLANE, torch.zeros(2), 1.0))
+    assert [*flow.state_dict()] == [*rfm.Flow(PLANE, nn.ModuleDict(), flow.source).state_dict(), *KEYS]
+    assert flow.field is field
+    given, x = torch.rand(3, dtype=torch.float64), torch.rand(4, 2, dtype=torch.float64)
+    found = flow.log_prob(x, condition=given)
+    assert field.calls == 1
+    torch.testing.assert_close(found, log_prob(field, flow.source, x, condition=given.expand(4, 3)))
+    with pytest.raises(ValueError, match="told what it is conditional on"):
+        flow.sample(2)
+    for weight in (0.0, 2.0):
+        with pytest.raises(ValueError, match="a field behind an encoder"):
+            flow.sample(2, condition=given, guidance=weight)
+
+
+KEYS = ["field.encoder.weight", "field.encoder.bias"]
+
+
+def test_a_function_has_defaults_for_all() -> None:
+    m = Sphere(2)
+    field, x, t = as_field(wavy_field(m)), points(m, 4), torch.zeros(4).double()
+    assert as_field(field) is field
+    assert field.pushforward(x, t, x[:, None]) is None
+    assert field.encoded(x) == (field, x)
+    assert (field.condition_dim, field.condition_labels) == (None, None)
+    assert (field.needs_condition, field.reads_unknown) == (False, False)
+    assert [*field.named_modules(), *field.parameters()] == []
+    with pytest.raises(ValueError, match="self-conditioning is for fields"):
+        field.self_conditioned()
+    with pytest.raises(ValueError, match=r"does not serve Sphere\(2\)"):
+        field.check_manifold(m)
+    with pytest.raises(NotImplementedError, match="Field has no velocity"):
+        Field()(x, t)
+
+
+def test_a_subclass_of_field_needs_a_velocity_alone() -> None:
+    class Swirl(Field):
+        def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
+            return torch.stack([-x[..., 1], x[..., 0], 0 * x[..., 2]], dim=-1)
+
+    m = Sphere(2)
+    u, div = rfm.divergence(Swirl(), m, points(m, 5), torch.zeros(5).double())
+    torch.testing.assert_close(div, torch.zeros(5).double())
+    assert float(u.abs().max()) > 0.1
+
+
+def test_no_room_asks_a_field_what_it_has() -> None:
+    probe = re.compile(r"(getattr|hasattr)\((self\.)?(field|model|net)\w*,|isinstance\((self\.)?field, Velocity")
+    for file in (Path(rfm.__file__).parent).rglob("*.py"):
+        assert not probe.search(file.read_text(encoding="utf-8")), file

@@ -13,10 +13,11 @@ from rfm.networks import FrameField, VelocityField
 from rfm.paths.conversions import velocity_from_endpoint
 from rfm.proteins.motifs import MotifFlow
 from rfm.sources import CentredPoseSource, IsotropicGaussianSO3, Uniform
-from rfm.steering import Clocks, ExponentialClock
+from rfm.steering import Clocks, ExponentialClock, SelfConditioning
 
 F64 = torch.float64
 EULER = FixedStep(GEODESIC_EULER, 8)
+MEMORY = [SelfConditioning()]
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -199,39 +200,39 @@ def test_equal_steps_end_at_what_is_predicted(flow: rfm.Flow, field: FrameField)
     listened = rfm.Flow(flow.manifold, heard, flow.source)
     clocks = Clocks.of_poses(rotation=ExponentialClock(10.0, lands=True))
     many = FixedStep(GEODESIC_EULER, 20)
-    x = listened.sample(2, solver=many, clocks=clocks, generator=generator())
+    x = listened.sample(2, solver=many, steering=[clocks], generator=generator())
     assert torch.allclose(x, heard.last, atol=1e-9)
     assert heard.calls == 20
     loose = Clocks.of_poses(rotation=ExponentialClock(10.0))
-    x = listened.sample(2, solver=many, clocks=loose, generator=generator())
+    x = listened.sample(2, solver=many, steering=[loose], generator=generator())
     assert torch.allclose(x[..., :3, 3], heard.last[..., :3, 3], atol=1e-9)
     assert not torch.allclose(x, heard.last, atol=1e-4)
-    with pytest.raises(ValueError, match="no log-density"):
-        flow.sample(2, clocks=clocks, return_log_prob=True)
+    with pytest.raises(ValueError, match="no exact log-density"):
+        flow.sample(2, steering=[clocks], return_log_prob=True)
 
 
 def test_self_conditioning_remembers_within_a_solve_alone(flow: rfm.Flow) -> None:
     def draw(**options: object) -> Tensor:
         return flow.sample(4, solver=EULER, generator=generator(), **options)  # type: ignore[arg-type]
 
-    assert torch.allclose(draw(self_conditioning=True), draw(self_conditioning=True, batch_size=2), atol=1e-9)
-    assert not torch.allclose(draw(self_conditioning=True), draw(), atol=1e-3)
-    with pytest.raises(ValueError, match="no log-density under this flow"):
-        flow.sample(2, self_conditioning=True, return_log_prob=True)
-    with pytest.raises(ValueError, match="self_conditioning is for fields"):
-        rfm.Flow(SO3(), VelocityField(SO3())).sample(2, self_conditioning=True)
+    assert torch.allclose(draw(steering=MEMORY), draw(steering=MEMORY, batch_size=2), atol=1e-9)
+    assert not torch.allclose(draw(steering=MEMORY), draw(), atol=1e-3)
+    with pytest.raises(ValueError, match="no exact log-density under this flow"):
+        flow.sample(2, steering=MEMORY, return_log_prob=True)
+    with pytest.raises(ValueError, match="self-conditioning is for fields"):
+        rfm.Flow(SO3(), VelocityField(SO3())).sample(2, steering=MEMORY)
 
 
 @pytest.mark.parametrize("memory", [False, True])
 def test_a_motif_stays_where_it_is_given(flow: rfm.Flow, memory: bool) -> None:
     motif = moved(poses(3, batch=1)[0], shift=30.0)[1]
     around = MotifFlow(flow.on(CentredPoses(10, 10.0)), motif, torch.tensor([2, 3, 7]))
-    x = around.sample(2, solver=EULER, generator=generator(), self_conditioning=memory)
+    x = around.sample(2, solver=EULER, generator=generator(), steering=MEMORY if memory else ())
     assert torch.equal(x[:, [2, 3, 7]], motif.to(x).expand(2, 3, 4, 4))
     rest = [i for i in range(10) if i not in (2, 3, 7)]
     assert bool((x[0, rest] - x[1, rest]).flatten(1).norm(dim=1).gt(1e-3).all())
     # The same before it was put back: held all the way, up to a common shift.
-    free = around.flow.sample(2, solver=EULER, generator=generator(), self_conditioning=memory)
+    free = around.flow.sample(2, solver=EULER, generator=generator(), steering=MEMORY if memory else ())
     inside = free[:, [2, 3, 7], :3, 3]
     given = motif[:, :3, 3].to(free)
     assert torch.allclose(inside - inside[:, :1], (given - given[:1]).expand(2, 3, 3), atol=1e-6)

@@ -1,19 +1,21 @@
 """A flow: a manifold, a velocity field and a source, as one distribution."""
 
-import warnings
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import check_function, check_instance, number, whole
+from manifolds.arguments import check_function, check_instance, number
 from manifolds.precision import at_least_float32
-from rfm.arrays import points_of, shape_of, tensor_of
+from rfm.arrays import points_of, shape_of
 from rfm.conditions import Conditions
+from rfm.field import Field, as_field
+from rfm.flow.condition_vectors import batches, check_field_reads, vectors_of
 from rfm.flow.progress import counting_bar
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
 from rfm.integrators import Method, integrate
@@ -22,7 +24,8 @@ from rfm.networks.modes import evaluating
 from rfm.networks.precision import in_precision_of_weights
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Source, Uniform
-from rfm.steering import Clocks
+from rfm.steering import Guidance, Steering
+from rfm.steering.steering import check_steering
 
 POINT_TOLERANCE = 1e-3
 """How far off the manifold points may be, relative to their size: tables round to a few digits."""
@@ -38,7 +41,8 @@ class Flow(nn.Module):
 
     Args:
         manifold: where the points live.
-        field: ``field(x, t, **condition)``, tangent at ``x``; a module or a plain function.
+        field: ``field(x, t, **condition)``, tangent at ``x``; a module or a plain function. What it may offer besides:
+            `rfm.Field`.
         source: the distribution at time 0; `rfm.sources.Uniform` where the volume is finite.
         conditions: what the entries of the field's condition vectors mean, so that conditions can be given by name.
     """
@@ -63,7 +67,7 @@ class Flow(nn.Module):
         self.source = Uniform(manifold) if source is None else source
         self.conditions = conditions
         if conditions is not None:
-            _check_fit(field, conditions)
+            check_field_reads(conditions, as_field(field))
         self.history: list[dict[str, float]] = []
         """One record per validation during the fit: step, loss, seconds, and validation_nll in nats unless the field
         could not be integrated yet."""
@@ -79,16 +83,61 @@ class Flow(nn.Module):
         Raises:
             ValueError: if field or source are made for one manifold alone.
         """
-        check = getattr(self.field, "check_manifold", None)
-        if check is None:
-            raise ValueError(
-                f"Flow.on: the field {type(self.field).__name__} is made for {self.manifold} alone; one that serves "
-                "others says which by its method check_manifold(manifold)"
-            )
-        check(manifold)
+        try:
+            as_field(self.field).check_manifold(manifold)
+        except ValueError as error:
+            raise ValueError(f"Flow.on: the field was made for {self.manifold}: {error}") from None
         flow = Flow(manifold, self.field, self.source.on(manifold), conditions=self.conditions)
         flow.history, flow.stopped = self.history, self.stopped
         return flow.train(self.training)
+
+    @overload
+    def sample(
+        self,
+        shape: int | Sequence[int],
+        *,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        guidance: float = 1.0,
+        steering: Sequence[Steering] = (),
+        generator: torch.Generator | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+        return_log_prob: Literal[False] = False,
+        estimator: None = None,
+        progress: bool | Callable[[int], Any] = False,
+    ) -> Tensor: ...
+
+    @overload
+    def sample(
+        self,
+        shape: int | Sequence[int],
+        *,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        guidance: float = 1.0,
+        steering: Sequence[Steering] = (),
+        generator: torch.Generator | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+        return_log_prob: Literal[True],
+        estimator: None = None,
+        progress: bool | Callable[[int], Any] = False,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def sample(
+        self,
+        shape: int | Sequence[int],
+        *,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        guidance: float = 1.0,
+        steering: Sequence[Steering] = (),
+        generator: torch.Generator | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+        return_log_prob: Literal[True],
+        estimator: Hutchinson,
+        progress: bool | Callable[[int], Any] = False,
+    ) -> tuple[Tensor, LogProbEstimate]: ...
 
     @evaluating
     @in_precision_of_weights
@@ -98,15 +147,14 @@ class Flow(nn.Module):
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
         guidance: float = 1.0,
-        clocks: Clocks | None = None,
-        self_conditioning: bool = False,
+        steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         return_log_prob: bool = False,
         estimator: Hutchinson | None = None,
         progress: bool | Callable[[int], Any] = False,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, Tensor | LogProbEstimate]:
         """Draw points.
 
         Args:
@@ -114,13 +162,10 @@ class Flow(nn.Module):
             condition: condition vectors ``(*shape, c)``, or one ``(c,)`` for all; or by name where the flow has
                 `conditions`, such as ``{"magnitude": 6, "region": "chile"}``, one value each or one per point. What is
                 left out or NaN is not known.
-            guidance: weight w of classifier-free guidance: the field is ``(1 - w) v(x, t) + w v(x, t, condition)``
-                (Ho & Salimans, 2022, arXiv:2207.12598, in the tangent space); 1 uses the conditional field alone, 0 the
-                unconditional one.
-            clocks: speeds of the parts of a point that differ from those the field was trained for, such as rotations
-                that settle before positions do; the samples then have another distribution.
-            self_conditioning: give the field, at each step, what it predicted at the step before; for fields that have
-                ``self_conditioned``, and solvers of one evaluation per step. It changes the distribution too.
+            guidance: weight of classifier-free guidance, see `rfm.steering.Guidance`; 1 uses the conditional field
+                alone, 0 the unconditional one.
+            steering: what else changes where samples go, one after the other, such as `rfm.steering.Clocks` and
+                `rfm.steering.SelfConditioning`; the samples then have another distribution.
             generator: source of randomness.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
@@ -134,51 +179,32 @@ class Flow(nn.Module):
             with a `rfm.likelihood.LogProbEstimate` if there is an ``estimator``.
 
         Raises:
-            ValueError: for guidance without a condition, or log-densities under guidance, clocks or self-conditioning:
-                they change the distribution, and the samples are then not those of the flow's density.
+            ValueError: for guidance without a condition, or log-densities under guidance or steering: they change the
+                distribution, and the samples are then not those of the flow's density.
         """
-        size, guidance = shape_of("Flow.sample", shape), number("Flow.sample", "guidance", guidance)
-        if guidance != 1.0 and condition is None:
-            raise ValueError("Flow.sample: guidance needs a condition to guide towards; pass condition=")
-        if guidance != 1.0 and return_log_prob:
-            raise ValueError("Flow.sample: a guided sample has no exact log-density; use guidance=1")
-        if clocks is not None and return_log_prob:
-            raise ValueError(
-                "Flow.sample: clocks change the distribution of the samples, which then have no log-density under this "
-                "flow; leave out clocks, or return_log_prob"
-            )
-        remembering = getattr(self.field, "self_conditioned", None) if self_conditioning else None
-        if self_conditioning and (return_log_prob or guidance != 1.0 or remembering is None):
-            raise ValueError(
-                "Flow.sample: self_conditioning is for fields that have a self_conditioned(), such as FrameField, and "
-                "its samples have no log-density under this flow; leave it out, or return_log_prob and guidance"
-            )
+        size, weight = shape_of("Flow.sample", shape), number("Flow.sample", "guidance", guidance)
+        check_instance("Flow.sample", "steering", steering, Sequence, "[SelfConditioning()]")
+        steering = (*((Guidance(weight),) if weight != 1 else ()), *steering)
         if estimator is not None and not return_log_prob:
             raise ValueError(
                 "Flow.sample: an estimator is for log-densities; pass return_log_prob=True, or leave it out"
             )
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        check_steering("Flow.sample", steering, as_field(self.field), given, return_log_prob)
         dtype, device = self._dtype_and_device()
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
-        plain, condition = self._given(condition)
-        if guidance != 1.0 and plain is not self.field:
-            raise ValueError(
-                "Flow.sample: guidance needs a velocity that knows no condition, which a field behind an encoder does "
-                "not have; use guidance=1"
-            )
-        plain = plain if guidance in (0.0, 1.0) else _guided(plain, guidance)
+        field, given = self._encoded(given, x_0)
         parts, log_probs, errors = [], [], []
         with counting_bar(progress, "sample", len(x_0)) as advance:
-            for x, given in self._batches(x_0, condition, size, batch_size):
-                own = {} if guidance == 0.0 else given
-                # It has a memory: a new one for each batch.
-                field = remembering() if remembering else plain
-                field = field if clocks is None else clocks.applied_to(field)
+            for x, own in batches(x_0, given, size, batch_size):
+                # A field with a memory is new for each batch.
+                steered = functools.reduce(lambda f, steer: steer.applied_to(f), steering, field)
                 if not return_log_prob:
-                    solution = integrate(field, self.manifold, x, (0.0, 1.0), solver, **own)
+                    solution = integrate(steered, self.manifold, x, (0.0, 1.0), solver, **own)
                 elif estimator is None:
-                    solution = transport(field, self.manifold, x, 0.0, 1.0, solver, **own)
+                    solution = transport(steered, self.manifold, x, 0.0, 1.0, solver, **own)
                 else:
-                    solution, error = estimate_transport(field, self.manifold, x, 0.0, 1.0, estimator, solver, **own)
+                    solution, error = estimate_transport(steered, self.manifold, x, 0.0, 1.0, estimator, solver, **own)
                     errors.append(error)
                 if solution.integral is not None:
                     log_probs.append(self.source.log_prob(x) - solution.integral[-1])
@@ -242,10 +268,11 @@ class Flow(nn.Module):
             `rfm.likelihood.LogProbEstimate`.
         """
         flat, batch = self._checked("log_prob", x)
-        field, condition = self._given(condition)
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        field, given = self._encoded(given, flat)
         parts, errors = [], []
         with counting_bar(progress, "log-prob", len(flat)) as advance:
-            for part, own in self._batches(flat, condition, batch, batch_size):
+            for part, own in batches(flat, given, batch, batch_size):
                 if estimator is None:
                     parts.append(log_prob(field, self.source, part, solver, **own))
                 else:
@@ -271,8 +298,9 @@ class Flow(nn.Module):
         The times may run down. The default solver keeps the error near 1e-6 per step.
         """
         flat, batch = self._checked("trajectory", x_0)
-        field, condition = self._given(condition)
-        [(x, own)] = self._batches(flat, condition, batch, max(1, len(flat)))
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        field, given = self._encoded(given, flat)
+        [(x, own)] = batches(flat, given, batch, max(1, len(flat)))
         solution = integrate(field, self.manifold, x, times, solver, **own)
         return solution.x.reshape(len(solution.times), *batch, *self.manifold.event_shape)
 
@@ -338,78 +366,12 @@ class Flow(nn.Module):
         flat = given.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape)
         return self.manifold.projx(flat), self.manifold.batch_shape(given)
 
-    def _given(self, condition: Tensor | Mapping[str, Any] | None) -> tuple[Callable[..., Tensor], Tensor | None]:
-        """Return the field to follow and its condition vectors; what the field has to encode first is encoded once."""
-        vectors = None if condition is None else self._vectors(condition)
-        encoded = getattr(self.field, "encoded", None)
-        if encoded is None:
-            return self.field, vectors
-        if vectors is None:
-            raise ValueError("Flow: this field needs to be told what it is conditional on; pass condition=")
-        dtype, device = self._dtype_and_device()
-        field, context = encoded(vectors.to(device=device, dtype=dtype))
-        return field, context
-
-    def _batches(
-        self, x: Tensor, condition: Tensor | None, shape: torch.Size, batch_size: int
-    ) -> list[tuple[Tensor, dict[str, Any]]]:
-        """Return chunks of ``x`` with their conditions."""
-        batch_size = whole("Flow", "batch_size", batch_size, None)
-        if batch_size < 1:
-            raise ValueError(f"Flow: batch_size must be at least 1, got {batch_size}")
-        chunks = x.split(batch_size)
+    def _encoded(self, condition: Tensor | None, x: Tensor) -> tuple[Field, Tensor | None]:
+        """Return the field to follow and its condition; what the field has to encode first is encoded once."""
+        field = as_field(self.field)
         if condition is None:
-            return [(chunk, {}) for chunk in chunks]
-        # As many axes as the points, or one vector: one row of a batch that happens to fit would be nobody's.
-        fits = condition.ndim == 1 or condition.ndim == 1 + len(shape)
-        if not fits or any(a not in (1, b) for a, b in zip(condition.shape[:-1], shape, strict=False)):
-            raise ValueError(
-                f"Flow: condition of shape {tuple(condition.shape)} does not fit points of batch shape {tuple(shape)}; "
-                "give one vector (c,), or one per point"
-            )
-        full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
-        return [(c, {"condition": own}) for c, own in zip(chunks, full.split(batch_size), strict=True)]
-
-    def _vectors(self, condition: Tensor | Mapping[str, Any]) -> Tensor:
-        """Return condition vectors, checked where it is known what they mean."""
-        if isinstance(condition, Mapping):
-            if self.conditions is None:
-                raise ValueError(
-                    "Flow: this flow has no names for conditions; fit with condition={name: values}, or pass vectors"
-                )
-            vectors = self.conditions.encode(condition)
-            for sentence in self.conditions.extrapolations(vectors):
-                warnings.warn(f"Flow: {sentence}", stacklevel=7)
-            return vectors
-        vectors = tensor_of("Flow", "condition", condition)
-        if self.conditions is not None and vectors.ndim:
-            self.conditions.check(vectors)
-        return vectors
-
-
-def _check_fit(field: Any, conditions: Conditions) -> None:
-    """Raise ValueError if a field that says how many labels the entries of its conditions have says something else."""
-    dim = getattr(field, "condition_dim", None)
-    if dim is None:
-        return
-    labels = tuple(getattr(field, "condition_labels", None) or [0] * dim)
-    if labels != conditions.labels:
-        raise ValueError(
-            f"Flow: the conditions {', '.join(conditions.names)} have {list(conditions.labels)} labels, the field was "
-            f"made for {list(labels)}; give it condition_dim={len(conditions.labels)} and condition_labels="
-            f"{list(conditions.labels)}"
-        )
-
-
-def _guided(field: Callable[..., Tensor], weight: float) -> Callable[..., Tensor]:
-    """Return the field of classifier-free guidance; the combination of two tangent vectors is tangent.
-
-    A field may offer both velocities from one evaluation, as ``without_and_with(x, t, condition)``.
-    """
-    both = getattr(field, "without_and_with", None)
-
-    def guided(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        free, given = both(x, t, condition) if both else (field(x, t), field(x, t, condition=condition))
-        return torch.lerp(free, given, weight)
-
-    return guided
+            if field.needs_condition:
+                raise ValueError("Flow: this field needs to be told what it is conditional on; pass condition=")
+            return field, None
+        velocity, context = field.encoded(condition.to(x))
+        return as_field(velocity), context

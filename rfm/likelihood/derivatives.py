@@ -5,16 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from manifolds import Manifold
 from manifolds.precision import at_least_float32
+from rfm.field import Field, as_field
 from rfm.likelihood.differentiable_operations import with_right_derivatives
-
-Field = Callable[..., Tensor]
 
 
 class Differentiable:
@@ -28,11 +27,10 @@ class Differentiable:
         field: ``field(x, t, **condition)``.
     """
 
-    def __init__(self, field: Field) -> None:
-        self.field = field
-        own = getattr(field, "pushforward", None)
-        self._terms: Callable[..., tuple[Tensor, Tensor]] = _forward if own is None else _own
-        self._settled = own is not None
+    def __init__(self, field: Callable[..., Tensor]) -> None:
+        self.field = as_field(field)
+        self._terms: Callable[..., tuple[Tensor, Tensor]] = _forward
+        self._settled = False
 
     def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
         return self.field(x, t, **condition)
@@ -60,6 +58,10 @@ class Differentiable:
             ValueError: if the field is random, or cannot be differentiated in either mode.
         """
         axis = x.ndim - len(manifold.event_shape)
+        own = self.field.pushforward(x, t, vectors, **condition)
+        if own is not None:
+            u, du = own
+            return _raised((u, (du * covectors).flatten(axis + 1).sum(-1)))
         if self._settled or torch.compiler.is_compiling():
             return _raised(self._terms(self.field, x, t, vectors, covectors, condition, axis))
         check_function("divergence", self.field)
@@ -102,14 +104,14 @@ class Differentiable:
         ) from reason
 
 
-def differentiable(field: Field) -> Differentiable:
+def differentiable(field: Callable[..., Tensor]) -> Differentiable:
     """Return the field with its derivatives; itself, if it has been made so."""
     return field if isinstance(field, Differentiable) else Differentiable(field)
 
 
-def check_function(where: str, field: Field) -> None:
+def check_function(where: str, field: Callable[..., Tensor]) -> None:
     """Raise ValueError for a network whose velocity at a point is random, or depends on the rest of the batch."""
-    for name, part in field.named_modules() if isinstance(field, nn.Module) else ():
+    for name, part in as_field(field).named_modules():
         noisy = isinstance(part, _DropoutNd) and part.training and part.p > 0
         if noisy or (isinstance(part, _BatchNorm) and (part.training or part.running_mean is None)):
             mode = "training" if part.training else "evaluation"
@@ -118,13 +120,6 @@ def check_function(where: str, field: Field) -> None:
                 "velocity at a point is random or depends on the rest of the batch, and there is no density; call "
                 "field.eval(), or take p=0, or layer normalisation"
             )
-
-
-def _own(
-    field: Any, x: Tensor, t: Tensor, vectors: Tensor, covectors: Tensor, condition: dict[str, Any], axis: int
-) -> tuple[Tensor, Tensor]:
-    u, du = field.pushforward(x, t, vectors, **condition)
-    return u, (du * covectors).flatten(axis + 1).sum(-1)
 
 
 def _forward(

@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from rfm.field import as_field
 
 _Function = Callable[..., Any]
 
@@ -38,9 +40,9 @@ def with_right_derivatives(function: Callable[..., Tensor]) -> Callable[..., Ten
     return replaced
 
 
-def check_scripted(where: str, field: object) -> None:
+def check_scripted(where: str, field: Callable[..., Tensor]) -> None:
     """Raise ValueError for a network with parts compiled by TorchScript whose derivatives would be silently wrong."""
-    for name, part in field.named_modules() if isinstance(field, nn.Module) else ():
+    for name, part in as_field(field).named_modules():
         graph = getattr(part, "inlined_graph", None) if isinstance(part, torch.jit.ScriptModule) else None
         used = [] if graph is None else [kind for kind in _SCRIPTED if graph.findAllNodes(f"aten::{kind}")]
         if used:

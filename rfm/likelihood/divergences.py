@@ -74,8 +74,7 @@ def divergence(
     """Return the field and its Riemannian divergence, exact unless an estimator is given.
 
     The trace is taken over the tangent space: ``dim`` directional derivatives, not one per ambient coordinate. A field
-    may offer them itself, in closed form, as ``pushforward(x, t, tangents, **condition)`` which returns ``u`` and the
-    derivatives of ``u`` along ``tangents`` ``(*batch, dim, *event_shape)``; others are differentiated in forward mode,
+    may offer them itself, in closed form, by `rfm.Field.pushforward`; others are differentiated in forward mode,
     or in reverse mode where an operator of theirs has no other (attention, `torch.autograd.Function`).
 
     Args:

@@ -4,8 +4,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from rfm.field import Field
 
-class Encoded(nn.Module):
+
+class Encoded(nn.Module, Field):
     """A velocity field conditional on something that a network has to look at first, such as a picture.
 
     ``field(x, t, condition=pictures)`` is ``velocity(x, t, condition=encoder(pictures))``. Training calls it so: once a
@@ -16,6 +18,8 @@ class Encoded(nn.Module):
         encoder: takes conditions ``(*batch, ...)`` to vectors ``(*batch, c)``.
         velocity: a velocity field whose condition is vectors ``(*batch, c)``.
     """
+
+    needs_condition = True
 
     def __init__(self, encoder: nn.Module, velocity: nn.Module) -> None:
         super().__init__()

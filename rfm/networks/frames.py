@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from manifolds import SE3, CentredPoses, Manifold
 from manifolds.precision import in_full_precision
+from rfm.field import Field
 from rfm.networks.frame_attention import FrameAttention
 from rfm.networks.frame_neighbours import FrameNeighbours
 from rfm.networks.frame_pairs import FramePairs
@@ -26,7 +27,7 @@ Amend = Callable[[Tensor, Tensor], Tensor]
 """Of predicted poses ``(*batch, n, 4, 4)`` and times: the poses to go to instead."""
 
 
-class FrameField(nn.Module):
+class FrameField(nn.Module, Field):
     """A velocity field on `CentredPoses` of any number, which predicts where the poses will be at time 1.
 
     Poses turned or shifted together give the same end points, turned or shifted along: features are taken between pairs

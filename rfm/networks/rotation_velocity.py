@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from manifolds import SO3
 from manifolds.constants import Constants
 from manifolds.precision import in_full_precision
+from rfm.field import Field
 from rfm.networks.precision import in_precision_of_weights
 
 _POINTS = 13
@@ -21,7 +22,7 @@ _LARGEST = 5.0
 """The logarithm of the largest factor by which a layer's input is scaled."""
 
 
-class RotationVelocity(Constants):
+class RotationVelocity(Constants, Field):
     """A velocity field on SO(3) whose condition holds functions on the sphere, which orientations read.
 
     The condition vector has ``invariants`` plain numbers, and then ``channels`` functions on the sphere of directions
@@ -43,6 +44,8 @@ class RotationVelocity(Constants):
         width: width of the hidden layers.
         depth: number of residual hidden layers.
     """
+
+    condition_dim: int
 
     def __init__(
         self, channels: int = 4, invariants: int = 32, degree: int = 6, width: int = 128, depth: int = 3

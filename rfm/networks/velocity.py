@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.precision import any_autocast, full_precision
+from rfm.field import Field
 from rfm.networks.condition_inputs import FREQUENCIES, ConditionInputs
 from rfm.networks.precision import ExactBuffers, in_precision_of_weights
 from rfm.paths.times import check_times
 
 
-class VelocityField(ExactBuffers):
+class VelocityField(ExactBuffers, Field):
     """A velocity field on a manifold that resolves features of several scales.
 
     A network that reads coordinates alone is too smooth for real catalogues, whose clusters are hundreds of times
@@ -44,6 +45,9 @@ class VelocityField(ExactBuffers):
         condition_frequencies: of the sines of standardised numbers that are read; 1, 2 and 4 radians per standard
             deviation by default. A density that changes much within a tenth of that needs higher ones.
     """
+
+    condition_dim: int
+    reads_unknown = True
 
     def __init__(
         self,
@@ -128,7 +132,7 @@ class VelocityField(ExactBuffers):
         return self._tangent(x, self.last(nn.functional.silu(h)))
 
     @in_precision_of_weights
-    def pushforward(
+    def pushforward(  # type: ignore[override]
         self, x: Tensor, t: Tensor, tangents: Tensor, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the velocity and its derivatives along several tangent vectors.

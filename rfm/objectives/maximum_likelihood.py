@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from manifolds import Euclidean, Manifold, Product
 from manifolds.precision import at_least_float32
+from rfm.field import as_field
 from rfm.integrators import RK4, FixedStep, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob
 from rfm.likelihood.derivatives import check_function, differentiable
@@ -151,7 +152,7 @@ def adjoint_log_prob(
         u, estimates = divergence_estimates(known, manifold, y, t, noise_of_probes, **own)
         return u, estimates.mean(-1)
 
-    parameters = [p for p in field.parameters() if p.requires_grad] if isinstance(field, nn.Module) else []
+    parameters = [p for p in as_field(field).parameters() if p.requires_grad]
     x_0, integral = _Adjoint.apply(_Problem(rate, manifold, method, condition), x, *parameters)  # type: ignore[no-untyped-call]
     return source.log_prob(x_0) + integral
 

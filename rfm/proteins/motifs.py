@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds.centred_poses import centred
+from rfm.field import Field
 from rfm.flow import Flow
 from rfm.networks import FrameField
 from rfm.networks.frames import Amend
@@ -84,7 +85,7 @@ class _Around(Source):
         raise ValueError("MotifFlow: poses around a motif have no log-density; ask the flow without a motif")
 
 
-class ConstrainedFrames(nn.Module):
+class ConstrainedFrames(nn.Module, Field):
     """A field of poses of which some are held, or whose predictions are amended: for samplers.
 
     Args:

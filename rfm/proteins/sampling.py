@@ -14,7 +14,7 @@ from rfm.proteins.backbones import atoms_from_frames
 from rfm.proteins.chain_records import PEPTIDE_BOND
 from rfm.proteins.motifs import ConstrainedFrames, MotifFlow
 from rfm.proteins.peptide_bonds import close_bonds
-from rfm.steering import Clocks, ExponentialClock
+from rfm.steering import Clocks, ExponentialClock, SelfConditioning, Steering
 
 ROTATION_RATE = 10.0
 _PAIRS = 2**19
@@ -106,11 +106,12 @@ def sample_backbones(
     else:
         drawn = Flow(sized.manifold, ConstrainedFrames(flow.field, amend=amend), sized.source)
     batch = max(1, _PAIRS // residues**2)
-    clock = None if rotation_rate is None else ExponentialClock(rotation_rate, lands=True)
+    steering: list[Steering] = [SelfConditioning()] if self_conditioning else []
+    if rotation_rate is not None:
+        steering.append(Clocks.of_poses(rotation=ExponentialClock(rotation_rate, lands=True)))
     frames: Tensor = drawn.sample(
         count,
-        clocks=None if clock is None else Clocks.of_poses(rotation=clock),
-        self_conditioning=self_conditioning,
+        steering=steering,
         solver=FixedStep(GEODESIC_EULER, steps),
         batch_size=batch,
         generator=generator,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold, Power, Product
+from rfm.field import Field, as_field
+from rfm.steering.steering import Steering
 
 
 class Clock(Protocol):
@@ -68,7 +70,7 @@ class PowerClock:
         return torch.full_like(t, self.power)
 
 
-class Clocks:
+class Clocks(Steering):
     """Clocks for parts of a point, for `rfm.Flow.sample`.
 
     The field is asked for its velocity at ``(x, t)`` as always, and the parts' components of the answer are multiplied
@@ -81,6 +83,8 @@ class Clocks:
             overlap; what is in none of them keeps its speed. `of_factors` makes them for products,
             `of_poses` for rigid motions.
     """
+
+    name = "clocks"
 
     def __init__(self, parts: Sequence[tuple[Tensor, Clock]]) -> None:
         if not parts or _overlap([mask for mask, _ in parts]):
@@ -118,18 +122,25 @@ class Clocks:
         moves[:3, 3] = 1
         return cls([(mask, clock) for mask, clock in ((turns, rotation), (moves, position)) if clock is not None])
 
-    def applied_to(self, field: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def applied_to(self, field: Callable[..., Tensor]) -> Field:
         """Return the field at the clocks' speeds."""
+        return _Clocked(as_field(field), self.parts)
 
-        def clocked(x: Tensor, t: Tensor, **condition: Any) -> Tensor:
-            u = field(x, t, **condition)
-            factor = torch.ones_like(u)
-            for mask, clock in self.parts:
-                axes = (..., *(None,) * (u.ndim - t.ndim))
-                factor = factor + mask.to(u) * (clock.speed(t)[axes] - 1)
-            return factor * u
 
-        return clocked
+class _Clocked(Field):
+    def __init__(self, field: Field, parts: Sequence[tuple[Tensor, Clock]]) -> None:
+        self.field, self.parts = field, parts
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        u = self.field(x, t, **condition)
+        factor = torch.ones_like(u)
+        for mask, clock in self.parts:
+            axes = (..., *(None,) * (u.ndim - t.ndim))
+            factor = factor + mask.to(u) * (clock.speed(t)[axes] - 1)
+        return factor * u
+
+    def self_conditioned(self) -> Field:
+        return _Clocked(as_field(self.field.self_conditioned()), self.parts)
 
 
 def _overlap(masks: Sequence[Tensor]) -> bool:

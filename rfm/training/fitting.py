@@ -17,6 +17,7 @@ from manifolds.arguments import seed_of, shown
 from manifolds.precision import at_least_float32
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
+from rfm.field import as_field
 from rfm.flow import Flow
 from rfm.flow.progress import training_bar
 from rfm.networks import VelocityField
@@ -230,7 +231,7 @@ def fit(
             path=path,
             times=times,
             # A field of another kind need not know that NaN means not known.
-            drop_condition=isinstance(field, VelocityField) and data.condition is not None,
+            drop_condition=as_field(field).reads_unknown and data.condition is not None,
             capture=capture,
             folder=folder,
             checkpoint=checkpoint,

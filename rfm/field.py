@@ -1,0 +1,100 @@
+"""Velocity fields, and what they may offer beside a velocity."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from manifolds import Manifold
+
+
+class Field:
+    """A velocity field ``field(x, t, **condition)``, tangent at ``x``, and its optional abilities.
+
+    All of them have defaults, so that a subclass overrides what it can do better. Functions, modules and other objects
+    need not inherit from here: they are wrapped where they enter (`as_field`), and abilities that they define under
+    these names are theirs. A module that inherits names `torch.nn.Module` first.
+    """
+
+    condition_dim: int | None = None
+    """Length of the condition vectors; None where it is not known."""
+    condition_labels: Sequence[int] | None = None
+    """How many labels each entry of a condition vector has, 0 for a number; None where all are numbers."""
+    needs_condition: bool = False
+    """Whether there is no velocity without a condition, as behind an encoder."""
+    reads_unknown: bool = False
+    """Whether an entry of a condition vector that is NaN is one that is not known."""
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        """Return the velocity at points ``x`` ``(*batch, *event_shape)`` and times ``t`` ``(*batch)``."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no velocity: define __call__; a module inherits torch.nn.Module before Field"
+        )
+
+    def pushforward(self, x: Tensor, t: Tensor, tangents: Tensor, **condition: Any) -> tuple[Tensor, Tensor] | None:
+        """Return the velocity and its derivatives along tangent vectors, or None: then the field is differentiated.
+
+        Args:
+            x: points ``(*batch, *event_shape)``.
+            t: times ``(*batch)``.
+            tangents: ``(*batch, k, *event_shape)``.
+            condition: as for the velocity.
+        """
+        return None
+
+    def encoded(self, condition: Tensor) -> tuple[Callable[..., Tensor], Tensor]:
+        """Return a field and a condition for it, which give the same velocity; done once for each solve."""
+        return self, condition
+
+    def without_and_with(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the unconditional and the conditional velocity at ``x``."""
+        return self(x, t), self(x, t, condition=condition)
+
+    def self_conditioned(self) -> Callable[..., Tensor]:
+        """Return the field with a memory: at each call it is given what it predicted at the call before.
+
+        Raises:
+            ValueError: if it cannot remember.
+        """
+        raise ValueError(
+            "self-conditioning is for fields that have a self_conditioned(), such as FrameField, and without guidance; "
+            "leave it out"
+        )
+
+    def check_manifold(self, manifold: Manifold) -> None:
+        """Raise ValueError unless the field serves this manifold beside the one that it was made for."""
+        raise ValueError(
+            f"it does not serve {manifold}; a field that serves others says which by its method "
+            "check_manifold(manifold)"
+        )
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the modules that the field consists of, itself included, with their names."""
+        yield from ()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the field's parameters."""
+        yield from ()
+
+
+class _Wrapped(Field):
+    """A function, a module or another object as a field, with those abilities that it has itself."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+        offered = {name: getattr(function, name, None) for name in _OPTIONAL}
+        self.needs_condition = offered["encoded"] is not None
+        if isinstance(function, nn.Module):
+            offered |= {"named_modules": function.named_modules, "parameters": function.parameters}
+        vars(self).update({name: own for name, own in offered.items() if own is not None})
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        return self.function(x, t, **condition)
+
+
+_OPTIONAL = [name for name in vars(Field) if name[0] != "_" and name not in ("named_modules", "parameters")]
+
+
+def as_field(function: Callable[..., Tensor]) -> Field:
+    """Return the field that a function, a module or another object is; a `Field` itself."""
+    return function if isinstance(function, Field) else _Wrapped(function)
