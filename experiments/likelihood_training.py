@@ -123,7 +123,7 @@ def _train(name: str, steps: int, seconds: float) -> dict[str, float]:
         field=field,
         objective=_OBJECTIVES[name][2],
         steps=steps,
-        max_seconds=seconds or None,
+        training=rfm.Training(max_seconds=seconds or None),
         batch_size=_BATCH,
         device="cpu",
     )

@@ -139,7 +139,7 @@ def fitted(part: Part, data: RunData, conditions: Conditions, options: Options) 
         field=field,
         steps=options.steps,
         batch_size=256,
-        learning_rate=2e-3,
+        training=rfm.Training(learning_rate=2e-3),
         seed=options.seed,
         device="cpu",
         out=options.out / part.name,
