@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import rfm
 from manifolds import FlatTorus, Manifold, Sphere
 from rfm.conditions import Conditions, Label, Number
-from rfm.flow import _guided
+from rfm.flow.flow import _guided
 from rfm.integrators import FixedStep
 from rfm.networks import VelocityField
 from rfm.networks.condition_inputs import ConditionInputs
