@@ -27,8 +27,7 @@ from rfm.conditions import Conditions
 from rfm.datasets import Cartesian, Coordinates, Orientations, TrackDataset, block_labels, desk, group_split
 from rfm.metrics import negative_log_likelihood, paired_difference
 from rfm.networks import VelocityField
-from rfm.plotting import draw_frames, draw_track, save_figure, space
-from rfm.plotting.figures import new_figure
+from rfm.plotting import draw_frames, draw_track, new_figure, save_figure, space
 from rfm.sources import KernelMixture, RigidMotionSource, Uniform, WrappedNormal
 
 BLOCK_SECONDS = 2.0

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 import rfm
 from manifolds import CentredPoses
-from rfm.proteins.backbones import atoms_from_frames
+from rfm.proteins import atoms_from_frames
 from rfm.training import ChainBatch
 
 LATEST = 0.1

@@ -12,9 +12,8 @@ from experiments.proteins.loss import backbone_loss
 from manifolds import CentredPoses
 from rfm.networks import FrameField
 from rfm.paths.times import DensityTimes
-from rfm.proteins.chain_sets import Chains
-from rfm.records.descriptions import write_json
-from rfm.records.fingerprint import architecture
+from rfm.proteins import Chains
+from rfm.records import architecture, write_json
 from rfm.sources import CentredPoseSource, IsotropicGaussianSO3
 from rfm.training import Budget, ChainBatches, Run, step_seed
 
