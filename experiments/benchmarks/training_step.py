@@ -17,6 +17,7 @@ from experiments.benchmarks.harness import Row
 from manifolds import Sphere
 from rfm.flow import Flow
 from rfm.networks import VelocityField
+from rfm.objectives import FlowMatching
 from rfm.training import Budget, Points, Run, Training, train
 
 
@@ -80,7 +81,7 @@ def timed_training(
     run = Run(budget, training=Training(capture=capture), device=device)
     run.report = report
     with run.launched(), contextlib.suppress(_EnoughError):
-        train(flow, data, data.take(torch.arange(10)), run)
+        train(flow, data, data.take(torch.arange(10)), run, objective=FlowMatching())
     norm = torch.nn.utils.parameters_to_vector(flow.parameters()).detach().double().norm()
     return (stamps[-1] - stamps[9]) / (steps - 10), float(norm)
 

@@ -16,7 +16,7 @@ from rfm.couplings import Coupling
 from rfm.flow import Flow
 from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
-from rfm.objectives import FlowMatching, Objective
+from rfm.objectives import Objective
 from rfm.sources import Source
 from rfm.training.run import Run
 
@@ -109,7 +109,7 @@ def train(
     validation: Points,
     run: Run,
     *,
-    objective: Objective | None = None,
+    objective: Objective,
     coupling: Coupling | None = None,
     drop_condition: bool = False,
 ) -> None:
@@ -121,7 +121,7 @@ def train(
         validation: points whose negative log-likelihood decides when to stop and which weights to keep; 512 of them,
             evenly spaced, if there are more.
         run: a launched run.
-        objective: what each step minimises; flow matching on geodesics by default.
+        objective: what each step minimises.
         coupling: see `BatchSampler`.
         drop_condition: see `BatchSampler`.
 
@@ -129,7 +129,7 @@ def train(
         ValueError: if the batch or the objective cannot be shared by the processes there are, the loss is no longer
             finite, or the validation points have no finite likelihood at any time.
     """
-    objective = (FlowMatching() if objective is None else objective).on(flow.manifold)
+    objective = objective.on(flow.manifold)
     fabric, size = run.fabric, run.budget.batch_size
     if size % fabric.world_size:
         raise ValueError(
