@@ -18,12 +18,10 @@ from torch import Tensor
 import rfm
 from manifolds import Sphere
 from rfm.conditions import Conditions
-from rfm.datasets import Split, airports, find_conditions, group_split, read_table
-from rfm.datasets.coordinates import EARTH_RADIUS_KM
+from rfm.datasets import EARTH_RADIUS_KM, Split, airports, find_conditions, group_split, read_table
 from rfm.integrators import Adaptive
 from rfm.metrics import negative_log_likelihood
-from rfm.plotting.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
-from rfm.plotting.maps import draw_points, world_map
+from rfm.plotting import DATA_COLOUR, SAMPLE_COLOUR, draw_points, new_figure, world_map
 
 COUNTRIES = ("CA", "CL")
 WEIGHTS = (1.0, 1.5, 2.0, 3.0)

@@ -19,8 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from manifolds import Sphere
-from rfm.datasets import DatasetError, deduplicated_split, group_split, load, raw_split
-from rfm.datasets.splits import Split
+from rfm.datasets import DatasetError, Split, deduplicated_split, group_split, load, raw_split
 from rfm.metrics import negative_log_likelihood
 from rfm.sources import KernelMixture
 

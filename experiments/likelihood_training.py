@@ -19,7 +19,7 @@ import torch
 import rfm
 from experiments.benchmarks.memory import peak_megabytes
 from manifolds import Sphere
-from rfm.datasets.splits import group_split
+from rfm.datasets import group_split
 from rfm.integrators import RK4, FixedStep
 from rfm.metrics import negative_log_likelihood
 from rfm.networks import VelocityField
@@ -123,7 +123,7 @@ def _train(name: str, steps: int, seconds: float) -> dict[str, float]:
         field=field,
         objective=_OBJECTIVES[name][2],
         steps=steps,
-        max_seconds=seconds or None,
+        training=rfm.Training(max_seconds=seconds or None),
         batch_size=_BATCH,
         device="cpu",
     )

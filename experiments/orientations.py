@@ -159,7 +159,7 @@ def fitted(data: RunData, conditions: Conditions, options: Options, out: Path) -
         conditions=conditions,
         validation=torch.arange(len(points), len(points) + len(held)),
         field=field,
-        times=UniformAndLateTimes(finest=0.003),
+        objective=rfm.FlowMatching(times=UniformAndLateTimes(finest=0.003)),
         batch_size=512,
         steps=options.steps,
         seed=options.seed,

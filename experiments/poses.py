@@ -27,8 +27,7 @@ from rfm.conditions import Conditions
 from rfm.datasets import Cartesian, Coordinates, Orientations, TrackDataset, block_labels, desk, group_split
 from rfm.metrics import negative_log_likelihood, paired_difference
 from rfm.networks import VelocityField
-from rfm.plotting import draw_frames, draw_track, save_figure, space
-from rfm.plotting.figures import new_figure
+from rfm.plotting import draw_frames, draw_track, new_figure, save_figure, space
 from rfm.sources import KernelMixture, RigidMotionSource, Uniform, WrappedNormal
 
 BLOCK_SECONDS = 2.0
@@ -139,7 +138,7 @@ def fitted(part: Part, data: RunData, conditions: Conditions, options: Options) 
         field=field,
         steps=options.steps,
         batch_size=256,
-        learning_rate=2e-3,
+        training=rfm.Training(learning_rate=2e-3),
         seed=options.seed,
         device="cpu",
         out=options.out / part.name,

@@ -19,6 +19,7 @@ from .integrators import Shared as Shared
 from .integrators import integrate as integrate
 from .likelihood import Hutchinson as Hutchinson
 from .likelihood import divergence as divergence
+from .objectives import FlowMatching as FlowMatching
 from .objectives import MaximumLikelihood as MaximumLikelihood
 from .objectives import endpoint_loss as endpoint_loss
 from .objectives import flow_matching_loss as flow_matching_loss
@@ -29,6 +30,7 @@ from .paths import ConditionalPath as ConditionalPath
 from .paths import GaussianPath as GaussianPath
 from .paths import GeodesicPath as GeodesicPath
 from .paths import PathSample as PathSample
+from .training import Training as Training
 from .training import fit as fit
 from .training import fit_stream as fit_stream
 

@@ -33,6 +33,8 @@ from manifolds.arguments import check_instance, number, positive, whole
 from manifolds.precision import in_full_precision
 from rfm.arrays import points_of, tensor_of
 
+__all__ = ["Coupling", "Independent", "OptimalTransport", "Sinkhorn", "assignment"]
+
 _CHUNK_ELEMENTS = 2**22
 """Coordinates held at a time while distances are computed."""
 

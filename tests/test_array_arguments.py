@@ -352,7 +352,11 @@ def test_a_flow_of_numbers_of_numpy_is_saved_and_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", [np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)])
 def test_seeds_of_other_kinds(seed: Any) -> None:
     x = Sphere(2).random_uniform(30, generator=torch.Generator().manual_seed(0))
-    options: dict[str, Any] = {"steps": np.int64(2), "batch_size": np.int32(4), "learning_rate": np.float32(1e-3)}
+    options: dict[str, Any] = {
+        "steps": np.int64(2),
+        "batch_size": np.int32(4),
+        "training": rfm.Training(learning_rate=np.float32(1e-3)),
+    }
     flows = [rfm.fit(x, SPHERE, seed=s, progress=False, device="cpu", **options) for s in (3, seed)]
     assert torch.equal(*(flow.log_prob(AXES, solver=SOLVER) for flow in flows))
     assert all(torch.equal(a, b) for a, b in zip(group_split(x, seed), group_split(x, 3), strict=True))
@@ -378,8 +382,11 @@ OBJECTS: dict[str, tuple[Callable[[], Any], str]] = {
     "fit, field": (lambda: rfm.fit(AXES, SPHERE, field=VelocityField), "field must .* got the class VelocityField"),
     "fit, coupling": (lambda: rfm.fit(AXES, SPHERE, coupling=OptimalTransport), "pass OptimalTransport\\(manifold\\)"),
     "fit, coupling name": (lambda: rfm.fit(AXES, SPHERE, coupling="exact"), "coupling must .* got 'exact'"),
-    "fit, path": (lambda: rfm.fit(AXES, SPHERE, path=rfm.GeodesicPath), "pass GeodesicPath\\(manifold\\)"),
-    "fit, times": (lambda: rfm.fit(AXES, SPHERE, times="uniform"), "times must .* got 'uniform'; pass UniformTimes"),
+    "FlowMatching, path": (lambda: rfm.FlowMatching(rfm.GeodesicPath), "pass GeodesicPath\\(manifold\\)"),
+    "FlowMatching, times": (
+        lambda: rfm.FlowMatching(times="uniform"),
+        "times must .* got 'uniform'; pass UniformTimes",
+    ),
     "fit, objective": (lambda: rfm.fit(AXES, SPHERE, objective=rfm.MaximumLikelihood), "pass MaximumLikelihood\\(\\)"),
     "Flow": (lambda: rfm.Flow(Sphere, still), "Flow: manifold must .* pass Sphere\\(2\\)"),
     "Flow, field": (lambda: rfm.Flow(SPHERE, VelocityField), "Flow: field must .* the class VelocityField"),
@@ -403,7 +410,7 @@ OBJECTS: dict[str, tuple[Callable[[], Any], str]] = {
     "guidance": (lambda: FLOW.sample(3, guidance="2"), "guidance must be a number, got '2'"),
     "batch size": (lambda: FLOW.sample(3, batch_size="2"), "batch_size must be a whole number, got '2'"),
     "learning rate": (
-        lambda: rfm.fit(AXES, SPHERE, learning_rate="fast"),
+        lambda: rfm.fit(AXES, SPHERE, training=rfm.Training(learning_rate="fast")),
         "learning_rate must be a number, got 'fast'",
     ),
     "validation": (lambda: rfm.fit(AXES, SPHERE, validation="tenth"), "validation must be a number, got 'tenth'"),

@@ -437,7 +437,12 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> rfm.Flow:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         field = VelocityField(m, 32, 1, 16, max_frequency=4.0, condition_dim=2, condition_labels=conditions.labels)
-    options: dict[str, Any] = {"steps": 250, "batch_size": 128, "learning_rate": 1e-2, "progress": False}
+    options: dict[str, Any] = {
+        "steps": 250,
+        "batch_size": 128,
+        "training": rfm.Training(learning_rate=1e-2),
+        "progress": False,
+    }
     made = rfm.fit(x, m, condition=named, conditions=conditions, field=field, out=folder, device="cpu", **options)
     again = rfm.Flow.load(folder)
     assert again.conditions == made.conditions == conditions

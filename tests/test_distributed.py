@@ -107,5 +107,7 @@ def test_what_several_processes_cannot_share_is_told(options: dict[str, Any], me
 
     x = Sphere(2).random_uniform(20, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=message):
-        rfm.fit(x, Sphere(2), **options, fabric=Two(accelerator="cpu", devices=1), out=tmp_path / "a")
+        rfm.fit(
+            x, Sphere(2), **options, training=rfm.Training(fabric=Two(accelerator="cpu", devices=1)), out=tmp_path / "a"
+        )
     assert not (tmp_path / "a").exists()

@@ -223,7 +223,9 @@ def test_a_flow_trains_on_the_earth():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         field = VelocityField(m, width=32, depth=2, features=32, max_frequency=4.0)
-    flow = rfm.fit(data, m, field=field, steps=100, batch_size=64, learning_rate=1e-2, progress=False)
+    flow = rfm.fit(
+        data, m, field=field, steps=100, batch_size=64, training=rfm.Training(learning_rate=1e-2), progress=False
+    )
     assert flow.log_prob(data[:50]).mean() > -math.log(m.volume) + 1.0
     samples = flow.sample(50, generator=seeded(1))
     m.check_point(samples, tol=1e-5)

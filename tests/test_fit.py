@@ -31,9 +31,9 @@ from manifolds import (
 )
 from rfm.couplings import Independent, OptimalTransport
 from rfm.networks import VelocityField
-from rfm.objectives.maximum_likelihood import MaximumLikelihood
+from rfm.objectives import MaximumLikelihood, Objective
 from rfm.paths import ConditionalFlowPath, GeodesicPath
-from rfm.paths.times import UniformTimes
+from rfm.paths.times import UniformAndLateTimes, UniformTimes
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 from rfm.training.arguments import hold_out
@@ -88,7 +88,7 @@ def test_fit_learns_a_cluster(manifold: Manifold) -> None:
     x = clustered(manifold)
     # Far from the data, so that there is something to learn where the default would be nearly right.
     source = WrappedNormal(manifold, torch.zeros(2), 2.0) if isinstance(manifold, Euclidean) else None
-    flow = fit_small(x[:150], manifold, steps=120, source=source, learning_rate=2e-2)
+    flow = fit_small(x[:150], manifold, steps=120, source=source, training=rfm.Training(learning_rate=2e-2))
     losses = [record["loss"] for record in flow.history]
     assert losses[-1] < losses[0]
     assert [record["step"] for record in flow.history] == sorted(record["step"] for record in flow.history)
@@ -287,7 +287,7 @@ def test_an_existing_flow_is_refused_unless_forced(tmp_path: Path) -> None:
     first = fit_small(x, manifold, out=tmp_path, steps=5)
     with pytest.raises(FileExistsError, match="already holds a flow; resume it, force"):
         fit_small(x, manifold, out=tmp_path, steps=5)
-    second = fit_small(x, manifold, out=tmp_path, steps=7, force=True)
+    second = fit_small(x, manifold, out=tmp_path, steps=7, training=rfm.Training(force=True))
     loaded = rfm.Flow.load(tmp_path)
     assert_same(second, loaded)
     assert not torch.equal(first.log_prob(x[:3]), loaded.log_prob(x[:3]))
@@ -347,7 +347,7 @@ def test_the_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_cap_on_time_is_reported() -> None:
     manifold = Sphere(2)
-    flow = fit_small(clustered(manifold), manifold, steps=10**6, max_seconds=0.5)
+    flow = fit_small(clustered(manifold), manifold, steps=10**6, training=rfm.Training(max_seconds=0.5))
     assert flow.stopped.startswith("the cap of 0.5 seconds was reached at step ")
     assert flow.history
     assert flow.history[-1]["step"] < 10**6
@@ -372,7 +372,7 @@ def test_a_capped_run_goes_on_with_what_is_left_of_a_new_cap(tmp_path: Path, mon
     x = clustered(manifold)
 
     def go(cap: float | None, **options: Any) -> rfm.Flow:
-        return fit_small(x, manifold, out=tmp_path, steps=40, max_seconds=cap, **options)
+        return fit_small(x, manifold, out=tmp_path, steps=40, training=rfm.Training(max_seconds=cap), **options)
 
     first = go(10.0)
     before = first.history[-1]
@@ -403,7 +403,7 @@ def test_a_capped_run_that_goes_on_without_a_cap_has_all_its_steps_validated(
     monkeypatch.setattr("rfm.training.loop.time", Clock())
     manifold = Sphere(2)
     x = clustered(manifold)
-    fit_small(x, manifold, out=tmp_path, steps=40, max_seconds=10.0)
+    fit_small(x, manifold, out=tmp_path, steps=40, training=rfm.Training(max_seconds=10.0))
     flow = fit_small(x, manifold, out=tmp_path, steps=40, resume=True)
     best = min(record["validation_nll"] for record in flow.history)
     held = rfm.training.arguments.hold_out(manifold.projx(x.double()), 0.1, 0)[1]
@@ -432,7 +432,7 @@ def test_weights_move_the_density() -> None:
     x = torch.cat([a, -a])
     first = torch.arange(200) < 100
     weights = torch.where(first, 9.0, 1.0)
-    flow = fit_small(x, manifold, weights=weights, steps=150, learning_rate=2e-2)
+    flow = fit_small(x, manifold, weights=weights, steps=150, training=rfm.Training(learning_rate=2e-2))
     nearer_first = manifold.dist(flow.sample(400, generator=torch.Generator().manual_seed(0)), a[:1].float())
     share = (nearer_first < math.pi / 2).float().mean()
     assert 0.8 < share < 0.98
@@ -461,7 +461,7 @@ def test_the_density_follows_the_condition_and_guidance() -> None:
         field=small(manifold, 1),
         steps=200,
         batch_size=128,
-        learning_rate=2e-2,
+        training=rfm.Training(learning_rate=2e-2),
         progress=False,
         device="cpu",
     )
@@ -548,7 +548,9 @@ class _Linear(nn.Module):
 def test_a_field_of_the_users_own(tmp_path: Path) -> None:
     manifold = Sphere(2)
     x = clustered(manifold)
-    flow = fit_small(x, manifold, field=_Linear(manifold), steps=50, learning_rate=3e-2, out=tmp_path)
+    flow = fit_small(
+        x, manifold, field=_Linear(manifold), steps=50, training=rfm.Training(learning_rate=3e-2), out=tmp_path
+    )
     assert flow.sample(3).dtype == torch.float64
     assert (flow.log_prob(x) - flow.source.log_prob(x)).mean() > 0.1
     with pytest.raises(SavedFlowError, match="pass it to load"):
@@ -645,9 +647,13 @@ def test_what_the_user_wrote_is_part_of_a_run(tmp_path: Path) -> None:
     run("objective", objective=_field_loss(1.0), resume=True)
     with pytest.raises(SavedFlowError, match="other settings"):
         run("objective", objective=_field_loss(2.0), resume=True)
-    run("path", path=ConditionalFlowPath(manifold, lambda a, b, s: manifold.geodesic(a, b, s)[0]))
+
+    def paths(power: int) -> rfm.FlowMatching:
+        return rfm.FlowMatching(ConditionalFlowPath(manifold, lambda a, b, s: manifold.geodesic(a, b, s**power)[0]))
+
+    run("path", objective=paths(1))
     with pytest.raises(SavedFlowError, match="other settings"):
-        run("path", path=ConditionalFlowPath(manifold, lambda a, b, s: manifold.geodesic(a, b, s**2)[0]), resume=True)
+        run("path", objective=paths(2), resume=True)
 
 
 def test_a_source_with_another_metric_is_refused() -> None:
@@ -657,24 +663,61 @@ def test_a_source_with_another_metric_is_refused() -> None:
         fit_small(x, manifold, steps=1, source=WrappedNormal(SPD(2), torch.eye(2)))
 
 
-@pytest.mark.parametrize(
-    ("objective", "options", "unused"),
-    [
-        (MaximumLikelihood(), {"path": GeodesicPath(Sphere(2))}, "path"),
-        (MaximumLikelihood(), {"times": UniformTimes(), "coupling": Independent()}, "times and coupling"),
-        (_field_loss(1.0), {"path": GeodesicPath(Sphere(2))}, "path"),
-    ],
-)
-def test_what_an_objective_does_not_use_is_refused(objective: Any, options: dict[str, Any], unused: str) -> None:
+def test_a_coupling_that_an_objective_does_not_use_is_refused() -> None:
     manifold = Sphere(2)
-    with pytest.raises(ValueError, match=f"has no use for {unused}; leave out either"):
-        fit_small(clustered(manifold, 30), manifold, objective=objective, **options)
+    with pytest.raises(ValueError, match="MaximumLikelihood has no use for coupling; leave out either"):
+        fit_small(clustered(manifold, 30), manifold, objective=MaximumLikelihood(), coupling=Independent())
 
 
-def test_an_objective_of_ones_own_is_given_times_and_coupled_sources() -> None:
+class _Noting(Objective):
+    """Draws times of its own, and notes what it is given."""
+
+    def __init__(self, seen: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+        self.seen = seen
+
+    def __call__(self, field: Any, source: Source, x_0: Tensor, x_1: Tensor, t: Tensor, **rest: Any) -> Tensor:
+        self.seen.append((x_0, x_1, t))
+        return field(x_1, t).square().mean()
+
+    def draw_times(self, shape: tuple[int, ...], **like: Any) -> Tensor:
+        like.pop("generator")
+        return torch.full(shape, 0.25, **like)
+
+
+def test_an_objective_of_ones_own_is_given_its_times_and_coupled_sources() -> None:
     manifold = Sphere(2)
-    options: dict[str, Any] = {"times": UniformTimes(), "coupling": Independent()}
-    fit_small(clustered(manifold, 30), manifold, steps=1, objective=_field_loss(1.0), **options)
+    coupled: list[tuple[Tensor, Tensor, Tensor]] = []
+    alone: list[tuple[Tensor, Tensor, Tensor]] = []
+    for seen, coupling in ((alone, None), (coupled, OptimalTransport(manifold))):
+        fit_small(clustered(manifold, 30), manifold, steps=1, objective=_Noting(seen), coupling=coupling)
+    (x_0, x_1, t), (y_0, y_1, s) = alone[0], coupled[0]
+    assert bool((t == 0.25).all())
+    assert bool((s == 0.25).all())
+    assert torch.equal(x_1, y_1)
+    assert float(manifold.dist(y_0, y_1).square().sum()) < float(manifold.dist(x_0, x_1).square().sum())
+
+
+def test_flow_matching_is_an_objective_like_any_other() -> None:
+    manifold = Sphere(2)
+
+    def loss(field: Any, source: Source, x_0: Tensor, x_1: Tensor, t: Tensor, **rest: Any) -> Tensor:
+        return rfm.flow_matching_loss(field, GeodesicPath(manifold), x_0, x_1, t)
+
+    chosen = (None, rfm.FlowMatching(), rfm.FlowMatching(GeodesicPath(manifold), UniformAndLateTimes()), loss)
+    first, *others = (fit_small(clustered(manifold, 30), manifold, steps=5, objective=o) for o in chosen)
+    for other in others:
+        assert_same(first, other)
+
+
+def test_a_default_is_the_same_run_as_its_name(tmp_path: Path) -> None:
+    manifold = Sphere(2)
+    x = clustered(manifold, 30)
+    options: dict[str, Any] = {"steps": 2, "out": tmp_path}
+    first = fit_small(x, manifold, **options)
+    named = rfm.FlowMatching(GeodesicPath(manifold), UniformAndLateTimes())
+    assert_same(first, fit_small(x, manifold, **options, objective=named, resume=True))
+    with pytest.raises(SavedFlowError, match="other settings"):
+        fit_small(x, manifold, **options, objective=rfm.FlowMatching(times=UniformTimes()), resume=True)
 
 
 def test_makers_of_sources_are_given_the_weights_of_training_points() -> None:
@@ -744,9 +787,15 @@ _BAD: dict[str, tuple[Callable[[Tensor], dict[str, Any]], str]] = {
     "no steps": (lambda x: {"steps": 0}, "steps must be a whole number, at least 1, got 0"),
     "half a step": (lambda x: {"steps": 2.5}, "steps must be a whole number, at least 1, got 2.5"),
     "no batch": (lambda x: {"batch_size": -1}, "batch_size must be a whole number, at least 1"),
-    "learning rate": (lambda x: {"learning_rate": 0.0}, "learning_rate must be a number above 0"),
-    "diverging": (lambda x: {"learning_rate": 1e30, "batch_size": 4}, "diverged by step .* lower learning_rate"),
-    "no time": (lambda x: {"max_seconds": 0.0}, "max_seconds must be a number above 0"),
+    "learning rate": (
+        lambda x: {"training": rfm.Training(learning_rate=0.0)},
+        "learning_rate must be a number above 0",
+    ),
+    "diverging": (
+        lambda x: {"training": rfm.Training(learning_rate=1e30), "batch_size": 4},
+        "diverged by step .* lower learning_rate",
+    ),
+    "no time": (lambda x: {"training": rfm.Training(max_seconds=0.0)}, "max_seconds must be a number above 0"),
     "seed": (lambda x: {"seed": -1}, "seed must be at least 0"),
     "device": (lambda x: {"device": "abacus"}, "device 'abacus' cannot be used here"),
     "device without data": (lambda x: {"device": "meta"}, "device 'meta' cannot be used here"),
@@ -769,10 +818,10 @@ def test_bad_input_is_told_in_a_sentence(case: str, tmp_path: Path) -> None:
     make, message = _BAD[case]
     manifold = Sphere(2)
     x = clustered(manifold, 40)
-    options = {"points": x, "steps": 20, "batch_size": 8, "field": small(manifold)} | make(x)
+    settings: dict[str, Any] = {"points": x, "steps": 20, "batch_size": 8, "field": small(manifold), "device": "cpu"}
     out = tmp_path / "run"
     with pytest.raises(ValueError, match=message) as caught:
-        rfm.fit(options.pop("points"), manifold, out=out, progress=False, **{"device": "cpu"} | options)
+        rfm.fit(manifold=manifold, out=out, progress=False, **settings | make(x))
     assert len(str(caught.value).splitlines()) <= 3
     if case != "diverging":
         assert not out.exists()

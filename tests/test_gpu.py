@@ -121,7 +121,7 @@ def test_sources_draw_there(make: Callable[[], Manifold]) -> None:
 
 @EVERY
 def test_captured_training_is_that_of_plain_steps(make: Callable[[], Manifold], captured: list[bool]) -> None:
-    flow, plain = fitted(make()), fitted(make(), capture=False)
+    flow, plain = fitted(make()), fitted(make(), training=rfm.Training(capture=False))
     # Their maps are found by solvers, which may look at what they have found.
     if not any(isinstance(part, SPD | LogEuclideanSPD | Stiefel | Grassmann) for part in make().modules()):
         assert captured == [False] * 3 + [True] * 21
@@ -175,7 +175,7 @@ def test_a_step_that_changes_is_noticed(captured: list[bool]) -> None:
     assert captured[:5] == [False, False, False, True, False]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fitted(Sphere(2), field=field, capture=False)
+        fitted(Sphere(2), field=field, training=rfm.Training(capture=False))
 
 
 class _Switching(VelocityField):
@@ -219,7 +219,7 @@ def test_mixed_precision_trains(precision: Any) -> None:
 
     fabric = Fabric(accelerator="gpu", devices=1, precision=precision)
     fabric.launch()
-    flow = fitted(SO3(), fabric=fabric, device=None)
+    flow = fitted(SO3(), training=rfm.Training(fabric=fabric), device=None)
     assert all(torch.isfinite(p).all() for p in flow.parameters())
 
 
@@ -235,7 +235,9 @@ def test_pictures_are_rendered_in_the_captured_step(captured: list[bool]) -> Non
     flows = []
     for capture in (True, False):
         options: dict[str, Any] = {"validate": lambda field: 0.0, "steps": 12, "progress": False, "device": "cuda"}
-        flows.append(rfm.fit_stream(batches(settings), new_flow(settings), capture=capture, **options))
+        flows.append(
+            rfm.fit_stream(batches(settings), new_flow(settings), training=rfm.Training(capture=capture), **options)
+        )
     assert captured == [False] * 3 + [True] * 9
     assert isinstance(flows[0].manifold, SO3)
     torch.testing.assert_close(vector(flows[0]), vector(flows[1]), rtol=1e-3, atol=1e-4)

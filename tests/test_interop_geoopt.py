@@ -344,7 +344,9 @@ def test_a_flow_trains_on_a_manifold_of_geoopt() -> None:
     m = from_geoopt(geoopt.Sphere(), (3,))
     data = m.projx(torch.tensor([1.0, 2.0, -1.0]) + 0.2 * torch.randn(200, 3, generator=_rng()))
     field = VelocityField(m, width=24, depth=1, features=24, max_frequency=4.0)
-    flow = rfm.fit(data, m, field=field, steps=40, batch_size=64, learning_rate=2e-2, progress=False)
+    flow = rfm.fit(
+        data, m, field=field, steps=40, batch_size=64, training=rfm.Training(learning_rate=2e-2), progress=False
+    )
     score = flow.log_prob(data[:10])
     assert score.mean() > -math.log(4 * math.pi) + 0.5
     # The same field has the same density on our sphere.

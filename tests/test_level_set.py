@@ -377,7 +377,9 @@ def test_a_flow_trains_on_a_torus():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         field = small_field(m)
-    flow = rfm.fit(data, m, field=field, steps=60, batch_size=48, learning_rate=1e-2, progress=False)
+    flow = rfm.fit(
+        data, m, field=field, steps=60, batch_size=48, training=rfm.Training(learning_rate=1e-2), progress=False
+    )
     log_density = flow.log_prob(data[:50])
     uniform = -math.log(m.volume)
     assert log_density.mean() > uniform + 0.5

@@ -204,7 +204,13 @@ def test_training_lowers_the_negative_log_likelihood(adjoint: bool) -> None:
     ],
 )
 def test_fit_takes_it_as_an_objective(objective: MaximumLikelihood, tmp_path: Path) -> None:
-    how: dict[str, Any] = {"steps": 30, "batch_size": 64, "learning_rate": 2e-2, "progress": False, "out": tmp_path}
+    how: dict[str, Any] = {
+        "steps": 30,
+        "batch_size": 64,
+        "training": rfm.Training(learning_rate=2e-2),
+        "progress": False,
+        "out": tmp_path,
+    }
     flow = rfm.fit(cluster(200), Sphere(2), field=small_field(), objective=objective, **how)
     assert flow.history[-1]["validation_nll"] < math.log(4 * math.pi) - 0.3
     rfm.fit(cluster(200), Sphere(2), field=small_field(), objective=objective, resume=True, **how)
@@ -224,7 +230,7 @@ def test_conditions_reach_the_objective() -> None:
         objective=MaximumLikelihood(FixedStep(RK4, 3)),
         steps=30,
         batch_size=64,
-        learning_rate=2e-2,
+        training=rfm.Training(learning_rate=2e-2),
         progress=False,
     )
     right, wrong = (flow.log_prob(x[:50], condition=torch.tensor([s])).mean() for s in (1.0, -1.0))

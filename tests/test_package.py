@@ -1,6 +1,8 @@
 """The package as a whole: layers, what an import costs, the wheel, the README."""
 
 import ast
+import functools
+import importlib
 import importlib.metadata
 import os
 import re
@@ -12,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -136,6 +139,34 @@ def test_public_names_exist() -> None:
     assert dir(rfm) == sorted(rfm.__all__)
     with pytest.raises(AttributeError, match="flows"):
         _ = rfm.flows
+
+
+def _used(file: Path) -> Iterator[tuple[ModuleType, str]]:
+    """Yield what a file takes of the two packages: a module, and the name that it is asked for."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in ("rfm", "manifolds"):
+            yield from ((importlib.import_module(str(node.module)), alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            for name in (alias.name for alias in node.names):
+                above, _, last = name.rpartition(".")
+                if above.split(".")[0] in ("rfm", "manifolds"):
+                    yield importlib.import_module(above), last
+        elif isinstance(node, ast.Attribute):
+            names = ast.unparse(node).split(".")
+            if names[0] in ("rfm", "manifolds") and all(map(str.isidentifier, names)):
+                owner = functools.reduce(getattr, names[1:-1], importlib.import_module(names[0]))
+                if isinstance(owner, ModuleType):
+                    yield owner, names[-1]
+
+
+def test_experiments_use_public_names_only() -> None:
+    hidden = [
+        f"{file.relative_to(ROOT)}: {module.__name__}.{name}"
+        for file in _sources("experiments")
+        for module, name in _used(file)
+        if name not in getattr(module, "__all__", ())
+    ]
+    assert not hidden, "\n".join(hidden)
 
 
 def test_the_version_is_one() -> None:

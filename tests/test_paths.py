@@ -25,7 +25,7 @@ from rfm.paths.schedules import (
     VarianceExploding,
     VariancePreserving,
 )
-from rfm.paths.times import StratifiedTimes, UniformAndLateTimes
+from rfm.paths.times import StratifiedTimes, TimeSampler, UniformAndLateTimes
 from rfm.records.descriptions import SavedFlowError
 
 EVERY = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ZOO])
@@ -373,10 +373,11 @@ class Small(nn.Module):
         return self.layer(torch.cat([x, t.expand(x.shape[:-1])[..., None]], -1))
 
 
-def brief(path: ConditionalPath | None = None, **options: object) -> rfm.Flow:
+def brief(path: ConditionalPath | None = None, times: TimeSampler | None = None, **options: object) -> rfm.Flow:
     torch.manual_seed(0)
+    objective = rfm.FlowMatching(path, times)
     settings = {"steps": 3, "batch_size": 8, "field": Small(), "progress": False, "device": "cpu"} | options
-    return rfm.fit(normal(60, 2, dtype=torch.float32), Euclidean(2), path=path, **settings)  # type: ignore[arg-type]
+    return rfm.fit(normal(60, 2, dtype=torch.float32), Euclidean(2), objective=objective, **settings)  # type: ignore[arg-type]
 
 
 def test_fit_regresses_on_the_path() -> None:
@@ -401,7 +402,9 @@ def test_fit_draws_the_given_times() -> None:
 
 
 def test_fit_refuses_a_path_that_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"fit: path lives on Euclidean\(3\), where Euclidean\(2\) is required"):
+    with pytest.raises(
+        ValueError, match=r"FlowMatching: path lives on Euclidean\(3\), where Euclidean\(2\) is required"
+    ):
         brief(GeodesicPath(Euclidean(3)))
     with pytest.raises(ValueError, match="time runs from 0, the source"):
         brief(ConditionalFlowPath(Euclidean(2), lambda a, b, t: a * t[..., None] + b * (1 - t[..., None])))

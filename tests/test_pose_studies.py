@@ -32,7 +32,7 @@ def test_a_fitted_density_of_cubic_orientations_is_invariant_and_has_total_one()
     phase = ["ab"[i % 2] for i in range(300)]
     torch.manual_seed(0)
     field = VelocityField(CUBIC, 32, 1, 32, 4.0, condition_dim=1, condition_labels=[2])
-    options = {"steps": 120, "batch_size": 64, "learning_rate": 1e-2, "progress": False}
+    options = {"steps": 120, "batch_size": 64, "training": rfm.Training(learning_rate=1e-2), "progress": False}
     flow = rfm.fit(images, CUBIC, condition={"phase": phase}, field=field, **options)
     x = CUBIC.random_uniform(400, generator=seeded(3), dtype=torch.float64)
     assert CUBIC.volume == pytest.approx(8 * math.pi**2)

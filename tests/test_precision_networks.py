@@ -222,11 +222,11 @@ def fitted(m: Manifold, precision: Any, **options: Any) -> rfm.Flow:
     settings = {
         "steps": 24,
         "batch_size": 32,
-        "learning_rate": 1e-2,
+        "training": rfm.Training(learning_rate=1e-2, fabric=fabric(precision)),
         "progress": False,
         "field": untrained(m),
     } | options
-    return rfm.fit(data(m), m, fabric=fabric(precision), **settings)
+    return rfm.fit(data(m), m, **settings)
 
 
 @contextmanager
@@ -319,7 +319,9 @@ def test_streams_train_in_every_precision(precision: str) -> None:
         dtypes.append(next(field.parameters()).dtype)
         return 0.0
 
-    rfm.fit_stream(draw, flow, validate=validate, steps=4, progress=False, fabric=fabric(precision))
+    rfm.fit_stream(
+        draw, flow, validate=validate, steps=4, progress=False, training=rfm.Training(fabric=fabric(precision))
+    )
     assert set(seen) == {torch.float32}
     assert set(dtypes) == {WEIGHTS[precision]}
 
@@ -330,7 +332,7 @@ def test_precisions_that_cannot_be_trained_in_are_refused(monkeypatch: pytest.Mo
     other = fabric("32-true")
     monkeypatch.setattr(other.strategy.precision, "precision", "transformer-engine")
     with pytest.raises(ValueError, match=r"'transformer-engine' cannot be trained in .* use 'bf16-mixed'"):
-        rfm.fit(data(Sphere(2)), Sphere(2), fabric=other, steps=2, progress=False)
+        rfm.fit(data(Sphere(2)), Sphere(2), training=rfm.Training(fabric=other), steps=2, progress=False)
 
 
 def test_gradients_are_clipped_at_the_scale_of_their_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +346,15 @@ def test_gradients_are_clipped_at_the_scale_of_their_loss(tmp_path: Path, monkey
             plugin.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=10_000)
         made = Fabric(accelerator="cpu", devices=1, plugins=[plugin])
         made.launch()
-        return rfm.fit(data(Sphere(2)), Sphere(2), fabric=made, steps=8, batch_size=16, progress=False, **options)
+        return rfm.fit(
+            data(Sphere(2)),
+            Sphere(2),
+            training=rfm.Training(fabric=made),
+            steps=8,
+            batch_size=16,
+            progress=False,
+            **options,
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr("rfm.training.loop._LONGEST_GRADIENT", 0.01)

@@ -241,7 +241,16 @@ def test_a_flow_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         field = VelocityField(m, width=32, depth=1, features=16, max_frequency=2.0)
-    flow = rfm.fit(data, m, field=field, steps=60, learning_rate=1e-2, batch_size=64, progress=False, device="cpu")
+    flow = rfm.fit(
+        data,
+        m,
+        field=field,
+        steps=60,
+        training=rfm.Training(learning_rate=1e-2),
+        batch_size=64,
+        progress=False,
+        device="cpu",
+    )
     drawn = flow.sample(50, generator=torch.Generator().manual_seed(0))
     m.check_point(drawn)
     uniform = -math.log(m.volume)

@@ -60,7 +60,7 @@ def test_a_folder_is_not_written_over_and_goes_on_with_the_same_run_only(tmp_pat
         rfm.fit_stream(draw, new_flow(), **settings)
     with pytest.raises(SavedFlowError, match="with other settings"):
         rfm.fit_stream(other_draw, new_flow(), **settings, resume=True)
-    rfm.fit_stream(other_draw, new_flow(), **settings, force=True)
+    rfm.fit_stream(other_draw, new_flow(), **settings, training=rfm.Training(force=True))
 
 
 def test_a_plain_function_cannot_be_trained() -> None:
@@ -77,8 +77,8 @@ def test_a_capped_stream_goes_on_with_another_cap(tmp_path: Path) -> None:
         "progress": False,
         "out": tmp_path,
     }
-    first = rfm.fit_stream(draw, new_flow(), max_seconds=0.2, **options)
+    first = rfm.fit_stream(draw, new_flow(), training=rfm.Training(max_seconds=0.2), **options)
     assert first.stopped.startswith("the cap of 0.2 seconds")
-    second = rfm.fit_stream(draw, new_flow(), max_seconds=0.5, resume=True, **options)
+    second = rfm.fit_stream(draw, new_flow(), training=rfm.Training(max_seconds=0.5), resume=True, **options)
     assert second.history[: len(first.history)] == first.history
     assert second.history[-1]["step"] > first.history[-1]["step"]

@@ -80,7 +80,8 @@ data = centres[torch.arange(600) % 3].float() + spread * noise
 cosine = rfm.GaussianPath(plane, schedules.Cosine())
 # A small network and few steps, to be done in seconds: leave out field= and steps= for a real fit.
 field = VelocityField(plane, width=32, depth=2, features=32)
-fitted = rfm.fit(data, plane, path=cosine, times=times.LogitNormalTimes(), field=field, steps=50, progress=False)
+objective = rfm.FlowMatching(cosine, times.LogitNormalTimes())
+fitted = rfm.fit(data, plane, objective=objective, field=field, steps=50, progress=False)
 x, t = data[:5], torch.full((5,), 0.8)
 predictions = conversions.from_velocity(cosine.schedule, x, t, fitted.field(x, t))
 print(predictions.score, predictions.noise, predictions.endpoint)  # each (5, 2)

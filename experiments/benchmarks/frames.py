@@ -34,7 +34,7 @@ from experiments.proteins.training import Settings, late_times, new_flow
 from manifolds import CentredPoses
 from rfm.paths.conversions import velocity_from_endpoint
 from rfm.sources import CentredPoseSource, IsotropicGaussianSO3
-from rfm.training.chain_batches import ChainBatches
+from rfm.training import ChainBatches
 
 LENGTH_ANGSTROM = 10.0
 STEP = 0.01

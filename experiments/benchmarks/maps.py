@@ -13,12 +13,8 @@ from torch import Tensor
 
 from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.rounding import Map
-from manifolds import FlatTorus, Manifold, Sphere
-from manifolds.hyperbolic import Hyperboloid, PoincareBall
+from manifolds import SE3, SO3, SPD, FlatTorus, Hyperboloid, Manifold, PoincareBall, Sphere
 from manifolds.rotations import matrix_from_rotvec, matrix_from_wxyz, rotvec_from_matrix, wxyz_from_matrix
-from manifolds.spd import SPD
-from manifolds.special_euclidean import SE3
-from manifolds.special_orthogonal import SO3
 
 Function = Callable[..., Tensor]
 

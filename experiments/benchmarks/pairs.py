@@ -10,9 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from manifolds import SE3, SO3, Manifold
-from manifolds.hyperbolic import Hyperboloid, PoincareBall
-from manifolds.spd import SPD, LogEuclideanSPD
+from manifolds import SE3, SO3, SPD, Hyperboloid, LogEuclideanSPD, Manifold, PoincareBall
 
 Triple = tuple[Tensor, Tensor, Tensor]
 Pairs = Callable[[Manifold, int, torch.dtype, torch.Generator], Triple]

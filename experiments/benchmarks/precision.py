@@ -23,7 +23,7 @@ from manifolds import SO3, SPD, FlatTorus, Manifold, Sphere
 from rfm.datasets import group_split, load, steel
 from rfm.metrics import negative_log_likelihood, paired_difference
 from rfm.networks import VelocityField
-from rfm.training.fitting import default_field
+from rfm.training import default_field
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
 _MOST, _VALIDATED, _TESTED = 4000, 96, 400
@@ -90,7 +90,7 @@ def scores(
         steps=steps,
         batch_size=256,
         seed=seed,
-        fabric=fabric,
+        training=rfm.Training(fabric=fabric),
         progress=False,
     )
     seconds = time.perf_counter() - start

@@ -37,12 +37,20 @@ from experiments.benchmarks.truth import (
     norm,
     truth_of,
 )
-from manifolds import Euclidean, FlatTorus, Manifold, Sphere
-from manifolds.hyperbolic import Hyperboloid, PoincareBall
-from manifolds.product import Power, Product
-from manifolds.spd import SPD, LogEuclideanSPD
-from manifolds.special_euclidean import SE3
-from manifolds.special_orthogonal import SO3
+from manifolds import (
+    SE3,
+    SO3,
+    SPD,
+    Euclidean,
+    FlatTorus,
+    Hyperboloid,
+    LogEuclideanSPD,
+    Manifold,
+    PoincareBall,
+    Power,
+    Product,
+    Sphere,
+)
 
 Map = Callable[[Tensor, Tensor], Tensor]
 """A computed map of ``(x, u)`` (exp) or ``(x, y)`` (the others), batched over the first axis."""

@@ -17,9 +17,8 @@ from experiments.benchmarks.harness import Row
 from manifolds import Sphere
 from rfm.flow import Flow
 from rfm.networks import VelocityField
-from rfm.training.fitting import launched
-from rfm.training.loop import Budget
-from rfm.training.points import Points, train
+from rfm.objectives import FlowMatching
+from rfm.training import Budget, Points, Run, Training, train
 
 
 def rows(turns: int = 9, steps: int = 60) -> Iterator[Row]:
@@ -79,8 +78,10 @@ def timed_training(
         if len(stamps) == steps:
             raise _EnoughError
 
-    with launched(None, device) as fabric, contextlib.suppress(_EnoughError):
-        train(flow, data, data.take(torch.arange(10)), budget, fabric, capture=capture, report=report)
+    run = Run(budget, training=Training(capture=capture), device=device)
+    run.report = report
+    with run.launched(), contextlib.suppress(_EnoughError):
+        train(flow, data, data.take(torch.arange(10)), run, objective=FlowMatching())
     norm = torch.nn.utils.parameters_to_vector(flow.parameters()).detach().double().norm()
     return (stamps[-1] - stamps[9]) / (steps - 10), float(norm)
 

@@ -15,12 +15,20 @@ from functools import lru_cache
 import mpmath
 from mpmath import mpf
 
-from manifolds import Euclidean, FlatTorus, Manifold, Sphere
-from manifolds.hyperbolic import Hyperboloid, PoincareBall
-from manifolds.product import Power, Product
-from manifolds.spd import SPD, LogEuclideanSPD
-from manifolds.special_euclidean import SE3
-from manifolds.special_orthogonal import SO3
+from manifolds import (
+    SE3,
+    SO3,
+    SPD,
+    Euclidean,
+    FlatTorus,
+    Hyperboloid,
+    LogEuclideanSPD,
+    Manifold,
+    PoincareBall,
+    Power,
+    Product,
+    Sphere,
+)
 
 DIGITS = 80
 """Of which up to 30 cancel, in differences far out in hyperbolic space."""

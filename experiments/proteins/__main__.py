@@ -15,9 +15,8 @@ import torch
 
 from experiments.proteins.report import STEPS, report
 from experiments.proteins.training import QUICK, Settings, smaller, train
-from rfm.datasets.download import DatasetError, DatasetNotFoundError
-from rfm.proteins import chain_sets
-from rfm.proteins.sampling import ROTATION_RATE
+from rfm.datasets import DatasetError, DatasetNotFoundError
+from rfm.proteins import ROTATION_RATE, chain_sets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 import rfm
 from manifolds import CentredPoses
-from rfm.proteins.backbones import atoms_from_frames
-from rfm.training.chain_batches import ChainBatch
+from rfm.proteins import atoms_from_frames
+from rfm.training import ChainBatch
 
 LATEST = 0.1
 """Errors count as those of the velocity, ``1 / (1 - t)``, up to this time before the end."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import FlatTorus
-from rfm.proteins.backbones import HELIX, STRAND, secondary_structure, torsions
+from rfm.proteins import HELIX, STRAND, secondary_structure, torsions
 from rfm.sources import KernelMixture
 
 CA_DISTANCE, CA_WINDOW, CLASH = 3.8, 0.1, 3.0

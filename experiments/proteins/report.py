@@ -21,10 +21,8 @@ import rfm
 from experiments.proteins import measures
 from experiments.proteins.measures import NearestChain, RamachandranKernel
 from rfm.plotting import plot_backbone, save_figure
-from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
-from rfm.proteins.chain_sets import Chains
-from rfm.proteins.sampling import ROTATION_RATE, sample_backbones
-from rfm.records.descriptions import read_json
+from rfm.proteins import ROTATION_RATE, Chains, atoms_from_frames, frames_from_atoms, sample_backbones
+from rfm.records import read_json
 
 STEPS = (10, 25, 50, 100)
 HEADER = """\

@@ -10,17 +10,12 @@ from torch import Tensor, nn
 import rfm
 from experiments.proteins.loss import backbone_loss
 from manifolds import CentredPoses
-from rfm.flow.progress import training_bar
 from rfm.networks import FrameField
 from rfm.paths.times import DensityTimes
-from rfm.proteins.chain_sets import Chains
-from rfm.records.descriptions import write_json
-from rfm.records.fingerprint import architecture, fingerprint
+from rfm.proteins import Chains
+from rfm.records import architecture, write_json
 from rfm.sources import CentredPoseSource, IsotropicGaussianSO3
-from rfm.training.chain_batches import ChainBatches
-from rfm.training.checkpoint import Checkpoint
-from rfm.training.fitting import launched
-from rfm.training.loop import Budget, optimise, step_seed
+from rfm.training import Budget, ChainBatches, Run, step_seed
 
 NOMINAL = 128
 """How many residues the manifold of the saved flow has; samplers choose their own number."""
@@ -126,42 +121,29 @@ def train(
         SavedFlowError: if the folder holds a run with other data or settings.
         FileExistsError: if it holds a finished flow.
     """
-    if (out / "flow.json").exists() and not (out / "checkpoint.json").exists():
-        raise FileExistsError(f"{out} already holds a flow\nchoose another folder, or delete that one")
     flow = new_flow(settings)
     assert isinstance(flow.field, FrameField)
     split = chains.split(settings.seed)
-    run = fingerprint(architecture(flow.field), flow.source, asdict(settings), chains.atoms, *split)
     budget = Budget(settings.steps, 0, settings.learning_rate, settings.seed, max_seconds)
+    identity = [architecture(flow.field), flow.source, asdict(settings), chains.atoms, *split]
+    training = rfm.Training(fabric=None if precision is None else _fabric(device, precision))
+    run = Run(budget, identity, training=training, out=out, resume=True, device=device, progress=progress)
+    if run.is_finished:
+        raise FileExistsError(f"{out} already holds a flow\nchoose another folder, or delete that one")
     out.mkdir(parents=True, exist_ok=True)
     write_record(out, settings, chains)
-    fabric = None if precision is None else _fabric(device, precision)
-    with launched(fabric, device) as running, training_bar(progress and running.is_global_zero) as report:
-        flow.source.to(running.device)
-        given = [_batches(flow, chains.take(rows), settings, running.device) for rows in split[:2]]
-        state = optimise(
-            flow.field,
+    with run.launched() as fabric:
+        flow.source.to(fabric.device)
+        given = [_batches(flow, chains.take(rows), settings, fabric.device) for rows in split[:2]]
+        run.train(
+            flow,
             Loss(given[0], settings.length),
             Validation(given[1], settings.length),
-            budget,
-            running,
             validations=settings.validations,
             # Never stopped early, though weights are those of the best validation: it is noisy, and hours are long.
             patience=settings.validations + 1,
             measure="validation_loss",
-            folder=out,
-            checkpoint=Checkpoint.load(out, run),
-            fingerprint=run,
-            report=report,
         )
-        flow.cpu()
-        flow.history, flow.stopped = state.history, state.stopped
-        flow.field.load_state_dict(state.best)
-        if running.is_global_zero:
-            flow.eval().save(out)
-            if not state.capped:
-                Checkpoint.remove(out)
-        running.barrier()
     return flow
 
 

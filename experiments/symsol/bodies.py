@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from manifolds.rotation_group import Icosahedral, Octahedral, RotationGroup, Tetrahedral
+from manifolds import Icosahedral, Octahedral, RotationGroup, Tetrahedral
 from manifolds.rotations import matrix_from_axis_angle
 
 GOLDEN = (1 + math.sqrt(5)) / 2

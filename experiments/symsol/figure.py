@@ -15,8 +15,7 @@ from experiments.symsol.renderer import render
 from experiments.symsol.training import SOLVER
 from manifolds import SO3
 from manifolds.rotations import matrix_from_rotvec
-from rfm.plotting.figures import finish, new_figure, save_figure
-from rfm.plotting.orientations import axes_map, colour_key, draw_orientations
+from rfm.plotting import axes_map, colour_key, draw_orientations, finish, new_figure, save_figure
 
 _AXIS = (0.2, 0.25, 0.35)
 """The rotation vector, in the body, that takes the first axis to the one that is shown."""

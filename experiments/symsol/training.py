@@ -122,13 +122,11 @@ def trained(
         new_flow(settings),
         validate=validation(settings),
         steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        max_seconds=max_seconds,
         seed=settings.seed,
         device=device,
-        capture=True,
         out=out,
         resume=out is not None,
+        training=rfm.Training(settings.learning_rate, max_seconds, capture=True),
     )
     if out is not None and (flow.conditions is None or not is_run_folder(out)):
         flow.conditions = CONDITIONS

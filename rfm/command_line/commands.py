@@ -37,7 +37,8 @@ from rfm.flow.progress import counting_bar
 from rfm.flow.saved_flow import saved_manifold
 from rfm.records.descriptions import read_json
 from rfm.sources import Source
-from rfm.training.fitting import fit as fit_flow
+from rfm.training import Training
+from rfm.training import fit as fit_flow
 
 _DRAWN = 1000
 _DEMO_MARK = ".demo"
@@ -218,13 +219,12 @@ def _fit(
         coupling=coupling,
         steps=arguments.steps,
         batch_size=arguments.batch_size,
-        max_seconds=arguments.max_seconds,
         seed=arguments.seed,
         device=arguments.device,
         out=folder,
         resume=arguments.resume,
-        force=arguments.force,
         progress=not arguments.quiet,
+        training=Training(max_seconds=arguments.max_seconds, force=arguments.force),
     )
     if _is_first_process():
         data.save(folder)

@@ -26,6 +26,8 @@ from rfm.datasets.orientation_maps import OrientationMap
 from rfm.datasets.tables import Table
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 
+__all__ = ["check_symmetry", "imported_manifold", "length_of", "named_coupling", "named_manifold", "named_source"]
+
 
 def named_manifold(
     name: str, table: Table, columns: Sequence[str] | None, radians: bool | None = None, taken: Sequence[str] = ()

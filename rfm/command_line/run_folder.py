@@ -22,6 +22,8 @@ from rfm.records.descriptions import (
     write_tensors,
 )
 
+__all__ = ["RunData", "describe_run", "is_run_folder", "kept_stream"]
+
 _FILE = "run.json"
 _STREAM = "input"
 """The file with what came through a pipe."""

@@ -1,14 +1,17 @@
 """What a training step minimises: flow matching and its relatives, or minus the log-likelihood."""
 
+from rfm.objectives.flow_matching import FlowMatching
 from rfm.objectives.maximum_likelihood import MaximumLikelihood, adjoint_log_prob, negative_log_likelihood_loss
-from rfm.objectives.objective import Objective
+from rfm.objectives.objective import Objective, objective_of
 from rfm.objectives.regression import endpoint_loss, flow_matching_loss
 
 __all__ = [
+    "FlowMatching",
     "MaximumLikelihood",
     "Objective",
     "adjoint_log_prob",
     "endpoint_loss",
     "flow_matching_loss",
     "negative_log_likelihood_loss",
+    "objective_of",
 ]

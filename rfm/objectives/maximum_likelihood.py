@@ -6,7 +6,7 @@ through the solve, whose memory grows with the number of steps, or by the adjoin
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,13 +18,14 @@ from rfm.integrators import RK4, FixedStep, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob
 from rfm.likelihood.derivatives import check_function, differentiable
 from rfm.likelihood.differentiable_operations import check_scripted
+from rfm.objectives.objective import Objective
 from rfm.sources import Source
 
 _METHOD = FixedStep(RK4, 8)
 
 
 @dataclass(frozen=True)
-class MaximumLikelihood:
+class MaximumLikelihood(Objective):
     """The objective of continuous normalising flows, for `rfm.fit`: minus the mean log-density of the data.
 
     Chen et al., Neural ordinary differential equations, 2018, arXiv:1806.07366; on manifolds: Mathieu & Nickel,
@@ -40,6 +41,8 @@ class MaximumLikelihood:
     method: FixedStep = _METHOD
     adjoint: bool = False
     probes: int | None = None
+
+    pairs: ClassVar[bool] = False
 
     def __call__(
         self,

@@ -1,20 +1,37 @@
 """What a training step minimises."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from manifolds import Manifold
+from manifolds.arguments import check_function
+from rfm.paths.times import UniformAndLateTimes
 from rfm.sources import Source
 
+Loss = Callable[..., Tensor]
+"""``loss(field, source, x_0, x_1, t, generator=, **condition)``: see `Objective.__call__`."""
 
-class Objective(Protocol):
-    """A loss for `rfm.fit` in place of flow matching; `rfm.MaximumLikelihood` is one.
 
-    A run is resumed only with the same: a function of the same code, or an object of equal attributes.
+class Objective(ABC):
+    """The loss of a training step, and what it asks of the run; `rfm.FlowMatching` and `rfm.MaximumLikelihood` are two.
+
+    A subclass writes `__call__`; the rest has defaults. A plain function is an objective with all of them, see
+    `objective_of`. A run is resumed only with the same: a function of the same code, or an object of equal attributes.
     """
 
+    pairs: ClassVar[bool] = True
+    """Whether the loss looks at the source points, so that it matters which data points they are coupled with."""
+    repeats: ClassVar[bool] = False
+    """Whether its code does the same at every step, so that a GPU may replay the step as one graph."""
+    splits: ClassVar[bool] = False
+    """Whether the loss of a batch is the mean of those of its parts, so that several processes may share it."""
+
+    @abstractmethod
     def __call__(
         self,
         field: Callable[..., Tensor],
@@ -31,10 +48,51 @@ class Objective(Protocol):
         Args:
             field: the velocity field in training.
             source: the distribution at time 0.
-            x_0: draws from it ``(n, *event_shape)``, coupled to the data.
+            x_0: draws from it ``(*batch, *event_shape)``, coupled to the data.
             x_1: data points, the same shape.
-            t: times ``(n)``.
+            t: times ``(*batch)``, see `draw_times`.
             generator: source of randomness, seeded by the run and the step.
             condition: the points' ``condition``, where there is one, for the field.
         """
-        ...
+
+    @property
+    def source(self) -> Source | None:
+        """The source that the objective presumes, if any; it is the flow's unless the user names one."""
+        return None
+
+    def check(self, manifold: Manifold, source: Source, x: Tensor) -> None:
+        """Raise ValueError unless the objective can train a flow on ``manifold`` from ``source`` to points ``x``."""
+        return
+
+    def on(self, manifold: Manifold) -> Self:
+        """Return the objective on a manifold, with nothing left to default."""
+        return self
+
+    def draw_times(self, shape: tuple[int, ...], **like: Any) -> Tensor:
+        """Return the times of a batch; by default half uniform and half crowded at the data.
+
+        Args:
+            shape: of the batch.
+            like: ``generator``, ``dtype`` and ``device``, as for `rfm.paths.times.TimeSampler.sample`.
+        """
+        return UniformAndLateTimes().sample(shape, **like)
+
+
+@dataclass(frozen=True)
+class _FunctionObjective(Objective):
+    """A plain function, of whose code nothing is known."""
+
+    loss: Loss
+
+    def __call__(self, *arguments: Any, **options: Any) -> Tensor:
+        return self.loss(*arguments, **options)
+
+
+def objective_of(owner: str, objective: Objective | Loss) -> Objective:
+    """Return an objective as it is, and a function as one.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    check_function(owner, "objective", objective, "MaximumLikelihood()")
+    return objective if isinstance(objective, Objective) else _FunctionObjective(objective)

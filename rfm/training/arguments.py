@@ -4,7 +4,7 @@ import copy
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,17 +20,12 @@ from rfm.datasets.splits import group_split
 from rfm.integrators.velocities import check_velocity
 from rfm.networks.modes import in_evaluation_mode
 from rfm.networks.precision import precision_of_weights
-from rfm.objectives import Objective
-from rfm.objectives.maximum_likelihood import MaximumLikelihood
-from rfm.paths import AffinePath, ConditionalPath
-from rfm.paths.times import TimeSampler
-from rfm.records.fingerprint import fingerprint
+from rfm.objectives import FlowMatching, Objective, objective_of
+from rfm.objectives.objective import Loss
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
 from rfm.training.points import Points
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from rfm.training.settings import Training
 
 _LEAST_DIGITS = 1e-2
 """How much of the spread of a condition may be rounding."""
@@ -103,24 +98,6 @@ def check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
             raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
 
 
-def check_precision(fabric: "Fabric | None") -> str:
-    """Return the name of the precision that a network is to be trained in.
-
-    Raises:
-        ValueError: for one that it cannot be trained in here.
-    """
-    name = "32-true" if fabric is None else str(fabric.strategy.precision.precision)
-    if name not in _PRECISIONS:
-        fault = "in float16 small gradients and their squares are 0" if name == "16-true" else "it replaces layers"
-        raise ValueError(
-            f"fit: precision {name!r} cannot be trained in ({fault}); use 'bf16-mixed', or '16-mixed' on a GPU"
-        )
-    return name
-
-
-_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
-
-
 def check_digits(condition: Tensor, dtype: torch.dtype, conditions: Conditions | None) -> None:
     """Raise ValueError where a column of conditions differs in digits that the field's precision does not have."""
     mean = condition.nanmean(0)
@@ -162,41 +139,12 @@ def check_source(source: Source, manifold: Manifold) -> None:
         raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold\n{error}") from None
 
 
-def check_objective(
-    objective: Objective, path: ConditionalPath | None, times: TimeSampler | None, coupling: Coupling | None
-) -> None:
-    """Raise ValueError for what flow matching would use but the objective does not."""
-    given: dict[str, Any] = {"path": path}
-    if isinstance(objective, MaximumLikelihood):
-        given |= {"times": times, "coupling": coupling}
-    unused = [name for name, value in given.items() if value is not None]
-    if unused:
-        raise ValueError(
-            f"fit: {type(objective).__name__} has no use for {' and '.join(unused)}; leave out either that or objective"
-        )
-
-
-def check_path(path: ConditionalPath, manifold: Manifold, source: Source, x: Tensor) -> None:
-    """Raise ValueError unless the path lives on the manifold and leads from the source to the points ``x``."""
-    check_same_manifold("fit", "path", path.manifold, manifold)
-    _check_start(path, source)
-    x_1 = manifold.projx(x[:4])
-    path.check_ends(source.sample((len(x_1),), generator=torch.Generator().manual_seed(0), dtype=x.dtype), x_1)
-
-
-def _check_start(path: ConditionalPath, source: Source) -> None:
-    """Raise ValueError where the path presumes a source, or a scale of it, and the flow would start from another."""
-    if path.source is not None and fingerprint(path.source) != fingerprint(source):
-        presumed, given = (" ".join(str(part).split()) for part in (path.source, source))
-        raise ValueError(
-            f"fit: path starts from {presumed}, but source is {given}; leave source out, or take a path that starts "
-            "from any, such as GeodesicPath"
-        )
-    if path.source is None and isinstance(path, AffinePath) and path.schedule.source_scale != 1:
-        raise ValueError(
-            f"fit: {path.schedule} starts from noise of scale {path.schedule.source_scale:g}, which AffinePath leaves "
-            "to you; use GaussianPath, which brings that source"
-        )
+def checked_objective(objective: Objective | Loss | None, coupling: Coupling | None) -> Objective:
+    """Return the objective, flow matching by default; raise ValueError if it has no use for a coupling."""
+    chosen = FlowMatching() if objective is None else objective_of("fit", objective)
+    if coupling is not None and not chosen.pairs:
+        raise ValueError(f"fit: {type(chosen).__name__} has no use for coupling; leave out either that or objective")
+    return chosen
 
 
 def hold_out(
@@ -304,24 +252,14 @@ def whole_above_zero(name: str, value: int | None, default: int) -> int:
         raise ValueError(f"fit: {name} must be a whole number, at least 1, got {shown(value)}") from None
 
 
-def above_zero(name: str, value: float) -> float:
-    """Return a number above 0, finite."""
-    own = number("fit", name, value)
-    if not 0 < own < math.inf:
-        raise ValueError(f"fit: {name} must be a number above 0, got {value}")
-    return own
-
-
-def check_objects(manifold: Any, coupling: Any, path: Any, times: Any, objective: Any, conditions: Any) -> None:
+def check_objects(manifold: Any, coupling: Any, conditions: Any, training: Any) -> None:
     """Raise ValueError for a class, or a name of one, in place of an object."""
     check_instance("fit", "manifold", manifold, Manifold, "Sphere(2)")
     given = {
-        "path": (path, ConditionalPath, "GeodesicPath(manifold)"),
-        "times": (times, TimeSampler, "UniformTimes()"),
         "conditions": (conditions, Conditions, "Conditions.of(columns)"),
+        "training": (training, Training, "Training()"),
     }
     for name, (value, kind, example) in given.items():
         if value is not None:
             check_instance("fit", name, value, kind, example)
     check_function("fit", "coupling", coupling, "OptimalTransport(manifold)")
-    check_function("fit", "objective", objective, "MaximumLikelihood()")

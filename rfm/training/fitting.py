@@ -1,12 +1,9 @@
 """`fit`: from points on a manifold to a trained flow, with defaults chosen from the data."""
 
-import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,42 +16,31 @@ from rfm.conditions import Conditions
 from rfm.couplings import Coupling
 from rfm.field import as_field
 from rfm.flow import Flow
-from rfm.flow.progress import training_bar
 from rfm.networks import VelocityField
 from rfm.objectives import Objective
-from rfm.paths import ConditionalPath, GeodesicPath
-from rfm.paths.times import TimeSampler, UniformAndLateTimes
-from rfm.records.descriptions import SavedFlowError, read_json, write_json
-from rfm.records.fingerprint import architecture, fingerprint
+from rfm.objectives.objective import Loss
+from rfm.records.fingerprint import architecture
 from rfm.sources import Source, default_source
 from rfm.training.arguments import (
-    above_zero,
     check_data,
     check_digits,
     check_field,
     check_metric,
-    check_objective,
     check_objects,
-    check_path,
-    check_precision,
     check_shares,
     check_source,
+    checked_objective,
     hold_out,
     made_source,
     named,
     whole_above_zero,
 )
-from rfm.training.checkpoint import Checkpoint
 from rfm.training.loop import Budget
 from rfm.training.points import Points, train
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from rfm.training.run import Run
+from rfm.training.settings import Training
 
 _BATCH_SIZE = 512
-_LEARNING_RATE = 3e-3
-_RECORD = "fit.json"
-"""The file in a run folder that says which data and settings its flow belongs to."""
 
 
 def fit(
@@ -67,26 +53,20 @@ def fit(
     validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int] = 0.1,
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     field: nn.Module | None = None,
+    objective: Objective | Loss | None = None,
     coupling: Coupling | None = None,
-    path: ConditionalPath | None = None,
-    times: TimeSampler | None = None,
-    objective: Objective | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
-    learning_rate: float | None = None,
-    max_seconds: float | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
-    fabric: "Fabric | None" = None,
-    capture: bool = True,
     out: str | Path | None = None,
     resume: bool = False,
-    force: bool = False,
     progress: bool = True,
+    training: Training | None = None,
 ) -> Flow:
     """Fit a flow to points on a manifold, by Riemannian flow matching.
 
-    Under ``torchrun`` the processes share the work and get the same flow; not with an ``objective``.
+    Under ``torchrun`` the processes share the work and get the same flow; with an ``objective`` that allows it.
 
     Args:
         points: data ``(n, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
@@ -99,37 +79,24 @@ def fit(
             together; or the indices of those points.
         source: distribution at time 0, or what makes one from the manifold and the training points, such as
             ``KernelMixture.fit``; it gets ``weights`` too if it has an argument ``sample_weights``. By default that of
-            the path, if it presumes one, else see `rfm.sources.default_source`.
+            the objective, if it presumes one, else see `rfm.sources.default_source`.
         field: a velocity network ``field(x, t, **condition)``; a `rfm.networks.VelocityField` by default, whose finest
             scale is that of the distances between neighbouring points. It is trained in place: a second fit of the same
             object changes the first flow.
-        coupling: pairing of source and data points in each batch; independent by default.
-        path: the conditional path to train on, on the same manifold and from ``source`` if it presumes one; the
-            geodesic at constant speed by default. The flow's density belongs to the path's start, so it is as wrong as
-            that is far from the source; see `ConditionalPath.starts_at_source`.
-        times: how to draw training times, whose density weights the errors; by default
-            `rfm.paths.times.UniformAndLateTimes`, half of them uniform and half crowded at the data.
-        objective: what each step minimises instead of flow matching, for example
-            `rfm.MaximumLikelihood`; without a ``path``. One of your own is given ``times`` and
-            sources paired by ``coupling``, maximum likelihood has no use for them.
+        objective: what each step minimises: `rfm.FlowMatching` along geodesics by default, with a path or
+            times of your own if given them; `rfm.MaximumLikelihood`; any `rfm.objectives.Objective`, or a function like
+            it.
+        coupling: pairing of source and data points in each batch; independent by default, and of no use to an
+            objective that looks at data points alone.
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
-        learning_rate: peak learning rate of AdamW, 3e-3 by default.
-        max_seconds: a cap on the training time, all of it where a run is resumed; ``Flow.stopped`` says whether it was
-            reached. A run with a cap does not repeat exactly.
         seed: of every random draw; the same seed on the same device gives the same flow.
         device: "cpu", "cuda", ...; the first GPU where there is one.
-        fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``. "bf16-mixed",
-            and "16-mixed" on a GPU, run the network's layers low, "bf16-true" keeps its weights low too, "64-true"
-            makes all float64; geometry, points and times are never in less than float32.
-        capture: on one GPU, replay the step as one CUDA graph, several times as fast where kernels are small; an
-            ``objective``, or a step that waits for the CPU, as for an exact coupling, is run plainly. False for a field
-            whose Python code does not do the same at every step.
         out: folder for checkpoints and the saved flow.
         resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run, also
             one that ended early, is loaded. One that a cap stopped goes on with what is left of the new cap.
-        force: replace a flow that ``out`` holds already.
         progress: show a progress bar on stderr.
+        training: learning rate, cap on the time, Fabric, whether to replace a flow and to capture the step.
 
     Returns:
         The flow, on the CPU, with ``history``.
@@ -137,112 +104,101 @@ def fit(
     Raises:
         ValueError: for points, weights or conditions that cannot be used, naming what, where and the remedy; or if the
             step cannot be captured.
-        FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``force`` is given.
+        FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``Training.force`` is given.
     """
-    check_objects(manifold, coupling, path, times, objective, conditions)
-    if objective is not None:
-        check_objective(objective, path, times, coupling)
-    precision = check_precision(fabric)
+    check_objects(manifold, coupling, conditions, training)
+    chosen = checked_objective(objective, coupling)
+    training = Training() if training is None else training
     condition, conditions = named(condition, conditions)
     data = check_data(points, manifold, condition, weights)
     seed = seed_of("fit", seed)
     train_index, validation_index = hold_out(data.x, validation, seed)
-    training_data = data.take(train_index)
     check_shares(data, train_index, validation_index)
+    training_data = data.take(train_index)
     check_metric(manifold, training_data.x)
-    given_path, path = path, GeodesicPath(manifold) if path is None else path
-    times = UniformAndLateTimes() if times is None else times
+    source = _source(source, manifold, chosen, training_data)
+    field = _field(field, manifold, training_data, conditions, seed)
+    flow = Flow(manifold, training.converted(field), source, conditions=conditions)
+    data = _in_precision_of(flow, data)
+    _check_field(flow, data.take(train_index))
+    budget = Budget(
+        steps=whole_above_zero("steps", steps, min(max(len(train_index), 2000), 8000)),
+        batch_size=whole_above_zero("batch_size", batch_size, _BATCH_SIZE),
+        learning_rate=training.learning_rate,
+        seed=seed,
+        max_seconds=training.max_seconds,
+    )
+    chosen = chosen.on(manifold)
+    identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index]
+    run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
+    if run.is_finished:
+        return run.load(flow)
+    # A field of another kind need not know that NaN means not known.
+    drop = as_field(flow.field).reads_unknown and data.condition is not None
+    with run.launched():
+        train(
+            flow,
+            data.take(train_index),
+            data.take(validation_index),
+            run,
+            objective=chosen,
+            coupling=coupling,
+            drop_condition=drop,
+        )
+    return flow
+
+
+def _source(
+    source: Source | Callable[[Manifold, Tensor], Source] | None,
+    manifold: Manifold,
+    objective: Objective,
+    data: Points,
+) -> Source:
+    """Return the source that is given, made from the training points, or chosen, if it can be used."""
     if source is None:
-        source = path.source or default_source(manifold, training_data.x)
+        source = objective.source or default_source(manifold, data.x)
     elif not isinstance(source, Source):
         # From the training points alone: a source that knew those of validation would look better than it is.
-        source = made_source(source, manifold, training_data)
+        source = made_source(source, manifold, data)
     check_source(source, manifold)
-    if given_path is not None:
-        check_path(given_path, manifold, source, training_data.x)
-    if field is not None and not (isinstance(field, nn.Module) and any(p.requires_grad for p in field.parameters())):
+    objective.check(manifold, source, data.x)
+    return source
+
+
+def _field(
+    field: nn.Module | None, manifold: Manifold, data: Points, conditions: Conditions | None, seed: int
+) -> nn.Module:
+    """Return the network that is given, or a new one with the scales of the training points."""
+    if field is None:
+        with _seeded(seed):
+            labels = None if conditions is None else conditions.labels
+            return default_field(manifold, data.x, data.condition, labels)
+    if not (isinstance(field, nn.Module) and any(p.requires_grad for p in field.parameters())):
         raise ValueError(
             f"fit: field must be a torch.nn.Module with parameters to train, got {shown(field)}; "
             "put a field that is known into rfm.Flow instead"
         )
-    if field is None:
-        with _seeded(seed):
-            labels = None if conditions is None else conditions.labels
-            field = default_field(manifold, training_data.x, training_data.condition, labels)
-    if fabric is not None:
-        field = fabric.strategy.precision.convert_module(field)
-    flow = Flow(manifold, field, source, conditions=conditions)
-    dtype = at_least_float32(next((p.dtype for p in field.parameters()), torch.float32))
-    data = Points(manifold.projx(data.x).to(dtype), data.condition, data.weights)
-    if data.condition is not None:
-        check_digits(data.condition, dtype, conditions)
-        data = Points(data.x, data.condition.to(dtype), data.weights)
-    few = torch.linspace(0, len(train_index) - 1, 8).long()
-    tried = data.take(train_index[few])
+    return field
+
+
+def _in_precision_of(flow: Flow, data: Points) -> Points:
+    """Return points on the manifold, and conditions, in the precision of a flow's field, at least float32."""
+    assert isinstance(flow.field, nn.Module)
+    dtype = at_least_float32(next((p.dtype for p in flow.field.parameters()), torch.float32))
+    condition = data.condition
+    if condition is not None:
+        check_digits(condition, dtype, flow.conditions)
+        condition = condition.to(dtype)
+    return Points(flow.manifold.projx(data.x).to(dtype), condition, data.weights)
+
+
+def _check_field(flow: Flow, data: Points) -> None:
+    """Raise ValueError unless a flow's field gives a few of the training points velocities that can be used."""
+    assert isinstance(flow.field, nn.Module)
+    tried = data.take(torch.linspace(0, len(data.x) - 1, 8).long())
     told = {} if tried.condition is None else {"condition": tried.condition}
-    check_field("fit", field, manifold, tried.x, torch.linspace(0.1, 0.9, 8, dtype=dtype), told)
-    budget = Budget(
-        steps=whole_above_zero("steps", steps, min(max(len(train_index), 2000), 8000)),
-        batch_size=whole_above_zero("batch_size", batch_size, _BATCH_SIZE),
-        learning_rate=above_zero("learning_rate", _LEARNING_RATE if learning_rate is None else learning_rate),
-        seed=seed,
-        max_seconds=None if max_seconds is None else above_zero("max_seconds", max_seconds),
-    )
-    folder = None if out is None else Path(out)
-    checkpoint, run = None, ""
-    if folder is not None:
-        settings = [
-            budget.steps,
-            budget.batch_size,
-            budget.learning_rate,
-            budget.seed,
-            path,
-            times,
-            coupling,
-            objective,
-        ]
-        settings += [] if precision == "32-true" else [precision]
-        run = fingerprint(manifold, architecture(field), source, conditions, settings, data, validation_index)
-        if resume and (folder / "flow.json").exists() and not (folder / "checkpoint.json").exists():
-            check_same_run(folder, run, budget)
-            return Flow.load(folder, manifold=manifold, field=field, source=source)
-        checkpoint = open_run(folder, run, resume, force)
-    with launched(fabric, device) as running, training_bar(progress and running.is_global_zero) as report:
-        if budget.batch_size % running.world_size:
-            raise ValueError(
-                f"fit: a batch of {budget.batch_size} does not divide among {running.world_size} processes; "
-                "choose a multiple"
-            )
-        if objective is not None and running.world_size > 1:
-            raise ValueError(
-                f"fit: objective runs in one process, there are {running.world_size}; start it without torchrun, or "
-                "leave objective out"
-            )
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        state = train(
-            flow,
-            data.take(train_index),
-            data.take(validation_index),
-            budget,
-            running,
-            objective=objective,
-            coupling=coupling,
-            path=path,
-            times=times,
-            # A field of another kind need not know that NaN means not known.
-            drop_condition=as_field(field).reads_unknown and data.condition is not None,
-            capture=capture,
-            folder=folder,
-            checkpoint=checkpoint,
-            fingerprint=run,
-            report=report,
-        )
-        flow.cpu()
-        if folder is not None and running.is_global_zero:
-            save_run(flow, folder, run, budget, state)
-        running.barrier()
-    return flow
+    times = torch.linspace(0.1, 0.9, 8, dtype=tried.x.dtype)
+    check_field("fit", flow.field, flow.manifold, tried.x, times, told)
 
 
 def default_field(
@@ -291,84 +247,6 @@ def _finest_frequency(embedded: Tensor) -> float:
     some = rows[:: max(1, len(rows) // 2000)]
     distance = float(np.median(np.asarray(cKDTree(rows).query(some, k=2)[0])[:, 1]))
     return min(max(2.0 / distance, 4.0), 128.0)
-
-
-def save_run(flow: Flow, folder: Path, run: str, budget: Budget, state: Checkpoint) -> None:
-    """Save a flow at the end of its run, with what identifies the run, in place of the checkpoint.
-
-    The checkpoint of a run that a cap stopped is kept, for the run to go on from.
-    """
-    # A kill in between leaves the checkpoint, from which the same call with resume ends the run again.
-    write_json(folder / _RECORD, {"fingerprint": run, "settings": asdict(budget)})
-    flow.save(folder)
-    if not state.capped:
-        Checkpoint.remove(folder)
-
-
-def check_same_run(folder: Path, run: str, budget: Budget) -> None:
-    """Raise SavedFlowError unless a folder holds the flow of the run with this fingerprint."""
-    record = read_json(folder / _RECORD) if (folder / _RECORD).exists() else {}
-    if record.get("fingerprint") == run:
-        return
-    before, now = record.get("settings", {}), asdict(budget)
-    changed = [name for name in before if name in now and name != "max_seconds" and before[name] != now[name]]
-    told = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
-    raise SavedFlowError(
-        f"{folder} holds a flow that was fitted to other data or with other settings{f' ({told})' if told else ''}; "
-        "resume with the same ones, force its replacement, or choose another folder"
-    )
-
-
-def open_run(folder: Path, run: str, resume: bool, force: bool) -> Checkpoint | None:
-    """Refuse a folder that must not be written to, and return the checkpoint to go on from."""
-    if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
-        raise FileExistsError(f"{folder} is a file, or below one; choose another folder for the flow")
-    if not (resume or force):
-        for name, what in (("flow.json", "a flow"), ("checkpoint.json", "an unfinished run")):
-            if (folder / name).exists():
-                raise FileExistsError(
-                    f"{folder} already holds {what}; resume it, force its replacement, or choose another folder"
-                )
-    return Checkpoint.load(folder, run) if resume else None
-
-
-@contextmanager
-def launched(fabric: "Fabric | None", device: torch.device | str | None) -> Iterator["Fabric"]:
-    """Yield a launched Fabric; end the process group if it was begun here."""
-    import torch.distributed as dist
-
-    begun = dist.is_initialized()
-    if fabric is None:
-        fabric = _make_fabric(device)
-        fabric.launch()
-    try:
-        yield fabric
-    finally:
-        # Left to the interpreter's exit, gloo's threads may outlive what they use.
-        if dist.is_initialized() and not begun:
-            dist.destroy_process_group()
-
-
-def _make_fabric(device: torch.device | str | None) -> "Fabric":
-    from lightning_fabric import Fabric
-
-    # Its import asks for more.
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    try:
-        kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return Fabric(
-            accelerator="cpu" if kind.type == "cpu" else "gpu" if kind.type == "cuda" else kind.type,
-            devices=processes if distributed or kind.index is None else [kind.index],
-            num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
-            strategy="ddp" if distributed else "auto",
-        )
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"fit: device {device!r} cannot be used here ({reason}); choose another, such as cpu"
-        ) from None
 
 
 @contextmanager

@@ -114,92 +114,142 @@ def optimise(
     """
     validations = VALIDATIONS if validations is None else validations
     patience = PATIENCE if patience is None else patience
-    parameters = [p for p in field.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=budget.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    step_module, fabric_optimizer = fabric.setup(_Step(field, loss), optimizer)
-    ema_every, ema_decay = _ema(budget.steps)
-    average = WeightAverage(field, ema_decay)
-    captures = capture and generator is not None and _on_one_gpu(fabric)
     state = Checkpoint.start(measure) if checkpoint is None else checkpoint
+    loop = _Loop(field, loss, budget, fabric, state, generator, capture)
     if checkpoint is not None:
-        checkpoint.restore(field, average.module, optimizer, parameters)
-        average.updates = checkpoint.step // ema_every
-        if checkpoint.precision:
-            fabric.strategy.precision.load_state_dict(checkpoint.precision)
+        loop.restore()
     every = max(1, budget.steps // validations)
-    started, cpu_started = time.monotonic() - state.seconds, time.process_time() - state.cpu_seconds
-    running: Tensor | None = None
-    if captures:
-        for group in optimizer.param_groups:
-            group["lr"] = torch.tensor(budget.learning_rate, device=fabric.device)
-
-    def step_loss() -> Tensor:
-        value: Tensor = step_module(state.step, fabric.global_rank, fabric.world_size)
-        return value
-
-    def update(value: Tensor) -> None:
-        fabric.backward(value)
-        _clip(parameters, getattr(fabric.strategy.precision, "scaler", None))
-        fabric_optimizer.step()
-        fabric_optimizer.zero_grad()
-
-    def plain() -> Tensor:
-        value = step_loss()
-        update(value)
-        return value.detach()
-
-    take = plain
-    if captures:
-        assert generator is not None
-        take = CapturedStep(step_loss, update, optimizer, generator, tuple(field.buffers()))
-
     spent = fabric.broadcast(budget.spent(state.step, state.seconds))
     with in_training_mode(field), _own_randomness(fabric.device) as seed_layers:
         while spent < 1 and state.since_best < patience:
-            _set_learning_rate(optimizer, budget.learning_rate_at(state.step, spent))
-            if generator is not None:
-                generator.manual_seed(step_seed(budget.seed, state.step))
             seed_layers(step_seed(budget.seed + 1 + fabric.global_rank, state.step))
-            found_loss = take()
-            state.step += 1
-            if state.step % ema_every == 0:
-                average.update(field)
-            state.seconds = time.monotonic() - started
-            if running is None and state.history:
-                running = found_loss.new_tensor(state.history[-1]["loss"])
-            running = found_loss if running is None else torch.lerp(running, found_loss, 0.02)
+            loop.step(spent)
             spent = budget.spent(state.step, state.seconds)
             if budget.max_seconds and fabric.world_size > 1:
                 # Clocks differ between processes; all must stop at the same step.
                 spent = fabric.broadcast(spent)
             if state.step % every == 0 or spent >= 1:
-                if fabric.device.type == "cuda":
-                    # Steps are started ahead of the GPU; clocks are to show what is done.
-                    torch.cuda.synchronize(fabric.device)
-                    state.seconds = time.monotonic() - started
-                state.cpu_seconds = time.process_time() - cpu_started
-                if fabric.world_size > 1:
-                    # Running statistics are those of each process's share of the batch.
-                    for buffer in average.module.buffers():
-                        torch.distributed.broadcast(buffer, 0)
-                shown = average.in_precision_of_field()
-                with precision_of_weights(shown):
-                    found = validate(shown)
-                if not math.isfinite(running):
-                    raise ValueError(
-                        f"fit: training diverged by step {state.step} (loss {float(running):g}, {_words(measure)} "
-                        f"{found:g}); lower learning_rate, or look for outliers in the points"
-                    )
-                state.record(found, float(running), shown)
-                state.seconds, state.cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
+                loop.validate(validate)
                 if folder is not None and fabric.is_global_zero:
-                    state.precision = fabric.strategy.precision.state_dict()
-                    state.save(folder, fingerprint, field, average.module, optimizer, parameters)
+                    loop.save(folder, fingerprint)
             if report is not None:
-                report(spent, {"step": state.step, "loss": running, **state.last_validation})
+                report(spent, {"step": state.step, "loss": loop.running, **state.last_validation})
     state.stopped = _why(budget, state, patience)
     state.capped = state.step < budget.steps and state.since_best < patience
     return state
+
+
+class _Loop:
+    """What training goes through in steps: a network, its optimiser, the average of its weights, the clocks.
+
+    Args:
+        field: see `optimise`, as for those that follow.
+        loss: of a step.
+        budget: steps, learning rate, seed, time.
+        fabric: a launched Fabric.
+        state: where the run stands.
+        generator: what the loss draws from.
+        capture: replay the step as one graph, where it can be.
+    """
+
+    def __init__(
+        self,
+        field: nn.Module,
+        loss: Loss,
+        budget: Budget,
+        fabric: "Fabric",
+        state: Checkpoint,
+        generator: torch.Generator | None,
+        capture: bool,
+    ) -> None:
+        self.field, self.budget, self.fabric, self.state, self.generator = field, budget, fabric, state, generator
+        self.parameters = [p for p in field.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=budget.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
+        self.step_module, self.fabric_optimizer = fabric.setup(_Step(field, loss), self.optimizer)
+        self.ema_every, ema_decay = _ema(budget.steps)
+        self.average = WeightAverage(field, ema_decay)
+        self.running: Tensor | None = None
+        """A moving average of the loss."""
+        self._take: Callable[[], Tensor] = self._plain
+        if capture and generator is not None and _on_one_gpu(fabric):
+            self._take = CapturedStep(self._loss, self._update, self.optimizer, generator, tuple(field.buffers()))
+            for group in self.optimizer.param_groups:
+                group["lr"] = torch.tensor(budget.learning_rate, device=fabric.device)
+        self._started, self._cpu_started = time.monotonic() - state.seconds, time.process_time() - state.cpu_seconds
+
+    def restore(self) -> None:
+        """Put back what a checkpoint holds."""
+        state = self.state
+        state.restore(self.field, self.average.module, self.optimizer, self.parameters)
+        self.average.updates = state.step // self.ema_every
+        if state.precision:
+            self.fabric.strategy.precision.load_state_dict(state.precision)
+
+    def step(self, spent: float) -> None:
+        """Take one step, when that share of the budget is spent."""
+        budget, state = self.budget, self.state
+        _set_learning_rate(self.optimizer, budget.learning_rate_at(state.step, spent))
+        if self.generator is not None:
+            self.generator.manual_seed(step_seed(budget.seed, state.step))
+        found = self._take()
+        state.step += 1
+        if state.step % self.ema_every == 0:
+            self.average.update(self.field)
+        state.seconds = time.monotonic() - self._started
+        if self.running is None and state.history:
+            self.running = found.new_tensor(state.history[-1]["loss"])
+        self.running = found if self.running is None else torch.lerp(self.running, found, 0.02)
+
+    def _loss(self) -> Tensor:
+        value: Tensor = self.step_module(self.state.step, self.fabric.global_rank, self.fabric.world_size)
+        return value
+
+    def _update(self, value: Tensor) -> None:
+        self.fabric.backward(value)
+        _clip(self.parameters, getattr(self.fabric.strategy.precision, "scaler", None))
+        self.fabric_optimizer.step()
+        self.fabric_optimizer.zero_grad()
+
+    def _plain(self) -> Tensor:
+        value = self._loss()
+        self._update(value)
+        return value.detach()
+
+    def validate(self, validate: Callable[[nn.Module], float]) -> None:
+        """Note what a validation of the averaged weights finds, and keep them if they are the best.
+
+        Raises:
+            ValueError: if the loss is no longer finite.
+        """
+        state, device = self.state, self.fabric.device
+        if device.type == "cuda":
+            # Steps are started ahead of the GPU; clocks are to show what is done.
+            torch.cuda.synchronize(device)
+            state.seconds = time.monotonic() - self._started
+        state.cpu_seconds = time.process_time() - self._cpu_started
+        if self.fabric.world_size > 1:
+            # Running statistics are those of each process's share of the batch.
+            for buffer in self.average.module.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        shown = self.average.in_precision_of_field()
+        with precision_of_weights(shown):
+            found = validate(shown)
+        assert self.running is not None
+        if not math.isfinite(self.running):
+            raise ValueError(
+                f"fit: training diverged by step {state.step} (loss {float(self.running):g}, {_words(state.measure)} "
+                f"{found:g}); lower learning_rate, or look for outliers in the points"
+            )
+        state.record(found, float(self.running), shown)
+        state.seconds = time.monotonic() - self._started
+        state.cpu_seconds = time.process_time() - self._cpu_started
+
+    def save(self, folder: Path, fingerprint: str) -> None:
+        """Write a checkpoint."""
+        self.state.precision = self.fabric.strategy.precision.state_dict()
+        self.state.save(folder, fingerprint, self.field, self.average.module, self.optimizer, self.parameters)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Training on points of a manifold: regression of the field on conditional velocities.
+"""Training on points of a manifold: batches of pairs, and the likelihood of points held out.
 
 Every step draws its batch from a generator that is seeded by the run's seed and the step's number. A batch therefore
 depends on nothing but the step: a resumed run sees what the uninterrupted one would have seen, and each of several
@@ -6,9 +6,7 @@ processes takes its share of the batch that one process would have drawn.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,11 +17,8 @@ from rfm.flow import Flow
 from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.objectives import Objective
-from rfm.objectives.regression import flow_matching_loss
-from rfm.paths import ConditionalPath, GeodesicPath
-from rfm.paths.times import TimeSampler, UniformAndLateTimes
-from rfm.training.checkpoint import Checkpoint
-from rfm.training.loop import Budget, optimise
+from rfm.sources import Source
+from rfm.training.run import Run
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -63,28 +58,27 @@ class BatchSampler:
     """Draws training batches, from a generator that the caller seeds.
 
     Args:
-        flow: gives the source and the manifold.
+        source: the distribution at time 0, on that device.
         train: the data, on the device to train on.
         size: pairs in a batch.
+        objective: draws the times.
         coupling: which source point goes with which target; independent when None.
         drop_condition: make a tenth of the conditions unknown (NaN), so that the field learns the unconditional
             velocity too (Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598), and random parts
             of three more tenths where a condition has several entries, so that any of them may be given.
-        times: how to draw times; `rfm.paths.times.UniformAndLateTimes` when None.
     """
 
     def __init__(
         self,
-        flow: Flow,
+        source: Source,
         train: Points,
         size: int,
+        objective: Objective,
         coupling: Coupling | None,
         drop_condition: bool,
-        times: TimeSampler | None = None,
     ) -> None:
-        self.source, self.train, self.size, self.coupling = flow.source, train, size, coupling
+        self.source, self.train, self.size, self.objective, self.coupling = source, train, size, objective, coupling
         self.drop_condition = drop_condition
-        self.times = UniformAndLateTimes() if times is None else times
         self.generator = torch.Generator(train.x.device)
         self.cumulative = None if train.weights is None else (train.weights / train.weights.sum()).double().cumsum(0)
 
@@ -98,7 +92,7 @@ class BatchSampler:
             uniform = torch.rand(size, dtype=torch.float64, **like)
             index = torch.searchsorted(self.cumulative, uniform).clamp(max=len(x) - 1)
         x_0, x_1 = self.source.sample((size,), dtype=x.dtype, **like), x[index]
-        t = self.times.sample((size,), dtype=x.dtype, **like)
+        t = self.objective.draw_times((size,), dtype=x.dtype, **like)
         given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
             given = torch.where(_hidden(given.shape, like), math.nan, given)
@@ -113,20 +107,12 @@ def train(
     flow: Flow,
     data: Points,
     validation: Points,
-    budget: Budget,
-    fabric: "Fabric",
+    run: Run,
     *,
-    objective: Objective | None = None,
+    objective: Objective,
     coupling: Coupling | None = None,
-    path: ConditionalPath | None = None,
-    times: TimeSampler | None = None,
     drop_condition: bool = False,
-    capture: bool = True,
-    folder: Path | None = None,
-    checkpoint: Checkpoint | None = None,
-    fingerprint: str = "",
-    report: Callable[[float, dict[str, Any]], None] | None = None,
-) -> Checkpoint:
+) -> None:
     """Train ``flow.field`` in place; the flow ends with the averaged weights of the best validation.
 
     Args:
@@ -134,73 +120,42 @@ def train(
         data: training points.
         validation: points whose negative log-likelihood decides when to stop and which weights to keep; 512 of them,
             evenly spaced, if there are more.
-        budget: steps, batch size, learning rate, seed, time.
-        fabric: a launched Fabric: device, precision, processes.
-        objective: what each step minimises; flow matching on geodesics when None.
+        run: a launched run.
+        objective: what each step minimises.
         coupling: see `BatchSampler`.
-        path: whose velocity is regressed on; the geodesic at constant speed when None.
-        times: see `BatchSampler`.
         drop_condition: see `BatchSampler`.
-        capture: on a GPU, replay the step as one graph; an ``objective``, whose code is not known, never is.
-        folder: where to keep checkpoints; none are kept when None.
-        checkpoint: a checkpoint to go on from.
-        fingerprint: what identifies data and settings in a checkpoint.
-        report: called after every step with the share of the budget spent and a record of step, loss, seconds and
-            the last validation_nll.
-
-    Returns:
-        Where the run ended.
 
     Raises:
-        ValueError: if the loss is no longer finite, or the validation points have no finite likelihood at any time.
+        ValueError: if the batch or the objective cannot be shared by the processes there are, the loss is no longer
+            finite, or the validation points have no finite likelihood at any time.
     """
-    assert isinstance(flow.field, nn.Module)
-    flow.source.to(fabric.device)
+    objective = objective.on(flow.manifold)
+    fabric, size = run.fabric, run.budget.batch_size
+    if size % fabric.world_size:
+        raise ValueError(
+            f"fit: a batch of {size} does not divide among {fabric.world_size} processes; choose a multiple"
+        )
+    if fabric.world_size > 1 and not objective.splits:
+        raise ValueError(
+            f"fit: objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "
+            "leave objective out"
+        )
     # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
     some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
     held_out = validation.take(some).to(fabric.device)
-    sampler = BatchSampler(flow, data.to(fabric.device), budget.batch_size, coupling, drop_condition, times)
-    along = GeodesicPath(flow.manifold) if path is None else path
+    sampler = BatchSampler(flow.source, data.to(fabric.device), size, objective, coupling, drop_condition)
 
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
         x_0, x_1, t, condition = sampler.batch(rank, world)
-        if objective is None:
-            return flow_matching_loss(model, along, x_0, x_1, t, **condition)
         return objective(model, flow.source, x_0, x_1, t, generator=sampler.generator, **condition)
 
-    state = optimise(
-        flow.field,
+    run.train(
+        flow,
         loss,
         lambda field: _validate(flow, field, held_out, fabric),
-        budget,
-        fabric,
         generator=sampler.generator,
-        capture=capture and objective is None,
-        folder=folder,
-        checkpoint=checkpoint,
-        fingerprint=fingerprint,
-        report=report,
+        capture=objective.repeats and run.training.capture is not False,
     )
-    adopt(flow, state)
-    return state
-
-
-def adopt(flow: Flow, state: Checkpoint) -> None:
-    """Give a flow the history of a run that has ended, and the averaged weights of its best validation.
-
-    Raises:
-        ValueError: if no validation was finite.
-    """
-    assert isinstance(flow.field, nn.Module)
-    flow.history, flow.stopped = state.history, state.stopped
-    if not state.best:
-        raise ValueError(
-            f"fit: no finite likelihood of the validation points at any of {len(state.history)} validations: the field "
-            "cannot be integrated, or takes them where the source has no density; lower learning_rate, or take another "
-            "source"
-        )
-    flow.field.load_state_dict(state.best)
-    flow.eval()
 
 
 @torch.no_grad()
