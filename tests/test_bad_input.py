@@ -148,7 +148,7 @@ def test_negative_weights_name_their_row(here: Path, capsys: pytest.CaptureFixtu
 def test_a_missing_table_and_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "t.csv: there is no such file" in refused(capsys, here, *_FIT)
     (here / "t.csv").mkdir()
-    assert "t.csv: this is a folder\nname a file in it" in refused(capsys, here, *_FIT)
+    assert "t.csv: this is a folder; name a file in it" in refused(capsys, here, *_FIT)
 
 
 def test_no_command_and_unknown_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,7 +284,7 @@ def test_memory_that_is_not_enough(
 ) -> None:
     monkeypatch.setattr(rfm.Flow, "sample", lambda *args, **options: torch.empty(2**58))
     err = refused(capsys, broken.parent, "sample", "run")
-    assert err == "rfm sample: the memory is not enough\nuse a smaller --batch-size\n"
+    assert err == "rfm sample: the memory is not enough; use a smaller --batch-size\n"
     monkeypatch.setattr(rfm.Flow, "sample", lambda *args, **options: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         cli.main(["sample", str(broken.parent / "run")])
@@ -463,7 +463,7 @@ def test_the_process_itself_ends_with_status_2(here: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "rfm fit: none.csv: there is no such file\ncheck the name and the folder\n"
+    assert done.stderr == "rfm fit: none.csv: there is no such file; check the name and the folder\n"
     assert list(here.iterdir()) == []
 
 

@@ -110,7 +110,7 @@ def test_an_existing_run_is_refused_resumed_or_replaced(quakes: Path, capsys: py
     fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", quakes / "run", "--quiet", *_FIT]
     before = (quakes / "run" / "flow.json").read_bytes()
     _, err = run(capsys, *fit, status=2)
-    assert "already holds a flow\nuse --resume, --force, or another --out" in err
+    assert "already holds a flow; use --resume, --force, or another --out" in err
     run(capsys, *fit, "--resume")
     assert (quakes / "run" / "flow.json").read_bytes() == before
     _, err = run(capsys, *fit, "--seed", 1, "--resume", status=2)
@@ -199,7 +199,7 @@ def test_an_output_is_refused_unless_forced(quakes: Path, capsys: pytest.Capture
     out.write_text("mine")
     for command in (["sample", quakes / "run", "-n", 2], ["log-prob", quakes / "run", quakes / "quakes.csv"]):
         _, err = run(capsys, *command, "--out", out, status=2)
-        assert "out.csv exists\nuse --force" in err
+        assert "out.csv exists; use --force" in err
         assert out.read_text() == "mine"
     _, err = run(capsys, "plot", quakes / "run", "--out", out, status=2)
     assert "use --force" in err
@@ -208,7 +208,7 @@ def test_an_output_is_refused_unless_forced(quakes: Path, capsys: pytest.Capture
     _, err = run(capsys, "sample", quakes / "run", "--out", quakes, status=2)
     assert "is a folder" in err
     _, err = run(capsys, "sample", quakes / "run", "--out", quakes / "no" / "out.csv", status=2)
-    assert "does not exist\nmake it first" in err
+    assert "does not exist; make it first" in err
 
 
 def test_scores_are_densities_in_row_order(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:

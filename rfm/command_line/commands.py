@@ -68,7 +68,7 @@ def sample(arguments: argparse.Namespace) -> None:
         condition = condition_file(flow, arguments)
     check_required(flow, condition, arguments)
     if arguments.guidance != 1 and condition is None:
-        raise ValueError("--guidance needs something to guide towards\ngive --condition or --condition-file")
+        raise ValueError("--guidance needs something to guide towards; give --condition or --condition-file")
     total = _DRAWN if arguments.n is None else arguments.n
     if condition is not None and condition.ndim == 2:
         total = len(condition)
@@ -237,7 +237,7 @@ def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
         return
     if (folder / "flow.json").exists() or (folder / "checkpoint.json").exists():
         what = "a flow" if (folder / "flow.json").exists() else "an unfinished run"
-        raise FileExistsError(f"{folder} already holds {what}\nuse --resume, --force, or another --out")
+        raise FileExistsError(f"{folder} already holds {what}; use --resume, --force, or another --out")
 
 
 def _steps_done(folder: Path) -> int | None:
@@ -282,7 +282,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
     folder = Path(arguments.run)
     if not arguments.manifold and backbone_commands.holds_backbones(folder):
         raise ValueError(
-            f"{folder} holds a flow of protein backbones, which rfm {arguments.command} does not know\n"
+            f"{folder} holds a flow of protein backbones, which rfm {arguments.command} does not know; "
             "rfm sample draws from it, python -m experiments.proteins report judges it"
         )
     manifold = imported_manifold(arguments.manifold) if arguments.manifold else None

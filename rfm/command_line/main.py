@@ -39,9 +39,13 @@ kernels around the training points); my_module:thing, a source or a function of 
 points (default: uniform where the volume is finite, else a wrapped normal)"""
 
 
+_WIDTH = 100
+"""Characters in a line of a fault, unless a part of its sentence is longer."""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise _UsageError(f"{self.prog}: {message}\nsee {self.prog} --help")
+        raise _UsageError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 class _UsageError(Exception):
@@ -79,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _is_out_of_memory(error):
             raise
         smaller = "--batch-size" if hasattr(arguments, "batch_size") else "table, or another --device"
-        return _fail(f"rfm {name}: the memory is not enough\nuse a smaller {smaller}")
+        return _fail(f"rfm {name}: the memory is not enough; use a smaller {smaller}")
 
 
 def _faults() -> tuple[type[Exception], ...]:
@@ -96,9 +100,21 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _fail(message: str) -> int:
-    lines = [line for line in message.splitlines() if line.strip()]
-    print("\n".join(lines[:3]), file=sys.stderr)
+    print("\n".join(_lines(message)), file=sys.stderr)
     return 2
+
+
+def _lines(message: str) -> list[str]:
+    """Return a sentence in at most three lines, broken between its parts, where these do not fit in one line."""
+    first, *parts = "; ".join(filter(str.strip, message.splitlines())).split("; ")
+    lines = [first]
+    for part in parts:
+        if len(lines[-1]) + len(part) < _WIDTH or len(lines) == 3:
+            lines[-1] += f"; {part}"
+        else:
+            lines[-1] += ";"
+            lines.append(part)
+    return lines
 
 
 def parser() -> argparse.ArgumentParser:

@@ -52,7 +52,7 @@ def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditio
         manifold = SE3(length_of(points[:, :3, 3]) if arguments.length is None else arguments.length)
         coordinates = replace(coordinates, length=manifold.length)
     elif arguments.length is not None:
-        raise ValueError("--length is the unit of length of --manifold se3\nleave it out")
+        raise ValueError("--length is the unit of length of --manifold se3; leave it out")
     conditions, condition = _conditions_of(table, arguments, coordinates.columns)
     blocks = _blocks(table, arguments.blocks) if arguments.blocks else None
     data = RunData(
@@ -103,14 +103,14 @@ def _blocks(table: Table, words: Sequence[str]) -> Tensor:
         name, equals, value = word.rpartition("=")
         size = parse_number(value)
         if not equals or size is None or not 0 < size < float("inf") or name in sizes:
-            raise ValueError(f"--blocks {word!r} is not COLUMN=SIZE\nwrite for example x=30, in the column's unit")
+            raise ValueError(f"--blocks {word!r} is not COLUMN=SIZE; write for example x=30, in the column's unit")
         sizes[name] = size
     places = table.numbers(list(sizes))
     blocks = datasets.block_labels(places, list(sizes.values()))
     different = len(np.unique(places, axis=0))
     if len(blocks.unique()) == different > 1:
         raise ValueError(
-            f"--blocks {' '.join(words)} puts each of {different} places into a block of its own\n"
+            f"--blocks {' '.join(words)} puts each of {different} places into a block of its own; "
             "give larger sizes, in the columns' units, or leave --blocks out: neighbours are then on both sides"
         )
     return blocks
@@ -123,7 +123,7 @@ def _split(points: Tensor, blocks: Tensor | None, arguments: argparse.Namespace)
         if blocks is None:
             raise
         raise ValueError(
-            f"--blocks makes {len(blocks.unique())} blocks of all rows ({error})\nmake them smaller"
+            f"--blocks makes {len(blocks.unique())} blocks of all rows ({error}); make them smaller"
         ) from None
 
 
@@ -142,7 +142,7 @@ def _conditions_of(
     if arguments.condition:
         return datasets.find_conditions(table, arguments.condition, arguments.label or (), taken)
     if arguments.label:
-        raise ValueError("--label says which columns of --condition hold labels\ngive --condition too")
+        raise ValueError("--label says which columns of --condition hold labels; give --condition too")
     return None, None
 
 
@@ -156,7 +156,7 @@ def given_condition(flow: Flow, arguments: argparse.Namespace) -> Tensor | None:
         name, equals, value = word.partition("=")
         if not equals or name in words:
             fault = "is given twice" if name in words else "is not NAME=VALUE"
-            raise ValueError(f"--condition {word!r} {fault}\nwrite for example magnitude=6, each name once")
+            raise ValueError(f"--condition {word!r} {fault}; write for example magnitude=6, each name once")
         words[name] = value
     if not words:
         return None
@@ -181,7 +181,7 @@ def condition_file(flow: Flow, arguments: argparse.Namespace) -> Tensor:
     """Return the condition vectors ``(n, c)`` that ``--condition-file`` means; warn beyond the range of the data."""
     conditions = _conditional(flow, arguments)
     if arguments.n is not None:
-        raise ValueError("-n and --condition-file both say how many samples to draw\ngive one of them")
+        raise ValueError("-n and --condition-file both say how many samples to draw; give one of them")
     vectors = datasets.read_conditions(datasets.read_table(read_input(arguments.condition_file)), conditions)
     warn(arguments, conditions.extrapolations(vectors))
     return vectors
@@ -190,7 +190,7 @@ def condition_file(flow: Flow, arguments: argparse.Namespace) -> Tensor:
 def _conditional(flow: Flow, arguments: argparse.Namespace) -> Conditions:
     if flow.conditions is None:
         raise ValueError(
-            f"the flow in {arguments.run} knows no conditions by name\n"
+            f"the flow in {arguments.run} knows no conditions by name; "
             "give none, or fit again with --condition and the columns"
         )
     return flow.conditions
@@ -201,7 +201,7 @@ def check_required(flow: Flow, condition: Tensor | None, arguments: argparse.Nam
     if condition is None and flow.conditions is not None and flow.conditions.required:
         name = flow.conditions.required[0]
         raise ValueError(
-            f"the flow in {arguments.run} is conditional on {flow.conditions.describe()}\ngive --condition {name}=FILE"
+            f"the flow in {arguments.run} is conditional on {flow.conditions.describe()}; give --condition {name}=FILE"
         )
 
 
@@ -240,11 +240,11 @@ def checked_output(arguments: argparse.Namespace) -> Path | None:
         return None
     out = Path(arguments.out)
     if out.is_dir():
-        raise IsADirectoryError(f"--out {out} is a folder\nname a file in it")
+        raise IsADirectoryError(f"--out {out} is a folder; name a file in it")
     if out.exists() and not arguments.force:
-        raise FileExistsError(f"--out {out} exists\nuse --force to replace it, or another name")
+        raise FileExistsError(f"--out {out} exists; use --force to replace it, or another name")
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist\nmake it first")
+        raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist; make it first")
     return out
 
 

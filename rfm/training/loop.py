@@ -187,7 +187,7 @@ def optimise(
                     found = validate(shown)
                 if not math.isfinite(running):
                     raise ValueError(
-                        f"fit: training diverged by step {state.step} (loss {float(running):g}, {_words(measure)} "
+                        f"training diverged by step {state.step} (loss {float(running):g}, {_words(measure)} "
                         f"{found:g}); lower learning_rate, or look for outliers in the points"
                     )
                 state.record(found, float(running), shown)

@@ -195,7 +195,7 @@ def adopt(flow: Flow, state: Checkpoint) -> None:
     flow.history, flow.stopped = state.history, state.stopped
     if not state.best:
         raise ValueError(
-            f"fit: no finite likelihood of the validation points at any of {len(state.history)} validations: the field "
+            f"no finite likelihood of the validation points at any of {len(state.history)} validations: the field "
             "cannot be integrated, or takes them where the source has no density; lower learning_rate, or take another "
             "source"
         )
