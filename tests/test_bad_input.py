@@ -360,7 +360,7 @@ def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise ValueError("good enough to train on")
 
-    monkeypatch.setattr("rfm.command_line.commands.fit_flow", refuse)
+    monkeypatch.setattr("rfm.command_line.fitted_runs.fit", refuse)
     monkeypatch.setattr("rfm.datasets.load", refuse)
 
 
@@ -472,3 +472,23 @@ def test_numbers_at_the_edge_of_floats(here: Path, capsys: pytest.CaptureFixture
     (here / "t.csv").write_text("a\n" + rows)
     fit = ["fit", "t.csv", "--manifold", "euclidean", "--out", "run", "--steps", 3, "--quiet", "--device", "cpu"]
     refused(capsys, here, *fit)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("length", [5, 50, 90, 150])
+def test_a_fault_is_told_whole_in_three_lines_at_most(
+    count: int, length: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "; ".join(["word " * (length // 5 - 1) + "end"] * count)
+
+    def refuse(name: str) -> None:
+        raise ValueError(sentence)
+
+    monkeypatch.setattr("rfm.datasets.load", refuse)
+    assert cli.main(["demo"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert " ".join(lines) == f"rfm demo: {sentence}"
+    assert len(lines) <= 3
+    assert all(line.endswith("end;") for line in lines[:-1])
+    assert all(len(line) <= 120 for line in lines[:2]) or length > 100
+    assert len(lines) == 1 or len(lines[0]) + length > 110

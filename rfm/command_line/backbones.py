@@ -19,13 +19,6 @@ _DRAWN = 16
 _PART = 256
 """Backbones drawn before they are written, which bounds memory."""
 _SHOWN = 8
-_OPTIONS = ("length", "steps", "rotation_schedule", "rotation_rate", "motif", "open_bonds")
-_REFUSED = {
-    "log_prob": "--log-prob is not for backbones: their rotation schedule and self-conditioning change the density",
-    "condition": "--condition is not for backbones: the flow has no conditions",
-    "condition_file": "--condition-file is not for backbones: the flow has no conditions",
-    "json": "--json is not for backbones, which are written as structure files",
-}
 
 
 def holds_backbones(folder: Path) -> bool:
@@ -35,23 +28,10 @@ def holds_backbones(folder: Path) -> bool:
     return isinstance(manifold, dict) and manifold.get("class") == f"manifolds.{CentredPoses.__name__}"
 
 
-def check_others(arguments: argparse.Namespace) -> None:
-    """Raise ValueError if an option for backbones is given for a run of another kind."""
-    for name in _OPTIONS:
-        if getattr(arguments, name) not in (None, False):
-            option = name.replace("_", "-")
-            raise ValueError(
-                f"--{option} is for flows of protein backbones, and {arguments.run} is another; leave it out"
-            )
-
-
-def sample(arguments: argparse.Namespace) -> None:
-    """``rfm sample``: backbones as PDB and mmCIF files in a folder."""
+def sample_to_folder(arguments: argparse.Namespace) -> None:
+    """Draw backbones, as PDB and mmCIF files in a folder."""
     from rfm.plotting import plot_backbone, save_figure
 
-    for name, sentence in _REFUSED.items():
-        if getattr(arguments, name):
-            raise ValueError(f"{sentence}; leave it out")
     if arguments.length is None:
         raise ValueError("backbones need a length; give --length RESIDUES")
     linear, rate = arguments.rotation_schedule == "linear", arguments.rotation_rate

@@ -289,8 +289,8 @@ def check_metric(manifold: Manifold, points: Tensor) -> None:
     if not report.passed:
         first = report.findings[0]
         raise ValueError(
-            f"fit: {manifold} breaks its contract, that {first.claim} ({first.law}): {first.found}; run rfm check for "
-            "all of it"
+            f"fit: {manifold} breaks its contract; run rfm check for all of it; not kept is {first.law}, "
+            f"{first.claim}: {first.found}"
         )
 
 
