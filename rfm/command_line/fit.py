@@ -22,7 +22,6 @@ so3/hexagonal: of crystals; se3: poses, also of TUM, KITTI and EuRoC tracks;
 my_module:thing: a manifold of your own, an object or a class without arguments; the current
 folder counts as importable"""
 
-
 _SOURCE_HELP = """\
 where the flow starts: uniform; wrapped-normal (fitted, not on a sphere); kernel (a mixture of
 kernels around the training points); my_module:thing, a source or a function of manifold and

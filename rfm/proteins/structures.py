@@ -113,7 +113,9 @@ def read_chain(path: str | Path, name: str | None = None) -> Chain:
         return chains[0]
     if name not in known:
         asked = "several chains" if name is None else f"no chain {name!r}"
-        raise StructureError(f"{path}: has {asked}; its protein chains are {', '.join(known)}; name one of them")
+        more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+        listed = f"{', '.join(known[:12])}{more}"
+        raise StructureError(f"{path}: has {asked}; its protein chains are {listed}; name one of them")
     return chains[known.index(name)]
 
 
