@@ -148,7 +148,7 @@ def test_negative_weights_name_their_row(here: Path, capsys: pytest.CaptureFixtu
 def test_a_missing_table_and_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "t.csv: there is no such file" in refused(capsys, here, *_FIT)
     (here / "t.csv").mkdir()
-    assert "t.csv: this is a folder\nname a file in it" in refused(capsys, here, *_FIT)
+    assert "t.csv: this is a folder; name a file in it" in refused(capsys, here, *_FIT)
 
 
 def test_no_command_and_unknown_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,7 +284,7 @@ def test_memory_that_is_not_enough(
 ) -> None:
     monkeypatch.setattr(rfm.Flow, "sample", lambda *args, **options: torch.empty(2**58))
     err = refused(capsys, broken.parent, "sample", "run")
-    assert err == "rfm sample: the memory is not enough\nuse a smaller --batch-size\n"
+    assert err == "rfm sample: the memory is not enough; use a smaller --batch-size\n"
     monkeypatch.setattr(rfm.Flow, "sample", lambda *args, **options: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         cli.main(["sample", str(broken.parent / "run")])
@@ -360,7 +360,7 @@ def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise ValueError("good enough to train on")
 
-    monkeypatch.setattr("rfm.command_line.commands.fit_flow", refuse)
+    monkeypatch.setattr("rfm.command_line.fitted_runs.fit", refuse)
     monkeypatch.setattr("rfm.datasets.load", refuse)
 
 
@@ -463,7 +463,7 @@ def test_the_process_itself_ends_with_status_2(here: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "rfm fit: none.csv: there is no such file\ncheck the name and the folder\n"
+    assert done.stderr == "rfm fit: none.csv: there is no such file; check the name and the folder\n"
     assert list(here.iterdir()) == []
 
 
@@ -472,3 +472,23 @@ def test_numbers_at_the_edge_of_floats(here: Path, capsys: pytest.CaptureFixture
     (here / "t.csv").write_text("a\n" + rows)
     fit = ["fit", "t.csv", "--manifold", "euclidean", "--out", "run", "--steps", 3, "--quiet", "--device", "cpu"]
     refused(capsys, here, *fit)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("length", [5, 50, 90, 150])
+def test_a_fault_is_told_whole_in_three_lines_at_most(
+    count: int, length: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "; ".join(["word " * (length // 5 - 1) + "end"] * count)
+
+    def refuse(name: str) -> None:
+        raise ValueError(sentence)
+
+    monkeypatch.setattr("rfm.datasets.load", refuse)
+    assert cli.main(["demo"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert " ".join(lines) == f"rfm demo: {sentence}"
+    assert len(lines) <= 3
+    assert all(line.endswith("end;") for line in lines[:-1])
+    assert all(len(line) <= 120 for line in lines[:2]) or length > 100
+    assert len(lines) == 1 or len(lines[0]) + length > 110

@@ -110,7 +110,7 @@ def test_an_existing_run_is_refused_resumed_or_replaced(quakes: Path, capsys: py
     fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", quakes / "run", "--quiet", *_FIT]
     before = (quakes / "run" / "flow.json").read_bytes()
     _, err = run(capsys, *fit, status=2)
-    assert "already holds a flow\nuse --resume, --force, or another --out" in err
+    assert "already holds a flow; use --resume, --force, or another --out" in " ".join(err.split())
     run(capsys, *fit, "--resume")
     assert (quakes / "run" / "flow.json").read_bytes() == before
     _, err = run(capsys, *fit, "--seed", 1, "--resume", status=2)
@@ -199,7 +199,7 @@ def test_an_output_is_refused_unless_forced(quakes: Path, capsys: pytest.Capture
     out.write_text("mine")
     for command in (["sample", quakes / "run", "-n", 2], ["log-prob", quakes / "run", quakes / "quakes.csv"]):
         _, err = run(capsys, *command, "--out", out, status=2)
-        assert "out.csv exists\nuse --force" in err
+        assert "out.csv exists; use --force" in " ".join(err.split())
         assert out.read_text() == "mine"
     _, err = run(capsys, "plot", quakes / "run", "--out", out, status=2)
     assert "use --force" in err
@@ -208,7 +208,7 @@ def test_an_output_is_refused_unless_forced(quakes: Path, capsys: pytest.Capture
     _, err = run(capsys, "sample", quakes / "run", "--out", quakes, status=2)
     assert "is a folder" in err
     _, err = run(capsys, "sample", quakes / "run", "--out", quakes / "no" / "out.csv", status=2)
-    assert "does not exist\nmake it first" in err
+    assert "does not exist; make it first" in " ".join(err.split())
 
 
 def test_scores_are_densities_in_row_order(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -440,7 +440,7 @@ def test_interruption_says_how_to_go_on(
     def interrupted(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rfm.command_line.commands.fit_flow", interrupted)
+    monkeypatch.setattr("rfm.command_line.fitted_runs.fit", interrupted)
     fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", quakes / "new", *_FIT]
     _, err = run(capsys, *fit, status=130)
     assert err == "rfm fit: interrupted; rfm fit ... --resume goes on\n"
@@ -638,7 +638,7 @@ def test_long_outputs_are_written_part_by_part(
         return sample(self, shape, **options)
 
     monkeypatch.setattr(rfm.Flow, "sample", watched)
-    monkeypatch.setattr("rfm.command_line.table_runs._PART_ROWS", 7)
+    monkeypatch.setattr("rfm.command_line.table_output._PART_ROWS", 7)
     draw = ["sample", quakes / "run", "-n", 30, "--log-prob", "--seed", 3]
     text, _ = run(capsys, *draw)
     assert max(most) == 7
@@ -666,7 +666,7 @@ def test_a_part_of_samples_is_as_if_drawn_alone(
 ) -> None:
     """With as many samples as a part has, nothing depends on there being parts."""
     whole, _ = run(capsys, "sample", quakes / "run", "-n", 12)
-    monkeypatch.setattr("rfm.command_line.table_runs._PART_ROWS", 12)
+    monkeypatch.setattr("rfm.command_line.table_output._PART_ROWS", 12)
     longer, _ = run(capsys, "sample", quakes / "run", "-n", 20)
     assert longer.splitlines()[:13] == whole.splitlines()
 
@@ -683,7 +683,7 @@ def test_interrupted_sampling_leaves_the_old_file_and_no_other(
             raise KeyboardInterrupt
         return sample(self, shape, **options)
 
-    monkeypatch.setattr("rfm.command_line.table_runs._PART_ROWS", 4)
+    monkeypatch.setattr("rfm.command_line.table_output._PART_ROWS", 4)
     monkeypatch.setattr(rfm.Flow, "sample", interrupted)
     (quakes / "s.csv").write_text("mine")
     before = sorted(quakes.iterdir())
@@ -695,7 +695,7 @@ def test_interrupted_sampling_leaves_the_old_file_and_no_other(
 def test_conditions_and_times_run_on_through_the_parts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rfm.command_line.table_runs._PART_ROWS", 3)
+    monkeypatch.setattr("rfm.command_line.table_output._PART_ROWS", 3)
     places = np.random.default_rng(0).normal(size=(40, 3))
     rows = "".join(f"{1000 + i} {x:.4f} {y:.4f} {z:.4f} 0 0 0.6 0.8\n" for i, (x, y, z) in enumerate(places))
     (tmp_path / "t.txt").write_text("# timestamp tx ty tz qx qy qz qw\n" + rows)

@@ -113,6 +113,23 @@ def test_no_module_for_everything() -> None:
             assert not {"utils", "common", "helpers"} & {part.removesuffix(".py") for part in file.parts}
 
 
+def _raised_texts(file: Path) -> Iterator[ast.Constant]:
+    """Yield the literals that make up exceptions, raised where they are made or returned to be raised."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        makes = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error")
+        if makes or isinstance(node, ast.Raise):
+            yield from (
+                part for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            )
+
+
+@pytest.mark.parametrize("package", ["manifolds", "rfm"])
+def test_errors_are_one_sentence_without_line_breaks(package: str) -> None:
+    texts = [(file, text) for file in (ROOT / package).rglob("*.py") for text in _raised_texts(file)]
+    assert len(texts) > 100
+    assert not [f"{file.relative_to(ROOT)}:{text.lineno}" for file, text in texts if "\n" in text.value]
+
+
 def test_both_packages_are_typed() -> None:
     for package in ("rfm", "manifolds"):
         assert (ROOT / package / "py.typed").is_file()

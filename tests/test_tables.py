@@ -45,7 +45,7 @@ def message_of(tmp_path: Path, content: str | bytes, columns: tuple[str, ...] = 
     with pytest.raises(TableError) as caught:
         table_of(tmp_path, content).numbers(columns)
     message = str(caught.value)
-    assert len(message.splitlines()) <= 3
+    assert len(message.splitlines()) == 1
     assert "points.csv" in message
     return message
 
@@ -105,7 +105,7 @@ def test_a_name_that_matches_exactly_goes_first(tmp_path: Path) -> None:
     table = table_of(tmp_path, "Lat,lat,x,x\n1,2,3,4\n")
     assert table.index("lat") == 1
     assert [table.key(i) for i in range(4)] == ["Lat", "lat", "3", "4"]
-    with pytest.raises(TableError, match="2 columns are named 'LAT'\nname them by number: 1, 2"):
+    with pytest.raises(TableError, match="2 columns are named 'LAT'; name them by number: 1, 2"):
         table.index("LAT")
 
 
@@ -172,7 +172,7 @@ def test_too_few_rows(tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(TableError) as caught:
         read_table(str(tmp_path / "folder") + os.sep + name)
-    assert len(str(caught.value).splitlines()) <= 3
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_folder(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_other_files_are_named_for_what_they_are(tmp_path: Path, name: str, suff
     file.write_bytes(content)
     with pytest.raises(TableError) as caught:
         read_points(file)
-    what, remedy = str(caught.value).split("\n")
+    what, remedy = str(caught.value).rsplit("; ", 1)
     assert expected in what
     assert remedy
 
@@ -310,7 +310,7 @@ def test_rubbish_raises_nothing_else(tmp_path: Path, content: bytes) -> None:
     except TableError as caught:
         error = caught
     if values is None:
-        assert 1 <= len(str(error).splitlines()) <= 3
+        assert len(str(error).splitlines()) == 1
     else:
         assert values.shape == (len(table), len(table.names))
         assert np.isfinite(values).all()

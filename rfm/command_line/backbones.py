@@ -19,13 +19,6 @@ _DRAWN = 16
 _PART = 256
 """Backbones drawn before they are written, which bounds memory."""
 _SHOWN = 8
-_OPTIONS = ("length", "steps", "rotation_schedule", "rotation_rate", "motif", "open_bonds")
-_REFUSED = {
-    "log_prob": "--log-prob is not for backbones: their rotation schedule and self-conditioning change the density",
-    "condition": "--condition is not for backbones: the flow has no conditions",
-    "condition_file": "--condition-file is not for backbones: the flow has no conditions",
-    "json": "--json is not for backbones, which are written as structure files",
-}
 
 
 def holds_backbones(folder: Path) -> bool:
@@ -35,28 +28,15 @@ def holds_backbones(folder: Path) -> bool:
     return isinstance(manifold, dict) and manifold.get("class") == f"manifolds.{CentredPoses.__name__}"
 
 
-def check_others(arguments: argparse.Namespace) -> None:
-    """Raise ValueError if an option for backbones is given for a run of another kind."""
-    for name in _OPTIONS:
-        if getattr(arguments, name) not in (None, False):
-            option = name.replace("_", "-")
-            raise ValueError(
-                f"--{option} is for flows of protein backbones, and {arguments.run} is another\nleave it out"
-            )
-
-
-def sample(arguments: argparse.Namespace) -> None:
-    """``rfm sample``: backbones as PDB and mmCIF files in a folder."""
+def sample_to_folder(arguments: argparse.Namespace) -> None:
+    """Draw backbones, as PDB and mmCIF files in a folder."""
     from rfm.plotting import plot_backbone, save_figure
 
-    for name, sentence in _REFUSED.items():
-        if getattr(arguments, name):
-            raise ValueError(f"{sentence}\nleave it out")
     if arguments.length is None:
-        raise ValueError("backbones need a length\ngive --length RESIDUES")
+        raise ValueError("backbones need a length; give --length RESIDUES")
     linear, rate = arguments.rotation_schedule == "linear", arguments.rotation_rate
     if linear and rate is not None:
-        raise ValueError("--rotation-rate is of the exponential schedule\nleave it out, or --rotation-schedule linear")
+        raise ValueError("--rotation-rate is of the exponential schedule; leave it out, or --rotation-schedule linear")
     rate = None if linear else rate or ROTATION_RATE
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     flow = Flow.load(arguments.run).to(device)
@@ -128,12 +108,12 @@ def _open(residues: int, start: int, opened: Tensor) -> list[str]:
 def _folder(arguments: argparse.Namespace) -> Path:
     """Return the folder to write to, made if it is not there, refused if it holds anything."""
     if arguments.out is None:
-        raise ValueError("backbones are written to a folder\ngive --out FOLDER")
+        raise ValueError("backbones are written to a folder; give --out FOLDER")
     folder = Path(arguments.out)
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"--out {folder} is a file\nname a folder")
+        raise FileExistsError(f"--out {folder} is a file; name a folder")
     if folder.is_dir() and any(folder.iterdir()) and not arguments.force:
-        raise FileExistsError(f"--out {folder} is not empty\nuse --force to write into it, or another name")
+        raise FileExistsError(f"--out {folder} is not empty; use --force to write into it, or another name")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -151,13 +131,13 @@ def _motif(parts: list[list[str]], residues: int) -> Motif:
     if bool((order.diff() <= 0).any()) or int(order[-1]) >= residues:
         raise ValueError(
             f"--motif: the places {', '.join(f'{int(p[0]) + 1}-{int(p[-1]) + 1}' for p in places)} must ascend, not "
-            f"overlap, and end by residue {residues}\ngive others, or a larger --length"
+            f"overlap, and end by residue {residues}; give others, or a larger --length"
         )
     motif = Motif(torch.cat(frames), order, letters)
     if (i := motif.broken()) is not None:
         raise ValueError(
             f"--motif: residues {named[i - 1]} and {named[i]} would be neighbours at {int(order[i])} and "
-            f"{int(order[i]) + 1}, and no peptide bond joins them\nleave places between them"
+            f"{int(order[i]) + 1}, and no peptide bond joins them; leave places between them"
         )
     return motif
 
@@ -167,25 +147,25 @@ def _stretch(file: str, which: str, place: str) -> tuple[Chain, int, int]:
     found = re.fullmatch(r"([^:\s]+):(-?\d+[A-Za-z]?)(?:-(-?\d+[A-Za-z]?))?", which)
     if found is None or not re.fullmatch(r"[1-9]\d*", place):
         raise ValueError(
-            f"--motif {file} {which} {place}: is no file, residues, place\nwrite for example 1abc.pdb A:10-25 40"
+            f"--motif {file} {which} {place}: is no file, residues, place; write for example 1abc.pdb A:10-25 40"
         )
     chain = read_chain(file, found[1])
     ends = (found[2], found[3] or found[2])
     for number in ends:
         if (count := chain.numbers.count(number)) > 1:
-            raise ValueError(f"--motif {file}: chain {found[1]} has {count} residues {number}\nrenumber the file")
+            raise ValueError(f"--motif {file}: chain {found[1]} has {count} residues {number}; renumber the file")
         if number not in chain.numbers:
             left_out = f" with a backbone; left out: {', '.join(chain.left_out)}" if chain.left_out else ""
-            raise ValueError(f"--motif {file}: chain {found[1]} has no residue {number}{left_out}\nlook into the file")
+            raise ValueError(f"--motif {file}: chain {found[1]} has no residue {number}{left_out}; look into the file")
     first, last = map(chain.numbers.index, ends)
     if last < first:
-        raise ValueError(f"--motif {file} {which}: ends before it begins\nwrite the first residue first")
+        raise ValueError(f"--motif {file} {which}: ends before it begins; write the first residue first")
     for i in chain.breaks:
         if first < i <= last:
             apart = float(torch.linalg.vector_norm(chain.atoms[i, 0] - chain.atoms[i - 1, 2]))
             raise ValueError(
                 f"--motif {file} {which}: the chain has a break between residues {chain.numbers[i - 1]} and "
-                f"{chain.numbers[i]} (C - N {apart:.1f} Angstrom)\ngive each side as a --motif of its own, with places "
+                f"{chain.numbers[i]} (C - N {apart:.1f} Angstrom); give each side as a --motif of its own, with places "
                 "between them"
             )
     return chain, first, last

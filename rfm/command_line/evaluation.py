@@ -123,12 +123,12 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
         ValueError: if no points were held out for testing, or all that were have weight zero.
     """
     if len(data.split.test) == 0:
-        raise ValueError("evaluate: this run held out no test points; fit again with a test share above 0")
+        raise ValueError("this run held out no test points; fit again with a test share above 0")
     test, weights = data.points[data.split.test], data.weights_at(data.split.test)
     blocks = data.blocks_at(data.split.test)
     groups = test if blocks is None else blocks
     if weights is not None and not bool((weights > 0).any()):
-        raise ValueError("evaluate: the weights of all test points are zero; fit again with another seed or test share")
+        raise ValueError("the weights of all test points are zero; fit again with another seed or test share")
     broad = "uniform" if isinstance(flow.source, Uniform) else "source"
     scores: list[tuple[str, Tensor]] = [(broad, flow.source.log_prob(test))]
     kernels = _kernels(flow, data, note)

@@ -57,7 +57,7 @@ def named_manifold(
     }
     if name not in makers:
         raise ValueError(
-            f"unknown manifold {name!r}\nchoose {', '.join(makers)}, or a manifold of your own as my_module:thing"
+            f"unknown manifold {name!r}; choose {', '.join(makers)}, or a manifold of your own as my_module:thing"
         )
     return makers[name]()
 
@@ -91,7 +91,7 @@ def check_symmetry(name: str, manifold: Manifold, measured: OrientationMap) -> l
         if laue is None or not has_symmetry(rotations, laue):
             own = {"so3/cubic": " is 43", "so3/hexagonal": " is 62"}.get(name, f" has {len(rotations)} other rotations")
             raise ValueError(
-                f"{measured.table.file}: phase {phase} has the symmetry {code}, and {name}{own}\nchoose so3/cubic for "
+                f"{measured.table.file}: phase {phase} has the symmetry {code}, and {name}{own}; choose so3/cubic for "
                 "43 (m-3m), so3/hexagonal for 62 (6/mmm), so3 for no symmetry, or a quotient of your own that has it"
             )
         if settings_vary(laue):
@@ -113,7 +113,7 @@ def length_of(positions: Tensor) -> float:
     """
     spread = float((positions - positions.mean(0)).square().mean().sqrt())
     if not spread > 0:
-        raise ValueError("all positions are the same\nfit the rotations alone, with --manifold so3")
+        raise ValueError("all positions are the same; fit the rotations alone, with --manifold so3")
     return float(f"{spread:.2g}")
 
 
@@ -128,9 +128,9 @@ def imported_manifold(name: str) -> Manifold:
         manifold = thing() if isinstance(thing, type) else thing
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"{name}: cannot be imported ({type(error).__name__}: {reason})\ncheck it in Python") from None
+        raise ValueError(f"{name}: cannot be imported ({type(error).__name__}: {reason}); check it in Python") from None
     if not isinstance(manifold, Manifold):
-        raise ValueError(f"{name}: is not a manifolds.Manifold but {type(manifold).__name__}\nsubclass Manifold")
+        raise ValueError(f"{name}: is not a manifolds.Manifold but {type(manifold).__name__}; subclass Manifold")
     return manifold
 
 
@@ -144,7 +144,7 @@ def named_source(name: str) -> Source | Callable[[Manifold, Tensor], Source]:
         thing = _imported(name, "source")
         if not isinstance(thing, Source) and not callable(thing):
             raise ValueError(
-                f"{name}: is neither a rfm.sources.Source nor a function but {type(thing).__name__}\n"
+                f"{name}: is neither a rfm.sources.Source nor a function but {type(thing).__name__}; "
                 "write a Source, or a function of manifold and points that returns one"
             )
         return thing if isinstance(thing, Source) else _checked_maker(name, thing)
@@ -154,7 +154,7 @@ def named_source(name: str) -> Source | Callable[[Manifold, Tensor], Source]:
         "kernel": KernelMixture.fit,
     }
     if name not in makers:
-        raise ValueError(f"unknown source {name!r}\nchoose {', '.join(makers)}, or one of your own as my_module:thing")
+        raise ValueError(f"unknown source {name!r}; choose {', '.join(makers)}, or one of your own as my_module:thing")
     return makers[name]
 
 
@@ -166,11 +166,11 @@ def _checked_maker(name: str, make: Callable[..., Any]) -> Callable[[Manifold, T
             source = make(manifold, points)
         except Exception as error:
             raise ValueError(
-                f"{name}: cannot be called with a manifold and points ({type(error).__name__}: {error})\n"
+                f"{name}: cannot be called with a manifold and points ({type(error).__name__}: {error}); "
                 "check it in Python"
             ) from None
         if not isinstance(source, Source):
-            raise ValueError(f"{name}: makes no rfm.sources.Source but {type(source).__name__}\nsubclass Source")
+            raise ValueError(f"{name}: makes no rfm.sources.Source but {type(source).__name__}; subclass Source")
         return source
 
     return checked
@@ -186,11 +186,11 @@ def named_coupling(name: str, manifold: Manifold) -> Coupling | None:
 def _imported(name: str, what: str) -> Any:
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise ValueError(f"{name!r} does not name a {what}\nwrite my_module:thing, an object or a class")
+        raise ValueError(f"{name!r} does not name a {what}; write my_module:thing, an object or a class")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"{name}: cannot be imported ({type(error).__name__}: {reason})\ncheck it in Python") from None
+        raise ValueError(f"{name}: cannot be imported ({type(error).__name__}: {reason}); check it in Python") from None

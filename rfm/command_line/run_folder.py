@@ -109,7 +109,7 @@ class RunData:
         if not is_run_folder(folder) or (record := read_json(folder / _FILE)).get("fit") != _fit_of(folder):
             # A fit writes its flow first; a kill may come between the two.
             raise SavedFlowError(
-                f"{folder} holds no data, or those of an earlier fit, beside its flow\n"
+                f"{folder} holds no data, or those of an earlier fit, beside its flow; "
                 "if rfm fit was interrupted, give the same command again with --resume; what Flow.save wrote is for "
                 "rfm.Flow.load, in Python"
             )

@@ -48,7 +48,7 @@ def in_radians(table: Table, keys: Sequence[str], said: bool | None, bounds: Seq
     if len(units | {asked} - {None}) > 1:
         other = f"--{asked}" if asked and len(units) == 1 else "each other"
         raise TableError(
-            f"{table.file}: the columns {' '.join(keys)} say {' and '.join(sorted(units))}, which contradicts {other}\n"
+            f"{table.file}: the columns {' '.join(keys)} say {' and '.join(sorted(units))}, which contradicts {other}; "
             "give all angles in one unit, and say which it is"
         )
     if units or asked:
@@ -58,7 +58,7 @@ def in_radians(table: Table, keys: Sequence[str], said: bool | None, bounds: Seq
     if small and len(np.unique(values, axis=0)) >= _MANY:
         raise TableError(
             f"{table.file}: the angles in {' '.join(keys)} are all small enough to be radians (at most "
-            f"{values.max():.6g}), and nothing says whether they are\n"
+            f"{values.max():.6g}), and nothing says whether they are; "
             f"add --radians or --degrees, or a unit to the columns' names, such as {keys[0]}_deg"
         )
     return False

@@ -67,7 +67,7 @@ def angle_columns(table: Table, radians: bool | None, taken: Sequence[str] = ())
         return found
     raise TableError(
         f"{table.file}: which columns hold angles is not clear: none is called like one (direction, phi, ...), and "
-        f"not each of numbers has the range of a turn\n{table.describe_columns()}\nname them, with --columns"
+        f"not each of numbers has the range of a turn; {table.describe_columns()}; name them, with --columns"
     )
 
 

@@ -42,10 +42,10 @@ def find_conditions(
     wrong = [key for key in keys if keys.count(key) > 1 or key in taken]
     if wrong:
         reason = "it holds the points" if wrong[0] in taken else "it is named twice"
-        raise TableError(f"{table.file}: column {wrong[0]!r} cannot be a condition: {reason}\nchoose other columns")
+        raise TableError(f"{table.file}: column {wrong[0]!r} cannot be a condition: {reason}; choose other columns")
     if forced - set(keys):
         raise TableError(
-            f"{table.file}: column {min(forced - set(keys))!r} is said to hold labels, but is no condition\n"
+            f"{table.file}: column {min(forced - set(keys))!r} is said to hold labels, but is no condition; "
             "name it among the conditions too"
         )
     cells = {
@@ -71,8 +71,8 @@ def read_conditions(table: Table, conditions: Conditions) -> Tensor:
     for column in conditions.columns:
         if not table.has(column.name):
             raise TableError(
-                f"{table.file}: there is no column {column.name!r}, a condition of this flow\n"
-                f"{table.describe_columns()}\n"
+                f"{table.file}: there is no column {column.name!r}, a condition of this flow; "
+                f"{table.describe_columns()}; "
                 + (
                     f"add it, or give --condition {column.name}=FILE"
                     if isinstance(column, Picture)

@@ -123,11 +123,11 @@ def choose_coordinates(
     """
     keys = None if columns is None else tuple(table.key(table.index(column)) for column in columns)
     if keys is not None and len(set(keys)) < len(keys):
-        raise TableError(f"{table.file}: a column is named twice by --columns {' '.join(keys)}\nname each column once")
+        raise TableError(f"{table.file}: a column is named twice by --columns {' '.join(keys)}; name each column once")
     if table.has_header and any(key.isdecimal() for key in keys or ()):
         raise TableError(
-            f"{table.file}: a column that --columns names by number has no name of its own\n"
-            f"{table.describe_columns()}\ngive it one in the header, or remove the header"
+            f"{table.file}: a column that --columns names by number has no name of its own; "
+            f"{table.describe_columns()}; give it one in the header, or remove the header"
         )
     return _choose(manifold, table, _Request(keys, radians, layout, tuple(taken)))
 
@@ -178,7 +178,7 @@ def _(manifold: Sphere, table: Table, wanted: _Request) -> Coordinates:
     if len(keys) != 2:
         raise TableError(
             f"{table.file}: --columns names {len(keys)}, and a point of {manifold} has 2 (latitude and "
-            f"longitude) or 3 (x, y, z)\n{table.describe_columns()}"
+            f"longitude) or 3 (x, y, z); {table.describe_columns()}"
         )
     latitude, longitude = _by_role(table, keys)
     radians = in_radians(table, (latitude, longitude), wanted.radians, (math.pi / 2, 2 * math.pi))
@@ -206,7 +206,7 @@ def _columns_on_s2(table: Table) -> tuple[str, ...]:
         finding = "no columns are called latitude and longitude, or x, y and z"
     example = "LATITUDE LONGITUDE" if table.has_header else "1 2 for latitude and longitude"
     remedy = f"name them, with --columns {example} or --columns {'X Y Z' if table.has_header else '1 2 3 for x, y, z'}"
-    raise TableError(f"{table.file}: {finding}\n{table.describe_columns()}\n{remedy}")
+    raise TableError(f"{table.file}: {finding}; {table.describe_columns()}; {remedy}")
 
 
 def _called(table: Table, names: frozenset[str], alike: Callable[[str], bool]) -> list[str]:
@@ -222,7 +222,7 @@ def _by_role(table: Table, keys: Sequence[str]) -> tuple[str, str]:
         first, second = second, first
     if is_longitude(first) or is_latitude(second):
         raise TableError(
-            f"{table.file}: --columns {' '.join(keys)} names the same coordinate twice\n{table.describe_columns()}\n"
+            f"{table.file}: --columns {' '.join(keys)} names the same coordinate twice; {table.describe_columns()}; "
             "name a latitude and a longitude"
         )
     return first, second
@@ -233,7 +233,7 @@ def _just_enough(manifold: Manifold, table: Table, wanted: _Request, angles: boo
     if len(manifold.event_shape) != 1:
         raise TableError(
             f"{table.file}: points of {manifold} have shape {tuple(manifold.event_shape)} and do not come from the "
-            "columns of a table\npass a tensor to rfm.fit instead"
+            "columns of a table; pass a tensor to rfm.fit instead"
         )
     needed = manifold.event_shape[0]
     if wanted.keys is not None:
@@ -248,7 +248,7 @@ def _just_enough(manifold: Manifold, table: Table, wanted: _Request, angles: boo
         what += f" that are no index or time, as {', '.join(map(repr, others[:5]))} is" if others else ""
     if len(found) != needed:
         raise TableError(
-            f"{table.file}: {what}, and a point of {manifold} has {needed}\n{table.describe_columns()}\n"
+            f"{table.file}: {what}, and a point of {manifold} has {needed}; {table.describe_columns()}; "
             f"name {needed} with --columns"
         )
     return tuple(found)

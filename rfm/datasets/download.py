@@ -15,7 +15,7 @@ _CHUNK_BYTES = 1 << 16
 
 
 class DatasetError(ValueError):
-    """A data set that cannot be had; the message has at most three lines: what, why, and the remedy."""
+    """A data set that cannot be had; the message is one sentence: what, why, and the remedy."""
 
 
 class DatasetNotFoundError(DatasetError):
@@ -59,7 +59,7 @@ def find(relative: str, sha256: str) -> Path:
     for place in (Path(folder) if folder else None, cache_folder()):
         if place is not None and (place / relative).exists():
             return _verified(place / relative, sha256, "set RFM_DATA to a folder with the right file")
-    raise DatasetNotFoundError(f"{relative} is not there, and cannot be downloaded\n{_by_hand(relative)}")
+    raise DatasetNotFoundError(f"{relative} is not there, and cannot be downloaded; {_by_hand(relative)}")
 
 
 def cache_folder() -> Path:
@@ -71,7 +71,7 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "rfm"
     except RuntimeError:
-        raise DatasetError("there is no home folder for the cache\nset RFM_CACHE to a folder of yours") from None
+        raise DatasetError("there is no home folder for the cache; set RFM_CACHE to a folder of yours") from None
 
 
 def file_sha256(path: Path) -> str:
@@ -84,13 +84,13 @@ def file_sha256(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({_reason(error)})\nput a file there that you may read") from None
+        raise DatasetError(f"{path}: cannot be read ({_reason(error)}); put a file there that you may read") from None
 
 
 def _verified(path: Path, sha256: str, remedy: str) -> Path:
     found = file_sha256(path)
     if found != sha256:
-        raise DatasetError(f"{path}: this is not the published file: SHA-256 {found[:16]}, not {sha256[:16]}\n{remedy}")
+        raise DatasetError(f"{path}: this is not the published file: SHA-256 {found[:16]}, not {sha256[:16]}; {remedy}")
     return path
 
 
@@ -105,13 +105,13 @@ def _download(url: str, target: Path, sha256: str, relative: str, timeout: float
             found = _copy(_chunks(url, relative, timeout), stream)
         if found != sha256:
             raise DatasetError(
-                f"{url}: the download is not the published file: SHA-256 {found[:16]}, not {sha256[:16]}\n"
+                f"{url}: the download is not the published file: SHA-256 {found[:16]}, not {sha256[:16]}; "
                 f"try again, or {_by_hand(relative)}"
             )
         temporary.replace(target)
     except OSError as error:
         raise DatasetError(
-            f"{target.parent}: the cache cannot be written ({_reason(error)})\nset RFM_CACHE to a folder of yours"
+            f"{target.parent}: the cache cannot be written ({_reason(error)}); set RFM_CACHE to a folder of yours"
         ) from None
     finally:
         if temporary is not None:
@@ -147,7 +147,7 @@ def _chunks(url: str, relative: str, timeout: float) -> Iterator[bytes]:
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, HTTPError):
             error.close()  # it holds the connection
-        raise DatasetError(f"{url}: cannot be downloaded ({_reason(error)})\n{_by_hand(relative)}") from None
+        raise DatasetError(f"{url}: cannot be downloaded ({_reason(error)}); {_by_hand(relative)}") from None
 
 
 def _by_hand(relative: str) -> str:

@@ -136,7 +136,7 @@ def airports() -> Dataset:
 
     spec = find_spec("airportsdata")
     if spec is None or spec.origin is None:
-        raise DatasetError("the package airportsdata is not installed\ninstall it, for instance with pip")
+        raise DatasetError("the package airportsdata is not installed; install it, for instance with pip")
     return _read(
         "airports",
         Path(spec.origin).with_name("airports.csv"),
@@ -157,7 +157,7 @@ def load(name: str) -> Dataset:
         if loader.__name__ == name:
             return loader()
     raise DatasetError(
-        f"there is no data set {name[:40]!r}\nthe data sets are volcano, earthquake, flood, fire and airports"
+        f"there is no data set {name[:40]!r}; the data sets are volcano, earthquake, flood, fire and airports"
     )
 
 

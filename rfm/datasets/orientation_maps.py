@@ -77,7 +77,7 @@ def read_orientation_map(path: str | os.PathLike[str], minimum_rows: int = 1) ->
     if raw.has_header or len(raw.names) < len(COLUMNS):
         raise TableError(
             f"{raw.file}: a row of an .ang file has at least 8 numbers (phi1 Phi phi2 x y quality confidence phase), "
-            f"here there {'is a header' if raw.has_header else f'are {len(raw.names)}'}\n"
+            f"here there {'is a header' if raw.has_header else f'are {len(raw.names)}'}; "
             "export the map again, or name a table .csv and give --columns"
         )
     numbers, header = raw.numbers(raw.names[: len(COLUMNS)]), read_header(path)
@@ -96,7 +96,7 @@ def read_orientation_map(path: str | os.PathLike[str], minimum_rows: int = 1) ->
         worst = angles[row][np.abs(angles[row]).argmax()]
         raise raw.error(row, f"{worst:.6g} is no Euler angle in radians", "export the map with angles in radians")
     if len(kept) < max(minimum_rows, 1):
-        raise TableError(f"{raw.file}: {len(kept)} of {len(raw)} rows are indexed\nexport more of the map")
+        raise TableError(f"{raw.file}: {len(kept)} of {len(raw)} rows are indexed; export more of the map")
     if not counted and len(names) == 1:
         names = dict(zip((0,), names.values(), strict=True))
     rows = [[*raw.rows[i][:7], names.get(int(phases[i]), raw.rows[i][7]), *raw.rows[i][8:]] for i in kept]
@@ -139,5 +139,5 @@ def _check_order(raw: Table, header: Sequence[str]) -> None:
             if start is not None and not (name == start or (start == "phase" and name.startswith(start))):
                 raise TableError(
                     f"{raw.file}: the header lists the columns as {', '.join(names[:8])}, and an .ang file has "
-                    f"{', '.join(COLUMNS)}\nexport the map again, or name a table .csv and give --columns"
+                    f"{', '.join(COLUMNS)}; export the map again, or name a table .csv and give --columns"
                 )

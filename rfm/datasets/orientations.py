@@ -105,7 +105,7 @@ def choose_orientations(
         if not found:
             raise TableError(
                 f"{table.file}: no columns are called phi1, Phi, phi2 (Bunge's Euler angles), qw, qx, qy, qz or r11 to "
-                f"r33\n{table.describe_columns()}\n"
+                f"r33; {table.describe_columns()}; "
                 "name the columns in the header, or give --columns and --format bunge, xyzw, wxyz or matrix"
             )
         own = tuple(table.key(table.index(name)) for name in ROTATION_NAMES[found[0]])
@@ -113,7 +113,7 @@ def choose_orientations(
     convention = convention or _convention_of(keys)
     if convention is None or len(keys) != len(ROTATION_NAMES[convention]):
         raise TableError(
-            f"{table.file}: --columns names {len(keys)}, and what they mean is not clear\n"
+            f"{table.file}: --columns names {len(keys)}, and what they mean is not clear; "
             "add --format bunge (3 Euler angles), matrix (9 entries), xyzw or wxyz (a quaternion, real part last or "
             "first)"
         )

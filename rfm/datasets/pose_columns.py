@@ -62,7 +62,7 @@ def check_order(table: Table, keys: Sequence[str], wanted: Sequence[str], said: 
     ]
     if any(letter in "wxyz" and letter != want[-1] for letter, want in zip(said_so, wanted, strict=True)):
         raise TableError(
-            f"{table.file}: the columns {' '.join(keys)} contradict {said} ({' '.join(wanted)})\n"
+            f"{table.file}: the columns {' '.join(keys)} contradict {said} ({' '.join(wanted)}); "
             "name them in that order, or the other format"
         )
 

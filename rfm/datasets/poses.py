@@ -144,14 +144,14 @@ def choose_poses(
         if (found := pose_columns(table, _NAMES["xyzw"])) is not None:
             return Poses(found, "xyzw", "", length)
         raise TableError(
-            f"{table.file}: it is not clear which columns hold the pose, and in which order the quaternion is\n"
-            f"{table.describe_columns()}\n"
+            f"{table.file}: it is not clear which columns hold the pose, and in which order the quaternion is; "
+            f"{table.describe_columns()}; "
             "call them tx, ty, tz, qx, qy, qz, qw in a header, or add --format tum, kitti or euroc"
         )
     convention = layout if layout in _NAMES else "matrix" if len(keys) == 12 else _by_name(keys)
     if convention is None or len(keys) != len(_NAMES[convention]):
         raise TableError(
-            f"{table.file}: --columns names {len(keys)}, and in which order the rotation is written is not clear\n"
+            f"{table.file}: --columns names {len(keys)}, and in which order the rotation is written is not clear; "
             "name three of position, then four of a quaternion with --format xyzw or wxyz (real part last or first)"
         )
     if convention != "matrix":

@@ -165,7 +165,7 @@ def _told(target: str | os.PathLike[str] | TextIO) -> Iterator[None]:
             raise
         reason = error.strerror or type(error).__name__
         raise TableError(
-            f"{shown_path(target)}: cannot be written ({reason})\nname a file in a folder in which you may write"
+            f"{shown_path(target)}: cannot be written ({reason}); name a file in a folder in which you may write"
         ) from None
 
 

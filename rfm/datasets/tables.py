@@ -65,10 +65,10 @@ class Table:
             return matches[0]
         if matches:
             raise TableError(
-                f"{self.file}: {len(matches)} columns are named {_shown(column)}\n"
+                f"{self.file}: {len(matches)} columns are named {_shown(column)}; "
                 f"name them by number: {', '.join(str(i + 1) for i in matches[:12])}"
             )
-        raise TableError(f"{self.file}: there is no column {_shown(column)}\n{self.describe_columns()}")
+        raise TableError(f"{self.file}: there is no column {_shown(column)}; {self.describe_columns()}")
 
     def has(self, column: str) -> bool:
         """Return whether `index` would find exactly one column."""
@@ -95,7 +95,7 @@ class Table:
 
     def error(self, row: int, finding: str, remedy: str) -> TableError:
         """Return the exception that says what is wrong with one row, counted from 0."""
-        return TableError(f"{self.file}, line {self.lines[row]}: {finding}\n{remedy}")
+        return TableError(f"{self.file}, line {self.lines[row]}: {finding}; {remedy}")
 
     def describe_columns(self) -> str:
         """Return one sentence that says which columns there are."""
@@ -143,7 +143,7 @@ def read_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
     file = shown_path(path)
     lines = [(i, line) for i, line in enumerate(read_lines(path), start=1) if not _is_skipped(line)]
     if not lines:
-        raise TableError(f"{file}: the file is empty\nput one point on each line")
+        raise TableError(f"{file}: the file is empty; put one point on each line")
     separator, width = _separator_and_width([line for _, line in lines[:_SAMPLE_LINES]])
     numbered = [(i, row) for i, row in _rows(lines, separator, file) if any(row)]
     numbered = _without_prose(numbered, width)
@@ -155,7 +155,7 @@ def read_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
     if len(body) < minimum_rows:
         found = "a header but no rows" if has_header and not body else f"{len(body)} row{'s' * (len(body) != 1)}"
         wanted = f"at least {minimum_rows} {'is' if minimum_rows == 1 else 'are'} needed"
-        raise TableError(f"{file}: the file has {found}, and {wanted}\nadd points, one on a line")
+        raise TableError(f"{file}: the file has {found}, and {wanted}; add points, one on a line")
     expected = f"the header (line {first[0]}) has {len(names)}" if has_header else f"most lines have {width}"
     _check_lengths(body, len(names), expected, file)
     return Table(file, names, has_header, [row for _, row in body], [i for i, _ in body])
@@ -232,7 +232,7 @@ def _rows(lines: Sequence[tuple[int, str]], separator: str | None, file: str) ->
             start = reader.line_num
     except csv.Error as error:
         raise TableError(
-            f'{file}, line {lines[start][0]}: a quoted cell does not end where it should ({error})\nrepair the " there'
+            f'{file}, line {lines[start][0]}: a quoted cell does not end where it should ({error}); repair the " there'
         ) from None
 
 
@@ -256,7 +256,7 @@ def _check_lengths(rows: Iterable[tuple[int, list[str]]], width: int, expected: 
         if len(row) != width:
             found = f"{len(row)} cell{'s' * (len(row) != 1)}"
             raise TableError(
-                f"{file}, line {line}: {found}, but {expected}\nrepair that line, or start it with # to skip it"
+                f"{file}, line {line}: {found}, but {expected}; repair that line, or start it with # to skip it"
             )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class TableError(ValueError):
-    """A table that cannot be used; the message has at most three lines: where, what, and the remedy."""
+    """A table that cannot be used; the message is one sentence: where, what, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ def read_once(path: str | os.PathLike[str]) -> FileContent:
         content = Path(path).read_bytes()
         streamed = not Path(path).is_file() or file.startswith(("/dev/", "/proc/"))
     except FileNotFoundError:
-        raise TableError(f"{file}: there is no such file\ncheck the name and the folder") from None
+        raise TableError(f"{file}: there is no such file; check the name and the folder") from None
     except IsADirectoryError:
-        raise TableError(f"{file}: this is a folder\nname a file in it") from None
+        raise TableError(f"{file}: this is a folder; name a file in it") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
-        raise TableError(f"{file}: cannot be read ({reason})\nname a text file that you may read") from None
+        raise TableError(f"{file}: cannot be read ({reason}); name a text file that you may read") from None
     return FileContent(os.fspath(path), content, streamed)
 
 
@@ -65,21 +65,21 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     found = read_once(path)
     content, file = found.content, shown_path(found)
     if what := _binary(content):
-        raise TableError(f"{file}: this is {what[0]}, not a text file\n{what[1]}")
+        raise TableError(f"{file}: this is {what[0]}, not a text file; {what[1]}")
     if encoding := _wide_encoding(content):
         raise TableError(
-            f"{file}: this is text in {encoding}, not in UTF-8\n{_SAVE}: iconv -f {encoding} -t UTF-8 FILE"
+            f"{file}: this is text in {encoding}, not in UTF-8; {_SAVE}: iconv -f {encoding} -t UTF-8 FILE"
         )
     if b"\0" in content:
-        raise TableError(f"{file}: this is not a text file (it holds zero bytes)\n{_SAVE}")
+        raise TableError(f"{file}: this is not a text file (it holds zero bytes); {_SAVE}")
     if what := _other_text(content[:_BEGINNING].decode("utf-8-sig", errors="replace")):
-        raise TableError(f"{file}: this is {what[0]}, not a table\n{what[1]}")
+        raise TableError(f"{file}: this is {what[0]}, not a table; {what[1]}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise TableError(
-            f"{file}, line {line}: this is not UTF-8 text, but perhaps Latin-1 (Windows-1252)\n"
+            f"{file}, line {line}: this is not UTF-8 text, but perhaps Latin-1 (Windows-1252); "
             f"{_SAVE}: iconv -f WINDOWS-1252 -t UTF-8 FILE"
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

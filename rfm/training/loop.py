@@ -239,7 +239,7 @@ class _Loop:
         assert self.running is not None
         if not math.isfinite(self.running):
             raise ValueError(
-                f"fit: training diverged by step {state.step} (loss {float(self.running):g}, {_words(state.measure)} "
+                f"training diverged by step {state.step} (loss {float(self.running):g}, {_words(state.measure)} "
                 f"{found:g}); lower learning_rate, or look for outliers in the points"
             )
         state.record(found, float(self.running), shown)

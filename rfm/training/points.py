@@ -133,11 +133,11 @@ def train(
     fabric, size = run.fabric, run.budget.batch_size
     if size % fabric.world_size:
         raise ValueError(
-            f"fit: a batch of {size} does not divide among {fabric.world_size} processes; choose a multiple"
+            f"a batch of {size} does not divide among {fabric.world_size} processes; choose a multiple"
         )
     if fabric.world_size > 1 and not objective.splits:
         raise ValueError(
-            f"fit: objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "
+            f"objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "
             "leave objective out"
         )
     # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.

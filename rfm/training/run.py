@@ -216,7 +216,7 @@ def _adopt(flow: Flow, state: Checkpoint) -> None:
     flow.history, flow.stopped = state.history, state.stopped
     if not state.best:
         raise ValueError(
-            f"fit: no finite likelihood of the validation points at any of {len(state.history)} validations: the field "
+            f"no finite likelihood of the validation points at any of {len(state.history)} validations: the field "
             "cannot be integrated, or takes them where the source has no density; lower learning_rate, or take another "
             "source"
         )
@@ -242,5 +242,5 @@ def _make_fabric(device: torch.device | str | None) -> "Fabric":
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"fit: device {device!r} cannot be used here ({reason}); choose another, such as cpu"
+            f"device {device!r} cannot be used here ({reason}); choose another, such as cpu"
         ) from None

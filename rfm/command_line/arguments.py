@@ -1,0 +1,127 @@
+"""What several verbs ask for, and the kinds of values; nothing here loads torch, which asking for help must not."""
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+
+def add_run(one: argparse.ArgumentParser) -> argparse.Action:
+    """Ask for the folder of a run; return ``--source``."""
+    one.add_argument("run", help="folder that rfm fit made")
+    one.add_argument("--manifold", metavar="MODULE:NAME", help="a manifold of your own, if it was fitted on one")
+    return one.add_argument("--source", metavar="MODULE:NAME", help="a source of your own, if it was fitted from one")
+
+
+def add_condition(one: Any, more: str = "") -> argparse.Action:
+    """Ask for values of conditions, and return the option; ``more`` is added to its help."""
+    action: argparse.Action = one.add_argument(
+        "--condition",
+        nargs="+",
+        metavar="NAME=VALUE",
+        default=[],
+        help=f"what is known of the columns it is conditional on{more}",
+    )
+    return action
+
+
+def add_seed(one: argparse.ArgumentParser) -> None:
+    """Ask for a seed."""
+    one.add_argument("--seed", type=seed, default=0, help="seed of every random draw (default: 0)")
+
+
+def add_device(one: argparse.ArgumentParser) -> None:
+    """Ask for a device."""
+    one.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
+
+
+def add_batch_size(one: argparse.ArgumentParser) -> argparse.Action:
+    """Ask how many points are computed together, and return the option."""
+    return one.add_argument(
+        "--batch-size",
+        type=positive,
+        default=4096,
+        help="points computed together, which bounds memory (default: 4096)",
+    )
+
+
+def add_output(one: argparse.ArgumentParser) -> argparse.Action:
+    """Ask how results and progress are told; return ``--json``."""
+    one.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return one.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_table_output(one: argparse.ArgumentParser) -> argparse.Action:
+    """Ask where a table is written; return ``--json``."""
+    one.add_argument("--out", type=path, metavar="FILE", help="file to write (default: stdout)")
+    one.add_argument("--force", action="store_true", help="replace the file")
+    return add_output(one)
+
+
+def refuse_given(arguments: argparse.Namespace, options: Iterable[argparse.Action], reason: str) -> None:
+    """Raise ValueError if one of some options is given; ``reason`` says what it is, or is not, for."""
+    for option in options:
+        if getattr(arguments, option.dest) != option.default:
+            raise ValueError(f"{option.option_strings[-1]} is {reason}; leave it out")
+
+
+def path(text: str) -> str:
+    """Return a name that is not empty."""
+    if not text.strip():
+        # An empty name, as a script's unset variable gives it, would stand for the current folder.
+        raise argparse.ArgumentTypeError("must name a file or a folder, got nothing")
+    return text
+
+
+def number(text: str) -> float:
+    """Return a finite number."""
+    value = float(text)
+    if value != value or value in (float("inf"), float("-inf")):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
+    return value
+
+
+def positive_number(text: str) -> float:
+    """Return a finite number above 0."""
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def positive(text: str) -> int:
+    """Return a whole number, at least 1."""
+    value = int(text)
+    if not 1 <= value <= 10**9:
+        raise argparse.ArgumentTypeError(f"must be at least 1 and at most a billion, got {text}")
+    return value
+
+
+def residues(text: str) -> int:
+    """Return a number of residues."""
+    value = int(text)
+    if not 2 <= value <= 2048:
+        raise argparse.ArgumentTypeError(f"must be at least 2 and at most 2048 residues, got {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """Return a seed."""
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 2^63, got {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """Return a share of at most a half."""
+    value = number(text)
+    if not 0 <= value <= 0.5:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 0.5, got {text}")
+    return value
+
+
+for _convert, _kind in ((number, "number"), (positive_number, "number"), (positive, "whole number")):
+    # argparse words a value that does not convert as "invalid KIND value".
+    _convert.__name__ = _kind
+seed.__name__ = residues.__name__ = "whole number"
+share.__name__ = "number"

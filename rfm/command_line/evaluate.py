@@ -1,0 +1,26 @@
+"""``rfm evaluate``: test likelihood beside the baselines."""
+
+import argparse
+
+from rfm.command_line.arguments import add_output, add_run
+from rfm.command_line.messages import progress_note, report
+
+SUMMARY = "print the test likelihood of a flow beside uniform and kernel densities"
+
+
+def add_arguments(one: argparse.ArgumentParser) -> None:
+    """Ask for what `run` needs."""
+    add_run(one)
+    add_output(one)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Score a flow beside the baselines."""
+    from rfm.command_line.evaluation import evaluate
+    from rfm.command_line.fitted_runs import load_run
+    from rfm.command_line.run_folder import describe_run
+
+    flow, data = load_run(arguments)
+    result = evaluate(flow, data, progress_note(arguments))
+    text = f"{result.table()}\npoints from {data.coordinates.describe()}"
+    report(arguments, describe_run(data) | result.record(), text)

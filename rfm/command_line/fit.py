@@ -1,0 +1,146 @@
+"""``rfm fit``: a table in, a run folder out."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rfm.command_line.arguments import add_device, add_output, add_seed, path, positive, positive_number, share
+from rfm.command_line.messages import report
+
+if TYPE_CHECKING:
+    from rfm.command_line.run_folder import RunData
+    from rfm.flow import Flow
+
+SUMMARY = "fit a flow to the points of a table"
+
+_MANIFOLD_HELP = """\
+sphere: the earth, from latitude and longitude in degrees, or x, y, z;
+torus: one angle per column, in degrees; euclidean: plain columns;
+so3: orientations, as Bunge's Euler angles (.ang files too), quaternions or matrices; so3/cubic and
+so3/hexagonal: of crystals; se3: poses, also of TUM, KITTI and EuRoC tracks;
+my_module:thing: a manifold of your own, an object or a class without arguments; the current
+folder counts as importable"""
+
+_SOURCE_HELP = """\
+where the flow starts: uniform; wrapped-normal (fitted, not on a sphere); kernel (a mixture of
+kernels around the training points); my_module:thing, a source or a function of manifold and
+points (default: uniform where the volume is finite, else a wrapped normal)"""
+
+
+def add_arguments(one: argparse.ArgumentParser) -> None:
+    """Ask for what `run` needs."""
+    one.add_argument("table", help="text file or - (stdin), a point per row: comma, tab, semicolon or space separated")
+    one.add_argument("--manifold", required=True, metavar="NAME", help=_MANIFOLD_HELP)
+    one.add_argument(
+        "--out", required=True, type=path, metavar="FOLDER", help="folder for the flow, its data and checkpoints"
+    )
+    one.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="COLUMN",
+        help="columns that hold the points, by name, or by number from 1;\nfound by name (lat, longitude, x, ...) or "
+        "position by default",
+    )
+    unit = one.add_mutually_exclusive_group()
+    unit.add_argument("--radians", action="store_true", default=None, help="angles are in radians, not degrees")
+    unit.add_argument(
+        "--degrees",
+        action="store_false",
+        dest="radians",
+        default=None,
+        help="angles are in degrees, however small (default, unless the columns' names say radians)",
+    )
+    one.add_argument(
+        "--format",
+        choices=("tum", "tum_ms", "tum_us", "tum_ns", "kitti", "euroc", "ang", "bunge", "xyzw", "wxyz", "matrix"),
+        help="how the file (tum, kitti, euroc, ang) or the columns of a rotation (bunge, xyzw, wxyz, matrix)\nare "
+        "written, where its header does not say; xyzw and wxyz are quaternions with the real part last or first;\n"
+        "times of tum are in seconds, of tum_ns in nanoseconds",
+    )
+    one.add_argument(
+        "--length",
+        type=positive_number,
+        help="unit of length of --manifold se3, in which a metre, say, counts like a radian\n(default: the spread of "
+        "the positions)",
+    )
+    one.add_argument(
+        "--condition",
+        nargs="+",
+        metavar="COLUMN",
+        help="columns the density is conditional on: numbers, or text, which is labels;\nempty cells are not known",
+    )
+    one.add_argument(
+        "--label", nargs="+", metavar="COLUMN", help="those of --condition whose numbers are labels, such as years"
+    )
+    one.add_argument(
+        "--weights", metavar="COLUMN", help="column of weights of the points, in training, validation and rfm evaluate"
+    )
+    one.add_argument("--source", metavar="NAME", help=_SOURCE_HELP)
+    one.add_argument(
+        "--coupling",
+        choices=("independent", "optimal-transport", "sinkhorn"),
+        default="independent",
+        help="pairing of source and data points in each batch (default: independent);\n"
+        "sinkhorn is for large batches on a GPU",
+    )
+    one.add_argument("--steps", type=positive, help="optimiser steps (default: by the number of points, 2000 to 8000)")
+    one.add_argument("--batch-size", type=positive, help="pairs per step (default: 512)")
+    one.add_argument("--max-seconds", type=positive_number, help="cap on all of the training time (default: none)")
+    one.add_argument(
+        "--test-share",
+        type=share,
+        default=0.1,
+        help="share of the points held out for rfm evaluate (default: 0.1);\nequal points never cross the split",
+    )
+    one.add_argument(
+        "--blocks",
+        nargs="+",
+        metavar="COLUMN=SIZE",
+        help="rows in one block of these columns, such as seconds=2 or x=30 y=30, are held out together:\n"
+        "neighbours on a map or in time are no independent test",
+    )
+    add_device(one)
+    add_seed(one)
+    group = one.add_mutually_exclusive_group()
+    group.add_argument("--resume", action="store_true", help="go on with an interrupted or capped run in --out")
+    group.add_argument("--force", action="store_true", help="replace the flow in --out")
+    add_output(one)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Fit a flow to a table, and tell what was done."""
+    from rfm.command_line.fitted_runs import fitted_record, fitted_text, steps_done, train_run
+    from rfm.command_line.named_objects import named_coupling, named_source
+    from rfm.command_line.table_runs import read_run
+
+    manifold, data, conditions, unused = read_run(arguments)
+    source = None if arguments.source is None else named_source(arguments.source)
+    folder = Path(arguments.out)
+    before = steps_done(folder) if arguments.resume else None
+    flow = train_run(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
+    record = fitted_record(flow, data, folder) | {"unused_columns": unused, "resumed_at_step": before}
+    text = _resumed_text(flow, before) + fitted_text(flow, data, folder)
+    report(arguments, record, "\n".join([text, *_hints(data, folder, unused)]))
+
+
+def _resumed_text(flow: "Flow", before: int | None) -> str:
+    """Return what resuming a run at a step has done, as a line; nothing where none was resumed."""
+    if before is None or not flow.history:
+        return ""
+    last = int(flow.history[-1]["step"])
+    if last == before:
+        return f"resumed at step {before}: nothing left to train, {flow.stopped}\n"
+    return f"resumed at step {before}, trained to step {last}\n"
+
+
+def _hints(data: "RunData", folder: Path, unused: Sequence[str]) -> Iterator[str]:
+    """Yield what else is to be known of a fit, in lines."""
+    from rfm.command_line.run_folder import describe_run
+
+    if unused:
+        yield f"columns of numbers that are not used: {', '.join(unused[:12])}{', ...' if len(unused) > 12 else ''}"
+    if describe_run(data).get("test_blocks") == 1:
+        yield "one block tests, which tells nothing of how a test score varies: make --blocks smaller"
+    if (folder / "checkpoint.json").exists():
+        yield "--resume with a larger --max-seconds goes on"

@@ -1,0 +1,125 @@
+"""Runs: a flow and its data, fitted into a folder or read from it, and told of."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manifolds import Manifold
+from rfm.command_line.backbones import holds_backbones
+from rfm.command_line.messages import is_first_process
+from rfm.command_line.named_objects import imported_manifold, named_source
+from rfm.command_line.run_folder import RunData, describe_run
+from rfm.conditions import Conditions
+from rfm.couplings import Coupling
+from rfm.flow import Flow
+from rfm.flow.saved_flow import saved_manifold
+from rfm.records.descriptions import read_json
+from rfm.sources import Source
+from rfm.training import Training, fit
+
+
+def train_run(
+    manifold: Manifold,
+    data: RunData,
+    arguments: argparse.Namespace,
+    conditions: Conditions | None = None,
+    source: Source | Callable[[Manifold, Tensor], Source] | None = None,
+    coupling: Coupling | None = None,
+) -> Flow:
+    """Fit a flow as the arguments say, into their folder."""
+    folder = Path(arguments.out)
+    kept = torch.cat([data.split.train, data.split.validation])
+    held = torch.arange(len(data.split.train), len(kept))
+    _refuse_existing(folder, arguments)
+    if is_first_process() and not arguments.resume:
+        data.keep_stream(folder)
+    # First, so that a run killed while training can be resumed from the folder alone.
+    flow = fit(
+        data.points[kept],
+        manifold,
+        condition=data.conditions_at(kept).get("condition"),
+        conditions=conditions,
+        weights=data.weights_at(kept),
+        validation=held,
+        source=source,
+        coupling=coupling,
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        device=arguments.device,
+        out=folder,
+        resume=arguments.resume,
+        progress=not arguments.quiet,
+        training=Training(max_seconds=arguments.max_seconds, force=arguments.force),
+    )
+    if is_first_process():
+        data.save(folder)
+    return flow
+
+
+def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
+    """Say how to go on in the words of the command line, before the library says it in its own."""
+    if arguments.resume or arguments.force:
+        return
+    if (folder / "flow.json").exists() or (folder / "checkpoint.json").exists():
+        what = "a flow" if (folder / "flow.json").exists() else "an unfinished run"
+        raise FileExistsError(f"{folder} already holds {what}; use --resume, --force, or another --out")
+
+
+def steps_done(folder: Path) -> int | None:
+    """Return the step at which the run in a folder is to be resumed; None where nothing is to go on from."""
+    if (folder / "checkpoint.json").exists():
+        return int(read_json(folder / "checkpoint.json").get("step", 0))
+    history = read_json(folder / "flow.json").get("history") if (folder / "flow.json").exists() else None
+    return int(history[-1]["step"]) if history else None
+
+
+def load_run(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
+    """Return the flow and the data of a run folder."""
+    folder = Path(arguments.run)
+    if not arguments.manifold and holds_backbones(folder):
+        raise ValueError(
+            f"{folder} holds a flow of protein backbones, which rfm {arguments.command} does not know; "
+            "rfm sample draws from it, python -m experiments.proteins report judges it"
+        )
+    manifold = imported_manifold(arguments.manifold) if arguments.manifold else None
+    if not arguments.source:
+        return Flow.load(folder, manifold=manifold), RunData.load(folder)
+    source = named_source(arguments.source)
+    manifold = saved_manifold(folder) if manifold is None else manifold
+    data = RunData.load(folder)
+    if not isinstance(source, Source):
+        source = source(manifold, manifold.projx(data.points[data.split.train]))
+    return Flow.load(folder, manifold=manifold, source=source), data
+
+
+def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
+    """Return what is told of a fit, for JSON."""
+    last = flow.history[-1] if flow.history else {}
+    best = min((record["validation_nll"] for record in flow.history if "validation_nll" in record), default=None)
+    return {
+        "run": str(folder),
+        **describe_run(data),
+        **({} if flow.conditions is None else {"conditions": flow.conditions.to_dict()["columns"]}),
+        "steps": last.get("step"),
+        "seconds": last.get("seconds"),
+        "validation_nll_nats": best,
+        "stopped": flow.stopped,
+    }
+
+
+def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
+    """Return what is told of a fit, in lines."""
+    record = fitted_record(flow, data, folder)
+    best = record["validation_nll_nats"]
+    validation = "not known" if best is None else f"{best:.3f} nats"
+    return (
+        f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; validation NLL {validation}; "
+        f"{flow.stopped}\n"
+        f"points from {data.coordinates.describe()}\n"
+        f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"
+    )

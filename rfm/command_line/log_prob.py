@@ -1,0 +1,48 @@
+"""``rfm log-prob``: the density at the points of a table."""
+
+import argparse
+
+from rfm.command_line.arguments import add_batch_size, add_condition, add_run, add_table_output
+from rfm.command_line.messages import shows_progress, tell_columns, warn
+
+SUMMARY = "score the points of a table: log-density in nats, in row order"
+
+
+def add_arguments(one: argparse.ArgumentParser) -> None:
+    """Ask for what `run` needs."""
+    add_run(one)
+    one.add_argument("table", help="text file with the same columns as the table that was fitted, or - for stdin")
+    add_condition(one, "; the table's columns by default")
+    add_batch_size(one)
+    add_table_output(one)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Score the points of a table."""
+    from rfm.command_line.fitted_runs import load_run
+    from rfm.command_line.given_conditions import given_condition
+    from rfm.command_line.table_output import checked_output, output_writer, parts
+    from rfm.command_line.table_runs import read_input
+    from rfm.datasets import read_conditions
+    from rfm.flow.progress import counting_bar
+
+    flow, data = load_run(arguments)
+    out = checked_output(arguments)
+    table = data.coordinates.read(read_input(arguments.table))
+    points = data.coordinates.points(table)
+    condition = given_condition(flow, arguments)
+    if condition is None and flow.conditions is not None:
+        condition = read_conditions(table, flow.conditions)
+        warn(arguments, flow.conditions.extrapolations(condition))
+    show, total = shows_progress(arguments, len(points)), len(points)
+    with output_writer(arguments, out) as write, counting_bar(show, "log-prob", total) as advance:
+        for rows in parts(total):
+            part = slice(rows.start, rows.stop)
+            scores = flow.log_prob(
+                points[part],
+                condition=condition if condition is None or condition.ndim == 1 else condition[part],
+                batch_size=arguments.batch_size,
+                progress=advance,
+            )
+            write(data.coordinates.score_columns(scores), {})
+    tell_columns(arguments, data, table)

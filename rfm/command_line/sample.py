@@ -1,0 +1,148 @@
+"""``rfm sample``: points in the columns and units of the table that was fitted; or backbones."""
+
+import argparse
+from pathlib import Path
+
+from rfm.command_line.arguments import (
+    add_batch_size,
+    add_condition,
+    add_run,
+    add_seed,
+    add_table_output,
+    number,
+    positive,
+    positive_number,
+    refuse_given,
+    residues,
+)
+from rfm.command_line.messages import shows_progress
+
+SUMMARY = "draw points, in the columns and units of the table that was fitted"
+_DRAWN = 1000
+
+
+def add_arguments(one: argparse.ArgumentParser) -> None:
+    """Ask for what `run` needs, some of it for tables or for backbones alone."""
+    source = add_run(one)
+    one.add_argument("-n", type=positive, metavar="COUNT", help="how many (default: 1000)")
+    given = one.add_mutually_exclusive_group()
+    group = one.add_argument_group("for flows of protein backbones", "which are written to a folder as .pdb and .cif")
+    for_tables = [
+        source,
+        add_condition(given),
+        given.add_argument(
+            "--condition-file",
+            metavar="FILE",
+            help="table (- for stdin) with the condition columns; a sample for each row",
+        ),
+        one.add_argument(
+            "--guidance",
+            type=number,
+            default=1.0,
+            help="weight of classifier-free guidance (default: 1, none): above 1 the samples\nare more typical of the "
+            "condition than the data are",
+        ),
+        one.add_argument("--log-prob", action="store_true", help="add columns with the log-density of each sample"),
+        add_batch_size(one),
+        add_table_output(one),
+    ]
+    for_backbones = [
+        group.add_argument(
+            "--length", type=residues, nargs="+", metavar="RESIDUES", help="of the backbones; -n (16) of each are drawn"
+        ),
+        group.add_argument("--steps", type=positive, help="evaluations of the network (default: 100)"),
+        group.add_argument(
+            "--rotation-schedule",
+            choices=("exponential", "linear"),
+            help="exponential: rotations run ahead, as 1 - exp(-RATE t) (default)",
+        ),
+        group.add_argument(
+            "--rotation-rate",
+            type=positive_number,
+            metavar="RATE",
+            help="of that schedule (default: 10); a higher one draws more regular, less varied chains",
+        ),
+        group.add_argument(
+            "--motif",
+            nargs=3,
+            action="append",
+            metavar=("FILE", "RESIDUES", "PLACE"),
+            help="hold residues of a structure, such as 1abc.pdb A:10-25, from this place on,\ncounted from 1, while "
+            "the rest is drawn; may be given several times",
+        ),
+        group.add_argument(
+            "--open-bonds",
+            action="store_true",
+            help="leave residues where they were drawn, instead of closing the bonds between them",
+        ),
+    ]
+    add_seed(one)
+    one.set_defaults(for_tables=for_tables, for_backbones=for_backbones)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draw from a flow of either kind."""
+    from rfm.command_line.backbones import holds_backbones, sample_to_folder
+
+    if not arguments.manifold and holds_backbones(Path(arguments.run)):
+        refuse_given(
+            arguments,
+            arguments.for_tables,
+            "not for backbones: the flow has no conditions and no density of what is drawn, which is written as "
+            "structure files",
+        )
+        sample_to_folder(arguments)
+    else:
+        refuse_given(
+            arguments,
+            arguments.for_backbones,
+            f"for flows of protein backbones, and {arguments.run} is another",
+        )
+        _sample_to_table(arguments)
+
+
+def _sample_to_table(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from rfm import datasets
+    from rfm.command_line.fitted_runs import load_run
+    from rfm.command_line.given_conditions import check_required, condition_file, given_condition, known_columns
+    from rfm.command_line.table_output import checked_output, output_writer, parts
+    from rfm.flow.progress import counting_bar
+
+    flow, data = load_run(arguments)
+    out = checked_output(arguments)
+    condition = given_condition(flow, arguments)
+    if arguments.condition_file is not None:
+        condition = condition_file(flow, arguments)
+    check_required(flow, condition, arguments)
+    if arguments.guidance != 1 and condition is None:
+        raise ValueError("--guidance needs something to guide towards; give --condition or --condition-file")
+    total = _DRAWN if arguments.n is None else arguments.n
+    if condition is not None and condition.ndim == 2:
+        total = len(condition)
+    generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
+    show = shows_progress(arguments, total)
+    known = known_columns(flow, condition)
+    # The formats of tracks have no column for a score.
+    layout = datasets.CSV if arguments.log_prob else data.coordinates.file_layout
+    with output_writer(arguments, out, layout) as write, counting_bar(show, "sample", total) as advance:
+        for rows in parts(total):
+            drawn = flow.sample(
+                len(rows),
+                condition=condition if condition is None or condition.ndim == 1 else condition[rows.start : rows.stop],
+                guidance=arguments.guidance,
+                generator=generator,
+                return_log_prob=arguments.log_prob,
+                batch_size=arguments.batch_size,
+                progress=advance,
+            )
+            points, scores = drawn if arguments.log_prob else (drawn, None)
+            given = {
+                name: cells[rows.start : rows.stop] if len(cells) == total else cells * len(rows)
+                for name, cells in known.items()
+            }
+            complete = {name: given[name] for name in known if None not in known[name]}
+            columns = dict(data.coordinates.leading(len(rows), complete, rows.start))
+            columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(points).T, strict=True))
+            write(columns if scores is None else columns | data.coordinates.score_columns(scores), given)
