@@ -37,7 +37,8 @@ from rfm.paths.times import UniformAndLateTimes, UniformTimes
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 from rfm.training.arguments import hold_out
-from rfm.training.loop import Budget, _ema
+from rfm.training.loop import Budget
+from rfm.training.weight_average import averaging
 
 
 @pytest.fixture(autouse=True)
@@ -419,9 +420,9 @@ def test_the_learning_rate_falls_to_zero_by_the_nearer_end() -> None:
 
 
 def test_averages_of_short_runs_forget_the_start() -> None:
-    assert _ema(8000) == (4, 0.998**4)
+    assert averaging(8000) == (4, 0.998**4)
     for steps in (1, 5, 20, 100, 1000, 1500):
-        every, decay = _ema(steps)
+        every, decay = averaging(steps)
         assert every == 1 or steps >= 1000
         assert decay ** (steps / every) < 0.01
 

@@ -20,7 +20,7 @@ from rfm.networks.modes import in_training_mode
 from rfm.networks.precision import default_dtype, precision_of_weights
 from rfm.training.captured_step import CapturedStep
 from rfm.training.checkpoint import Checkpoint
-from rfm.training.weight_average import WeightAverage
+from rfm.training.weight_average import WeightAverage, averaging
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -29,11 +29,6 @@ VALIDATIONS, PATIENCE = 16, 8
 """How many validations a run has, and how many in turn may pass without a better one, unless it says otherwise."""
 _WARMUP_STEPS = 100
 _LONGEST_GRADIENT = 10.0
-_EMA_DECAY = 0.998
-_EMA_EVERY, _EMA_LONG = 4, 1000
-"""In a run of at least this many steps the weights are averaged every so many: they hardly move in between."""
-_EMA_LONGEST_SHARE = 0.2
-"""The weights are averaged over at most this share of a run, or a short one would remember where it began."""
 
 Loss = Callable[[nn.Module, int, int, int], Tensor]
 """From the field, the step's number, and this process's number of how many, to the loss of its share of the batch."""
@@ -168,7 +163,7 @@ class _Loop:
             self.parameters, lr=budget.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
         )
         self.step_module, self.fabric_optimizer = fabric.setup(_Step(field, loss), self.optimizer)
-        self.ema_every, ema_decay = _ema(budget.steps)
+        self.ema_every, ema_decay = averaging(budget.steps)
         self.average = WeightAverage(field, ema_decay)
         self.running: Tensor | None = None
         """A moving average of the loss."""
@@ -306,12 +301,6 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
             group["lr"].fill_(value)
         else:
             group["lr"] = value
-
-
-def _ema(steps: int) -> tuple[int, float]:
-    """Return how often the average of the weights is updated, in steps, and its decay each time."""
-    every = _EMA_EVERY if steps >= _EMA_LONG else 1
-    return every, max(0.0, min(_EMA_DECAY, 1 - 1 / (_EMA_LONGEST_SHARE * steps))) ** every
 
 
 def _why(budget: Budget, state: Checkpoint, patience: int) -> str:

@@ -132,9 +132,7 @@ def train(
     objective = objective.on(flow.manifold)
     fabric, size = run.fabric, run.budget.batch_size
     if size % fabric.world_size:
-        raise ValueError(
-            f"a batch of {size} does not divide among {fabric.world_size} processes; choose a multiple"
-        )
+        raise ValueError(f"a batch of {size} does not divide among {fabric.world_size} processes; choose a multiple")
     if fabric.world_size > 1 and not objective.splits:
         raise ValueError(
             f"objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "

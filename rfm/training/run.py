@@ -241,6 +241,4 @@ def _make_fabric(device: torch.device | str | None) -> "Fabric":
         )
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device {device!r} cannot be used here ({reason}); choose another, such as cpu"
-        ) from None
+        raise ValueError(f"device {device!r} cannot be used here ({reason}); choose another, such as cpu") from None

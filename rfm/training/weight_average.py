@@ -7,6 +7,12 @@ from torch import Tensor, nn
 
 from manifolds.precision import LOW, at_least_float32
 
+_EMA_DECAY = 0.998
+_EMA_EVERY, _EMA_LONG = 4, 1000
+"""In a run of at least this many steps the weights are averaged every so many: they hardly move in between."""
+_EMA_LONGEST_SHARE = 0.2
+"""The weights are averaged over at most this share of a run, or a short one would remember where it began."""
+
 
 class WeightAverage:
     """An average over updates, in evaluation mode, and in float32 or more: bfloat16 loses a share of a thousandth.
@@ -44,6 +50,12 @@ class WeightAverage:
             return self.module
         self._rounded.load_state_dict(self.module.state_dict())
         return self._rounded
+
+
+def averaging(steps: int) -> tuple[int, float]:
+    """Return how often the average of the weights is updated, in steps, and its decay each time."""
+    every = _EMA_EVERY if steps >= _EMA_LONG else 1
+    return every, max(0.0, min(_EMA_DECAY, 1 - 1 / (_EMA_LONGEST_SHARE * steps))) ** every
 
 
 def _copy(to: list[Tensor], values: list[Tensor]) -> None:
