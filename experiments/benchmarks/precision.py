@@ -36,7 +36,7 @@ batches of 256 pairs. **NLL**: mean over test points, in nats, of what training 
 its weights, at least float32 for all that is not a layer, by solves at a tolerance of 1e-3; with its standard error.
 **Worse than 32-true by**: the mean of the paired differences, with theirs. Runs differ by more than rounding, because
 rounding grows along a training: `32-true, seed 1` says by how much another seed does; float64 draws other numbers of
-the same seed. **Seconds** are of training, validations included, on a CPU, where small layers in bfloat16 are no faster."""
+the same seed. **Seconds** are of training, validations included; on a CPU small layers in bfloat16 are no faster."""
 
 
 def earthquakes() -> Tensor:
