@@ -87,7 +87,8 @@ def draw(found: dict[str, Room], out: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-    levels = [[name for name in level if name != "manifolds"] for level in floors(found)]
+    above = ([name for name in level if name != "manifolds"] for level in floors(found))
+    levels = [level for level in above if level]
     figure = Figure(figsize=(10, 1.3 * len(levels)), layout="constrained")
     axes = figure.add_subplot()
     axes.set_axis_off()
