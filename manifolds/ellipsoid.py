@@ -10,7 +10,7 @@ from manifolds.arguments import number
 from manifolds.blocks import in_blocks
 from manifolds.constraint import Constraint
 from manifolds.level_set import LevelSet
-from manifolds.numerics import size, unit
+from manifolds.numerics import log_sphere_area, size, unit
 from manifolds.sphere import Sphere
 
 WGS84_AXES = (6378137.0, 6378137.0, 6356752.314245179)
@@ -238,8 +238,7 @@ def ellipsoid_area(axes: Sequence[float]) -> float:
         total += math.sqrt(t) * density * sum(c / (1 + 2 * c * t) for c in b)
     gaussian = step * total / math.sqrt(math.pi)
     log_radius = math.log(2) / 2 + math.lgamma((n + 1) / 2) - math.lgamma(n / 2)
-    log_sphere = math.log(2) + n / 2 * math.log(math.pi) - math.lgamma(n / 2)
-    return gaussian * math.exp(log_sphere - log_radius + sum(math.log(a) for a in axes)) / low
+    return gaussian * math.exp(log_sphere_area(n - 1) - log_radius + sum(math.log(a) for a in axes)) / low
 
 
 def _secular_step(scaled: Tensor, gap: Tensor, m: Tensor) -> Tensor:

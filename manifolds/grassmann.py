@@ -8,10 +8,10 @@ from torch import Tensor
 from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.grassmann_volume import log_det
-from manifolds.numerics import differentiated, gauss_legendre
+from manifolds.numerics import differentiated, gauss_legendre, log_sphere_area
 from manifolds.orthonormal import canonical_end, canonical_geodesic, canonical_transport, haar, polar
 from manifolds.spectral import symmetrise
-from manifolds.stiefel import out_of_span, sphere_area
+from manifolds.stiefel import out_of_span
 
 
 class Grassmann(Manifold):
@@ -52,8 +52,8 @@ class Grassmann(Manifold):
         super().__init__(p * (n - p), (n, p))
         self.n = n
         self.p = p
-        frames = math.prod(sphere_area(k) for k in range(n - p + 1, n + 1))
-        self.volume = frames / math.prod(sphere_area(k) for k in range(1, p + 1))
+        frames = sum(log_sphere_area(k - 1) for k in range(n - p + 1, n + 1))
+        self.volume = math.exp(frames - sum(log_sphere_area(k - 1) for k in range(1, p + 1)))
 
     # Projections.
 

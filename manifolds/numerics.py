@@ -236,6 +236,11 @@ def gauss_legendre(order: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return nodes, 2 * vectors[0] ** 2
 
 
+def log_sphere_area(n: int) -> float:
+    """Return the logarithm of the volume of the unit n-sphere, in n + 1 dimensions; of the two points for n = 0."""
+    return math.log(2) + (n + 1) / 2 * math.log(math.pi) - math.lgamma((n + 1) / 2)
+
+
 def tolerance(dtype: torch.dtype) -> float:
     """Return how far from a manifold a point may lie and still pass ``check_point``: 100 units of rounding.
 

@@ -18,6 +18,7 @@ from manifolds.numerics import (
     each,
     gauss_legendre,
     joined,
+    log_sphere_area,
     root,
     safe_sqrt,
     sinc_of_root,
@@ -43,7 +44,7 @@ class Sphere(Manifold):
         n = whole(type(self).__name__, "n", n)
         super().__init__(n, (n + 1,))
         self.n = n
-        self.volume = 2 * math.exp((n + 1) / 2 * math.log(math.pi) - math.lgamma((n + 1) / 2))
+        self.volume = math.exp(log_sphere_area(n))
 
     @staticmethod
     def from_degrees(latitude: Tensor, longitude: Tensor) -> Tensor:
@@ -188,8 +189,11 @@ class Sphere(Manifold):
         nodes, weights = gauss_legendre(80, k.device)
         a = low[..., None] + ((high - low) / 2)[..., None] * (1 + nodes)
         exponents = m * torch.log(torch.sin(a)) - 2 * k[..., None] * torch.sin(a / 2) ** 2
-        log_equator = math.log(2) + self.n / 2 * math.log(math.pi) - math.lgamma(self.n / 2)
-        return log_equator + torch.log((high - low) / 2) + torch.logsumexp(exponents + torch.log(weights), dim=-1)
+        return (
+            log_sphere_area(self.n - 1)
+            + torch.log((high - low) / 2)
+            + torch.logsumexp(exponents + torch.log(weights), dim=-1)
+        )
 
     # Coordinates for networks.
 

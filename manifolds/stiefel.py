@@ -8,7 +8,7 @@ from torch import Tensor
 from manifolds.arguments import whole
 from manifolds.base import Manifold
 from manifolds.blocks import in_blocks
-from manifolds.numerics import differentiated
+from manifolds.numerics import differentiated, log_sphere_area
 from manifolds.orthonormal import canonical_displacement, canonical_end, canonical_geodesic, complement, haar, polar
 from manifolds.stiefel_log import Connection, connect, entries, from_entries
 
@@ -52,7 +52,7 @@ class Stiefel(Manifold):
         super().__init__(n * p - p * (p + 1) // 2, (n, p))
         self.n = n
         self.p = p
-        self.volume = math.prod(sphere_area(k) for k in range(n - p + 1, n + 1))
+        self.volume = math.exp(sum(log_sphere_area(k - 1) for k in range(n - p + 1, n + 1)))
         self.injectivity_radius = math.pi * (1.0 if p in (1, n - 1) else math.sqrt(0.8))
         # Near the bound a conjugate point may be, where the solver's equations lose rank.
         self.logmap_radius = self.injectivity_radius * (1.0 if p in (1, n - 1) else 0.95)
@@ -180,11 +180,6 @@ def out_of_span(x: Tensor) -> Tensor:
     eye = torch.eye(p, dtype=x.dtype, device=x.device)
     basis = complement(x).mT[..., :, None, :, None] * eye[:, None, :]
     return basis.reshape(*x.shape[:-2], (n - p) * p, n, p)
-
-
-def sphere_area(k: int) -> float:
-    """Return the area of the unit sphere in k dimensions; 2 in one dimension."""
-    return 2 * math.exp(k / 2 * math.log(math.pi) - math.lgamma(k / 2))
 
 
 def _split(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.interop.shooting import shoot_at
+from manifolds.numerics import log_sphere_area
 from manifolds.product import Power, Product
 
 try:
@@ -184,7 +185,7 @@ class StereographicSphere(FromGeoopt):
 
     def __init__(self, foreign: Any, event_shape: Sequence[int]) -> None:
         radius, n = float(foreign.k) ** -0.5, math.prod(event_shape)
-        volume = _sphere_area(n) * radius**n
+        volume = math.exp(log_sphere_area(n)) * radius**n
         super().__init__(foreign, event_shape, n, volume=volume, injectivity_radius=math.pi * radius, isometric=True)
 
     def random_uniform(
@@ -321,7 +322,7 @@ def _(manifold: Any, event_shape: Sizes, dim: int | None) -> Manifold:
 @adapt.register
 def _(manifold: geoopt.Sphere, event_shape: Sizes, dim: int | None) -> Manifold:
     dim = dim or FromGeoopt(manifold, event_shape).dim
-    return FromGeoopt(manifold, event_shape, dim, volume=_sphere_area(dim), injectivity_radius=math.pi)
+    return FromGeoopt(manifold, event_shape, dim, volume=math.exp(log_sphere_area(dim)), injectivity_radius=math.pi)
 
 
 @adapt.register
@@ -382,15 +383,10 @@ def _refuse(manifold: Any, finding: str, remedy: str) -> NoReturn:
     raise ValueError(f"from_geoopt: {manifold} has no geodesics to offer: {finding}; {remedy}")
 
 
-def _sphere_area(n: int) -> float:
-    """Return the volume of the unit n-sphere."""
-    return 2 * math.exp((n + 1) / 2 * math.log(math.pi) - math.lgamma((n + 1) / 2))
-
-
 def _stiefel_volume(event_shape: Sizes) -> float | None:
     """Return the volume in the canonical metric; None for square matrices, which fall into two components."""
     n, p = event_shape
-    return None if n == p else math.prod(_sphere_area(n - i) for i in range(1, p + 1))
+    return None if n == p else math.exp(sum(log_sphere_area(n - i) for i in range(1, p + 1)))
 
 
 _SHOOTING_RADIUS = 1.0
