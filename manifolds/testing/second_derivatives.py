@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from manifolds.testing.autodiff import jvp
-from manifolds.testing.calculus import derivatives_right, outputs, paths
+from manifolds.testing.calculus import derivatives_finite, derivatives_right, outputs, paths
+from manifolds.testing.geodesics import log_inverts
 from manifolds.testing.law import law
 from manifolds.testing.measurement import Measurement
 from manifolds.testing.methods import FRAME, METHODS, Method
@@ -46,7 +47,15 @@ _MODES = {"forward": _forward, "reverse": _reverse}
     "solution, eigenvectors held constant), or an operation is used whose forward derivative PyTorch cannot "
     "differentiate (torch.linalg.solve, det, slogdet; layer_norm): training by maximum likelihood goes astray",
     remedy="attach the next order too, or raise; for linear algebra use manifolds.linear_algebra",
-    needs=(methods_run, projx_corrects, embed_smooth, basis_orthonormal, derivatives_right),
+    needs=(
+        methods_run,
+        projx_corrects,
+        embed_smooth,
+        basis_orthonormal,
+        log_inverts,
+        derivatives_right,
+        derivatives_finite,
+    ),
 )
 def second_derivatives_right(p: Probe) -> Iterator[Measurement]:
     """Second derivatives equal second differences of values, forward and reverse over forward and reverse, or raise."""
@@ -73,7 +82,7 @@ def second_derivatives_right(p: Probe) -> Iterator[Measurement]:
         judged = torch.ones(len(few.x), dtype=torch.bool, device=p.device)
         if method.name in ("norm", "dist"):
             # They have a kink at zero, near which the stencil misses.
-            judged = values[0, :, 0] > min(0.15, 0.3 * p.reach)
+            judged = values[..., 0].amin(0) > min(0.15, 0.3 * p.reach)
         at = {name: getattr(few, name)[judged] for name in method.arguments}
         for outer, over in _MODES.items():
             for inner, under in _MODES.items():

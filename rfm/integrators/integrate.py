@@ -142,8 +142,11 @@ class _RightHandSide:
 
 def _checked(times: Tensor | Sequence[float]) -> tuple[float, ...]:
     """Return the times as numbers, if they run one way."""
-    values = tensor_of("integrate", "times", times, torch.float64)
-    span = tuple(values.tolist()) if values.ndim == 1 else ()
+    if isinstance(times, tuple | list) and all(type(s) in (int, float) for s in times):
+        span = tuple(map(float, times))  # what a compiler can trace
+    else:
+        values = tensor_of("integrate", "times", times, torch.float64)
+        span = tuple(values.tolist()) if values.ndim == 1 else ()
     steps = [b - a for a, b in itertools.pairwise(span)]
     finite = all(math.isfinite(s) for s in span) and math.isfinite(sum(steps))
     if len(span) < 2 or not finite or not (all(h > 0 for h in steps) or all(h < 0 for h in steps)):
