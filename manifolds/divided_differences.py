@@ -100,9 +100,11 @@ def slope_table(d: Tensor) -> Tensor:
 
 def _ascending(n: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return all ascending tuples of indices, ``(length, m)``, and the place of each of the ``n^length`` among them."""
-    tuples = list(itertools.combinations_with_replacement(range(n), length))
+    every = list(itertools.product(range(n), repeat=length))
+    # Not itertools.combinations_with_replacement, which the compiler cannot trace.
+    tuples = [t for t in every if t == tuple(sorted(t))]
     place = {t: i for i, t in enumerate(tuples)}
-    places = [place[tuple(sorted(t))] for t in itertools.product(range(n), repeat=length)]
+    places = [place[tuple(sorted(t))] for t in every]
     return torch.tensor(tuples, device=device).T, torch.tensor(places, device=device)
 
 
