@@ -5,8 +5,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from manifolds.arguments import whole
+from manifolds.checks import check_deviation, relative_size
+from manifolds.coordinates import Coordinates, PowerCoordinates
 from manifolds.kernel import Kernel, PowerKernel
-from manifolds.product import Power
+from manifolds.power import Power
 from manifolds.special_euclidean import SE3
 
 
@@ -74,12 +76,10 @@ class CentredPoses(Power):
 
     # Coordinates for networks.
 
-    def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
-        return centred(super().tangent_from_vector(x, w))
-
-    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        u, du = super().tangent_from_vector_jvp(x, w, v, dw)
-        return centred(u), centred(du)
+    @property
+    def coordinates(self) -> Coordinates:
+        """Those of the power, with vectors centred."""
+        return _CentredCoordinates(self, self.m.coordinates, self.k)
 
     # Checks, for the borders.
 
@@ -97,8 +97,8 @@ class CentredPoses(Power):
         return f"{self.k}, length={self.length:g}"
 
     def _check_mean(self, what: str, of: str, remedy: str, x: Tensor, tol: float | None) -> None:
-        deviation = self._relative_size(x - centred(x), x)
-        self._raise_at_worst(deviation, x, tol, f"{what} of {self}", f"off the mean {of} 0 by", remedy)
+        deviation = relative_size(self, x - centred(x), x)
+        check_deviation(self, deviation, x, tol, what, f"off the mean {of} 0 by", remedy)
 
     def _relative(self, vectors: Tensor) -> Tensor:
         """Return, from six vectors of each copy, the turns, and the moves of one copy against those before it.
@@ -112,6 +112,15 @@ class CentredPoses(Power):
         j = torch.arange(self.k, device=vectors.device)
         contrast = torch.where(j < i, 1.0, torch.where(j == i, -i, 0.0)) / torch.sqrt(i * (i + 1))
         return torch.cat([turns, torch.einsum("ij,...jcabd->...icabd", contrast, moves).flatten(-5, -4)], dim=-4)
+
+
+class _CentredCoordinates(PowerCoordinates):
+    def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
+        return centred(super().tangent_from_vector(x, w))
+
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        u, du = super().tangent_from_vector_jvp(x, w, v, dw)
+        return centred(u), centred(du)
 
 
 class _CentredKernel(PowerKernel):

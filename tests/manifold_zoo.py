@@ -10,7 +10,8 @@ from manifolds.centred_poses import CentredPoses
 from manifolds.finite_group import Antipodal
 from manifolds.grassmann import Grassmann
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
-from manifolds.product import Power, Product
+from manifolds.power import Power
+from manifolds.product import Product
 from manifolds.quotient import Quotient
 from manifolds.spd import SPD, LogEuclideanSPD
 from manifolds.special_euclidean import SE3
