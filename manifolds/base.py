@@ -39,6 +39,7 @@ from torch import Tensor
 from manifolds.arguments import whole
 from manifolds.checks import check_deviation, check_shape, relative_size
 from manifolds.coordinates import Coordinates
+from manifolds.identity import same
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
 from manifolds.linear_algebra import log_abs_det
@@ -73,7 +74,9 @@ class Manifold(FullPrecisionModule):
     points_per_class: int = 1
     """How many points of the ambient manifold stand for one class where densities refer to the full volume."""
 
-    in_any_precision = FullPrecisionModule.in_any_precision | {"batch_shape", "check_point", "check_tangent", "lift"}
+    in_any_precision = FullPrecisionModule.in_any_precision | {
+        *("batch_shape", "check_point", "check_tangent", "lift", "same_as")
+    }
 
     def __init__(self, dim: int, event_shape: Sequence[int]) -> None:
         super().__init__()
@@ -358,6 +361,14 @@ class Manifold(FullPrecisionModule):
     @property
     def _off_remedy(self) -> str:
         return f"project them with {type(self).__name__}.projx"
+
+    def same_as(self, other: "Manifold") -> bool:
+        """Return whether the other is the same manifold: of the same class, made with the same arguments.
+
+        What a constructor keeps of its arguments, buffers included, is compared by value, so a manifold that was loaded
+        from a file, copied or moved to another device is the same.
+        """
+        return same(self, other)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
