@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 
 from manifolds.arguments import whole
 from manifolds.checks import check_deviation, relative_size
-from manifolds.coordinates import Coordinates, PowerCoordinates
+from manifolds.coordinates import PowerCoordinates
 from manifolds.kernel import Kernel, PowerKernel
 from manifolds.power import Power
 from manifolds.special_euclidean import SE3
@@ -40,6 +40,7 @@ class CentredPoses(Power):
         super().__init__(SE3(length), k)
         self.dim = 6 * k - 3
         self.length = self.m.length
+        self._coordinates = _CentredCoordinates(self, self.m.coordinates, k)
 
     # Projections.
 
@@ -73,13 +74,6 @@ class CentredPoses(Power):
     def kernel(self) -> Kernel:
         """That of the power, on the slice."""
         return _CentredKernel(self, self.m.kernel, self.k)
-
-    # Coordinates for networks.
-
-    @property
-    def coordinates(self) -> Coordinates:
-        """Those of the power, with vectors centred."""
-        return _CentredCoordinates(self, self.m.coordinates, self.k)
 
     # Checks, for the borders.
 

@@ -7,25 +7,33 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.coordinates import Coordinates
 from manifolds.lie_group import LieGroup
 
 
 class Composite(Manifold):
-    """A manifold made of others, whose coordinates are composed of theirs: a subclass writes ``coordinates``."""
+    """A manifold made of others: its constructor composes their coordinates, as ``_coordinates``."""
+
+    # Composed once, since networks read every point through them.
+    _coordinates: Coordinates
+
+    @property
+    def coordinates(self) -> Coordinates:
+        return self._coordinates
 
     def embed(self, x: Tensor) -> Tensor:
-        return self.coordinates.embed(x)
+        return self._coordinates.embed(x)
 
     @property
     def embed_dim(self) -> int:
-        return self.coordinates.embed_dim
+        return self._coordinates.embed_dim
 
     def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
-        return self.coordinates.tangent_from_vector(x, w)
+        return self._coordinates.tangent_from_vector(x, w)
 
     @property
     def field_dim(self) -> int:
-        return self.coordinates.field_dim
+        return self._coordinates.field_dim
 
 
 class Derived(Composite):

@@ -7,7 +7,7 @@ from manifolds.arguments import check_instance, whole
 from manifolds.base import Manifold
 from manifolds.checks import check_shape, name_errors
 from manifolds.composite import Derived, product_of_volumes
-from manifolds.coordinates import Coordinates, PowerCoordinates
+from manifolds.coordinates import PowerCoordinates
 from manifolds.kernel import Kernel, PowerKernel
 from manifolds.lie_group import DirectPower, LieGroup
 from manifolds.numerics import differentiated, safe_sqrt
@@ -33,6 +33,7 @@ class Power(Derived):
         self.k = k
         self.volume = product_of_volumes([m.volume] * k)
         self.points_per_class = m.points_per_class**k
+        self._coordinates = PowerCoordinates(self, m.coordinates, k)
 
     # Projections.
 
@@ -103,13 +104,6 @@ class Power(Derived):
         """The power of the kernel of ``m``; None where it has none."""
         one = None if self.m.points_are_classes else self.m.kernel
         return None if one is None else PowerKernel(self, one, self.k)
-
-    # Coordinates for networks.
-
-    @property
-    def coordinates(self) -> Coordinates:
-        """The copies' coordinates, joined."""
-        return PowerCoordinates(self, self.m.coordinates, self.k)
 
     # Checks, for the borders.
 

@@ -8,20 +8,17 @@ import torch
 from torch import Tensor
 
 from manifolds.testing.autodiff import jvp, vjp
+from manifolds.testing.distances import dist_is_norm
 from manifolds.testing.geodesics import (
     acceleration_normal,
-    cut_pairs,
-    dist_is_norm,
     expmap_first_order,
     expmap_starts,
     gauss_lemma,
-    log_arrives,
-    log_digits,
-    log_inverts,
     speed_constant,
     velocity_right,
 )
 from manifolds.testing.law import law
+from manifolds.testing.logarithms import cut_pairs, log_arrives, log_digits, log_inverts
 from manifolds.testing.measurement import Measurement
 from manifolds.testing.methods import METHODS, POINT, Method
 from manifolds.testing.probe import Probe, Round

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from manifolds.testing.autodiff import jvp
 from manifolds.testing.calculus import derivatives_finite, derivatives_right, outputs, paths
-from manifolds.testing.geodesics import log_inverts
 from manifolds.testing.law import law
+from manifolds.testing.logarithms import log_inverts
 from manifolds.testing.measurement import Measurement
 from manifolds.testing.methods import FRAME, METHODS, Method
 from manifolds.testing.probe import Probe
