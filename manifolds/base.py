@@ -36,7 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.checks import check_deviation, check_shape, relative_size
 from manifolds.coordinates import Coordinates
 from manifolds.identity import same
@@ -80,7 +80,7 @@ class Manifold(FullPrecisionModule):
 
     def __init__(self, dim: int, event_shape: Sequence[int]) -> None:
         super().__init__()
-        self.dim = whole(type(self).__name__, "dim", dim, None)
+        self.dim = integer(type(self).__name__, "dim", dim, None)
         self.event_shape = torch.Size(event_shape)
         if self.dim < 1 or not self.event_shape:
             raise ValueError(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.checks import check_deviation, relative_size
 from manifolds.coordinates import PowerCoordinates
 from manifolds.kernel import Kernel, PowerKernel
@@ -32,7 +32,7 @@ class CentredPoses(Power):
     m: SE3
 
     def __init__(self, k: int, length: float = 1.0) -> None:
-        k = whole("CentredPoses", "k", k)
+        k = integer("CentredPoses", "k", k)
         if k < 2:
             raise ValueError(
                 f"CentredPoses: takes at least 2 poses, got {k}; one whose position is 0 is a point of SO3"

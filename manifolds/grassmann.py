@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.grassmann_volume import log_det
 from manifolds.numerics import differentiated, gauss_legendre, log_sphere_area
@@ -43,7 +43,7 @@ class Grassmann(Manifold):
     points_are_classes = True
 
     def __init__(self, n: int, p: int) -> None:
-        n, p = (whole(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
+        n, p = (integer(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
         if not 1 <= p < n:
             raise ValueError(
                 f"Grassmann: needs 1 <= p < n, got n {n} and p {p}; take subspaces of dimension 1 to n - 1, "

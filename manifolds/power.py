@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from manifolds.arguments import check_instance, whole
+from manifolds.arguments import check_instance, integer
 from manifolds.base import Manifold
 from manifolds.checks import check_shape, name_errors
 from manifolds.composite import Derived, product_of_volumes
@@ -28,7 +28,7 @@ class Power(Derived):
 
     def __init__(self, m: Manifold, k: int) -> None:
         check_instance("Power", "m", m, Manifold, "Power(Sphere(2), 3)")
-        k = whole("Power", "k, the number of copies,", k)
+        k = integer("Power", "k, the number of copies,", k)
         super().__init__(m, m.dim * k, (k, *m.event_shape))
         self.k = k
         self.volume = product_of_volumes([m.volume] * k)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.blocks import in_blocks
 from manifolds.numerics import differentiated, log_sphere_area
@@ -43,7 +43,7 @@ class Stiefel(Manifold):
     """
 
     def __init__(self, n: int, p: int) -> None:
-        n, p = (whole(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
+        n, p = (integer(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
         if not 1 <= p < n:
             raise ValueError(
                 f"Stiefel: needs 1 <= p < n, got n {n} and p {p}; square matrices have two components, take "

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.arguments import check_instance, number, positive, whole
+from manifolds.arguments import check_instance, integer, number, positive
 from manifolds.precision import in_full_precision
 from rfm.arrays import points_of, tensor_of
 
@@ -179,7 +179,7 @@ class Sinkhorn:
         self.manifold = manifold
         self.regularisation = positive("Sinkhorn", "regularisation", regularisation)
         self.tolerance = positive("Sinkhorn", "tolerance", tolerance)
-        self.max_steps = whole("Sinkhorn", "max_steps", positive("Sinkhorn", "max_steps", max_steps))
+        self.max_steps = integer("Sinkhorn", "max_steps", positive("Sinkhorn", "max_steps", max_steps))
         self.condition_weight = _checked_weight("Sinkhorn", condition_weight)
 
     @torch.no_grad()

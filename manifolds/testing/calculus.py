@@ -155,9 +155,9 @@ def derivatives_finite(p: Probe) -> Iterator[Measurement]:
 
 def _finite(p: Probe, method: Method, varied: str, places: list[tuple[str, Tensor, Tensor]]) -> Iterator[Measurement]:
     count, n = len(places), len(p.x) * len(places)
-    named = {name: getattr(p, name).repeat(count, *(1,) * (getattr(p, name).ndim - 1)) for name in "yuvt"}
-    named |= {"x": torch.cat([x for _, x, _ in places]), varied: torch.cat([a for _, _, a in places])}
-    inputs = {name: named[name] for name in method.arguments}
+    repeated = {name: getattr(p, name).repeat(count, *(1,) * (getattr(p, name).ndim - 1)) for name in "yuvt"}
+    repeated |= {"x": torch.cat([x for _, x, _ in places]), varied: torch.cat([a for _, _, a in places])}
+    inputs = {name: repeated[name] for name in method.arguments}
     names, values = tuple(inputs), tuple(inputs.values())
 
     def f(*arguments: Tensor) -> Tensor:

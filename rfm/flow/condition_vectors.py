@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from rfm.arrays import tensor_of
 from rfm.conditions import Conditions
 from rfm.field import Field
@@ -34,7 +34,7 @@ def batches(
     x: Tensor, condition: Tensor | None, shape: torch.Size, batch_size: int
 ) -> list[tuple[Tensor, dict[str, Any]]]:
     """Return chunks of points ``x`` ``(n, *event_shape)``, of batch shape ``shape``, with their conditions."""
-    batch_size = whole("Flow", "batch_size", batch_size, None)
+    batch_size = integer("Flow", "batch_size", batch_size, None)
     if batch_size < 1:
         raise ValueError(f"Flow: batch_size must be at least 1, got {batch_size}")
     chunks = x.split(batch_size)

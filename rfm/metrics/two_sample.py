@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.arguments import check_instance, seed_of, whole
+from manifolds.arguments import check_instance, integer, seed_of
 from manifolds.precision import in_full_precision
 from rfm.arrays import tensor_of
 from rfm.couplings import assignment
@@ -91,7 +91,7 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
     References:
         Peyre & Cuturi, Computational Optimal Transport, 2019, arXiv:1803.00567, sections 2.2 and 8.4.
     """
-    blocks = whole("wasserstein_distance", "blocks", blocks, None)
+    blocks = integer("wasserstein_distance", "blocks", blocks, None)
     x, y = _checked("wasserstein_distance", manifold, x, y, least=max(1, blocks))
     if order not in (1, 2):
         raise ValueError(f"wasserstein_distance: order must be 1 or 2, got {order!r}")
@@ -144,7 +144,7 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
         raise ImportError(
             "classifier_two_sample needs scikit-learn, which is not installed; pip install scikit-learn"
         ) from None
-    seed, folds = seed_of("classifier_two_sample", seed), whole("classifier_two_sample", "folds", folds, 2)
+    seed, folds = seed_of("classifier_two_sample", seed), integer("classifier_two_sample", "folds", folds, 2)
     both = torch.cat([x, y])
     points = manifold.embed(both).double().cpu().numpy()
     labels = torch.arange(2).repeat_interleave(len(x)).numpy()
@@ -180,7 +180,7 @@ def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbour
         Naeem et al., Reliable Fidelity and Diversity Metrics for Generative Models, 2020, arXiv:2002.09797,
         equation 10.
     """
-    neighbours = whole("coverage", "neighbours", neighbours, None)
+    neighbours = integer("coverage", "neighbours", neighbours, None)
     if neighbours < 1:
         raise ValueError(f"coverage: neighbours must be at least 1, got {neighbours}")
     reference, generated = _checked("coverage", manifold, reference, generated, least=1)

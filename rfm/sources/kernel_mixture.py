@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Kernel, Manifold
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.constants import Constants
 from rfm.arrays import points_of, tensor_of
 from rfm.sources.base import Source, checked_part, draws
@@ -199,7 +199,7 @@ class KernelMixture(Source, Constants):
         shares = checked_shares(sample_weights, points, "sample_weights")
         k = _chosen_concentrations(manifold, points, concentrations, 30)
         background = _default_background(manifold, points) if background is None else background
-        fold, places = _folds(points, shares, whole("KernelMixture", "folds", folds))
+        fold, places = _folds(points, shares, integer("KernelMixture", "folds", folds))
         scored = torch.zeros_like(fold, dtype=torch.bool)
         scored[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_SCORED_POINTS]] = True
         log_p = points.new_empty(len(points), len(k) + 1)
@@ -300,7 +300,7 @@ def _likeliest_weights(log_p: Tensor, shares: Tensor, steps: int) -> Tensor:
         steps: number of steps.
     """
     weights = log_p.new_full(log_p.shape[1:], 1 / log_p.shape[1])
-    for _ in range(whole("KernelMixture", "steps", steps, 0)):
+    for _ in range(integer("KernelMixture", "steps", steps, 0)):
         weights = shares @ torch.softmax(log_p + weights.log(), dim=-1)
     return weights / weights.sum()
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import call_of, check_function, check_instance, number, required, shown, whole
+from manifolds.arguments import call_of, check_function, check_instance, integer, number, required, shown
 from manifolds.checks import shape_remedy
 from manifolds.precision import any_autocast, at_least_float32
 from rfm.arrays import indices_of, tensor_of
@@ -252,7 +252,7 @@ def _is_tested(manifold: Manifold) -> bool:
 def whole_above_zero(name: str, value: int | None, default: int) -> int:
     """Return a whole number, at least 1, or the default in place of None."""
     try:
-        return default if value is None else whole("fit", name, value)
+        return default if value is None else integer("fit", name, value)
     except ValueError:
         raise ValueError(f"fit: {name} must be a whole number, at least 1, got {shown(value)}") from None
 
