@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manifolds.numerics import log_sphere_area
 from manifolds.testing.autodiff import jvp, vjp
 from manifolds.testing.distances import dist_is_norm
 from manifolds.testing.geodesics import (
@@ -305,7 +306,7 @@ def _count_balls(p: Probe) -> Iterator[Balls]:
     d = d / d.norm(dim=-1, keepdim=True)
     basis = p.m.tangent_basis(centres)
     directions = (d @ basis.flatten(2)).reshape(len(centres), _DIRECTIONS, *p.m.event_shape)
-    area = 2 * math.pi ** (dim / 2) / math.gamma(dim / 2)
+    area = math.exp(log_sphere_area(dim - 1))
     sheets = float(getattr(p.m.manifold, "points_per_class", 1))
     for radius in radii:
         r = radius * nodes
