@@ -1,7 +1,7 @@
 """What manifolds that are made of others have in common: what they do not change is looked up where it is."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -37,9 +37,7 @@ class Composite(Manifold):
 
 
 class Derived(Composite):
-    """A manifold made of one other, ``m``: all that a subclass does not write is that of ``m``.
-
-    Shapes are those of ``m``, unless the subclass says otherwise.
+    """A manifold made of one other, ``m``: all that a subclass does not write is that of ``m``, but for a kernel.
 
     Args:
         m: the manifold.
@@ -52,6 +50,7 @@ class Derived(Composite):
         self.m = m
         self.volume, self.injectivity_radius, self.logmap_radius = m.volume, m.injectivity_radius, m.logmap_radius
         self.points_are_classes, self.points_per_class = m.points_are_classes, m.points_per_class
+        self._coordinates = m.coordinates
 
     # Projections.
 
@@ -138,6 +137,10 @@ class Derived(Composite):
         return self.m.random_uniform(*shape, generator=generator, dtype=dtype, device=device)
 
     # Checks, for the borders.
+
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        return self.m.other_forms
 
     def check_point(self, x: Tensor, tol: float | None = None) -> None:
         self.m.check_point(x, tol=tol)

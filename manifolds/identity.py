@@ -45,7 +45,8 @@ def _same(a: Any, b: Any, compared: dict[tuple[int, int], Any]) -> bool:
             return False
         case MethodType():
             return a.__func__ is b.__func__ and _same(a.__self__, b.__self__, compared)
-    if isinstance(a, Set) or type(a).__eq__ is not object.__eq__:
+    kind: Any = type(a)
+    if isinstance(a, Set) or kind.__eq__ is not object.__eq__:
         return bool(a == b)
     return _same(object.__getstate__(a), object.__getstate__(b), compared)
 

@@ -1,5 +1,7 @@
 """Powers: copies of one manifold, as one batched call."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -106,6 +108,10 @@ class Power(Derived):
         return None if one is None else PowerKernel(self, one, self.k)
 
     # Checks, for the borders.
+
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        return {}
 
     def check_point(self, x: Tensor, tol: float | None = None) -> None:
         """Raise ValueError, giving batch index and copy, unless every copy is a point of ``m``."""

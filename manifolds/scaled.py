@@ -27,7 +27,6 @@ class Scaled(Derived):
         self.volume = product_of_volumes([m.volume, *[self.factor] * m.dim])
         self.logmap_radius = self.factor * m.logmap_radius
         self.injectivity_radius = m.injectivity_radius and self.factor * m.injectivity_radius
-        self._coordinates = m.coordinates
 
     # Metric.
 
