@@ -368,7 +368,7 @@ class Manifold(FullPrecisionModule):
         What a constructor keeps of its arguments, buffers included, is compared by value, so a manifold that was loaded
         from a file, copied or moved to another device is the same.
         """
-        return same(self, other)
+        return self is other or same(self, other)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"

@@ -8,7 +8,7 @@ from torch import Tensor
 from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.grassmann_volume import log_det
-from manifolds.numerics import differentiated, gauss_legendre, log_sphere_area
+from manifolds.numerics import differentiated, gauss_legendre, log_frames_volume
 from manifolds.orthonormal import canonical_end, canonical_geodesic, canonical_transport, haar, polar
 from manifolds.spectral import symmetrise
 from manifolds.stiefel import out_of_span
@@ -52,8 +52,7 @@ class Grassmann(Manifold):
         super().__init__(p * (n - p), (n, p))
         self.n = n
         self.p = p
-        frames = sum(log_sphere_area(k - 1) for k in range(n - p + 1, n + 1))
-        self.volume = math.exp(frames - sum(log_sphere_area(k - 1) for k in range(1, p + 1)))
+        self.volume = math.exp(log_frames_volume(n, p) - log_frames_volume(p, p))
 
     # Projections.
 
