@@ -23,8 +23,10 @@ from manifolds import (
     Scaled,
     Sphere,
 )
+from manifolds.identity import same
 from rfm.integrators import RK4, FixedStep
-from rfm.sources import KernelMixture, Uniform
+from rfm.records.descriptions import build, describe
+from rfm.sources import KernelMixture, ScaledSource, Uniform, default_source
 
 F64 = torch.float64
 BASES = [
@@ -100,6 +102,24 @@ def test_a_kernel_mixture_in_kilometres_integrates_to_one() -> None:
     ratio = density.log_prob(x).exp() * 4 * math.pi * 6371.0**2
     assert abs(float(ratio.mean()) - 1) < 4 * float(ratio.std()) / math.sqrt(len(x)) < 0.05
     earth.check_point(density.sample((50,), torch.Generator().manual_seed(0), F64))
+
+
+@pytest.mark.parametrize("m", [SE3(2.0), Hyperboloid(2), Power(SE3(), 2), SPD(2)], ids=str)
+def test_the_default_source_is_that_of_the_manifold_per_its_volume(m: Manifold) -> None:
+    scaled, x = Scaled(m, 3.0), points(m, 30)
+    own, source = default_source(m, x), default_source(scaled, x)
+    assert isinstance(source, ScaledSource)
+    torch.testing.assert_close(source.log_prob(x), own.log_prob(x) - m.dim * math.log(3.0))
+    draws = [s.sample(5, torch.Generator().manual_seed(0), F64) for s in (own, source)]
+    assert torch.equal(*draws)
+    assert same(build(describe(source), "here"), source)
+
+
+def test_a_scaled_source_is_on_a_scaled_manifold() -> None:
+    with pytest.raises(ValueError, match="lives on a Scaled manifold"):
+        ScaledSource(Sphere(2), Uniform(Sphere(2)))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Sphere\(2\) is required"):
+        ScaledSource(Scaled(Sphere(2), 2.0), Uniform(Scaled(Sphere(2), 2.0)))
 
 
 def test_a_flow_on_it_is_saved(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@
 `CentredPoseSource`    several rigid bodies up to a translation
 `ProductSource`        products
 `PowerSource`          powers
+`ScaledSource`         scaled manifolds
 ====================== ======================================================
 
 `default_source` chooses one from the data.
@@ -22,6 +23,7 @@ from rfm.sources.isotropic_gaussian_so3 import IsotropicGaussianSO3
 from rfm.sources.kernel_mixture import KernelMixture
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.rigid_motion import RigidMotionSource
+from rfm.sources.scaled import ScaledSource
 from rfm.sources.von_mises_fisher import VonMisesFisher
 from rfm.sources.wrapped_normal import WrappedNormal, wrapped_log_density
 
@@ -32,6 +34,7 @@ __all__ = [
     "PowerSource",
     "ProductSource",
     "RigidMotionSource",
+    "ScaledSource",
     "Source",
     "Uniform",
     "VonMisesFisher",
