@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -25,7 +25,7 @@ from rfm.sources import KernelMixture
 
 DATASETS = ("volcano", "earthquake", "flood", "fire")
 SPLITS = ("raw", "group", "deduplicated")
-FITS = {
+FITS: dict[str, Callable[..., KernelMixture]] = {
     "one bandwidth": KernelMixture.one_bandwidth,
     "mixture": KernelMixture.mixture,
     "adaptive": KernelMixture.adaptive,

@@ -115,12 +115,11 @@ def test_order_of_centres_and_repeats_change_nothing(m: Manifold) -> None:
     x, y = smeared(m), smeared(m, 30, seed=4)
     k, order = widths(3, len(x)), torch.randperm(len(x), generator=generator())
     once = varying(m, x, k).component_log_prob(y)
-    close = {"rtol": 1e-11, "atol": 1e-11}
-    torch.testing.assert_close(varying(m, x[order], k[:, order]).component_log_prob(y), once, **close)
+    torch.testing.assert_close(varying(m, x[order], k[:, order]).component_log_prob(y), once, rtol=1e-11, atol=1e-11)
     times = torch.randint(1, 4, (len(x),), generator=generator(2))
     repeated = varying(m, x.repeat_interleave(times, 0), k.repeat_interleave(times, 1))
     weighted = varying(m, x, k, times)
-    torch.testing.assert_close(repeated.component_log_prob(y), weighted.component_log_prob(y), **close)
+    torch.testing.assert_close(repeated.component_log_prob(y), weighted.component_log_prob(y), rtol=1e-11, atol=1e-11)
 
 
 def test_centres_of_weight_zero_are_as_if_left_out() -> None:
@@ -325,12 +324,12 @@ def test_bad_log_densities_are_refused() -> None:
 @pytest.mark.parametrize("m", [Sphere(2), FlatTorus(2), SO3(), AXES], ids=str)
 def test_adaptive_kernels_win_where_widths_differ(m: Manifold) -> None:
     """A narrow and a wide cluster, equally likely: no width suits both, and local ones beat thirty."""
-    assert m.kernel is not None
-    centres = points(m, 2)
+    kernel, centres = m.kernel, points(m, 2)
+    assert kernel is not None
 
     def drawn(n: int, seed: int) -> Tensor:
         which = torch.randint(2, (n,), generator=generator(seed))
-        return m.kernel.sample(centres[which], torch.tensor([5.0, 5e5], dtype=F64)[which], generator(seed + 100))
+        return kernel.sample(centres[which], torch.tensor([5.0, 5e5], dtype=F64)[which], generator(seed + 100))
 
     train, validation, test = drawn(400, 0), drawn(200, 1), drawn(400, 2)
     one, mixture, adaptive = (

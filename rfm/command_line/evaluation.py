@@ -12,7 +12,7 @@ from rfm.flow import Flow
 from rfm.metrics import Estimate, negative_log_likelihood, paired_difference
 from rfm.sources import KernelMixture, Uniform
 
-KERNELS = {
+KERNELS: dict[str, Callable[..., KernelMixture]] = {
     "kernel density, one bandwidth": KernelMixture.one_bandwidth,
     "kernel density, 30 bandwidths": KernelMixture.mixture,
     "adaptive kernels": KernelMixture.adaptive,

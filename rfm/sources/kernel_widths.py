@@ -99,8 +99,8 @@ def neighbour_distances(manifold: Manifold, points: Tensor, neighbours: tuple[in
     kernel = checked_kernel(manifold)
     centres = kernel.centres(points)
     copies = centres.shape[1]
-    embedded = kernel.embed(centres.flatten(0, 1)).detach()
-    embedded = embedded.reshape(len(points), copies, -1).cpu().numpy()
+    images = kernel.embed(centres.flatten(0, 1)).detach()
+    embedded = images.reshape(len(points), copies, -1).cpu().numpy()
     unit = _TIE * max(1.0, float(np.abs(embedded).max()))
     # Which representatives are equal up to rounding; a place is known by the first of its own in that order.
     rows = np.unique(np.round(embedded.reshape(len(points) * copies, -1) / unit), axis=0, return_inverse=True)[1]
@@ -113,7 +113,8 @@ def neighbour_distances(manifold: Manifold, points: Tensor, neighbours: tuple[in
     todo, count = np.arange(len(first)), max(m) + copies
     while len(todo):
         count = min(count, len(first) * copies)
-        distance, row = tree.query(embedded[first[todo], 0], k=count)
+        neighbouring: tuple[Any, Any] = tree.query(embedded[first[todo], 0], k=count)
+        distance, row = neighbouring
         nearest = _first_of_each_place(row // copies, todo)
         order = np.cumsum(nearest, axis=1)
         enough = order[:, -1] >= max(m)
