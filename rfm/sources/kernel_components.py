@@ -81,7 +81,7 @@ class KernelComponents(Constants):
     def truncates(self, x: Tensor) -> bool:
         """Return whether `truncated` is the faster way at points ``(m, *event_shape)``, and a possible one.
 
-        It is for many terms, on the CPU, where no gradient is asked for.
+        It is for many terms, on the CPU, where no gradient is requested.
         """
         graph = x.requires_grad and torch.is_grad_enabled()
         return len(x) * len(self.embedded) >= _TRUNCATED_PAIRS and self.embedded.device.type == "cpu" and not graph

@@ -44,7 +44,7 @@ class KernelMixture(Source, Constants):
     Sums run in float64. From four million pairs of a point and a centre on, on the CPU and without a gradient,
     ``log_prob`` leaves out kernels that together are below 1e-9 of the density, found by blocks of points that are near
     each other; the log-density then has an error of 1e-9 nats at most, which depends on the other points. Otherwise
-    what is dropped is below 1e-13 of each component. Memory is bounded, unless a gradient of ``log_prob`` is asked for.
+    what is dropped is below 1e-13 of each component. Memory is bounded, unless a gradient of ``log_prob`` is requested.
 
     Args:
         manifold: a manifold with a kernel.
