@@ -1,8 +1,8 @@
 """Hashes of settings, by which a run is told from another one, in this process or a later one.
 
 An object counts by its class and its attributes, a function by its syntax tree and the values that it encloses, a
-tensor by its bytes. No memory address counts, nor does what a function of another module does: that goes by its name. Another
-version of Python finds the same, but for functions without source, which count by their bytecode.
+tensor by its bytes. No memory address counts, nor does what a function of another module does: that goes by its name.
+Another version of Python finds the same, but for functions without source, which count by their bytecode.
 """
 
 import functools
