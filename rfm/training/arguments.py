@@ -248,7 +248,7 @@ def _is_tested(manifold: Manifold) -> bool:
     return package == "manifolds" and not module.startswith("interop")
 
 
-def whole_above_zero(name: str, value: int | None, default: int) -> int:
+def positive_integer(name: str, value: int | None, default: int) -> int:
     """Return a whole number, at least 1, or the default in place of None."""
     try:
         return default if value is None else whole("fit", name, value)

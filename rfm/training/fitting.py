@@ -16,6 +16,7 @@ from rfm.conditions import Conditions
 from rfm.couplings import Coupling, Independent
 from rfm.field import as_field
 from rfm.flow import Flow
+from rfm.flow.progress import Report
 from rfm.networks import VelocityField
 from rfm.objectives import Objective
 from rfm.objectives.objective import Loss
@@ -33,9 +34,8 @@ from rfm.training.arguments import (
     hold_out,
     made_source,
     named,
-    whole_above_zero,
+    positive_integer,
 )
-from rfm.training.loop import Budget
 from rfm.training.points import Points, train
 from rfm.training.run import Run
 from rfm.training.settings import Training
@@ -61,7 +61,7 @@ def fit(
     device: torch.device | str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: bool = True,
+    progress: bool | Report = True,
     training: Training | None = None,
 ) -> Flow:
     """Fit a flow to points on a manifold, by Riemannian flow matching.
@@ -95,8 +95,9 @@ def fit(
         out: folder for checkpoints and the saved flow.
         resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run, also
             one that ended early, is loaded. One that a cap stopped goes on with what is left of the new cap.
-        progress: show a progress bar on stderr.
-        training: learning rate, cap on the time, Fabric, whether to replace a flow and to capture the step.
+        progress: show a progress bar on stderr; or a function that is called after every step with the share of the
+            budget that is spent and a record of step, loss and the last validation.
+        training: learning rate, cap on the time, validations, Fabric, whether to replace a flow or capture the step.
 
     Returns:
         The flow, on the CPU, with ``history``.
@@ -121,12 +122,10 @@ def fit(
     flow = Flow(manifold, training.converted(field), source, conditions=conditions)
     data = _in_precision_of(flow, data)
     _check_field(flow, data.take(train_index))
-    budget = Budget(
-        steps=whole_above_zero("steps", steps, min(max(len(train_index), 2000), 8000)),
-        batch_size=whole_above_zero("batch_size", batch_size, _BATCH_SIZE),
-        learning_rate=training.learning_rate,
-        seed=seed,
-        max_seconds=training.max_seconds,
+    budget = training.budget(
+        positive_integer("steps", steps, min(max(len(train_index), 2000), 8000)),
+        positive_integer("batch_size", batch_size, _BATCH_SIZE),
+        seed,
     )
     chosen = chosen.on(manifold)
     identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index]
