@@ -269,49 +269,40 @@ def test_out_below_a_file_is_refused(tmp_path: Path) -> None:
             fit_small(clustered(manifold), manifold, out=out)
 
 
-def streamed(validate: Callable[[nn.Module], float], validations: int, steps: int = 60) -> rfm.Flow:
-    """A flow that is validated by a function of its own."""
-    manifold = Sphere(2)
+def streamed(validate: Callable[[nn.Module], float], steps: int = 60, **options: Any) -> rfm.Flow:
+    """A flow that is validated by a function of its own; options of `Training`, and ``progress``."""
+    manifold, progress = Sphere(2), options.pop("progress", False)
     x = clustered(manifold).float()
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
         x_1 = x[torch.randint(len(x), (16,), generator=generator)]
         return manifold.random_uniform(16, generator=generator), x_1, torch.rand(16, generator=generator), {}
 
-    settings: dict[str, Any] = {"steps": steps, "progress": False, "device": "cpu"}
-    training = rfm.Training(validations=validations)
-    return rfm.fit_stream(draw, rfm.Flow(manifold, small(manifold)), validate=validate, training=training, **settings)
+    flow, training = rfm.Flow(manifold, small(manifold)), rfm.Training(**options)
+    settings: dict[str, Any] = {"steps": steps, "device": "cpu", "progress": progress, "training": training}
+    return rfm.fit_stream(draw, flow, validate=validate, **settings)
 
 
 def test_training_stops_when_validation_no_longer_improves() -> None:
     nlls = iter([3.0, 2.0, *(2.5 for _ in range(100))])
-    flow = streamed(lambda field: next(nlls), 20)
+    flow = streamed(lambda field: next(nlls), validations=20)
     assert flow.stopped == "validation NLL had not improved for 8 validations, at step 30 of 60"
     assert [record["validation_nll"] for record in flow.history] == [3.0, 2.0] + [2.5] * 8
 
 
 def test_how_many_validations_and_how_patient_may_be_said() -> None:
-    manifold = Sphere(2)
-    x = clustered(manifold)
     seen: list[dict[str, Any]] = []
-    # A rate at which nothing gets better after the first validation.
-    training = rfm.Training(1e3, validations=20, patience=3)
-    flow = rfm.fit(
-        x,
-        manifold,
-        field=small(manifold),
-        steps=60,
-        batch_size=16,
-        training=training,
-        device="cpu",
-        progress=lambda spent, record: seen.append({"spent": spent, **record}),
-    )
-    assert "had not improved for 3 validations" in flow.stopped
-    assert [record["step"] for record in flow.history] == list(range(3, 3 * len(flow.history) + 1, 3))
-    assert [record["step"] for record in seen] == list(range(1, len(seen) + 1))
-    assert [record["spent"] for record in seen] == pytest.approx([step / 60 for step in range(1, len(seen) + 1)])
-    assert "validation_nll" in seen[-1]
-    assert "validation_nll" not in seen[0]
+
+    def report(spent: float, record: dict[str, Any]) -> None:
+        seen.append({"spent": spent, **record})
+
+    flow = streamed(lambda field: 1.0, validations=20, patience=3, progress=report)
+    assert flow.stopped == "validation NLL had not improved for 3 validations, at step 12 of 60"
+    assert [record["step"] for record in flow.history] == [3, 6, 9, 12]
+    assert [record["step"] for record in seen] == list(range(1, 13))
+    assert [record["spent"] for record in seen] == pytest.approx([step / 60 for step in range(1, 13)])
+    assert [record.get("validation_nll") for record in seen] == [None] * 2 + [1.0] * 10
+    assert not any(record["replayed"] for record in seen)
     for name, value in (("validations", 0), ("patience", 0), ("max_gradient_norm", 0.0), ("validations", 2.5)):
         with pytest.raises(ValueError, match=f"Training: {name} must be"):
             rfm.Training(**{name: value})
@@ -330,14 +321,14 @@ def test_other_validations_are_another_run(tmp_path: Path) -> None:
 
 def test_a_field_that_cannot_be_integrated_yet_leaves_out_its_likelihood() -> None:
     nlls = iter([math.nan] * 10 + [math.inf, 2.0, math.nan] + [3.0] * 20)
-    flow = streamed(lambda field: next(nlls), 20)
+    flow = streamed(lambda field: next(nlls), validations=20)
     assert [record.get("validation_nll") for record in flow.history] == [None] * 11 + [2.0, None] + [3.0] * 7
     assert flow.stopped == "all 60 steps done"
 
 
 def test_a_fit_without_any_likelihood_is_refused() -> None:
     with pytest.raises(ValueError, match="no finite likelihood of the validation points at any of 5 validations"):
-        streamed(lambda field: math.nan, 5)
+        streamed(lambda field: math.nan, validations=5)
 
 
 def test_the_best_weights_are_kept() -> None:
@@ -347,7 +338,7 @@ def test_the_best_weights_are_kept() -> None:
         seen.append({key: value.clone() for key, value in field.state_dict().items()})
         return abs(len(seen) - 3.0)
 
-    flow = streamed(validating, 5, steps=40)
+    flow = streamed(validating, steps=40, validations=5)
     assert isinstance(flow.field, nn.Module)
     for key, value in flow.field.state_dict().items():
         assert torch.equal(value, seen[2][key])
