@@ -31,9 +31,9 @@ from rfm.training.arguments import (
     check_shares,
     check_source,
     checked_objective,
+    chosen_source,
+    encoded_condition,
     hold_out,
-    made_source,
-    named,
     positive_integer,
 )
 from rfm.training.points import Points, train
@@ -110,7 +110,7 @@ def fit(
     check_objects(manifold, coupling, conditions, training)
     chosen = checked_objective(objective, coupling)
     training = Training() if training is None else training
-    condition, conditions = named(condition, conditions)
+    condition, conditions = encoded_condition(condition, conditions)
     data = check_data(points, manifold, condition, weights)
     seed = seed_of("fit", seed)
     train_index, validation_index = hold_out(data.x, validation, seed)
@@ -153,12 +153,12 @@ def _source(
     objective: Objective,
     data: Points,
 ) -> Source:
-    """Return the source that is given, made from the training points, or chosen, if it can be used."""
+    """Return the source: the given one, the one fitted to the training points, or the default."""
     if source is None:
         source = objective.source or default_source(manifold, data.x)
     elif not isinstance(source, Source):
         # From the training points alone: a source that knew those of validation would look better than it is.
-        source = made_source(source, manifold, data)
+        source = chosen_source(source, manifold, data)
     check_source(source, manifold)
     objective.check(manifold, source, data.x)
     return source
@@ -195,9 +195,9 @@ def _check_field(flow: Flow, data: Points) -> None:
     """Raise ValueError unless a flow's field gives a few of the training points velocities that can be used."""
     assert isinstance(flow.field, nn.Module)
     tried = data.take(torch.linspace(0, len(data.x) - 1, 8).long())
-    told = {} if tried.condition is None else {"condition": tried.condition}
+    condition = {} if tried.condition is None else {"condition": tried.condition}
     times = torch.linspace(0.1, 0.9, 8, dtype=tried.x.dtype)
-    check_field("fit", flow.field, flow.manifold, tried.x, times, told)
+    check_field("fit", flow.field, flow.manifold, tried.x, times, condition)
 
 
 def default_field(

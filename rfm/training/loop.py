@@ -66,7 +66,7 @@ def optimise(
         checkpoint: a checkpoint to go on from.
         fingerprint: what identifies data and settings in a checkpoint.
         report: called after every step.
-        clock: tells the seconds that have passed.
+        clock: returns the seconds that have passed.
 
     Raises:
         ValueError: if the loss is no longer finite, or the step cannot be captured though it seemed so.
@@ -107,7 +107,7 @@ class _Loop:
         state: where the run stands.
         generator: what the loss draws from.
         capture: replay the step as one graph, where it can be.
-        clock: tells the seconds that have passed.
+        clock: returns the seconds that have passed.
     """
 
     def __init__(
@@ -158,14 +158,14 @@ class _Loop:
         _set_learning_rate(self.optimizer, budget.learning_rate_at(state.step, spent))
         if self.generator is not None:
             self.generator.manual_seed(step_seed(budget.seed, state.step))
-        found = self._take()
+        loss = self._take()
         state.step += 1
         if state.step % self.ema_every == 0:
             self.average.update(self.field)
         state.seconds = self._clock() - self._started
         if self.running is None and state.history:
-            self.running = found.new_tensor(state.history[-1]["loss"])
-        self.running = found if self.running is None else torch.lerp(self.running, found, 0.02)
+            self.running = loss.new_tensor(state.history[-1]["loss"])
+        self.running = loss if self.running is None else torch.lerp(self.running, loss, 0.02)
 
     def _loss(self) -> Tensor:
         value: Tensor = self.step_module(self.state.step, self.fabric.global_rank, self.fabric.world_size)
@@ -199,16 +199,16 @@ class _Loop:
             # Running statistics are those of each process's share of the batch.
             for buffer in self.average.module.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        shown = self.average.in_precision_of_field()
-        with precision_of_weights(shown):
-            found = validate(shown)
+        averaged = self.average.in_precision_of_field()
+        with precision_of_weights(averaged):
+            value = validate(averaged)
         assert self.running is not None
         if not math.isfinite(self.running):
             raise ValueError(
                 f"training diverged by step {state.step} (loss {float(self.running):g}, {_words(state.measure)} "
-                f"{found:g}); lower learning_rate, or look for outliers in the points"
+                f"{value:g}); lower learning_rate, or look for outliers in the points"
             )
-        state.record(found, float(self.running), shown)
+        state.record(value, float(self.running), averaged)
         state.seconds = self._clock() - self._started
         state.cpu_seconds = time.process_time() - self._cpu_started
 
@@ -231,7 +231,7 @@ def _seed_cpu(seed: int) -> None:
 
 
 class _Step(nn.Module):
-    """The loss as a module: what wraps a network for precision or several processes wraps the whole step.
+    """The loss as a module: what wraps a network for precision or several processes wraps the step as one.
 
     So no input is rounded on the way in, and a loss may call any method of the field.
     """

@@ -98,10 +98,10 @@ class Run:
             return
         before, now = record.get("settings", {}), asdict(self.budget)
         changed = [name for name in before if name in now and name != "max_seconds" and before[name] != now[name]]
-        told = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
+        changes = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
         raise SavedFlowError(
             f"{folder} holds a flow that was fitted to other data or with other settings"
-            f"{f' ({told})' if told else ''}; resume "
+            f"{f' ({changes})' if changes else ''}; resume "
             "with the same ones, force its replacement, or choose another folder"
         )
 
@@ -219,7 +219,7 @@ def _adopt(flow: Flow, state: Checkpoint) -> None:
 def _make_fabric(device: torch.device | str | None) -> "Fabric":
     from lightning_fabric import Fabric
 
-    # Its import asks for more.
+    # Its import lowers the level.
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1

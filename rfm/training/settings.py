@@ -18,7 +18,7 @@ _WARM_UP_STEPS = 100
 
 @dataclass(frozen=True)
 class Training:
-    """How `rfm.fit` and `rfm.fit_stream` train, where their defaults are not wanted.
+    """How `rfm.fit` and `rfm.fit_stream` train, where the defaults do not serve.
 
     Args:
         learning_rate: peak learning rate of AdamW; it warms up over 100 steps and falls to zero along a cosine.
@@ -36,7 +36,7 @@ class Training:
         validations: how many there are during the run, spread evenly; each writes a checkpoint.
         patience: training stops when so many validations have passed without a better one.
         max_gradient_norm: gradients longer than this are shortened to it, so that an outlier spoils no weights.
-        clock: tells the seconds that ``max_seconds`` caps: those on the clock by default, ``time.process_time`` for
+        clock: returns the seconds that ``max_seconds`` caps: those on the clock by default, ``time.process_time`` for
             those that the processor worked.
 
     Raises:
@@ -88,7 +88,7 @@ class Training:
         )
 
     def converted(self, field: nn.Module) -> nn.Module:
-        """Return a network with the dtype of weights that the precision asks for."""
+        """Return a network with the dtype of weights that the precision requires."""
         return field if self.fabric is None else self.fabric.strategy.precision.convert_module(field)
 
 
