@@ -23,7 +23,7 @@ def killed_after(step: int) -> Callable[[float, dict[str, Any]], None]:
 
 
 @contextmanager
-def killed_before(name: str, error: type[BaseException] = KilledError) -> Iterator[None]:
+def killed_before(name: str, error: type[BaseException] = KilledError, *, deleting: bool = False) -> Iterator[None]:
     """Kill what is about to put a file of that name in place, or to delete it."""
     replace, unlink = Path.replace, Path.unlink
 
@@ -38,6 +38,8 @@ def killed_before(name: str, error: type[BaseException] = KilledError) -> Iterat
         unlink(self, missing_ok)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "replace", replacing)
-        patch.setattr(Path, "unlink", unlinking)
+        if deleting:
+            patch.setattr(Path, "unlink", unlinking)
+        else:
+            patch.setattr(Path, "replace", replacing)
         yield

@@ -120,7 +120,7 @@ def test_an_existing_run_is_refused_resumed_or_replaced(quakes: Path, capsys: py
     assert len(list((quakes / "run").glob("*.safetensors"))) == 2
 
 
-@pytest.mark.parametrize("moment", ["training", "before the flow", "before the data"])
+@pytest.mark.parametrize("moment", ["before the flow", "after the flow", "before the data"])
 @pytest.mark.parametrize("over_an_old_run", [False, True])
 def test_a_fit_killed_at_any_moment_is_ended_by_the_same_command_with_resume(
     quakes: Path,
@@ -128,13 +128,18 @@ def test_a_fit_killed_at_any_moment_is_ended_by_the_same_command_with_resume(
     moment: str,
     over_an_old_run: bool,
 ) -> None:
-    place = {"training": "checkpoint.json", "before the flow": "flow.json", "before the data": "run.json"}
+    place = {
+        "training": "checkpoint.json",
+        "before the flow": "flow.json",
+        "after the flow": "checkpoint.json",
+        "before the data": "run.json",
+    }
     folder = quakes / ("run" if over_an_old_run else "new")
     fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", folder, "--quiet", "--seed", 5, *_FIT]
     force = ["--force"] if over_an_old_run else []
-    with killed_before(place[moment]), pytest.raises(KilledError):
+    with killed_before(place[moment], deleting=moment == "after the flow"), pytest.raises(KilledError):
         run(capsys, *fit, *force)
-    if (folder / "flow.json").exists():
+    if moment != "before the flow":
         _, err = run(capsys, "evaluate", folder, status=2)
         assert "give the same command again with --resume" in err
     run(capsys, *fit, "--resume")
