@@ -13,6 +13,10 @@ ALLOWED = {
     "manifolds.rotation_rows.FEW": "above it, rotations are taken entry by entry",
     "manifolds.stiefel_log._DESCENTS": "steps of a solver, cut short to see that it says so",
     "manifolds.stiefel_log._NEWTONS": "the same",
+    "rfm.sources.kernel_components._TRUNCATED_PAIRS": "from it on, sums over kernels leave out those far away",
+    "rfm.sources.truncated_sums.TRUNCATION": "how much they may leave out, which a density cannot show",
+    "rfm.command_line.evaluation._WEIGHING": "how many points the baseline's weights are fitted to",
+    "rfm.command_line.evaluation._CENTRES": "and how many kernels it has at most",
     # What a command does in earnest, where its words alone are tested.
     "rfm.command_line.fitted_runs.fit": "rubbish that happens to be a table is not trained on",
     "rfm.datasets.load": "data that are downloaded",
