@@ -86,6 +86,12 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--steps", type=positive, help="optimiser steps (default: by the number of points, 2000 to 8000)")
     one.add_argument("--batch-size", type=positive, help="pairs per step (default: 512)")
+    one.add_argument(
+        "--no-refine",
+        action="store_false",
+        dest="refine",
+        help="leave the flow as trained, without kernels about the training points carried back along it",
+    )
     one.add_argument("--max-seconds", type=positive_number, help="cap on all of the training time (default: none)")
     one.add_argument(
         "--test-share",
