@@ -22,12 +22,15 @@ def checked_points(manifold: Manifold, points: Tensor, name: str) -> Tensor:
     return points if points.dtype == torch.float64 else manifold.projx(points.double())
 
 
-def checked_concentrations(concentrations: Tensor) -> Tensor:
-    """Return the concentrations in float64, ``(K,)``."""
+def checked_concentrations(concentrations: Tensor, centres: int | None = None) -> Tensor:
+    """Return the concentrations in float64, ``(K,)`` or, with so many centres, also ``(K, centres)``."""
     k = _numbers("concentrations", concentrations).double()
-    if k.ndim != 1 or len(k) == 0 or not bool((torch.isfinite(k) & (k > 0)).all()):
+    shaped = k.ndim == 1 or (k.ndim == 2 and k.shape[1] == centres)
+    if not shaped or len(k) == 0 or not bool((torch.isfinite(k) & (k > 0)).all()):
+        shapes = "shape (K,)" if centres is None else f"shape (K,) or, one for each centre, (K, {centres}),"
+        found = f"{k.tolist()}" if k.numel() <= 16 else f"shape {tuple(k.shape)} with minimum {float(k.min())}"
         raise ValueError(
-            f"KernelMixture: concentrations must be positive and finite, shape (K,) with K at least 1, got {k.tolist()}"
+            f"KernelMixture: concentrations must be positive and finite, {shapes} with K at least 1, got {found}"
         )
     return k
 
@@ -53,6 +56,23 @@ def checked_shares(weights: Tensor | None, points: Tensor, name: str) -> Tensor:
             f"not all zero, got shape {tuple(w.shape)} with minimum {float(w.min()) if w.numel() else math.nan}"
         )
     return w / w.sum()
+
+
+def log_normalisers(manifold: Manifold, concentrations: Tensor) -> Tensor:
+    """Return ``manifold.kernel_log_normaliser`` of concentrations of any shape.
+
+    Raises:
+        ValueError: the manifold has no kernel.
+    """
+    # In parts: some manifolds find it by quadrature, with many values for each concentration.
+    parts = [manifold.kernel_log_normaliser(part) for part in concentrations.flatten().split(2**16)]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        raise ValueError(
+            f"KernelMixture: {manifold} has no smoothing kernel of known normaliser, so no kernel-density baseline; "
+            "write its kernel_log_normaliser(concentration), or compare with the source's density instead"
+        )
+    return torch.cat([concentrations.new_empty(0), *known]).reshape(concentrations.shape)
 
 
 def _numbers(name: str, values: Any) -> Tensor:
