@@ -24,7 +24,8 @@ from rfm.records.descriptions import (
 )
 from rfm.sources import Source
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of what is written; version 1 knew of no start and no refinement, and is read as well."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,9 @@ def _record(folder: Path) -> dict[str, Any]:
     record = read_json(path)
     if record.get("format") != "rfm flow" or not isinstance(record.get("weights"), str):
         raise SavedFlowError(f"{path} is not a saved flow, or is damaged; fit again")
-    if record.get("version") != FORMAT_VERSION:
+    if record.get("version") not in (1, FORMAT_VERSION):
         raise SavedFlowError(
-            f"{path} has format version {record.get('version')}, this library reads {FORMAT_VERSION}; "
+            f"{path} has format version {record.get('version')}, this library reads 1 and {FORMAT_VERSION}; "
             "load it with the version of the library that saved it"
         )
     if not re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", record["weights"]):

@@ -1,6 +1,7 @@
 """Whether samples copy the training points: how near they come, beside how near new data come."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,11 +27,19 @@ class NearestTraining:
     held_out: float
     nearer: Estimate
 
+    def record(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        interval = list(self.nearer.interval_95) if self.nearer.has_error else None
+        return {
+            "median_distance": {"samples": self.samples, "test": self.held_out},
+            "sample_is_nearer": {"mean": self.nearer.mean, "interval_95": interval},
+        }
+
     def describe(self) -> str:
         """Return it in a line."""
         text = (
-            f"nearest training point: median distance {self.samples:.3g} of samples, {self.held_out:.3g} of test points; "
-            f"a sample is nearer than a test point in {100 * self.nearer.mean:.0f} %"
+            f"nearest training point: median distance {self.samples:.3g} of samples, {self.held_out:.3g} of test "
+            f"points; a sample is nearer than a test point in {100 * self.nearer.mean:.0f} %"
         )
         if self.nearer.has_error:
             low, high = self.nearer.interval_95

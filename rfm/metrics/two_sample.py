@@ -102,9 +102,7 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
     size = len(x) // blocks
     values = []
     for a, b in zip(x.split(size)[:blocks], y.split(size)[:blocks], strict=True):
-        cost = (
-            torch.cat([manifold.dist(a[part, None], b[None]) for part in chunks(size, size)]).double().cpu() ** order
-        )
+        cost = torch.cat([manifold.dist(a[part, None], b[None]) for part in chunks(size, size)]).double().cpu() ** order
         values.append(float(cost.gather(1, assignment(cost)[:, None]).mean()) ** (1 / order))
     return clustered_mean(torch.tensor(values, dtype=torch.float64))
 
@@ -211,6 +209,7 @@ def median_distance(manifold: Manifold, x: Tensor, y: Tensor) -> float:
 
 
 def chunks(rows: int, columns: int) -> Iterator[slice]:
+    """Yield parts of the rows of a table so large that memory stays bounded."""
     size = max(1, _CHUNK_ELEMENTS // columns)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
