@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manifolds import Manifold
+from manifolds import Kernel, Manifold
 from rfm.arrays import tensor_of
 
 
@@ -58,21 +58,26 @@ def checked_shares(weights: Tensor | None, points: Tensor, name: str) -> Tensor:
     return w / w.sum()
 
 
-def log_normalisers(manifold: Manifold, concentrations: Tensor) -> Tensor:
-    """Return ``manifold.kernel_log_normaliser`` of concentrations of any shape.
+def checked_kernel(manifold: Manifold) -> Kernel:
+    """Return the manifold's kernel.
 
     Raises:
-        ValueError: the manifold has no kernel.
+        ValueError: it has none.
     """
-    # In parts: some manifolds find it by quadrature, with many values for each concentration.
-    parts = [manifold.kernel_log_normaliser(part) for part in concentrations.flatten().split(2**16)]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+    kernel = manifold.kernel
+    if kernel is None:
         raise ValueError(
-            f"KernelMixture: {manifold} has no smoothing kernel of known normaliser, so no kernel-density baseline; "
-            "write its kernel_log_normaliser(concentration), or compare with the source's density instead"
+            f"KernelMixture: {manifold} has no smoothing kernel, so no kernel-density baseline; let its property "
+            "kernel return a manifolds.Kernel, or compare with the source's density instead"
         )
-    return torch.cat([concentrations.new_empty(0), *known]).reshape(concentrations.shape)
+    return kernel
+
+
+def log_normalisers(kernel: Kernel, concentrations: Tensor) -> Tensor:
+    """Return ``kernel.log_normaliser`` of concentrations of any shape."""
+    # In parts: some manifolds find it by quadrature, with many values for each concentration.
+    parts = [kernel.log_normaliser(part) for part in concentrations.flatten().split(2**16)]
+    return torch.cat([concentrations.new_empty(0), *parts]).reshape(concentrations.shape)
 
 
 def _numbers(name: str, values: Any) -> Tensor:

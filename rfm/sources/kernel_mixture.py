@@ -14,6 +14,7 @@ from rfm.sources.base import Source, checked_part, draws
 from rfm.sources.default import default_source
 from rfm.sources.kernel_arguments import (
     checked_concentrations,
+    checked_kernel,
     checked_mixture_weights,
     checked_points,
     checked_shares,
@@ -34,7 +35,7 @@ class KernelMixture(Source, Constants):
     """A mixture of kernel densities of several widths on the same centres, and of a broad background.
 
     A kernel of concentration k about y has the density ``exp(-k |embed(x) - embed(y)|^2 / 2) / Z(k)`` with respect to
-    the Riemannian volume, ``log Z`` being ``manifold.kernel_log_normaliser(k)``: von Mises-Fisher on spheres, products
+    the Riemannian volume, ``log Z`` being ``manifold.kernel.log_normaliser(k)``: von Mises-Fisher on spheres, products
     of von Mises on tori, Gaussian with variance 1 / k on flat space, matrix Fisher on rotations. On a quotient it is
     the mean of such kernels about the representatives of y, so the density has one value on each class.
 
@@ -88,11 +89,12 @@ class KernelMixture(Source, Constants):
         self._shared, self._varying = same.nonzero().flatten().tolist(), (~same).nonzero().flatten().tolist()
         shared = k[self._shared] if k.ndim == 1 else k[self._shared, 0]
         self.constant("_shared_k", shared)
-        self.constant("_log_normalisers", log_normalisers(manifold, shared))
+        kernel = checked_kernel(manifold)
+        self.constant("_log_normalisers", log_normalisers(kernel, shared))
         # Where points are classes, a kernel is shared by its representatives.
-        centres = manifold.kernel_centres(self.points)
+        centres = kernel.centres(self.points)
         copies = centres.shape[1]
-        embedded = manifold.kernel_embed(centres.flatten(0, 1)).unflatten(0, (-1, copies))
+        embedded = kernel.embed(centres.flatten(0, 1)).unflatten(0, (-1, copies))
         shares = checked_shares(sample_weights, self.points, "sample_weights")
         # Centres of weight zero add nothing, but would undo the bound on what the sums drop.
         used = shares > 0
@@ -105,10 +107,8 @@ class KernelMixture(Source, Constants):
             self.constant("sample_weights", given.detach().to(shares))
             self.constant("_log_shares", log_shares.repeat_interleave(copies))
         varying = k.new_empty(0, len(log_shares)) if k.ndim == 1 else k[self._varying][:, used]
-        self.constant("_shared_k", shared)
-        self.constant("_log_normalisers", log_normalisers(manifold, shared))
         self.constant("_varying_k", varying)
-        self.constant("_log_coefficients", log_shares - log_normalisers(manifold, varying))
+        self.constant("_log_coefficients", log_shares - log_normalisers(kernel, varying))
 
     @classmethod
     def one_bandwidth(
@@ -169,7 +169,8 @@ class KernelMixture(Source, Constants):
             train: centres, ``(n, *event_shape)``.
             validation: points to weight by, ``(m, *event_shape)``.
             concentrations: ``(K,)`` or, one for each centre, ``(K, n)``; by default 30, geometrically from 10 to 1e8,
-                scaled as in `one_bandwidth`. The cap matters where test points repeat training points: there the likelihood grows with it without bound.
+                scaled as in `one_bandwidth`. The cap matters where test points repeat training points: there the
+                likelihood grows with it without bound.
             background: by default `rfm.sources.default_source` of the centres: uniform where the volume is finite.
             sample_weights: of the centres, ``(n,)``.
             validation_weights: of the validation points, ``(m,)``.
@@ -295,7 +296,7 @@ class KernelMixture(Source, Constants):
         k = self.concentrations.to(points.device)
         row = component.clamp(max=len(k) - 1)
         k = k[row] if k.ndim == 1 else k[row, centre]
-        x = self.manifold.kernel_sample(points[centre], k, generator)
+        x = checked_kernel(self.manifold).sample(points[centre], k, generator)
         other = self.background.sample(shape, **like)
         return torch.where(self.manifold.lift(is_kernel), x, other).to(dtype or torch.get_default_dtype())
 
@@ -347,7 +348,7 @@ class KernelMixture(Source, Constants):
         return flat.split(max(1, _CHUNK_ELEMENTS // len(self._embedded)))
 
     def _components(self, x: Tensor) -> Tensor:
-        embedded = self.manifold.kernel_embed(x)
+        embedded = checked_kernel(self.manifold).embed(x)
         parts = {len(self.concentrations): self.background.log_prob(x)}
         if self._shared:
             shared = log_kernel_sums(embedded, self._embedded, self._shared_k, self._log_shares) - self._log_normalisers

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import positive, whole
-from rfm.sources.kernel_arguments import checked_points, log_normalisers
+from rfm.sources.kernel_arguments import checked_kernel, checked_points
 
 _TIE = 1e-9
 """Points whose embeddings agree to this are one place: the same angle or class, written in two ways, is."""
@@ -27,7 +27,7 @@ def squared_scale(manifold: Manifold, points: Tensor) -> float:
     """Return the squared unit of length that concentrations are measured in: 1 where the volume is finite."""
     if manifold.volume is not None:
         return 1.0
-    embedded = manifold.kernel_embed(points)
+    embedded = checked_kernel(manifold).embed(points)
     return float((embedded - embedded.mean(0)).square().sum(-1).mean()) or 1.0
 
 
@@ -76,7 +76,6 @@ def kernel_concentrations(
     scale = squared_scale(manifold, points)
     like: dict[str, Any] = {"dtype": torch.float64, "device": points.device}
     k = torch.from_numpy(np.geomspace(10, cap, whole(owner, "absolute", absolute))).to(**like) / scale
-    log_normalisers(manifold, k)
     rows = [k[:, None].expand(-1, len(points))]
     distances = neighbour_distances(manifold, points, neighbours)
     if distances is not None:
@@ -91,15 +90,16 @@ def kernel_concentrations(
 def neighbour_distances(manifold: Manifold, points: Tensor, neighbours: tuple[int, ...]) -> Tensor | None:
     """Return the distance of each point to its m-th other place for each m, ``(len(neighbours), n)``.
 
-    Distances are between embedded points, ``manifold.kernel_embed``, to the nearest of ``manifold.kernel_centres``.
+    Distances are between embedded points, ``manifold.kernel.embed``, to the nearest of ``manifold.kernel.centres``.
     Where there are fewer other places than m, the farthest counts; where all points are one place, the answer is None.
     """
     from scipy.spatial import cKDTree
 
     m = [whole("kernel_concentrations", "each of neighbours", count) for count in neighbours]
-    centres = manifold.kernel_centres(points)
+    kernel = checked_kernel(manifold)
+    centres = kernel.centres(points)
     copies = centres.shape[1]
-    embedded = manifold.kernel_embed(centres.flatten(0, 1)).detach()
+    embedded = kernel.embed(centres.flatten(0, 1)).detach()
     embedded = embedded.reshape(len(points), copies, -1).cpu().numpy()
     unit = _TIE * max(1.0, float(np.abs(embedded).max()))
     # Which representatives are equal up to rounding; a place is known by the first of its own in that order.
