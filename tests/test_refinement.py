@@ -8,10 +8,11 @@ import pytest
 import torch
 from manifold_zoo import ZOO
 from random_fields import points, wavy_field
-from torch import nn
+from torch import Tensor, nn
 from zoo_sources import source_of
 
-from manifolds import SO3, FlatTorus, Manifold, Sphere
+import rfm
+from manifolds import SO3, FlatTorus, Hyperboloid, Manifold, Sphere
 from rfm import Flow, Hutchinson
 from rfm.conditions import Conditions
 from rfm.flow import Refinement
@@ -19,8 +20,11 @@ from rfm.integrators import RK4, Adaptive, FixedStep
 from rfm.likelihood import log_prob
 from rfm.networks import VelocityField
 from rfm.records.descriptions import SavedFlowError, read_json, write_json
-from rfm.sources import KernelMixture, Uniform, VonMisesFisher
+from rfm.sources import KernelMixture, Uniform, VonMisesFisher, likeliest_weights
 from rfm.steering import SelfConditioning
+from rfm.training.mixture_choice import chosen, folds_of
+from rfm.training.refinement import candidates, refine, solver_error
+from rfm.training.weighted_points import Points, thinned
 
 STEPS = FixedStep(RK4, 4)
 STARTS = (1.0, 0.8, 0.4, 0.0)
@@ -233,3 +237,190 @@ def test_a_start_is_saved_and_flows_of_the_first_format_are_read(tmp_path: Path)
     write_json(tmp_path / "flow.json", record | {"version": 1})
     old = Flow.load(tmp_path)
     assert (old.start, old.refinement, old.refinement_report) == (0.0, None, "")
+
+
+# The choice.
+
+
+def clumps(n: int, seed: int, m: Manifold | None = None) -> Tensor:
+    """Points about 40 places, whose spread varies by a factor of a hundred."""
+    m = Sphere(2) if m is None else m
+    centres = points(m, 40, seed=0)
+    spread = torch.logspace(-3, -1, 40, dtype=torch.float64)
+    index = torch.randint(40, (n,), generator=seeded(seed))
+    noise = torch.randn(n, *m.event_shape, generator=seeded(seed + 1), dtype=torch.float64)
+    x = centres[index]
+    return m.expmap(x, m.proju(x, noise * m.lift(spread[index])))
+
+
+def test_weights_of_few_points_stay_near_equal_ones_and_of_many_do_not() -> None:
+    """A hundred components of equal worth: what a few points prefer among them is noise."""
+    log_p = 0.5 * torch.randn(2000, 100, generator=seeded(), dtype=torch.float64)
+    few = log_p[:30]
+    fold = folds_of(torch.arange(30.0)[:, None])
+    chosen_few = chosen(few, torch.full((30,), 1 / 30, dtype=torch.float64), fold)
+    likeliest = likeliest_weights(few, None, 300)
+    entropy = [float(-(w * w.clamp(min=1e-300).log()).sum()) for w in (chosen_few.weights, likeliest)]
+    assert entropy[0] > entropy[1] + 0.5
+    fresh = log_p[30:]
+    nll = [float(-torch.logsumexp(fresh + w.log(), -1).mean()) for w in (chosen_few.weights, likeliest)]
+    assert nll[0] < nll[1]
+    # What is left out of the choice tells what it is worth on new points, where the chosen points themselves flatter.
+    inside = float(-torch.logsumexp(few + chosen_few.weights.log(), -1).mean())
+    assert inside < nll[0]
+    assert abs(chosen_few.nll - nll[0]) < 0.1
+    log_p[:, 0] += 3
+    many = chosen(log_p, torch.full((2000,), 1 / 2000, dtype=torch.float64), folds_of(torch.arange(2000.0)[:, None]))
+    assert float(many.weights[0]) > 0.8
+
+
+def test_equal_points_share_a_fold() -> None:
+    x = torch.tensor([0.0, 1.0, -0.0, 2.0, 1.0, 3.0, 4.0, 5.0])[:, None]
+    fold = folds_of(x)
+    assert fold[0] == fold[2]
+    assert fold[1] == fold[4]
+    assert sorted(fold.unique().tolist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.fixture(scope="module")
+def chosen_flow() -> Flow:
+    m = Sphere(2)
+    flow = Flow(m, wavy_field(m, size=0.5))
+    refine(flow, Points(clumps(600, 1)), Points(clumps(200, 11)))
+    return flow
+
+
+def test_clumps_are_refined_on_points_that_chose_nothing(chosen_flow: Flow) -> None:
+    own = chosen_flow.refinement
+    assert own is not None
+    test = clumps(300, 21)
+    nll = -float(chosen_flow.log_prob(test).mean())
+    assert nll < -float(chosen_flow.base.log_prob(test).mean()) - 1
+    # The validation points tell what it is worth elsewhere, for they are scored by weights that others chose.
+    assert own.validation_nll["refined"] == pytest.approx(nll, abs=0.3)
+    kernels_alone = KernelMixture.adaptive(Sphere(2), clumps(600, 1), clumps(200, 11))
+    assert nll < -float(kernels_alone.log_prob(test).mean()) + 0.05
+    told = chosen_flow.refinement_report
+    assert told.startswith("refined by sources at time 1 (")
+    assert f"validation NLL {own.validation_nll['refined']:.3f} nats, of the flow alone" in told
+
+
+def test_the_solver_errs_by_less_than_a_tenth_of_every_kernel(chosen_flow: Flow) -> None:
+    """Also against a solve of far tighter tolerance; and the density is then the same to a few hundredths of a nat."""
+    own, m = chosen_flow.refinement, chosen_flow.manifold
+    assert own is not None
+    tight = Adaptive(atol=1e-11, rtol=1e-11)
+    x = clumps(200, 21)
+    for start, source in zip(own.starts, own.sources, strict=True):
+        if 0 < start < 1 and isinstance(source, KernelMixture):
+            at, truth = (rfm.integrate(chosen_flow.field, m, x, (1.0, start), s).final for s in (None, tight))
+            width = float(source.concentrations.max()) ** -0.5
+            assert float((at - truth).norm(dim=-1).max()) < 0.1 * width
+    difference = chosen_flow.log_prob(x) - chosen_flow.log_prob(x, solver=tight)
+    assert float(difference.abs().max()) < 0.05
+
+
+def test_kernels_narrower_than_the_solvers_error_allows_are_widened() -> None:
+    m, coarse = Sphere(2), FixedStep(RK4, 1)
+    field = wavy_field(m, size=2.0)
+    train = clumps(300, 1)
+    [last] = candidates(field, Uniform(m), [0.5], Points(train), clumps(50, 11), method=coarse)
+    error = solver_error(field, m, thinned(Points(last.kernels.points), 64).x, 0.5, coarse)
+    assert error > 1e-3
+    assert float(last.kernels.concentrations.max()) <= 1.001 * (0.1 / error) ** 2
+
+
+def test_candidates_are_densities_of_flows_from_their_starts() -> None:
+    m = Sphere(2)
+    field, source, x = wavy_field(m), Uniform(m), clumps(20, 11)
+    found = candidates(field, source, [1.0, 0.7, 0.0], Points(clumps(100, 1)), x)
+    assert [c.start for c in found] == [1.0, 0.7, 0.0]
+    for c in found:
+        weights = torch.rand(c.log_p.shape[1], generator=seeded(), dtype=torch.float64)
+        weights[1::2] = 0
+        mixed = c.source(weights)
+        flow = Flow(m, field, refinement=Refinement([c.start], [mixed], [1.0]))
+        expected = torch.logsumexp(c.log_p + (weights / weights.sum()).log(), dim=-1)
+        torch.testing.assert_close(flow.log_prob(x), expected, atol=2e-3, rtol=1e-4)
+    # The last component at time 0 is the flow itself.
+    only = torch.zeros(found[-1].log_p.shape[1], dtype=torch.float64)
+    only[-1] = 1
+    assert found[-1].source(only) is source
+    torch.testing.assert_close(found[-1].log_p[:, -1], Flow(m, field).log_prob(x), atol=1e-4, rtol=1e-5)
+
+
+def uniform_sphere(n: int, seed: int) -> Points:
+    return Points(Sphere(2).random_uniform(n, generator=seeded(seed), dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("flow", "data", "validation", "told"),
+    [
+        (Flow(Sphere(2), lambda x, t: 0 * x), uniform_sphere(300, 0), uniform_sphere(150, 1), "nats of the flow"),
+        (Flow(Sphere(2), lambda x, t: 0 * x), uniform_sphere(50, 0), uniform_sphere(20, 1), "20 different validation"),
+        (
+            Flow(Sphere(2), lambda x, t: 0 * x, KernelMixture.fit(Sphere(2), clumps(50, 1))),
+            uniform_sphere(50, 0),
+            uniform_sphere(50, 1),
+            "its source is a kernel density already",
+        ),
+        (
+            Flow(Sphere(2), lambda x, t, condition: 0 * x),
+            Points(clumps(50, 1), torch.zeros(50, 1)),
+            Points(clumps(50, 2), torch.zeros(50, 1)),
+            "its density is conditional",
+        ),
+        (
+            Flow(Hyperboloid(2), lambda x, t: 0 * x, source_of(Hyperboloid(2))),
+            Points(points(Hyperboloid(2), 50)),
+            Points(points(Hyperboloid(2), 50)),
+            "no smoothing kernel on Hyperboloid",
+        ),
+    ],
+    ids=["no gain", "few points", "kernels", "conditional", "no kernel"],
+)
+def test_what_is_not_refined_says_why(flow: Flow, data: Points, validation: Points, told: str) -> None:
+    refine(flow, data, validation)
+    assert flow.refinement is None
+    assert flow.refinement_report.startswith("not refined: ")
+    assert told in flow.refinement_report
+
+
+def test_weights_of_points_count() -> None:
+    """Points of weight zero are as if left out."""
+    m = Sphere(2)
+    train, held = clumps(200, 1), clumps(100, 11)
+    weighted, plain = (Flow(m, wavy_field(m, size=0.5)) for _ in range(2))
+    w, v = (torch.ones(n, dtype=torch.float64) for n in (200, 100))
+    w[150:], v[80:] = 0, 0
+    refine(weighted, Points(train, None, w), Points(held, None, v))
+    refine(plain, Points(train[:150]), Points(held[:80]))
+    assert weighted.refinement is not None
+    assert plain.refinement is not None
+    x = clumps(50, 21)
+    torch.testing.assert_close(weighted.log_prob(x), plain.log_prob(x), atol=1e-3, rtol=1e-4)
+
+
+# In a fit.
+
+
+def test_a_fit_ends_with_a_refinement_that_is_saved_and_resumed(tmp_path: Path) -> None:
+    m = Sphere(2)
+    x = clumps(800, 1)
+    settings = {"steps": 40, "batch_size": 64, "progress": False, "device": "cpu", "validation": 0.2}
+    settings["field"] = VelocityField(m, width=16, depth=1, features=8)
+    flow = rfm.fit(x, m, out=tmp_path, **settings)
+    assert flow.refinement is not None
+    assert all(parameter.device.type == "cpu" for parameter in flow.parameters())
+    fresh = clumps(200, 21)
+    assert flow.log_prob(fresh).mean() > flow.base.log_prob(fresh).mean() + 1
+    # The quick refinement tells what the last one will about reach.
+    quick = min(record["validation_nll"] for record in flow.history)
+    assert quick == pytest.approx(flow.refinement.validation_nll["refined"], abs=0.6)
+    again = rfm.fit(x, m, out=tmp_path, resume=True, **settings)
+    assert torch.equal(again.log_prob(fresh), flow.log_prob(fresh))
+    plain = rfm.fit(x, m, refine=False, **settings)
+    assert plain.refinement is None
+    assert plain.refinement_report == ""
+    with pytest.raises(SavedFlowError, match="other data or with other settings"):
+        rfm.fit(x, m, out=tmp_path, resume=True, refine=False, **settings)

@@ -8,7 +8,7 @@ from torch import Tensor
 from rfm.sources import likeliest_weights
 
 _FOLDS = 5
-_STEPS = (10, 30, 100, 300)
+STEPS = (10, 30, 100, 300)
 """Numbers of steps of expectation maximisation that are tried."""
 
 
@@ -27,7 +27,7 @@ class Choice:
     nll: float
 
 
-def chosen(log_p: Tensor, shares: Tensor, fold: Tensor) -> Choice:
+def chosen(log_p: Tensor, shares: Tensor, fold: Tensor, steps_tried: tuple[int, ...] = STEPS) -> Choice:
     """Return the weights that expectation maximisation finds, stopped as early as cross-fitting favours.
 
     From equal weights each step moves away from the mean of all components towards the few that explain these points
@@ -37,9 +37,10 @@ def chosen(log_p: Tensor, shares: Tensor, fold: Tensor) -> Choice:
         log_p: log-densities of the components at the points, ``(m, K)``.
         shares: weights of the points, ``(m,)``, sum 1.
         fold: the part that each point is in, ``(m,)``, see `folds_of`.
+        steps_tried: numbers of steps to choose from.
     """
     best: Choice | None = None
-    for steps in _STEPS:
+    for steps in steps_tried:
         held_out = log_p.new_empty(len(log_p))
         for i in range(int(fold.max()) + 1):
             rest = fold != i

@@ -160,8 +160,7 @@ def _validate(
     log_p = _gathered(log_p, rows, len(validation.x), fabric)
     if log_p is None:
         return math.nan
-    shares = torch.ones(len(log_p)) if validation.weights is None else validation.weights
-    shares = (shares / shares.sum()).to(log_p)
+    shares = validation.shares
     if not bool(log_p.isfinite().all()):
         return -float(shares @ log_p[:, 0])
     return -float(shares @ torch.logsumexp(log_p + likeliest_weights(log_p, shares, _WEIGHT_STEPS).log(), dim=-1))

@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from manifolds import Manifold
 from rfm.field import as_field
 from rfm.flow import Flow, Refinement
 from rfm.integrators import Adaptive, IntegrationError, Method, integrate
-from rfm.likelihood import transport
+from rfm.likelihood import log_prob, transport
 from rfm.networks.modes import in_evaluation_mode
 from rfm.networks.precision import precision_of_weights
 from rfm.sources import KernelMixture, Source, kernel_concentrations
@@ -23,10 +24,15 @@ STARTS = (1.0, 0.99, 0.98, 0.96, 0.92, 0.84, 0.68, 0.36, 0.0)
 """Times at which kernels are tried, each twice as far from the data as the one before."""
 _FEWEST = 40
 """Validation points, at different places, below which weights would be noise."""
-_SCREENED, _CARRIED = 4096, 50_000
+_SCREENED, _CARRIED = 2048, 50_000
 """Centres with which the starts are chosen, and that stand at one start at most."""
-_VALIDATED = 4096
-"""Validation points that weights are chosen by at most."""
+_SCREENED_BY, _VALIDATED = 512, 2048
+"""Validation points by which the starts are chosen, and the weights, at most."""
+_SCREENING_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
+_SCREENING_STEPS = (40,)
+_MOST_STARTS, _WORTH = 3, 2e-3
+"""Starts besides time 1, at most, and what each has to add, in nats."""
+_screening_family = functools.partial(kernel_concentrations, absolute=8, neighbours=(2, 6, 20), ratios=4)
 _LEAST_KERNEL, _LEAST_START = 1e-3, 0.02
 """Weights of a kernel, and of all that stands at one start, below which they are left out."""
 _ERROR_SHARE = 0.1
@@ -122,7 +128,8 @@ def solver_error(
     """
     there = integrate(field, manifold, x, (start, 1.0), method).final
     back = integrate(field, manifold, there, (1.0, start), method).final
-    apart = manifold.kernel_embed(back.double()) - manifold.kernel_embed(x.double())
+    assert manifold.kernel is not None
+    apart = manifold.kernel.embed(back.double()) - manifold.kernel.embed(x.double())
     rounding = torch.finfo(x.dtype).eps
     return max(float(torch.linalg.vector_norm(apart, dim=-1).max()), rounding)
 
@@ -133,8 +140,13 @@ def reason_against(flow: Flow, data: Points, validation: Points) -> str:
         return "its density is conditional, and kernels know of no condition"
     if isinstance(flow.source, KernelMixture):
         return "its source is a kernel density already"
-    if flow.manifold.kernel_log_normaliser(torch.ones((), dtype=torch.float64)) is None:
+    kernel = flow.manifold.kernel
+    if kernel is None:
         return f"there is no smoothing kernel on {flow.manifold}"
+    try:
+        kernel.sample(data.x[:1].double(), torch.ones(1, dtype=torch.float64), torch.Generator(data.x.device))
+    except ValueError as error:
+        return str(error)
     places = len(torch.unique(validation.x.flatten(1), dim=0))
     if places < _FEWEST:
         return f"{places} different validation points are too few to weight kernels by, {_FEWEST} are needed"
@@ -169,7 +181,7 @@ def refine(flow: Flow, data: Points, validation: Points) -> None:
     wide as the solver's error. What is hardly used is left out. The flow stays as it is unless the points that were
     left out of the choice are likelier by more than the standard error of the difference.
 
-    The starts are chosen with 4,096 of the centres, evenly spaced, where there are more; 50,000 at most stand at each.
+    The starts are chosen with 2,048 of the centres, evenly spaced, where there are more; 50,000 at most stand at each.
 
     Args:
         flow: manifold, field and source, trained.
@@ -180,24 +192,20 @@ def refine(flow: Flow, data: Points, validation: Points) -> None:
 
 
 def _refinement(flow: Flow, data: Points, validation: Points) -> tuple[Refinement | None, str]:
+    data, validation = data.positive, validation.positive
     against = reason_against(flow, data, validation)
     if against:
         return None, f"not refined: {against}"
     validation = thinned(validation, _VALIDATED)
-    x, field = validation.x, as_field(flow.field)
-    fold, shares = folds_of(x), torch.ones(len(x)) if validation.weights is None else validation.weights
-    shares = (shares / shares.sum()).to(x.device, torch.float64)
+    x, shares, field = validation.x, validation.shares, as_field(flow.field)
     try:
         with in_evaluation_mode(flow), precision_of_weights(flow):
-            tried = candidates(field, flow.source, STARTS, thinned(data, _SCREENED), x)
-            alone = tried[-1].log_p[:, -1]
-            totals = [float(w.sum()) for w in _by_start(tried, chosen(_joined(tried), shares, fold).weights)]
-            starts = [c.start for c, w in zip(tried, totals, strict=True) if w >= _LEAST_START or c.start == 1]
-            kept = [c for c in tried if c.start in starts]
-            if len(data.x) > _SCREENED:
-                kept = candidates(field, flow.source, starts, thinned(data, _CARRIED), x)
+            starts = _promising_starts(field, flow.source, data, thinned(validation, _SCREENED_BY))
+            kept = candidates(field, flow.source, starts, thinned(data, _CARRIED), x)
+            alone = kept[-1].log_p[:, -1] if starts[-1] == 0 else log_prob(field, flow.source, x).double()
     except IntegrationError:
         return None, "not refined: the field could not be integrated back from all training points"
+    fold = folds_of(x)
     kernels = chosen(kept[0].log_p, shares, fold)
     weights, choice = _sparse(kept, shares, fold)
     known = {"flow": -float(shares @ alone), "kernels": kernels.nll, "refined": choice.nll}
@@ -211,6 +219,25 @@ def _refinement(flow: Flow, data: Points, validation: Points) -> tuple[Refinemen
     sources = [c.source(w) for c, w in parts]
     refinement = Refinement([c.start for c, _ in parts], sources, torch.stack([w.sum() for _, w in parts]), known)
     return refinement, refinement.describe()
+
+
+def _promising_starts(field: Callable[..., Tensor], source: Source, data: Points, validation: Points) -> list[float]:
+    """Return time 1 and the others that add to the likelihood of points held out, one after the other, descending.
+
+    With a few kernels on some of the centres. Each is the one that adds most to those before it, while that is worth a
+    passage of the solver.
+    """
+    few: dict[str, Any] = {"family": _screening_family, "method": _SCREENING_SOLVER, "bounded": False}
+    tried = candidates(field, source, STARTS, thinned(data, _SCREENED), validation.x, **few)
+    shares, fold = validation.shares, folds_of(validation.x)
+    kept, rest, best = tried[:1], tried[1:], math.inf
+    while rest:
+        scored = [(chosen(_joined([*kept, c]), shares, fold, _SCREENING_STEPS).nll, c) for c in rest]
+        nll, most = min(scored, key=lambda pair: pair[0])
+        if not nll < best - _WORTH or len(kept) > _MOST_STARTS:
+            break
+        best, kept, rest = nll, [*kept, most], [c for c in rest if c is not most]
+    return sorted((c.start for c in kept), reverse=True)
 
 
 def _sparse(parts: list[Candidate], shares: Tensor, fold: Tensor) -> tuple[Tensor, Choice]:

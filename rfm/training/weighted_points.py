@@ -20,6 +20,17 @@ class Points:
     condition: Tensor | None = None
     weights: Tensor | None = None
 
+    @property
+    def shares(self) -> Tensor:
+        """The weights divided by their sum, in float64, ``(n,)``."""
+        w = self.x.new_ones(len(self.x)) if self.weights is None else self.weights.to(self.x.device)
+        return w.double() / w.double().sum()
+
+    @property
+    def positive(self) -> "Points":
+        """The points whose weight is not zero."""
+        return self if self.weights is None else self.take((self.weights > 0).nonzero()[:, 0])
+
     def take(self, index: Tensor) -> "Points":
         """Return the points at ``index``."""
         condition = None if self.condition is None else self.condition[index]
