@@ -23,9 +23,19 @@ from rfm.sources.kernel_arguments import (
 from rfm.sources.kernel_sums import log_kernel_sums, log_varying_sums
 from rfm.sources.kernel_widths import absolute_concentrations, kernel_concentrations
 from rfm.sources.mixture_weights import likeliest_weights
+from rfm.sources.truncated_sums import truncated_log_sums
 
 _CHUNK_ELEMENTS = 2**18
 """Distances held at a time: 2 MiB, about a second-level cache, where the passes over them are fastest."""
+
+_TRUNCATED_PAIRS = 2**22
+"""Where there are fewer pairs of a point and a centre, complete sums are as fast."""
+
+_SLAB = 2**17
+"""Points whose truncated sums are found at a time; they bound the memory."""
+
+_NEGLIGIBLE_WEIGHT = 1e-3
+"""Components of less weight than this cost time when points are scored, and decide nothing."""
 
 _SCORED_POINTS = 4096
 """More would not decide thirty weights better, and take time in proportion."""
@@ -141,7 +151,7 @@ class KernelMixture(Source, Constants):
         train = checked_points(manifold, train, "train")
         k = _or_absolute(manifold, train, concentrations, 40)
         start = cls._unfitted(manifold, train, k, background, sample_weights)
-        log_p, shares = start._validation_scores(validation, validation_weights)
+        log_p, shares = start._validation_scores(validation, validation_weights, truncate=False)
         mixed = torch.logaddexp(log_p[:, :-1] + math.log(0.99), log_p[:, -1:] + math.log(0.01))
         best = int((shares @ mixed).argmax())
         weights = torch.tensor([0.99, 0.01], dtype=torch.float64)
@@ -200,7 +210,8 @@ class KernelMixture(Source, Constants):
         """Return the mixture of kernels that follow the local density, of plain ones, and of the background.
 
         The components are those of `kernel_concentrations`, weighted as in `mixture`: in dense regions kernels are
-        narrow, in sparse ones broad. The strongest kernel density here.
+        narrow, in sparse ones broad. The strongest kernel density here. Components that get less than a thousandth of
+        the weight are left out, and the others weighted anew.
 
         Args:
             manifold: a manifold with a kernel.
@@ -214,16 +225,15 @@ class KernelMixture(Source, Constants):
         Raises:
             ValueError: the manifold has no kernel or no default background, or an argument is not as said.
         """
-        return cls.mixture(
-            manifold,
-            train,
-            validation,
-            concentrations=kernel_concentrations(manifold, train),
-            background=background,
-            sample_weights=sample_weights,
-            validation_weights=validation_weights,
-            steps=steps,
-        )
+        train = checked_points(manifold, train, "train")
+        k = kernel_concentrations(manifold, train)
+        start = cls._unfitted(manifold, train, k, background, sample_weights)
+        log_p, shares = start._validation_scores(validation, validation_weights)
+        weights = likeliest_weights(log_p, shares, steps)
+        kept = weights >= _NEGLIGIBLE_WEIGHT
+        kept[-1] = True
+        weights = likeliest_weights(log_p[:, kept], shares, steps)
+        return cls(manifold, train, k[kept[:-1]], weights, start.background, sample_weights)
 
     @classmethod
     def fit(
@@ -307,6 +317,9 @@ class KernelMixture(Source, Constants):
             x: points ``(*batch, *event_shape)``; the result has their dtype and device.
         """
         x = points_of("KernelMixture", self.manifold, x)
+        if self._truncates(x):
+            log_p = torch.logsumexp(self._truncated(x, self.weights), dim=-1)
+            return log_p.reshape(self.manifold.batch_shape(x)).to(x)
         log_weights = self.weights.log()
         parts = [torch.logsumexp(self._components(part) + log_weights, dim=-1) for part in self._chunks(x)]
         return torch.cat(parts).reshape(self.manifold.batch_shape(x)).to(x)
@@ -338,14 +351,55 @@ class KernelMixture(Source, Constants):
         weights = torch.full((components,), 1 / components, dtype=torch.float64)
         return cls(manifold, train, concentrations, weights, background, sample_weights)
 
-    def _validation_scores(self, validation: Tensor, validation_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _validation_scores(
+        self, validation: Tensor, validation_weights: Tensor | None, truncate: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Return the components' log-densities ``(m, K + 1)`` and the points' shares ``(m,)``, which sum to 1."""
         points = checked_points(self.manifold, validation, "validation").to(self.points.device)
-        return self.component_log_prob(points), checked_shares(validation_weights, points, "validation_weights")
+        shares = checked_shares(validation_weights, points, "validation_weights")
+        if truncate and self._varying and self._truncates(points):
+            return self._truncated(points, self.weights) - self.weights.log(), shares
+        return self.component_log_prob(points), shares
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         flat = x.reshape(-1, *self.manifold.event_shape).to(self.points)
         return flat.split(max(1, _CHUNK_ELEMENTS // len(self._embedded)))
+
+    def _truncates(self, x: Tensor) -> bool:
+        """Return whether sums are truncated: of many terms, on the CPU, and where no gradient is asked for."""
+        graph = x.requires_grad and torch.is_grad_enabled()
+        pairs = x.numel() // math.prod(self.manifold.event_shape) * len(self._embedded)
+        return pairs >= _TRUNCATED_PAIRS and self._embedded.device.type == "cpu" and not graph
+
+    @torch.no_grad()
+    def _truncated(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Return the log of weight times density of each component, ``(m, K + 1)``, by `truncated_log_sums`."""
+        flat = x.reshape(-1, *self.manifold.event_shape).to(self.points)
+        used = [j for j in range(len(weights) - 1) if weights[j] > 0]
+        k, log_a, log_shares = self._expanded()
+        log_a = log_a[used] + weights[used, None].log()
+        parts = []
+        for part in flat.split(_SLAB):
+            embedded = checked_kernel(self.manifold).embed(part)
+            last = self.background.log_prob(part) + weights[-1].log()
+            parts.append(part.new_full((len(part), len(weights)), -math.inf))
+            parts[-1][:, used] = truncated_log_sums(embedded, self._embedded, k[used], log_a, log_shares, last)
+            parts[-1][:, -1] = last
+        return torch.cat(parts)
+
+    def _expanded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return concentrations and minus log-normalisers of all components, ``(K, n)``, and centres' log-shares."""
+        n = self._varying_k.shape[1]
+        log_shares = self._log_coefficients.new_full((n,), -math.log(n))
+        if self._log_shares is not None:
+            copies = len(self._embedded) // n
+            log_shares = self._log_shares[::copies] + math.log(copies)
+        k = self._varying_k.new_empty(len(self.concentrations), n)
+        log_a = torch.empty_like(k)
+        k[self._shared], k[self._varying] = self._shared_k[:, None].expand(-1, n), self._varying_k
+        log_a[self._shared] = -self._log_normalisers[:, None].expand(-1, n)
+        log_a[self._varying] = self._log_coefficients - log_shares
+        return k, log_a, log_shares
 
     def _components(self, x: Tensor) -> Tensor:
         embedded = checked_kernel(self.manifold).embed(x)
