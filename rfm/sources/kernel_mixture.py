@@ -325,13 +325,18 @@ class KernelMixture(Source, Constants):
         return torch.cat(parts).reshape(self.manifold.batch_shape(x)).to(x)
 
     @torch.no_grad()
-    def component_log_prob(self, x: Tensor) -> Tensor:
+    def component_log_prob(self, x: Tensor, *, truncate: bool = False) -> Tensor:
         """Return the log-density of each component in the order of ``weights``, in nats, ``(*batch, K + 1)``.
 
         Args:
             x: points ``(*batch, *event_shape)``; the result has their dtype and device.
+            truncate: drop what is negligible beside the mixture at a point, up to whole components, which are -inf
+                there: exact enough to weight them by, and in less time where there are many pairs of points.
         """
         x = points_of("KernelMixture", self.manifold, x)
+        if truncate and self._varying and self._truncates(x):
+            own = self._truncated(x, self.weights) - self.weights.log()
+            return own.reshape(*self.manifold.batch_shape(x), len(self.weights)).to(x)
         parts = [self._components(part) for part in self._chunks(x)]
         return torch.cat(parts).reshape(*self.manifold.batch_shape(x), len(self.weights)).to(x)
 
@@ -357,9 +362,7 @@ class KernelMixture(Source, Constants):
         """Return the components' log-densities ``(m, K + 1)`` and the points' shares ``(m,)``, which sum to 1."""
         points = checked_points(self.manifold, validation, "validation").to(self.points.device)
         shares = checked_shares(validation_weights, points, "validation_weights")
-        if truncate and self._varying and self._truncates(points):
-            return self._truncated(points, self.weights) - self.weights.log(), shares
-        return self.component_log_prob(points), shares
+        return self.component_log_prob(points, truncate=truncate), shares
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         flat = x.reshape(-1, *self.manifold.event_shape).to(self.points)

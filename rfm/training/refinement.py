@@ -115,7 +115,8 @@ def candidates(
         k = torch.unique_consecutive(k, dim=0)
         weights = torch.full((len(k) + 1,), 1 / (len(k) + 1), dtype=torch.float64)
         kernels = KernelMixture(manifold, y, k, weights, source, centres.weights)
-        found.append(Candidate(start, kernels, kernels.component_log_prob(x).double() + integral.double()[:, None]))
+        log_p = kernels.component_log_prob(x, truncate=True).double()
+        found.append(Candidate(start, kernels, log_p + integral.double()[:, None]))
     return found
 
 
