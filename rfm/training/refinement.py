@@ -40,7 +40,7 @@ _ERROR_SHARE = 0.1
 _PROBED = 64
 """Points on which that error is measured."""
 
-_QUICK_STARTS, _QUICK_CENTRES = (1.0, 0.98, 0.92), 2048
+_QUICK_STARTS, _QUICK_CENTRES = (1.0, 0.98), 1536
 _QUICK_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
 _quick_family = functools.partial(kernel_concentrations, absolute=4, neighbours=(6,), ratios=4, cap=1e6)
 
@@ -160,7 +160,7 @@ def validation_components(field: Callable[..., Tensor], source: Source, centres:
     Args:
         field: the velocity field.
         source: the flow's own.
-        centres: training points; 2,048 of them are used.
+        centres: training points; 1,536 of them are used.
         x: validation points ``(m, *event_shape)``.
 
     Raises:
