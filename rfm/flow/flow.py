@@ -1,7 +1,6 @@
 """A flow: a manifold, a velocity field and a source, as one distribution."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -20,8 +19,9 @@ from rfm.flow.condition_vectors import batches, check_field_reads, encoded, vect
 from rfm.flow.progress import counting_bar
 from rfm.flow.refinement import Refinement, check_unconditional, checked_start
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
+from rfm.flow.solves import carried, densities
 from rfm.integrators import Method, integrate
-from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
+from rfm.likelihood import Hutchinson, LogProbEstimate
 from rfm.networks.modes import evaluating
 from rfm.networks.precision import in_precision_of_weights
 from rfm.records.descriptions import SavedFlowError
@@ -32,15 +32,13 @@ from rfm.steering.steering import check_steering
 POINT_TOLERANCE = 1e-3
 """How far off the manifold points may be, relative to their size: tables round to a few digits."""
 _BATCH = 4096
-_LATEST = math.nextafter(1.0, 0.0)
 
 
 class Flow(nn.Module):
     """The distribution at time 1 of points that start in the source and follow the field.
 
-    They start at time 0, or later: then what the field does before does not matter. A refined flow is a mixture of
-    several such distributions, with sources at several times; see `rfm.flow.Refinement`. Its samples and log-densities
-    are those of the mixture; trajectories follow the field, which is the same, and `base` is the flow without it.
+    A refined flow is a mixture of several such distributions, with sources at several times, see `rfm.flow.Refinement`:
+    so are its samples and log-densities. Trajectories follow the field all the same; `base` is the flow without it.
 
     Nothing here is differentiated: for gradients through a solve call `rfm.integrate`. Samples, log-densities and
     trajectories are those of the field in evaluation mode, without dropout and with running statistics, whichever mode
@@ -82,7 +80,7 @@ class Flow(nn.Module):
         self.conditions = conditions
         if conditions is not None:
             check_field_reads(conditions, as_field(field))
-        self.start = checked_start("Flow", start, _LATEST)
+        self.start = checked_start("Flow", start)
         self.refinement = refinement
         if refinement is not None:
             refinement.check(manifold, conditions)
@@ -99,9 +97,7 @@ class Flow(nn.Module):
         """The flow without its refinement, with the same field, source and history: itself where it has none."""
         if self.refinement is None:
             return self
-        flow = Flow(self.manifold, self.field, self.source, conditions=self.conditions, start=self.start)
-        flow.history, flow.stopped = self.history, self.stopped
-        return flow.train(self.training)
+        return self._with(self.manifold, self.source)
 
     def on(self, manifold: Manifold) -> "Flow":
         """Return the flow that this field makes on another manifold, with the same weights.
@@ -118,7 +114,11 @@ class Flow(nn.Module):
             as_field(self.field).check_manifold(manifold)
         except ValueError as error:
             raise ValueError(f"Flow.on: the field was made for {self.manifold}: {error}") from None
-        flow = Flow(manifold, self.field, self.source.on(manifold), conditions=self.conditions, start=self.start)
+        return self._with(manifold, self.source.on(manifold))
+
+    def _with(self, manifold: Manifold, source: Source) -> "Flow":
+        """Return an unrefined flow of the same field, history and mode."""
+        flow = Flow(manifold, self.field, source, conditions=self.conditions, start=self.start)
         flow.history, flow.stopped = self.history, self.stopped
         return flow.train(self.training)
 
@@ -200,8 +200,7 @@ class Flow(nn.Module):
             generator: source of randomness.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
-            return_log_prob: also return the log-density, computed on the way, without a second solve; of a refined flow
-                that of the mixture, which takes one.
+            return_log_prob: also return the log-density, computed on the way; for a refined flow by a second solve.
             estimator: estimate the divergence for it, instead of computing it exactly; for high dimensions.
             progress: show on stderr how many points are done, and how long the rest will take; or a function that is
                 called with the number of points done each time.
@@ -212,8 +211,8 @@ class Flow(nn.Module):
 
         Raises:
             ValueError: for guidance without a condition, or log-densities under guidance or steering: they change the
-                distribution, and the samples are then not those of the flow's density. For a condition, guidance or
-                steering of a refined flow, whose sources know none.
+                distribution, and the samples are then not those of the flow's density. For a condition or steering of a
+                refined flow.
         """
         size, weight = shape_of("Flow.sample", shape), number("Flow.sample", "guidance", guidance)
         check_instance("Flow.sample", "steering", steering, Sequence, "[SelfConditioning()]")
@@ -238,29 +237,20 @@ class Flow(nn.Module):
             return points, scored
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
         field, given = encoded(as_field(self.field), given, x_0)
-        parts, log_probs, errors = [], [], []
+        parts, log_probs, errors = list[Tensor](), list[Tensor](), list[Tensor]()
         with counting_bar(progress, "sample", len(x_0)) as advance:
             for x, own in batches(x_0, given, size, batch_size):
                 # A field with a memory is new for each batch.
                 steered = functools.reduce(lambda f, steer: steer.applied_to(f), steering, field)
-                if not return_log_prob:
-                    solution = integrate(steered, self.manifold, x, (self.start, 1.0), solver, **own)
-                elif estimator is None:
-                    solution = transport(steered, self.manifold, x, self.start, 1.0, solver, **own)
-                else:
-                    solution, error = estimate_transport(
-                        steered, self.manifold, x, self.start, 1.0, estimator, solver, **own
-                    )
-                    errors.append(error)
-                if solution.integral is not None:
-                    log_probs.append(self.source.log_prob(x) - solution.integral[-1])
-                parts.append(solution.final)
+                found = carried(steered, self.source, x, self.start, solver, estimator, return_log_prob, **own)
+                for known, part in zip((parts, log_probs, errors), found, strict=True):
+                    known.extend([] if part is None else [part])
                 advance(len(x))
         points = torch.cat(parts).reshape(*size, *self.manifold.event_shape)
         if not return_log_prob:
             return points
-        log_p = torch.cat(log_probs).reshape(size)
-        return points, log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(size))
+        total = torch.cat(log_probs).reshape(size)
+        return points, total if estimator is None else LogProbEstimate(total, torch.cat(errors).reshape(size))
 
     @overload
     def log_prob(
@@ -316,15 +306,8 @@ class Flow(nn.Module):
         flat, batch = self._checked("log_prob", x)
         given = None if condition is None else vectors_of(self.conditions, condition)
         field, given = encoded(as_field(self.field), given, flat)
-        if self.refinement is None:
-            known: dict[str, Any] = {"field": field, "source": self.source, "start": self.start}
-            exact, estimated = functools.partial(log_prob, **known), functools.partial(estimate_log_prob, **known)
-        else:
-            check_unconditional("log_prob", given is None)
-            known = {"field": field, "manifold": self.manifold}
-            own_density = self.refinement
-            exact = functools.partial(own_density.log_prob, **known)
-            estimated = functools.partial(own_density.estimate_log_prob, **known)
+        check_unconditional("log_prob", self.refinement is None or given is None)
+        exact, estimated = densities(field, self.source, self.start, self.refinement)
         parts, errors = [], []
         with counting_bar(progress, "log-prob", len(flat)) as advance:
             for part, own in batches(flat, given, batch, batch_size):

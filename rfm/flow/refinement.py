@@ -51,7 +51,7 @@ class Refinement(Constants):
         validation_nll: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        self.starts = tuple(checked_start("Refinement", s, last=1.0) for s in starts)
+        self.starts = tuple(checked_start("Refinement", s, at_data=True) for s in starts)
         for source in sources:
             check_instance("Refinement", "each of sources", source, Source, "KernelMixture.fit(manifold, points)")
         self.sources = nn.ModuleList(sources)
@@ -216,14 +216,14 @@ def check_unconditional(where: str, unconditional: bool) -> None:
         )
 
 
-def checked_start(owner: str, start: float, last: float) -> float:
+def checked_start(owner: str, start: float, at_data: bool = False) -> float:
     """Return a time at which a source may stand.
 
     Raises:
-        ValueError: unless it is a number in [0, ``last``], or in [0, 1) for ``last`` below 1.
+        ValueError: unless it is a number from 0 to below 1, or to 1 if it may stand ``at_data``.
     """
     value = number(owner, "start", start)
-    if not 0 <= value <= last:
-        interval = "[0, 1]" if last == 1 else "[0, 1)"
+    if not (0 <= value < 1 or (at_data and value == 1)):
+        interval = "[0, 1]" if at_data else "[0, 1)"
         raise ValueError(f"{owner}: start must be a time in {interval}, got {start}; 0 is where flows begin")
     return value
