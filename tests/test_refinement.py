@@ -1,8 +1,10 @@
 """Flows that start at a time, and flows refined by sources along them."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from zoo_sources import source_of
 import rfm
 from manifolds import SO3, FlatTorus, Hyperboloid, Manifold, Sphere
 from rfm import Flow, Hutchinson
+from rfm.command_line import main as cli
 from rfm.conditions import Conditions
 from rfm.flow import Refinement
 from rfm.integrators import RK4, Adaptive, FixedStep
@@ -325,6 +328,7 @@ def test_kernels_narrower_than_the_solvers_error_allows_are_widened() -> None:
     field = wavy_field(m, size=2.0)
     train = clumps(300, 1)
     [last] = candidates(field, Uniform(m), [0.5], Points(train), clumps(50, 11), method=coarse)
+    assert last.kernels is not None
     error = solver_error(field, m, thinned(Points(last.kernels.points), 64).x, 0.5, coarse)
     assert error > 1e-3
     assert float(last.kernels.concentrations.max()) <= 1.001 * (0.1 / error) ** 2
@@ -337,8 +341,9 @@ def test_candidates_are_densities_of_flows_from_their_starts() -> None:
     assert [c.start for c in found] == [1.0, 0.7, 0.0]
     for c in found:
         weights = torch.rand(c.log_p.shape[1], generator=seeded(), dtype=torch.float64)
-        weights[1::2] = 0
+        weights[1:-1:2] = 0
         mixed = c.source(weights)
+        assert (c.kernels is None) == (c.start == 0)
         flow = Flow(m, field, refinement=Refinement([c.start], [mixed], [1.0]))
         expected = torch.logsumexp(c.log_p + (weights / weights.sum()).log(), dim=-1)
         torch.testing.assert_close(flow.log_prob(x), expected, atol=2e-3, rtol=1e-4)
@@ -407,7 +412,7 @@ def test_weights_of_points_count() -> None:
 def test_a_fit_ends_with_a_refinement_that_is_saved_and_resumed(tmp_path: Path) -> None:
     m = Sphere(2)
     x = clumps(800, 1)
-    settings = {"steps": 40, "batch_size": 64, "progress": False, "device": "cpu", "validation": 0.2}
+    settings: dict[str, Any] = {"steps": 40, "batch_size": 64, "progress": False, "device": "cpu", "validation": 0.2}
     settings["field"] = VelocityField(m, width=16, depth=1, features=8)
     flow = rfm.fit(x, m, out=tmp_path, **settings)
     assert flow.refinement is not None
@@ -424,3 +429,33 @@ def test_a_fit_ends_with_a_refinement_that_is_saved_and_resumed(tmp_path: Path) 
     assert plain.refinement_report == ""
     with pytest.raises(SavedFlowError, match="other data or with other settings"):
         rfm.fit(x, m, out=tmp_path, resume=True, refine=False, **settings)
+
+
+def test_the_command_line_tells_of_the_flow_with_and_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = VelocityField.__init__.__defaults__
+    assert defaults is not None
+    monkeypatch.setattr(VelocityField.__init__, "__defaults__", (16, 1, 16, *defaults[3:]))
+    x = clumps(800, 1)
+    latitude, longitude = torch.rad2deg(x[:, 2].asin()), torch.rad2deg(torch.atan2(x[:, 1], x[:, 0]))
+    rows = [f"{a:.4f},{b:.4f}" for a, b in zip(latitude.tolist(), longitude.tolist(), strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["latitude,longitude", *rows]))
+
+    def told(*arguments: object) -> dict[str, Any]:
+        assert cli.main([*map(str, arguments), "--json", "--quiet"]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    fit = ["fit", tmp_path / "t.csv", "--manifold", "sphere", "--steps", 20, "--batch-size", 32, "--device", "cpu"]
+    record = told(*fit, "--out", tmp_path / "a")
+    assert record["refinement"]["starts"][0] == 1
+    assert record["refinement_report"].startswith("refined by sources at time 1")
+    assert record["validation_nll_nats"] == record["refinement"]["validation_nll"]["refined"]
+    scores = told("evaluate", tmp_path / "a")
+    nll = {name: row["mean"] for name, row in scores["test_nll_nats"].items()}
+    assert nll["flow, refined"] < nll["flow, unrefined"] - 1
+    assert 0 < scores["nearest_training"]["sample_is_nearer"]["mean"] < 1
+    record = told(*fit, "--out", tmp_path / "b", "--no-refine")
+    assert (record["refinement"], record["refinement_report"]) == ({}, "")
+    assert "flow" in told("evaluate", tmp_path / "b")["test_nll_nats"]

@@ -7,6 +7,7 @@ from rfm.training.points import train
 from rfm.training.run import Run
 from rfm.training.settings import Training
 from rfm.training.streams import fit_stream
+from rfm.training.weighted_points import Points
 
 __all__ = [
     "Budget",

@@ -8,7 +8,7 @@ from torch import Tensor
 from rfm.sources import likeliest_weights
 
 _FOLDS = 5
-STEPS = (10, 30, 100, 300)
+STEPS = (10, 50, 250)
 """Numbers of steps of expectation maximisation that are tried."""
 
 

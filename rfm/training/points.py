@@ -148,7 +148,7 @@ def _validate(
     """
     rows = torch.arange(fabric.global_rank, len(validation.x), fabric.world_size).to(fabric.device)
     part = validation.take(rows)
-    condition = {} if part.condition is None else {"condition": part.condition}
+    condition: dict[str, Any] = {} if part.condition is None else {"condition": part.condition}
     log_p = None
     try:
         log_p = log_prob(field, flow.source, part.x, _VALIDATION_SOLVER, **condition).double()[:, None]

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,12 +20,16 @@ from rfm.sources import KernelMixture, Source, kernel_concentrations
 from rfm.training.mixture_choice import Choice, chosen, folds_of
 from rfm.training.weighted_points import Points, thinned
 
-STARTS = (1.0, 0.99, 0.98, 0.96, 0.92, 0.84, 0.68, 0.36, 0.0)
-"""Times at which kernels are tried, each twice as far from the data as the one before."""
+STARTS = (1.0, 0.99, 0.98, 0.96, 0.92, 0.84, 0.68, 0.0)
+"""Times at which kernels are tried, each twice as far from the data as the one before; at 0 stands the flow alone."""
 _FEWEST = 40
 """Validation points, at different places, below which weights would be noise."""
-_SCREENED, _CARRIED = 2048, 50_000
-"""Centres with which the starts are chosen, and that stand at one start at most."""
+_SCREENED, _CARRIED, _CARRIED_FAR = 2048, 50_000, 4096
+"""Centres with which the starts are chosen, and that stand at one start at most; fewer where they have spread."""
+_FAR = 0.9
+"""Before this time kernels are so broad that fewer centres do, and each takes long to carry there."""
+_CARRYING_SOLVER = Adaptive(atol=1e-5, rtol=1e-5)
+"""Kernels of a thousandth of the unit are ten times as wide as its error; that of `rfm.Flow` is below it."""
 _SCREENED_BY, _VALIDATED = 512, 2048
 """Validation points by which the starts are chosen, and the weights, at most."""
 _SCREENING_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
@@ -54,20 +58,22 @@ class Candidate:
 
     Args:
         start: the time.
-        kernels: with equal weights.
+        background: the flow's own source.
+        kernels: with equal weights; None where only the source stands.
         log_p: log-densities at time 1 of the components at the validation points, ``(m, K + 1)``.
     """
 
     start: float
-    kernels: KernelMixture
+    background: Source
+    kernels: KernelMixture | None
     log_p: Tensor
 
     def source(self, weights: Tensor) -> Source:
         """Return the mixture with weights ``(K + 1,)`` of any sum, without kernels of weight 0."""
-        kept = weights[:-1] > 0
-        if not bool(kept.any()):
-            return self.kernels.background
-        own, k = self.kernels, self.kernels.concentrations[kept]
+        kept, own = weights[:-1] > 0, self.kernels
+        if own is None or not bool(kept.any()):
+            return self.background
+        k = own.concentrations[kept]
         weights = torch.cat([weights[:-1][kept], weights[-1:]])
         return KernelMixture(own.manifold, own.points, k, weights / weights.sum(), own.background, own.sample_weights)
 
@@ -80,7 +86,7 @@ def candidates(
     x: Tensor,
     *,
     family: Family = kernel_concentrations,
-    method: Method | None = None,
+    method: Method = _CARRYING_SOLVER,
     bounded: bool = True,
 ) -> list[Candidate]:
     """Return what may stand at each of descending times, on the centres carried back there.
@@ -88,36 +94,50 @@ def candidates(
     Args:
         field: the velocity field.
         source: the flow's own, the background of all kernels; at time 0 it is the flow itself.
-        starts: times, descending from 1 or below.
+        starts: times, descending from 1 or below; at 0 stands the flow's source alone.
         centres: training points.
         x: validation points ``(m, *event_shape)``.
         family: the concentrations of the kernels on carried centres.
-        method: how to integrate; adaptive by default, as `rfm.Flow` does.
+        method: how to integrate.
         bounded: measure the solver's error, and let no kernel be narrower than ten times that.
 
     Raises:
         IntegrationError: if the field cannot be integrated.
     """
     manifold, at, found = source.manifold, 1.0, []
-    y, integral = centres.x, x.new_zeros(len(x))
+    integral = x.new_zeros(len(x))
     for start in starts:
         narrowest = math.inf
         if start < at:
             solution = transport(field, manifold, x, at, start, method)
             assert solution.integral is not None
             x, integral = solution.final, integral + solution.integral[-1]
-            y, at = integrate(field, manifold, y, (at, start), method).final, start
-            if bounded:
-                probed = thinned(Points(y), _PROBED).x
-                narrowest = (_ERROR_SHARE / solver_error(field, manifold, probed, start, method)) ** 2
-        k = family(manifold, y).clamp(max=narrowest)
-        # Rows that the solver's error has made alike are one kernel.
-        k = torch.unique_consecutive(k, dim=0)
-        weights = torch.full((len(k) + 1,), 1 / (len(k) + 1), dtype=torch.float64)
-        kernels = KernelMixture(manifold, y, k, weights, source, centres.weights)
-        log_p = kernels.component_log_prob(x, truncate=True).double()
-        found.append(Candidate(start, kernels, log_p + integral.double()[:, None]))
+            if start > 0:
+                centres = thinned(centres, _CARRIED if start > _FAR else _CARRIED_FAR)
+                centres = replace(centres, x=integrate(field, manifold, centres.x, (at, start), method).final)
+                narrowest = _narrowest(field, manifold, centres, start, method) if bounded else math.inf
+            at = start
+        kernels = _kernels(source, centres, family, narrowest) if start > 0 else None
+        own = source.log_prob(x)[:, None] if kernels is None else kernels.component_log_prob(x, truncate=True)
+        found.append(Candidate(start, source, kernels, own.double() + integral.double()[:, None]))
     return found
+
+
+def _kernels(source: Source, centres: Points, family: Family, narrowest: float) -> KernelMixture:
+    """Return kernels on centres, none narrower than a concentration allows, with equal weights."""
+    k = family(source.manifold, centres.x).clamp(max=narrowest)
+    # Rows that the bound has made alike are one kernel.
+    k = torch.unique_consecutive(k, dim=0)
+    weights = torch.full((len(k) + 1,), 1 / (len(k) + 1), dtype=torch.float64)
+    return KernelMixture(source.manifold, centres.x, k, weights, source, centres.weights)
+
+
+def _narrowest(
+    field: Callable[..., Tensor], manifold: Manifold, centres: Points, start: float, method: Method
+) -> float:
+    """Return the concentration of the narrowest kernel that is ten times as wide as the solver's error."""
+    error = solver_error(field, manifold, thinned(centres, _PROBED).x, start, method)
+    return (_ERROR_SHARE / error) ** 2
 
 
 def solver_error(
@@ -182,7 +202,8 @@ def refine(flow: Flow, data: Points, validation: Points) -> None:
     wide as the solver's error. What is hardly used is left out. The flow stays as it is unless the points that were
     left out of the choice are likelier by more than the standard error of the difference.
 
-    The starts are chosen with 2,048 of the centres, evenly spaced, where there are more; 50,000 at most stand at each.
+    The starts are chosen with 2,048 of the centres, evenly spaced, where there are more. At most 50,000 are carried to
+    a start, and 4,096 to one before 0.9; at time 1 all of them stand.
 
     Args:
         flow: manifold, field and source, trained.
@@ -202,8 +223,8 @@ def _refinement(flow: Flow, data: Points, validation: Points) -> tuple[Refinemen
     try:
         with in_evaluation_mode(flow), precision_of_weights(flow):
             starts = _promising_starts(field, flow.source, data, thinned(validation, _SCREENED_BY))
-            kept = candidates(field, flow.source, starts, thinned(data, _CARRIED), x)
-            alone = kept[-1].log_p[:, -1] if starts[-1] == 0 else log_prob(field, flow.source, x).double()
+            kept = candidates(field, flow.source, starts, data, x)
+            alone = kept[-1].log_p[:, -1] if starts[-1] == 0 else _of_flow(field, flow.source, x)
     except IntegrationError:
         return None, "not refined: the field could not be integrated back from all training points"
     fold = folds_of(x)
@@ -231,7 +252,8 @@ def _promising_starts(field: Callable[..., Tensor], source: Source, data: Points
     few: dict[str, Any] = {"family": _screening_family, "method": _SCREENING_SOLVER, "bounded": False}
     tried = candidates(field, source, STARTS, thinned(data, _SCREENED), validation.x, **few)
     shares, fold = validation.shares, folds_of(validation.x)
-    kept, rest, best = tried[:1], tried[1:], math.inf
+    kept, rest = tried[:1], tried[1:]
+    best = chosen(_joined(kept), shares, fold, _SCREENING_STEPS).nll
     while rest:
         scored = [(chosen(_joined([*kept, c]), shares, fold, _SCREENING_STEPS).nll, c) for c in rest]
         nll, most = min(scored, key=lambda pair: pair[0])
@@ -241,8 +263,15 @@ def _promising_starts(field: Callable[..., Tensor], source: Source, data: Points
     return sorted((c.start for c in kept), reverse=True)
 
 
+def _of_flow(field: Callable[..., Tensor], source: Source, x: Tensor) -> Tensor:
+    return log_prob(field, source, x, _SCREENING_SOLVER).double()
+
+
 def _sparse(parts: list[Candidate], shares: Tensor, fold: Tensor) -> tuple[Tensor, Choice]:
-    """Return weights of all components, those that are hardly used 0, and the choice among the others."""
+    """Return weights of all components, those that are hardly used 0, and the choice among the others.
+
+    The background at the first start, time 1, is never without weight.
+    """
     log_p = _joined(parts)
     weights = chosen(log_p, shares, fold).weights
     totals = torch.cat([w.sum().expand(len(w)) for w in _by_start(parts, weights)])
@@ -250,6 +279,9 @@ def _sparse(parts: list[Candidate], shares: Tensor, fold: Tensor) -> tuple[Tenso
     choice = chosen(log_p[:, used], shares, fold)
     weights = torch.zeros_like(weights)
     weights[used] = choice.weights
+    # As if one point more had been seen, far from all: the likelihood alone may leave nothing for such.
+    weights = weights * len(fold) / (len(fold) + 1)
+    weights[parts[0].log_p.shape[1] - 1] += 1 / (len(fold) + 1)
     return weights, choice
 
 
