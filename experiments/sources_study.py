@@ -89,6 +89,7 @@ def test_score(
         source=source,
         coupling=coupling,
         field=field,
+        refine=False,
         steps=steps,
         seed=seed,
         progress=False,

@@ -165,7 +165,7 @@ def reason_against(flow: Flow, data: Points, validation: Points) -> str:
     if kernel is None:
         return f"there is no smoothing kernel on {flow.manifold}"
     try:
-        kernel.sample(data.x[:1].double(), torch.ones(1, dtype=torch.float64), torch.Generator(data.x.device))
+        kernel.sample(data.x[:1].double(), data.x.new_ones(1, dtype=torch.float64), torch.Generator(data.x.device))
     except ValueError as error:
         return str(error)
     places = len(torch.unique(validation.x.flatten(1), dim=0))
