@@ -150,8 +150,8 @@ def test_the_best_kernel_is_that_of_the_validation_points() -> None:
     split = Split(*torch.arange(110).split([60, 30, 20]))
     data = RunData(Sphere(2).projx(points), split, LatitudeLongitude(), "t.csv")
     result = evaluate(Flow(Sphere(2), swirl), data)
-    names = ("kernel density, one bandwidth", "kernel density, 30 bandwidths")
-    fits = (KernelMixture.one_bandwidth, KernelMixture.mixture)
+    names = ("kernel density, one bandwidth", "kernel density, 30 bandwidths", "adaptive kernels")
+    fits = (KernelMixture.one_bandwidth, KernelMixture.mixture, KernelMixture.adaptive)
     train, validation = (data.points[part] for part in split[:2])
     held = {
         name: float(fit(Sphere(2), train, validation).log_prob(validation).mean())

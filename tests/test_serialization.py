@@ -166,7 +166,7 @@ def test_files_are_text_and_plain_tensors_and_nothing_is_pickled(
         monkeypatch.setattr(module, name, refuse)
     sphere_flow().save(tmp_path)
     Flow.load(tmp_path)
-    assert json.loads((tmp_path / "flow.json").read_text())["version"] == 1
+    assert json.loads((tmp_path / "flow.json").read_text())["version"] == 2
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
 
 

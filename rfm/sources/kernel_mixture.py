@@ -18,18 +18,10 @@ from rfm.sources.kernel_arguments import (
     checked_mixture_weights,
     checked_points,
     checked_shares,
-    log_normalisers,
 )
-from rfm.sources.kernel_sums import log_kernel_sums, log_varying_sums
+from rfm.sources.kernel_components import KernelComponents
 from rfm.sources.kernel_widths import absolute_concentrations, kernel_concentrations
 from rfm.sources.mixture_weights import likeliest_weights
-from rfm.sources.truncated_sums import truncated_log_sums
-
-_CHUNK_ELEMENTS = 2**18
-"""Distances held at a time: 2 MiB, about a second-level cache, where the passes over them are fastest."""
-
-_TRUNCATED_PAIRS = 2**22
-"""Where there are fewer pairs of a point and a centre, complete sums are as fast."""
 
 _SLAB = 2**17
 """Points whose truncated sums are found at a time; they bound the memory."""
@@ -49,8 +41,10 @@ class KernelMixture(Source, Constants):
     of von Mises on tori, Gaussian with variance 1 / k on flat space, matrix Fisher on rotations. On a quotient it is
     the mean of such kernels about the representatives of y, so the density has one value on each class.
 
-    Sums run in float64 and drop only kernels that together are below 1e-13 of the sum. Time grows as the number of
-    centres times the number of queries; memory is bounded, unless a gradient of ``log_prob`` is asked for.
+    Sums run in float64. From four million pairs of a point and a centre on, on the CPU and without a gradient,
+    ``log_prob`` leaves out kernels that together are below 1e-9 of the density, found by blocks of points that are near
+    each other; the log-density then has an error of 1e-9 nats at most, which depends on the other points. Otherwise
+    what is dropped is below 1e-13 of each component. Memory is bounded, unless a gradient of ``log_prob`` is asked for.
 
     Args:
         manifold: a manifold with a kernel.
@@ -71,12 +65,6 @@ class KernelMixture(Source, Constants):
     weights: Tensor
     sample_weights: Tensor | None
     background: Source
-    _shared_k: Tensor
-    _log_normalisers: Tensor
-    _varying_k: Tensor
-    _log_coefficients: Tensor
-    _embedded: Tensor
-    _log_shares: Tensor | None
 
     def __init__(
         self,
@@ -94,31 +82,12 @@ class KernelMixture(Source, Constants):
         weights = checked_mixture_weights(weights, len(self.concentrations))
         self.constant("weights", weights.to(self.points.device))
         self.background = checked_part("KernelMixture", "background", background, manifold)
-        # Components of one width have the faster sums, however they were given.
-        same = torch.ones(len(k), dtype=torch.bool) if k.ndim == 1 else (k == k[:, :1]).all(-1).cpu()
-        self._shared, self._varying = same.nonzero().flatten().tolist(), (~same).nonzero().flatten().tolist()
-        shared = k[self._shared] if k.ndim == 1 else k[self._shared, 0]
-        self.constant("_shared_k", shared)
-        kernel = checked_kernel(manifold)
-        self.constant("_log_normalisers", log_normalisers(kernel, shared))
-        # Where points are classes, a kernel is shared by its representatives.
-        centres = kernel.centres(self.points)
-        copies = centres.shape[1]
-        embedded = kernel.embed(centres.flatten(0, 1)).unflatten(0, (-1, copies))
         shares = checked_shares(sample_weights, self.points, "sample_weights")
-        # Centres of weight zero add nothing, but would undo the bound on what the sums drop.
-        used = shares > 0
-        log_shares = (shares[used] / copies).log()
-        self.constant("_embedded", embedded[used].flatten(0, 1))
         self.register_buffer("sample_weights", None)
-        self.register_buffer("_log_shares", None)
         if sample_weights is not None:
             given = tensor_of("KernelMixture", "sample_weights", sample_weights, torch.float64)
             self.constant("sample_weights", given.detach().to(shares))
-            self.constant("_log_shares", log_shares.repeat_interleave(copies))
-        varying = k.new_empty(0, len(log_shares)) if k.ndim == 1 else k[self._varying][:, used]
-        self.constant("_varying_k", varying)
-        self.constant("_log_coefficients", log_shares - log_normalisers(kernel, varying))
+        self._kernels = KernelComponents(manifold, self.points, k, None if sample_weights is None else shares)
 
     @classmethod
     def one_bandwidth(
@@ -218,7 +187,7 @@ class KernelMixture(Source, Constants):
             train: centres, ``(n, *event_shape)``.
             validation: points to weight by, ``(m, *event_shape)``.
             background: by default `rfm.sources.default_source` of the centres: uniform where the volume is finite.
-            sample_weights: of the centres, ``(n,)``; neighbours count alike.
+            sample_weights: of the centres, ``(n,)``; those of weight zero are left out, other neighbours count alike.
             validation_weights: of the validation points, ``(m,)``.
             steps: number of EM steps.
 
@@ -226,12 +195,16 @@ class KernelMixture(Source, Constants):
             ValueError: the manifold has no kernel or no default background, or an argument is not as said.
         """
         train = checked_points(manifold, train, "train")
+        if sample_weights is not None:
+            # Points of weight zero are no neighbours.
+            shares = checked_shares(sample_weights, train, "sample_weights")
+            train, sample_weights = train[shares > 0], shares[shares > 0]
         k = kernel_concentrations(manifold, train)
         start = cls._unfitted(manifold, train, k, background, sample_weights)
         log_p, shares = start._validation_scores(validation, validation_weights)
         weights = likeliest_weights(log_p, shares, steps)
         kept = weights >= _NEGLIGIBLE_WEIGHT
-        kept[-1] = True
+        kept[[-1, int(weights[:-1].argmax())]] = True
         weights = likeliest_weights(log_p[:, kept], shares, steps)
         return cls(manifold, train, k[kept[:-1]], weights, start.background, sample_weights)
 
@@ -317,16 +290,19 @@ class KernelMixture(Source, Constants):
             x: points ``(*batch, *event_shape)``; the result has their dtype and device.
         """
         x = points_of("KernelMixture", self.manifold, x)
-        if self._truncates(x):
-            log_p = torch.logsumexp(self._truncated(x, self.weights), dim=-1)
-            return log_p.reshape(self.manifold.batch_shape(x)).to(x)
-        log_weights = self.weights.log()
-        parts = [torch.logsumexp(self._components(part) + log_weights, dim=-1) for part in self._chunks(x)]
+        flat = self._flat(x)
+        if self._kernels.truncates(flat):
+            parts = [self._truncated(part).logsumexp(-1) for part in flat.split(_SLAB)]
+        else:
+            log_weights = self.weights.log()
+            parts = [(self._components(part) + log_weights).logsumexp(-1) for part in self._kernels.chunks(flat)]
         return torch.cat(parts).reshape(self.manifold.batch_shape(x)).to(x)
 
     @torch.no_grad()
     def component_log_prob(self, x: Tensor, *, truncate: bool = False) -> Tensor:
         """Return the log-density of each component in the order of ``weights``, in nats, ``(*batch, K + 1)``.
+
+        All of them are complete sums, also where others are larger by far, unless truncated.
 
         Args:
             x: points ``(*batch, *event_shape)``; the result has their dtype and device.
@@ -334,10 +310,11 @@ class KernelMixture(Source, Constants):
                 there: exact enough to weight them by, and in less time where there are many pairs of points.
         """
         x = points_of("KernelMixture", self.manifold, x)
-        if truncate and self._varying and self._truncates(x):
-            own = self._truncated(x, self.weights) - self.weights.log()
-            return own.reshape(*self.manifold.batch_shape(x), len(self.weights)).to(x)
-        parts = [self._components(part) for part in self._chunks(x)]
+        flat = self._flat(x)
+        if truncate and self._kernels.varying and self._kernels.truncates(flat):
+            parts = [self._truncated(part) - self.weights.log() for part in flat.split(_SLAB)]
+        else:
+            parts = [self._components(part) for part in self._kernels.chunks(flat)]
         return torch.cat(parts).reshape(*self.manifold.batch_shape(x), len(self.weights)).to(x)
 
     @classmethod
@@ -364,56 +341,19 @@ class KernelMixture(Source, Constants):
         shares = checked_shares(validation_weights, points, "validation_weights")
         return self.component_log_prob(points, truncate=truncate), shares
 
-    def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        flat = x.reshape(-1, *self.manifold.event_shape).to(self.points)
-        return flat.split(max(1, _CHUNK_ELEMENTS // len(self._embedded)))
-
-    def _truncates(self, x: Tensor) -> bool:
-        """Return whether sums are truncated: of many terms, on the CPU, and where no gradient is asked for."""
-        graph = x.requires_grad and torch.is_grad_enabled()
-        pairs = x.numel() // math.prod(self.manifold.event_shape) * len(self._embedded)
-        return pairs >= _TRUNCATED_PAIRS and self._embedded.device.type == "cpu" and not graph
-
-    @torch.no_grad()
-    def _truncated(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Return the log of weight times density of each component, ``(m, K + 1)``, by `truncated_log_sums`."""
-        flat = x.reshape(-1, *self.manifold.event_shape).to(self.points)
-        used = [j for j in range(len(weights) - 1) if weights[j] > 0]
-        k, log_a, log_shares = self._expanded()
-        log_a = log_a[used] + weights[used, None].log()
-        parts = []
-        for part in flat.split(_SLAB):
-            embedded = checked_kernel(self.manifold).embed(part)
-            last = self.background.log_prob(part) + weights[-1].log()
-            parts.append(part.new_full((len(part), len(weights)), -math.inf))
-            parts[-1][:, used] = truncated_log_sums(embedded, self._embedded, k[used], log_a, log_shares, last)
-            parts[-1][:, -1] = last
-        return torch.cat(parts)
-
-    def _expanded(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return concentrations and minus log-normalisers of all components, ``(K, n)``, and centres' log-shares."""
-        n = self._varying_k.shape[1]
-        log_shares = self._log_coefficients.new_full((n,), -math.log(n))
-        if self._log_shares is not None:
-            copies = len(self._embedded) // n
-            log_shares = self._log_shares[::copies] + math.log(copies)
-        k = self._varying_k.new_empty(len(self.concentrations), n)
-        log_a = torch.empty_like(k)
-        k[self._shared], k[self._varying] = self._shared_k[:, None].expand(-1, n), self._varying_k
-        log_a[self._shared] = -self._log_normalisers[:, None].expand(-1, n)
-        log_a[self._varying] = self._log_coefficients - log_shares
-        return k, log_a, log_shares
+    def _flat(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, *self.manifold.event_shape).to(self.points)
 
     def _components(self, x: Tensor) -> Tensor:
-        embedded = checked_kernel(self.manifold).embed(x)
-        parts = {len(self.concentrations): self.background.log_prob(x)}
-        if self._shared:
-            shared = log_kernel_sums(embedded, self._embedded, self._shared_k, self._log_shares) - self._log_normalisers
-            parts |= dict(zip(self._shared, shared.unbind(-1), strict=True))
-        if self._varying:
-            varying = log_varying_sums(embedded, self._embedded, self._varying_k, self._log_coefficients)
-            parts |= dict(zip(self._varying, varying.unbind(-1), strict=True))
-        return torch.stack([parts[j] for j in range(len(parts))], dim=-1)
+        columns = self._kernels.log_prob(checked_kernel(self.manifold).embed(x))
+        return torch.stack([*columns, self.background.log_prob(x)], dim=-1)
+
+    @torch.no_grad()
+    def _truncated(self, x: Tensor) -> Tensor:
+        """Return the log of weight times density of each component, ``(m, K + 1)``, without what cannot matter."""
+        last = self.background.log_prob(x) + self.weights[-1].log()
+        kernels = self._kernels.truncated(checked_kernel(self.manifold).embed(x), self.weights[:-1], last)
+        return torch.cat([kernels, last[:, None]], dim=-1)
 
 
 def _folds(points: Tensor, shares: Tensor, folds: int) -> tuple[Tensor, int]:

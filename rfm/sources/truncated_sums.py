@@ -8,7 +8,7 @@ from torch import Tensor
 from rfm.sources.kernel_sums import log_varying_sums
 
 TRUNCATION = 1e-9
-"""What is left out at a point at most, as a share of the density there: the error of its logarithm in nats."""
+"""Largest error of a density, relative to it: half is for what is left out, half for rounding of distances."""
 
 _BLOCK = 32
 """Points to a block: fewer are nearer to each other, more share the work of finding their centres."""
@@ -28,8 +28,8 @@ def truncated_log_sums(
     """Return ``log sum_i s_i a_i exp(-k_i |x - y_i|^2 / 2)`` for each x and row of a and k, ``(m, K)``.
 
     A centre is left out of a row for a block of points if, everywhere in the block, its term without the share ``s_i``
-    is below `TRUNCATION` / K times a lower bound of the sum of all rows and the floor. As shares sum to 1, all that is
-    left out at a point is below `TRUNCATION` times that sum. A row of which nothing is left is -inf.
+    is below `TRUNCATION` / 2 K times a lower bound of the sum of all rows and the floor. As shares sum to 1, all that
+    is left out at a point is below half of `TRUNCATION` times that sum. A row of which nothing is left is -inf.
 
     Args:
         x: points ``(m, D)``, on the CPU.
@@ -60,7 +60,7 @@ def _block_log_sums(x: Tensor, y: Tensor, k: Tensor, log_a: Tensor, log_shares: 
     near = distance.topk(min(_NEAREST, len(distance)), largest=False).indices
     least = log_a[:, near] + log_shares[near] - math.log(copies) - k[:, near] * ((distance[near] + radius) ** 2 / 2)
     log_least = max(log_floor, float(torch.logsumexp(least.flatten(), 0)))
-    threshold = log_least + math.log(TRUNCATION / len(k))
+    threshold = log_least + math.log(TRUNCATION / 2 / len(k))
     largest = log_a.amax(-1)
     if threshold < float(largest.max()) + _LOG_UNDERFLOW:
         return log_varying_sums(x, y, k, log_a + log_shares - math.log(copies))
@@ -79,9 +79,9 @@ def _block_log_sums(x: Tensor, y: Tensor, k: Tensor, log_a: Tensor, log_shares: 
 
 
 def _squared_distances(y: Tensor, x: Tensor, k: float) -> Tensor:
-    """Return ``|y - x|^2``, ``(n, m)``, so exact that k times it has an error below `TRUNCATION` where it matters."""
+    """Return ``|y - x|^2``, ``(n, m)``; where kernels matter, k times it errs by less than half of `TRUNCATION`."""
     rounding = 16 * torch.finfo(x.dtype).eps * k * float(x.square().sum(-1).max())
-    if rounding < TRUNCATION:
+    if rounding < TRUNCATION / 2:
         lengths = torch.cat([y.square().sum(-1, keepdim=True), torch.ones_like(y[:, :1]), y], dim=-1)
         factors = torch.cat([torch.ones_like(x[:, :1]), x.square().sum(-1, keepdim=True), -2 * x], dim=-1)
         return lengths @ factors.T

@@ -33,8 +33,8 @@ _CARRYING_SOLVER = Adaptive(atol=1e-5, rtol=1e-5)
 _SCREENED_BY, _VALIDATED = 512, 2048
 """Validation points by which the starts are chosen, and the weights, at most."""
 _SCREENING_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
-_SCREENING_STEPS = (40,)
-_MOST_STARTS, _WORTH = 3, 2e-3
+_SCREENING_STEPS = (100,)
+_MOST_STARTS, _WORTH = 3, 1e-3
 """Starts besides time 1, at most, and what each has to add, in nats."""
 _screening_family = functools.partial(kernel_concentrations, absolute=8, neighbours=(2, 6, 20), ratios=4)
 _LEAST_KERNEL, _LEAST_START = 1e-3, 0.02
