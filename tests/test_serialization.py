@@ -344,9 +344,16 @@ ARGUMENTS: list[tuple[str, Any]] = [
     ("weights", None),
     ("weights", "weights-0000000000000000.safetensors"),
     ("weights", "weights-" + "a" * 5000),
-    ("version", 2),
+    ("version", 3),
     ("version", None),
     ("format", "something else"),
+    ("start", "late"),
+    ("start", 2),
+    ("refinement", 3),
+    ("refinement", {}),
+    ("refinement", {"starts": [1], "sources": [None], "weights": [1]}),
+    ("refinement", {"starts": [1], "sources": [{"shared": "source"}], "weights": "half"}),
+    ("refinement", {"starts": [], "sources": [], "weights": []}),
 ]
 
 

@@ -24,13 +24,13 @@ STARTS = (1.0, 0.99, 0.98, 0.96, 0.92, 0.84, 0.68, 0.0)
 """Times at which kernels are tried, each twice as far from the data as the one before; at 0 stands the flow alone."""
 _FEWEST = 40
 """Validation points, at different places, below which weights would be noise."""
-_SCREENED, _CARRIED, _CARRIED_FAR = 2048, 50_000, 4096
+_SCREENED, _CARRIED, _CARRIED_FAR = 1536, 50_000, 4096
 """Centres with which the starts are chosen, and that stand at one start at most; fewer where they have spread."""
 _FAR = 0.9
 """Before this time kernels are so broad that fewer centres do, and each takes long to carry there."""
 _CARRYING_SOLVER = Adaptive(atol=1e-5, rtol=1e-5)
 """Kernels of a thousandth of the unit are ten times as wide as its error; that of `rfm.Flow` is below it."""
-_SCREENED_BY, _VALIDATED = 512, 2048
+_SCREENED_BY, _VALIDATED = 400, 2048
 """Validation points by which the starts are chosen, and the weights, at most."""
 _SCREENING_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
 _SCREENING_STEPS = (100,)
@@ -44,7 +44,7 @@ _ERROR_SHARE = 0.1
 _PROBED = 64
 """Points on which that error is measured."""
 
-_QUICK_STARTS, _QUICK_CENTRES = (1.0, 0.98), 1536
+_QUICK_STARTS, _QUICK_CENTRES = (1.0, 0.98), 1024
 _QUICK_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
 _quick_family = functools.partial(kernel_concentrations, absolute=4, neighbours=(6,), ratios=4, cap=1e6)
 
@@ -180,7 +180,7 @@ def validation_components(field: Callable[..., Tensor], source: Source, centres:
     Args:
         field: the velocity field.
         source: the flow's own.
-        centres: training points; 1,536 of them are used.
+        centres: training points; 1,024 of them are used.
         x: validation points ``(m, *event_shape)``.
 
     Raises:
@@ -202,7 +202,7 @@ def refine(flow: Flow, data: Points, validation: Points) -> None:
     wide as the solver's error. What is hardly used is left out. The flow stays as it is unless the points that were
     left out of the choice are likelier by more than the standard error of the difference.
 
-    The starts are chosen with 2,048 of the centres, evenly spaced, where there are more. At most 50,000 are carried to
+    The starts are chosen with 1,536 of the centres, evenly spaced, where there are more. At most 50,000 are carried to
     a start, and 4,096 to one before 0.9; at time 1 all of them stand.
 
     Args:
