@@ -46,7 +46,7 @@ _PROBED = 64
 
 _QUICK_STARTS, _QUICK_CENTRES = (1.0, 0.98), 1024
 _QUICK_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
-_quick_family = functools.partial(kernel_concentrations, absolute=4, neighbours=(6,), ratios=4, cap=1e6)
+_quick_family = functools.partial(kernel_concentrations, absolute=4, neighbours=(6,), ratios=4, cap=1e5)
 
 Family = Callable[[Manifold, Tensor], Tensor]
 """From a manifold and centres to concentrations ``(K, n)``."""
