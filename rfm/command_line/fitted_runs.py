@@ -47,6 +47,7 @@ def train_run(
         validation=held,
         source=source,
         coupling=coupling,
+        refine=arguments.refine,
         steps=arguments.steps,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
@@ -101,6 +102,8 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
     """Return the report of a fit, for JSON."""
     last = flow.history[-1] if flow.history else {}
     best = min((record["validation_nll"] for record in flow.history if "validation_nll" in record), default=None)
+    if flow.refinement is not None:
+        best = flow.refinement.validation_nll.get("refined", best)
     return {
         "run": str(folder),
         **describe_run(data),
@@ -109,6 +112,8 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
         "seconds": last.get("seconds"),
         "validation_nll_nats": best,
         "stopped": flow.stopped,
+        "refinement": {} if flow.refinement is None else flow.refinement.summary(),
+        "refinement_report": flow.refinement_report,
     }
 
 
@@ -119,7 +124,7 @@ def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     validation = "not known" if best is None else f"{best:.3f} nats"
     return (
         f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; validation NLL {validation}; "
-        f"{flow.stopped}\n"
+        f"{flow.stopped}\n{flow.refinement_report + chr(10) if flow.refinement_report else ''}"
         f"points from {data.coordinates.describe()}\n"
         f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"
     )

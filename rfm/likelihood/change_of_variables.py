@@ -29,24 +29,27 @@ def log_prob(
     source: Source,
     x: Tensor,
     method: Method | None = None,
+    *,
+    start: float = 0.0,
     **condition: Any,
 ) -> Tensor:
-    """Return the log-density at ``x`` of the flow that carries the source at time 0 along the field to time 1.
+    """Return the log-density at ``x`` of the flow that carries the source along the field to time 1.
 
     The continuous change of variables, Chen & Lipman 2023, arXiv:2302.03660, equation 6: ``log p_0(x_0)`` minus the
     integral of the divergence along the path back from ``x``.
 
     Args:
         field: the velocity field.
-        source: the distribution at time 0.
+        source: the distribution at time ``start``.
         x: points ``(*batch, *event_shape)``.
         method: how to integrate.
+        start: when the source's points set out, from 0 to below 1.
         condition: passed on to the field.
 
     Returns:
         Nats, with respect to the Riemannian volume, ``(*batch)``.
     """
-    solution = transport(field, source.manifold, x, 1.0, 0.0, method, **condition)
+    solution = transport(field, source.manifold, x, 1.0, start, method, **condition)
     assert solution.integral is not None
     return source.log_prob(solution.final) + solution.integral[-1]
 
@@ -57,10 +60,12 @@ def estimate_log_prob(
     x: Tensor,
     estimator: Hutchinson,
     method: Method | None = None,
+    *,
+    start: float = 0.0,
     **condition: Any,
 ) -> LogProbEstimate:
     """Return `log_prob` with an estimated divergence, and its standard error."""
-    solution, error = estimate_transport(field, source.manifold, x, 1.0, 0.0, estimator, method, **condition)
+    solution, error = estimate_transport(field, source.manifold, x, 1.0, start, estimator, method, **condition)
     assert solution.integral is not None
     return LogProbEstimate(source.log_prob(solution.final) + solution.integral[-1], error)
 

@@ -299,16 +299,22 @@ class KernelMixture(Source, Constants):
         return torch.cat(parts).reshape(self.manifold.batch_shape(x)).to(x)
 
     @torch.no_grad()
-    def component_log_prob(self, x: Tensor) -> Tensor:
+    def component_log_prob(self, x: Tensor, *, truncate: bool = False) -> Tensor:
         """Return the log-density of each component in the order of ``weights``, in nats, ``(*batch, K + 1)``.
 
-        All of them are complete sums, also where others are larger by far.
+        All of them are complete sums, also where others are larger by far, unless truncated.
 
         Args:
             x: points ``(*batch, *event_shape)``; the result has their dtype and device.
+            truncate: drop what is negligible beside the mixture at a point, up to whole components, which are -inf
+                there: exact enough to weight them by, and in less time where there are many pairs of points.
         """
         x = points_of("KernelMixture", self.manifold, x)
-        parts = [self._components(part) for part in self._kernels.chunks(self._flat(x))]
+        flat = self._flat(x)
+        if truncate and self._kernels.varying and self._kernels.truncates(flat):
+            parts = [self._truncated(part) - self.weights.log() for part in flat.split(_SLAB)]
+        else:
+            parts = [self._components(part) for part in self._kernels.chunks(flat)]
         return torch.cat(parts).reshape(*self.manifold.batch_shape(x), len(self.weights)).to(x)
 
     @classmethod
@@ -333,9 +339,7 @@ class KernelMixture(Source, Constants):
         """Return the components' log-densities ``(m, K + 1)`` and the points' shares ``(m,)``, which sum to 1."""
         points = checked_points(self.manifold, validation, "validation").to(self.points.device)
         shares = checked_shares(validation_weights, points, "validation_weights")
-        if truncate and self._kernels.varying and self._kernels.truncates(points):
-            return self._truncated(points) - self.weights.log(), shares
-        return self.component_log_prob(points), shares
+        return self.component_log_prob(points, truncate=truncate), shares
 
     def _flat(self, x: Tensor) -> Tensor:
         return x.reshape(-1, *self.manifold.event_shape).to(self.points)
