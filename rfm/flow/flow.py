@@ -19,7 +19,7 @@ from rfm.flow.condition_vectors import batches, check_field_reads, vectors_of
 from rfm.flow.progress import counting_bar
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
 from rfm.integrators import Method, integrate
-from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
+from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, score, transport
 from rfm.networks.modes import evaluating
 from rfm.networks.precision import in_precision_of_weights
 from rfm.records.descriptions import SavedFlowError
@@ -97,6 +97,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -113,6 +114,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -129,6 +131,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -146,6 +149,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -162,6 +166,7 @@ class Flow(nn.Module):
             condition: condition vectors ``(*shape, c)``, or one ``(c,)`` for all; or by name where the flow has
                 `conditions`, such as ``{"magnitude": 6, "region": "chile"}``, one value each or one per point. What is
                 left out or NaN is not known.
+            time: of the distribution, from 0, the source, to 1, where the data are.
             guidance: weight of classifier-free guidance, see `rfm.steering.Guidance`; 1 uses the conditional field
                 alone, 0 the unconditional one.
             steering: what else changes where samples go, one after the other, such as `rfm.steering.Clocks` and
@@ -183,6 +188,7 @@ class Flow(nn.Module):
                 distribution, and the samples are then not those of the flow's density.
         """
         size, weight = shape_of("Flow.sample", shape), number("Flow.sample", "guidance", guidance)
+        time = _time_of("sample", time)
         check_instance("Flow.sample", "steering", steering, Sequence, "[SelfConditioning()]")
         steering = (*((Guidance(weight),) if weight != 1 else ()), *steering)
         if estimator is not None and not return_log_prob:
@@ -195,16 +201,19 @@ class Flow(nn.Module):
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
         field, given = self._encoded(given, x_0)
         parts, log_probs, errors = [], [], []
+        if time == 0:  # nothing to solve
+            log_probs = [self.source.log_prob(x_0)]
+            parts, errors = [x_0], [torch.zeros_like(log_probs[0])]
         with counting_bar(progress, "sample", len(x_0)) as advance:
-            for x, own in batches(x_0, given, size, batch_size):
+            for x, own in batches(x_0, given, size, batch_size) if time else ():
                 # A field with a memory is new for each batch.
                 steered = functools.reduce(lambda f, steer: steer.applied_to(f), steering, field)
                 if not return_log_prob:
-                    solution = integrate(steered, self.manifold, x, (0.0, 1.0), solver, **own)
+                    solution = integrate(steered, self.manifold, x, (0.0, time), solver, **own)
                 elif estimator is None:
-                    solution = transport(steered, self.manifold, x, 0.0, 1.0, solver, **own)
+                    solution = transport(steered, self.manifold, x, 0.0, time, solver, **own)
                 else:
-                    solution, error = estimate_transport(steered, self.manifold, x, 0.0, 1.0, estimator, solver, **own)
+                    solution, error = estimate_transport(steered, self.manifold, x, 0.0, time, estimator, solver, **own)
                     errors.append(error)
                 if solution.integral is not None:
                     log_probs.append(self.source.log_prob(x) - solution.integral[-1])
@@ -222,6 +231,7 @@ class Flow(nn.Module):
         x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: None = None,
@@ -234,6 +244,7 @@ class Flow(nn.Module):
         x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: Hutchinson,
@@ -247,6 +258,7 @@ class Flow(nn.Module):
         x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: Hutchinson | None = None,
@@ -257,6 +269,7 @@ class Flow(nn.Module):
         Args:
             x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
             condition: condition vectors ``(*batch, c)``, or one ``(c,)`` for all; or by name, as in `sample`.
+            time: of the density, from 0, where it is the source's, to 1, where it is that of the samples.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
             estimator: estimate the divergence, for high dimensions.
@@ -267,6 +280,7 @@ class Flow(nn.Module):
             ``(*batch)``, in the dtype of the field, at least float32; with an ``estimator`` a
             `rfm.likelihood.LogProbEstimate`.
         """
+        time = _time_of("log_prob", time)
         flat, batch = self._checked("log_prob", x)
         given = None if condition is None else vectors_of(self.conditions, condition)
         field, given = self._encoded(given, flat)
@@ -274,14 +288,49 @@ class Flow(nn.Module):
         with counting_bar(progress, "log-prob", len(flat)) as advance:
             for part, own in batches(flat, given, batch, batch_size):
                 if estimator is None:
-                    parts.append(log_prob(field, self.source, part, solver, **own))
+                    parts.append(log_prob(field, self.source, part, solver, time=time, **own))
                 else:
-                    estimate = estimate_log_prob(field, self.source, part, estimator, solver, **own)
+                    estimate = estimate_log_prob(field, self.source, part, estimator, solver, time=time, **own)
                     parts.append(estimate.log_prob)
                     errors.append(estimate.standard_error)
                 advance(len(part))
         log_p = torch.cat(parts).reshape(batch)
         return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
+
+    @evaluating
+    @in_precision_of_weights
+    def score(
+        self,
+        x: Tensor | np.ndarray[Any, Any],
+        time: float = 1.0,
+        *,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+    ) -> Tensor:
+        """Return the gradient of `log_prob` with respect to the metric, by differentiating its solve.
+
+        It is as exact as the log-density itself. A field that jumps has no score where it does.
+
+        Args:
+            x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
+            time: of the density, from 0 to 1.
+            condition: as in `log_prob`.
+            solver: how to integrate; adaptive by default.
+            batch_size: points integrated together; the solve is recorded, which takes memory for each of its steps.
+
+        Returns:
+            Tangent vectors ``(*batch, *event_shape)`` in the ambient form, in nats per unit of length.
+        """
+        time = _time_of("score", time)
+        flat, batch = self._checked("score", x)
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        field, given = self._encoded(given, flat)
+        parts = [
+            score(field, self.source, part, solver, time=time, **own)
+            for part, own in batches(flat, given, batch, batch_size)
+        ]
+        return torch.cat(parts).reshape(*batch, *self.manifold.event_shape)
 
     @evaluating
     @in_precision_of_weights
@@ -375,3 +424,13 @@ class Flow(nn.Module):
             return field, None
         velocity, context = field.encoded(condition.to(x))
         return as_field(velocity), context
+
+
+def _time_of(where: str, time: float) -> float:
+    """Return the time of a density of the flow."""
+    found = number(f"Flow.{where}", "time", time)
+    if not 0 <= found <= 1:
+        raise ValueError(
+            f"Flow.{where}: time must be from 0, the source, to 1, the data, got {found:g}; choose one between"
+        )
+    return found

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.precision import at_least_float32
 from rfm.integrators import Method, Solution, integrate
 from rfm.likelihood.derivatives import differentiable
+from rfm.likelihood.differentiable_operations import check_scripted
 from rfm.likelihood.divergences import Hutchinson, divergence, divergence_estimates
 from rfm.sources import Source
 
@@ -29,9 +31,11 @@ def log_prob(
     source: Source,
     x: Tensor,
     method: Method | None = None,
+    *,
+    time: float = 1.0,
     **condition: Any,
 ) -> Tensor:
-    """Return the log-density at ``x`` of the flow that carries the source at time 0 along the field to time 1.
+    """Return the log-density at ``x`` of the flow that carries the source at time 0 along the field to a later time.
 
     The continuous change of variables, Chen & Lipman 2023, arXiv:2302.03660, equation 6: ``log p_0(x_0)`` minus the
     integral of the divergence along the path back from ``x``.
@@ -41,12 +45,15 @@ def log_prob(
         source: the distribution at time 0.
         x: points ``(*batch, *event_shape)``.
         method: how to integrate.
+        time: of the density, at least 0, where it is the source's.
         condition: passed on to the field.
 
     Returns:
         Nats, with respect to the Riemannian volume, ``(*batch)``.
     """
-    solution = transport(field, source.manifold, x, 1.0, 0.0, method, **condition)
+    if time == 0:
+        return source.log_prob(x)
+    solution = transport(field, source.manifold, x, time, 0.0, method, **condition)
     assert solution.integral is not None
     return source.log_prob(solution.final) + solution.integral[-1]
 
@@ -57,12 +64,51 @@ def estimate_log_prob(
     x: Tensor,
     estimator: Hutchinson,
     method: Method | None = None,
+    *,
+    time: float = 1.0,
     **condition: Any,
 ) -> LogProbEstimate:
     """Return `log_prob` with an estimated divergence, and its standard error."""
-    solution, error = estimate_transport(field, source.manifold, x, 1.0, 0.0, estimator, method, **condition)
+    if time == 0:
+        log_p = source.log_prob(x)
+        return LogProbEstimate(log_p, torch.zeros_like(log_p))
+    solution, error = estimate_transport(field, source.manifold, x, time, 0.0, estimator, method, **condition)
     assert solution.integral is not None
     return LogProbEstimate(source.log_prob(solution.final) + solution.integral[-1], error)
+
+
+def score(
+    field: Callable[..., Tensor],
+    source: Source,
+    x: Tensor,
+    method: Method | None = None,
+    *,
+    time: float = 1.0,
+    **condition: Any,
+) -> Tensor:
+    """Return the gradient of `log_prob` at ``x`` with respect to the metric: the solve itself is differentiated.
+
+    It is the gradient of the discrete solve, and needs second derivatives of the field.
+
+    Args:
+        field: the velocity field.
+        source: the distribution at time 0.
+        x: points ``(*batch, *event_shape)``.
+        method: how to integrate.
+        time: of the density, at least 0.
+        condition: passed on to the field.
+
+    Returns:
+        Tangent vectors at ``x``, of its shape, in nats per unit of length.
+    """
+    manifold = source.manifold
+    check_scripted("score", field)
+    with torch.enable_grad():
+        y = x.detach().to(at_least_float32(x.dtype)).requires_grad_()
+        log_p = log_prob(field, source, manifold.projx(y), method, time=time, **condition)
+        # A density may be constant, and then knows nothing of y.
+        (covector,) = torch.autograd.grad(log_p.sum() + (0 * y).sum(), [y])
+    return manifold.riemannian_gradient(y.detach(), covector)
 
 
 def transport(
