@@ -182,18 +182,16 @@ class GeodesicPath(ConditionalPath):
         w = m.logmap(x_1, x)
         u = w / m.lift(kappa)
         x_0 = m.expmap(x_1, u)
-        log_p = source.log_prob(x_0) - m.dim * torch.log(kappa)
-        if m.injectivity_radius == math.inf:
-            return GivenData(
-                log_p + m.log_det_expmap(x_1, u) - m.log_det_expmap(x_1, w), velocity, torch.zeros_like(log_p)
-            )
-        length = m.norm(x_1, u)
-        excess = (length - m.dist(x_1, x_0)).detach()
-        starts = excess <= _CUT * torch.finfo(x.dtype).eps * (1 + length.detach())
+        length = m.norm(x_1, u).detach()
+        excess = length - m.dist(x_1, x_0).detach() if m.injectivity_radius < math.inf else torch.zeros_like(length)
+        starts = excess <= _CUT * torch.finfo(x.dtype).eps * (1 + length)
         # Where none starts the determinant may be 0, and its logarithm would make derivatives NaN.
         u = torch.where(m.lift(starts), u, w)
-        log_p = log_p + m.log_det_expmap(x_1, u) - m.log_det_expmap(x_1, w)
-        return GivenData(torch.where(starts, log_p, -math.inf), velocity, torch.where(starts, 0.0, excess))
+        log_p = source.log_prob(x_0) - m.dim * torch.log(kappa) + m.log_det_expmap(x_1, u) - m.log_det_expmap(x_1, w)
+        # In hyperbolic space a start hundreds of units away overflows, where its density is 0 in any precision.
+        far = ~log_p.isfinite() & (length > _FAR)
+        excess = torch.where(far, length, torch.where(starts, 0.0, excess))
+        return GivenData(torch.where(starts & ~far, log_p, -math.inf), velocity, excess)
 
     @property
     def starts_at_source(self) -> bool:
@@ -329,6 +327,9 @@ class ConditionalFlowPath(ConditionalPath):
 
 _CUT = 400
 """Units of rounding by which a geodesic may miss the distance between its ends and still count as shortest."""
+
+_FAR = 20.0
+"""Lengths from which a density may overflow in single precision: cosh(2 * 20) still does not."""
 
 
 def _time(t: float) -> Tensor:
