@@ -13,7 +13,7 @@ from zoo_sources import source_of
 
 from manifolds import SO3, Euclidean, FlatTorus, Hyperboloid, Manifold, PoincareBall, Sphere, Stiefel
 from rfm import AffinePath, ConditionalFlowPath, Flow, GaussianPath, GeodesicPath, divergence, marginal_velocity
-from rfm.integrators import RK4, Adaptive, FixedStep
+from rfm.integrators import RK4, Adaptive, FixedStep, Method
 from rfm.paths import ConditionalPath, MarginalVelocity
 from rfm.paths.schedules import Cosine, CosineKappa, Linear, VariancePreserving
 from rfm.sources import IsotropicGaussianSO3, Source, Uniform, WrappedNormal
@@ -99,14 +99,23 @@ def test_the_divergence_knows_the_density(m: Manifold) -> None:
 
 
 @pytest.mark.parametrize(
-    "m", [Sphere(2), Euclidean(2), *(pytest.param(m, marks=pytest.mark.slow) for m in CONTINUOUS[1:4])], ids=str
+    ("m", "solver"),
+    [
+        (Sphere(4), FixedStep(RK4, 16)),
+        (Euclidean(2), FixedStep(RK4, 16)),
+        (Hyperboloid(2), FixedStep(RK4, 16)),
+        # Where paths to a data point set in, the field of the plane sphere has a kink.
+        pytest.param(Sphere(2), Adaptive(atol=1e-5, rtol=1e-5), marks=pytest.mark.slow),
+        pytest.param(PoincareBall(2), Adaptive(atol=1e-5, rtol=1e-5), marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
-def test_its_flow_has_its_density(m: Manifold) -> None:
-    """The divergence integrated along the path, against the sum over data points; a sphere's field has kinks."""
+def test_its_flow_has_its_density(m: Manifold, solver: Method) -> None:
+    """The divergence integrated along the path, against the sum over data points."""
     field = exact(m, 3)
-    x = field.sample((10,), 0.5, seeded())
-    log_p = Flow(m, field, field.source).log_prob(x, time=0.5, solver=Adaptive(atol=1e-5, rtol=1e-5))
-    torch.testing.assert_close(log_p, field.log_prob(x, times(10, 0.5)), atol=1e-2, rtol=0)
+    x = field.sample((6,), 0.5, seeded())
+    log_p = Flow(m, field, field.source).log_prob(x, time=0.5, solver=solver)
+    torch.testing.assert_close(log_p, field.log_prob(x, times(6, 0.5)), atol=1e-2, rtol=0)
 
 
 @pytest.mark.parametrize("m", [*CONTINUOUS, SO3(), FlatTorus(2)], ids=str)
@@ -216,7 +225,7 @@ def test_where_no_path_passes_the_density_is_zero_and_the_nearest_data_point_att
     x = m.projx(torch.tensor([[-1.0, 0.0, 0.5]], dtype=torch.float64))
     t = times(1, 0.9)
     assert float(field.log_prob(x, t)) == -math.inf
-    assert bool(field.score(x, t).isnan().all())
+    assert bool((field.score(x, t) == 0).all())
     torch.testing.assert_close(field(x, t), 10 * m.logmap(x, north[None]))
     assert bool(field(x, times(1, 1.0)).isnan().all())
 
@@ -267,7 +276,7 @@ def test_bad_input_gets_one_sentence(path: ConditionalPath, data: Tensor, more: 
 def test_other_sources_serve_where_they_have_a_density() -> None:
     """A concentrated source on SO(3): the support ends where it is as good as 0, and nothing jumps."""
     m = SO3()
-    source = IsotropicGaussianSO3(0.4, points(m))
+    source = IsotropicGaussianSO3(points(m), 0.4)
     field = marginal_velocity(GeodesicPath(m), points(m, 3, seed=5), source)
     x = field.sample((10,), 0.5, seeded())
     log_p = Flow(m, field, source).log_prob(x, time=0.5, solver=Adaptive(atol=1e-5, rtol=1e-5))

@@ -127,14 +127,19 @@ def test_the_ito_correction_is_the_mean_gap_between_geodesics_and_projections(ma
 
 
 def source_about(m: Manifold) -> Source:
-    """A source whose exact field does not jump: concentrated where the cut locus is not conjugate."""
+    """A source whose exact field does not jump: as good as 0 on the data's cut locus, where it is not conjugate."""
+    centre = points(m, seed=3)
     if isinstance(m, SO3):
-        return IsotropicGaussianSO3(0.5, points(m, seed=3))
-    return Uniform(m) if isinstance(m, Sphere) else WrappedNormal(m, points(m, seed=3), 0.6)
+        return IsotropicGaussianSO3(centre, 0.4)
+    return Uniform(m) if isinstance(m, Sphere) else WrappedNormal(m, centre, 0.4)
 
 
 def exact(m: Manifold) -> MarginalVelocity:
-    return marginal_velocity(GeodesicPath(m), points(m, 4, seed=5), source_about(m))
+    data, centre = points(m, 4, seed=5), points(m, seed=3)
+    if not isinstance(m, Sphere):
+        towards = m.logmap(centre, data)
+        data = m.expmap(centre, towards / m.lift(m.norm(centre, towards)))
+    return marginal_velocity(GeodesicPath(m), data, source_about(m))
 
 
 def two_sample(m: Manifold, x: Tensor, y: Tensor) -> float:
@@ -150,7 +155,7 @@ def two_sample(m: Manifold, x: Tensor, y: Tensor) -> float:
 @pytest.mark.parametrize("m", SPACES, ids=str)
 def test_noise_keeps_the_marginals(m: Manifold, walk: Walk) -> None:
     field, n = exact(m), 1500
-    flow = Flow(m, field, field.source).double()
+    flow = Flow(m, field, field.source)
     solver = Stochastic(lambda t: 0.6 * (1 - t), field.score, steps=25, walk=walk, generator=seeded(1))
     x = flow.sample(n, time=0.5, generator=seeded(2), solver=solver)
     m.check_point(x)
@@ -192,7 +197,7 @@ def test_on_affine_paths_the_score_comes_from_the_velocity(schedule: Cosine | No
     m = Euclidean(2)
     path = GaussianPath(m) if schedule is None else GaussianPath(m, schedule)
     field = marginal_velocity(path, normal(3, 2, seed=1))
-    flow = Flow(m, field, path.source).double()
+    flow = Flow(m, field, path.source)
 
     def drawn(**score: Callable[..., Tensor]) -> Tensor:
         return flow.sample(
@@ -203,7 +208,7 @@ def test_on_affine_paths_the_score_comes_from_the_velocity(schedule: Cosine | No
         )
 
     x = drawn(score_from_velocity=lambda x, t, v: from_velocity(path.schedule, x, t, v).score)
-    torch.testing.assert_close(x, drawn(score=field.score), atol=1e-9, rtol=0)
+    torch.testing.assert_close(x, drawn(score=field.score), atol=1e-5, rtol=0)
     assert two_sample(m, x, field.sample((50_000,), 0.8, seeded(3))) > 1e-3
 
 

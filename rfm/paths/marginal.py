@@ -30,8 +30,8 @@ class MarginalVelocity(Constants, Field):
 
     **Exact** are velocity, density and score, up to rounding, at all times before 1. At time 1 the density is a sum of
     point masses, and the field NaN: sample and score at a time before. Where no path passes (near the data's antipodes,
-    on a compact manifold with a uniform source) the density is 0, its score NaN, and the velocity that to the nearest
-    data point.
+    on a compact manifold with a uniform source) the density is 0, its score 0, and the velocity that to the nearest data
+    point.
 
     On Euclidean and hyperbolic spaces, on positive definite matrices and on spheres from two dimensions on, the field is
     continuous, and `rfm.Flow.log_prob` of its flow agrees with `log_prob`. Where the density of the source does not
@@ -98,14 +98,13 @@ class MarginalVelocity(Constants, Field):
         x = x.to(at_least_float32(x.dtype)).contiguous()
         basis = m.tangent_basis(x)
 
-        def along(e: Tensor) -> tuple[Tensor, Tensor]:
-            log_p, slope = torch.func.jvp(lambda y: self.log_prob(y, t), (x,), (e,))[:2]
-            return log_p, slope
+        def along(e: Tensor) -> Tensor:
+            slope: Tensor = torch.func.jvp(lambda y: self.log_prob(y, t), (x,), (e,))[1]
+            return slope
 
         # Forward mode: memory stays that of one chunk, and data points too far off to count have no NaN derivatives.
-        log_p, slopes = torch.func.vmap(along, in_dims=axis, out_dims=(None, 0))(basis)  # type: ignore[arg-type]
-        gradient = (m.lift(slopes.movedim(0, -1).to(x.dtype)) * basis).sum(axis)
-        return torch.where(m.lift(log_p == -math.inf), math.nan, gradient)
+        slopes = torch.func.vmap(along, in_dims=axis)(basis)
+        return (m.lift(slopes.movedim(0, -1).to(x.dtype)) * basis).sum(axis)
 
     def sample(self, shape: tuple[int, ...], t: float, generator: torch.Generator | None = None) -> Tensor:
         """Return draws of ``x_t`` in float64 ``(*shape, *event_shape)``: of points on paths, which solves nothing."""
