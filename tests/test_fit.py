@@ -518,9 +518,9 @@ def test_validation_points_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None
 
     validate = training._validate
 
-    def validating(flow: rfm.Flow, field: nn.Module, validation: training.Points, fabric: Any) -> float:
+    def validating(flow: rfm.Flow, field: nn.Module, validation: training.Points, *rest: Any) -> float:
         seen.append(validation.x)
-        return validate(flow, field, validation, fabric)
+        return validate(flow, field, validation, *rest)
 
     monkeypatch.setattr(training, "_validate", validating)
     held = torch.tensor([5, 1, 7])

@@ -10,7 +10,7 @@ from torch import Tensor
 from manifolds.arguments import whole
 from rfm.arrays import tensor_of
 from rfm.conditions import Conditions
-from rfm.field import Field
+from rfm.field import Field, as_field
 
 
 def vectors_of(conditions: Conditions | None, condition: Tensor | Mapping[str, Any]) -> Tensor:
@@ -49,6 +49,16 @@ def batches(
         )
     full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
     return [(c, {"condition": own}) for c, own in zip(chunks, full.split(batch_size), strict=True)]
+
+
+def encoded(field: Field, condition: Tensor | None, x: Tensor) -> tuple[Field, Tensor | None]:
+    """Return the field to follow and its condition; what the field has to encode first is encoded once."""
+    if condition is None:
+        if field.needs_condition:
+            raise ValueError("Flow: this field needs to be told what it is conditional on; pass condition=")
+        return field, None
+    velocity, context = field.encoded(condition.to(x))
+    return as_field(velocity), context
 
 
 def check_field_reads(conditions: Conditions, field: Field) -> None:

@@ -40,7 +40,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
         Gretton et al., A Kernel Two-Sample Test, JMLR 13 (2012), lemma 6.
     """
     check_instance("maximum_mean_discrepancy", "kernel", kernel, Kernel, "HeatKernel(manifold, scale)")
-    x, y = _checked("maximum_mean_discrepancy", kernel.manifold, x, y, least=4)
+    x, y = checked_samples("maximum_mean_discrepancy", kernel.manifold, x, y, least=4)
     n = len(x)
     if len(y) != n:
         raise ValueError(f"maximum_mean_discrepancy: needs samples of one size, got {n} and {len(y)}; drop some")
@@ -48,7 +48,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
     column = torch.zeros_like(row)
     own = torch.zeros_like(row)
     # h_ij = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i) over i != j, by its row sums.
-    for part in _chunks(n, n):
+    for part in chunks(n, n):
         index = torch.arange(n, device=x.device)[part]
         cross = kernel(x[part, None], y[None]).double()
         within = (kernel(x[part, None], x[None]) + kernel(y[part, None], y[None])).double()
@@ -92,7 +92,7 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
         Peyre & Cuturi, Computational Optimal Transport, 2019, arXiv:1803.00567, sections 2.2 and 8.4.
     """
     blocks = whole("wasserstein_distance", "blocks", blocks, None)
-    x, y = _checked("wasserstein_distance", manifold, x, y, least=max(1, blocks))
+    x, y = checked_samples("wasserstein_distance", manifold, x, y, least=max(1, blocks))
     if order not in (1, 2):
         raise ValueError(f"wasserstein_distance: order must be 1 or 2, got {order!r}")
     if len(x) != len(y):
@@ -102,9 +102,7 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
     size = len(x) // blocks
     values = []
     for a, b in zip(x.split(size)[:blocks], y.split(size)[:blocks], strict=True):
-        cost = (
-            torch.cat([manifold.dist(a[part, None], b[None]) for part in _chunks(size, size)]).double().cpu() ** order
-        )
+        cost = torch.cat([manifold.dist(a[part, None], b[None]) for part in chunks(size, size)]).double().cpu() ** order
         values.append(float(cost.gather(1, assignment(cost)[:, None]).mean()) ** (1 / order))
     return clustered_mean(torch.tensor(values, dtype=torch.float64))
 
@@ -134,7 +132,7 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
     References:
         Lopez-Paz & Oquab, Revisiting Classifier Two-Sample Tests, 2016, arXiv:1610.06545.
     """
-    x, y = _checked("classifier_two_sample", manifold, x, y, least=20)
+    x, y = checked_samples("classifier_two_sample", manifold, x, y, least=20)
     if len(x) != len(y):
         raise ValueError(f"classifier_two_sample: needs samples of one size, got {len(x)} and {len(y)}; drop some")
     try:
@@ -183,11 +181,11 @@ def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbour
     neighbours = whole("coverage", "neighbours", neighbours, None)
     if neighbours < 1:
         raise ValueError(f"coverage: neighbours must be at least 1, got {neighbours}")
-    reference, generated = _checked("coverage", manifold, reference, generated, least=1)
+    reference, generated = checked_samples("coverage", manifold, reference, generated, least=1)
     if len(reference) <= neighbours:
         raise ValueError(f"coverage: needs more than {neighbours} reference points, got {len(reference)}")
     covered = []
-    for part in _chunks(len(reference), max(len(reference), len(generated))):
+    for part in chunks(len(reference), max(len(reference), len(generated))):
         # A point is its own nearest neighbour, at distance 0.
         radius = manifold.dist(reference[part, None], reference[None]).kthvalue(neighbours + 1, dim=1).values
         covered.append(manifold.dist(reference[part, None], generated[None]).amin(1) <= radius)
@@ -203,19 +201,20 @@ def median_distance(manifold: Manifold, x: Tensor, y: Tensor) -> float:
         x: one sample ``(n, *event_shape)``; the first thousand are used.
         y: the other.
     """
-    x, y = _checked("median_distance", manifold, x, y, least=2)
+    x, y = checked_samples("median_distance", manifold, x, y, least=2)
     both = torch.cat([x[:1000], y[:1000]])
     distance = manifold.dist(both[:, None], both[None])
     above = torch.ones_like(distance, dtype=torch.bool).triu(1)
     return float(distance[above].median())
 
 
-def _chunks(rows: int, columns: int) -> Iterator[slice]:
+def chunks(rows: int, columns: int) -> Iterator[slice]:
+    """Yield parts of the rows of a table so large that memory stays bounded."""
     size = max(1, _CHUNK_ELEMENTS // columns)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def _checked(owner: str, manifold: Manifold, x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
+def checked_samples(owner: str, manifold: Manifold, x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """Return both samples detached; raise ValueError unless they are points, and enough of them."""
     x, y = tensor_of(owner, "the first sample", x), tensor_of(owner, "the second sample", y)
     check_instance(owner, "manifold", manifold, Manifold, "Sphere(2)")

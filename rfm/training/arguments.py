@@ -24,8 +24,8 @@ from rfm.objectives import FlowMatching, Objective, objective_of
 from rfm.objectives.objective import Loss
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
-from rfm.training.points import Points
 from rfm.training.settings import Training
+from rfm.training.weighted_points import Points
 
 _LEAST_DIGITS = 1e-2
 """How much of the spread of a condition may be rounding."""

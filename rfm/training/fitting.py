@@ -36,9 +36,10 @@ from rfm.training.arguments import (
     whole_above_zero,
 )
 from rfm.training.loop import Budget
-from rfm.training.points import Points, train
+from rfm.training.points import train
 from rfm.training.run import Run
 from rfm.training.settings import Training
+from rfm.training.weighted_points import Points
 
 _BATCH_SIZE = 512
 
@@ -55,6 +56,7 @@ def fit(
     field: nn.Module | None = None,
     objective: Objective | Loss | None = None,
     coupling: Coupling | None = None,
+    refine: bool = True,
     steps: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
@@ -88,6 +90,11 @@ def fit(
             it.
         coupling: pairing of source and data points in each batch; independent by default, and of no use to an
             objective that looks at data points alone.
+        refine: end by putting kernels about the training points, carried back by the flow, at times along it, with
+            weights that the validation points choose, wherever these are likelier for it: see `rfm.flow.Refinement` and
+            ``Flow.base``, the flow without. ``Flow.refinement_report`` says what was chosen, or why nothing was: no
+            kernel on the manifold, conditions, a kernel mixture as source, too few validation points, no gain. While
+            it trains, a quick refinement decides when to stop and which weights to keep.
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
         seed: of every random draw; the same seed on the same device gives the same flow.
@@ -107,7 +114,7 @@ def fit(
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``Training.force`` is given.
     """
     check_objects(manifold, coupling, conditions, training)
-    chosen = checked_objective(objective, coupling)
+    chosen, refine = checked_objective(objective, coupling), bool(refine)
     training = Training() if training is None else training
     condition, conditions = named(condition, conditions)
     data = check_data(points, manifold, condition, weights)
@@ -129,7 +136,7 @@ def fit(
         max_seconds=training.max_seconds,
     )
     chosen = chosen.on(manifold)
-    identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index]
+    identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index, refine]
     run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
     if run.is_finished:
         return run.load(flow)
@@ -144,6 +151,7 @@ def fit(
             objective=chosen,
             coupling=coupling,
             drop_condition=drop,
+            refined=refine,
         )
     return flow
 

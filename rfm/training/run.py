@@ -154,6 +154,7 @@ class Run:
         validations: int | None = None,
         patience: int | None = None,
         measure: str = "validation_nll",
+        finish: Callable[[], None] | None = None,
     ) -> None:
         """Train a flow's field in place, once launched; leave the flow on the CPU, and in the folder if there is one.
 
@@ -168,6 +169,7 @@ class Run:
             validations: how many there are.
             patience: how many in turn may pass without a better one.
             measure: what the number is called in the history.
+            finish: what is left to do to the flow, with its last weights, on the device, before it is saved.
 
         Raises:
             ValueError: if the loss is no longer finite, the step cannot be captured, or no validation was finite.
@@ -194,6 +196,9 @@ class Run:
             report=self.report,
         )
         _adopt(flow, state)
+        if finish is not None:
+            finish()
+        flow.cpu()
         if self.folder is not None and fabric.is_global_zero:
             self._save(flow, self.folder, state)
         fabric.barrier()
@@ -221,7 +226,7 @@ def _adopt(flow: Flow, state: Checkpoint) -> None:
             "source"
         )
     flow.field.load_state_dict(state.best)
-    flow.eval().cpu()
+    flow.eval()
 
 
 def _make_fabric(device: torch.device | str | None) -> "Fabric":
