@@ -1,7 +1,7 @@
 """Where a trained field departs from the exact one: ``python -m experiments.exact_fields``.
 
-Airports on the sphere. A network is trained by flow matching on some of them; the minimum of its loss on these points is
-`rfm.marginal_velocity`, which memorises them. At each time of a grid, with points drawn from the paths:
+Airports on the sphere. A network is trained by flow matching on some of them; the minimum of its loss on these points
+is `rfm.marginal_velocity`, which memorises them. At each time of a grid, with points drawn from the paths:
 
 - on the training points: the loss of the exact field, below which no field can be, and how much more the network has,
   which is the mean of ``|v - v_exact|^2``;
@@ -48,10 +48,10 @@ points to. The *departure* is the same of `v - v_exact` on the training paths. S
 
 {table}
 
-On the training points no field is below the exact one; the network is above it by the departure, up to the sampling error
-of a difference. Until late the two agree to a percent or so: many data points share each place, and the mean over them is
-smooth enough for a small network. Then the exact field knows which training point a path is about to reach, and its loss
-falls to 0. On held-out points it leads to the wrong ones with certainty: from time {crossing:g} on its loss is larger
+On the training points no field is below the exact one; the network is above it by the departure, up to the sampling
+error of a difference. Until late the two agree to a percent or so: many data points share each place, and the mean over
+them is smooth enough for a small network. Then the exact field knows which training point a path is about to reach, and
+its loss falls to 0. On held-out points it leads to the wrong ones with certainty: from time {crossing:g} on its loss is larger
 than the network's, in the end many times larger. What generalises is decided there.
 """
 
@@ -91,7 +91,13 @@ def trained(points: Tensor, steps: int, seed: int) -> Callable[..., Tensor]:
 
 @torch.no_grad()
 def losses_at(
-    time: float, exact: rfm.Field, network: Callable[..., Tensor], train: Tensor, held_out: Tensor, draws: int, seed: int
+    time: float,
+    exact: rfm.Field,
+    network: Callable[..., Tensor],
+    train: Tensor,
+    held_out: Tensor,
+    draws: int,
+    seed: int,
 ) -> Losses:
     """Return the losses of both fields at one time, on paths to training and to held-out points."""
     generator = torch.Generator().manual_seed(seed)

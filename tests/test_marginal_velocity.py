@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from test_likelihood_normalisation import Rule, circle_rule, product_rule, rotat
 from torch import Tensor
 from zoo_sources import source_of
 
+from experiments import exact_fields
 from manifolds import SO3, Euclidean, FlatTorus, Hyperboloid, Manifold, PoincareBall, Sphere, Stiefel
 from rfm import AffinePath, ConditionalFlowPath, Flow, GaussianPath, GeodesicPath, divergence, marginal_velocity
 from rfm.integrators import RK4, Adaptive, FixedStep, Method
@@ -267,7 +269,9 @@ class Unknown(Source):
     ],
     ids=str,
 )
-def test_bad_input_gets_one_sentence(path: ConditionalPath, data: Tensor, more: dict[str, object], sentence: str) -> None:
+def test_bad_input_gets_one_sentence(
+    path: ConditionalPath, data: Tensor, more: dict[str, object], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence) as refused:
         marginal_velocity(path, data, **more)  # type: ignore[arg-type]
     assert "\n" not in str(refused.value)
@@ -281,3 +285,17 @@ def test_other_sources_serve_where_they_have_a_density() -> None:
     x = field.sample((10,), 0.5, seeded())
     log_p = Flow(m, field, source).log_prob(x, time=0.5, solver=Adaptive(atol=1e-5, rtol=1e-5))
     torch.testing.assert_close(log_p, field.log_prob(x, times(10, 0.5)), atol=1e-3, rtol=0)
+
+
+# The study.
+
+
+def test_the_study_of_departures_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, figure = tmp_path / "page.md", tmp_path / "figure.png"
+    exact_fields.main(["--quick", "--out", str(out), "--figure", str(figure)])
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [float(row[0]) for row in rows] == list(exact_fields.TIMES)
+    # In the end the exact field knows where paths to its own points lead, and nothing of the others.
+    assert float(rows[-1][1]) < 1e-3 < float(rows[-1][4])
+    assert figure.stat().st_size > 10_000
+    assert "from time 0." in out.read_text(encoding="utf-8")

@@ -134,6 +134,6 @@ def test_a_refined_flow_has_a_density_and_a_score_at_the_end() -> None:
     refinement = Refinement([0.5, 0.0], [Uniform(m), Uniform(m)], torch.tensor([0.4, 0.6]))
     flow = Flow(m, wavy_field(m), refinement=refinement)
     check_gradient(flow, points(m, 3), 1.0, STEPS)
-    with pytest.raises(ValueError, match="density at time 1 alone; use flow.base.log_prob"):
+    with pytest.raises(ValueError, match=r"density at time 1 alone; use flow\.base\.log_prob"):
         flow.log_prob(points(m, 2), time=0.5)
     assert flow.base.log_prob(points(m, 2), time=0.5, solver=STEPS).shape == (2,)

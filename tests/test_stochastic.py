@@ -1,5 +1,6 @@
 """Stochastic sampling: weak order by quadrature, marginals beside exact draws, the rule about densities."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -76,7 +77,7 @@ def test_the_weak_order_is_one(m: Manifold, walk: Walk) -> None:
     """The error of one step falls with the square of its length, that of a solve therefore with its length."""
     steps = [0.02, 0.01, 0.005]
     errors = errors_of_a_step(m, walk, steps)
-    slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    slopes = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
     assert min(slopes) > 1.85, (errors, slopes)
 
 
@@ -97,7 +98,8 @@ class PlaneCorrection(ProjectedWalk):
 
 
 @pytest.mark.parametrize(
-    ("m", "walk"), [(Hyperboloid(2), Uncorrected()), (Sphere(3), PlaneCorrection()), (Sphere(4), PlaneCorrection())],
+    ("m", "walk"),
+    [(Hyperboloid(2), Uncorrected()), (Sphere(3), PlaneCorrection()), (Sphere(4), PlaneCorrection())],
     ids=str,
 )
 def test_a_wrong_ito_correction_is_found(m: Manifold, walk: Walk) -> None:

@@ -232,7 +232,7 @@ class AffinePath(ConditionalPath):
         return PathSample(x_0, x_1, t.expand(self.manifold.batch_shape(x_t)), x_t, d_alpha * x_1 + d_sigma * noise)
 
     def given_data(self, source: Source, x: Tensor, x_1: Tensor, t: Tensor) -> GivenData:
-        """Return density and velocity at ``x`` given the data point: those of ``x_0 = scale (x - alpha x_1) / sigma``."""
+        """Return density and velocity at ``x`` given the data point, of ``x_0 = scale (x - alpha x_1) / sigma``."""
         at = self.schedule(t)
         scale = self.schedule.source_scale
         sigma = torch.where(at.sigma == 0, math.nan, at.sigma)

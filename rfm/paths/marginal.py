@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from manifolds.arguments import check_instance, whole
 from manifolds.constants import Constants
@@ -30,14 +30,14 @@ class MarginalVelocity(Constants, Field):
 
     **Exact** are velocity, density and score, up to rounding, at all times before 1. At time 1 the density is a sum of
     point masses, and the field NaN: sample and score at a time before. Where no path passes (near the data's antipodes,
-    on a compact manifold with a uniform source) the density is 0, its score 0, and the velocity that to the nearest data
-    point.
+    on a compact manifold with a uniform source) the density is 0, its score 0, and the velocity that to the nearest
+    data point.
 
-    On Euclidean and hyperbolic spaces, on positive definite matrices and on spheres from two dimensions on, the field is
-    continuous, and `rfm.Flow.log_prob` of its flow agrees with `log_prob`. Where the density of the source does not
+    On Euclidean and hyperbolic spaces, on positive definite matrices and on spheres from two dimensions on, the field
+    is continuous, and `rfm.Flow.log_prob` of its flow agrees with `log_prob`. Where the density of the source does not
     vanish at the cut locus as seen from a data point, as on circles, tori and SO(3), the field jumps as paths to that
-    point set in: the flow still carries the source to the data, but a divergence does not see the jumps. Take `log_prob`
-    there, which solves nothing.
+    point set in: the flow still carries the source to the data, but a divergence does not see the jumps. Take
+    `log_prob` there, which solves nothing.
 
     Args:
         path: a `GeodesicPath`, `AffinePath` or `GaussianPath`.
@@ -71,8 +71,8 @@ class MarginalVelocity(Constants, Field):
         points = points_of(where, path.manifold, data).detach()
         if points.ndim != 1 + len(path.manifold.event_shape) or len(points) == 0:
             raise ValueError(
-                f"{where}: data must be points of shape (n, {', '.join(map(str, path.manifold.event_shape))}), at least "
-                f"one, got {tuple(points.shape)}; flatten their batch"
+                f"{where}: data must be points of shape (n, {', '.join(map(str, path.manifold.event_shape))}), at "
+                f"least one, got {tuple(points.shape)}; flatten their batch"
             )
         path.manifold.check_point(points, tol=1e-3)
         self.path, self.manifold, self.source = path, path.manifold, source
@@ -93,7 +93,7 @@ class MarginalVelocity(Constants, Field):
         return self._sums(x, t).log_prob
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the gradient of `log_prob` with respect to the metric, tangent at ``x``, ``(*batch, *event_shape)``."""
+        """Return the gradient of `log_prob` in the metric, tangent at ``x``, ``(*batch, *event_shape)``."""
         m, axis = self.manifold, x.ndim - len(self.manifold.event_shape)
         x = x.to(at_least_float32(x.dtype)).contiguous()
         basis = m.tangent_basis(x)

@@ -37,8 +37,8 @@ class Stochastic:
             grows without bound, as at the data: ``lambda t: 1 - t``.
         score: ``score(x, t, **condition)``, tangent at ``x``: a network, `rfm.paths.MarginalVelocity.score`, or for
             reference ``lambda x, t: flow.score(x, t[0])``.
-        score_from_velocity: ``(x, t, velocity)`` to the score, where the one follows from the other, as on an affine path
-            from Gaussian noise: ``lambda x, t, v: from_velocity(schedule, x, t, v).score``.
+        score_from_velocity: ``(x, t, velocity)`` to the score, where the one follows from the other, as on an affine
+            path from Gaussian noise: ``lambda x, t, v: from_velocity(schedule, x, t, v).score``.
         temperature: factor of the noise, not of the drift; 1 keeps the marginals.
         steps: number of steps, as in `FixedStep`.
         grading: as in `FixedStep`.
