@@ -183,7 +183,7 @@ class GeodesicPath(ConditionalPath):
         u = w / m.lift(kappa)
         x_0 = m.expmap(x_1, u)
         length = m.norm(x_1, u).detach()
-        excess = length - m.dist(x_1, x_0).detach() if m.injectivity_radius < math.inf else torch.zeros_like(length)
+        excess = length - m.dist(x_1, x_0).detach() if m.injectivity_radius != math.inf else torch.zeros_like(length)
         starts = excess <= _CUT * torch.finfo(x.dtype).eps * (1 + length)
         # Where none starts the determinant may be 0, and its logarithm would make derivatives NaN.
         u = torch.where(m.lift(starts), u, w)
