@@ -43,8 +43,8 @@ network of 2 layers of 64 trained for {steps} steps, {draws:,} draws at each tim
 ![Training and held-out loss of the exact and of the trained field against time](../images/exact-fields.png)
 
 Losses are means of `|v - dx_t|^2` times `(1 - t)^2`, in square radians: squared errors of the end point that a velocity
-points to. The *departure* is the same of `v - v_exact` on the training paths. Standard errors of the means are below
-{error:.1%} of them.
+points to. The *departure* is the same of `v - v_exact` on the training paths. Standard errors are below
+{error:.1%} of the means, but for the exact training loss, which vanishes.
 
 {table}
 
