@@ -174,7 +174,7 @@ def test_noise_keeps_the_marginals(m: Manifold, walk: Walk) -> None:
 def test_a_hundred_thousand_points_with_noise_and_without(m: Manifold, walk: Walk) -> None:
     field, n = exact(m), 100_000
     flow = Flow(m, field, field.source)
-    solver = Stochastic(lambda t: 0.5 * (1 - t), field.score, steps=100, walk=walk, generator=seeded(1))
+    solver = Stochastic(lambda t: 0.5 * (1 - t), field.score, steps=200, walk=walk, generator=seeded(1))
     x = flow.sample(n, time=0.5, generator=seeded(2), solver=solver)
     y = flow.sample(n, time=0.5, generator=seeded(3), solver=FixedStep(RK4, 15))
     assert two_sample(m, x, y) > 1e-3
