@@ -10,9 +10,10 @@ float32, to which dtype the result is rounded in the end (`manifolds.precision`)
 **Required.** A subclass calls ``super().__init__(dim, event_shape)`` and writes four methods: ``projx``, ``proju``,
 ``expmap``, ``logmap``. It writes ``inner`` too, unless its metric is the one induced by the ambient space.
 
-**Free.** ``norm``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``, ``embed``, the checks, and what a
-divergence needs (``divergence_frame``, ``log_volume_derivative``, ``coordinates``). The defaults are right for every
-manifold that keeps the contract; the built-in manifolds override them where a closed form is more accurate or faster.
+**Free.** ``norm``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``, ``riemannian_gradient``,
+``embed``, the checks, and what a divergence needs (``divergence_frame``, ``log_volume_derivative``, ``coordinates``).
+The defaults are right for every manifold that keeps the contract; the built-in manifolds override them where a closed
+form is more accurate or faster.
 
 **Structures** besides geometry are objects, each with its own product, power and quotient: ``coordinates`` (how
 networks read points and write tangent vectors, with derivatives), ``kernel``, ``lie_group``.
@@ -193,6 +194,17 @@ class Manifold(FullPrecisionModule):
         return torch.linalg.solve_triangular(lower, basis.flatten(-len(self.event_shape)), upper=False).reshape(
             basis.shape
         )
+
+    def riemannian_gradient(self, x: Tensor, covector: Tensor) -> Tensor:
+        """Return the gradient at ``x`` of a function whose derivatives by the ambient coordinates are ``covector``.
+
+        The tangent vector whose `inner` product with each ``u`` is the derivative along ``u``. Only derivatives along
+        the manifold count: it does not matter how the function was extended beyond it.
+        """
+        basis = self.tangent_basis(x)
+        axes = self._event_axes
+        along = (covector.unsqueeze(axes[0] - 1) * basis).sum(axes)
+        return (self.lift(along) * basis).sum(axes[0] - 1)
 
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return vectors ``e_i`` and covectors ``w_i``, each ``(*batch, dim, *event_shape)``.

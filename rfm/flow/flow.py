@@ -19,9 +19,10 @@ from rfm.flow.condition_vectors import batches, check_field_reads, encoded, vect
 from rfm.flow.progress import counting_bar
 from rfm.flow.refinement import Refinement, check_unconditional, checked_start
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
-from rfm.flow.solves import carried, densities
+from rfm.flow.solves import carried, checked_time, densities, scores
 from rfm.integrators import Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate
+from rfm.likelihood.differentiable_operations import check_scripted
 from rfm.networks.modes import evaluating
 from rfm.networks.precision import in_precision_of_weights
 from rfm.records.descriptions import SavedFlowError
@@ -128,6 +129,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -144,6 +146,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -160,6 +163,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -177,6 +181,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -193,6 +198,7 @@ class Flow(nn.Module):
             condition: condition vectors ``(*shape, c)``, or one ``(c,)`` for all; or by name where the flow has
                 `conditions`, such as ``{"magnitude": 6, "region": "chile"}``, one value each or one per point. What is
                 left out or NaN is not known.
+            time: of the distribution, from 0, the source, to 1, where the data are.
             guidance: weight of classifier-free guidance, see `rfm.steering.Guidance`; 1 uses the conditional field
                 alone, 0 the unconditional one.
             steering: what else changes where samples go, one after the other, such as `rfm.steering.Clocks` and
@@ -215,6 +221,7 @@ class Flow(nn.Module):
                 refined flow.
         """
         size, weight = shape_of("Flow.sample", shape), number("Flow.sample", "guidance", guidance)
+        time = checked_time("sample", time, self.start, self.refinement)
         check_instance("Flow.sample", "steering", steering, Sequence, "[SelfConditioning()]")
         steering = (*((Guidance(weight),) if weight != 1 else ()), *steering)
         if estimator is not None and not return_log_prob:
@@ -242,7 +249,8 @@ class Flow(nn.Module):
             for x, own in batches(x_0, given, size, batch_size):
                 # A field with a memory is new for each batch.
                 steered = functools.reduce(lambda f, steer: steer.applied_to(f), steering, field)
-                found = carried(steered, self.source, x, self.start, solver, estimator, return_log_prob, **own)
+                span = (self.start, time)
+                found = carried(steered, self.source, x, span, solver, estimator, return_log_prob, **own)
                 for known, part in zip((parts, log_probs, errors), found, strict=True):
                     known.extend([] if part is None else [part])
                 advance(len(x))
@@ -258,6 +266,7 @@ class Flow(nn.Module):
         x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: None = None,
@@ -270,6 +279,7 @@ class Flow(nn.Module):
         x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: Hutchinson,
@@ -283,6 +293,7 @@ class Flow(nn.Module):
         x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: Hutchinson | None = None,
@@ -293,6 +304,7 @@ class Flow(nn.Module):
         Args:
             x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
             condition: condition vectors ``(*batch, c)``, or one ``(c,)`` for all; or by name, as in `sample`.
+            time: of the density, from 0, where it is the source's, to 1, where it is that of the samples.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
             estimator: estimate the divergence, for high dimensions.
@@ -303,11 +315,12 @@ class Flow(nn.Module):
             ``(*batch)``, in the dtype of the field, at least float32; with an ``estimator`` a
             `rfm.likelihood.LogProbEstimate`.
         """
+        time = checked_time("log_prob", time, self.start, self.refinement)
         flat, batch = self._checked("log_prob", x)
         given = None if condition is None else vectors_of(self.conditions, condition)
         field, given = encoded(as_field(self.field), given, flat)
         check_unconditional("log_prob", self.refinement is None or given is None)
-        exact, estimated = densities(field, self.source, self.start, self.refinement)
+        exact, estimated = densities(field, self.source, (self.start, time), self.refinement)
         parts, errors = [], []
         with counting_bar(progress, "log-prob", len(flat)) as advance:
             for part, own in batches(flat, given, batch, batch_size):
@@ -320,6 +333,42 @@ class Flow(nn.Module):
                 advance(len(part))
         log_p = torch.cat(parts).reshape(batch)
         return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
+
+    @evaluating
+    @in_precision_of_weights
+    def score(
+        self,
+        x: Tensor | np.ndarray[Any, Any],
+        time: float = 1.0,
+        *,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+    ) -> Tensor:
+        """Return the gradient of `log_prob` with respect to the metric, by differentiating its solve.
+
+        It is as exact as the log-density itself. A field that jumps has no score where it does.
+
+        Args:
+            x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
+            time: of the density, from 0 to 1.
+            condition: as in `log_prob`.
+            solver: how to integrate; adaptive by default.
+            batch_size: points integrated together; the solve is recorded, which takes memory for each of its steps.
+
+        Returns:
+            Tangent vectors ``(*batch, *event_shape)`` in the ambient form, in nats per unit of length.
+        """
+        time = checked_time("score", time, self.start, self.refinement)
+        flat, batch = self._checked("score", x)
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        field, given = encoded(as_field(self.field), given, flat)
+        check_unconditional("score", self.refinement is None or given is None)
+        check_scripted("Flow.score", field)
+        exact, _ = densities(field, self.source, (self.start, time), self.refinement)
+        chunks = batches(flat, given, batch, batch_size)
+        parts = [scores(exact, self.manifold, part, solver, **own) for part, own in chunks]
+        return torch.cat(parts).reshape(*batch, *self.manifold.event_shape)
 
     @evaluating
     @in_precision_of_weights
