@@ -4,6 +4,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from rfm.integrators.span import Span
+
 
 class RightHandSide(Protocol):
     """Velocities, and scalars that are integrated along the path, of ``n`` samples."""
@@ -16,3 +18,10 @@ class RightHandSide(Protocol):
         ``index`` ``(n)`` names the samples that ``x`` holds, None all.
         """
         ...
+
+
+class TimedRightHandSide(RightHandSide, Protocol):
+    """A right-hand side whose times are shares of a known span."""
+
+    span: Span
+    """The times of the solve: what a share of it means."""

@@ -46,6 +46,7 @@ def log_prob(
     Returns:
         Nats, with respect to the Riemannian volume, ``(*batch)``.
     """
+    source.check_density("log_prob")
     solution = transport(field, source.manifold, x, 1.0, 0.0, method, **condition)
     assert solution.integral is not None
     return source.log_prob(solution.final) + solution.integral[-1]
@@ -60,6 +61,7 @@ def estimate_log_prob(
     **condition: Any,
 ) -> LogProbEstimate:
     """Return `log_prob` with an estimated divergence, and its standard error."""
+    source.check_density("estimate_log_prob")
     solution, error = estimate_transport(field, source.manifold, x, 1.0, 0.0, estimator, method, **condition)
     assert solution.integral is not None
     return LogProbEstimate(source.log_prob(solution.final) + solution.integral[-1], error)

@@ -1,7 +1,7 @@
 """Conditional probability paths: how a pair of end points becomes a training target.
 
 `rfm.paths.schedules` holds how much of data and noise they mix, `rfm.paths.times` the times at which they are learnt,
-`rfm.paths.conversions` the links to scores, noise and end points.
+`rfm.paths.conversions` the links to scores, noise and end points, and `DDIM` the sampler that follows from them.
 """
 
 from rfm.paths import conversions, schedules, times
@@ -13,8 +13,10 @@ from rfm.paths.conditional import (
     GeodesicPath,
     PathSample,
 )
+from rfm.paths.ddim import DDIM
 
 __all__ = [
+    "DDIM",
     "AffinePath",
     "ConditionalFlowPath",
     "ConditionalPath",

@@ -10,6 +10,7 @@
 `CentredPoseSource`    several rigid bodies up to a translation
 `ProductSource`        products
 `PowerSource`          powers
+`Empirical`            given points, on every manifold: it has no density
 ====================== ======================================================
 
 `default_source` chooses one from the data.
@@ -18,6 +19,7 @@
 from rfm.sources.base import Source, Uniform
 from rfm.sources.centred_poses import CentredPoseSource
 from rfm.sources.default import default_source
+from rfm.sources.empirical import Empirical
 from rfm.sources.isotropic_gaussian_so3 import IsotropicGaussianSO3
 from rfm.sources.kernel_mixture import KernelMixture
 from rfm.sources.product import PowerSource, ProductSource
@@ -27,6 +29,7 @@ from rfm.sources.wrapped_normal import WrappedNormal, wrapped_log_density
 
 __all__ = [
     "CentredPoseSource",
+    "Empirical",
     "IsotropicGaussianSO3",
     "KernelMixture",
     "PowerSource",

@@ -74,6 +74,7 @@ class KernelMixture(Source, Constants):
         weights = checked_mixture_weights(weights, len(self.concentrations))
         self.constant("weights", weights.to(self.points.device))
         self.background = checked_part("KernelMixture", "background", background, manifold)
+        self.background.check_density("KernelMixture: background")
         self.constant("_log_normalisers", _log_normalisers(manifold, self.concentrations))
         # Where points are classes, a kernel is shared by its representatives.
         centres = manifold.kernel_centres(self.points)
