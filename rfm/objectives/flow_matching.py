@@ -103,13 +103,17 @@ class FlowMatching(Objective):
 
     def check(self, manifold: Manifold, source: Source, x: Tensor) -> None:
         """Raise ValueError unless the path lives on the manifold and leads from the source to the points ``x``."""
+        self.check_source(manifold, source)
         if self.path is None:
             return
-        check_same_manifold("FlowMatching", "path", self.path.manifold, manifold)
-        _check_start(self.path, source)
         x_1 = manifold.projx(x[:4])
         x_0 = source.sample((len(x_1),), generator=torch.Generator().manual_seed(0), dtype=x.dtype)
         self.path.check_ends(x_0, x_1)
+
+    def check_source(self, manifold: Manifold, source: Source) -> None:
+        if self.path is not None:
+            check_same_manifold("FlowMatching", "path", self.path.manifold, manifold)
+            _check_start(self.path, source)
 
     def on(self, manifold: Manifold) -> "FlowMatching":
         return replace(

@@ -62,6 +62,10 @@ class Objective(ABC):
 
     def check(self, manifold: Manifold, source: Source, x: Tensor) -> None:
         """Raise ValueError unless the objective can train a flow on ``manifold`` from ``source`` to points ``x``."""
+        self.check_source(manifold, source)
+
+    def check_source(self, manifold: Manifold, source: Source) -> None:
+        """Raise ValueError unless the objective can train a flow on ``manifold`` from ``source``, whatever the data."""
         return
 
     def on(self, manifold: Manifold) -> Self:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rfm.networks.modes import in_training_mode
 from rfm.networks.precision import default_dtype, precision_of_weights
 from rfm.training.captured_step import CapturedStep
-from rfm.training.checkpoint import Checkpoint
+from rfm.training.checkpoint import Checkpoint, Validation
 from rfm.training.weight_average import WeightAverage, averaging
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Budget:
 def optimise(
     field: nn.Module,
     loss: Loss,
-    validate: Callable[[nn.Module], float],
+    validate: Callable[[nn.Module], float | Validation],
     budget: Budget,
     fabric: "Fabric",
     *,
@@ -88,8 +88,8 @@ def optimise(
     Args:
         field: the network; it is moved to the fabric's device and ends with the weights of the last step.
         loss: of a step.
-        validate: from the network with averaged weights to a number that is to be small; the same in every process, and
-            NaN where it is not known yet.
+        validate: from the network with averaged weights to a number that is to be small, alone or in a `Validation`;
+            the same in every process, and NaN where it is not known yet.
         budget: steps, learning rate, seed, time.
         fabric: a launched Fabric: device, precision, processes. The network runs in its precision; points and times are
             as the loss makes them.
@@ -212,7 +212,7 @@ class _Loop:
         self._update(value)
         return value.detach()
 
-    def validate(self, validate: Callable[[nn.Module], float]) -> None:
+    def validate(self, validate: Callable[[nn.Module], float | Validation]) -> None:
         """Note what a validation of the averaged weights finds, and keep them if they are the best.
 
         Raises:
@@ -235,7 +235,7 @@ class _Loop:
         if not math.isfinite(self.running):
             raise ValueError(
                 f"training diverged by step {state.step} (loss {float(self.running):g}, {_words(state.measure)} "
-                f"{found:g}); lower learning_rate, or look for outliers in the points"
+                f"{found.value if isinstance(found, Validation) else found:g}); lower learning_rate, or look for outliers in the points"
             )
         state.record(found, float(self.running), shown)
         state.seconds = time.monotonic() - self._started

@@ -5,7 +5,9 @@ depends on nothing but the step: a resumed run sees what the uninterrupted one w
 processes takes its share of the batch that one process would have drawn.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,9 @@ from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.objectives import Objective
 from rfm.sources import Source
+from rfm.training.checkpoint import Validation
+from rfm.training.loop import step_seed
+from rfm.training.matching import MatchingValidation
 from rfm.training.run import Run
 
 if TYPE_CHECKING:
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
 _CONDITION_DROPOUT = 0.1
 _PARTIAL_CONDITIONS = 0.3
 _VALIDATION_POINTS = 512
+_VALIDATION_BATCHES = 4
+_APART = 2**40
+"""Numbers of steps that no run comes to."""
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 
 
@@ -37,28 +45,32 @@ class Points:
         x: ``(n, *event_shape)``.
         condition: ``(n, c)``, or None.
         weights: ``(n,)``, not negative, or None for equal ones.
+        start: the start point that each is paired with, ``(n, *event_shape)``; None where they are not paired.
     """
 
     x: Tensor
     condition: Tensor | None = None
     weights: Tensor | None = None
+    start: Tensor | None = None
 
     def take(self, index: Tensor) -> "Points":
         """Return the points at ``index``."""
-        condition = None if self.condition is None else self.condition[index]
-        return Points(self.x[index], condition, None if self.weights is None else self.weights[index])
+        return self._mapped(lambda rows: rows[index])
 
     def to(self, device: torch.device) -> "Points":
         """Return the points on ``device``."""
-        condition = None if self.condition is None else self.condition.to(device)
-        return Points(self.x.to(device), condition, None if self.weights is None else self.weights.to(device))
+        return self._mapped(lambda rows: rows.to(device))
+
+    def _mapped(self, function: Callable[[Tensor], Tensor]) -> "Points":
+        parts = (self.condition, self.weights, self.start)
+        return Points(function(self.x), *(None if part is None else function(part) for part in parts))
 
 
 class BatchSampler:
     """Draws training batches, from a generator that the caller seeds.
 
     Args:
-        source: the distribution at time 0, on that device.
+        source: the distribution at time 0, on that device; not drawn from where the data are paired with start points.
         train: the data, on the device to train on.
         size: pairs in a batch.
         objective: draws the times.
@@ -91,16 +103,23 @@ class BatchSampler:
         else:
             uniform = torch.rand(size, dtype=torch.float64, **like)
             index = torch.searchsorted(self.cumulative, uniform).clamp(max=len(x) - 1)
-        x_0, x_1 = self.source.sample((size,), dtype=x.dtype, **like), x[index]
+        paired, x_1 = self.train.start, x[index]
+        x_0 = self.source.sample((size,), dtype=x.dtype, **like) if paired is None else paired[index]
         t = self.objective.draw_times((size,), dtype=x.dtype, **like)
         given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
             given = torch.where(_hidden(given.shape, like), math.nan, given)
-        if self.coupling is not None:
+        if self.coupling is not None and paired is None:
             x_0 = x_0[self.coupling(x_0, x_1, condition=given, generator=generator)]
         share = slice(rank, None, world)
         condition = {} if given is None else {"condition": given[share]}
         return x_0[share], x_1[share], t[share], condition
+
+
+    def seeded_batch(self, seed: int) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Return the batch of a seed."""
+        self.generator.manual_seed(seed)
+        return self.batch()
 
 
 def train(
@@ -112,6 +131,7 @@ def train(
     objective: Objective,
     coupling: Coupling | None = None,
     drop_condition: bool = False,
+    validation_source: Source | None = None,
 ) -> None:
     """Train ``flow.field`` in place; the flow ends with the averaged weights of the best validation.
 
@@ -119,11 +139,13 @@ def train(
         flow: manifold, field and source; the field is a module.
         data: training points.
         validation: points whose negative log-likelihood decides when to stop and which weights to keep; 512 of them,
-            evenly spaced, if there are more.
+            evenly spaced, if there are more. Where the source has no density, or the data are paired, it is the loss of
+            pairs that are drawn once, see `rfm.training.matching`.
         run: a launched run.
         objective: what each step minimises.
         coupling: see `BatchSampler`.
         drop_condition: see `BatchSampler`.
+        validation_source: distribution of the start points of validation; the flow's source by default.
 
     Raises:
         ValueError: if the batch or the objective cannot be shared by the processes there are, the loss is no longer
@@ -138,10 +160,20 @@ def train(
             f"objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "
             "leave objective out"
         )
-    # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
-    some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
-    held_out = validation.take(some).to(fabric.device)
     sampler = BatchSampler(flow.source, data.to(fabric.device), size, objective, coupling, drop_condition)
+    # A pair says more than the likelihood of its end, which a source of points does not have.
+    by_likelihood = data.start is None and flow.source.has_density
+    validate: Callable[[nn.Module], float | Validation]
+    if by_likelihood:
+        # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
+        some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
+        held_out = validation.take(some).to(fabric.device)
+        validate = functools.partial(_nll, flow, held_out, fabric)
+    else:
+        start = (flow.source if validation_source is None else validation_source).to(fabric.device)
+        held = BatchSampler(start, validation.to(fabric.device), size, objective, coupling, drop_condition=False)
+        batches = [held.seeded_batch(step_seed(run.budget.seed, _APART + k)) for k in range(_VALIDATION_BATCHES)]
+        validate = MatchingValidation(batches, objective, flow.source.to(fabric.device), run.budget.seed, fabric)
 
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
         x_0, x_1, t, condition = sampler.batch(rank, world)
@@ -150,14 +182,15 @@ def train(
     run.train(
         flow,
         loss,
-        lambda field: _validate(flow, field, held_out, fabric),
+        validate,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
+        measure="validation_nll" if by_likelihood else "validation_loss",
     )
 
 
 @torch.no_grad()
-def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric") -> float:
+def _nll(flow: Flow, validation: Points, fabric: "Fabric", field: nn.Module) -> float:
     """Return the mean negative log-likelihood of the validation points in nats, shared between the processes.
 
     NaN where the field cannot be integrated.
