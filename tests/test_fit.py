@@ -29,7 +29,7 @@ from manifolds import (
     RightMultiplication,
     Sphere,
 )
-from rfm.couplings import Independent, OptimalTransport
+from rfm.couplings import Independent, OptimalTransport, Pairs, Sinkhorn
 from rfm.networks import VelocityField
 from rfm.objectives import MaximumLikelihood, Objective
 from rfm.paths import ConditionalFlowPath, GeodesicPath
@@ -607,7 +607,7 @@ def test_couplings_are_told_the_condition_that_the_field_sees() -> None:
     seen = []
 
     class Watching(OptimalTransport):
-        def __call__(self, x_0: Tensor, x_1: Tensor, **known: Any) -> Tensor:
+        def __call__(self, x_0: Tensor, x_1: Tensor, **known: Any) -> Pairs:
             seen.append(known)
             return super().__call__(x_0, x_1, **known)
 
@@ -624,7 +624,7 @@ def test_another_coupling_is_another_run(tmp_path: Path) -> None:
     x = clustered(manifold, 30, 0.05)
     fit_small(x, manifold, steps=2, coupling=OptimalTransport(manifold), out=tmp_path)
     fit_small(x, manifold, steps=2, coupling=OptimalTransport(manifold), out=tmp_path, resume=True)
-    for other in (None, OptimalTransport(manifold, condition_weight=1.0)):
+    for other in (Independent(), OptimalTransport(manifold, condition_weight=1.0)):
         with pytest.raises(ValueError, match="other"):
             fit_small(x, manifold, steps=2, coupling=other, out=tmp_path, resume=True)
 
@@ -667,7 +667,7 @@ def test_a_source_with_another_metric_is_refused() -> None:
 def test_a_coupling_that_an_objective_does_not_use_is_refused() -> None:
     manifold = Sphere(2)
     with pytest.raises(ValueError, match="MaximumLikelihood has no use for coupling; leave out either"):
-        fit_small(clustered(manifold, 30), manifold, objective=MaximumLikelihood(), coupling=Independent())
+        fit_small(clustered(manifold, 30), manifold, objective=MaximumLikelihood(), coupling=Sinkhorn(manifold))
 
 
 class _Noting(Objective):
@@ -689,7 +689,7 @@ def test_an_objective_of_ones_own_is_given_its_times_and_coupled_sources() -> No
     manifold = Sphere(2)
     coupled: list[tuple[Tensor, Tensor, Tensor]] = []
     alone: list[tuple[Tensor, Tensor, Tensor]] = []
-    for seen, coupling in ((alone, None), (coupled, OptimalTransport(manifold))):
+    for seen, coupling in ((alone, Independent()), (coupled, OptimalTransport(manifold))):
         fit_small(clustered(manifold, 30), manifold, steps=1, objective=_Noting(seen), coupling=coupling)
     (x_0, x_1, t), (y_0, y_1, s) = alone[0], coupled[0]
     assert bool((t == 0.25).all())

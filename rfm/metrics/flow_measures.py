@@ -12,7 +12,7 @@ from manifolds import Manifold
 from manifolds.arguments import check_instance, whole
 from manifolds.precision import in_full_precision
 from rfm.arrays import points_of
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
 from rfm.flow import Flow
 from rfm.integrators import Method
 from rfm.metrics.estimates import Estimate, clustered_mean
@@ -96,7 +96,7 @@ def path_measures(
     x_0: Tensor,
     x_1: Tensor,
     *,
-    coupling: Coupling | None = None,
+    coupling: Coupling = Independent(),
     marginal: Callable[[Tensor, Tensor], Tensor] | None = None,
     field: Callable[[Tensor, Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
@@ -130,8 +130,8 @@ def path_measures(
         raise ValueError(
             "path_measures: the loss of a field above its floor needs the marginal velocity; pass marginal="
         )
-    if coupling is not None:
-        x_0 = x_0[coupling(x_0, x_1, generator=generator)]
+    pairs = coupling(x_0, x_1, generator=generator)
+    x_0, x_1 = pairs.x_0, pairs.x_1
     times, weights = _rule(whole("path_measures", "nodes", nodes))
     speeds, gaps, excesses = [], [], []
     for t in times:

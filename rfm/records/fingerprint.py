@@ -1,20 +1,25 @@
 """Hashes of settings, by which a run is told from another one, in this process or a later one.
 
-An object counts by its class and its attributes, a function by its code and the values that it encloses, a tensor by
-its bytes. No memory address counts, nor does what a function of another module does: that goes by its name.
+An object counts by its class and its attributes, a function by its syntax tree and the values that it encloses, a
+tensor by its bytes. No memory address counts, nor does what a function of another module does: that goes by its name.
+Another version of Python finds the same, but for functions without source, which count by their bytecode.
 """
 
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
+from enum import Enum
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from rfm.records.syntax import syntax
 
 
 def fingerprint(*values: Any) -> str:
@@ -56,7 +61,7 @@ class _Describer:
             case Set():
                 return ["set", *sorted(map(self.digest, value))]
             case CodeType():
-                return [value.co_code.hex(), list(value.co_names), *map(self.digest, value.co_consts)]
+                return syntax(value) or [value.co_code.hex(), list(value.co_names), *map(self.digest, value.co_consts)]
             case FunctionType():
                 return ["function", *map(self.digest, _parts(value))]
             case MethodType():
@@ -67,6 +72,11 @@ class _Describer:
                 return f"{value.__module__}.{value.__qualname__}"
             case ModuleType():
                 return value.__name__
+            case Enum():
+                return f"{self.content(type(value))}.{value.name}"
+            case os.PathLike():
+                # What else a path holds is kept from earlier questions, and is another thing in each version of Python.
+                return [self.content(type(value)), self.digest(os.fspath(value))]
             case Sequence() if not isinstance(value, nn.Module):
                 return ["sequence", *map(self.digest, value)]
         return self.instance(value)

@@ -15,7 +15,7 @@ from manifolds.arguments import call_of, check_function, check_instance, number,
 from manifolds.precision import any_autocast, at_least_float32
 from rfm.arrays import indices_of, tensor_of
 from rfm.conditions import Conditions
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
 from rfm.datasets.splits import group_split
 from rfm.integrators.velocities import check_velocity
 from rfm.networks.modes import in_evaluation_mode
@@ -140,11 +140,11 @@ def check_source(source: Source, manifold: Manifold) -> None:
 
 
 def checked_objective(
-    objective: Objective | Loss | None, coupling: Coupling | None = None, owner: str = "fit"
+    objective: Objective | Loss | None, coupling: Coupling = Independent(), owner: str = "fit"
 ) -> Objective:
     """Return the objective, flow matching by default; raise ValueError if it has no use for a coupling."""
     chosen = FlowMatching() if objective is None else objective_of(owner, objective)
-    if coupling is not None and not chosen.pairs:
+    if coupling != Independent() and not chosen.pairs:
         raise ValueError(f"fit: {type(chosen).__name__} has no use for coupling; leave out either that or objective")
     return chosen
 
@@ -268,4 +268,6 @@ def check_objects(manifold: Any, coupling: Any, conditions: Any, training: Any) 
     for name, (value, kind, example) in given.items():
         if value is not None:
             check_instance("fit", name, value, kind, example)
+    if coupling is None:
+        raise ValueError("fit: coupling must be an object or a function, got None; leave it out for independent pairs")
     check_function("fit", "coupling", coupling, "OptimalTransport(manifold)")

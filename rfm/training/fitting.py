@@ -13,7 +13,7 @@ from manifolds import Manifold
 from manifolds.arguments import seed_of, shown
 from manifolds.precision import at_least_float32
 from rfm.conditions import Conditions
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
 from rfm.field import as_field
 from rfm.flow import Flow
 from rfm.networks import VelocityField
@@ -58,7 +58,7 @@ def fit(
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     field: nn.Module | None = None,
     objective: Objective | Loss | None = None,
-    coupling: Coupling | None = None,
+    coupling: Coupling = Independent(),
     steps: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
@@ -99,8 +99,8 @@ def fit(
         objective: what each step minimises: `rfm.FlowMatching` along geodesics by default, with a path or
             times of your own if given them; `rfm.MaximumLikelihood`; any `rfm.objectives.Objective`, or a function like
             it.
-        coupling: pairing of source and data points in each batch; independent by default, and of no use to an
-            objective that looks at data points alone.
+        coupling: how source and data points are paired in each batch; an objective that looks at data points alone
+            has no use for any but `rfm.couplings.Independent`.
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
         seed: of every random draw; the same seed on the same device gives the same flow.
@@ -135,9 +135,6 @@ def fit(
     validation_source = None
     if given is not None and given.pairs is None:
         source, validation_source = given.sources(manifold, validation, len(data.x), seed)
-    elif given is not None and source is None:
-        assert training_data.start is not None
-        source = Empirical(manifold, training_data.start, training_data.weights)
     source = _source(source, manifold, chosen, training_data)
     chosen = chosen.on(manifold)
     field = chosen.velocity_of(_field(field, manifold, training_data, conditions, seed))
@@ -179,7 +176,9 @@ def _source(
     data: Points,
 ) -> Source:
     """Return the source that is given, made from the training points, or chosen, if it can be used."""
-    if source is None:
+    if source is None and data.start is not None:
+        source = Empirical(manifold, data.start, data.weights)
+    elif source is None:
         source = objective.source or default_source(manifold, data.x)
     elif not isinstance(source, Source):
         # From the training points alone: a source that knew those of validation would look better than it is.

@@ -10,7 +10,7 @@ from torch import Tensor
 from manifolds import Manifold
 from manifolds.arguments import shown
 from rfm.arrays import indices_of
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
 from rfm.objectives import Objective
 from rfm.sources import Empirical, Source
 from rfm.training.arguments import check_data, hold_out
@@ -90,7 +90,7 @@ def check_start(start: Any, manifold: Manifold, pairs: Any, weights: Any, count:
     return StartPoints(known.x, None, _checked_pairs(pairs, len(known.x), count))
 
 
-def check_start_use(start: StartPoints | None, source: Any, coupling: Coupling | None, objective: Objective) -> None:
+def check_start_use(start: StartPoints | None, source: Any, coupling: Coupling, objective: Objective) -> None:
     """Raise ValueError where start points come with something that contradicts them."""
     if start is None:
         return
@@ -102,7 +102,7 @@ def check_start_use(start: StartPoints | None, source: Any, coupling: Coupling |
         raise ValueError(
             "fit: start points are the source; leave out source, or say by pairs which of its draws belong to which point"
         )
-    if start.pairs is not None and coupling is not None:
+    if start.pairs is not None and coupling != Independent():
         raise ValueError("fit: pairs say which start point goes with which point; leave out either that or coupling")
 
 
