@@ -111,7 +111,9 @@ def scores(
     drawn = flow.sample(TEST_POINTS, generator=generator).double()
     kernel = AmbientGaussianKernel(manifold, median_distance(manifold, test, other) / 2)
     discrepancy = maximum_mean_discrepancy(drawn, other, kernel).mean
-    print(f"{manifold} | {row} | seed {seed}: {divergence:.4f} nats, {discrepancy:.5f}; {flow.stopped}", file=sys.stderr)
+    print(
+        f"{manifold} | {row} | seed {seed}: {divergence:.4f} nats, {discrepancy:.5f}; {flow.stopped}", file=sys.stderr
+    )
     return divergence, discrepancy
 
 

@@ -55,7 +55,8 @@ class FlowMatching(Objective):
             check_instance("FlowMatching", "path", self.path, ConditionalPath, "GeodesicPath(manifold)")
         if self.times is not None:
             check_instance("FlowMatching", "times", self.times, TimeSampler, "UniformTimes()")
-        check_function("FlowMatching", "weight", self.weight, "a function of the times")
+        if self.weight is not None:
+            check_function("FlowMatching", "weight", self.weight, "a function of the times")
         check_distance("FlowMatching", self.distance)
         if self.distance != "tangent" and self.predicts != "end point":
             raise ValueError(
@@ -87,9 +88,7 @@ class FlowMatching(Objective):
         check_instance(
             "FlowMatching", "field", field, PredictedVelocity, f"PredictedVelocity(network, path, {self.predicts!r})"
         )
-        return prediction_loss(
-            field, x_0, x_1, t, distance=self.distance, weight=self.weight, **condition
-        )
+        return prediction_loss(field, x_0, x_1, t, distance=self.distance, weight=self.weight, **condition)
 
     def velocity_of(self, network: nn.Module) -> nn.Module:
         if self.predicts == "velocity" or isinstance(network, PredictedVelocity):

@@ -1,8 +1,10 @@
 """The state of a training run, saved so that a killed run can go on to the same result."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +21,13 @@ class Validation(NamedTuple):
 
     value: float
     """What is to be small; NaN where it is not known yet."""
-    beside: dict[str, float] = {}
+    beside: Mapping[str, float] = MappingProxyType({})
     """What the history notes besides."""
+
+    @classmethod
+    def of(cls, found: "float | Validation") -> "Validation":
+        """Return a number as a validation that finds no more."""
+        return found if isinstance(found, Validation) else cls(found)
 
 
 @dataclass
@@ -70,7 +77,7 @@ class Checkpoint:
 
         Before the first finite one there is nothing to improve on, and no patience to lose.
         """
-        value, beside = found if isinstance(found, Validation) else Validation(found)
+        value, beside = Validation.of(found)
         # A field that cannot be integrated yet has no likelihood; JSON has no word for that but leaving it out.
         known = {self.measure: value} if math.isfinite(value) else {}
         others = {name: number for name, number in beside.items() if math.isfinite(number)}

@@ -230,12 +230,12 @@ class _Loop:
                 torch.distributed.broadcast(buffer, 0)
         shown = self.average.in_precision_of_field()
         with precision_of_weights(shown):
-            found = validate(shown)
+            found = Validation.of(validate(shown))
         assert self.running is not None
         if not math.isfinite(self.running):
             raise ValueError(
                 f"training diverged by step {state.step} (loss {float(self.running):g}, {_words(state.measure)} "
-                f"{found.value if isinstance(found, Validation) else found:g}); lower learning_rate, or look for outliers in the points"
+                f"{found.value:g}); lower learning_rate, or look for outliers in the points"
             )
         state.record(found, float(self.running), shown)
         state.seconds = time.monotonic() - self._started

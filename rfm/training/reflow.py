@@ -70,11 +70,15 @@ def reflow(
     n_pairs, rounds = whole("reflow", "n_pairs", n_pairs, 4), whole("reflow", "rounds", rounds)
     seed = seed_of("reflow", seed)
     if not isinstance(flow.field, nn.Module):
-        raise ValueError(f"reflow: the flow's field must be a torch.nn.Module, got {type(flow.field).__name__}; fit one")
+        raise ValueError(
+            f"reflow: the flow's field must be a torch.nn.Module, got {type(flow.field).__name__}; fit one"
+        )
     if taken := sorted(_OWN & options.keys()):
         raise ValueError(f"reflow: {', '.join(taken)} follows from the flow; leave it out")
     if rounds > 1 and options.get("out") is not None:
-        raise ValueError(f"reflow: out holds one flow, there are {rounds} rounds; call it once for each, or leave it out")
+        raise ValueError(
+            f"reflow: out holds one flow, there are {rounds} rounds; call it once for each, or leave it out"
+        )
     measures = [_measured(flow, condition, solver, seed)]
     for round_ in range(rounds):
         own = step_seed(seed, round_)

@@ -86,7 +86,9 @@ def check_start(start: Any, manifold: Manifold, pairs: Any, weights: Any, count:
     if not paired:
         return StartPoints(known.x, known.weights)
     if weights is not None:
-        raise ValueError("fit: pairs have one weight each, that of the data point; pass weights, leave out start_weights")
+        raise ValueError(
+            "fit: pairs have one weight each, that of the data point; pass weights, leave out start_weights"
+        )
     return StartPoints(known.x, None, _checked_pairs(pairs, len(known.x), count))
 
 
