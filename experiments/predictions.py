@@ -146,11 +146,11 @@ def report(options: argparse.Namespace) -> str:
 _HEAD = """\
 # What a network predicts
 
-- command: `python -m experiments.predictions --seeds {options.seeds} --steps {options.steps} --points {options.points} \
---width {options.width} --out docs/benchmarks/predictions.md`
+- command: `python -m experiments.predictions --seeds {options.seeds} --steps {options.steps} \
+--points {options.points} --width {options.width} --out docs/benchmarks/predictions.md`
 - date: {date}; {machine} CPU, one thread; Python {python}, torch {torch}; float32; seeds 0 to {options.last_seed}
-- data: {options.points} draws from a mixture of four bumps whose density is known; batch 256, width {options.width}, two
-  hidden layers; one network, one sampler, one number of steps for all rows
+- data: {options.points} draws from a mixture of four bumps whose density is known; batch 256, width {options.width},
+  two hidden layers; one network, one sampler, one number of steps for all rows
 
 KL(data | flow) in nats by exact log-densities of 1000 test points, 0 is perfect; MMD between as many samples and data,
 Gaussian kernel in the ambient coordinates, half the median distance wide.

@@ -98,11 +98,11 @@ def check_start_use(start: StartPoints | None, source: Any, coupling: Coupling, 
         return
     if not objective.pairs:
         raise ValueError(
-            f"fit: {type(objective).__name__} looks at the points alone, and at a source with a density; leave out start"
+            f"fit: {type(objective).__name__} looks at points alone, and at a source with a density; leave out start"
         )
     if start.pairs is None and source is not None:
         raise ValueError(
-            "fit: start points are the source; leave out source, or say by pairs which of its draws belong to which point"
+            "fit: start points are the source; leave out source, or say by pairs which draw of it belongs to which point"
         )
     if start.pairs is not None and coupling != Independent():
         raise ValueError("fit: pairs say which start point goes with which point; leave out either that or coupling")
