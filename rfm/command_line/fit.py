@@ -78,6 +78,13 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--source", metavar="NAME", help=_SOURCE_HELP)
     one.add_argument(
+        "--start",
+        metavar="FILE",
+        help="table of start points, in the same columns: the flow carries them to the points, and has no density",
+    )
+    one.add_argument("--pairs", action="store_true", help="row i of --start belongs to row i of the table")
+    one.add_argument("--start-weights", metavar="COLUMN", help="column of weights of the start points")
+    one.add_argument(
         "--coupling",
         choices=("independent", "optimal-transport", "sinkhorn"),
         default="independent",

@@ -72,9 +72,9 @@ class Source(FullPrecisionModule, ABC):
         """
         if not self.has_density:
             raise ValueError(
-                f"{where}: there is no log-density: the source {' '.join(str(self).split())} consists of given points, "
-                "which have no density with respect to the volume; compare samples with rfm.metrics, or start from a "
-                "KernelMixture of the same points"
+                f"{where}: there is no log-density: the source, {type(self).__name__} on {self.manifold}, consists of "
+                "given points, which have no density with respect to the volume; compare samples with rfm.metrics, or "
+                "start from a KernelMixture of the same points"
             )
 
     def on(self, manifold: Manifold) -> "Source":

@@ -102,7 +102,7 @@ def check_start_use(start: StartPoints | None, source: Any, coupling: Coupling, 
         )
     if start.pairs is None and source is not None:
         raise ValueError(
-            "fit: start points are the source; leave out source, or say by pairs which draw of it belongs to which point"
+            "fit: start points are the source; leave out source, or pair its draws with the points by pairs"
         )
     if start.pairs is not None and coupling != Independent():
         raise ValueError("fit: pairs say which start point goes with which point; leave out either that or coupling")
