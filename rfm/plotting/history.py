@@ -14,8 +14,8 @@ def plot_history(history: Sequence[Mapping[str, float]]) -> "Figure":
     """Draw the loss and the validation NLL of a fit against its steps.
 
     Args:
-        history: ``Flow.history``, records with the keys ``step``, ``loss``, ``seconds`` and ``validation_nll`` (nats) or
-            ``validation_loss``. A record without a value for one of them, or with NaN, leaves a gap.
+        history: ``Flow.history``, records with the keys ``step``, ``loss``, ``seconds`` and ``validation_nll``
+            (nats) or ``validation_loss``. A record without a value for one of them, or with NaN, leaves a gap.
 
     Raises:
         ValueError: the history holds no record.
