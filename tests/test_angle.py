@@ -6,17 +6,17 @@ from collections.abc import Callable
 import mpmath
 import pytest
 import torch
+from manifold_zoo import ZOO
+from random_fields import points, tangents
 from torch import Tensor
 
 from manifolds import Euclidean, Hyperboloid, Manifold, Sphere
-from manifold_zoo import ZOO
-from random_fields import points, tangents
 
 EACH = pytest.mark.parametrize("make", [make for _, make in ZOO], ids=[name for name, _ in ZOO])
 
 
 def truth(manifold: Manifold, x: Tensor, u: Tensor, w: Tensor, sign: float) -> list[float]:
-    """The angle between u and sign * u + w, from inner products alone, by 50 digits: no unit vectors, no differences."""
+    """The angle between u and sign * u + w, from inner products alone, by 50 digits: no unit vectors."""
     pairs = ((u, u), (u, w), (w, w))
     uu, uw, ww = (manifold.inner(x, a, b).tolist() for a, b in pairs)
     angles = []
@@ -48,7 +48,8 @@ def test_the_angle_does_not_depend_on_lengths(make: Callable[[], Manifold]) -> N
     u, v = (tangents(manifold, x, seed).float() for seed in (1, 2))
     x = x.float()
     plain = manifold.angle(x, u, v)
-    assert plain.dtype == torch.float32 and plain.shape == (8,)
+    assert plain.dtype == torch.float32
+    assert plain.shape == (8,)
     torch.testing.assert_close(manifold.angle(x, 2.0**80 * u, 2.0**-80 * v), plain, atol=1e-6, rtol=0)
     torch.testing.assert_close(manifold.angle(x, v, u), plain, atol=1e-6, rtol=0)
     torch.testing.assert_close(manifold.angle(x, u, -v), math.pi - plain, atol=2e-6, rtol=0)

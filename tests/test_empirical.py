@@ -26,7 +26,8 @@ def test_draws_are_given_points(make: Callable[[], Manifold]) -> None:
     drawn = source.sample((4, 50), torch.Generator().manual_seed(0), torch.float64)
     assert drawn.shape == (4, 50, *manifold.event_shape)
     same = (drawn.flatten(0, 1)[:, None] == x).flatten(2).all(-1)
-    assert bool((same.sum(1) == 1).all()) and bool((same.sum(0) > 20).all())
+    assert bool((same.sum(1) == 1).all())
+    assert bool((same.sum(0) > 20).all())
     manifold.check_point(source.sample((7,), torch.Generator().manual_seed(0), torch.float32))
 
 
@@ -99,7 +100,8 @@ def test_a_saved_flow_holds_its_start_points(tmp_path: Path, count: int, weighte
     again = rfm.Flow.load(tmp_path)
     draw, same = (f.sample(20, generator=torch.Generator().manual_seed(3)) for f in (flow, again))
     assert torch.equal(draw, same)
-    assert isinstance(again.source, Empirical) and torch.equal(again.source.points, x)
+    assert isinstance(again.source, Empirical)
+    assert torch.equal(again.source.points, x)
 
 
 @EACH

@@ -43,7 +43,8 @@ def test_a_flow_is_at_least_as_long_as_the_geodesic(make: Callable[[], Manifold]
     found = flow_measures(flow, 12, generator=torch.Generator().manual_seed(0))
     assert found.straightness.mean > -1e-5
     assert found.length.mean**2 <= found.energy.mean * (1 + 1e-9)
-    assert found.wasserstein_squared <= found.squared_distance.mean * (1 + 1e-9) <= found.energy.mean * (1 + 1e-5)
+    # In single precision.
+    assert found.wasserstein_squared <= found.squared_distance.mean * (1 + 1e-6) <= found.energy.mean * (1 + 1e-5)
 
 
 def test_uneven_speed_costs_energy_and_no_length() -> None:
@@ -99,7 +100,8 @@ def test_the_floor_of_the_loss_between_normal_distributions(cosine: bool) -> Non
         return marginal(x, t) + 0.5
 
     found = path_measures(path, x_0[part], x_1[part], marginal=marginal, field=off)
-    assert found.jensen_gap is not None and found.excess_loss is not None
+    assert found.jensen_gap is not None
+    assert found.excess_loss is not None
     assert abs(found.jensen_gap.mean - expected) < 4 * found.jensen_gap.standard_error
     assert found.excess_loss.mean == pytest.approx(0.25)
     # What a step reports is the floor and the excess.
@@ -129,7 +131,9 @@ def test_what_cannot_be_measured_is_refused() -> None:
         path_measures(path, x, x, field=lambda y, t: y)
 
 
-@pytest.mark.parametrize("manifold", [Euclidean(2), Sphere(2), SO3()], ids=repr)
+@pytest.mark.parametrize(
+    "manifold", [Euclidean(2), *(pytest.param(m, marks=pytest.mark.slow) for m in (Sphere(2), SO3()))], ids=repr
+)
 def test_reflow_makes_paths_straighter(manifold: Manifold, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 2)
     with torch.random.fork_rng(devices=[]):

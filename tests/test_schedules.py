@@ -46,9 +46,12 @@ def test_the_log_snr_has_its_limits_at_the_ends(schedule: Schedule) -> None:
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     value, derivative = schedule.log_snr(ends)
     at = schedule(ends)
-    assert not bool(value.isnan().any()) and not bool(derivative.isnan().any())
-    assert bool(value[0].isinf()) is bool(at.alpha[0] == 0) and bool(value[1].isinf()) is bool(at.sigma[1] == 0)
-    assert bool((value[1] > value[0]).all()) and bool((derivative > 0).all())
+    assert not bool(value.isnan().any())
+    assert not bool(derivative.isnan().any())
+    assert bool(value[0].isinf()) is bool(at.alpha[0] == 0)
+    assert bool(value[1].isinf()) is bool(at.sigma[1] == 0)
+    assert bool((value[1] > value[0]).all())
+    assert bool((derivative > 0).all())
 
 
 def test_the_log_snr_is_not_formed_from_what_underflows() -> None:
