@@ -23,6 +23,9 @@ from rfm.training.points import Points
 from rfm.training.start_points import check_start
 
 
+SLOWER = (Euclidean(2), FlatTorus(2), Hyperboloid(2), SO3())
+
+
 @pytest.fixture(autouse=True)
 def _few_validations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 4)
