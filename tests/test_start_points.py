@@ -22,7 +22,6 @@ from rfm.sources import Empirical, Uniform, WrappedNormal
 from rfm.training.points import Points
 from rfm.training.start_points import check_start
 
-
 SLOWER = (Euclidean(2), FlatTorus(2), Hyperboloid(2), SO3())
 
 
