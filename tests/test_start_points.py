@@ -182,7 +182,7 @@ def test_what_contradicts_start_points_is_refused(options: dict[str, Any], messa
 
 def test_the_command_line_carries_a_table_to_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = np.random.default_rng(0).normal((10, 20), 6, size=(60, 2))
-    for name, rows in {"start": places, "end": (*places, 0, 60)}.items():
+    for name, rows in {"start": places, "end": places + np.array([0, 60])}.items():
         text = "lat,lon\n" + "".join(f"{a:.4f},{b:.4f}\n" for a, b in rows)
         (tmp_path / f"{name}.csv").write_text(text)
     start, end = str(tmp_path / "start.csv"), str(tmp_path / "end.csv")

@@ -155,8 +155,8 @@ def _measured(
     squared = manifold.dist(x_0, x_1).double().cpu().square()
     straight = clustered_mean(energy - squared)
     least = wasserstein_distance(manifold, x_0, x_1, blocks=1).mean ** 2
-    means = (clustered_mean(values) for values in (length, energy, squared))
-    return FlowMeasures(*means, straight, least, *more)
+    first, second, third = (clustered_mean(values) for values in (length, energy, squared))
+    return FlowMeasures(first, second, third, straight, least, *more)
 
 
 def _rule(nodes: int) -> tuple[Tensor, Tensor]:

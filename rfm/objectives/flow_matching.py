@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import check_function, check_instance
+from manifolds.arguments import check_function, check_instance, shown
 from rfm.networks import PredictedVelocity, Prediction
 from rfm.networks.predicted import check_predicts
 from rfm.objectives.objective import Objective
@@ -85,9 +85,11 @@ class FlowMatching(Objective):
         path = GeodesicPath(source.manifold) if self.path is None else self.path
         if self.predicts == "velocity":
             return flow_matching_loss(field, path, x_0, x_1, t, weight=self.weight, **condition)
-        check_instance(
-            "FlowMatching", "field", field, PredictedVelocity, f"PredictedVelocity(network, path, {self.predicts!r})"
-        )
+        if not isinstance(field, PredictedVelocity):
+            raise ValueError(
+                f"FlowMatching: field must be a PredictedVelocity, got {shown(field)}; pass "
+                f"PredictedVelocity(network, path, {self.predicts!r})"
+            )
         return prediction_loss(field, x_0, x_1, t, distance=self.distance, weight=self.weight, **condition)
 
     def velocity_of(self, network: nn.Module) -> nn.Module:
