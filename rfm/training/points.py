@@ -5,7 +5,6 @@ depends on nothing but the step: a resumed run sees what the uninterrupted one w
 processes takes its share of the batch that one process would have drawn.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,17 +161,12 @@ def train(
     sampler = BatchSampler(flow.source, data.to(fabric.device), size, objective, coupling, drop_condition)
     # A pair says more than the likelihood of its end, which a source of points does not have.
     by_likelihood = data.start is None and flow.source.has_density
-    validate: Callable[[nn.Module], float | Validation]
     if by_likelihood:
-        # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
-        some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
-        held_out = validation.take(some).to(fabric.device)
-        validate = functools.partial(_nll, flow, held_out, fabric)
+        validate = _by_likelihood(flow, validation, fabric)
     else:
         start = (flow.source if validation_source is None else validation_source).to(fabric.device)
         held = BatchSampler(start, validation.to(fabric.device), size, objective, coupling, drop_condition=False)
-        batches = [held.seeded_batch(step_seed(run.budget.seed, _APART + k)) for k in range(_VALIDATION_BATCHES)]
-        validate = MatchingValidation(batches, objective, flow.source.to(fabric.device), run.budget.seed, fabric)
+        validate = _by_matching(flow, held, run)
 
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
         x_0, x_1, t, condition = sampler.batch(rank, world)
@@ -188,8 +182,21 @@ def train(
     )
 
 
+def _by_likelihood(flow: Flow, validation: Points, fabric: "Fabric") -> Callable[[nn.Module], float | Validation]:
+    # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
+    some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
+    held_out = validation.take(some).to(fabric.device)
+    return lambda field: _validate(flow, field, held_out, fabric)
+
+
+def _by_matching(flow: Flow, held: BatchSampler, run: Run) -> Callable[[nn.Module], float | Validation]:
+    batches = [held.seeded_batch(step_seed(run.budget.seed, _APART + k)) for k in range(_VALIDATION_BATCHES)]
+    source = flow.source.to(run.fabric.device)
+    return MatchingValidation(batches, held.objective, source, run.budget.seed, run.fabric)
+
+
 @torch.no_grad()
-def _nll(flow: Flow, validation: Points, fabric: "Fabric", field: nn.Module) -> float:
+def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric") -> float:
     """Return the mean negative log-likelihood of the validation points in nats, shared between the processes.
 
     NaN where the field cannot be integrated.
