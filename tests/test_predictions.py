@@ -204,12 +204,6 @@ def test_ddim_gives_no_density() -> None:
         flow.log_prob(normal(3, 2), solver=DDIM(Linear(), 3))
 
 
-@pytest.fixture
-def _two_validations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 2)
-
-
-@pytest.mark.usefixtures("_two_validations")
 @pytest.mark.parametrize(
     "predicts", ["noise", *(pytest.param(name, marks=pytest.mark.slow) for name in ("score", "end point"))]
 )
@@ -219,6 +213,7 @@ def test_fit_trains_each_prediction_and_saves_it(tmp_path: Path, predicts: Predi
     flow = rfm.fit(
         x, PLANE, objective=rfm.FlowMatching(path, predicts=predicts), field=network(PLANE).float(), steps=200,
         batch_size=128, device="cpu", progress=False,
+        training=rfm.Training(validations=2),
     )  # fmt: skip
     assert isinstance(flow.field, PredictedVelocity)
     drawn = flow.sample(500, generator=torch.Generator().manual_seed(0), solver=DDIM(path.schedule, 40))
@@ -230,7 +225,6 @@ def test_fit_trains_each_prediction_and_saves_it(tmp_path: Path, predicts: Predi
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_two_validations")
 @pytest.mark.parametrize("distance", ["tangent", "geodesic"])
 def test_fit_trains_end_points_on_manifolds(distance: Any) -> None:
     manifold = Sphere(2)
@@ -239,6 +233,7 @@ def test_fit_trains_end_points_on_manifolds(distance: Any) -> None:
     flow = rfm.fit(
         x, manifold, objective=rfm.FlowMatching(predicts="end point", distance=distance),
         field=network(manifold).float(), steps=150, batch_size=128, device="cpu", progress=False,
+        training=rfm.Training(validations=2),
     )  # fmt: skip
     assert float(flow.log_prob(x).mean()) > -math.log(4 * math.pi) + 0.5
 

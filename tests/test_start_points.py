@@ -25,11 +25,6 @@ from rfm.training.start_points import check_start
 SLOWER = (Euclidean(2), FlatTorus(2), Hyperboloid(2), SO3())
 
 
-@pytest.fixture(autouse=True)
-def _few_validations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 4)
-
-
 def cloud(manifold: Manifold, n: int, seed: int) -> Tensor:
     centre = points(manifold, seed=seed).expand(n, *manifold.event_shape)
     return manifold.expmap(centre, manifold.proju(centre, 0.2 * normal(n, *manifold.event_shape, seed=seed + 1)))
@@ -40,6 +35,7 @@ def fitted(x: Tensor, manifold: Manifold, **options: Any) -> rfm.Flow:
         torch.manual_seed(0)
         field = VelocityField(manifold, width=32, depth=1, features=16, max_frequency=4.0)
     settings: dict[str, Any] = {"steps": 60, "batch_size": 64, "device": "cpu", "progress": False, "field": field}
+    settings["training"] = rfm.Training(validations=4)
     return rfm.fit(x, manifold, **(settings | options))
 
 

@@ -55,7 +55,7 @@ def train_run(
         out=folder,
         resume=arguments.resume,
         progress=not arguments.quiet,
-        training=Training(max_seconds=arguments.max_seconds, force=arguments.force),
+        training=Training(max_seconds=arguments.max_seconds, force=arguments.force, validations=arguments.validations),
     )
     if is_first_process():
         data.save(folder)

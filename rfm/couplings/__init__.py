@@ -6,7 +6,7 @@
 `Sinkhorn`         the same, blurred, in a fixed kind of work that a GPU does well: for batches of thousands there
 ================== ===========================================================================================
 
-**Conditional models.** A field that is told the condition learns to carry the whole source to the data of that
+**Conditional models.** A field that is given the condition learns to carry the full source to the data of that
 condition. So sources must not depend on conditions, which plain optimal transport in a batch makes them do: each
 condition's data take the sources that lie nearest to them, and at sampling time the others lead nowhere. A coupling
 that is given conditions therefore lets each source point keep the condition of the target that it was drawn beside,

@@ -1,4 +1,4 @@
-"""Hashes of settings, by which a run is told from another one, in this process or a later one.
+"""Hashes of settings, which distinguish a run from another one, in this process or a later one.
 
 An object counts by its class and its attributes, a function by its syntax tree and the values that it encloses, a
 tensor by its bytes. No memory address counts, nor does what a function of another module does: that goes by its name.
@@ -94,9 +94,9 @@ class _Describer:
     def instance(self, value: Any) -> Any:
         value = getattr(value, "_orig_mod", value)  # what torch.compile wraps
         state = _module_state(value, self.weights) if isinstance(value, nn.Module) else object.__getstate__(value)
-        # An object without attributes is told by its text alone: a dtype, a path.
-        told = self.digest(state) if state else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-        return [f"{type(value).__module__}.{type(value).__qualname__}", told]
+        # An object without attributes is identified by its text alone: a dtype, a path.
+        content = self.digest(state) if state else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+        return [f"{type(value).__module__}.{type(value).__qualname__}", content]
 
 
 def _module_state(module: nn.Module, weights: bool) -> dict[str, Any]:
@@ -104,8 +104,8 @@ def _module_state(module: nn.Module, weights: bool) -> dict[str, Any]:
     state = {k: v for k, v in vars(module).items() if k != "training" and not re.fullmatch(r"_.*_hooks(_.*)?", k)}
     if not weights:
         for kind in ("_parameters", "_buffers"):
-            kept = state["_non_persistent_buffers_set"]
-            state[kind] = {k: v if k in kept or v is None else [*v.shape, v.dtype] for k, v in state[kind].items()}
+            transient = state["_non_persistent_buffers_set"]
+            state[kind] = {k: v if k in transient or v is None else [*v.shape, v.dtype] for k, v in state[kind].items()}
     return state
 
 

@@ -16,6 +16,7 @@ from rfm.conditions import Conditions
 from rfm.couplings import Coupling, Independent
 from rfm.field import as_field
 from rfm.flow import Flow
+from rfm.flow.progress import Report
 from rfm.networks import VelocityField
 from rfm.objectives import Objective
 from rfm.objectives.objective import Loss
@@ -30,12 +31,11 @@ from rfm.training.arguments import (
     check_shares,
     check_source,
     checked_objective,
+    chosen_source,
+    encoded_condition,
     hold_out,
-    made_source,
-    named,
-    whole_above_zero,
+    positive_integer,
 )
-from rfm.training.loop import Budget
 from rfm.training.points import Points, train
 from rfm.training.run import Run
 from rfm.training.settings import Training
@@ -65,7 +65,7 @@ def fit(
     device: torch.device | str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: bool = True,
+    progress: bool | Report = True,
     training: Training | None = None,
 ) -> Flow:
     """Fit a flow to points on a manifold, by Riemannian flow matching.
@@ -108,8 +108,9 @@ def fit(
         out: folder for checkpoints and the saved flow.
         resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run, also
             one that ended early, is loaded. One that a cap stopped goes on with what is left of the new cap.
-        progress: show a progress bar on stderr.
-        training: learning rate, cap on the time, Fabric, whether to replace a flow and to capture the step.
+        progress: show a progress bar on stderr; or a function that is called after every step with the share of the
+            budget that is spent and a record of step, loss and the last validation.
+        training: learning rate, cap on the time, validations, Fabric, whether to replace a flow or capture the step.
 
     Returns:
         The flow, on the CPU, with ``history``.
@@ -122,7 +123,7 @@ def fit(
     check_objects(manifold, coupling, conditions, training)
     chosen = checked_objective(objective, coupling)
     training = Training() if training is None else training
-    condition, conditions = named(condition, conditions)
+    condition, conditions = encoded_condition(condition, conditions)
     data = check_data(points, manifold, condition, weights)
     given = check_start(start, manifold, pairs, start_weights, len(data.x))
     data = data if given is None else given.beside(data)
@@ -141,12 +142,10 @@ def fit(
     flow = Flow(manifold, training.converted(field), source, conditions=conditions)
     data = _in_precision_of(flow, data)
     _check_field(flow, data.take(train_index))
-    budget = Budget(
-        steps=whole_above_zero("steps", steps, min(max(len(train_index), 2000), 8000)),
-        batch_size=whole_above_zero("batch_size", batch_size, _BATCH_SIZE),
-        learning_rate=training.learning_rate,
-        seed=seed,
-        max_seconds=training.max_seconds,
+    budget = training.budget(
+        positive_integer("steps", steps, min(max(len(train_index), 2000), 8000)),
+        positive_integer("batch_size", batch_size, _BATCH_SIZE),
+        seed,
     )
     identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index]
     identity += [] if validation_source is None else [validation_source]
@@ -175,14 +174,14 @@ def _source(
     objective: Objective,
     data: Points,
 ) -> Source:
-    """Return the source that is given, made from the training points, or chosen, if it can be used."""
+    """Return the source: the given one, the one fitted to the training points, or the default."""
     if source is None and data.start is not None:
         source = Empirical(manifold, data.start, data.weights)
     elif source is None:
         source = objective.source or default_source(manifold, data.x)
     elif not isinstance(source, Source):
         # From the training points alone: a source that knew those of validation would look better than it is.
-        source = made_source(source, manifold, data)
+        source = chosen_source(source, manifold, data)
     check_source(source, manifold)
     objective.check(manifold, source, data.x)
     return source
@@ -221,9 +220,9 @@ def _check_field(flow: Flow, data: Points) -> None:
     """Raise ValueError unless a flow's field gives a few of the training points velocities that can be used."""
     assert isinstance(flow.field, nn.Module)
     tried = data.take(torch.linspace(0, len(data.x) - 1, 8).long())
-    told = {} if tried.condition is None else {"condition": tried.condition}
+    condition = {} if tried.condition is None else {"condition": tried.condition}
     times = torch.linspace(0.1, 0.9, 8, dtype=tried.x.dtype)
-    check_field("fit", flow.field, flow.manifold, tried.x, times, told)
+    check_field("fit", flow.field, flow.manifold, tried.x, times, condition)
 
 
 def default_field(
