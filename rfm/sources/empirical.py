@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.checks import shape_remedy
 from manifolds.constants import Constants
 from rfm.arrays import tensor_of
 from rfm.sources.base import Source, draws
