@@ -110,6 +110,7 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
         **({} if flow.conditions is None else {"conditions": flow.conditions.to_dict()["columns"]}),
         "steps": last.get("step"),
         "seconds": last.get("seconds"),
+        "refinement_seconds": last.get("refinement_seconds", 0.0),
         "validation_nll_nats": best,
         "stopped": flow.stopped,
         "refinement": {} if flow.refinement is None else flow.refinement.summary(),
@@ -122,8 +123,9 @@ def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     record = fitted_record(flow, data, folder)
     best = record["validation_nll_nats"]
     validation = "not known" if best is None else f"{best:.3f} nats"
+    refined = f" and {record['refinement_seconds']:.0f} s of refinement" if record["refinement_seconds"] else ""
     return (
-        f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; validation NLL {validation}; "
+        f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s{refined}; validation NLL {validation}; "
         f"{flow.stopped}\n{flow.refinement_report + chr(10) if flow.refinement_report else ''}"
         f"points from {data.coordinates.describe()}\n"
         f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"

@@ -131,7 +131,7 @@ def train(
         flow,
         loss,
         lambda field: _validate(flow, field, held_out, fabric, centres),
-        finish=(lambda: refine(flow, data, validation.to(fabric.device))) if refined else None,
+        finish=(lambda report: refine(flow, data, validation.to(fabric.device), report)) if refined else None,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
     )
