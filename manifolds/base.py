@@ -11,7 +11,7 @@ float32, to which dtype the result is rounded in the end (`manifolds.precision`)
 ``expmap``, ``logmap``. It writes ``inner`` too, unless its metric is the one induced by the ambient space.
 
 **Free.** ``norm``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``, ``embed``, the checks, and what a
-divergence needs (``divergence_frame``, ``log_volume_derivative``, ``embed_jvp``, ``tangent_from_vector_jvp``). The
+divergence needs (``divergence_frame``, ``log_volume_derivative``, ``embed_jvp``, ``tangent_from_vector_jvp``, ``projx_jvp``). The
 defaults are right for every manifold that keeps the contract; the built-in manifolds override them where a closed form
 is more accurate or faster.
 
@@ -351,6 +351,20 @@ class Manifold(FullPrecisionModule):
         """
         u, du = _jvp_along_all(lambda y: self.tangent_from_vector(y, w), x, v)
         return u, du + self.tangent_from_vector(x, dw)
+
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``projx(x)`` and its derivatives along ambient vectors, for ambient ``x`` near the manifold.
+
+        The default differentiates `projx`.
+
+        Args:
+            x: ambient points ``(*batch, *event_shape)``.
+            v: ambient vectors ``(k, *batch, *event_shape)``.
+
+        Returns:
+            ``(*batch, *event_shape)`` and ``(k, *batch, *event_shape)``.
+        """
+        return _jvp_along_all(self.projx, x, v)
 
     # Checks, for the borders.
 

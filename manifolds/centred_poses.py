@@ -80,6 +80,10 @@ class CentredPoses(Power):
     def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
         return centred(super().tangent_from_vector(x, w))
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        y, dy = super().projx_jvp(x, v)
+        return centred(y), centred(dy)
+
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
         u, du = super().tangent_from_vector_jvp(x, w, v, dw)
         return centred(u), centred(du)

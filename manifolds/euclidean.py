@@ -78,6 +78,9 @@ class Euclidean(Manifold):
 
     # Coordinates for networks.
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.projx(x), v
+
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
         return w, dw
 

@@ -150,6 +150,9 @@ class FlatTorus(Manifold):
         cos, sin = torch.cos(x), torch.sin(x)
         return torch.cat([cos, sin], dim=-1), torch.cat([-sin * v, cos * v], dim=-1)
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.projx(x), v
+
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
         return w, dw
 

@@ -209,6 +209,9 @@ class Product(Manifold):
         pairs = [f.embed_jvp(a, b) for (f, a), b in zip(self._pairs(x), self.split(v), strict=True)]
         return torch.cat([e for e, _ in pairs], dim=-1), torch.cat([de for _, de in pairs], dim=-1)
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self._join_pairs([f.projx_jvp(a, b) for f, a, b in self._triples(x, v)])
+
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
         sizes = [f.field_dim for f in self._factors]
         parts = zip(self._triples(x, v), w.split(sizes, dim=-1), dw.split(sizes, dim=-1), strict=True)
@@ -399,6 +402,9 @@ class Power(Manifold):
     def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         e, de = self.m.embed_jvp(x, v)
         return e.flatten(-2), de.flatten(-2)
+
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.projx_jvp(x, v)
 
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
         shape = (self.k, self.m.field_dim)

@@ -217,6 +217,9 @@ class Quotient(Manifold):
         pull = torch.func.vjp(self.embed, x)[1]
         return self.proju(x, pull(w.expand(*self.batch_shape(x), self.embed_dim))[0])
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.projx_jvp(x, v)
+
     @property
     def field_dim(self) -> int:
         return self.embed_dim

@@ -10,7 +10,7 @@ from manifolds import rotation_rows as rows
 from manifolds.arguments import positive
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
-from manifolds.nearest_rotation import nearest_rotation
+from manifolds.nearest_rotation import nearest_rotation, nearest_rotation_jvp
 from manifolds.numerics import contiguous, differentiated, horner, pick, safe_sqrt
 from manifolds.rotation_entries import (
     Matrix,
@@ -232,6 +232,10 @@ class SE3(Manifold):
 
     def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return self.embed(x), self.embed(v)
+
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        y, dy = nearest_rotation_jvp(entries(x), entries(v))
+        return _point(y, _position(x)), _tangent(dy, _position(v))
 
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
         w, dw = w.unflatten(-1, (4, 4)), dw.unflatten(-1, (4, 4))

@@ -9,7 +9,7 @@ from torch import Tensor
 from manifolds import rotation_rows as rows
 from manifolds.base import Manifold
 from manifolds.lie_group import LieGroup
-from manifolds.nearest_rotation import nearest_rotation
+from manifolds.nearest_rotation import nearest_rotation, nearest_rotation_jvp
 from manifolds.numerics import differentiated, horner, sinc_of_root
 from manifolds.rotation_entries import (
     Matrix,
@@ -192,6 +192,10 @@ class SO3(Manifold):
         return _Rotations()
 
     # Coordinates for networks.
+
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        y, dy = nearest_rotation_jvp(entries(x), entries(v))
+        return matrix(y), matrix(dy)
 
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
         if rows.few(v, v.shape[:-2], dw.shape[:-1]):

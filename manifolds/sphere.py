@@ -197,6 +197,11 @@ class Sphere(Manifold):
 
     # Coordinates for networks.
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.projx(x)
+        along = (y * v).sum(-1, keepdim=True)
+        return y, torch.addcmul(v, along, y, value=-1) / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
         along = (x * w).sum(-1, keepdim=True)
         change = ((v * w) + (x * dw)).sum(-1, keepdim=True)

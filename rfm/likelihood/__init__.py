@@ -7,10 +7,13 @@ from rfm.likelihood.change_of_variables import (
     log_prob,
     transport,
 )
+from rfm.likelihood.discrete_flow import DiscreteLogProb, discrete_log_prob
 from rfm.likelihood.divergences import Hutchinson, divergence, divergence_estimates, rademacher
 
 __all__ = [
+    "DiscreteLogProb",
     "Hutchinson",
+    "discrete_log_prob",
     "LogProbEstimate",
     "divergence",
     "divergence_estimates",

@@ -30,6 +30,16 @@ class Objective(ABC):
     """Whether its code does the same at every step, so that a GPU may replay the step as one graph."""
     splits: ClassVar[bool] = False
     """Whether the loss of a batch is the mean of those of its parts, so that several processes may share it."""
+    refines: ClassVar[bool] = False
+    """Whether it may go on from a trained field, whose own weights then compete with those that it finds."""
+    learning_rate: ClassVar[float] = 3e-3
+    """Peak learning rate where the run is given none."""
+
+    jitter: float = 0.0
+    """By how much data points are moved at random, anew in each batch: the standard deviation in each direction, as a
+    share of the distance to the sixth nearest of the other places."""
+    tolerance: float = 0.01
+    """By how much, in nats, the mean of `log_prob` over validation points may differ from that of an accurate solve."""
 
     @abstractmethod
     def __call__(
@@ -67,6 +77,13 @@ class Objective(ABC):
     def on(self, manifold: Manifold) -> Self:
         """Return the objective on a manifold, with nothing left to default."""
         return self
+
+    def log_prob(self, field: Callable[..., Tensor], source: Source, x: Tensor, **condition: Any) -> Tensor | None:
+        """Return the log-density that the loss minimises minus the mean of, ``(*batch)``; None where there is none.
+
+        At each validation it is compared with that of an accurate solve, and training ends where they part.
+        """
+        return None
 
     def draw_times(self, shape: tuple[int, ...], **like: Any) -> Tensor:
         """Return the times of a batch; by default half uniform and half crowded at the data.

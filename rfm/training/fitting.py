@@ -124,7 +124,7 @@ def fit(
     budget = Budget(
         steps=whole_above_zero("steps", steps, min(max(len(train_index), 2000), 8000)),
         batch_size=whole_above_zero("batch_size", batch_size, _BATCH_SIZE),
-        learning_rate=training.learning_rate,
+        learning_rate=chosen.learning_rate if training.learning_rate is None else training.learning_rate,
         seed=seed,
         max_seconds=training.max_seconds,
     )

@@ -63,6 +63,10 @@ class Budget:
         return self.learning_rate * min(1.0, (step + 1) / _WARMUP_STEPS) * (1 + math.cos(math.pi * min(spent, 1.0))) / 2
 
 
+class Stop(Exception):
+    """Raised by a validation that ends the training, with the reason: the weights validated are not kept."""
+
+
 def optimise(
     field: nn.Module,
     loss: Loss,
@@ -73,6 +77,7 @@ def optimise(
     validations: int | None = None,
     patience: int | None = None,
     measure: str = "validation_nll",
+    validate_start: bool = False,
     generator: torch.Generator | None = None,
     capture: bool = True,
     folder: Path | None = None,
@@ -89,13 +94,14 @@ def optimise(
         field: the network; it is moved to the fabric's device and ends with the weights of the last step.
         loss: of a step.
         validate: from the network with averaged weights to a number that is to be small; the same in every process, and
-            NaN where it is not known yet.
+            NaN where it is not known yet. It may raise `Stop`.
         budget: steps, learning rate, seed, time.
         fabric: a launched Fabric: device, precision, processes. The network runs in its precision; points and times are
             as the loss makes them.
         validations: how many there are, spread evenly; each also writes a checkpoint. 16 by default.
         patience: training stops when so many validations have passed without a better one; 8 by default.
         measure: what the number is called in the history.
+        validate_start: validate the weights before the first step too.
         generator: what the loss draws from, if that is all it needs of a step's number: it is seeded before each.
         capture: replay the step as one graph, where there is a ``generator``, on a GPU, in one process.
         folder: where to keep checkpoints; none are kept when None.
@@ -105,7 +111,8 @@ def optimise(
             last validation.
 
     Raises:
-        ValueError: if the loss is no longer finite, or the step cannot be captured though it seemed so.
+        ValueError: if the loss is no longer finite, the step cannot be captured though it seemed so, or a validation
+            raises `Stop` before any has been kept.
     """
     validations = VALIDATIONS if validations is None else validations
     patience = PATIENCE if patience is None else patience
@@ -116,7 +123,9 @@ def optimise(
     every = max(1, budget.steps // validations)
     spent = fabric.broadcast(budget.spent(state.step, state.seconds))
     with in_training_mode(field), _own_randomness(fabric.device) as seed_layers:
-        while spent < 1 and state.since_best < patience:
+        if validate_start and checkpoint is None:
+            loop.validate(validate)
+        while spent < 1 and state.since_best < patience and not state.stopped:
             seed_layers(step_seed(budget.seed + 1 + fabric.global_rank, state.step))
             loop.step(spent)
             spent = budget.spent(state.step, state.seconds)
@@ -129,8 +138,8 @@ def optimise(
                     loop.save(folder, fingerprint)
             if report is not None:
                 report(spent, {"step": state.step, "loss": loop.running, **state.last_validation})
-    state.stopped = _why(budget, state, patience)
-    state.capped = state.step < budget.steps and state.since_best < patience
+    state.capped = not state.stopped and state.step < budget.steps and state.since_best < patience
+    state.stopped = state.stopped or _why(budget, state, patience)
     return state
 
 
@@ -193,7 +202,7 @@ class _Loop:
         if state.step % self.ema_every == 0:
             self.average.update(self.field)
         state.seconds = time.monotonic() - self._started
-        if self.running is None and state.history:
+        if self.running is None and state.history and "loss" in state.history[-1]:
             self.running = found.new_tensor(state.history[-1]["loss"])
         self.running = found if self.running is None else torch.lerp(self.running, found, 0.02)
 
@@ -216,7 +225,7 @@ class _Loop:
         """Note what a validation of the averaged weights finds, and keep them if they are the best.
 
         Raises:
-            ValueError: if the loss is no longer finite.
+            ValueError: if the loss is no longer finite, or the first validation ends the training.
         """
         state, device = self.state, self.fabric.device
         if device.type == "cuda":
@@ -229,15 +238,20 @@ class _Loop:
             for buffer in self.average.module.buffers():
                 torch.distributed.broadcast(buffer, 0)
         shown = self.average.in_precision_of_field()
-        with precision_of_weights(shown):
-            found = validate(shown)
-        assert self.running is not None
-        if not math.isfinite(self.running):
+        try:
+            with precision_of_weights(shown):
+                found = validate(shown)
+        except Stop as reason:
+            if not state.best:
+                raise ValueError(str(reason)) from None
+            state.stopped = f"{reason}, at step {state.step} of {self.budget.steps}"
+            return
+        if self.running is not None and not math.isfinite(self.running):
             raise ValueError(
                 f"training diverged by step {state.step} (loss {float(self.running):g}, {_words(state.measure)} "
                 f"{found:g}); lower learning_rate, or look for outliers in the points"
             )
-        state.record(found, float(self.running), shown)
+        state.record(found, None if self.running is None else float(self.running), shown)
         state.seconds = time.monotonic() - self._started
         state.cpu_seconds = time.process_time() - self._cpu_started
 

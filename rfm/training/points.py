@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from manifolds import Manifold
 from rfm.couplings import Coupling
 from rfm.flow import Flow
 from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.objectives import Objective
 from rfm.sources import Source
+from rfm.training.loop import Stop
+from rfm.training.neighbour_distances import neighbour_distances
 from rfm.training.run import Run
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 _CONDITION_DROPOUT = 0.1
 _PARTIAL_CONDITIONS = 0.3
+_NEIGHBOURS = 6
 _VALIDATION_POINTS = 512
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 
@@ -80,6 +84,10 @@ class BatchSampler:
         self.source, self.train, self.size, self.objective, self.coupling = source, train, size, objective, coupling
         self.drop_condition = drop_condition
         self.generator = torch.Generator(train.x.device)
+        # How far points move in a batch, in each direction.
+        self.spread = (
+            objective.jitter * neighbour_distances(source.manifold, train.x, _NEIGHBOURS) if objective.jitter else None
+        )
         self.cumulative = None if train.weights is None else (train.weights / train.weights.sum()).double().cumsum(0)
 
     def batch(self, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
@@ -92,6 +100,8 @@ class BatchSampler:
             uniform = torch.rand(size, dtype=torch.float64, **like)
             index = torch.searchsorted(self.cumulative, uniform).clamp(max=len(x) - 1)
         x_0, x_1 = self.source.sample((size,), dtype=x.dtype, **like), x[index]
+        if self.spread is not None:
+            x_1 = _jittered(self.source.manifold, x_1, self.spread[index], generator)
         t = self.objective.draw_times((size,), dtype=x.dtype, **like)
         given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
@@ -150,17 +160,21 @@ def train(
     run.train(
         flow,
         loss,
-        lambda field: _validate(flow, field, held_out, fabric),
+        lambda field: _validate(flow, field, held_out, fabric, objective),
+        validate_start=objective.refines,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
     )
 
 
 @torch.no_grad()
-def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric") -> float:
+def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric", objective: Objective) -> float:
     """Return the mean negative log-likelihood of the validation points in nats, shared between the processes.
 
     NaN where the field cannot be integrated.
+
+    Raises:
+        Stop: if the log-density that the objective trains on is another one.
     """
     part = validation.take(torch.arange(fabric.global_rank, len(validation.x), fabric.world_size).to(fabric.device))
     condition = {} if part.condition is None else {"condition": part.condition}
@@ -169,11 +183,27 @@ def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric"
     except IntegrationError:
         # Not raised here: the other processes wait for this one's share.
         nll = part.x.new_full((len(part.x),), math.nan, dtype=torch.float64)
+    trained = objective.log_prob(field, flow.source, part.x, **condition)
+    parted = torch.zeros_like(nll) if trained is None else -trained - nll
     weights = torch.ones_like(nll) if part.weights is None else part.weights.to(nll)
-    total = torch.stack([(weights * nll).sum(), weights.sum()])
+    total = torch.stack([(weights * nll).sum(), (weights * parted).sum(), weights.sum()])
     if fabric.world_size > 1:
         torch.distributed.all_reduce(total)
-    return float(total[0] / total[1])
+    mean, apart = (total[:2] / total[2]).tolist()
+    if abs(apart) > objective.tolerance:
+        raise Stop(
+            f"the training loss and the true NLL of the validation points differ by {apart:+.3f} nats, more than "
+            f"{objective.tolerance:g}: the optimiser gains from the error of the solve; take more steps, or a larger "
+            f"penalty, in {type(objective).__name__}"
+        )
+    return float(mean)
+
+
+def _jittered(manifold: Manifold, x: Tensor, spread: Tensor, generator: torch.Generator) -> Tensor:
+    """Return points moved along geodesics, by normal vectors of standard deviations ``(n,)`` in each direction."""
+    basis = manifold.tangent_basis(x)
+    size = spread[:, None] * torch.randn(basis.shape[:2], generator=generator, dtype=x.dtype, device=x.device)
+    return manifold.expmap(x, (manifold.lift(size) * basis).sum(1))
 
 
 def _hidden(shape: torch.Size, like: dict[str, Any]) -> Tensor:

@@ -154,6 +154,7 @@ class Run:
         validations: int | None = None,
         patience: int | None = None,
         measure: str = "validation_nll",
+        validate_start: bool = False,
     ) -> None:
         """Train a flow's field in place, once launched; leave the flow on the CPU, and in the folder if there is one.
 
@@ -168,6 +169,7 @@ class Run:
             validations: how many there are.
             patience: how many in turn may pass without a better one.
             measure: what the number is called in the history.
+            validate_start: validate the weights before the first step too.
 
         Raises:
             ValueError: if the loss is no longer finite, the step cannot be captured, or no validation was finite.
@@ -186,6 +188,7 @@ class Run:
             validations=validations,
             patience=patience,
             measure=measure,
+            validate_start=validate_start,
             generator=generator,
             capture=capture,
             folder=self.folder,

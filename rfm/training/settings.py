@@ -17,7 +17,8 @@ class Training:
     """How `rfm.fit` and `rfm.fit_stream` train, where their defaults are not wanted.
 
     Args:
-        learning_rate: peak learning rate of AdamW; it warms up over 100 steps and falls to zero along a cosine.
+        learning_rate: peak learning rate of AdamW; it warms up over 100 steps and falls to zero along a cosine. By
+            default that of the objective: 3e-3, and 5e-4 for maximum likelihood.
         max_seconds: a cap on the training time, all of it where a run is resumed; ``Flow.stopped`` says whether it was
             reached. A run with a cap does not repeat exactly.
         fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``. "bf16-mixed",
@@ -34,14 +35,15 @@ class Training:
         ValueError: for a rate or a cap that is not a number above 0, or a precision that cannot be trained in.
     """
 
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     max_seconds: float | None = None
     fabric: "Fabric | None" = None
     force: bool = False
     capture: bool | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "learning_rate", _above_zero("learning_rate", self.learning_rate))
+        if self.learning_rate is not None:
+            object.__setattr__(self, "learning_rate", _above_zero("learning_rate", self.learning_rate))
         if self.max_seconds is not None:
             object.__setattr__(self, "max_seconds", _above_zero("max_seconds", self.max_seconds))
         if self.precision not in _PRECISIONS:

@@ -74,7 +74,7 @@ def fit_stream(
     budget = Budget(
         steps=whole_above_zero("steps", steps, steps),
         batch_size=0,
-        learning_rate=training.learning_rate,
+        learning_rate=FlowMatching.learning_rate if training.learning_rate is None else training.learning_rate,
         seed=seed_of("fit_stream", seed),
         max_seconds=training.max_seconds,
     )
