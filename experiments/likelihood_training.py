@@ -215,7 +215,7 @@ def main() -> None:
     """Run all, print the table, and write the page if asked."""
     parser = argparse.ArgumentParser(prog="python -m experiments.likelihood_training", description=__doc__)
     parser.add_argument("--steps", type=int, default=3000, help="steps of flow matching (default: 3000)")
-    parser.add_argument("--likelihood-steps", type=int, default=160, help="steps of likelihood (default: 160)")
+    parser.add_argument("--likelihood-steps", type=int, default=120, help="steps of likelihood (default: 120)")
     parser.add_argument("--sets", nargs="+", choices=_SETS, default=_SETS, help="which sets (default: all)")
     parser.add_argument("--out", type=Path, help="markdown file to write")
     arguments = parser.parse_args()

@@ -11,10 +11,28 @@ from torch import Tensor, nn
 from zoo_sources import source_of
 
 import rfm
-from manifolds import SO3, SPD, Euclidean, FlatTorus, Hyperboloid, Manifold, PoincareBall, Product, Sphere
+from manifolds import (
+    SE3,
+    SO3,
+    SPD,
+    Antipodal,
+    CentredPoses,
+    Euclidean,
+    FlatTorus,
+    Grassmann,
+    Hyperboloid,
+    LogEuclideanSPD,
+    Manifold,
+    PoincareBall,
+    Power,
+    Product,
+    Quotient,
+    Sphere,
+    Stiefel,
+)
 from rfm import Hutchinson, MaximumLikelihood, negative_log_likelihood_loss
 from rfm.integrators import (
-    DORMAND_PRINCE,
+    BOGACKI_SHAMPINE,
     EULER,
     MIDPOINT,
     RK4,
@@ -26,13 +44,15 @@ from rfm.integrators import (
     Shared,
     Tableau,
 )
-from rfm.likelihood import log_prob
+from rfm.likelihood import discrete_log_prob, log_prob
 from rfm.networks import VelocityField
 from rfm.objectives.maximum_likelihood import adjoint_log_prob
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Uniform
 
+AXES = Quotient(Sphere(2), Antipodal(2))
 MANIFOLDS = [Sphere(2), SO3(), FlatTorus(2), Hyperboloid(2), PoincareBall(2), SPD(2), Product(Sphere(2), Euclidean(1))]
+OTHERS = [SE3(2.0), LogEuclideanSPD(2), Grassmann(3, 1), Stiefel(3, 2), Power(Sphere(2), 2), CentredPoses(2, 2.0), AXES]
 
 
 class Wave(nn.Module):
@@ -60,10 +80,10 @@ def gradients(field: nn.Module, loss: Tensor) -> list[Tensor]:
 # Gradients.
 
 
-@pytest.mark.parametrize("m", MANIFOLDS, ids=str)
+@pytest.mark.parametrize("m", MANIFOLDS + OTHERS, ids=str)
 def test_gradients_are_those_of_differences(m: Manifold) -> None:
     field, source, x = Wave(m), source_of(m), points(m, 3)
-    method = FixedStep(DORMAND_PRINCE, 3)
+    method = FixedStep(BOGACKI_SHAMPINE, 2)
     found = gradients(field, negative_log_likelihood_loss(field, source, x, method))
     with torch.no_grad():
         for parameter, gradient in list(zip(field.parameters(), found, strict=True))[:2]:
@@ -119,8 +139,8 @@ def test_values_agree_with_the_log_density(condition: Tensor | Shared) -> None:
     m = Sphere(2)
     field, source, x = Wave(m), Uniform(m), points(m, 2, 3)
     method = FixedStep(RK4, 4)
-    exact = log_prob(field, source, x, method, condition=condition)
-    for adjoint in (False, True):
+    discrete = discrete_log_prob(field, source, x, method, condition=condition).log_prob
+    for adjoint, exact in ((False, discrete), (True, log_prob(field, source, x, method, condition=condition))):
         how: dict[str, Any] = {"adjoint": adjoint, "condition": condition}
         each = negative_log_likelihood_loss(field, source, x, method, "none", **how)
         torch.testing.assert_close(each, -exact)

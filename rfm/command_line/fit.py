@@ -85,6 +85,13 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
         "sinkhorn is for large batches on a GPU",
     )
     one.add_argument("--steps", type=positive, help="optimiser steps (default: by the number of points, 2000 to 8000)")
+    one.add_argument(
+        "--likelihood-steps",
+        type=positive,
+        metavar="N",
+        help="steps of maximum likelihood after flow matching, each some thirty times as long\n(default: none); the "
+        "best on validation is kept, the flow before them included",
+    )
     one.add_argument("--batch-size", type=positive, help="pairs per step (default: 512)")
     one.add_argument("--max-seconds", type=positive_number, help="cap on all of the training time (default: none)")
     one.add_argument(
@@ -118,7 +125,8 @@ def run(arguments: argparse.Namespace) -> None:
     source = None if arguments.source is None else named_source(arguments.source)
     folder = Path(arguments.out)
     before = steps_done(folder) if arguments.resume else None
-    flow = train_run(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
+    coupling = named_coupling(arguments.coupling, manifold)
+    flow = train_run(manifold, data, arguments, conditions, source, coupling, arguments.likelihood_steps)
     record = fitted_record(flow, data, folder) | {"unused_columns": unused, "resumed_at_step": before}
     text = _resumed_text(flow, before) + fitted_text(flow, data, folder)
     report(arguments, record, "\n".join([text, *_hints(data, folder, unused)]))

@@ -1,6 +1,7 @@
 """Runs: a flow and its data, fitted into a folder or read from it, and told of."""
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,13 @@ from rfm.conditions import Conditions
 from rfm.couplings import Coupling
 from rfm.flow import Flow
 from rfm.flow.saved_flow import saved_manifold
+from rfm.objectives import MaximumLikelihood
 from rfm.records.descriptions import read_json
 from rfm.sources import Source
 from rfm.training import Training, fit
+
+_REFINED = "likelihood"
+"""The folder, in that of a run, where training by maximum likelihood keeps its checkpoint and its flow."""
 
 
 def train_run(
@@ -29,8 +34,9 @@ def train_run(
     conditions: Conditions | None = None,
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     coupling: Coupling | None = None,
+    likelihood_steps: int | None = None,
 ) -> Flow:
-    """Fit a flow as the arguments say, into their folder."""
+    """Fit a flow as the arguments say, into their folder; with steps of maximum likelihood afterwards, if any."""
     folder = Path(arguments.out)
     kept = torch.cat([data.split.train, data.split.validation])
     held = torch.arange(len(data.split.train), len(kept))
@@ -38,27 +44,51 @@ def train_run(
     if is_first_process() and not arguments.resume:
         data.keep_stream(folder)
     # First, so that a run killed while training can be resumed from the folder alone.
+    settings: dict[str, Any] = {
+        "condition": data.conditions_at(kept).get("condition"),
+        "conditions": conditions,
+        "weights": data.weights_at(kept),
+        "validation": held,
+        "batch_size": arguments.batch_size,
+        "seed": arguments.seed,
+        "device": arguments.device,
+        "resume": arguments.resume,
+        "progress": not arguments.quiet,
+    }
     flow = fit(
         data.points[kept],
         manifold,
-        condition=data.conditions_at(kept).get("condition"),
-        conditions=conditions,
-        weights=data.weights_at(kept),
-        validation=held,
         source=source,
         coupling=coupling,
         steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
-        device=arguments.device,
         out=folder,
-        resume=arguments.resume,
-        progress=not arguments.quiet,
         training=Training(max_seconds=arguments.max_seconds, force=arguments.force),
+        **settings,
     )
+    left = _seconds_left(flow, arguments.max_seconds)
+    if likelihood_steps is not None and left > 0:
+        flow = fit(
+            data.points[kept],
+            manifold,
+            source=flow.source,
+            field=flow.field,
+            objective=MaximumLikelihood(),
+            steps=likelihood_steps,
+            out=folder / _REFINED,
+            training=Training(max_seconds=left if left < math.inf else None, force=arguments.force),
+            **settings,
+        )
+        if is_first_process():
+            # The record of flow matching stays, from which the same command with --resume finds its way here again.
+            flow.save(folder)
     if is_first_process():
         data.save(folder)
     return flow
+
+
+def _seconds_left(flow: Flow, cap: float | None) -> float:
+    """Return how much of a cap on the time a flow's training has left."""
+    return math.inf if cap is None else cap - float(flow.history[-1].get("seconds", 0.0))
 
 
 def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:

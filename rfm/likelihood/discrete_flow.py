@@ -19,8 +19,8 @@ from rfm.integrators.per_sample import combine
 from rfm.likelihood.derivatives import differentiable
 from rfm.sources import Source
 
-GRADED = FixedStep(BOGACKI_SHAMPINE, 8, grading=2.0)
-"""Eight steps that shrink towards the data, with an estimate of their errors."""
+GRADED = FixedStep(BOGACKI_SHAMPINE, 12, grading=2.0)
+"""Twelve steps that shrink towards the data, with an estimate of their errors."""
 
 _LOG_LOWEST = math.log(1e-3)
 """What a density that a fold makes meaningless counts at most: its gradient leads back to a map without folds."""
@@ -57,7 +57,7 @@ def discrete_log_prob(
         field: the velocity field.
         source: the distribution at time 0.
         x: points ``(*batch, *event_shape)``.
-        method: `FixedStep` of a tableau, in ambient coordinates on every manifold; by default 8 steps of Bogacki and
+        method: `FixedStep` of a tableau, in ambient coordinates on every manifold; by default 12 steps of Bogacki and
             Shampine's third-order method that shrink towards the data.
         shift: by how much of a step the times between 0 and 1 are moved, between -1 and 1.
         condition: passed on to the field.
@@ -192,6 +192,6 @@ def _tableau(method: FixedStep) -> Tableau:
     if not isinstance(scheme, Tableau):
         raise ValueError(
             f"discrete_log_prob: the steps must be those of a tableau, projected to the manifold, got {method.scheme}; "
-            "pass FixedStep(BOGACKI_SHAMPINE, 8, grading=2.0)"
+            "pass FixedStep(BOGACKI_SHAMPINE, 12, grading=2.0)"
         )
     return scheme

@@ -49,7 +49,7 @@ class MaximumLikelihood(Objective):
     an accurate solve differ by more than ``tolerance``; at the start it is an error.
 
     Args:
-        method: the solve of each step, by fixed steps, so that it can be differentiated; by default 8 steps of Bogacki
+        method: the solve of each step, by fixed steps, so that it can be differentiated; by default 12 steps of Bogacki
             and Shampine's third-order method that shrink towards the data. Twice as many for sharper densities.
         adjoint: take gradients by the adjoint equation instead of backpropagation, with the divergence.
         probes: estimate the divergence with so many, see `Hutchinson`, with new noise at every step; None for the exact
@@ -57,7 +57,7 @@ class MaximumLikelihood(Objective):
         jitter: standard deviation, in each direction, by which data points are moved at random, as a share of the
             distance to the sixth nearest place: without it the density grows without limit at single points.
         penalty: weight of the embedded method's estimate of the squared relative error of the Jacobians, where there
-            is one.
+            is one. The optimiser gains from an error in proportion to it, and loses by its square.
         tolerance: by how much the two log-densities may differ, in nats.
 
     Raises:
@@ -68,7 +68,7 @@ class MaximumLikelihood(Objective):
     adjoint: bool = False
     probes: int | None = None
     jitter: float = 0.3
-    penalty: float = 1.0
+    penalty: float = 30.0
     tolerance: float = 0.01
 
     pairs: ClassVar[bool] = False
@@ -131,7 +131,7 @@ def negative_log_likelihood_loss(
         field: ``field(x, t, **condition)``, tangent at ``x``.
         source: the distribution at time 0.
         x: data points ``(*batch, *event_shape)``.
-        method: the solve; by default 8 steps of Bogacki and Shampine's third-order method that shrink towards the data.
+        method: the solve; by default 12 steps of Bogacki and Shampine's third-order method that shrink towards the data.
         reduction: "mean" over the batch, "sum", or "none" for one value per point ``(*batch)``, in nats.
         adjoint: take gradients by the adjoint equation, see `adjoint_log_prob`.
         estimator: estimate the divergence; the same noise along one solve.
@@ -192,7 +192,7 @@ def adjoint_log_prob(
         field: the velocity field; parameters are differentiated if it is a module.
         source: the distribution at time 0.
         x: points ``(*batch, *event_shape)``.
-        method: both solves; by default 8 steps of Bogacki and Shampine's third-order method that shrink towards the
+        method: both solves; by default 12 steps of Bogacki and Shampine's third-order method that shrink towards the
             data.
         estimator: estimate the divergence.
         condition: passed on to the field, and not differentiated.
