@@ -49,6 +49,8 @@ from rfm.networks import VelocityField
 from rfm.objectives.maximum_likelihood import adjoint_log_prob
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Uniform
+from rfm.training.neighbour_distances import neighbour_distances
+from rfm.training.points import BatchSampler, Points
 
 AXES = Quotient(Sphere(2), Antipodal(2))
 MANIFOLDS = [Sphere(2), SO3(), FlatTorus(2), Hyperboloid(2), PoincareBall(2), SPD(2), Product(Sphere(2), Euclidean(1))]
@@ -255,3 +257,99 @@ def test_conditions_reach_the_objective() -> None:
     )
     right, wrong = (flow.log_prob(x[:50], condition=torch.tensor([s])).mean() for s in (1.0, -1.0))
     assert float(right) > float(wrong) + 0.05
+
+
+# Going on from a trained flow.
+
+
+def refined(field: nn.Module, objective: MaximumLikelihood, learning_rate: float, **how: Any) -> rfm.Flow:
+    settings: dict[str, Any] = {"steps": 16, "batch_size": 32, "progress": False} | how
+    return rfm.fit(
+        cluster(100),
+        Sphere(2),
+        field=field,
+        objective=objective,
+        training=rfm.Training(learning_rate=learning_rate),
+        **settings,
+    )
+
+
+def test_the_weights_at_the_start_compete() -> None:
+    objective = MaximumLikelihood(FixedStep(RK4, 3), tolerance=1e6)
+    field = refined(small_field(), objective, 2e-2, steps=30).field
+    assert isinstance(field, nn.Module)
+    before = {name: value.clone() for name, value in field.state_dict().items()}
+    # A rate that only spoils, and a tolerance that lets that pass.
+    flow = refined(field, objective, 1e3)
+    assert flow.history[0]["step"] == 0
+    assert "loss" not in flow.history[0]
+    assert min(r["validation_nll"] for r in flow.history[1:]) > flow.history[0]["validation_nll"]
+    for name, value in flow.field.state_dict().items():  # type: ignore[union-attr]
+        assert torch.equal(value, before[name]), name
+
+
+def test_training_ends_where_the_loss_is_no_longer_the_true_one(tmp_path: Path) -> None:
+    # One step of Euler's method with nothing against its error.
+    objective = MaximumLikelihood(FixedStep(EULER, 1), penalty=0.0)
+    flow = refined(small_field(), objective, 3e-2, steps=64, out=tmp_path)
+    assert "training loss and the true NLL of the validation points differ by" in flow.stopped
+    assert "take more steps" in flow.stopped
+    assert "of 64" in flow.stopped
+    assert flow.history[-1]["step"] < 64
+    assert rfm.Flow.load(tmp_path).stopped == flow.stopped
+    x = cluster(20)
+    with torch.no_grad():
+        apart = float((objective.log_prob(flow.field, flow.source, x) - flow.log_prob(x)).mean())
+    assert abs(apart) < 0.05
+    again = refined(small_field(), objective, 3e-2, steps=64, out=tmp_path, resume=True)
+    assert again.stopped == flow.stopped
+
+
+def test_steps_that_are_too_few_for_the_flow_at_the_start_are_an_error() -> None:
+    field = small_field()
+    nn.init.normal_(field.last.weight, std=1.0, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"differ by [-+]\d+\.\d+ nats, more than 0.01: .* take more steps"):
+        refined(field, MaximumLikelihood(FixedStep(EULER, 1)), 1e-3)
+
+
+@pytest.mark.parametrize("m", [Sphere(2), SPD(2), Product(Sphere(2), FlatTorus(1)), AXES], ids=str)
+def test_distances_to_neighbouring_places_are_those_of_all_pairs(m: Manifold) -> None:
+    x = points(m, 30)
+    x = torch.cat([x, x[:7]])
+    found = neighbour_distances(m, x, 6)
+    embedded = torch.cdist(m.embed(x), m.embed(x[:30]))
+    # The nearest is the place itself.
+    chosen = embedded.argsort(1)[:, 6]
+    torch.testing.assert_close(found, m.dist(x, x[chosen]))
+    assert torch.equal(neighbour_distances(m, x[:1].expand(4, *m.event_shape), 6), torch.zeros(4).double())
+    torch.testing.assert_close(neighbour_distances(m, x[:2], 6), m.dist(x[:2], x[:2].flip(0)))
+
+
+def test_jitter_moves_points_by_a_share_of_the_distance_to_neighbours() -> None:
+    m, x = Sphere(2), points(Sphere(2), 40)
+    spread = 0.3 * neighbour_distances(m, x, 6)
+
+    def batch(jitter: float) -> Tensor:
+        objective = MaximumLikelihood(jitter=jitter)
+        sampler = BatchSampler(Uniform(m), Points(x), 20_000, objective, None, False)
+        sampler.generator.manual_seed(0)
+        return sampler.batch()[1]
+
+    still, moved = batch(0.0), batch(0.3)
+    assert bool((still[:, None] == x).all(-1).any(1).all())
+    index = torch.cdist(still, x).argmin(1)
+    share = m.dist(still, moved) / spread[index]
+    # The mean square of a normal vector in two dimensions, of unit variance in each.
+    assert float(share.square().mean()) == pytest.approx(2, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["jitter", "penalty", "tolerance"])
+def test_negative_settings_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"MaximumLikelihood: {name} must be a number of at least 0, got -1"):
+        MaximumLikelihood(**{name: -1})  # type: ignore[arg-type]
+
+
+def test_the_learning_rate_is_the_objectives_unless_given() -> None:
+    assert rfm.FlowMatching.learning_rate == 3e-3
+    assert MaximumLikelihood.learning_rate == 5e-4
+    assert rfm.Training().learning_rate is None

@@ -13,8 +13,8 @@ from rfm.likelihood.divergences import Hutchinson, divergence, divergence_estima
 __all__ = [
     "DiscreteLogProb",
     "Hutchinson",
-    "discrete_log_prob",
     "LogProbEstimate",
+    "discrete_log_prob",
     "divergence",
     "divergence_estimates",
     "estimate_log_prob",

@@ -63,7 +63,7 @@ class Budget:
         return self.learning_rate * min(1.0, (step + 1) / _WARMUP_STEPS) * (1 + math.cos(math.pi * min(spent, 1.0))) / 2
 
 
-class Stop(Exception):
+class TrainingStoppedError(Exception):
     """Raised by a validation that ends the training, with the reason: the weights validated are not kept."""
 
 
@@ -94,7 +94,7 @@ def optimise(
         field: the network; it is moved to the fabric's device and ends with the weights of the last step.
         loss: of a step.
         validate: from the network with averaged weights to a number that is to be small; the same in every process, and
-            NaN where it is not known yet. It may raise `Stop`.
+            NaN where it is not known yet. It may raise `TrainingStoppedError`.
         budget: steps, learning rate, seed, time.
         fabric: a launched Fabric: device, precision, processes. The network runs in its precision; points and times are
             as the loss makes them.
@@ -112,7 +112,7 @@ def optimise(
 
     Raises:
         ValueError: if the loss is no longer finite, the step cannot be captured though it seemed so, or a validation
-            raises `Stop` before any has been kept.
+            raises `TrainingStoppedError` before any has been kept.
     """
     validations = VALIDATIONS if validations is None else validations
     patience = PATIENCE if patience is None else patience
@@ -241,7 +241,7 @@ class _Loop:
         try:
             with precision_of_weights(shown):
                 found = validate(shown)
-        except Stop as reason:
+        except TrainingStoppedError as reason:
             if not state.best:
                 raise ValueError(str(reason)) from None
             state.stopped = f"{reason}, at step {state.step} of {self.budget.steps}"

@@ -19,7 +19,7 @@ from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.objectives import Objective
 from rfm.sources import Source
-from rfm.training.loop import Stop
+from rfm.training.loop import TrainingStoppedError
 from rfm.training.neighbour_distances import neighbour_distances
 from rfm.training.run import Run
 
@@ -174,7 +174,7 @@ def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric"
     NaN where the field cannot be integrated.
 
     Raises:
-        Stop: if the log-density that the objective trains on is another one.
+        TrainingStoppedError: if the log-density that the objective trains on is another one.
     """
     part = validation.take(torch.arange(fabric.global_rank, len(validation.x), fabric.world_size).to(fabric.device))
     condition = {} if part.condition is None else {"condition": part.condition}
@@ -191,7 +191,7 @@ def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric"
         torch.distributed.all_reduce(total)
     mean, apart = (total[:2] / total[2]).tolist()
     if abs(apart) > objective.tolerance:
-        raise Stop(
+        raise TrainingStoppedError(
             f"the training loss and the true NLL of the validation points differ by {apart:+.3f} nats, more than "
             f"{objective.tolerance:g}: the optimiser gains from the error of the solve; take more steps, or a larger "
             f"penalty, in {type(objective).__name__}"
