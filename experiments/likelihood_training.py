@@ -195,8 +195,8 @@ class Study:
             low, high = found.interval_95
             difference = f"{found.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
         self.rows.append(
-            f"| {self.data.name} | {name} | {steps} | {seconds} | {best} | {score.mean:.3f} ± {score.standard_error:.3f} "
-            f"| {difference} | {told} |"
+            f"| {self.data.name} | {name} | {steps} | {seconds} | {best} | "
+            f"{score.mean:.3f} ± {score.standard_error:.3f} | {difference} | {told} |"
         )
         print(self.rows[-1], flush=True)
 

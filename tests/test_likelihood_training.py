@@ -280,7 +280,7 @@ def test_the_weights_at_the_start_compete() -> None:
     assert isinstance(field, nn.Module)
     before = {name: value.clone() for name, value in field.state_dict().items()}
     # A rate that only spoils, and a tolerance that lets that pass.
-    flow = refined(field, objective, 1e3)
+    flow = refined(field, objective, 30.0)
     assert flow.history[0]["step"] == 0
     assert "loss" not in flow.history[0]
     assert min(r["validation_nll"] for r in flow.history[1:]) > flow.history[0]["validation_nll"]

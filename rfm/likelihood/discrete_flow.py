@@ -47,11 +47,11 @@ def discrete_log_prob(
 ) -> DiscreteLogProb:
     """Return the log-density at ``x`` of the discrete flow that carries the source at time 0 to time 1.
 
-    Fixed Runge-Kutta steps back in time, each stage and each step projected to the manifold, are a map ``F`` from data to
-    the source. Its own density is ``log p_0(F(x)) + log |det dF(x)|``, with the determinant in orthonormal bases: a
-    frame at ``x`` is pushed through every stage, by the derivatives of the field and of the projection. While the steps are
-    short enough for ``F`` to be one-to-one, this integrates to 1 *however inaccurate they are*. The integral of a
-    divergence along the same steps does not, and an optimiser finds fields for which it is as small as it likes.
+    Fixed Runge-Kutta steps back in time, each stage and each step projected to the manifold, are a map ``F`` from data
+    to the source. Its own density is ``log p_0(F(x)) + log |det dF(x)|``, with the determinant in orthonormal bases: a
+    frame at ``x`` is pushed through every stage, by the derivatives of the field and of the projection. While the steps
+    are short enough for ``F`` to be one-to-one, it integrates to 1 *however inaccurate they are*. The integral of a
+    divergence along the same steps gives no density, and an optimiser finds fields that make it as large as it likes.
 
     Args:
         field: the velocity field.

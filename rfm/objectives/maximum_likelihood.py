@@ -37,9 +37,9 @@ class MaximumLikelihood(Objective):
     """The objective of continuous normalising flows, for `rfm.fit`: minus the mean log-density of the data.
 
     It is made to go on from a trained flow, ``rfm.fit(points, manifold, field=flow.field,
-    objective=rfm.MaximumLikelihood(), steps=500)``, with the same validation points: the weights of the best validation,
-    those at the start included, are kept. A step costs as many evaluations of the field with its derivatives, and
-    of the gradient, as the solve has stages, where flow matching takes one of the field.
+    objective=rfm.MaximumLikelihood(), steps=200)``, with the same validation points: the weights of the best
+    validation, those at the start included, are kept. A step costs as many evaluations of the field with its
+    derivatives, and of the gradient, as the solve has stages, where flow matching takes one of the field.
 
     Chen et al., Neural ordinary differential equations, 2018, arXiv:1806.07366; on manifolds: Mathieu & Nickel,
     Riemannian continuous normalizing flows, 2020, arXiv:2006.10605. The Jacobian of the discrete steps, in place of the
@@ -50,7 +50,7 @@ class MaximumLikelihood(Objective):
 
     Args:
         method: the solve of each step, by fixed steps, so that it can be differentiated; by default 12 steps of Bogacki
-            and Shampine's third-order method that shrink towards the data. Twice as many for sharper densities.
+            and Shampine's third-order method that shrink towards the data. More for sharper densities.
         adjoint: take gradients by the adjoint equation instead of backpropagation, with the divergence.
         probes: estimate the divergence with so many, see `Hutchinson`, with new noise at every step; None for the exact
             Jacobian, which costs as many derivatives as there are dimensions.
@@ -77,9 +77,10 @@ class MaximumLikelihood(Objective):
 
     def __post_init__(self) -> None:
         for name in ("jitter", "penalty", "tolerance"):
-            if not 0 <= number("MaximumLikelihood", name, getattr(self, name)) < math.inf:
+            value = number("MaximumLikelihood", name, getattr(self, name))
+            if not 0 <= value < math.inf:
                 raise ValueError(
-                    f"MaximumLikelihood: {name} must be a number of at least 0, got {getattr(self, name)}; 0 leaves it out"
+                    f"MaximumLikelihood: {name} must be a number of at least 0, got {value:g}; choose another"
                 )
 
     def __call__(
@@ -131,7 +132,8 @@ def negative_log_likelihood_loss(
         field: ``field(x, t, **condition)``, tangent at ``x``.
         source: the distribution at time 0.
         x: data points ``(*batch, *event_shape)``.
-        method: the solve; by default 12 steps of Bogacki and Shampine's third-order method that shrink towards the data.
+        method: the solve; by default 12 steps of Bogacki and Shampine's third-order method that shrink towards the
+            data.
         reduction: "mean" over the batch, "sum", or "none" for one value per point ``(*batch)``, in nats.
         adjoint: take gradients by the adjoint equation, see `adjoint_log_prob`.
         estimator: estimate the divergence; the same noise along one solve.
