@@ -1,10 +1,9 @@
 """What training by maximum likelihood adds to flow matching: ``python -m experiments.likelihood_training``.
 
-One network on three sets: airports on the sphere, the torsion angles of residues on the torus, the orientations of a
-steel's crystals on SO(3), whose blocks are held out whole. Flow matching first; from there `rfm.MaximumLikelihood`,
-beside more flow matching for as many seconds. On airports also what happens without the exact Jacobian: minus the
-integral of the divergence by the same steps, as a function for an objective, descends without the density following.
-Test likelihoods are by an accurate solve, the same for all.
+One network on two sets: airports on the sphere, the torsion angles of residues on the torus. Flow matching first; from
+there `rfm.MaximumLikelihood`. On airports also flow matching for as long as both, and what happens without the exact
+Jacobian: the integral of the divergence by the same steps, as a function for an objective. Test likelihoods are by an
+accurate solve, the same for all.
 """
 
 import argparse
@@ -23,8 +22,8 @@ import torch
 from torch import Tensor
 
 import rfm
-from manifolds import SO3, FlatTorus, Manifold, Sphere
-from rfm.datasets import Split, block_labels, group_split, steel
+from manifolds import FlatTorus, Manifold, Sphere
+from rfm.datasets import Split, group_split
 from rfm.integrators import Adaptive
 from rfm.likelihood import log_prob
 from rfm.metrics import negative_log_likelihood, paired_difference
@@ -38,10 +37,10 @@ _PAGE = """\
 
 - command: `python -m experiments.likelihood_training --steps {steps} --likelihood-steps {likelihood_steps} --out {out}`
 - date: {date}; {machine} CPU, one thread; Python {python}, torch {torch}; float32; seed 0
-- data: equal places on one side of the split (airports, torsions), blocks of the map (orientations); width {width},
-  {depth} hidden layers, {features} features; flow matching in batches of 512, likelihood of {batch}
+- data: equal places on one side of the split; width {width}, {depth} hidden layers, {features} features; flow matching
+  in batches of 512, likelihood of {batch}
 - seconds are those of the processor, validations included; NLL in nats with respect to the Riemannian volume, by an
-  accurate solve, with its standard error, clustered by place or block; the difference is paired, with its 95 % interval
+  accurate solve, with its standard error, clustered by place; the difference is paired, with its 95 % interval
 
 {table}
 
@@ -61,23 +60,22 @@ _HEADER = (
 
 @dataclass(frozen=True)
 class Data:
-    """Points, and how they are split: by ``groups``, rows of numbers that are equal for points that stay together."""
+    """Points; equal ones stay on one side of the split."""
 
     name: str
     manifold: Manifold
     points: Tensor
-    groups: Tensor
 
     @property
     def split(self) -> Split:
         """Indices of training, validation and test points."""
-        return group_split(self.groups, seed=0)
+        return group_split(self.points, seed=0)
 
 
 def airports() -> Data:
     """Return places of airports."""
     points = rfm.datasets.load("airports").points
-    return Data("airports", Sphere(2), points, points)
+    return Data("airports", Sphere(2), points)
 
 
 def torsions() -> Data:
@@ -88,17 +86,10 @@ def torsions() -> Data:
     with (Path(folder) / "protein" / "torsions.tsv").open(newline="") as file:
         rows = [(float(row[1]), float(row[2])) for row in csv.reader(file, delimiter="\t")]
     points = FlatTorus(2).projx(torch.tensor(rows[::47], dtype=torch.float64) * (math.pi / 180))
-    return Data("torsions", FlatTorus(2), points, points)
+    return Data("torsions", FlatTorus(2), points)
 
 
-def orientations() -> Data:
-    """Return orientations of a steel's crystals, every fourth of the map, with the blocks that they lie in."""
-    measured = steel()
-    blocks = block_labels(measured.map.places, (58.5, 30.0))
-    return Data("orientations", SO3(), measured.points[::4], blocks[::4])
-
-
-_SETS: dict[str, Callable[[], Data]] = {"airports": airports, "torsions": torsions, "orientations": orientations}
+_SETS: dict[str, Callable[[], Data]] = {"airports": airports, "torsions": torsions}
 
 
 @torch.no_grad()
@@ -122,7 +113,6 @@ class Study:
         self.kept = torch.cat([split.train, split.validation])
         self.held = torch.arange(len(split.train), len(self.kept))
         self.train, self.validation, self.test = (data.points[rows] for rows in split)
-        self.groups = data.groups[split.test]
         self.reference: Tensor | None = None
         self.rows: list[str] = []
 
@@ -187,11 +177,11 @@ class Study:
         return flow
 
     def _add(self, name: str, steps: str, seconds: str, best: str, log_p: Tensor, told: str) -> None:
-        score = negative_log_likelihood(log_p, groups=self.groups)
+        score = negative_log_likelihood(log_p, groups=self.test)
         if self.reference is None:
             self.reference, difference = log_p, ""
         else:
-            found = paired_difference(-log_p, -self.reference, groups=self.groups)
+            found = paired_difference(-log_p, -self.reference, groups=self.test)
             low, high = found.interval_95
             difference = f"{found.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
         self.rows.append(

@@ -12,8 +12,8 @@ float32, to which dtype the result is rounded in the end (`manifolds.precision`)
 
 **Free.** ``norm``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``, ``embed``, the checks, and what a
 divergence needs (``divergence_frame``, ``log_volume_derivative``, ``embed_jvp``, ``tangent_from_vector_jvp``) or the
-Jacobian of a step (``projx_jvp``). The defaults are right for every manifold that keeps the contract; the built-in manifolds override them where a closed form
-is more accurate or faster.
+Jacobian of a step (``projx_jvp``). The defaults are right for every manifold that keeps the contract; the built-in
+manifolds override them where a closed form is more accurate or faster.
 
 **Optional facts.** ``volume`` and ``random_uniform`` where the manifold is compact; ``injectivity_radius``;
 ``kernel_log_normaliser`` and ``kernel_sample`` where ``embed`` is homogeneous; ``lie_group`` where points multiply.

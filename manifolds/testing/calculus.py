@@ -110,7 +110,7 @@ def derivatives_right(p: Probe) -> Iterator[Measurement]:
     needs=(methods_run, embed_smooth, derivatives_right),
 )
 def coordinates_differentiate(p: Probe) -> Iterator[Measurement]:
-    """embed_jvp, tangent_from_vector_jvp and projx_jvp return value and derivatives of the maps they are named after."""
+    """embed_jvp, tangent_from_vector_jvp, projx_jvp return value and derivatives of the maps they are named after."""
     eps = torch.finfo(p.dtype).eps
     v = torch.stack([p.v, p.w])
     w, dw = p.normal(len(p.x), p.m.field_dim), p.normal(2, len(p.x), p.m.field_dim)
