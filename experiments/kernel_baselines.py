@@ -54,7 +54,7 @@ Scores = dict[tuple[str, str, str], list[float]]
 
 
 def split_points(points: Tensor, split: str, seed: int) -> Split:
-    """Return the named split, as the reference figures define it."""
+    """Return the split of this name, as the reference figures define it."""
     if split == "raw":
         return raw_split(len(points), seed)
     if split == "group":

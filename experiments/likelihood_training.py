@@ -117,7 +117,7 @@ class Study:
         self.rows: list[str] = []
 
     def run(self, divergence: bool) -> None:
-        """Train and score all; with what a divergence in place of the Jacobian does, if asked."""
+        """Train and score all; with what a divergence in place of the Jacobian does."""
         kernels = KernelMixture.mixture(self.data.manifold, self.train, self.validation)
         fitted = self._row("flow matching", self._field(), None, self.steps)
         seconds = fitted.history[-1]["cpu_seconds"]
@@ -202,7 +202,7 @@ def by_divergence(field: Any, source: Any, x_0: Tensor, x_1: Tensor, t: Tensor, 
 
 
 def main() -> None:
-    """Run all, print the table, and write the page if asked."""
+    """Run all, print the table, and write the page if requested."""
     parser = argparse.ArgumentParser(prog="python -m experiments.likelihood_training", description=__doc__)
     parser.add_argument("--steps", type=int, default=3000, help="steps of flow matching (default: 3000)")
     parser.add_argument("--likelihood-steps", type=int, default=120, help="steps of likelihood (default: 120)")

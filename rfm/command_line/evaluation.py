@@ -93,7 +93,7 @@ class Evaluation:
         return "block" if self.blocked else "place"
 
     def _verdict(self, difference: Estimate, lower: str, higher: str) -> str:
-        """Return a difference of NLLs in words; ``lower`` says what it means if it is surely below zero."""
+        """Return a difference of NLLs in words; ``lower`` is the interpretation if it is surely below zero."""
         if not difference.has_error:
             return f"{difference.mean:+.3f}, of a single {self._unit}: no interval"
         low, high = difference.interval_95
@@ -117,7 +117,7 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     Args:
         flow: the flow.
         data: its data; weights and bandwidths of the kernels, and the best kernel, are chosen on its validation points.
-        note: is told what is being computed.
+        note: receives messages on what is being computed.
 
     Raises:
         ValueError: if no points were held out for testing, or all that were have weight zero.
@@ -135,19 +135,19 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     scores += [(name, kernel.log_prob(test)) for name, kernel in kernels.items()]
     note("flow")
     own = flow.log_prob(test).double()
-    given = None
+    conditional = None
     if data.condition is not None:
         note("flow, with conditions")
-        given = flow.log_prob(test, **data.conditions_at(data.split.test)).double()
+        conditional = flow.log_prob(test, **data.conditions_at(data.split.test)).double()
     against, best = None, ""
     if kernels:
         best = _best_of_validation(kernels, data)
         against = paired_difference(-own, -dict(scores)[best], groups=groups, weights=weights)
-    scores.append(("flow" if given is None else "flow without conditions", own))
+    scores.append(("flow" if conditional is None else "flow without conditions", own))
     gain = None
-    if given is not None:
-        scores.append(("flow with conditions", given))
-        gain = paired_difference(-given, -own, groups=groups, weights=weights)
+    if conditional is not None:
+        scores.append(("flow with conditions", conditional))
+        gain = paired_difference(-conditional, -own, groups=groups, weights=weights)
     rows = tuple((name, negative_log_likelihood(score, weights, groups)) for name, score in scores)
     measure = f"the Riemannian volume of {flow.manifold}"
     return Evaluation(rows, against, len(test), gain, weights is not None, measure, blocks is not None, best)
@@ -160,14 +160,14 @@ def _kernels(flow: Flow, data: RunData, note: Callable[[str], None]) -> dict[str
     train, validation = data.points[data.split.train], data.points[data.split.validation]
     note("kernel densities")
     w, v = data.weights_at(data.split.train), data.weights_at(data.split.validation)
-    one, mixture = (
+    single, mixture = (
         make(flow.manifold, train, validation, sample_weights=w, validation_weights=v)
         for make in (KernelMixture.one_bandwidth, KernelMixture.mixture)
     )
-    return {"kernel density, one bandwidth": one, "kernel density, 30 bandwidths": mixture}
+    return {"kernel density, one bandwidth": single, "kernel density, 30 bandwidths": mixture}
 
 
 def _best_of_validation(kernels: dict[str, KernelMixture], data: RunData) -> str:
-    """Return the kernel density under which the validation points are likeliest: the test points are for judging it."""
+    """Return the kernel density under which the validation points are likeliest: the test points assess it."""
     points, weights = data.points[data.split.validation], data.weights_at(data.split.validation)
     return min(kernels, key=lambda name: negative_log_likelihood(kernels[name].log_prob(points), weights).mean)

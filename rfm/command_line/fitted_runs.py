@@ -1,4 +1,4 @@
-"""Runs: a flow and its data, fitted into a folder or read from it, and told of."""
+"""Runs: a flow and its data, fitted into a folder or read from it, and reported."""
 
 import argparse
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 from manifolds import Manifold
 from rfm.command_line.backbones import holds_backbones
 from rfm.command_line.messages import is_first_process
-from rfm.command_line.named_objects import imported_manifold, named_source
+from rfm.command_line.named_objects import imported_manifold, source_by_name
 from rfm.command_line.run_folder import RunData, describe_run
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
@@ -38,16 +38,16 @@ def train_run(
 ) -> Flow:
     """Fit a flow as the arguments say, into their folder; with steps of maximum likelihood afterwards, if any."""
     folder = Path(arguments.out)
-    kept = torch.cat([data.split.train, data.split.validation])
-    held = torch.arange(len(data.split.train), len(kept))
+    index = torch.cat([data.split.train, data.split.validation])
+    held = torch.arange(len(data.split.train), len(index))
     _refuse_existing(folder, arguments)
     if is_first_process() and not arguments.resume:
-        data.keep_stream(folder)
+        data.save_stream(folder)
     # First, so that a run killed while training can be resumed from the folder alone.
     settings: dict[str, Any] = {
-        "condition": data.conditions_at(kept).get("condition"),
+        "condition": data.conditions_at(index).get("condition"),
         "conditions": conditions,
-        "weights": data.weights_at(kept),
+        "weights": data.weights_at(index),
         "validation": held,
         "batch_size": arguments.batch_size,
         "seed": arguments.seed,
@@ -56,7 +56,7 @@ def train_run(
         "progress": not arguments.quiet,
     }
     flow = fit(
-        data.points[kept],
+        data.points[index],
         manifold,
         source=source,
         coupling=coupling,
@@ -65,10 +65,12 @@ def train_run(
         training=Training(max_seconds=arguments.max_seconds, force=arguments.force),
         **settings,
     )
+    if is_first_process():
+        data.save(folder)
     left = _seconds_left(flow, arguments.max_seconds)
     if likelihood_steps is not None and left > 0:
         flow = fit(
-            data.points[kept],
+            data.points[index],
             manifold,
             source=flow.source,
             field=flow.field,
@@ -81,8 +83,6 @@ def train_run(
         if is_first_process():
             # The record of flow matching stays, from which the same command with --resume finds its way here again.
             flow.save(folder)
-    if is_first_process():
-        data.save(folder)
     return flow
 
 
@@ -92,7 +92,7 @@ def _seconds_left(flow: Flow, cap: float | None) -> float:
 
 
 def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
-    """Say how to go on in the words of the command line, before the library says it in its own."""
+    """Raise with a remedy in terms of the command line, before the library raises in its own terms."""
     if arguments.resume or arguments.force:
         return
     if (folder / "flow.json").exists() or (folder / "checkpoint.json").exists():
@@ -114,12 +114,12 @@ def load_run(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
     if not arguments.manifold and holds_backbones(folder):
         raise ValueError(
             f"{folder} holds a flow of protein backbones, which rfm {arguments.command} does not know; "
-            "rfm sample draws from it, python -m experiments.proteins report judges it"
+            "rfm sample draws from it, python -m experiments.proteins report assesses it"
         )
     manifold = imported_manifold(arguments.manifold) if arguments.manifold else None
     if not arguments.source:
         return Flow.load(folder, manifold=manifold), RunData.load(folder)
-    source = named_source(arguments.source)
+    source = source_by_name(arguments.source)
     manifold = saved_manifold(folder) if manifold is None else manifold
     data = RunData.load(folder)
     if not isinstance(source, Source):
@@ -128,7 +128,7 @@ def load_run(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
 
 
 def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
-    """Return what is told of a fit, for JSON."""
+    """Return the report of a fit, for JSON."""
     last = flow.history[-1] if flow.history else {}
     best = min((record["validation_nll"] for record in flow.history if "validation_nll" in record), default=None)
     return {
@@ -143,7 +143,7 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
 
 
 def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
-    """Return what is told of a fit, in lines."""
+    """Return the report of a fit, in lines."""
     record = fitted_record(flow, data, folder)
     best = record["validation_nll_nats"]
     validation = "not known" if best is None else f"{best:.3f} nats"
