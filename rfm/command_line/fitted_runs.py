@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifolds import Manifold
 from rfm.command_line.backbones import holds_backbones
@@ -69,6 +69,7 @@ def train_run(
         data.save(folder)
     left = _seconds_left(flow, arguments.max_seconds)
     if likelihood_steps is not None and left > 0:
+        assert isinstance(flow.field, nn.Module)
         flow = fit(
             data.points[index],
             manifold,
