@@ -119,6 +119,15 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "best on validation is kept, the flow before them included",
     )
     parser.add_argument("--batch-size", type=positive, help="pairs per step (default: 512)")
+    parser.add_argument(
+        "--validations", type=positive, default=16, help="how many, spread over the steps; each writes a checkpoint"
+    )
+    parser.add_argument(
+        "--no-refine",
+        action="store_false",
+        dest="refine",
+        help="leave the flow as trained, without kernels about the training points carried back along it",
+    )
     parser.add_argument("--max-seconds", type=positive_number, help="cap on all of the training time (default: none)")
 
 

@@ -1,7 +1,6 @@
 """Runs: a flow and its data, fitted into a folder or read from it, and reported."""
 
 import argparse
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from rfm.command_line.messages import is_first_process
 from rfm.command_line.named_objects import imported_manifold, source_by_name
 from rfm.command_line.run_folder import RunData, describe_run
 from rfm.conditions import Conditions
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
 from rfm.flow import Flow
 from rfm.flow.saved_flow import saved_manifold
 from rfm.objectives import MaximumLikelihood
@@ -33,7 +32,7 @@ def train_run(
     arguments: argparse.Namespace,
     conditions: Conditions | None = None,
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
-    coupling: Coupling | None = None,
+    coupling: Coupling = Independent(),
     likelihood_steps: int | None = None,
 ) -> Flow:
     """Fit a flow as the arguments say, into their folder; with steps of maximum likelihood afterwards, if any."""
@@ -60,15 +59,16 @@ def train_run(
         manifold,
         source=source,
         coupling=coupling,
+        refine=arguments.refine,
         steps=arguments.steps,
         out=folder,
-        training=Training(max_seconds=arguments.max_seconds, force=arguments.force),
+        training=_training(arguments, arguments.max_seconds),
         **settings,
     )
     if is_first_process():
         data.save(folder)
     left = _seconds_left(flow, arguments.max_seconds)
-    if likelihood_steps is not None and left > 0:
+    if likelihood_steps is not None and (left is None or left > 0):
         assert isinstance(flow.field, nn.Module)
         flow = fit(
             data.points[index],
@@ -76,9 +76,10 @@ def train_run(
             source=flow.source,
             field=flow.field,
             objective=MaximumLikelihood(),
+            refine=arguments.refine,
             steps=likelihood_steps,
             out=folder / _REFINED,
-            training=Training(max_seconds=left if left < math.inf else None, force=arguments.force),
+            training=_training(arguments, left),
             **settings,
         )
         if is_first_process():
@@ -87,9 +88,13 @@ def train_run(
     return flow
 
 
-def _seconds_left(flow: Flow, cap: float | None) -> float:
-    """Return how much of a cap on the time a flow's training has left."""
-    return math.inf if cap is None else cap - float(flow.history[-1].get("seconds", 0.0))
+def _training(arguments: argparse.Namespace, max_seconds: float | None) -> Training:
+    return Training(max_seconds=max_seconds, force=arguments.force, validations=arguments.validations)
+
+
+def _seconds_left(flow: Flow, cap: float | None) -> float | None:
+    """Return how much of a cap on the time a flow's training has left; None where there is no cap."""
+    return None if cap is None else cap - float(flow.history[-1].get("seconds", 0.0))
 
 
 def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
@@ -132,6 +137,8 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
     """Return the report of a fit, for JSON."""
     last = flow.history[-1] if flow.history else {}
     best = min((record["validation_nll"] for record in flow.history if "validation_nll" in record), default=None)
+    if flow.refinement is not None:
+        best = flow.refinement.validation_nll.get("refined", best)
     return {
         "run": str(folder),
         **describe_run(data),
@@ -140,6 +147,8 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
         "seconds": last.get("seconds"),
         "validation_nll_nats": best,
         "stopped": flow.stopped,
+        "refinement": {} if flow.refinement is None else flow.refinement.summary(),
+        "refinement_report": flow.refinement_report,
     }
 
 
@@ -150,7 +159,7 @@ def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     validation = "not known" if best is None else f"{best:.3f} nats"
     return (
         f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; validation NLL {validation}; "
-        f"{flow.stopped}\n"
+        f"{flow.stopped}\n{flow.refinement_report + chr(10) if flow.refinement_report else ''}"
         f"points from {data.coordinates.describe()}\n"
         f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"
     )

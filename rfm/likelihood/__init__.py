@@ -5,6 +5,7 @@ from rfm.likelihood.change_of_variables import (
     estimate_log_prob,
     estimate_transport,
     log_prob,
+    score,
     transport,
 )
 from rfm.likelihood.discrete_flow import DiscreteLogProb, discrete_log_prob
@@ -21,5 +22,6 @@ __all__ = [
     "estimate_transport",
     "log_prob",
     "rademacher",
+    "score",
     "transport",
 ]
