@@ -31,6 +31,7 @@ from manifolds import (
     Stiefel,
 )
 from rfm import Hutchinson, MaximumLikelihood, negative_log_likelihood_loss
+from rfm.couplings import Independent
 from rfm.integrators import (
     BOGACKI_SHAMPINE,
     EULER,
@@ -49,8 +50,9 @@ from rfm.networks import VelocityField
 from rfm.objectives.maximum_likelihood import adjoint_log_prob
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Uniform
-from rfm.training.neighbour_distances import neighbour_distances
-from rfm.training.points import BatchSampler, Points
+from rfm.training.jitter import jitter_scales
+from rfm.training.points import BatchSampler
+from rfm.training.weighted_points import Points
 
 AXES = Quotient(Sphere(2), Antipodal(2))
 MANIFOLDS = [Sphere(2), SO3(), FlatTorus(2), Hyperboloid(2), PoincareBall(2), SPD(2), Product(Sphere(2), Euclidean(1))]
@@ -314,32 +316,32 @@ def test_training_ends_where_the_loss_is_no_longer_the_true_one(tmp_path: Path) 
 def test_steps_that_are_too_few_for_the_flow_at_the_start_are_an_error() -> None:
     field = small_field()
     nn.init.normal_(field.last.weight, std=1.0, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match=r"differ by [-+]\d+\.\d+ nats, more than 0.01: .* take more steps"):
+    with pytest.raises(ValueError, match=r"differ by [-+]\d+\.\d+ nats, more than 0.01 .*: .* take more steps"):
         refined(field, MaximumLikelihood(FixedStep(EULER, 1)), 1e-3)
 
 
 @pytest.mark.parametrize("m", [Sphere(2), SPD(2), Product(Sphere(2), FlatTorus(1)), AXES], ids=str)
-def test_distances_to_neighbouring_places_are_those_of_all_pairs(m: Manifold) -> None:
+def test_scales_of_jitter_are_shares_of_distances_between_all_pairs(m: Manifold) -> None:
     x = points(m, 30)
     x = torch.cat([x, x[:7]])
-    found = neighbour_distances(m, x, 6)
-    embedded = torch.cdist(m.embed(x), m.embed(x[:30]))
+    found = jitter_scales(m, x, 0.3)
+    # Chords to the nearer representative grow with the distances of axes.
+    apart = m.dist(x[:, None], x[:30]) if m is AXES else torch.cdist(m.embed(x), m.embed(x[:30]))
     # The nearest is the place itself.
-    chosen = embedded.argsort(1)[:, 6]
-    torch.testing.assert_close(found, m.dist(x, x[chosen]))
-    assert torch.equal(neighbour_distances(m, x[:1].expand(4, *m.event_shape), 6), torch.zeros(4).double())
-    torch.testing.assert_close(neighbour_distances(m, x[:2], 6), m.dist(x[:2], x[:2].flip(0)))
+    sixth = apart.argsort(1)[:, 6]
+    torch.testing.assert_close(found, 0.3 * m.dist(x, x[sixth]))
+    assert torch.equal(jitter_scales(m, x[:1].expand(4, *m.event_shape), 0.3), torch.zeros(4).double())
+    torch.testing.assert_close(jitter_scales(m, x[:2], 1.0), m.dist(x[:2], x[:2].flip(0)))
 
 
 def test_jitter_moves_points_by_a_share_of_the_distance_to_neighbours() -> None:
     m, x = Sphere(2), points(Sphere(2), 40)
-    spread = 0.3 * neighbour_distances(m, x, 6)
+    spread = jitter_scales(m, x, 0.3)
 
     def batch(jitter: float) -> Tensor:
         objective = MaximumLikelihood(jitter=jitter)
-        sampler = BatchSampler(Uniform(m), Points(x), 20_000, objective, None, False)
-        sampler.generator.manual_seed(0)
-        return sampler.batch()[1]
+        sampler = BatchSampler(Uniform(m), Points(x), 20_000, objective, Independent(), False)
+        return sampler.seeded_batch(0)[1]
 
     still, moved = batch(0.0), batch(0.3)
     assert bool((still[:, None] == x).all(-1).any(1).all())

@@ -26,6 +26,10 @@ _LOG_LOWEST = math.log(1e-3)
 """What a density that a fold makes meaningless counts at most: its gradient leads back to a map without folds."""
 
 
+class LeavesDomainError(ValueError):
+    """A step that ends where the manifold has no points."""
+
+
 class DiscreteLogProb(NamedTuple):
     """The log-density of the discrete flow at points, and how far it may be from that of the flow."""
 
@@ -66,7 +70,8 @@ def discrete_log_prob(
         The log-density, and an estimate of the error.
 
     Raises:
-        ValueError: if the method is another, or a step leaves the manifold's domain.
+        LeavesDomainError: if a step leaves the manifold's domain.
+        ValueError: if the method is another.
     """
     manifold, method = source.manifold, GRADED if method is None else method
     tableau = _tableau(method)
@@ -144,7 +149,7 @@ def _projected(manifold: Manifold, z: Tensor, dz: Tensor) -> tuple[Tensor, Tenso
     """Return the points nearest to ``z``, and what the projection makes of vectors ``(*batch, k, *event_shape)``."""
     outside = manifold.outside(z)
     if outside is not None and bool(outside.any()):
-        raise ValueError(
+        raise LeavesDomainError(
             f"discrete_log_prob: a step leaves {manifold} at {int(outside.sum())} of {outside.numel()} points, and the "
             "map of the steps has no density there; take more steps"
         )

@@ -9,9 +9,9 @@ the error (`rfm.likelihood.discrete_log_prob`); and new times of the steps at ra
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from rfm.likelihood.differentiable_operations import check_scripted
 from rfm.likelihood.discrete_flow import GRADED, discrete_log_prob
 from rfm.objectives.objective import Objective
 from rfm.sources import Source
+
+_STEPS = (12, 24, 48, 96)
+"""What is tried in turn where no method is given."""
 
 _FARTHEST_SHIFT = 0.45
 """Of the times of steps, in steps."""
@@ -49,8 +52,9 @@ class MaximumLikelihood(Objective):
     an accurate solve differ by more than ``tolerance``; at the start it is an error.
 
     Args:
-        method: the solve of each step, by fixed steps, so that it can be differentiated; by default 12 steps of Bogacki
-            and Shampine's third-order method that shrink towards the data. More for sharper densities.
+        method: the solve of each step, by fixed steps, so that it can be differentiated; by default 12 of Bogacki and
+            Shampine's third-order method that shrink towards the data, and in `rfm.fit` 24, 48 or 96 where the flow at
+            the start is too sharp for fewer (half the tolerance): ``Flow.history`` has their number.
         adjoint: take gradients by the adjoint equation instead of backpropagation, with the divergence.
         probes: estimate the divergence with so many, see `Hutchinson`, with new noise at every step; None for the exact
             Jacobian, which costs as many derivatives as there are dimensions.
@@ -64,7 +68,7 @@ class MaximumLikelihood(Objective):
         ValueError: for a negative number.
     """
 
-    method: FixedStep = GRADED
+    method: FixedStep | None = None
     adjoint: bool = False
     probes: int | None = None
     jitter: float = 0.3
@@ -83,6 +87,24 @@ class MaximumLikelihood(Objective):
                     f"MaximumLikelihood: {name} must be a number of at least 0, got {value:g}; choose another"
                 )
 
+    def check_source(self, manifold: Manifold, source: Source) -> None:
+        source.check_density("MaximumLikelihood")
+
+    @property
+    def candidates(self) -> Sequence[Self]:
+        """With 12, 24, 48 and 96 steps; with the method alone where it is given."""
+        steps = _STEPS if self.method is None else ()
+        return tuple(replace(self, method=replace(GRADED, steps=n)) for n in steps) or (self,)
+
+    @property
+    def solver_steps(self) -> int:
+        """Those of the method."""
+        return self._solve.steps
+
+    @property
+    def _solve(self) -> FixedStep:
+        return GRADED if self.method is None else self.method
+
     def __call__(
         self,
         field: Callable[..., Tensor],
@@ -98,18 +120,18 @@ class MaximumLikelihood(Objective):
         if self.adjoint or self.probes is not None:
             estimator = None if self.probes is None else Hutchinson(self.probes, generator)
             return negative_log_likelihood_loss(
-                field, source, x_1, self.method, adjoint=self.adjoint, estimator=estimator, **condition
+                field, source, x_1, self._solve, adjoint=self.adjoint, estimator=estimator, **condition
             )
         _check_field(field)
         shift = _FARTHEST_SHIFT * (2 * float(torch.rand((), generator=generator, device=x_1.device)) - 1)
-        found = discrete_log_prob(field, source, x_1, self.method, shift=shift, **condition)
+        found = discrete_log_prob(field, source, x_1, self._solve, shift=shift, **condition)
         return (self.penalty * found.squared_error - found.log_prob).mean()
 
     def log_prob(self, field: Callable[..., Tensor], source: Source, x: Tensor, **condition: Any) -> Tensor:
         """Return the log-density by the steps of ``method``."""
         if self.adjoint or self.probes is not None:
-            return log_prob(field, source, x, self.method, **condition)
-        return discrete_log_prob(field, source, x, self.method, **condition).log_prob
+            return log_prob(field, source, x, self._solve, **condition)
+        return discrete_log_prob(field, source, x, self._solve, **condition).log_prob
 
 
 def negative_log_likelihood_loss(

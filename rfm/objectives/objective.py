@@ -1,12 +1,12 @@
 """What a training step minimises."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import check_function
@@ -72,11 +72,25 @@ class Objective(ABC):
 
     def check(self, manifold: Manifold, source: Source, x: Tensor) -> None:
         """Raise ValueError unless the objective can train a flow on ``manifold`` from ``source`` to points ``x``."""
+        self.check_source(manifold, source)
+
+    def check_source(self, manifold: Manifold, source: Source) -> None:
+        """Raise ValueError unless the objective can train a flow on ``manifold`` from ``source``, whatever the data."""
         return
 
     def on(self, manifold: Manifold) -> Self:
         """Return the objective on a manifold, with nothing left to default."""
         return self
+
+    @property
+    def candidates(self) -> Sequence[Self]:
+        """The objective with ever finer solves: the first whose `log_prob` agrees with an accurate one is trained."""
+        return (self,)
+
+    @property
+    def solver_steps(self) -> int | None:
+        """How many steps the solve of `log_prob` takes; None where there is none."""
+        return None
 
     def log_prob(self, field: Callable[..., Tensor], source: Source, x: Tensor, **condition: Any) -> Tensor | None:
         """Return the log-density that the loss minimises minus the mean of, ``(*batch)``; None where there is none.
@@ -84,6 +98,13 @@ class Objective(ABC):
         At each validation it is compared with that of an accurate solve, and training ends where they part.
         """
         return None
+
+    def velocity_of(self, network: nn.Module) -> nn.Module:
+        """Return the velocity field of the flow, for a network that predicts what the objective trains it to predict.
+
+        By default the network itself is the velocity.
+        """
+        return network
 
     def draw_times(self, shape: tuple[int, ...], **like: Any) -> Tensor:
         """Return the times of a batch; by default half uniform and half crowded at the data.
