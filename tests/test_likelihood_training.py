@@ -34,6 +34,7 @@ from rfm import Hutchinson, MaximumLikelihood, negative_log_likelihood_loss
 from rfm.couplings import Independent
 from rfm.integrators import (
     BOGACKI_SHAMPINE,
+    DORMAND_PRINCE,
     EULER,
     MIDPOINT,
     RK4,
@@ -46,10 +47,13 @@ from rfm.integrators import (
     Tableau,
 )
 from rfm.likelihood import discrete_log_prob, log_prob
+from rfm.likelihood.discrete_flow import GRADED
 from rfm.networks import VelocityField
 from rfm.objectives.maximum_likelihood import adjoint_log_prob
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Uniform
+from rfm.training.agreement import agreeing
+from rfm.training.arguments import hold_out
 from rfm.training.jitter import jitter_scales
 from rfm.training.points import BatchSampler
 from rfm.training.weighted_points import Points
@@ -264,7 +268,7 @@ def test_conditions_reach_the_objective() -> None:
 # Going on from a trained flow.
 
 
-def refined(field: nn.Module, objective: MaximumLikelihood, learning_rate: float, **how: Any) -> rfm.Flow:
+def train_on(field: nn.Module, objective: MaximumLikelihood, learning_rate: float, **how: Any) -> rfm.Flow:
     settings: dict[str, Any] = {"steps": 16, "batch_size": 32, "progress": False} | how
     return rfm.fit(
         cluster(100),
@@ -287,7 +291,7 @@ def test_the_weights_at_the_start_compete() -> None:
     field = small_field()
     nn.init.normal_(field.last.weight, std=0.02, generator=torch.Generator().manual_seed(0))
     before = {name: value.clone() for name, value in field.state_dict().items()}
-    flow = refined(field, Ascent(FixedStep(RK4, 3), tolerance=1.0), 1e-2)
+    flow = train_on(field, Ascent(FixedStep(RK4, 3), tolerance=1.0), 1e-2)
     assert flow.history[0]["step"] == 0
     assert "loss" not in flow.history[0]
     assert min(r["validation_nll"] for r in flow.history[1:]) > flow.history[0]["validation_nll"]
@@ -299,7 +303,7 @@ def test_the_weights_at_the_start_compete() -> None:
 def test_training_ends_where_the_loss_is_no_longer_the_true_one(tmp_path: Path) -> None:
     # One step of Euler's method with nothing against its error.
     objective = MaximumLikelihood(FixedStep(EULER, 1), penalty=0.0)
-    flow = refined(small_field(), objective, 3e-2, steps=64, out=tmp_path)
+    flow = train_on(small_field(), objective, 3e-2, steps=64, out=tmp_path)
     assert "training loss and the true NLL of the validation points differ by" in flow.stopped
     assert "take more steps" in flow.stopped
     assert "of 64" in flow.stopped
@@ -309,7 +313,7 @@ def test_training_ends_where_the_loss_is_no_longer_the_true_one(tmp_path: Path) 
     with torch.no_grad():
         apart = float((objective.log_prob(flow.field, flow.source, x) - flow.log_prob(x)).mean())
     assert abs(apart) < 0.05
-    again = refined(small_field(), objective, 3e-2, steps=64, out=tmp_path, resume=True)
+    again = train_on(small_field(), objective, 3e-2, steps=64, out=tmp_path, resume=True)
     assert again.stopped == flow.stopped
 
 
@@ -317,7 +321,47 @@ def test_steps_that_are_too_few_for_the_flow_at_the_start_are_an_error() -> None
     field = small_field()
     nn.init.normal_(field.last.weight, std=1.0, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=r"differ by [-+]\d+\.\d+ nats, more than 0.01 .*: .* take more steps"):
-        refined(field, MaximumLikelihood(FixedStep(EULER, 1)), 1e-3)
+        train_on(field, MaximumLikelihood(FixedStep(EULER, 1)), 1e-3)
+
+
+def sharp_field(size: float) -> VelocityField:
+    """Return a field, always the same, whose velocities and derivatives grow with ``size``."""
+    field, generator = small_field(), torch.Generator().manual_seed(0)
+    for parameter in field.parameters():
+        nn.init.normal_(parameter, std=0.5, generator=generator)
+    nn.init.normal_(field.last.weight, std=size, generator=generator)
+    return field
+
+
+@pytest.mark.parametrize(("size", "steps"), [(0.02, 12), (0.1, 24), (0.5, 96)])
+def test_a_sharp_flow_is_trained_with_as_many_steps_as_it_needs(size: float, steps: int, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"steps": 1, "batch_size": 8, "out": tmp_path, "training": rfm.Training(learning_rate=1e-9)}
+    field, x = sharp_field(size), cluster(100)
+    flow = rfm.fit(x, Sphere(2), field=field, objective=MaximumLikelihood(), refine=False, progress=False, **how)
+    assert [record["solver_steps"] for record in flow.history] == [steps] * 2
+    held = hold_out(x, 0.1, 0)[1]
+    with torch.no_grad():
+        truth = log_prob(sharp_field(size), Uniform(Sphere(2)), x[held], FixedStep(DORMAND_PRINCE, 96)).mean()
+        excess = {
+            c.solver_steps: float(truth - c.log_prob(sharp_field(size), Uniform(Sphere(2)), x[held]).mean())
+            for c in MaximumLikelihood().candidates
+        }
+    assert all((abs(nats) <= 0.005) == (n >= steps) for n, nats in excess.items())
+    assert flow.history[0]["solver_excess"] == pytest.approx(excess[steps], abs=4e-3)
+
+
+def test_a_flow_too_sharp_for_all_steps_is_refused_and_a_method_is_kept() -> None:
+    with pytest.raises(ValueError, match=r"differ by .* nats, more than 0.01 \(steps of the solve: 96\): .* take more"):
+        train_on(sharp_field(1.5), MaximumLikelihood(), 1e-3)
+    with pytest.raises(ValueError, match=r"more than 0.01 \(steps of the solve: 12\)"):
+        train_on(sharp_field(0.5), MaximumLikelihood(GRADED), 1e-3)
+
+
+def test_a_resumed_run_takes_the_steps_that_it_began_with() -> None:
+    x, history = Points(cluster(20)), [{"solver_steps": 48.0}]
+    flow = rfm.Flow(Sphere(2), sharp_field(0.02))
+    assert agreeing(MaximumLikelihood(), flow, x).solver_steps == 12
+    assert agreeing(MaximumLikelihood(), flow, x, history).solver_steps == 48
 
 
 @pytest.mark.parametrize("m", [Sphere(2), SPD(2), Product(Sphere(2), FlatTorus(1)), AXES], ids=str)

@@ -19,7 +19,9 @@ from rfm.objectives import Objective
 from rfm.training.loop import TrainingStoppedError
 from rfm.training.weighted_points import Points
 
-_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
+ACCURATE = Adaptive(atol=1e-4, rtol=1e-4)
+"""A solve whose error is small beside the tolerance, also where that of a validation alone would not be."""
+
 _AT_THE_START = 0.5
 """The share of the tolerance that is not to be used up before the first step."""
 
@@ -46,7 +48,7 @@ def agreeing(
     field, source, condition = flow.field, flow.source, condition_of(validation)
     with in_evaluation_mode(flow), precision_of_weights(flow):
         try:
-            log_p = log_prob(field, source, validation.x, _SOLVER, **condition)
+            log_p = log_prob(field, source, validation.x, ACCURATE, **condition)
         except IntegrationError:
             return candidates[-1]
         for candidate in candidates:
@@ -80,6 +82,6 @@ def check_agreement(objective: Objective, nats: float) -> None:
         steps = "" if objective.solver_steps is None else f" (steps of the solve: {objective.solver_steps})"
         raise TrainingStoppedError(
             f"the training loss and the true NLL of the validation points differ by {nats:+.3f} nats, more than "
-            f"{objective.tolerance:g}{steps}: the optimiser gains from the error of the solve; take more steps, or a larger "
-            f"penalty, in {type(objective).__name__}"
+            f"{objective.tolerance:g}{steps}: the optimiser gains from the error of the solve; take more steps, or a "
+            f"larger penalty, in {type(objective).__name__}"
         )

@@ -19,7 +19,7 @@ from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
-from rfm.training.agreement import agreeing, check_agreement, condition_of, excess
+from rfm.training.agreement import ACCURATE, agreeing, check_agreement, condition_of, excess
 from rfm.training.checkpoint import Validation
 from rfm.training.jitter import jitter_scales, jittered
 from rfm.training.loop import step_seed
@@ -205,7 +205,8 @@ def _validate(
     log_p = None
     try:
         columns = [] if trained is None else [trained.double()[:, None]]
-        columns.append(log_prob(field, source, part.x, _VALIDATION_SOLVER, **condition).double()[:, None])
+        solver = _VALIDATION_SOLVER if trained is None else ACCURATE
+        columns.append(log_prob(field, source, part.x, solver, **condition).double()[:, None])
         if centres is not None:
             columns.append(validation_components(field, source, centres, part.x))
         log_p = torch.cat(columns, dim=1)
