@@ -324,6 +324,17 @@ def test_steps_that_are_too_few_for_the_flow_at_the_start_are_an_error() -> None
         train_on(field, MaximumLikelihood(FixedStep(EULER, 1)), 1e-3)
 
 
+def test_kernels_along_the_flow_follow_and_the_guard_looks_at_the_flow_alone() -> None:
+    x, uniform = cluster(300), math.log(4 * math.pi)
+    how: dict[str, Any] = {"field": small_field(), "validation": 0.2, "steps": 2, "batch_size": 8, "progress": False}
+    flow = rfm.fit(x, Sphere(2), objective=MaximumLikelihood(), **how)
+    assert flow.refinement is not None
+    # The field is none to speak of, so kernels do the work; the two solves are of the field.
+    assert float(-flow.base.log_prob(x).mean()) == pytest.approx(uniform, abs=0.1)
+    assert all(record["validation_nll"] < uniform - 0.5 for record in flow.history)
+    assert all(abs(record["solver_excess"]) < 1e-3 for record in flow.history)
+
+
 def sharp_field(size: float) -> VelocityField:
     """Return a field, always the same, whose velocities and derivatives grow with ``size``."""
     field, generator = small_field(), torch.Generator().manual_seed(0)
