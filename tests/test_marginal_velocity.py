@@ -267,7 +267,6 @@ class Unknown(Source):
             "no closed form is known",
         ),
     ],
-    ids=str,
 )
 def test_bad_input_gets_one_sentence(
     path: ConditionalPath, data: Tensor, more: dict[str, object], sentence: str
