@@ -74,23 +74,35 @@ def train_run(
         data.save(folder)
     left = _seconds_left(flow, arguments.max_seconds)
     if likelihood_steps is not None and (left is None or left > 0):
-        assert isinstance(flow.field, nn.Module)
-        flow = fit(
-            data.points[index],
-            manifold,
-            source=flow.source,
-            field=flow.field,
-            objective=MaximumLikelihood(),
-            refine=arguments.refine,
-            steps=likelihood_steps,
-            out=folder / _REFINED,
-            training=_training(arguments, left),
-            **settings,
-        )
+        flow = _by_likelihood(flow, data.points[index], arguments, likelihood_steps, left, settings)
         if is_first_process():
             # The record of flow matching stays, from which the same command with --resume finds its way here again.
             flow.save(folder)
     return flow
+
+
+def _by_likelihood(
+    flow: Flow,
+    points: Tensor,
+    arguments: argparse.Namespace,
+    steps: int,
+    max_seconds: float | None,
+    settings: dict[str, Any],
+) -> Flow:
+    """Go on from a flow by maximum likelihood, in a folder within its own."""
+    assert isinstance(flow.field, nn.Module)
+    return fit(
+        points,
+        flow.manifold,
+        source=flow.source,
+        field=flow.field,
+        objective=MaximumLikelihood(),
+        refine=arguments.refine,
+        steps=steps,
+        out=Path(arguments.out) / _REFINED,
+        training=_training(arguments, max_seconds),
+        **settings,
+    )
 
 
 def _training(arguments: argparse.Namespace, max_seconds: float | None) -> Training:

@@ -144,10 +144,7 @@ def train(
     by_likelihood = data.start is None and flow.source.has_density
     if by_likelihood:
         centres = data if refined and not reason_against(flow, data, validation) else None
-        # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
-        held_out = thinned(validation, _VALIDATION_POINTS).to(fabric.device)
-        objective = agreeing(objective, flow.to(fabric.device), held_out, run.history)
-        validate = _by_likelihood(flow, held_out, fabric, objective, centres)
+        objective, validate = _by_likelihood(flow, validation, run, objective, centres)
     else:
         start = (flow.source if validation_source is None else validation_source).to(fabric.device)
         held = BatchSampler(start, validation.to(fabric.device), size, objective, coupling, drop_condition=False)
@@ -170,9 +167,13 @@ def train(
 
 
 def _by_likelihood(
-    flow: Flow, held_out: Points, fabric: "Fabric", objective: Objective, centres: Points | None
-) -> Callable[[nn.Module], float | Validation]:
-    return lambda field: _validate(flow, field, held_out, fabric, objective, centres)
+    flow: Flow, validation: Points, run: Run, objective: Objective, centres: Points | None
+) -> tuple[Objective, Callable[[nn.Module], float | Validation]]:
+    """Return the objective with a solve that is accurate enough for the flow, and what validates it."""
+    # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
+    held_out = thinned(validation, _VALIDATION_POINTS).to(run.fabric.device)
+    chosen = agreeing(objective, flow.to(run.fabric.device), held_out, run.history)
+    return chosen, lambda field: _validate(flow, field, held_out, run.fabric, chosen, centres)
 
 
 def _by_matching(flow: Flow, held: BatchSampler, run: Run) -> Callable[[nn.Module], float | Validation]:
