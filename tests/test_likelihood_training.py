@@ -227,7 +227,7 @@ def test_training_lowers_the_negative_log_likelihood(adjoint: bool) -> None:
 )
 def test_fit_takes_it_as_an_objective(objective: MaximumLikelihood, tmp_path: Path) -> None:
     how: dict[str, Any] = {
-        "steps": 24,
+        "steps": 30,
         "batch_size": 64,
         "training": rfm.Training(learning_rate=2e-2, validations=2),
         "progress": False,
