@@ -105,7 +105,7 @@ def test_the_divergence_knows_the_density(m: Manifold) -> None:
     [
         (Sphere(4), FixedStep(RK4, 16)),
         (Euclidean(2), FixedStep(RK4, 16)),
-        (Hyperboloid(2), FixedStep(RK4, 16)),
+        pytest.param(Hyperboloid(2), FixedStep(RK4, 16), marks=pytest.mark.slow),
         # Where paths to a data point set in, the field of the plane sphere has a kink.
         pytest.param(Sphere(2), Adaptive(atol=1e-5, rtol=1e-5), marks=pytest.mark.slow),
         pytest.param(PoincareBall(2), Adaptive(atol=1e-5, rtol=1e-5), marks=pytest.mark.slow),
@@ -276,6 +276,7 @@ def test_bad_input_gets_one_sentence(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_other_sources_serve_where_they_have_a_density() -> None:
     """A source on SO(3) that reaches no data point's cut locus: nothing jumps there."""
     m = SO3()

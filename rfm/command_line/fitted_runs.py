@@ -176,6 +176,7 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
         **({} if flow.conditions is None else {"conditions": flow.conditions.to_dict()["columns"]}),
         "steps": last.get("step"),
         "seconds": last.get("seconds"),
+        "refinement_seconds": last.get("refinement_seconds", 0.0),
         "validation_nll_nats": nll,
         **({} if loss is None else {"validation_loss": loss}),
         "stopped": flow.stopped,
@@ -191,8 +192,9 @@ def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     validation = f"validation NLL {'not known' if best is None else f'{best:.3f} nats'}"
     if "validation_loss" in record:
         validation = f"validation loss {record['validation_loss']:.4g}, by pairs, as start points have no density"
+    refined = f" and {record['refinement_seconds']:.0f} s of refinement" if record["refinement_seconds"] else ""
     return (
-        f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; {validation}; "
+        f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s{refined}; {validation}; "
         f"{flow.stopped}\n{flow.refinement_report + chr(10) if flow.refinement_report else ''}"
         f"points from {data.coordinates.describe()}\n"
         f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"

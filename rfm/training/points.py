@@ -159,7 +159,7 @@ def train(
         loss,
         validate,
         validate_start=objective.refines,
-        finish=(lambda: refine(flow, data, validation.to(fabric.device))) if refined else None,
+        finish=(lambda report: refine(flow, data, validation.to(fabric.device), report)) if refined else None,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
         measure="validation_nll" if by_likelihood else "validation_loss",

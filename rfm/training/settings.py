@@ -24,7 +24,8 @@ class Training:
         learning_rate: peak learning rate of AdamW; it warms up over 100 steps and falls to zero along a cosine. By
             default that of the objective: 3e-3, and 5e-4 for maximum likelihood.
         max_seconds: a cap on the training time, all of it where a run is resumed; ``Flow.stopped`` says whether it was
-            reached. A run with a cap does not repeat exactly. The refinement that `rfm.fit` ends with is not in it.
+            reached. A run with a cap does not repeat exactly. The refinement that `rfm.fit` ends with is not in it; how
+            long that took, the last record of ``Flow.history`` says.
         fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``. "bf16-mixed",
             and "16-mixed" on a GPU, run the network's layers low, "bf16-true" keeps its weights low too, "64-true"
             makes all float64; geometry, points and times are never in less than float32.
