@@ -123,7 +123,7 @@ def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     record = fitted_record(flow, data, folder)
     best = record["validation_nll_nats"]
     validation = "not known" if best is None else f"{best:.3f} nats"
-    refined = f" and {record['refinement_seconds']:.0f} s of refinement" if record["refinement_seconds"] else ""
+    refined = f" and {record['refinement_seconds']:.0f} s of refinement" if record["refinement_seconds"] >= 0.5 else ""
     return (
         f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s{refined}; validation NLL {validation}; "
         f"{flow.stopped}\n{flow.refinement_report + chr(10) if flow.refinement_report else ''}"
