@@ -10,10 +10,10 @@ float32, to which dtype the result is rounded in the end (`manifolds.precision`)
 **Required.** A subclass calls ``super().__init__(dim, event_shape)`` and writes four methods: ``projx``, ``proju``,
 ``expmap``, ``logmap``. It writes ``inner`` too, unless its metric is the one induced by the ambient space.
 
-**Free.** ``norm``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``, ``riemannian_gradient``,
-``embed``, the checks, and what a divergence needs (``divergence_frame``, ``log_volume_derivative``, ``coordinates``).
-The defaults are right for every manifold that keeps the contract; the built-in manifolds override them where a closed
-form is more accurate or faster.
+**Free.** ``norm``, ``angle``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``,
+``riemannian_gradient``, ``embed``, the checks, and what a divergence needs (``divergence_frame``,
+``log_volume_derivative``, ``coordinates``) or the Jacobian of a step (``projx_jvp``). The defaults are right for every
+manifold that keeps the contract; the built-in manifolds override them where a closed form is more accurate or faster.
 
 **Structures** besides geometry are objects, each with its own product, power and quotient: ``coordinates`` (how
 networks read points and write tangent vectors, with derivatives), ``kernel``, ``lie_group``.
@@ -39,7 +39,7 @@ from torch import Tensor
 
 from manifolds.arguments import integer
 from manifolds.checks import check_deviation, check_shape, relative_size
-from manifolds.coordinates import Coordinates
+from manifolds.coordinates import Coordinates, jvp_along_all
 from manifolds.identity import same
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
@@ -133,6 +133,19 @@ class Manifold(FullPrecisionModule):
         """Return the Riemannian length of ``u`` at ``x``, shape ``(*batch)``; its derivative at ``u = 0`` is 0."""
         return safe_sqrt(self.inner(x, u, u))
 
+    def angle(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Return the angle between tangent vectors ``u`` and ``v`` at ``x``, in radians from 0 to pi, ``(*batch)``.
+
+        Accurate near 0 and pi too, where the arc cosine loses half of the digits; its derivative there is 0. NaN where
+        a vector is zero.
+
+        Kahan, How futile are mindless assessments of roundoff in floating-point computation?, 2006, section 12.
+        """
+        # By the largest entry first: squares of small and large vectors leave the range of numbers.
+        a, b = (w / w.abs().amax(self._event_axes, keepdim=True) for w in (u, v))
+        a, b = a / self.lift(self.norm(x, a)), b / self.lift(self.norm(x, b))
+        return 2 * torch.atan2(self.norm(x, a - b), self.norm(x, a + b))
+
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the geodesic distance between ``x`` and ``y``, shape ``(*batch)``; its derivative at 0 is 0."""
         return self.norm(x, self.logmap(x, y))
@@ -180,7 +193,7 @@ class Manifold(FullPrecisionModule):
         """
         return self.proju(y, u)
 
-    # Bases, volume and what a divergence needs.
+    # Bases, volume and what a divergence or a Jacobian needs.
 
     def tangent_basis(self, x: Tensor) -> Tensor:
         """Return a basis of the tangent space at ``x``, orthonormal in `inner`: ``(*batch, dim, *event_shape)``.
@@ -286,6 +299,10 @@ class Manifold(FullPrecisionModule):
             f"{self} has no uniform distribution here: its volume is infinite, or random_uniform is not written; "
             "pass a source"
         )
+
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``projx(x)`` and its derivatives along ambient vectors, ``(k, *batch, *event_shape)`` too."""
+        return jvp_along_all(self.projx, x, v)
 
     # Coordinates for networks.
 

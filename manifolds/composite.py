@@ -57,6 +57,9 @@ class Derived(Composite):
     def projx(self, x: Tensor) -> Tensor:
         return self.m.projx(x)
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.projx_jvp(x, v)
+
     def outside(self, x: Tensor) -> Tensor | None:
         return self.m.outside(x)
 

@@ -83,6 +83,9 @@ class Product(Composite):
     def projx(self, x: Tensor) -> Tensor:
         return self.join(*(f.projx(a) for f, a in self._pairs(x)))
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self._join_pairs([f.projx_jvp(a, b) for f, a, b in self._triples(x, v)])
+
     def outside(self, x: Tensor) -> Tensor | None:
         """Return whether any factor's part lies outside."""
         known = [o for o in (f.outside(a) for f, a in self._pairs(x)) if o is not None]

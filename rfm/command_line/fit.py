@@ -102,6 +102,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     """Add the source, the coupling, and how long to train."""
     parser.add_argument("--source", metavar="NAME", help=_SOURCE_HELP)
     parser.add_argument(
+        "--start",
+        metavar="FILE",
+        help="table of start points, in the same columns: the flow carries them to the points, and has no density",
+    )
+    parser.add_argument("--pairs", action="store_true", help="row i of --start belongs to row i of the table")
+    parser.add_argument("--start-weights", metavar="COLUMN", help="column of weights of the start points")
+    parser.add_argument(
         "--coupling",
         choices=("independent", "optimal-transport", "sinkhorn"),
         default="independent",
@@ -110,6 +117,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--steps", type=positive, help="optimiser steps (default: by the number of points, 2000 to 8000)"
+    )
+    parser.add_argument(
+        "--likelihood-steps",
+        type=positive,
+        metavar="N",
+        help="steps of maximum likelihood after flow matching, each some forty times as long\n(default: none); the "
+        "best on validation is kept, the flow before them included",
     )
     parser.add_argument("--batch-size", type=positive, help="pairs per step (default: 512)")
     parser.add_argument(
@@ -151,7 +165,8 @@ def run(arguments: argparse.Namespace) -> None:
     source = None if arguments.source is None else source_by_name(arguments.source)
     folder = Path(arguments.out)
     before = steps_done(folder) if arguments.resume else None
-    flow = train_run(manifold, data, arguments, conditions, source, coupling_by_name(arguments.coupling, manifold))
+    coupling = coupling_by_name(arguments.coupling, manifold)
+    flow = train_run(manifold, data, arguments, conditions, source, coupling, arguments.likelihood_steps)
     record = fitted_record(flow, data, folder) | {"unused_columns": unused, "resumed_at_step": before}
     text = _resumed_text(flow, before) + fitted_text(flow, data, folder)
     report(arguments, record, "\n".join([text, *_hints(data, folder, unused)]))

@@ -6,6 +6,7 @@ processes takes its share of the batch that one process would have drawn.
 """
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,11 @@ from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
+from rfm.training.agreement import ACCURATE, agreeing, check_agreement, condition_of, excess
+from rfm.training.checkpoint import Validation
+from rfm.training.jitter import jitter_scales, jittered
+from rfm.training.loop import step_seed
+from rfm.training.matching import MatchingValidation
 from rfm.training.refinement import reason_against, refine, validation_components
 from rfm.training.run import Run
 from rfm.training.weighted_points import Points, thinned
@@ -29,6 +35,9 @@ _CONDITION_DROPOUT = 0.1
 _PARTIAL_CONDITIONS = 0.3
 _VALIDATION_POINTS = 512
 _WEIGHT_STEPS = 100
+_VALIDATION_BATCHES = 4
+_APART = 2**40
+"""Numbers of steps that no run comes to."""
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 
 
@@ -36,7 +45,7 @@ class BatchSampler:
     """Draws training batches, from a generator that the caller seeds.
 
     Args:
-        source: the distribution at time 0, on that device.
+        source: the distribution at time 0, on that device; not drawn from where the data are paired with start points.
         train: the data, on the device to train on.
         size: pairs in a batch.
         objective: draws the times.
@@ -58,6 +67,7 @@ class BatchSampler:
         self.source, self.train, self.size, self.objective, self.coupling = source, train, size, objective, coupling
         self.drop_condition = drop_condition
         self.generator = torch.Generator(train.x.device)
+        self.jitter_scales = jitter_scales(source.manifold, train.x, objective.jitter) if objective.jitter else None
         self.cumulative = None if train.weights is None else (train.weights / train.weights.sum()).double().cumsum(0)
 
     def batch(self, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
@@ -69,7 +79,10 @@ class BatchSampler:
         else:
             uniform = torch.rand(size, dtype=torch.float64, **like)
             index = torch.searchsorted(self.cumulative, uniform).clamp(max=len(x) - 1)
-        x_0, x_1 = self.source.sample((size,), dtype=x.dtype, **like), x[index]
+        paired, x_1 = self.train.start, x[index]
+        x_0 = self.source.sample((size,), dtype=x.dtype, **like) if paired is None else paired[index]
+        if self.jitter_scales is not None:
+            x_1 = jittered(self.source.manifold, x_1, self.jitter_scales[index], generator)
         t = self.objective.draw_times((size,), dtype=x.dtype, **like)
         given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
@@ -78,6 +91,11 @@ class BatchSampler:
         share = slice(rank, None, world)
         condition = {} if pairs.condition is None else {"condition": pairs.condition[share]}
         return pairs.x_0[share], pairs.x_1[share], t[share], condition
+
+    def seeded_batch(self, seed: int) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Return the batch of a seed."""
+        self.generator.manual_seed(seed)
+        return self.batch()
 
 
 def train(
@@ -90,6 +108,7 @@ def train(
     coupling: Coupling = Independent(),
     drop_condition: bool = False,
     refined: bool = False,
+    validation_source: Source | None = None,
 ) -> None:
     """Train ``flow.field`` in place; the flow ends with the averaged weights of the best validation.
 
@@ -97,12 +116,14 @@ def train(
         flow: manifold, field and source; the field is a module.
         data: training points.
         validation: points whose negative log-likelihood decides when to stop and which weights to keep; 512 of them,
-            evenly spaced, if there are more.
+            evenly spaced, if there are more. Where the source has no density, or the data are paired, it is the loss of
+            pairs that are drawn once, see `rfm.training.matching`.
         run: a launched run.
         objective: what each step minimises.
         coupling: see `BatchSampler`.
         drop_condition: see `BatchSampler`.
         refined: end with `rfm.training.refinement.refine`, and let the likelihood under a quick refinement decide.
+        validation_source: distribution of the start points of validation; the flow's source by default.
 
     Raises:
         ValueError: if the batch or the objective cannot be shared by the processes there are, the loss is no longer
@@ -117,11 +138,17 @@ def train(
             f"objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "
             "leave objective out"
         )
-    # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
-    held_out = thinned(validation, _VALIDATION_POINTS).to(fabric.device)
     data = data.to(fabric.device)
     sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition)
-    centres = data if refined and not reason_against(flow, data, validation) else None
+    # A pair says more than the likelihood of its end, which a source of points does not have.
+    by_likelihood = data.start is None and flow.source.has_density
+    if by_likelihood:
+        centres = data if refined and not reason_against(flow, data, validation) else None
+        objective, validate = _by_likelihood(flow, validation, run, objective, centres)
+    else:
+        start = (flow.source if validation_source is None else validation_source).to(fabric.device)
+        held = BatchSampler(start, validation.to(fabric.device), size, objective, coupling, drop_condition=False)
+        validate = _by_matching(flow, held, run)
 
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
         x_0, x_1, t, condition = sampler.batch(rank, world)
@@ -130,40 +157,76 @@ def train(
     run.train(
         flow,
         loss,
-        lambda field: _validate(flow, field, held_out, fabric, centres),
+        validate,
+        validate_start=objective.refines,
         finish=(lambda report: refine(flow, data, validation.to(fabric.device), report)) if refined else None,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
+        measure="validation_nll" if by_likelihood else "validation_loss",
     )
+
+
+def _by_likelihood(
+    flow: Flow, validation: Points, run: Run, objective: Objective, centres: Points | None
+) -> tuple[Objective, Callable[[nn.Module], float | Validation]]:
+    """Return the objective with a solve that is accurate enough for the flow, and what validates it."""
+    # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
+    held_out = thinned(validation, _VALIDATION_POINTS).to(run.fabric.device)
+    chosen = agreeing(objective, flow.to(run.fabric.device), held_out, run.history)
+    return chosen, lambda field: _validate(flow, field, held_out, run.fabric, chosen, centres)
+
+
+def _by_matching(flow: Flow, held: BatchSampler, run: Run) -> Callable[[nn.Module], float | Validation]:
+    batches = [held.seeded_batch(step_seed(run.budget.seed, _APART + k)) for k in range(_VALIDATION_BATCHES)]
+    source = flow.source.to(run.fabric.device)
+    return MatchingValidation(batches, held.objective, source, run.budget.seed, run.fabric)
 
 
 @torch.no_grad()
 def _validate(
-    flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric", centres: Points | None = None
-) -> float:
+    flow: Flow,
+    field: nn.Module,
+    validation: Points,
+    fabric: "Fabric",
+    objective: Objective,
+    centres: Points | None = None,
+) -> Validation:
     """Return the mean negative log-likelihood of the validation points in nats, shared between the processes.
 
     With ``centres`` it is that of the flow in a mixture with kernels about them, weighted on these points: training for
     longer may improve the flow and worsen what it is refined to. NaN where the field cannot be integrated.
+
+    Raises:
+        TrainingStoppedError: the log-density that the objective trains on is not that of the flow.
     """
     rows = torch.arange(fabric.global_rank, len(validation.x), fabric.world_size).to(fabric.device)
     part = validation.take(rows)
-    condition: dict[str, Any] = {} if part.condition is None else {"condition": part.condition}
+    source, condition = flow.source, condition_of(part)
+    trained = objective.log_prob(field, source, part.x, **condition)
     log_p = None
     try:
-        log_p = log_prob(field, flow.source, part.x, _VALIDATION_SOLVER, **condition).double()[:, None]
+        columns = [] if trained is None else [trained.double()[:, None]]
+        solver = _VALIDATION_SOLVER if trained is None else ACCURATE
+        columns.append(log_prob(field, source, part.x, solver, **condition).double()[:, None])
         if centres is not None:
-            log_p = torch.cat([log_p, validation_components(field, flow.source, centres, part.x)], dim=1)
+            columns.append(validation_components(field, source, centres, part.x))
+        log_p = torch.cat(columns, dim=1)
     except IntegrationError:
         # Not raised here: the other processes wait for this one's share.
         pass
     log_p = _gathered(log_p, rows, len(validation.x), fabric)
+    beside: dict[str, float] = {} if objective.solver_steps is None else {"solver_steps": objective.solver_steps}
     if log_p is None:
-        return math.nan
+        return Validation(math.nan, beside)
     shares = validation.shares
+    if trained is not None:
+        trained, log_p = log_p[:, 0], log_p[:, 1:]
+        beside["solver_excess"] = excess(validation, trained, log_p[:, 0])
+        check_agreement(objective, beside["solver_excess"])
     if not bool(log_p.isfinite().all()):
-        return -float(shares @ log_p[:, 0])
-    return -float(shares @ torch.logsumexp(log_p + likeliest_weights(log_p, shares, _WEIGHT_STEPS).log(), dim=-1))
+        return Validation(-float(shares @ log_p[:, 0]), beside)
+    weights = likeliest_weights(log_p, shares, _WEIGHT_STEPS)
+    return Validation(-float(shares @ torch.logsumexp(log_p + weights.log(), dim=-1)), beside)
 
 
 def _gathered(part: Tensor | None, rows: Tensor, count: int, fabric: "Fabric") -> Tensor | None:

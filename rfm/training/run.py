@@ -15,7 +15,7 @@ from rfm.flow import Flow
 from rfm.flow.progress import Report, training_bar
 from rfm.records.descriptions import SavedFlowError, read_json, write_json
 from rfm.records.fingerprint import fingerprint
-from rfm.training.checkpoint import Checkpoint
+from rfm.training.checkpoint import Checkpoint, Validation
 from rfm.training.loop import Loss, optimise
 from rfm.training.settings import Budget, Training
 
@@ -106,6 +106,11 @@ class Run:
         )
 
     @property
+    def history(self) -> list[dict[str, float]]:
+        """What the validations have found that came before the run, if it is resumed."""
+        return [] if self.checkpoint is None else self.checkpoint.history
+
+    @property
     def first_step(self) -> int:
         """The step that the run begins or goes on with."""
         return 0 if self.checkpoint is None else self.checkpoint.step
@@ -144,11 +149,12 @@ class Run:
         self,
         flow: Flow,
         loss: Loss,
-        validate: Callable[[nn.Module], float],
+        validate: Callable[[nn.Module], float | Validation],
         *,
         generator: torch.Generator | None = None,
         capture: bool = False,
         measure: str = "validation_nll",
+        validate_start: bool = False,
         finish: Callable[[Callable[[float], None]], None] | None = None,
     ) -> None:
         """Train a flow's field in place, once launched; leave the flow on the CPU, and in the folder if there is one.
@@ -162,6 +168,7 @@ class Run:
             generator: see `rfm.training.loop.optimise`, as for the arguments that follow.
             capture: replay the step as one graph, where there is a ``generator``, on a GPU, in one process.
             measure: what the number is called in the history.
+            validate_start: validate the weights before the first step too.
             finish: what is left to do to the flow, with its last weights, on the device, before it is saved: its
                 refinement; it gets a function to call with the share that is done. The last record of the history gets
                 the seconds it took, ``refinement_seconds``.
@@ -181,6 +188,7 @@ class Run:
             self.budget,
             fabric,
             measure=measure,
+            validate_start=validate_start,
             generator=generator,
             capture=capture,
             folder=self.folder,
