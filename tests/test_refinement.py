@@ -19,6 +19,7 @@ from rfm import Flow, Hutchinson
 from rfm.command_line import main as cli
 from rfm.conditions import Conditions
 from rfm.flow import Refinement
+from rfm.flow.progress import training_bar
 from rfm.integrators import RK4, Adaptive, FixedStep
 from rfm.likelihood import log_prob
 from rfm.networks import VelocityField
@@ -502,6 +503,28 @@ def test_a_fit_ends_with_a_refinement_that_is_saved_and_resumed(tmp_path: Path) 
         rfm.fit(x, m, out=tmp_path, resume=True, refine=False, **settings)
 
 
+def test_progress_goes_on_through_the_refinement(capsys: pytest.CaptureFixture[str]) -> None:
+    m, seen = Sphere(2), list[tuple[float, dict[str, Any]]]()
+    field = VelocityField(m, width=16, depth=1, features=8)
+    settings: dict[str, Any] = {"steps": 20, "batch_size": 32, "device": "cpu", "validation": 0.2, "field": field}
+    flow = rfm.fit(clumps(400, 1), m, progress=lambda share, record: seen.append((share, record)), **settings)
+    shares = [record["refinement"] for _, record in seen if "refinement" in record]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    share, last = seen[-1]
+    assert share == 1
+    assert {name: last[name] for name in ("step", "loss", "validation_nll")}.items() <= flow.history[-1].items()
+    assert all("refinement" in record for _, record in seen[-len(shares) :])
+    with training_bar(True) as report:
+        assert report is not None
+        report(1.0, {"step": 20, "loss": 1.0})
+        for share in (0.0, 0.5, 1.0):
+            report(1.0, {"step": 20, "loss": 1.0, "refinement": share})
+    shown = capsys.readouterr().err
+    assert "fit 100%" in shown
+    assert "refine 100%" in shown.split("fit 100%")[-1]
+
+
 def test_the_command_line_tells_of_the_flow_with_and_without(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,6 +543,7 @@ def test_the_command_line_tells_of_the_flow_with_and_without(
 
     fit = ["fit", tmp_path / "t.csv", "--manifold", "sphere", "--steps", 20, "--batch-size", 32, "--device", "cpu"]
     record = told(*fit, "--out", tmp_path / "a")
+    assert record["refinement_seconds"] > 0
     assert record["refinement"]["starts"][0] == 1
     assert record["refinement_report"].startswith("refined by sources at time 1")
     assert record["validation_nll_nats"] == record["refinement"]["validation_nll"]["refined"]

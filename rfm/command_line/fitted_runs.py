@@ -192,7 +192,7 @@ def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     validation = f"validation NLL {'not known' if best is None else f'{best:.3f} nats'}"
     if "validation_loss" in record:
         validation = f"validation loss {record['validation_loss']:.4g}, by pairs, as start points have no density"
-    refined = f" and {record['refinement_seconds']:.0f} s of refinement" if record["refinement_seconds"] else ""
+    refined = f" and {record['refinement_seconds']:.0f} s of refinement" if record["refinement_seconds"] >= 0.5 else ""
     return (
         f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s{refined}; {validation}; "
         f"{flow.stopped}\n{flow.refinement_report + chr(10) if flow.refinement_report else ''}"
