@@ -187,7 +187,7 @@ def interpolated(m: SE3, data: RunData, seconds: Tensor, scored: Tensor) -> Tens
         guess = m.geodesic(data.points[a], data.points[b], share)[0]
         return (m.embed(guess) - m.embed(data.points[index])).square().sum(-1)
 
-    log_z = m.kernel_log_normaliser(CONCENTRATIONS)
+    log_z = m.kernel.log_normaliser(CONCENTRATIONS)
     chosen = (-CONCENTRATIONS * squared(data.split.validation)[:, None] / 2 - log_z).mean(0).argmax()
     return -CONCENTRATIONS[chosen] * squared(scored) / 2 - log_z[chosen]
 

@@ -89,10 +89,6 @@ class Grassmann(Manifold):
         """Return the vectors of a basis of the complement, in each column's place."""
         return out_of_span(x)
 
-    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        basis = out_of_span(x)
-        return basis, basis
-
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """With a the angles of ``u``, the singular values: each pair stretches by the sincs of sum and difference.
 

@@ -17,6 +17,7 @@ from manifolds.level_set_sampling import RandomLines, chain, landed
 from manifolds.linear_algebra import log_abs_det
 from manifolds.numerics import size, tolerance
 from manifolds.path_shortening import short_polyline
+from manifolds.tangent_spaces import euclidean_basis
 
 _SEGMENTS = 16
 _LANDING_ROUNDS = 10
@@ -318,10 +319,6 @@ class LevelSet(Manifold):
             return super().tangent_basis(x)
         return reflected_axes(self._equations.jacobian(x)[1][..., 0, :])
 
-    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        basis = self.tangent_basis(x)
-        return basis, basis
-
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         x, u = self._together(x, u)
         columns = self.tangent_basis(x).movedim(-2, 0)
@@ -374,7 +371,7 @@ class LevelSet(Manifold):
 
     def greatest_curvature(self, x: Tensor) -> Tensor:
         """Return a bound on the curvature in space of geodesics through ``x`` ``(*batch)``, sharp for one equation."""
-        forms = self._equations.second_fundamental_forms(x, self._euclidean_basis(x))
+        forms = self._equations.second_fundamental_forms(x, euclidean_basis(self, x))
         return torch.linalg.eigvalsh(forms).abs().amax(-1).square().sum(-1).sqrt()
 
     def _some_points(self, count: int, generator: torch.Generator) -> Tensor:

@@ -114,9 +114,9 @@ def coordinates_differentiate(p: Probe) -> Iterator[Measurement]:
     v = torch.stack([p.v, p.w])
     w, dw = p.normal(len(p.x), p.m.field_dim), p.normal(2, len(p.x), p.m.field_dim)
     pairs = {
-        "embed_jvp": (p.m.embed_jvp(p.x, v), [jvp(p.m.embed, (p.x,), (a,)) for a in v]),
+        "embed_jvp": (p.m.coordinates.embed_jvp(p.x, v), [jvp(p.m.embed, (p.x,), (a,)) for a in v]),
         "tangent_from_vector_jvp": (
-            p.m.tangent_from_vector_jvp(p.x, w, v, dw),
+            p.m.coordinates.tangent_from_vector_jvp(p.x, w, v, dw),
             [jvp(p.m.tangent_from_vector, (p.x, w), (a, b)) for a, b in zip(v, dw, strict=True)],
         ),
     }

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rfm.command_line.run_folder import RunData
@@ -155,7 +154,7 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
 
 def _kernels(flow: Flow, data: RunData, note: Callable[[str], None]) -> dict[str, KernelMixture]:
     """Return the kernel densities of the training points by name; none where the manifold has no kernel."""
-    if flow.manifold.kernel_log_normaliser(torch.ones((), dtype=torch.float64)) is None:
+    if flow.manifold.kernel is None:
         return {}
     train, validation = data.points[data.split.train], data.points[data.split.validation]
     note("kernel densities")

@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from manifolds import Manifold
+from manifolds import Kernel, Manifold
 from manifolds.arguments import whole
 from manifolds.constants import Constants
 from rfm.arrays import points_of, tensor_of
@@ -31,7 +31,7 @@ class KernelMixture(Source, Constants):
     """A mixture of kernel densities of several widths on the same centres, and of a broad background.
 
     A kernel of concentration k about y has the density ``exp(-k |embed(x) - embed(y)|^2 / 2) / Z(k)`` with respect to
-    the Riemannian volume, ``log Z`` being ``manifold.kernel_log_normaliser(k)``: von Mises-Fisher on spheres, products
+    the Riemannian volume, ``log Z`` being ``manifold.kernel.log_normaliser(k)``: von Mises-Fisher on spheres, products
     of von Mises on tori, Gaussian with variance 1 / k on flat space, matrix Fisher on rotations. On a quotient it is
     the mean of such kernels about the representatives of y, so the density has one value on each class.
 
@@ -74,11 +74,12 @@ class KernelMixture(Source, Constants):
         weights = checked_mixture_weights(weights, len(self.concentrations))
         self.constant("weights", weights.to(self.points.device))
         self.background = checked_part("KernelMixture", "background", background, manifold)
-        self.constant("_log_normalisers", _log_normalisers(manifold, self.concentrations))
+        kernel = _kernel(manifold)
+        self.constant("_log_normalisers", kernel.log_normaliser(self.concentrations))
         # Where points are classes, a kernel is shared by its representatives.
-        centres = manifold.kernel_centres(self.points)
+        centres = kernel.centres(self.points)
         copies = centres.shape[1]
-        self.constant("_embedded", manifold.kernel_embed(centres.flatten(0, 1)))
+        self.constant("_embedded", kernel.embed(centres.flatten(0, 1)))
         self.register_buffer("sample_weights", None)
         self.register_buffer("_log_shares", None)
         if sample_weights is not None:
@@ -233,7 +234,7 @@ class KernelMixture(Source, Constants):
             centre = _drawn(self.sample_weights.to(points.device), u)
         is_kernel = component < len(self.concentrations)
         k = self.concentrations.to(points.device)[component.clamp(max=len(self.concentrations) - 1)]
-        x = self.manifold.kernel_sample(points[centre], k, generator)
+        x = _kernel(self.manifold).sample(points[centre], k, generator)
         other = self.background.sample(shape, **like)
         return torch.where(self.manifold.lift(is_kernel), x, other).to(dtype or torch.get_default_dtype())
 
@@ -285,7 +286,8 @@ class KernelMixture(Source, Constants):
         return flat.split(max(1, _CHUNK_ELEMENTS // len(self._embedded)))
 
     def _components(self, x: Tensor) -> Tensor:
-        kernels = log_kernel_sums(self.manifold.kernel_embed(x), self._embedded, self.concentrations, self._log_shares)
+        embedded = _kernel(self.manifold).embed(x)
+        kernels = log_kernel_sums(embedded, self._embedded, self.concentrations, self._log_shares)
         return torch.cat([kernels - self._log_normalisers, self.background.log_prob(x)[:, None]], dim=-1)
 
 
@@ -323,7 +325,7 @@ def _chosen_concentrations(manifold: Manifold, train: Tensor, concentrations: Te
     unscaled = torch.logspace(1, 8, count, dtype=torch.float64, device=train.device)
     if manifold.volume is not None:
         return unscaled
-    embedded = manifold.kernel_embed(train)
+    embedded = _kernel(manifold).embed(train)
     spread = float((embedded - embedded.mean(0)).square().sum(-1).mean())
     return unscaled / (spread or 1.0)
 
@@ -335,14 +337,14 @@ def _default_background(manifold: Manifold, points: Tensor) -> Source:
         raise ValueError(f"{error}; to a kernel density, pass it as background=") from error
 
 
-def _log_normalisers(manifold: Manifold, concentrations: Tensor) -> Tensor:
-    log_z = manifold.kernel_log_normaliser(concentrations)
-    if log_z is None:
+def _kernel(manifold: Manifold) -> Kernel:
+    kernel = manifold.kernel
+    if kernel is None:
         raise ValueError(
-            f"KernelMixture: {manifold} has no smoothing kernel of known normaliser, so no kernel-density baseline; "
-            "write its kernel_log_normaliser(concentration), or compare with the source's density instead"
+            f"KernelMixture: {manifold} has no smoothing kernel, so no kernel-density baseline; let its property "
+            "kernel return a manifolds.Kernel, or compare with the source's density instead"
         )
-    return log_z
+    return kernel
 
 
 def _drawn(weights: Tensor, u: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import call_of, check_function, check_instance, number, required, shown, whole
+from manifolds.checks import shape_remedy
 from manifolds.precision import any_autocast, at_least_float32
 from rfm.arrays import indices_of, tensor_of
 from rfm.conditions import Conditions
@@ -61,7 +62,7 @@ def check_data(points: Any, manifold: Manifold, condition: Any, weights: Any) ->
     if x.ndim != 1 + len(manifold.event_shape) or x.shape[1:] != manifold.event_shape:
         raise ValueError(
             f"fit: points on {manifold} have shape (n, {', '.join(map(str, manifold.event_shape))}), got "
-            f"{tuple(x.shape)}; {manifold._shape_remedy(x)}"
+            f"{tuple(x.shape)}; {shape_remedy(manifold, x)}"
         )
     if len(x) < 2:
         raise ValueError(f"fit: needs at least two points, got {len(x)}; give it more data")
