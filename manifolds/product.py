@@ -87,6 +87,12 @@ class Product(Composite):
         known = [o for o in (f.outside(a) for f, a in self._pairs(x)) if o is not None]
         return functools.reduce(torch.logical_or, known) if known else None
 
+    def distance_to_border(self, x: Tensor) -> Tensor | None:
+        """Return the distance to the nearest border of a factor, in the factor's weight."""
+        pairs = zip(self.weights, self._pairs(x), strict=True)
+        known = [math.sqrt(w) * b for w, (f, a) in pairs if (b := f.distance_to_border(a)) is not None]
+        return functools.reduce(torch.minimum, known) if known else None
+
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return self.join(*(f.proju(a, b) for f, a, b in self._triples(x, u)))
 
