@@ -17,6 +17,7 @@ from manifolds.lie_group import LieGroup
 from manifolds.power import Power
 from manifolds.product import Product
 from manifolds.quotient import Quotient
+from manifolds.ragged import Ragged
 from manifolds.rotation_group import Cyclic, Dihedral, Icosahedral, Octahedral, RotationGroup, Tetrahedral
 from manifolds.rotations_of_n import SpecialOrthogonal
 from manifolds.scaled import Scaled
@@ -57,6 +58,7 @@ __all__ = [
     "Power",
     "Product",
     "Quotient",
+    "Ragged",
     "RightMultiplication",
     "RotationGroup",
     "Scaled",

@@ -100,11 +100,10 @@ def choose_coordinates(
     """Find the coordinates in which a table holds points of a manifold.
 
     On ``Sphere(2)``, two columns are latitude and longitude (in either order if they are called so) and three are x,
-    y, z. On a torus there is a column for each angle, on a simplex one for each share, in fractions or, where rows sum to
-    100, in percent; elsewhere one for each ambient coordinate. Without ``columns``
-    they are found by name on the sphere; on a torus by name (direction, phi, heading, ...) or, where no column has such
-    a name, by their range; and elsewhere used in order if just enough columns hold numbers, not counting those that
-    are row numbers or times.
+    y, z. On a torus there is a column for each angle, on a simplex one for each share (in fractions or, where rows sum
+    to 100, in percent), elsewhere one for each ambient coordinate. Without ``columns`` they are found by name on the
+    sphere; on a torus by name (direction, phi, heading, ...) or, where no column has such a name, by their range; and
+    elsewhere used in order if just enough columns hold numbers, not counting those that are row numbers or times.
 
     Rotations are Bunge's Euler angles, quaternions or matrices, poses a position and a rotation, by the columns' names
     or by ``layout``: the order of a quaternion is never guessed.

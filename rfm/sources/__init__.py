@@ -10,6 +10,7 @@
 `CentredPoseSource`    several rigid bodies up to a translation
 `ProductSource`        products
 `PowerSource`          powers
+`RaggedSource`         products of several numbers of factors
 ====================== ======================================================
 
 `default_source` chooses one from the data.
@@ -21,6 +22,7 @@ from rfm.sources.default import default_source
 from rfm.sources.isotropic_gaussian_so3 import IsotropicGaussianSO3
 from rfm.sources.kernel_mixture import KernelMixture
 from rfm.sources.product import PowerSource, ProductSource
+from rfm.sources.ragged import RaggedSource
 from rfm.sources.rigid_motion import RigidMotionSource
 from rfm.sources.von_mises_fisher import VonMisesFisher
 from rfm.sources.wrapped_normal import WrappedNormal, wrapped_log_density
@@ -31,6 +33,7 @@ __all__ = [
     "KernelMixture",
     "PowerSource",
     "ProductSource",
+    "RaggedSource",
     "RigidMotionSource",
     "Source",
     "Uniform",
