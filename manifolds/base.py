@@ -10,9 +10,10 @@ float32, to which dtype the result is rounded in the end (`manifolds.precision`)
 **Required.** A subclass calls ``super().__init__(dim, event_shape)`` and writes four methods: ``projx``, ``proju``,
 ``expmap``, ``logmap``. It writes ``inner`` too, unless its metric is the one induced by the ambient space.
 
-**Free.** ``norm``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``, ``embed``, the checks, and what a
-divergence needs (``divergence_frame``, ``log_volume_derivative``, ``coordinates``). The defaults are right for every
-manifold that keeps the contract; the built-in manifolds override them where a closed form is more accurate or faster.
+**Free.** ``norm``, ``angle``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``,
+``riemannian_gradient``, ``embed``, the checks, and what a divergence needs (``divergence_frame``,
+``log_volume_derivative``, ``coordinates``). The defaults are right for every manifold that keeps the contract; the
+built-in manifolds override them where a closed form is more accurate or faster.
 
 **Structures** besides geometry are objects, each with its own product, power and quotient: ``coordinates`` (how
 networks read points and write tangent vectors, with derivatives), ``kernel``, ``lie_group``.
@@ -37,7 +38,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.checks import check_deviation, check_shape, relative_size
 from manifolds.coordinates import Coordinates
 from manifolds.identity import same
@@ -81,7 +82,7 @@ class Manifold(FullPrecisionModule):
 
     def __init__(self, dim: int, event_shape: Sequence[int]) -> None:
         super().__init__()
-        self.dim = whole(type(self).__name__, "dim", dim, None)
+        self.dim = integer(type(self).__name__, "dim", dim, None)
         self.event_shape = torch.Size(event_shape)
         if self.dim < 1 or not self.event_shape:
             raise ValueError(
@@ -140,6 +141,19 @@ class Manifold(FullPrecisionModule):
     def norm(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the Riemannian length of ``u`` at ``x``, shape ``(*batch)``; its derivative at ``u = 0`` is 0."""
         return safe_sqrt(self.inner(x, u, u))
+
+    def angle(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Return the angle between tangent vectors ``u`` and ``v`` at ``x``, in radians from 0 to pi, ``(*batch)``.
+
+        Accurate near 0 and pi too, where the arc cosine loses half of the digits; its derivative there is 0. NaN where
+        a vector is zero.
+
+        Kahan, How futile are mindless assessments of roundoff in floating-point computation?, 2006, section 12.
+        """
+        # By the largest entry first: squares of small and large vectors leave the range of numbers.
+        a, b = (w / w.abs().amax(self._event_axes, keepdim=True) for w in (u, v))
+        a, b = a / self.lift(self.norm(x, a)), b / self.lift(self.norm(x, b))
+        return 2 * torch.atan2(self.norm(x, a - b), self.norm(x, a + b))
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the geodesic distance between ``x`` and ``y``, shape ``(*batch)``; its derivative at 0 is 0."""
@@ -202,6 +216,17 @@ class Manifold(FullPrecisionModule):
         return torch.linalg.solve_triangular(lower, basis.flatten(-len(self.event_shape)), upper=False).reshape(
             basis.shape
         )
+
+    def riemannian_gradient(self, x: Tensor, covector: Tensor) -> Tensor:
+        """Return the gradient at ``x`` of a function whose derivatives by the ambient coordinates are ``covector``.
+
+        The tangent vector whose `inner` product with each ``u`` is the derivative along ``u``. Only derivatives along
+        the manifold count: it does not matter how the function was extended beyond it.
+        """
+        basis = self.tangent_basis(x)
+        axes = self._event_axes
+        along = (covector.unsqueeze(axes[0] - 1) * basis).sum(axes)
+        return (self.lift(along) * basis).sum(axes[0] - 1)
 
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return vectors ``e_i`` and covectors ``w_i``, each ``(*batch, dim, *event_shape)``.
@@ -377,7 +402,7 @@ class Manifold(FullPrecisionModule):
         What a constructor keeps of its arguments, buffers included, is compared by value, so a manifold that was loaded
         from a file, copied or moved to another device is the same.
         """
-        return same(self, other)
+        return self is other or same(self, other)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"

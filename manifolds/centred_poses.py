@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.checks import check_deviation, relative_size
-from manifolds.coordinates import Coordinates, PowerCoordinates
+from manifolds.coordinates import PowerCoordinates
 from manifolds.kernel import Kernel, PowerKernel
 from manifolds.power import Power
 from manifolds.special_euclidean import SE3
@@ -32,7 +32,7 @@ class CentredPoses(Power):
     m: SE3
 
     def __init__(self, k: int, length: float = 1.0) -> None:
-        k = whole("CentredPoses", "k", k)
+        k = integer("CentredPoses", "k", k)
         if k < 2:
             raise ValueError(
                 f"CentredPoses: takes at least 2 poses, got {k}; one whose position is 0 is a point of SO3"
@@ -40,6 +40,7 @@ class CentredPoses(Power):
         super().__init__(SE3(length), k)
         self.dim = 6 * k - 3
         self.length = self.m.length
+        self._coordinates = _CentredCoordinates(self, self.m.coordinates, k)
 
     # Projections.
 
@@ -73,13 +74,6 @@ class CentredPoses(Power):
     def kernel(self) -> Kernel:
         """That of the power, on the slice."""
         return _CentredKernel(self, self.m.kernel, self.k)
-
-    # Coordinates for networks.
-
-    @property
-    def coordinates(self) -> Coordinates:
-        """Those of the power, with vectors centred."""
-        return _CentredCoordinates(self, self.m.coordinates, self.k)
 
     # Checks, for the borders.
 

@@ -1,37 +1,43 @@
 """What manifolds that are made of others have in common: what they do not change is looked up where it is."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.coordinates import Coordinates
 from manifolds.lie_group import LieGroup
 
 
 class Composite(Manifold):
-    """A manifold made of others, whose coordinates are composed of theirs: a subclass writes ``coordinates``."""
+    """A manifold made of others: its constructor composes their coordinates, as ``_coordinates``."""
+
+    # Composed once, since networks read every point through them.
+    _coordinates: Coordinates
+
+    @property
+    def coordinates(self) -> Coordinates:
+        return self._coordinates
 
     def embed(self, x: Tensor) -> Tensor:
-        return self.coordinates.embed(x)
+        return self._coordinates.embed(x)
 
     @property
     def embed_dim(self) -> int:
-        return self.coordinates.embed_dim
+        return self._coordinates.embed_dim
 
     def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
-        return self.coordinates.tangent_from_vector(x, w)
+        return self._coordinates.tangent_from_vector(x, w)
 
     @property
     def field_dim(self) -> int:
-        return self.coordinates.field_dim
+        return self._coordinates.field_dim
 
 
 class Derived(Composite):
-    """A manifold made of one other, ``m``: all that a subclass does not write is that of ``m``.
-
-    Shapes are those of ``m``, unless the subclass says otherwise.
+    """A manifold made of one other, ``m``: all that a subclass does not write is that of ``m``, but for a kernel.
 
     Args:
         m: the manifold.
@@ -44,6 +50,7 @@ class Derived(Composite):
         self.m = m
         self.volume, self.injectivity_radius, self.logmap_radius = m.volume, m.injectivity_radius, m.logmap_radius
         self.points_are_classes, self.points_per_class = m.points_are_classes, m.points_per_class
+        self._coordinates = m.coordinates
 
     # Projections.
 
@@ -133,6 +140,10 @@ class Derived(Composite):
         return self.m.random_uniform(*shape, generator=generator, dtype=dtype, device=device)
 
     # Checks, for the borders.
+
+    @property
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        return self.m.other_forms
 
     def check_point(self, x: Tensor, tol: float | None = None) -> None:
         self.m.check_point(x, tol=tol)

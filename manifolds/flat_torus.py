@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
@@ -55,7 +55,7 @@ class FlatTorus(Manifold):
     injectivity_radius = math.pi
 
     def __init__(self, n: int) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         super().__init__(n, (n,))
         self.n = n
         self.volume = (2 * math.pi) ** n

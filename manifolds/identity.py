@@ -31,7 +31,7 @@ def _same(a: Any, b: Any, compared: dict[tuple[int, int], Any]) -> bool:
     match a:
         case Tensor():
             return a.shape == b.shape and torch.equal(*_common(a, b))
-        case str() | bytes():
+        case bool() | int() | float() | complex() | str() | bytes() | Set():
             return bool(a == b)
         case Mapping():
             return a.keys() == b.keys() and all(_same(a[key], b[key], compared) for key in a)
@@ -40,14 +40,19 @@ def _same(a: Any, b: Any, compared: dict[tuple[int, int], Any]) -> bool:
         case Sequence():
             return len(a) == len(b) and all(_same(p, q, compared) for p, q in zip(a, b, strict=True))
         case FunctionType():
-            return a.__code__ == b.__code__ and _same(_enclosed(a), _enclosed(b), compared)
+            return (a.__module__, a.__code__) == (b.__module__, b.__code__) and _same(
+                _enclosed(a), _enclosed(b), compared
+            )
         case type():
             return False
         case MethodType():
             return a.__func__ is b.__func__ and _same(a.__self__, b.__self__, compared)
-    if isinstance(a, Set) or type(a).__eq__ is not object.__eq__:
-        return bool(a == b)
-    return _same(object.__getstate__(a), object.__getstate__(b), compared)
+    try:
+        # What a copy would be made from: attributes, arguments, bytes.
+        parts = a.__reduce_ex__(2), b.__reduce_ex__(2)
+    except TypeError:
+        return False
+    return _same(*parts, compared)
 
 
 def _common(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

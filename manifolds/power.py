@@ -1,13 +1,15 @@
 """Powers: copies of one manifold, as one batched call."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from manifolds.arguments import check_instance, whole
+from manifolds.arguments import check_instance, integer
 from manifolds.base import Manifold
 from manifolds.checks import check_shape, name_errors
 from manifolds.composite import Derived, product_of_volumes
-from manifolds.coordinates import Coordinates, PowerCoordinates
+from manifolds.coordinates import PowerCoordinates
 from manifolds.kernel import Kernel, PowerKernel
 from manifolds.lie_group import DirectPower, LieGroup
 from manifolds.numerics import differentiated, safe_sqrt
@@ -28,11 +30,12 @@ class Power(Derived):
 
     def __init__(self, m: Manifold, k: int) -> None:
         check_instance("Power", "m", m, Manifold, "Power(Sphere(2), 3)")
-        k = whole("Power", "k, the number of copies,", k)
+        k = integer("Power", "k, the number of copies,", k)
         super().__init__(m, m.dim * k, (k, *m.event_shape))
         self.k = k
         self.volume = product_of_volumes([m.volume] * k)
         self.points_per_class = m.points_per_class**k
+        self._coordinates = PowerCoordinates(self, m.coordinates, k)
 
     # Projections.
 
@@ -109,14 +112,11 @@ class Power(Derived):
         one = None if self.m.points_are_classes else self.m.kernel
         return None if one is None else PowerKernel(self, one, self.k)
 
-    # Coordinates for networks.
+    # Checks, for the borders.
 
     @property
-    def coordinates(self) -> Coordinates:
-        """The copies' coordinates, joined."""
-        return PowerCoordinates(self, self.m.coordinates, self.k)
-
-    # Checks, for the borders.
+    def other_forms(self) -> Mapping[tuple[int, ...], str]:
+        return {}
 
     def check_point(self, x: Tensor, tol: float | None = None) -> None:
         """Raise ValueError, giving batch index and copy, unless every copy is a point of ``m``."""

@@ -12,7 +12,7 @@ from manifolds.arguments import number, shown
 from manifolds.base import Manifold
 from manifolds.checks import check_shape, name_errors
 from manifolds.composite import Composite, product_of_volumes
-from manifolds.coordinates import Coordinates, ProductCoordinates
+from manifolds.coordinates import ProductCoordinates
 from manifolds.kernel import Kernel, ProductKernel
 from manifolds.lie_group import DirectProduct, LieGroup
 from manifolds.numerics import differentiated, safe_sqrt
@@ -63,6 +63,7 @@ class Product(Composite):
             if any(r is None for r in radii)
             else min(math.sqrt(w) * r for w, r in zip(chosen, radii, strict=True) if r is not None)
         )
+        self._coordinates = ProductCoordinates(self, [f.coordinates for f in factors], self.split, self.join)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the factors' parts ``(*batch, *factor.event_shape)`` of points or vectors ``(*batch, N)``."""
@@ -195,13 +196,6 @@ class Product(Composite):
             return None
         scale = sum(f.dim / 2 * math.log(w) for f, w in zip(self._factors, self.weights, strict=True))
         return ProductKernel(self, known, scale, self.split, self.join)
-
-    # Coordinates for networks.
-
-    @property
-    def coordinates(self) -> Coordinates:
-        """The factors' coordinates, joined."""
-        return ProductCoordinates(self, [f.coordinates for f in self._factors], self.split, self.join)
 
     # Checks, for the borders.
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from manifolds.arguments import check_instance
 from manifolds.base import Manifold
 from manifolds.composite import Derived
-from manifolds.coordinates import Coordinates, QuotientCoordinates
+from manifolds.coordinates import QuotientCoordinates
 from manifolds.finite_group import FiniteGroup
 from manifolds.invariant_waves import InvariantWaves
 from manifolds.kernel import Kernel, QuotientKernel
@@ -57,6 +57,7 @@ class Quotient(Derived):
             # A point closer to x than half the displacement has its other representatives farther than that from x.
             self.injectivity_radius = min(m.injectivity_radius, group.displacement / 2)
         self.waves = None if group.invariant_dim is not None else InvariantWaves(m.dim, m.embed_dim)
+        self._coordinates = QuotientCoordinates(self, m.coordinates, group, self.waves)
 
     def nearest(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the representative of ``y`` that is nearest to ``x``: the first of the nearest where several are."""
@@ -92,13 +93,6 @@ class Quotient(Derived):
         """The mean of the kernels of ``m`` about the representatives; None where ``m`` has none."""
         one = self.m.kernel
         return None if one is None else QuotientKernel(self, one, self.group)
-
-    # Coordinates for networks.
-
-    @property
-    def coordinates(self) -> Coordinates:
-        """Invariants of the group, and gradients of them."""
-        return QuotientCoordinates(self, self.m.coordinates, self.group, self.waves)
 
     def extra_repr(self) -> str:
         return f"{self.m!r}, {self.group!r}"

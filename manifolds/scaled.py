@@ -5,7 +5,6 @@ from torch import Tensor
 from manifolds.arguments import check_instance, positive
 from manifolds.base import Manifold
 from manifolds.composite import Derived, product_of_volumes
-from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel, ScaledKernel
 
 
@@ -64,13 +63,6 @@ class Scaled(Derived):
         """That of ``m``, on its embedding; None where it has none."""
         one = self.m.kernel
         return None if one is None else ScaledKernel(self, one, self.factor, self.dim)
-
-    # Coordinates for networks.
-
-    @property
-    def coordinates(self) -> Coordinates:
-        """Those of ``m``."""
-        return self.m.coordinates
 
     def extra_repr(self) -> str:
         return f"{self.m!r}, {self.factor:g}"

@@ -227,7 +227,7 @@ class SE3(Manifold):
 
     @property
     def embed_is_linear(self) -> bool:
-        return True
+        return type(self).embed is SE3.embed
 
     @property
     def coordinates(self) -> Coordinates:

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from manifold_zoo import ZOO
@@ -100,6 +101,13 @@ class Holder(nn.Module):
         self.known = {"self": [self]}
 
 
+class Weighted:
+    """Neither a module nor with an equality of its own."""
+
+    def __init__(self, weight: float) -> None:
+        self.weights = [weight]
+
+
 def test_parts_of_all_kinds() -> None:
     assert same(Holder(1.0), Holder(1.0))
     assert not same(Holder(1.0), Holder(2.0))
@@ -114,6 +122,17 @@ def test_parts_of_all_kinds() -> None:
     assert not same(torch.zeros(2), torch.zeros(3))
     assert same(Sphere(2).dist, Sphere(2).dist)
     assert not same(Sphere(2).dist, Sphere(2).norm)
+    assert same(np.arange(3.0), np.arange(3.0))
+    assert not same(np.arange(3.0), np.arange(3.0) + 1)
+    assert same(functools.partial(torus, 0.3), functools.partial(torus, width=0.3)) is False
+    assert same(functools.partial(torus, width=0.3), functools.partial(torus, width=0.3))
+    assert not same(functools.partial(torus, width=0.3), functools.partial(torus, width=0.4))
+    assert same(torch.Size([1, 2]), torch.Size([1, 2]))
+    assert not same(torch.float32, torch.float64)
+    assert not same(iter([1]), (i for i in [1]))
+    assert not same((i for i in [1]), (i for i in [1]))
+    assert same(Weighted(2.0), Weighted(2.0))
+    assert not same(Weighted(2.0), Weighted(3.0))
     # Sources are compared in the same way.
     assert same(Uniform(Sphere(2)), Uniform(Sphere(2)))
     plane, zero = Euclidean(2), torch.zeros(2)

@@ -15,6 +15,8 @@ except ImportError as error:
         "manifolds.interop.geoopt: geoopt cannot be imported; pip install 'riemannian-flow-matching[geoopt]'"
     ) from error
 
+__all__ = ["Sizes", "ToGeoopt", "geoopt"]
+
 Sizes = tuple[int, ...]
 
 

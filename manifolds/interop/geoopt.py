@@ -20,7 +20,7 @@ from torch import Tensor
 from manifolds.base import Manifold
 from manifolds.interop.as_geoopt import Sizes, ToGeoopt, geoopt
 from manifolds.interop.shooting import shoot_at
-from manifolds.numerics import log_sphere_area
+from manifolds.numerics import log_frames_volume, log_sphere_area
 from manifolds.power import Power
 from manifolds.product import Product
 from manifolds.scaled import Scaled
@@ -347,7 +347,7 @@ def _refuse(manifold: Any, finding: str, remedy: str) -> NoReturn:
 def _stiefel_volume(event_shape: Sizes) -> float | None:
     """Return the volume in the canonical metric; None for square matrices, which fall into two components."""
     n, p = event_shape
-    return None if n == p else math.exp(sum(log_sphere_area(n - i) for i in range(1, p + 1)))
+    return None if n == p else math.exp(log_frames_volume(n, p))
 
 
 _SHOOTING_RADIUS = 1.0

@@ -7,21 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manifolds.numerics import log_sphere_area
 from manifolds.testing.autodiff import jvp, vjp
+from manifolds.testing.distances import dist_is_norm
 from manifolds.testing.geodesics import (
     acceleration_normal,
-    cut_pairs,
-    dist_is_norm,
     expmap_first_order,
     expmap_starts,
     gauss_lemma,
-    log_arrives,
-    log_digits,
-    log_inverts,
     speed_constant,
     velocity_right,
 )
 from manifolds.testing.law import law
+from manifolds.testing.logarithms import cut_pairs, log_arrives, log_digits, log_inverts
 from manifolds.testing.measurement import Measurement
 from manifolds.testing.methods import METHODS, POINT, Method
 from manifolds.testing.probe import Probe, Round
@@ -158,9 +156,9 @@ def derivatives_finite(p: Probe) -> Iterator[Measurement]:
 
 def _finite(p: Probe, method: Method, varied: str, places: list[tuple[str, Tensor, Tensor]]) -> Iterator[Measurement]:
     count, n = len(places), len(p.x) * len(places)
-    named = {name: getattr(p, name).repeat(count, *(1,) * (getattr(p, name).ndim - 1)) for name in "yuvt"}
-    named |= {"x": torch.cat([x for _, x, _ in places]), varied: torch.cat([a for _, _, a in places])}
-    inputs = {name: named[name] for name in method.arguments}
+    repeated = {name: getattr(p, name).repeat(count, *(1,) * (getattr(p, name).ndim - 1)) for name in "yuvt"}
+    repeated |= {"x": torch.cat([x for _, x, _ in places]), varied: torch.cat([a for _, _, a in places])}
+    inputs = {name: repeated[name] for name in method.arguments}
     names, values = tuple(inputs), tuple(inputs.values())
 
     def f(*arguments: Tensor) -> Tensor:
@@ -312,7 +310,7 @@ def _count_balls(p: Probe) -> Iterator[Balls]:
     d = d / d.norm(dim=-1, keepdim=True)
     basis = p.m.tangent_basis(centres)
     directions = (d @ basis.flatten(2)).reshape(len(centres), _DIRECTIONS, *p.m.event_shape)
-    area = 2 * math.pi ** (dim / 2) / math.gamma(dim / 2)
+    area = math.exp(log_sphere_area(dim - 1))
     sheets = float(getattr(p.m.manifold, "points_per_class", 1))
     for radius in radii:
         r = radius * nodes

@@ -132,6 +132,9 @@ class _RightHandSide:
         rate = self.span.per_share
         return rate(u), rate(q.to(x.dtype)) if integrand and q is not None else None
 
+    def beside(self, function: Callable[..., Any], x: Tensor, t: Tensor) -> Any:
+        return function(x, self.span.times(t).expand(len(x)), **self.own)
+
     def _check(self, x: Tensor, u: Tensor) -> None:
         """Check the first velocities; their values where control flow may depend on them."""
         if self.manifold is None:

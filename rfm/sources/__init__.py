@@ -11,34 +11,45 @@
 `ProductSource`        products
 `PowerSource`          powers
 `RaggedSource`         products of several numbers of factors
+`ScaledSource`         scaled manifolds
+`Empirical`            given points, on every manifold: it has no density
 ====================== ======================================================
 
-`default_source` chooses one from the data.
+`default_source` chooses one from the data. `kernel_concentrations` says how wide kernels may be about given points, and
+`likeliest_weights` how much each component of a mixture weighs.
 """
 
 from rfm.sources.base import Source, Uniform
 from rfm.sources.centred_poses import CentredPoseSource
 from rfm.sources.default import default_source
+from rfm.sources.empirical import Empirical
 from rfm.sources.isotropic_gaussian_so3 import IsotropicGaussianSO3
 from rfm.sources.kernel_mixture import KernelMixture
+from rfm.sources.kernel_widths import kernel_concentrations
+from rfm.sources.mixture_weights import likeliest_weights
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.ragged import RaggedSource
 from rfm.sources.rigid_motion import RigidMotionSource
+from rfm.sources.scaled import ScaledSource
 from rfm.sources.von_mises_fisher import VonMisesFisher
 from rfm.sources.wrapped_normal import WrappedNormal, wrapped_log_density
 
 __all__ = [
     "CentredPoseSource",
+    "Empirical",
     "IsotropicGaussianSO3",
     "KernelMixture",
     "PowerSource",
     "ProductSource",
     "RaggedSource",
     "RigidMotionSource",
+    "ScaledSource",
     "Source",
     "Uniform",
     "VonMisesFisher",
     "WrappedNormal",
     "default_source",
+    "kernel_concentrations",
+    "likeliest_weights",
     "wrapped_log_density",
 ]

@@ -13,14 +13,15 @@ from manifolds import Manifold
 from manifolds.arguments import seed_of, shown
 from manifolds.precision import at_least_float32
 from rfm.conditions import Conditions
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
 from rfm.field import as_field
 from rfm.flow import Flow
+from rfm.flow.progress import Report
 from rfm.networks import VelocityField
 from rfm.objectives import Objective
 from rfm.objectives.objective import Loss
 from rfm.records.fingerprint import architecture
-from rfm.sources import Source, default_source
+from rfm.sources import Empirical, Source, default_source
 from rfm.training.arguments import (
     check_data,
     check_digits,
@@ -30,15 +31,16 @@ from rfm.training.arguments import (
     check_shares,
     check_source,
     checked_objective,
+    chosen_source,
+    encoded_condition,
     hold_out,
-    made_source,
-    named,
-    whole_above_zero,
+    positive_integer,
 )
-from rfm.training.loop import Budget
-from rfm.training.points import Points, train
+from rfm.training.points import train
 from rfm.training.run import Run
 from rfm.training.settings import Training
+from rfm.training.start_points import check_start, check_start_use
+from rfm.training.weighted_points import Points
 
 _BATCH_SIZE = 512
 
@@ -50,18 +52,22 @@ def fit(
     condition: Tensor | np.ndarray[Any, Any] | Mapping[str, Any] | None = None,
     conditions: Conditions | None = None,
     weights: Tensor | np.ndarray[Any, Any] | None = None,
+    start: Tensor | np.ndarray[Any, Any] | None = None,
+    pairs: bool | Tensor | np.ndarray[Any, Any] | Sequence[int] | None = None,
+    start_weights: Tensor | np.ndarray[Any, Any] | None = None,
     validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int] = 0.1,
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     field: nn.Module | None = None,
     objective: Objective | Loss | None = None,
-    coupling: Coupling | None = None,
+    coupling: Coupling = Independent(),
+    refine: bool = True,
     steps: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: bool = True,
+    progress: bool | Report = True,
     training: Training | None = None,
 ) -> Flow:
     """Fit a flow to points on a manifold, by Riemannian flow matching.
@@ -75,8 +81,17 @@ def fit(
             columns by name, of numbers or of texts that are labels, None where not known.
         conditions: what the entries of ``condition`` mean; found from its columns by default.
         weights: weights of the points ``(n,)``, for example inverse sampling probabilities; equal by default.
+        start: start points ``(m, *event_shape)``, to fit a flow from them to the points: its source is the
+            `rfm.sources.Empirical` distribution of those that are not held out, so it has no density. Validation is by
+            the loss of pairs held out, and the history has the squared maximum mean discrepancy of what they become.
+        pairs: which start point goes with which point: True where row i of both belong together, or the row of
+            ``start`` for each point ``(n,)``; a pair is held out as one. By default they are not paired: a start point
+            is drawn by itself, or by ``coupling``. Pairs with a ``source`` are for start points that were drawn from
+            it, whose density the flow then has.
+        start_weights: weights of the start points ``(m,)``. They and ``weights`` are relative: where the masses of both
+            differ, each side is divided by its own.
         validation: share of the points held out to decide when to stop and which weights to keep, equal points
-            together; or the indices of those points.
+            together; or the indices of those points. Unpaired start points are held out by the same share.
         source: distribution at time 0, or what makes one from the manifold and the training points, such as
             ``KernelMixture.fit``; it gets ``weights`` too if it has an argument ``sample_weights``. By default that of
             the objective, if it presumes one, else see `rfm.sources.default_source`.
@@ -86,8 +101,13 @@ def fit(
         objective: what each step minimises: `rfm.FlowMatching` along geodesics by default, with a path or
             times of your own if given them; `rfm.MaximumLikelihood`; any `rfm.objectives.Objective`, or a function like
             it.
-        coupling: pairing of source and data points in each batch; independent by default, and of no use to an
-            objective that looks at data points alone.
+        coupling: how source and data points are paired in each batch; an objective that looks at data points alone
+            has no use for any but `rfm.couplings.Independent`.
+        refine: end by putting kernels about the training points, carried back by the flow, at times along it, with
+            weights that the validation points choose, wherever these are likelier for it: see `rfm.flow.Refinement` and
+            ``Flow.base``, the flow without. ``Flow.refinement_report`` says what was chosen, or why nothing was: no
+            kernel on the manifold, conditions, a kernel mixture as source, too few validation points, no gain. While
+            it trains, a quick refinement decides when to stop and which weights to keep.
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
         seed: of every random draw; the same seed on the same device gives the same flow.
@@ -95,8 +115,9 @@ def fit(
         out: folder for checkpoints and the saved flow.
         resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run, also
             one that ended early, is loaded. One that a cap stopped goes on with what is left of the new cap.
-        progress: show a progress bar on stderr.
-        training: learning rate, cap on the time, Fabric, whether to replace a flow and to capture the step.
+        progress: show a progress bar on stderr; or a function that is called after every step with the share of the
+            budget that is spent and a record of step, loss and the last validation.
+        training: learning rate, cap on the time, validations, Fabric, whether to replace a flow or capture the step.
 
     Returns:
         The flow, on the CPU, with ``history``.
@@ -107,29 +128,34 @@ def fit(
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``Training.force`` is given.
     """
     check_objects(manifold, coupling, conditions, training)
-    chosen = checked_objective(objective, coupling)
+    chosen, refine = checked_objective(objective, coupling), bool(refine)
     training = Training() if training is None else training
-    condition, conditions = named(condition, conditions)
+    condition, conditions = encoded_condition(condition, conditions)
     data = check_data(points, manifold, condition, weights)
+    given = check_start(start, manifold, pairs, start_weights, len(data.x))
+    data = data if given is None else given.beside(data)
+    check_start_use(given, source, coupling, chosen)
     seed = seed_of("fit", seed)
     train_index, validation_index = hold_out(data.x, validation, seed)
     check_shares(data, train_index, validation_index)
     training_data = data.take(train_index)
     check_metric(manifold, training_data.x)
+    validation_source = None
+    if given is not None and given.pairs is None:
+        source, validation_source = given.sources(manifold, validation, len(data.x), seed)
     source = _source(source, manifold, chosen, training_data)
-    field = _field(field, manifold, training_data, conditions, seed)
+    chosen = chosen.on(manifold)
+    field = chosen.velocity_of(_field(field, manifold, training_data, conditions, seed))
     flow = Flow(manifold, training.converted(field), source, conditions=conditions)
     data = _in_precision_of(flow, data)
     _check_field(flow, data.take(train_index))
-    budget = Budget(
-        steps=whole_above_zero("steps", steps, min(max(len(train_index), 2000), 8000)),
-        batch_size=whole_above_zero("batch_size", batch_size, _BATCH_SIZE),
-        learning_rate=training.learning_rate,
-        seed=seed,
-        max_seconds=training.max_seconds,
+    budget = training.budget(
+        positive_integer("steps", steps, min(max(len(train_index), 2000), 8000)),
+        positive_integer("batch_size", batch_size, _BATCH_SIZE),
+        seed,
     )
-    chosen = chosen.on(manifold)
-    identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index]
+    identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index, refine]
+    identity += [] if validation_source is None else [validation_source]
     run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
     if run.is_finished:
         return run.load(flow)
@@ -144,6 +170,8 @@ def fit(
             objective=chosen,
             coupling=coupling,
             drop_condition=drop,
+            refined=refine,
+            validation_source=validation_source,
         )
     return flow
 
@@ -154,12 +182,14 @@ def _source(
     objective: Objective,
     data: Points,
 ) -> Source:
-    """Return the source that is given, made from the training points, or chosen, if it can be used."""
-    if source is None:
+    """Return the source: the given one, the one fitted to the training points, or the default."""
+    if source is None and data.start is not None:
+        source = Empirical(manifold, data.start, data.weights)
+    elif source is None:
         source = objective.source or default_source(manifold, data.x)
     elif not isinstance(source, Source):
         # From the training points alone: a source that knew those of validation would look better than it is.
-        source = made_source(source, manifold, data)
+        source = chosen_source(source, manifold, data)
     check_source(source, manifold)
     objective.check(manifold, source, data.x)
     return source
@@ -189,16 +219,18 @@ def _in_precision_of(flow: Flow, data: Points) -> Points:
     if condition is not None:
         check_digits(condition, dtype, flow.conditions)
         condition = condition.to(dtype)
-    return Points(flow.manifold.projx(data.x).to(dtype), condition, data.weights)
+    x, start = (None if part is None else flow.manifold.projx(part).to(dtype) for part in (data.x, data.start))
+    assert x is not None
+    return Points(x, condition, data.weights, start)
 
 
 def _check_field(flow: Flow, data: Points) -> None:
     """Raise ValueError unless a flow's field gives a few of the training points velocities that can be used."""
     assert isinstance(flow.field, nn.Module)
     tried = data.take(torch.linspace(0, len(data.x) - 1, 8).long())
-    told = {} if tried.condition is None else {"condition": tried.condition}
+    condition = {} if tried.condition is None else {"condition": tried.condition}
     times = torch.linspace(0.1, 0.9, 8, dtype=tried.x.dtype)
-    check_field("fit", flow.field, flow.manifold, tried.x, times, told)
+    check_field("fit", flow.field, flow.manifold, tried.x, times, condition)
 
 
 def default_field(
