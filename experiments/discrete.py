@@ -146,10 +146,10 @@ def _log(text: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run all, print the table, and write the page if requested."""
     parser = argparse.ArgumentParser(prog="python -m experiments.discrete", description=__doc__)
-    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps of each flow (default: 3000)")
+    parser.add_argument("--steps", type=int, default=1500, help="optimiser steps of each flow (default: 1500)")
     parser.add_argument("--data", type=int, default=20_000, help="training sequences (default: 20000)")
     parser.add_argument("--draws", type=int, default=20_000, help="of flows that are assessed so (default: 20000)")
-    parser.add_argument("--batch", type=int, default=256, help="sequences in a batch (default: 256)")
+    parser.add_argument("--batch", type=int, default=128, help="sequences in a batch (default: 128)")
     parser.add_argument("--jumps", type=int, nargs="+", default=[1, 5, 20, 80], help="steps of a draw")
     parser.add_argument("--classes", type=int, default=4, help="kinds of labels (default: 4)")
     parser.add_argument("--length", type=int, default=5, help="of the sequences (default: 5)")

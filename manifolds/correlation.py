@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.kernel import Kernel
 from manifolds.numerics import differentiated, safe_sqrt
@@ -38,7 +38,7 @@ class Correlation(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         if n < 2:
             raise ValueError(f"Correlation: n must be at least 2, got {n}; one variable has no correlations")
         super().__init__(n * (n - 1) // 2, (n, n))

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.flat_torus import FlatTorus
 from manifolds.kernel import Kernel
@@ -40,7 +40,7 @@ class FractionalCoordinates(Manifold):
     points_are_classes = True
 
     def __init__(self, k: int, d: int = 3) -> None:
-        k, d = (whole(type(self).__name__, name, value) for name, value in (("k", k), ("d", d)))
+        k, d = (integer(type(self).__name__, name, value) for name, value in (("k", k), ("d", d)))
         if k < 2:
             raise ValueError(f"FractionalCoordinates: takes at least 2 atoms, got {k}; one alone can be at the origin")
         super().__init__((k - 1) * d, (k, d))

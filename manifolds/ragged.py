@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from manifolds.arguments import check_instance, whole
+from manifolds.arguments import check_instance, integer
 from manifolds.base import Manifold
 from manifolds.numerics import safe_sqrt
 from manifolds.power import Power
@@ -35,7 +35,7 @@ class Ragged(Manifold):
     def __init__(self, head: Manifold, one: Manifold, most: int) -> None:
         check_instance("Ragged", "head", head, Manifold, "SE3()")
         check_instance("Ragged", "one", one, Manifold, "FlatTorus(1)")
-        most = whole("Ragged", "most, the largest number of copies,", most)
+        most = integer("Ragged", "most, the largest number of copies,", most)
         full = Product(head, Power(one, most))
         super().__init__(full.dim, (full.event_shape[0] + most,))
         self.head, self.one, self.most = head, one, most

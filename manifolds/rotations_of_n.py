@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.coordinates import Coordinates
 from manifolds.lie_group import LieGroup
@@ -39,7 +39,7 @@ class SpecialOrthogonal(Manifold):
     injectivity_radius = math.pi
 
     def __init__(self, n: int) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         if n < 2:
             raise ValueError(f"SpecialOrthogonal: n must be at least 2, got {n}; the only rotation of a line is none")
         super().__init__(n * (n - 1) // 2, (n, n))

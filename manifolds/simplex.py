@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.kernel import Kernel
 from manifolds.sphere import Sphere
@@ -35,7 +35,7 @@ class Simplex(Manifold):
     """
 
     def __init__(self, n: int) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         super().__init__(n, (n + 1,))
         self.n = n
         self.sphere = Sphere(n)

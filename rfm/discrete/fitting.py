@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from manifolds.arguments import check_instance, seed_of, whole
+from manifolds.arguments import check_instance, integer, seed_of
 from rfm.arrays import array_of
 from rfm.discrete.flow import DiscreteFlow
 from rfm.discrete.mixture_path import MixturePath
@@ -48,7 +48,7 @@ def fit(
     """
     check_instance("discrete.fit", "path", path, MixturePath, "MixturePath(MaskedLabels(4))")
     x = _checked(sequences, path.source.classes).to(device)
-    steps, batch_size = whole("discrete.fit", "steps", steps), whole("discrete.fit", "batch_size", batch_size)
+    steps, batch_size = integer("discrete.fit", "steps", steps), integer("discrete.fit", "batch_size", batch_size)
     generator = torch.Generator(device).manual_seed(seed_of("discrete.fit", seed))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(device)
     held = max(1, round(validation * len(x)))

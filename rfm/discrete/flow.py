@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from manifolds.arguments import check_instance, whole
+from manifolds.arguments import check_instance, integer
 from rfm.discrete.enumeration import advanced, every_sequence, initial_law
 from rfm.discrete.mixture_path import MixturePath
 
@@ -34,7 +34,7 @@ class DiscreteFlow(nn.Module):
         check_instance("DiscreteFlow", "path", path, MixturePath, "MixturePath(MaskedLabels(4))")
         self.posterior = posterior
         self.path = path
-        self.length = whole("DiscreteFlow", "length", length)
+        self.length = integer("DiscreteFlow", "length", length)
         self.history: list[dict[str, float]] = []
 
     def loss(self, x_1: Tensor, t: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
@@ -73,7 +73,7 @@ class DiscreteFlow(nn.Module):
             generator: source of randomness, on ``device``.
             device: of the posterior.
         """
-        count = whole("DiscreteFlow.sample", "count", count)
+        count = integer("DiscreteFlow.sample", "count", count)
         like: dict[str, Any] = {"generator": generator, "device": device}
         x = self.path.source.sample((count, self.length), **like)
         for t, jump in self._steps(steps):
@@ -105,7 +105,7 @@ class DiscreteFlow(nn.Module):
 
     def _steps(self, steps: int) -> list[tuple[float, float]]:
         """Return the time at which each step starts, and the probability to jump in it."""
-        steps = whole("DiscreteFlow", "steps", steps)
+        steps = integer("DiscreteFlow", "steps", steps)
         return [(i / steps, self.path.jump_probability(i / steps, (i + 1) / steps)) for i in range(steps)]
 
     def _probabilities(self, x: Tensor, t: float) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manifolds.arguments import check_instance, whole
+from manifolds.arguments import check_instance, integer
 from rfm.paths.schedules import Kappa, LinearKappa
 
 
@@ -18,7 +18,7 @@ class LabelSource(ABC):
     """
 
     def __init__(self, classes: int) -> None:
-        self.classes = whole(type(self).__name__, "classes", classes)
+        self.classes = integer(type(self).__name__, "classes", classes)
 
     @property
     @abstractmethod

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 
 
 class PosteriorNetwork(nn.Module):
@@ -25,7 +25,7 @@ class PosteriorNetwork(nn.Module):
     ) -> None:
         super().__init__()
         sizes = {"states": states, "classes": classes, "length": length, "width": width, "layers": layers}
-        states, classes, length, width, layers = (whole("PosteriorNetwork", k, v) for k, v in sizes.items())
+        states, classes, length, width, layers = (integer("PosteriorNetwork", k, v) for k, v in sizes.items())
         self.labels = nn.Embedding(states, width)
         self.places = nn.Parameter(torch.randn(length, width) / math.sqrt(width))
         self.time = nn.Sequential(nn.Linear(2 * _WAVES, width), nn.SiLU(), nn.Linear(width, width))
