@@ -66,7 +66,7 @@ def fit(
         batch = data[torch.randint(len(data), (batch_size,), generator=generator, device=device)]
         loss = flow.loss(batch, generator=generator)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         rate.step()
         if step % every == 0 or step == steps:

@@ -1,6 +1,7 @@
 """A distribution of sequences: a posterior, a path, and the jumps that follow from them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,7 +100,7 @@ class DiscreteFlow(nn.Module):
         sequences = every_sequence(source.states, self.length)
         p = initial_law(source, sequences)
         for t, jump in self._steps(steps):
-            p = advanced(p, sequences, lambda x, t=t: self._probabilities(x, t), jump, source.states, block)
+            p = advanced(p, sequences, partial(self._probabilities, t=t), jump, source.states, block)
         final = (sequences < source.classes).all(-1)
         return p[final]
 
