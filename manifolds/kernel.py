@@ -24,6 +24,9 @@ class Kernel(FullPrecision, ABC):
         manifold: where it lives.
     """
 
+    centre_count: int = 1
+    """How many `centres` there are of each point."""
+
     def __init__(self, manifold: Embedded) -> None:
         self.manifold = manifold
 
@@ -92,14 +95,6 @@ class ProductKernel(Kernel):
     def embed(self, x: Tensor) -> Tensor:
         return torch.cat([kernel.embed(a) for kernel, a in zip(self.kernels, self.split(x), strict=True)], dim=-1)
 
-    def centres(self, x: Tensor) -> Tensor:
-        """Return all combinations of the factors' centres."""
-        parts = [kernel.centres(a) for kernel, a in zip(self.kernels, self.split(x), strict=True)]
-        axes = [-1 - len(kernel.manifold.event_shape) for kernel in self.kernels]
-        choices = _combinations([part.shape[axis] for part, axis in zip(parts, axes, strict=True)], x.device)
-        chosen = zip(parts, axes, choices.unbind(-1), strict=True)
-        return self.join(*(part.index_select(axis, index) for part, axis, index in chosen))
-
     def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
         pairs = zip(self.kernels, self.split(x), strict=True)
         return self.join(*(kernel.sample(a, concentration, generator) for kernel, a in pairs))
@@ -124,14 +119,6 @@ class PowerKernel(Kernel):
     def embed(self, x: Tensor) -> Tensor:
         return self.kernel.embed(x).flatten(-2)
 
-    def centres(self, x: Tensor) -> Tensor:
-        """Return all combinations of the copies' centres."""
-        axis = -1 - len(self.kernel.manifold.event_shape)
-        each = self.kernel.centres(x)
-        choices = _combinations([each.shape[axis]] * self.k, x.device)
-        copies = zip(each.unbind(axis - 1), choices.unbind(-1), strict=True)
-        return torch.stack([copy.index_select(axis, index) for copy, index in copies], dim=axis)
-
     def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.kernel.sample(x, concentration[..., None], generator)
 
@@ -149,6 +136,7 @@ class ScaledKernel(Kernel):
     def __init__(self, manifold: Embedded, kernel: Kernel, factor: float, dim: int) -> None:
         super().__init__(manifold)
         self.kernel, self.log_volume_scale = kernel, dim * math.log(factor)
+        self.centre_count = kernel.centre_count
 
     def log_normaliser(self, concentration: Tensor) -> Tensor:
         return self.kernel.log_normaliser(concentration) + self.log_volume_scale
@@ -175,6 +163,7 @@ class QuotientKernel(Kernel):
     def __init__(self, manifold: Embedded, kernel: Kernel, group: FiniteGroup) -> None:
         super().__init__(manifold)
         self.kernel, self.group = kernel, group
+        self.centre_count = kernel.centre_count * group.order
 
     def log_normaliser(self, concentration: Tensor) -> Tensor:
         return self.kernel.log_normaliser(concentration)
@@ -208,19 +197,3 @@ class QuotientKernel(Kernel):
                 f"{self.manifold} has no smoothing kernel: {self.group} changes distances between embedded points; "
                 "compare with the source's density instead"
             )
-
-
-def _combinations(counts: Sequence[int], device: torch.device) -> Tensor:
-    """Return every choice of one of several things each, ``(product of counts, len(counts))``.
-
-    Raises:
-        ValueError: for more than 4,096.
-    """
-    total = math.prod(counts)
-    if total > 4096:
-        raise ValueError(
-            f"Kernel: {total} combinations of the factors' centres are too many; compare with the source's density "
-            "instead"
-        )
-    grid = torch.meshgrid(*(torch.arange(count, device=device) for count in counts), indexing="ij")
-    return torch.stack([axis.flatten() for axis in grid], dim=-1)

@@ -108,9 +108,9 @@ class Power(Derived):
 
     @property
     def kernel(self) -> Kernel | None:
-        """The power of the kernel of ``m``; None where it has none."""
-        one = None if self.m.points_are_classes else self.m.kernel
-        return None if one is None else PowerKernel(self, one, self.k)
+        """The power of the kernel of ``m``; None where it has none, or one that several centres share."""
+        one = self.m.kernel
+        return None if one is None or one.centre_count > 1 else PowerKernel(self, one, self.k)
 
     # Checks, for the borders.
 

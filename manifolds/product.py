@@ -188,11 +188,10 @@ class Product(Composite):
 
     @property
     def kernel(self) -> Kernel | None:
-        """The product of the factors' kernels; None where a factor has none."""
-        # A kernel that is a sum over a class would make the product's one a sum over all combinations.
-        kernels = [None if f.points_are_classes else f.kernel for f in self._factors]
-        known = [kernel for kernel in kernels if kernel is not None]
-        if len(known) < len(kernels):
+        """The product of the factors' kernels; None where a factor has none, or one that several centres share."""
+        known = [kernel for f in self._factors if (kernel := f.kernel) is not None and kernel.centre_count == 1]
+        # A kernel that is a sum over centres would make the product's one a sum over all combinations.
+        if len(known) < len(self._factors):
             return None
         scale = sum(f.dim / 2 * math.log(w) for f, w in zip(self._factors, self.weights, strict=True))
         return ProductKernel(self, known, scale, self.split, self.join)

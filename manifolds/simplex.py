@@ -128,8 +128,8 @@ class Simplex(Manifold):
 
     @property
     def kernel(self) -> Kernel | None:
-        """Von Mises-Fisher densities of the roots and of all their mirror images; None above 10 shares."""
-        return _Mirrored(self) if self.n < 10 else None
+        """Von Mises-Fisher densities of the roots and of all their mirror images; None above six shares."""
+        return _Mirrored(self) if self.n <= 5 else None
 
     # Coordinates for networks.
 
@@ -171,6 +171,10 @@ class Simplex(Manifold):
 
 class _Mirrored(Kernel):
     manifold: Simplex
+
+    def __init__(self, manifold: Simplex) -> None:
+        super().__init__(manifold)
+        self.centre_count = 2 ** (manifold.n + 1)
 
     def log_normaliser(self, concentration: Tensor) -> Tensor:
         """Half the sphere's: the images' integrals over one orthant add up to that over all of them."""
