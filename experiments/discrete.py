@@ -31,7 +31,7 @@ cross-entropy and draw by jumps; their law is summed over all sequences on the w
 error. The flow on `Power(Simplex({simplex}), {length})` sees a label as a corner of a simplex, moved a tenth of the way
 to its centre; a draw's labels are its largest shares.
 
-- command: `python -m experiments.discrete --steps {steps} --out {out}`
+- command: `python -m experiments.discrete --steps {steps} --draws {draws} --out {out}`
 - date: {date}; {machine} CPU, {threads} thread; Python {python}, torch {torch}; float32; seed {seed}
 - {steps:,} optimiser steps of batches of {batch} for each; {seconds}
 - total variation: half the sum of the absolute differences of two laws, 0 to 1; of all sequences, and of the pairs of
