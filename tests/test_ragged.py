@@ -33,7 +33,9 @@ def shortened(m: Ragged, u: Tensor, k: int) -> Tensor:
     return u[..., :size]
 
 
-@pytest.mark.parametrize("m", [DOCKING, Ragged(FlatTorus(2), Sphere(2), 2)], ids=str)
+@pytest.mark.parametrize(
+    "m", [pytest.param(DOCKING, marks=pytest.mark.slow), Ragged(FlatTorus(2), Sphere(2), 2)], ids=str
+)
 def test_laws_without_padding(m: Ragged) -> None:
     x = drawn(m, m.most, 8)[0]
     check_manifold(m, dtypes=(torch.float64,), points=x).raise_if_failed()
