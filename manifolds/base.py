@@ -21,7 +21,8 @@ networks read points and write tangent vectors, with derivatives), ``kernel``, `
 **Optional facts.** ``volume`` and ``random_uniform`` where the manifold is compact; ``injectivity_radius``; ``kernel``
 where ``embed`` is homogeneous; ``lie_group`` where points multiply. Without them a default source, baseline or
 integrator that needs them is refused, with a sentence that names them. A manifold with a border in its ambient space,
-such as an open ball or cone, says what is beyond it in ``outside``.
+such as an open ball or cone, says what is beyond it in ``outside``, and where that is at a finite distance, as on a
+simplex, how far it is in ``distance_to_border``.
 
 **Guarded.** The default ``inner`` claims that geodesics have normal acceleration (``proju(x_t, acceleration) == 0``);
 an overridden one claims constant speed and Gauss's lemma. `manifolds.testing.check_manifold` tests these claims.
@@ -105,6 +106,14 @@ class Manifold(FullPrecisionModule):
 
         Returns:
             Booleans ``(*batch)``; None where there is no such border, as on a sphere.
+        """
+        return None
+
+    def distance_to_border(self, x: Tensor) -> Tensor | None:
+        """Return how far every geodesic from ``x`` stays inside, where the manifold ends at a finite distance.
+
+        Returns:
+            Lengths ``(*batch)``; None where geodesics go on for ever, as on a sphere.
         """
         return None
 

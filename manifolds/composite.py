@@ -63,6 +63,9 @@ class Derived(Composite):
     def outside(self, x: Tensor) -> Tensor | None:
         return self.m.outside(x)
 
+    def distance_to_border(self, x: Tensor) -> Tensor | None:
+        return self.m.distance_to_border(x)
+
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return self.m.proju(x, u)
 

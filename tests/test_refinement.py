@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo_sources import source_of
 
 import rfm
-from manifolds import SO3, FlatTorus, Hyperboloid, Manifold, Sphere
+from manifolds import SO3, FlatTorus, FractionalCoordinates, Hyperboloid, Manifold, Sphere
 from rfm import Flow, Hutchinson
 from rfm.command_line import main as cli
 from rfm.conditions import Conditions
@@ -50,6 +50,9 @@ def kernels(m: Manifold, seed: int, concentrations: tuple[float, ...] = (3.0, 9.
 def refined(m: Manifold, size: float = 0.3) -> Flow:
     sources = [kernels(m, 3), kernels(m, 4), kernels(m, 5), source_of(m, 0.6)]
     refinement = Refinement(STARTS, sources, [0.3, 0.2, 0.4, 0.1])
+    if isinstance(m, FractionalCoordinates):
+        # A turn round the cell has length 1, not 2 pi.
+        size = size / (2 * math.pi)
     return Flow(m, wavy_field(m, size=size), source_of(m, 0.6), refinement=refinement)
 
 

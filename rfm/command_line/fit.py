@@ -17,6 +17,7 @@ SUMMARY = "fit a flow to the points of a table"
 _MANIFOLD_HELP = """\
 sphere: the earth, from latitude and longitude in degrees, or x, y, z;
 torus: one angle per column, in degrees; euclidean: plain columns;
+simplex: shares of a whole that sum to 1, or to 100;
 so3: orientations, as Bunge's Euler angles (.ang files too), quaternions or matrices; so3/cubic and
 so3/hexagonal: of crystals; se3: poses, also of TUM, KITTI and EuRoC tracks;
 my_module:thing: a manifold of your own, an object or a class without arguments; the current
