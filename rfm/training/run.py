@@ -170,8 +170,8 @@ class Run:
             measure: what the number is called in the history.
             validate_start: validate the weights before the first step too.
             finish: what is left to do to the flow, with its last weights, on the device, before it is saved: its
-                refinement; it gets a function to call with the share that is done. The last record of the history gets
-                the seconds it took, ``refinement_seconds``.
+                refinement; it gets a function to call with the share that is done. Where it refines, the last record of
+                the history gets the seconds it took, ``refinement_seconds``.
 
         Raises:
             ValueError: if the loss is no longer finite, the step cannot be captured, or no validation was finite.
@@ -201,7 +201,8 @@ class Run:
         if finish is not None:
             started = self.training.clock()
             finish(lambda share: self._report_refinement(share, state))
-            flow.history[-1]["refinement_seconds"] = self.training.clock() - started
+            if flow.refinement is not None:
+                flow.history[-1]["refinement_seconds"] = self.training.clock() - started
         flow.cpu()
         if self.folder is not None and fabric.is_global_zero:
             self._save(flow, self.folder, state)
