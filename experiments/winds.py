@@ -8,6 +8,7 @@ splits are by row, and each value is spread evenly over its cell, alike for trai
 """
 
 import argparse
+import functools
 import math
 from collections.abc import Sequence
 
@@ -41,7 +42,7 @@ def winds(rounding: float, count: int = COUNT) -> Tensor:
     # By the inverse of the distribution function on a fine grid, about one part in a million of a turn.
     grid = torch.linspace(-math.pi, math.pi, 2**20 + 1, dtype=torch.float64)
     mass = (true_log_prob(grid[:, None]).exp()).cumsum(0)
-    x = grid[torch.searchsorted(mass / mass[-1], uniform[:, 0]).clamp(max=len(grid) - 1)]
+    x = grid[torch.searchsorted(mass / mass[-1], uniform[:, 0].contiguous()).clamp(max=len(grid) - 1)]
     if rounding:
         cell = math.radians(rounding)
         x = (x / cell).round() * cell + (uniform[:, 1] - 0.5) * cell
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             FlatTorus(1),
             points,
             torch.arange(len(points)),
-            lambda seed, n=len(points): raw_split(n, seed),
+            functools.partial(raw_split, len(points)),
             range(options.seeds),
             {"the true density": truth},
         )
