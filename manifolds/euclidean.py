@@ -5,8 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
+from manifolds.coordinates import Coordinates
+from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup, Translations
 
 
@@ -20,7 +22,7 @@ class Euclidean(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         super().__init__(n, (n,))
         self.n = n
 
@@ -54,10 +56,6 @@ class Euclidean(Manifold):
     def tangent_basis(self, x: Tensor) -> Tensor:
         return torch.eye(self.n, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], self.n, self.n)
 
-    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        basis = self.tangent_basis(x)
-        return basis, basis
-
     @property
     def lie_group(self) -> LieGroup:
         """Addition."""
@@ -66,20 +64,34 @@ class Euclidean(Manifold):
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         return torch.zeros_like((x + u)[..., 0])
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
-        """The Gaussian integral: the kernel is a normal density with variance ``1 / concentration``."""
-        return self.n / 2 * torch.log(2 * math.pi / concentration)
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw from normal distributions with mean ``x`` and variance ``1 / concentration``."""
-        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
-        normal = torch.randn(*batch, self.n, generator=generator, dtype=x.dtype, device=x.device)
-        return x + normal * torch.rsqrt(concentration)[..., None].to(x.dtype)
+    @property
+    def kernel(self) -> Kernel:
+        """Normal densities of variance ``1 / concentration``."""
+        return _Gaussian(self)
 
     # Coordinates for networks.
 
-    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        return w, dw
+    @property
+    def coordinates(self) -> Coordinates:
+        """With the derivatives in closed form."""
+        return _Straight(self)
 
     def extra_repr(self) -> str:
         return str(self.n)
+
+
+class _Gaussian(Kernel):
+    manifold: Euclidean
+
+    def log_normaliser(self, concentration: Tensor) -> Tensor:
+        return self.manifold.n / 2 * torch.log(2 * math.pi / concentration)
+
+    def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
+        normal = torch.randn(*batch, self.manifold.n, generator=generator, dtype=x.dtype, device=x.device)
+        return x + normal * torch.rsqrt(concentration)[..., None].to(x.dtype)
+
+
+class _Straight(Coordinates):
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        return w, dw

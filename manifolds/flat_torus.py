@@ -6,8 +6,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
+from manifolds.coordinates import Coordinates
+from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup, Translations
 from manifolds.von_mises_fisher import draw_versine
 
@@ -53,7 +55,7 @@ class FlatTorus(Manifold):
     injectivity_radius = math.pi
 
     def __init__(self, n: int) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         super().__init__(n, (n,))
         self.n = n
         self.volume = (2 * math.pi) ** n
@@ -103,10 +105,6 @@ class FlatTorus(Manifold):
     def tangent_basis(self, x: Tensor) -> Tensor:
         return torch.eye(self.n, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], self.n, self.n)
 
-    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        basis = self.tangent_basis(x)
-        return basis, basis
-
     @property
     def lie_group(self) -> LieGroup:
         """Addition of angles."""
@@ -125,17 +123,10 @@ class FlatTorus(Manifold):
         draw = torch.rand(*shape, self.n, generator=generator, dtype=dtype, device=device)
         return wrap_radians((2 * draw - 1) * math.pi)
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
-        """The von Mises integral, (2 pi exp(-k) I_0(k))^n: the kernel is a product of von Mises densities."""
-        return self.n * torch.log(2 * math.pi * torch.special.i0e(concentration))
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw angles from independent von Mises distributions about those of ``x``."""
-        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
-        versine = draw_versine(1, concentration[..., None].expand(*batch, self.n), generator)
-        angle = 2 * torch.asin(torch.sqrt(versine / 2))
-        side = torch.randint(0, 2, versine.shape, generator=generator, device=x.device) * 2 - 1
-        return wrap_radians(x + (side * angle).to(x.dtype))
+    @property
+    def kernel(self) -> Kernel:
+        """Products of von Mises densities, one for each angle."""
+        return _VonMises(self)
 
     # Coordinates for networks.
 
@@ -146,12 +137,34 @@ class FlatTorus(Manifold):
     def embed_dim(self) -> int:
         return 2 * self.n
 
+    @property
+    def coordinates(self) -> Coordinates:
+        """With the derivatives in closed form."""
+        return _CosinesAndSines(self)
+
+    def extra_repr(self) -> str:
+        return str(self.n)
+
+
+class _VonMises(Kernel):
+    manifold: FlatTorus
+
+    def log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The von Mises integral, (2 pi exp(-k) I_0(k))^n."""
+        return self.manifold.n * torch.log(2 * math.pi * torch.special.i0e(concentration))
+
+    def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
+        versine = draw_versine(1, concentration[..., None].expand(*batch, self.manifold.n), generator)
+        angle = 2 * torch.asin(torch.sqrt(versine / 2))
+        side = torch.randint(0, 2, versine.shape, generator=generator, device=x.device) * 2 - 1
+        return wrap_radians(x + (side * angle).to(x.dtype))
+
+
+class _CosinesAndSines(Coordinates):
     def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         cos, sin = torch.cos(x), torch.sin(x)
         return torch.cat([cos, sin], dim=-1), torch.cat([-sin * v, cos * v], dim=-1)
 
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
         return w, dw
-
-    def extra_repr(self) -> str:
-        return str(self.n)

@@ -93,12 +93,13 @@ def maps(m: Manifold, x: Tensor, y: Tensor, u: Tensor, t: Tensor) -> Iterator[tu
         ("log_volume_derivative", m.log_volume_derivative, (x, u)),
         ("log_det_expmap", m.log_det_expmap, (x, u)),
         ("embed", m.embed, (x,)),
-        ("embed_jvp", m.embed_jvp, (x, u[None])),
-        ("kernel_embed", m.kernel_embed, (x,)),
-        ("kernel_centres", m.kernel_centres, (x,)),
+        ("embed_jvp", m.coordinates.embed_jvp, (x, u[None])),
         ("tangent_from_vector", m.tangent_from_vector, (x, w)),
-        ("tangent_from_vector_jvp", m.tangent_from_vector_jvp, (x, w, u[None], w[None])),
+        ("tangent_from_vector_jvp", m.coordinates.tangent_from_vector_jvp, (x, w, u[None], w[None])),
     )
+    if (kernel := m.kernel) is not None:
+        yield "kernel.embed", kernel.embed, (x,)
+        yield "kernel.centres", kernel.centres, (x,)
     if (group := m.lie_group) is not None:
         a = group.to_algebra(x, u)
         yield "to_algebra", group.to_algebra, (x, u)
@@ -260,8 +261,8 @@ def test_couplings_and_metrics_are_the_same_under_autocast() -> None:
     condition = normal(40, 2, dtype=torch.float32)
     kernel = AmbientGaussianKernel(m, 0.7)
     functions: list[Callable[[], Any]] = [
-        lambda: OptimalTransport(m)(x, y).tolist(),
-        lambda: OptimalTransport(m, 2.0)(x, y, condition=condition).tolist(),
+        lambda: OptimalTransport(m).indices(x, y).tolist(),
+        lambda: OptimalTransport(m, 2.0).indices(x, y, condition=condition).tolist(),
         lambda: Sinkhorn(m).plan(x, y).tolist(),
         lambda: maximum_mean_discrepancy(x, y, kernel),
         lambda: wasserstein_distance(m, x, y),
@@ -272,8 +273,8 @@ def test_couplings_and_metrics_are_the_same_under_autocast() -> None:
         with low():
             assert function() == plain
     assert (
-        OptimalTransport(m)(x.half(), y.half()).tolist()
-        == OptimalTransport(m)(x.half().float(), y.half().float()).tolist()
+        OptimalTransport(m).indices(x.half(), y.half()).tolist()
+        == OptimalTransport(m).indices(x.half().float(), y.half().float()).tolist()
     )
     assert bool(Sinkhorn(m).plan(x.half(), y.half()).isfinite().all())
 

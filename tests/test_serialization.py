@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def test_files_are_text_and_plain_tensors_and_nothing_is_pickled(
         monkeypatch.setattr(module, name, refuse)
     sphere_flow().save(tmp_path)
     Flow.load(tmp_path)
-    assert json.loads((tmp_path / "flow.json").read_text())["version"] == 1
+    assert json.loads((tmp_path / "flow.json").read_text())["version"] == 2
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
 
 
@@ -344,9 +345,16 @@ ARGUMENTS: list[tuple[str, Any]] = [
     ("weights", None),
     ("weights", "weights-0000000000000000.safetensors"),
     ("weights", "weights-" + "a" * 5000),
-    ("version", 2),
+    ("version", 3),
     ("version", None),
     ("format", "something else"),
+    ("start", "late"),
+    ("start", 2),
+    ("refinement", 3),
+    ("refinement", {}),
+    ("refinement", {"starts": [1], "sources": [None], "weights": [1]}),
+    ("refinement", {"starts": [1], "sources": [{"shared": "source"}], "weights": "half"}),
+    ("refinement", {"starts": [], "sources": [], "weights": []}),
 ]
 
 
@@ -504,7 +512,7 @@ def test_a_kill_at_any_moment_leaves_the_old_flow_or_the_new(tmp_path: Path, mon
         with monkeypatch.context() as patch:
             for name in ("write_bytes", "write_text", "replace", "chmod", "unlink", "mkdir"):
                 patch.setattr(Path, name, mortal(getattr(Path, name)))
-            patch.setattr(serialization.tempfile, "mkstemp", mortal(serialization.tempfile.mkstemp))
+            patch.setattr(tempfile, "mkstemp", mortal(tempfile.mkstemp))
             try:
                 new.save(folder)
                 done = True

@@ -1,4 +1,4 @@
-"""Runs: a flow and its data, fitted into a folder or read from it, and told of."""
+"""Runs: a flow and its data, fitted into a folder or read from it, and reported."""
 
 import argparse
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from torch import Tensor
 from manifolds import Manifold
 from rfm.command_line.backbones import holds_backbones
 from rfm.command_line.messages import is_first_process
-from rfm.command_line.named_objects import imported_manifold, named_source
+from rfm.command_line.named_objects import imported_manifold, source_by_name
 from rfm.command_line.run_folder import RunData, describe_run
 from rfm.conditions import Conditions
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
 from rfm.flow import Flow
 from rfm.flow.saved_flow import saved_manifold
 from rfm.records.descriptions import read_json
@@ -28,25 +28,26 @@ def train_run(
     arguments: argparse.Namespace,
     conditions: Conditions | None = None,
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
-    coupling: Coupling | None = None,
+    coupling: Coupling = Independent(),
 ) -> Flow:
     """Fit a flow as the arguments say, into their folder."""
     folder = Path(arguments.out)
-    kept = torch.cat([data.split.train, data.split.validation])
-    held = torch.arange(len(data.split.train), len(kept))
+    index = torch.cat([data.split.train, data.split.validation])
+    held = torch.arange(len(data.split.train), len(index))
     _refuse_existing(folder, arguments)
     if is_first_process() and not arguments.resume:
-        data.keep_stream(folder)
+        data.save_stream(folder)
     # First, so that a run killed while training can be resumed from the folder alone.
     flow = fit(
-        data.points[kept],
+        data.points[index],
         manifold,
-        condition=data.conditions_at(kept).get("condition"),
+        condition=data.conditions_at(index).get("condition"),
         conditions=conditions,
-        weights=data.weights_at(kept),
+        weights=data.weights_at(index),
         validation=held,
         source=source,
         coupling=coupling,
+        refine=arguments.refine,
         steps=arguments.steps,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
@@ -54,7 +55,7 @@ def train_run(
         out=folder,
         resume=arguments.resume,
         progress=not arguments.quiet,
-        training=Training(max_seconds=arguments.max_seconds, force=arguments.force),
+        training=Training(max_seconds=arguments.max_seconds, force=arguments.force, validations=arguments.validations),
     )
     if is_first_process():
         data.save(folder)
@@ -62,7 +63,7 @@ def train_run(
 
 
 def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
-    """Say how to go on in the words of the command line, before the library says it in its own."""
+    """Raise with a remedy in terms of the command line, before the library raises in its own terms."""
     if arguments.resume or arguments.force:
         return
     if (folder / "flow.json").exists() or (folder / "checkpoint.json").exists():
@@ -84,12 +85,12 @@ def load_run(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
     if not arguments.manifold and holds_backbones(folder):
         raise ValueError(
             f"{folder} holds a flow of protein backbones, which rfm {arguments.command} does not know; "
-            "rfm sample draws from it, python -m experiments.proteins report judges it"
+            "rfm sample draws from it, python -m experiments.proteins report assesses it"
         )
     manifold = imported_manifold(arguments.manifold) if arguments.manifold else None
     if not arguments.source:
         return Flow.load(folder, manifold=manifold), RunData.load(folder)
-    source = named_source(arguments.source)
+    source = source_by_name(arguments.source)
     manifold = saved_manifold(folder) if manifold is None else manifold
     data = RunData.load(folder)
     if not isinstance(source, Source):
@@ -98,9 +99,11 @@ def load_run(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
 
 
 def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
-    """Return what is told of a fit, for JSON."""
+    """Return the report of a fit, for JSON."""
     last = flow.history[-1] if flow.history else {}
     best = min((record["validation_nll"] for record in flow.history if "validation_nll" in record), default=None)
+    if flow.refinement is not None:
+        best = flow.refinement.validation_nll.get("refined", best)
     return {
         "run": str(folder),
         **describe_run(data),
@@ -109,17 +112,19 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
         "seconds": last.get("seconds"),
         "validation_nll_nats": best,
         "stopped": flow.stopped,
+        "refinement": {} if flow.refinement is None else flow.refinement.summary(),
+        "refinement_report": flow.refinement_report,
     }
 
 
 def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
-    """Return what is told of a fit, in lines."""
+    """Return the report of a fit, in lines."""
     record = fitted_record(flow, data, folder)
     best = record["validation_nll_nats"]
     validation = "not known" if best is None else f"{best:.3f} nats"
     return (
         f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; validation NLL {validation}; "
-        f"{flow.stopped}\n"
+        f"{flow.stopped}\n{flow.refinement_report + chr(10) if flow.refinement_report else ''}"
         f"points from {data.coordinates.describe()}\n"
         f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"
     )

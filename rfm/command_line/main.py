@@ -1,4 +1,4 @@
-"""The command line: its verbs, a file each, and how a fault is told.
+"""The command line: its verbs, a file each, and how a fault is reported.
 
 Results go to stdout or ``--out``, progress to stderr. A fault is at most three lines on stderr and exit status 2.
 """
@@ -12,7 +12,7 @@ from typing import NoReturn
 from rfm import __version__
 from rfm.command_line import check, demo, evaluate, fit, log_prob, plot, sample
 
-# Each says what it asks for (`add_arguments`) and does it (`run`), where alone it imports what loads torch.
+# Each declares its arguments (`add_arguments`) and does its work (`run`), where alone it imports what loads torch.
 _VERBS: dict[str, ModuleType] = {
     "fit": fit,
     "sample": sample,
@@ -37,6 +37,8 @@ examples:
   rfm sample runs/proteins --length 120 -n 16 --out backbones
 """
 
+_PART_ROWS = 65_536
+
 _WIDTH = 120
 """Characters in a line of a fault, unless a part of its sentence is longer."""
 
@@ -50,17 +52,19 @@ class _UsageError(Exception):
     pass
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, part_rows: int = _PART_ROWS) -> int:
     """Run a command; return the exit status: 0, 2 for bad input, 130 when interrupted.
 
     Args:
         argv: the arguments; those of the process when None.
+        part_rows: of a long output, how many rows are computed before they are written. Random draws depend on it, and
+            so not on the size of batches.
     """
     try:
         arguments = parser().parse_args(argv)
     except _UsageError as error:
         return _fail(str(error))
-    name = arguments.command
+    name, arguments.part_rows = arguments.command, part_rows
     try:
         return int(arguments.work(arguments) or 0)
     except KeyboardInterrupt:
@@ -88,9 +92,9 @@ def _faults() -> tuple[type[Exception], ...]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out: torch says so on the CPU in the text of an error of no class of its own."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(error)
+    """Return whether memory ran out: torch reports it on the CPU in the text of an error of no class of its own."""
+    by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return by_class or "can't allocate memory" in str(error)
 
 
 def _fail(message: str) -> int:
@@ -122,12 +126,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"rfm {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command", parser_class=_Parser)
     for name, verb in _VERBS.items():
-        one = commands.add_parser(
+        verb_parser = commands.add_parser(
             name,
             help=verb.SUMMARY,
             description=f"{verb.SUMMARY[0].upper()}{verb.SUMMARY[1:]}.",
             formatter_class=argparse.RawTextHelpFormatter,
         )
-        verb.add_arguments(one)
-        one.set_defaults(work=verb.run)
+        verb.add_arguments(verb_parser)
+        verb_parser.set_defaults(work=verb.run)
     return top

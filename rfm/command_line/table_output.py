@@ -11,15 +11,12 @@ import numpy as np
 
 from rfm import datasets
 
-_PART_ROWS = 65_536
-"""Rows computed before they are written. Random draws depend on it, and so not on the size of batches."""
-
 Columns = Mapping[str, np.ndarray[Any, Any]]
 
 
-def parts(total: int) -> Iterator[range]:
-    """Yield the numbers of the rows that are computed and written together."""
-    return (range(start, min(start + _PART_ROWS, total)) for start in range(0, total, _PART_ROWS))
+def parts(total: int, rows: int) -> Iterator[range]:
+    """Yield the numbers of the rows that are computed and written together, so many each."""
+    return (range(start, min(start + rows, total)) for start in range(0, total, rows))
 
 
 def checked_output(arguments: argparse.Namespace) -> Path | None:
@@ -47,14 +44,14 @@ def output_writer(
     target = sys.stdout if out is None else out
     if arguments.json:
         with datasets.json_writer(target) as write_json:
-            yield lambda columns, given: write_json(
-                {name: column.tolist() for name, column in columns.items()} | dict(given)
+            yield lambda columns, conditions: write_json(
+                {name: column.tolist() for name, column in columns.items()} | dict(conditions)
             )
         return
     with datasets.table_writer(target, layout) as write_table:
 
-        def write(columns: Columns, given: Mapping[str, Sequence[Any]]) -> None:
-            texts = {name: ["" if cell is None else str(cell) for cell in cells] for name, cells in given.items()}
+        def write(columns: Columns, conditions: Mapping[str, Sequence[Any]]) -> None:
+            texts = {name: ["" if cell is None else str(cell) for cell in cells] for name, cells in conditions.items()}
             # The formats of tracks have no columns for conditions.
             write_table(list(columns), tuple(columns.values()), texts if layout == datasets.CSV else {})
 

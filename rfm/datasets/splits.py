@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from manifolds.arguments import number, seed_of, whole
+from manifolds.arguments import integer, number, seed_of
 from rfm.arrays import array_of, tensor_of
 
 
@@ -36,7 +36,7 @@ def raw_split(n: int, seed: int) -> Split:
     Raises:
         ValueError: there are fewer than 10 rows.
     """
-    n = whole("raw_split", "n", n, 0)
+    n = integer("raw_split", "n", n, 0)
     return _cut(_permutation(n, seed, "rows", 10), n - 2 * (n // 10), n - n // 10)
 
 
@@ -109,8 +109,8 @@ def block_labels(values: NDArray[np.float64] | Tensor, sizes: Sequence[float]) -
     Raises:
         ValueError: a size is not above 0.
     """
-    given = tensor_of("block_labels", "values", values, torch.float64).detach().cpu().numpy()
-    places = given.reshape(len(given), -1)
+    array = tensor_of("block_labels", "values", values, torch.float64).detach().cpu().numpy()
+    places = array.reshape(len(array), -1)
     edges = tensor_of("block_labels", "sizes", sizes, torch.float64).numpy()
     if edges.shape != places.shape[1:] or not (np.isfinite(edges) & (edges > 0)).all():
         raise ValueError(f"block_labels: sizes are {places.shape[1]} numbers above 0, got {list(sizes)}")

@@ -1,4 +1,4 @@
-"""Integrators on manifolds: tableaux, the coordinates of a step, step control, and `integrate`."""
+"""Integrators on manifolds: tableaux, the coordinates of a step, step control, stochastic sampling, and `integrate`."""
 
 from rfm.integrators.adams.adams import Adams
 from rfm.integrators.adaptive import Adaptive
@@ -10,8 +10,7 @@ from rfm.integrators.runge_kutta.chart import Chart
 from rfm.integrators.runge_kutta.geodesic import GEODESIC_EULER, GEODESIC_MIDPOINT, Geodesic
 from rfm.integrators.runge_kutta.munthe_kaas import MuntheKaas
 from rfm.integrators.runge_kutta.normal_coordinates import NormalCoordinates
-from rfm.integrators.runge_kutta.projected import Projected
-from rfm.integrators.runge_kutta.runge_kutta import RungeKutta
+from rfm.integrators.runge_kutta.runge_kutta import Projected, RungeKutta
 from rfm.integrators.runge_kutta.tableaux import (
     BOGACKI_SHAMPINE,
     DORMAND_PRINCE,
@@ -25,6 +24,8 @@ from rfm.integrators.runge_kutta.tableaux import (
 )
 from rfm.integrators.scheme import Scheme
 from rfm.integrators.solution import IntegrationError, Solution
+from rfm.integrators.stochastic.stochastic import Stochastic
+from rfm.integrators.stochastic.walks import GeodesicWalk, ProjectedWalk, Walk
 
 __all__ = [
     "BOGACKI_SHAMPINE",
@@ -42,15 +43,19 @@ __all__ = [
     "Chart",
     "FixedStep",
     "Geodesic",
+    "GeodesicWalk",
     "IntegrationError",
     "Method",
     "MuntheKaas",
     "NormalCoordinates",
     "Projected",
+    "ProjectedWalk",
     "RungeKutta",
     "Scheme",
     "Shared",
     "Solution",
+    "Stochastic",
     "Tableau",
+    "Walk",
     "integrate",
 ]

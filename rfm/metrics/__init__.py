@@ -1,13 +1,15 @@
 """How good a model is: likelihoods with their standard errors, and distances between samples with theirs.
 
-Likelihoods judge a density, and need no samples of it: `negative_log_likelihood`, `paired_difference`. The baseline
-that a flow is to be judged against is `rfm.sources.KernelMixture`. It needs no training, so a model that does not beat
+Likelihoods assess a density, and need no samples of it: `negative_log_likelihood`, `paired_difference`. The baseline
+that a flow is compared with is `rfm.sources.KernelMixture`. It needs no training, so a model that does not beat
 it is not good; on data with near-duplicates it is hard to beat.
 
 Samples are compared by `maximum_mean_discrepancy`, `wasserstein_distance`, `classifier_two_sample` and `coverage`. Put
-beside each figure the one between two samples of real data: that is how small it can be.
+beside each figure the one between two samples of real data: that is how small it can be. `nearest_training` shows
+whether samples copy the training points.
 """
 
+from rfm.metrics.copying import NearestTraining, nearest_distances, nearest_training
 from rfm.metrics.estimates import Estimate, negative_log_likelihood, paired_difference
 from rfm.metrics.kernels import AmbientGaussianKernel, GeodesicGaussianKernel, HeatKernel, Kernel, heat_kernel
 from rfm.metrics.two_sample import (
@@ -24,11 +26,14 @@ __all__ = [
     "GeodesicGaussianKernel",
     "HeatKernel",
     "Kernel",
+    "NearestTraining",
     "classifier_two_sample",
     "coverage",
     "heat_kernel",
     "maximum_mean_discrepancy",
     "median_distance",
+    "nearest_distances",
+    "nearest_training",
     "negative_log_likelihood",
     "paired_difference",
     "wasserstein_distance",

@@ -6,19 +6,18 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.arguments import check_instance, seed_of, whole
+from manifolds.arguments import check_instance, integer, seed_of
 from manifolds.precision import in_full_precision
 from rfm.arrays import tensor_of
 from rfm.couplings import assignment
 from rfm.metrics.estimates import Estimate, clustered_mean
 from rfm.metrics.kernels import Kernel
 
-_CHUNK_ELEMENTS = 2**20
-"""Pairs evaluated at a time, which bounds memory whatever the sizes of the samples."""
+CHUNK_PAIRS = 2**20
 
 
 @in_full_precision
-def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
+def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel, *, chunk_pairs: int = CHUNK_PAIRS) -> Estimate:
     """Return the squared maximum mean discrepancy between the distributions that two samples were drawn from.
 
     The unbiased estimate, which may be negative where they agree; for a positive definite kernel that tells all
@@ -29,6 +28,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
         x: one sample ``(n, *event_shape)``.
         y: the other, as many.
         kernel: see `rfm.metrics.kernels`.
+        chunk_pairs: pairs evaluated at a time, which bounds memory whatever the sizes of the samples.
 
     Returns:
         The square, in the unit of the kernel's values.
@@ -40,7 +40,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
         Gretton et al., A Kernel Two-Sample Test, JMLR 13 (2012), lemma 6.
     """
     check_instance("maximum_mean_discrepancy", "kernel", kernel, Kernel, "HeatKernel(manifold, scale)")
-    x, y = _checked("maximum_mean_discrepancy", kernel.manifold, x, y, least=4)
+    x, y = checked_samples("maximum_mean_discrepancy", kernel.manifold, x, y, least=4)
     n = len(x)
     if len(y) != n:
         raise ValueError(f"maximum_mean_discrepancy: needs samples of one size, got {n} and {len(y)}; drop some")
@@ -48,7 +48,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
     column = torch.zeros_like(row)
     own = torch.zeros_like(row)
     # h_ij = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i) over i != j, by its row sums.
-    for part in _chunks(n, n):
+    for part in chunks(n, n, chunk_pairs):
         index = torch.arange(n, device=x.device)[part]
         cross = kernel(x[part, None], y[None]).double()
         within = (kernel(x[part, None], x[None]) + kernel(y[part, None], y[None])).double()
@@ -67,7 +67,9 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
 
 
 @in_full_precision
-def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 2, *, blocks: int = 8) -> Estimate:
+def wasserstein_distance(
+    manifold: Manifold, x: Tensor, y: Tensor, order: int = 2, *, blocks: int = 8, chunk_pairs: int = CHUNK_PAIRS
+) -> Estimate:
     """Return the Wasserstein distance between samples, with the manifold's distance as cost.
 
     An empirical distance depends on the number of points m, and does not vanish between two samples of one
@@ -81,6 +83,7 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
         y: the other, as many.
         order: 1, the mean distance moved, or 2, the root of the mean squared one.
         blocks: in how many blocks to cut them; with one, all points are used at once and there is no standard error.
+        chunk_pairs: pairs evaluated at a time, as in `maximum_mean_discrepancy`.
 
     Returns:
         In the unit of the metric; ``count`` is the number of blocks.
@@ -91,8 +94,8 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
     References:
         Peyre & Cuturi, Computational Optimal Transport, 2019, arXiv:1803.00567, sections 2.2 and 8.4.
     """
-    blocks = whole("wasserstein_distance", "blocks", blocks, None)
-    x, y = _checked("wasserstein_distance", manifold, x, y, least=max(1, blocks))
+    blocks = integer("wasserstein_distance", "blocks", blocks, None)
+    x, y = checked_samples("wasserstein_distance", manifold, x, y, least=max(1, blocks))
     if order not in (1, 2):
         raise ValueError(f"wasserstein_distance: order must be 1 or 2, got {order!r}")
     if len(x) != len(y):
@@ -103,7 +106,10 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
     values = []
     for a, b in zip(x.split(size)[:blocks], y.split(size)[:blocks], strict=True):
         cost = (
-            torch.cat([manifold.dist(a[part, None], b[None]) for part in _chunks(size, size)]).double().cpu() ** order
+            torch.cat([manifold.dist(a[part, None], b[None]) for part in chunks(size, size, chunk_pairs)])
+            .double()
+            .cpu()
+            ** order
         )
         values.append(float(cost.gather(1, assignment(cost)[:, None]).mean()) ** (1 / order))
     return clustered_mean(torch.tensor(values, dtype=torch.float64))
@@ -134,7 +140,7 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
     References:
         Lopez-Paz & Oquab, Revisiting Classifier Two-Sample Tests, 2016, arXiv:1610.06545.
     """
-    x, y = _checked("classifier_two_sample", manifold, x, y, least=20)
+    x, y = checked_samples("classifier_two_sample", manifold, x, y, least=20)
     if len(x) != len(y):
         raise ValueError(f"classifier_two_sample: needs samples of one size, got {len(x)} and {len(y)}; drop some")
     try:
@@ -144,7 +150,7 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
         raise ImportError(
             "classifier_two_sample needs scikit-learn, which is not installed; pip install scikit-learn"
         ) from None
-    seed, folds = seed_of("classifier_two_sample", seed), whole("classifier_two_sample", "folds", folds, 2)
+    seed, folds = seed_of("classifier_two_sample", seed), integer("classifier_two_sample", "folds", folds, 2)
     both = torch.cat([x, y])
     points = manifold.embed(both).double().cpu().numpy()
     labels = torch.arange(2).repeat_interleave(len(x)).numpy()
@@ -158,7 +164,9 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
 
 
 @in_full_precision
-def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbours: int = 5) -> Estimate:
+def coverage(
+    manifold: Manifold, reference: Tensor, generated: Tensor, neighbours: int = 5, *, chunk_pairs: int = CHUNK_PAIRS
+) -> Estimate:
     """Return the share of reference points that have a generated point among their nearest neighbours.
 
     That is, closer than the k-th nearest other reference point. Modes that were dropped lower it; points far from any
@@ -169,6 +177,7 @@ def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbour
         reference: real points ``(n, *event_shape)``.
         generated: points ``(m, *event_shape)``.
         neighbours: k.
+        chunk_pairs: pairs evaluated at a time, as in `maximum_mean_discrepancy`.
 
     Returns:
         The share, with the standard error of a mean over the reference points, clustered by place.
@@ -180,14 +189,14 @@ def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbour
         Naeem et al., Reliable Fidelity and Diversity Metrics for Generative Models, 2020, arXiv:2002.09797,
         equation 10.
     """
-    neighbours = whole("coverage", "neighbours", neighbours, None)
+    neighbours = integer("coverage", "neighbours", neighbours, None)
     if neighbours < 1:
         raise ValueError(f"coverage: neighbours must be at least 1, got {neighbours}")
-    reference, generated = _checked("coverage", manifold, reference, generated, least=1)
+    reference, generated = checked_samples("coverage", manifold, reference, generated, least=1)
     if len(reference) <= neighbours:
         raise ValueError(f"coverage: needs more than {neighbours} reference points, got {len(reference)}")
     covered = []
-    for part in _chunks(len(reference), max(len(reference), len(generated))):
+    for part in chunks(len(reference), max(len(reference), len(generated)), chunk_pairs):
         # A point is its own nearest neighbour, at distance 0.
         radius = manifold.dist(reference[part, None], reference[None]).kthvalue(neighbours + 1, dim=1).values
         covered.append(manifold.dist(reference[part, None], generated[None]).amin(1) <= radius)
@@ -203,19 +212,20 @@ def median_distance(manifold: Manifold, x: Tensor, y: Tensor) -> float:
         x: one sample ``(n, *event_shape)``; the first thousand are used.
         y: the other.
     """
-    x, y = _checked("median_distance", manifold, x, y, least=2)
+    x, y = checked_samples("median_distance", manifold, x, y, least=2)
     both = torch.cat([x[:1000], y[:1000]])
     distance = manifold.dist(both[:, None], both[None])
     above = torch.ones_like(distance, dtype=torch.bool).triu(1)
     return float(distance[above].median())
 
 
-def _chunks(rows: int, columns: int) -> Iterator[slice]:
-    size = max(1, _CHUNK_ELEMENTS // columns)
+def chunks(rows: int, columns: int, pairs: int) -> Iterator[slice]:
+    """Yield parts of the rows of a table so large that memory stays bounded: at most so many pairs each."""
+    size = max(1, pairs // columns)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def _checked(owner: str, manifold: Manifold, x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
+def checked_samples(owner: str, manifold: Manifold, x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """Return both samples detached; raise ValueError unless they are points, and enough of them."""
     x, y = tensor_of(owner, "the first sample", x), tensor_of(owner, "the second sample", y)
     check_instance(owner, "manifold", manifold, Manifold, "Sphere(2)")

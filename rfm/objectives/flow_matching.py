@@ -9,11 +9,11 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_instance
+from manifolds.identity import same
 from rfm.objectives.objective import Objective
 from rfm.objectives.regression import flow_matching_loss
 from rfm.paths import AffinePath, ConditionalPath, GeodesicPath
 from rfm.paths.times import TimeSampler, UniformAndLateTimes
-from rfm.records.fingerprint import fingerprint
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
 
@@ -86,10 +86,10 @@ class FlowMatching(Objective):
 
 def _check_start(path: ConditionalPath, source: Source) -> None:
     """Raise ValueError where the path presumes a source, or a scale of it, and the flow would start from another."""
-    if path.source is not None and fingerprint(path.source) != fingerprint(source):
-        presumed, given = (" ".join(str(part).split()) for part in (path.source, source))
+    if path.source is not None and not same(path.source, source):
+        presumed, actual = (" ".join(str(part).split()) for part in (path.source, source))
         raise ValueError(
-            f"FlowMatching: path starts from {presumed}, but source is {given}; leave source out, or take a path that "
+            f"FlowMatching: path starts from {presumed}, but source is {actual}; leave source out, or take a path that "
             "starts from any, such as GeodesicPath"
         )
     if path.source is None and isinstance(path, AffinePath) and path.schedule.source_scale != 1:

@@ -11,8 +11,10 @@ from rfm.paths.conditional import (
     ConditionalPath,
     GaussianPath,
     GeodesicPath,
+    GivenData,
     PathSample,
 )
+from rfm.paths.marginal import MarginalVelocity, marginal_velocity
 
 __all__ = [
     "AffinePath",
@@ -20,8 +22,11 @@ __all__ = [
     "ConditionalPath",
     "GaussianPath",
     "GeodesicPath",
+    "GivenData",
+    "MarginalVelocity",
     "PathSample",
     "conversions",
+    "marginal_velocity",
     "schedules",
     "times",
 ]

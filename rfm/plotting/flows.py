@@ -12,6 +12,7 @@ from torch import Tensor
 
 from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Octahedral, Quotient, RightMultiplication, Sphere
 from manifolds.arguments import check_instance
+from manifolds.checks import check_shape
 from rfm.arrays import tensor_of
 from rfm.datasets.coordinates import Cartesian, Coordinates
 from rfm.flow import Flow
@@ -55,7 +56,7 @@ def plot_flow(
         samples: samples of the flow, ``(m, *event_shape)``; by default as many are drawn here as there are data, at
             most `MOST_POINTS`, with a fixed seed.
         title: stands above everything.
-        coordinates: names the axes. On ``Sphere(2)``, `Cartesian` coordinates say that the sphere is not the earth: no
+        coordinates: names the axes. On ``Sphere(2)``, `Cartesian` coordinates mean that the sphere is not the earth: no
             coastlines are drawn.
         condition: one condition for the density and the samples drawn here, as `Flow.sample` takes it; none for the
             unconditional density.
@@ -85,7 +86,7 @@ def plot_flow(
 def _as_points(manifold: Manifold, values: Tensor | NDArray[Any], what: str) -> Tensor:
     """Return ``(n, *event_shape)``, floating point."""
     x = tensor_of("plot_flow", what, values)
-    manifold._check_shape(what, x)
+    check_shape(manifold, what, x)
     return x.detach().reshape(-1, *manifold.event_shape)
 
 

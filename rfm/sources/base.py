@@ -10,7 +10,6 @@ from manifolds import Manifold
 from manifolds.arguments import check_instance, positive, shown
 from manifolds.precision import FullPrecisionModule
 from rfm.arrays import points_of, shape_of, tensor_of
-from rfm.records.fingerprint import fingerprint
 
 
 class Source(FullPrecisionModule, ABC):
@@ -162,9 +161,6 @@ def checked_part(owner: str, name: str, source: object, manifold: Manifold) -> S
 
 
 def check_same_manifold(owner: str, name: str, own: Manifold, manifold: Manifold) -> None:
-    """Raise ValueError unless ``own``, where the argument ``name`` lives, is ``manifold`` or one made alike.
-
-    What is loaded from a file holds a manifold of its own, made from the same arguments.
-    """
-    if own is not manifold and fingerprint(own) != fingerprint(manifold):
+    """Raise ValueError unless ``own``, where the argument ``name`` lives, is the same as ``manifold``."""
+    if not own.same_as(manifold):
         raise ValueError(f"{owner}: {name} lives on {own}, where {manifold} is required; make it on {manifold}")

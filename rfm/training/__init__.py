@@ -2,11 +2,12 @@
 
 from rfm.training.chain_batches import ChainBatch, ChainBatches
 from rfm.training.fitting import default_field, fit
-from rfm.training.loop import Budget, step_seed
-from rfm.training.points import Points, train
+from rfm.training.loop import step_seed
+from rfm.training.points import train
 from rfm.training.run import Run
-from rfm.training.settings import Training
+from rfm.training.settings import Budget, Training
 from rfm.training.streams import fit_stream
+from rfm.training.weighted_points import Points
 
 __all__ = [
     "Budget",

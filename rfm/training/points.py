@@ -6,19 +6,21 @@ processes takes its share of the batch that one process would have drawn.
 """
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
+from rfm.couplings.coupling import checked_pairs
 from rfm.flow import Flow
 from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.objectives import Objective
-from rfm.sources import Source
+from rfm.sources import Source, likeliest_weights
+from rfm.training.refinement import reason_against, refine, validation_components
 from rfm.training.run import Run
+from rfm.training.weighted_points import Points, thinned
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -26,32 +28,8 @@ if TYPE_CHECKING:
 _CONDITION_DROPOUT = 0.1
 _PARTIAL_CONDITIONS = 0.3
 _VALIDATION_POINTS = 512
+_WEIGHT_STEPS = 100
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
-
-
-@dataclass(frozen=True)
-class Points:
-    """Data points with what belongs to them.
-
-    Args:
-        x: ``(n, *event_shape)``.
-        condition: ``(n, c)``, or None.
-        weights: ``(n,)``, not negative, or None for equal ones.
-    """
-
-    x: Tensor
-    condition: Tensor | None = None
-    weights: Tensor | None = None
-
-    def take(self, index: Tensor) -> "Points":
-        """Return the points at ``index``."""
-        condition = None if self.condition is None else self.condition[index]
-        return Points(self.x[index], condition, None if self.weights is None else self.weights[index])
-
-    def to(self, device: torch.device) -> "Points":
-        """Return the points on ``device``."""
-        condition = None if self.condition is None else self.condition.to(device)
-        return Points(self.x.to(device), condition, None if self.weights is None else self.weights.to(device))
 
 
 class BatchSampler:
@@ -62,7 +40,7 @@ class BatchSampler:
         train: the data, on the device to train on.
         size: pairs in a batch.
         objective: draws the times.
-        coupling: which source point goes with which target; independent when None.
+        coupling: which source point goes with which data point.
         drop_condition: make a tenth of the conditions unknown (NaN), so that the field learns the unconditional
             velocity too (Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598), and random parts
             of three more tenths where a condition has several entries, so that any of them may be given.
@@ -74,7 +52,7 @@ class BatchSampler:
         train: Points,
         size: int,
         objective: Objective,
-        coupling: Coupling | None,
+        coupling: Coupling,
         drop_condition: bool,
     ) -> None:
         self.source, self.train, self.size, self.objective, self.coupling = source, train, size, objective, coupling
@@ -83,7 +61,7 @@ class BatchSampler:
         self.cumulative = None if train.weights is None else (train.weights / train.weights.sum()).double().cumsum(0)
 
     def batch(self, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Return source points, targets, times and conditions: every ``world``-th pair from ``rank`` on."""
+        """Return source points, data points, times and conditions: every ``world``-th pair from ``rank`` on."""
         x, size, generator = self.train.x, self.size, self.generator
         like: dict[str, Any] = {"generator": generator, "device": x.device}
         if self.cumulative is None:
@@ -96,11 +74,10 @@ class BatchSampler:
         given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
             given = torch.where(_hidden(given.shape, like), math.nan, given)
-        if self.coupling is not None:
-            x_0 = x_0[self.coupling(x_0, x_1, condition=given, generator=generator)]
+        pairs = checked_pairs(self.coupling, self.coupling(x_0, x_1, condition=given, generator=generator), x_1, given)
         share = slice(rank, None, world)
-        condition = {} if given is None else {"condition": given[share]}
-        return x_0[share], x_1[share], t[share], condition
+        condition = {} if pairs.condition is None else {"condition": pairs.condition[share]}
+        return pairs.x_0[share], pairs.x_1[share], t[share], condition
 
 
 def train(
@@ -110,8 +87,9 @@ def train(
     run: Run,
     *,
     objective: Objective,
-    coupling: Coupling | None = None,
+    coupling: Coupling = Independent(),
     drop_condition: bool = False,
+    refined: bool = False,
 ) -> None:
     """Train ``flow.field`` in place; the flow ends with the averaged weights of the best validation.
 
@@ -124,6 +102,7 @@ def train(
         objective: what each step minimises.
         coupling: see `BatchSampler`.
         drop_condition: see `BatchSampler`.
+        refined: end with `rfm.training.refinement.refine`, and let the likelihood under a quick refinement decide.
 
     Raises:
         ValueError: if the batch or the objective cannot be shared by the processes there are, the loss is no longer
@@ -139,9 +118,10 @@ def train(
             "leave objective out"
         )
     # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
-    some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
-    held_out = validation.take(some).to(fabric.device)
-    sampler = BatchSampler(flow.source, data.to(fabric.device), size, objective, coupling, drop_condition)
+    held_out = thinned(validation, _VALIDATION_POINTS).to(fabric.device)
+    data = data.to(fabric.device)
+    sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition)
+    centres = data if refined and not reason_against(flow, data, validation) else None
 
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
         x_0, x_1, t, condition = sampler.batch(rank, world)
@@ -150,30 +130,54 @@ def train(
     run.train(
         flow,
         loss,
-        lambda field: _validate(flow, field, held_out, fabric),
+        lambda field: _validate(flow, field, held_out, fabric, centres),
+        finish=(lambda: refine(flow, data, validation.to(fabric.device))) if refined else None,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
     )
 
 
 @torch.no_grad()
-def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric") -> float:
+def _validate(
+    flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric", centres: Points | None = None
+) -> float:
     """Return the mean negative log-likelihood of the validation points in nats, shared between the processes.
 
-    NaN where the field cannot be integrated.
+    With ``centres`` it is that of the flow in a mixture with kernels about them, weighted on these points: training for
+    longer may improve the flow and worsen what it is refined to. NaN where the field cannot be integrated.
     """
-    part = validation.take(torch.arange(fabric.global_rank, len(validation.x), fabric.world_size).to(fabric.device))
-    condition = {} if part.condition is None else {"condition": part.condition}
+    rows = torch.arange(fabric.global_rank, len(validation.x), fabric.world_size).to(fabric.device)
+    part = validation.take(rows)
+    condition: dict[str, Any] = {} if part.condition is None else {"condition": part.condition}
+    log_p = None
     try:
-        nll = -log_prob(field, flow.source, part.x, _VALIDATION_SOLVER, **condition).double()
+        log_p = log_prob(field, flow.source, part.x, _VALIDATION_SOLVER, **condition).double()[:, None]
+        if centres is not None:
+            log_p = torch.cat([log_p, validation_components(field, flow.source, centres, part.x)], dim=1)
     except IntegrationError:
         # Not raised here: the other processes wait for this one's share.
-        nll = part.x.new_full((len(part.x),), math.nan, dtype=torch.float64)
-    weights = torch.ones_like(nll) if part.weights is None else part.weights.to(nll)
-    total = torch.stack([(weights * nll).sum(), weights.sum()])
-    if fabric.world_size > 1:
-        torch.distributed.all_reduce(total)
-    return float(total[0] / total[1])
+        pass
+    log_p = _gathered(log_p, rows, len(validation.x), fabric)
+    if log_p is None:
+        return math.nan
+    shares = validation.shares
+    if not bool(log_p.isfinite().all()):
+        return -float(shares @ log_p[:, 0])
+    return -float(shares @ torch.logsumexp(log_p + likeliest_weights(log_p, shares, _WEIGHT_STEPS).log(), dim=-1))
+
+
+def _gathered(part: Tensor | None, rows: Tensor, count: int, fabric: "Fabric") -> Tensor | None:
+    """Return the rows of all processes, ``(count, K)``; None if any of them has none."""
+    if fabric.world_size == 1:
+        return part
+    missing = torch.tensor(float(part is None), device=fabric.device)
+    torch.distributed.all_reduce(missing)
+    if part is None or missing > 0:
+        return None
+    full = part.new_zeros(count, part.shape[1])
+    full[rows] = part
+    torch.distributed.all_reduce(full)
+    return full
 
 
 def _hidden(shape: torch.Size, like: dict[str, Any]) -> Tensor:
