@@ -109,9 +109,11 @@ def test_defaults_choose_themselves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("manifold", "bound"), [(FlatTorus(1), 128), (Sphere(2), 128), (SO3(), 25.4), (FlatTorus(7), 4)], ids=str
+    ("manifold", "bound"),
+    [(FlatTorus(1), 128), (Sphere(2), 128), (SO3(), 128), (FlatTorus(5), 11.31), (FlatTorus(7), 5.04)],
+    ids=str,
 )
-def test_the_finest_frequency_follows_neighbours_as_far_as_points_can_fill_the_space(
+def test_the_finest_frequency_follows_neighbours_as_far_as_waves_can_cover_all_directions(
     manifold: Manifold, bound: float
 ) -> None:
     x = Uniform(manifold).sample((300,), torch.Generator().manual_seed(0), torch.float64)

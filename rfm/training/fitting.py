@@ -42,8 +42,8 @@ from rfm.training.settings import Training
 from rfm.training.weighted_points import Points
 
 _BATCH_SIZE = 512
-_COARSEST, _FINEST_CELLS = 4.0, 2**14
-"""The least of the finest frequencies of a default field, and the most cells that its waves tell apart."""
+_LOWEST, _HIGHEST, _DIRECTIONS = 4.0, 128.0, 2**14
+"""Bounds of a default field's finest frequency, and how many directions its waves may have at most."""
 
 
 def fit(
@@ -244,21 +244,22 @@ def default_field(
 
 
 def _finest_frequency(embedded: Tensor, dim: int) -> float:
-    """Return the inverse of half the median distance between neighbours, between 4 and ``_FINEST_CELLS^(1 / dim)``.
+    """Return the inverse of half the median distance between neighbours, between 4 and 128, or less in many dimensions.
 
-    Waves up to frequency f tell f^dim cells apart. Given more cells than points can fill, a network learns where the
-    training points are and not where others will be; and in many dimensions near-copies alone are close neighbours. The
-    bound is 128 on surfaces, half a degree on a sphere, and on curves too: noise between neighbours is all there is to
-    learn above it.
+    Above 128, at a scale of half a degree on a sphere, noise between neighbours is all there is to learn. Waves of
+    frequency f have f^(dim - 1) different directions in the unit of length; given more than features and points can
+    cover, 2^14, a network learns where the training points are and not where others will be. In many dimensions
+    near-copies alone are close neighbours, and their distance is no guide.
     """
     from scipy.spatial import cKDTree
 
     rows = torch.unique(embedded, dim=0).numpy()
     if len(rows) < 2:
-        return _COARSEST
+        return _LOWEST
     some = rows[:: max(1, len(rows) // 2000)]
     distance = float(np.median(np.asarray(cKDTree(rows).query(some, k=2)[0])[:, 1]))
-    return max(min(2.0 / distance, _FINEST_CELLS ** (1 / max(dim, 2))), _COARSEST)
+    bound = min(_HIGHEST, _DIRECTIONS ** (1 / max(dim - 1, 1)))
+    return max(min(2.0 / distance, bound), _LOWEST)
 
 
 @contextmanager
