@@ -37,7 +37,7 @@ from rfm.paths import ConditionalFlowPath, GeodesicPath
 from rfm.paths.times import UniformAndLateTimes, UniformTimes
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
-from rfm.training import Budget
+from rfm.training import Budget, default_field
 from rfm.training.arguments import hold_out
 from rfm.training.weight_average import averaging
 
@@ -106,6 +106,22 @@ def test_defaults_choose_themselves() -> None:
     assert isinstance(flow.source, Uniform)
     assert 4.0 <= flow.field.max_frequency <= 128.0
     assert flow.stopped == "all 2 steps done"
+
+
+@pytest.mark.parametrize(
+    ("manifold", "bound"),
+    [(FlatTorus(1), 128), (Sphere(2), 128), (SO3(), 128), (FlatTorus(5), 11.31), (FlatTorus(7), 5.04)],
+    ids=str,
+)
+def test_the_finest_frequency_follows_neighbours_as_far_as_waves_can_cover_all_directions(
+    manifold: Manifold, bound: float
+) -> None:
+    x = Uniform(manifold).sample((300,), torch.Generator().manual_seed(0), torch.float64)
+    near = manifold.expmap(x, 1e-4 * manifold.proju(x, torch.ones_like(x)))
+    # Neighbours nearly alike, as in one structure measured twice, say nothing of how fine the density is.
+    assert default_field(manifold, torch.cat([x, near])).max_frequency == pytest.approx(bound, rel=0.01)
+    assert 4.0 <= default_field(manifold, x[:2]).max_frequency <= bound + 0.1
+    assert default_field(manifold, x[:1]).max_frequency == 4.0
 
 
 def test_the_same_seed_repeats_bit_for_bit_and_another_does_not() -> None:

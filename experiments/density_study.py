@@ -1,0 +1,235 @@
+"""Densities on many splits of one data set: fit, score each test point once, compare in pairs.
+
+What the studies of the earth's surface and of torsion angles share. Each split has a folder with the fitted flow (one
+that ``rfm`` commands take) and the log-densities of its test points under every model, so that a run that was killed
+goes on where it was. Differences are paired by test point, pooled over all splits, and clustered by place, chain or
+block: a place that comes back in another split stays one observation.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import rfm
+from manifolds import Manifold
+from rfm.datasets import Split
+from rfm.metrics import Estimate, negative_log_likelihood, paired_difference
+from rfm.sources import KernelMixture, Uniform
+
+Density = Callable[[Tensor], Tensor]
+"""From points ``(n, *event_shape)`` to log-densities ``(n,)`` in nats."""
+
+FLOW, REFINED = "flow", "flow, refined"
+KERNELS, ADAPTIVE = "30 bandwidths", "adaptive kernels"
+NOT_BEHIND_NATS = 0.01
+"""How far the worse end of an interval may reach for "not behind"."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A data set, and how it is split.
+
+    Args:
+        name: of the data set and the kind of split; also that of its folder.
+        manifold: what the points lie on.
+        points: ``(n, *event_shape)``.
+        groups: a label of each point, ``(n,)``: points of one label are not independent.
+        split: from a seed to rows that train, validate and test.
+        seeds: of the splits.
+        others: more densities by name, each fitted to ``(train, validation, seed)``.
+    """
+
+    name: str
+    manifold: Manifold
+    points: Tensor
+    groups: Tensor
+    split: Callable[[int], Split]
+    seeds: Sequence[int]
+    others: Mapping[str, Callable[[Tensor, Tensor, int], Density]]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the rows, in the order of the table."""
+        return (FLOW, REFINED, KERNELS, ADAPTIVE, *self.others)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one split gave.
+
+    Args:
+        rows: of the test points in the data set, ``(n,)``.
+        log_prob: by model, ``(n,)``, float64.
+        seconds: of fitting and scoring, by model.
+        integrals: of each density over the manifold, by model, with standard errors; empty if not computed.
+        choice: what the refinement chose, in words.
+    """
+
+    rows: Tensor
+    log_prob: dict[str, Tensor]
+    seconds: dict[str, float]
+    integrals: dict[str, Estimate]
+    choice: str
+
+
+def add_arguments(parser: argparse.ArgumentParser, out: str, seeds: int = 5) -> None:
+    """Add what every study asks for."""
+    parser.add_argument("--out", type=Path, default=Path(out), help=f"folder of the runs (default {out})")
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"number of splits, seeded from 0 (default {seeds})")
+    parser.add_argument("--steps", type=int, help="optimiser steps of each fit (default: those of rfm.fit)")
+    parser.add_argument("--integral-points", type=int, default=0, help="draws to integrate each density by (default 0)")
+    parser.add_argument("--quick", action="store_true", help="one split of a few points and steps, to see that it runs")
+
+
+def measure(problem: Problem, options: argparse.Namespace) -> dict[int, Scores]:
+    """Fit and score every split, or read what an earlier run left, and say how far it is."""
+    found = {}
+    for seed in problem.seeds:
+        start = time.perf_counter()
+        found[seed] = _scored(problem, seed, options.out / problem.name / f"seed-{seed}", options)
+        means = ", ".join(f"{m} {-float(p.mean()):.3f}" for m, p in found[seed].log_prob.items())
+        print(
+            f"{problem.name}, seed {seed}: {means} ({time.perf_counter() - start:.0f} s)", file=sys.stderr, flush=True
+        )
+    return found
+
+
+def _scored(problem: Problem, seed: int, folder: Path, options: argparse.Namespace) -> Scores:
+    scores, record = folder / "scores.safetensors", folder / "scores.json"
+    rows = problem.split(seed)
+    if not record.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        log_prob, text = _fit_and_score(problem, seed, rows, folder, options)
+        save_file(log_prob, scores)
+        record.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    saved = json.loads(record.read_text(encoding="utf-8"))
+    integrals = {name: Estimate(*values) for name, values in saved["integrals"].items()}
+    return Scores(rows.test, load_file(scores), saved["seconds"], integrals, saved["choice"])
+
+
+def _fit_and_score(
+    problem: Problem, seed: int, rows: Split, folder: Path, options: argparse.Namespace
+) -> tuple[dict[str, Tensor], dict[str, object]]:
+    train, validation, test = (problem.points[part] for part in rows)
+    seconds, log_prob = {}, {}
+    densities: dict[str, Density] = {}
+    start = time.perf_counter()
+    flow = rfm.fit(
+        torch.cat([train, validation]),
+        problem.manifold,
+        validation=torch.arange(len(train), len(train) + len(validation)),
+        steps=options.steps,
+        seed=seed,
+        out=folder / "flow",
+        resume=True,
+    )
+    seconds[REFINED] = time.perf_counter() - start
+    base = flow.base
+    densities[FLOW], densities[REFINED] = base.log_prob, flow.log_prob
+    fits = {KERNELS: lambda *parts: KernelMixture.mixture(problem.manifold, *parts[:2]).log_prob}
+    fits[ADAPTIVE] = lambda *parts: KernelMixture.adaptive(problem.manifold, *parts[:2]).log_prob
+    for name, fit in {**fits, **problem.others}.items():
+        start = time.perf_counter()
+        densities[name] = fit(train, validation, seed)
+        seconds[name] = time.perf_counter() - start
+    for name, density in densities.items():
+        start = time.perf_counter()
+        log_prob[name] = density(test).double()
+        seconds[f"{name}, scored"] = time.perf_counter() - start
+    integrals = _integrals(problem, densities, KernelMixture.adaptive(problem.manifold, train, validation), options)
+    saved = {name: (z.mean, z.standard_error, z.count) for name, z in integrals.items()}
+    return log_prob, {"seconds": seconds, "integrals": saved, "choice": flow.stopped}
+
+
+def _integrals(
+    problem: Problem, densities: Mapping[str, Density], kernels: KernelMixture, options: argparse.Namespace
+) -> dict[str, Estimate]:
+    """Return the integral of each density, by importance sampling from the kernels mixed with uniform, 4 to 1."""
+    n = options.integral_points
+    if not n:
+        return {}
+    generator, uniform = torch.Generator().manual_seed(0), Uniform(problem.manifold)
+    parts = [kernels.sample(n - n // 5, generator, torch.float64), uniform.sample(n // 5, generator, torch.float64)]
+    x = torch.cat(parts)
+    weights = torch.tensor([1 - (n // 5) / n, (n // 5) / n], dtype=torch.float64).log()
+    proposal = torch.logaddexp(kernels.log_prob(x) + weights[0], uniform.log_prob(x) + weights[1])
+    ratios = {name: (density(x).double() - proposal).exp() for name, density in densities.items()}
+    # The mean of the ratios and its error: those of a negative log-likelihood are the same sums.
+    return {name: negative_log_likelihood(-ratio) for name, ratio in ratios.items()}
+
+
+def verdict(difference: Estimate) -> str:
+    """Return whether a model is better, by its log-density minus another's."""
+    if not difference.has_error:
+        return "one observation"
+    low, high = difference.interval_95
+    if low > 0:
+        return "clear"
+    return "behind" if low < -NOT_BEHIND_NATS else ("not behind" if high >= 0 else "a little behind")
+
+
+def tables(problems: Mapping[str, tuple[Problem, Mapping[int, Scores]]]) -> str:
+    """Return two tables as Markdown: mean test NLL of each model, and paired differences to the kernels."""
+    blocks = [_means(problems), _differences(problems)]
+    if any(s.integrals for _, found in problems.values() for s in found.values()):
+        blocks.append(_integral_table(problems))
+    return "\n\n".join(blocks)
+
+
+def _means(problems: Mapping[str, tuple[Problem, Mapping[int, Scores]]]) -> str:
+    models = dict.fromkeys(m for problem, _ in problems.values() for m in problem.models)
+    lines = [f"| test NLL, nats | {' | '.join(problems)} |", "|---|" + "---:|" * len(problems)]
+    for model in models:
+        cells = []
+        for _, found in problems.values():
+            values = [-float(s.log_prob[model].mean()) for s in found.values() if model in s.log_prob]
+            cells.append(f"{statistics.fmean(values):.3f} ± {statistics.pstdev(values):.3f}" if values else "")
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _differences(problems: Mapping[str, tuple[Problem, Mapping[int, Scores]]]) -> str:
+    lines = ["| refined flow minus | data | NLL, nats | 95 % interval | each seed | |", "|---|---|---:|---|---|---|"]
+    for other in (KERNELS, ADAPTIVE, FLOW):
+        for name, (problem, found) in problems.items():
+            a, b = (torch.cat([s.log_prob[m] for s in found.values()]) for m in (REFINED, other))
+            labels = problem.groups[torch.cat([s.rows for s in found.values()])]
+            # Of log-densities: positive where the refined flow is better.
+            better = paired_difference(a, b, groups=labels)
+            low, high = better.interval_95
+            each = ", ".join(f"{float((s.log_prob[other] - s.log_prob[REFINED]).mean()):+.3f}" for s in found.values())
+            interval = f"{-high:+.3f} to {-low:+.3f}" if better.has_error else "none"
+            lines.append(f"| {other} | {name} | {-better.mean:+.3f} | {interval} | {each} | {verdict(better)} |")
+    return "\n".join(lines)
+
+
+def _integral_table(problems: Mapping[str, tuple[Problem, Mapping[int, Scores]]]) -> str:
+    lines = ["| integral of the density | data | mean over seeds | standard error |", "|---|---|---:|---:|"]
+    for name, (problem, found) in problems.items():
+        for model in problem.models:
+            own = [s.integrals[model] for s in found.values() if model in s.integrals]
+            if own:
+                error = math.sqrt(sum(z.standard_error**2 for z in own)) / len(own)
+                lines.append(f"| {model} | {name} | {statistics.fmean(z.mean for z in own):.4f} | {error:.4f} |")
+    return "\n".join(lines)
+
+
+def labels_of(names: Sequence[str]) -> Tensor:
+    """Return a number for each name, alike for equal ones, ``(n,)``."""
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([numbers[name] for name in names])
+
+
+def place_labels(points: Tensor) -> Tensor:
+    """Return a number for each point, alike for equal ones, ``(n,)``."""
+    return torch.unique(points.flatten(1) + 0.0, dim=0, return_inverse=True)[1]
