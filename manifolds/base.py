@@ -10,10 +10,10 @@ float32, to which dtype the result is rounded in the end (`manifolds.precision`)
 **Required.** A subclass calls ``super().__init__(dim, event_shape)`` and writes four methods: ``projx``, ``proju``,
 ``expmap``, ``logmap``. It writes ``inner`` too, unless its metric is the one induced by the ambient space.
 
-**Free.** ``norm``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``, ``riemannian_gradient``,
-``embed``, the checks, and what a divergence needs (``divergence_frame``, ``log_volume_derivative``, ``coordinates``).
-The defaults are right for every manifold that keeps the contract; the built-in manifolds override them where a closed
-form is more accurate or faster.
+**Free.** ``norm``, ``angle``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``,
+``riemannian_gradient``, ``embed``, the checks, and what a divergence needs (``divergence_frame``,
+``log_volume_derivative``, ``coordinates``). The defaults are right for every manifold that keeps the contract; the
+built-in manifolds override them where a closed form is more accurate or faster.
 
 **Structures** besides geometry are objects, each with its own product, power and quotient: ``coordinates`` (how
 networks read points and write tangent vectors, with derivatives), ``kernel``, ``lie_group``.
@@ -132,6 +132,19 @@ class Manifold(FullPrecisionModule):
     def norm(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the Riemannian length of ``u`` at ``x``, shape ``(*batch)``; its derivative at ``u = 0`` is 0."""
         return safe_sqrt(self.inner(x, u, u))
+
+    def angle(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Return the angle between tangent vectors ``u`` and ``v`` at ``x``, in radians from 0 to pi, ``(*batch)``.
+
+        Accurate near 0 and pi too, where the arc cosine loses half of the digits; its derivative there is 0. NaN where
+        a vector is zero.
+
+        Kahan, How futile are mindless assessments of roundoff in floating-point computation?, 2006, section 12.
+        """
+        # By the largest entry first: squares of small and large vectors leave the range of numbers.
+        a, b = (w / w.abs().amax(self._event_axes, keepdim=True) for w in (u, v))
+        a, b = a / self.lift(self.norm(x, a)), b / self.lift(self.norm(x, b))
+        return 2 * torch.atan2(self.norm(x, a - b), self.norm(x, a + b))
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the geodesic distance between ``x`` and ``y``, shape ``(*batch)``; its derivative at 0 is 0."""

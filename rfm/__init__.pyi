@@ -34,5 +34,6 @@ from .paths import marginal_velocity as marginal_velocity
 from .training import Training as Training
 from .training import fit as fit
 from .training import fit_stream as fit_stream
+from .training import reflow as reflow
 
 __version__: str

@@ -87,7 +87,8 @@ class Flow(nn.Module):
             refinement.check(manifold, conditions)
         self.history: list[dict[str, float]] = []
         """One record per validation during the fit: step, loss, seconds, and validation_nll in nats unless the field
-        could not be integrated yet; where the fit is to refine the flow, that of a quick refinement."""
+        could not be integrated yet; where the fit is to refine the flow, that of a quick refinement. From start points
+        validation_loss and validation_mmd2 in its place."""
         self.stopped = ""
         """Why the fit ended, in words."""
         self.refinement_report = ""
@@ -229,6 +230,8 @@ class Flow(nn.Module):
                 "Flow.sample: an estimator is for log-densities; pass return_log_prob=True, or leave it out"
             )
         given = None if condition is None else vectors_of(self.conditions, condition)
+        if return_log_prob:
+            self.source.check_density("Flow.sample")
         check_steering("Flow.sample", steering, as_field(self.field), given, return_log_prob)
         dtype, device = self._dtype_and_device()
         if self.refinement is not None:
@@ -316,6 +319,7 @@ class Flow(nn.Module):
             `rfm.likelihood.LogProbEstimate`.
         """
         time = checked_time("log_prob", time, self.start, self.refinement)
+        self.source.check_density("Flow.log_prob")
         flat, batch = self._checked("log_prob", x)
         given = None if condition is None else vectors_of(self.conditions, condition)
         field, given = encoded(as_field(self.field), given, flat)
@@ -390,6 +394,40 @@ class Flow(nn.Module):
         [(x, own)] = batches(flat, given, batch, max(1, len(flat)))
         solution = integrate(field, self.manifold, x, times, solver, **own)
         return solution.x.reshape(len(solution.times), *batch, *self.manifold.event_shape)
+
+    @evaluating
+    @in_precision_of_weights
+    def transport(
+        self,
+        x_0: Tensor,
+        *,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+    ) -> Tensor:
+        """Return where start points of your own, at time 0, are carried to, ``(*batch, *event_shape)``.
+
+        Arguments as for `trajectory` and `sample`.
+        """
+        flat, batch = self._checked("transport", x_0)
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        field, given = encoded(as_field(self.field), given, flat)
+        parts = [
+            integrate(field, self.manifold, x, (self.start, 1.0), solver, **own).final
+            for x, own in batches(flat, given, batch, batch_size)
+        ]
+        return torch.cat(parts).reshape(*batch, *self.manifold.event_shape)
+
+    @evaluating
+    @in_precision_of_weights
+    def velocity(self, x: Tensor, t: float, *, condition: Tensor | Mapping[str, Any] | None = None) -> Tensor:
+        """Return the field at points ``x`` and one time, ``(*batch, *event_shape)``; conditions as for `sample`."""
+        flat, batch = self._checked("velocity", x)
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        field, given = encoded(as_field(self.field), given, flat)
+        [(y, own)] = batches(flat, given, batch, max(1, len(flat)))
+        times = torch.full((len(y),), number("Flow.velocity", "t", t), dtype=y.dtype, device=y.device)
+        return field(y, times, **own).reshape(*batch, *self.manifold.event_shape)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder: ``flow.json`` and the tensors it names.

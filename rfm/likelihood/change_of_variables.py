@@ -52,6 +52,7 @@ def log_prob(
     Returns:
         Nats, with respect to the Riemannian volume, ``(*batch)``.
     """
+    source.check_density("log_prob")
     if time == start:
         return source.log_prob(x)
     solution = transport(field, source.manifold, x, time, start, method, **condition)
@@ -71,6 +72,7 @@ def estimate_log_prob(
     **condition: Any,
 ) -> LogProbEstimate:
     """Return `log_prob` with an estimated divergence, and its standard error."""
+    source.check_density("estimate_log_prob")
     if time == start:
         log_p = source.log_prob(x)
         return LogProbEstimate(log_p, torch.zeros_like(log_p))

@@ -80,7 +80,9 @@ def plot_flow(
     if data is not None:
         sets.insert(0, Points("data", DATA_COLOUR, data))
     count = min([len(s.all) for s in sets if len(s.all)] + [MOST_POINTS])
-    return _figure(flow.manifold, Subject(flow, sets, count, title, coordinates, evaluations, condition))
+    # Without a density there are points to draw, in pairs of coordinates.
+    draw = _figure if flow.source.has_density else _figure.dispatch(Manifold)
+    return draw(flow.manifold, Subject(flow, sets, count, title, coordinates, evaluations, condition))
 
 
 def _as_points(manifold: Manifold, values: Tensor | NDArray[Any], what: str) -> Tensor:

@@ -11,6 +11,7 @@
 `ProductSource`        products
 `PowerSource`          powers
 `ScaledSource`         scaled manifolds
+`Empirical`            given points, on every manifold: it has no density
 ====================== ======================================================
 
 `default_source` chooses one from the data. `kernel_concentrations` says how wide kernels may be about given points, and
@@ -20,6 +21,7 @@
 from rfm.sources.base import Source, Uniform
 from rfm.sources.centred_poses import CentredPoseSource
 from rfm.sources.default import default_source
+from rfm.sources.empirical import Empirical
 from rfm.sources.isotropic_gaussian_so3 import IsotropicGaussianSO3
 from rfm.sources.kernel_mixture import KernelMixture
 from rfm.sources.kernel_widths import kernel_concentrations
@@ -32,6 +34,7 @@ from rfm.sources.wrapped_normal import WrappedNormal, wrapped_log_density
 
 __all__ = [
     "CentredPoseSource",
+    "Empirical",
     "IsotropicGaussianSO3",
     "KernelMixture",
     "PowerSource",

@@ -58,6 +58,24 @@ class Source(FullPrecisionModule, ABC):
                 floating point of torch's default dtype.
         """
 
+    @property
+    def has_density(self) -> bool:
+        """Whether `log_prob` is defined: an `Empirical` source, of point masses, has no density."""
+        return True
+
+    def check_density(self, where: str) -> None:
+        """Raise ValueError unless there is a density.
+
+        Args:
+            where: who asks for it.
+        """
+        if not self.has_density:
+            raise ValueError(
+                f"{where}: there is no log-density: the source, {type(self).__name__} on {self.manifold}, consists of "
+                "given points, which have no density with respect to the volume; compare samples with rfm.metrics, or "
+                "start from a KernelMixture of the same points"
+            )
+
     def on(self, manifold: Manifold) -> "Source":
         """Return the same distribution on another manifold of the same kind, for a source that knows how.
 

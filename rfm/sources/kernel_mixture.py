@@ -82,6 +82,7 @@ class KernelMixture(Source, Constants):
         weights = checked_mixture_weights(weights, len(self.concentrations))
         self.constant("weights", weights.to(self.points.device))
         self.background = checked_part("KernelMixture", "background", background, manifold)
+        self.background.check_density("KernelMixture: background")
         shares = checked_shares(sample_weights, self.points, "sample_weights")
         self.register_buffer("sample_weights", None)
         if sample_weights is not None:

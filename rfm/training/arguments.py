@@ -140,9 +140,11 @@ def check_source(source: Source, manifold: Manifold) -> None:
         raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold; {error}") from None
 
 
-def checked_objective(objective: Objective | Loss | None, coupling: Coupling) -> Objective:
+def checked_objective(
+    objective: Objective | Loss | None, coupling: Coupling = Independent(), owner: str = "fit"
+) -> Objective:
     """Return the objective, flow matching by default; raise ValueError if it has no use for a coupling."""
-    chosen = FlowMatching() if objective is None else objective_of("fit", objective)
+    chosen = FlowMatching() if objective is None else objective_of(owner, objective)
     if coupling != Independent() and not chosen.pairs:
         raise ValueError(f"fit: {type(chosen).__name__} has no use for coupling; leave out either that or objective")
     return chosen

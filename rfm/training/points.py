@@ -6,6 +6,7 @@ processes takes its share of the batch that one process would have drawn.
 """
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,9 @@ from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
+from rfm.training.checkpoint import Validation
+from rfm.training.loop import step_seed
+from rfm.training.matching import MatchingValidation
 from rfm.training.refinement import reason_against, refine, validation_components
 from rfm.training.run import Run
 from rfm.training.weighted_points import Points, thinned
@@ -29,6 +33,9 @@ _CONDITION_DROPOUT = 0.1
 _PARTIAL_CONDITIONS = 0.3
 _VALIDATION_POINTS = 512
 _WEIGHT_STEPS = 100
+_VALIDATION_BATCHES = 4
+_APART = 2**40
+"""Numbers of steps that no run comes to."""
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 
 
@@ -36,7 +43,7 @@ class BatchSampler:
     """Draws training batches, from a generator that the caller seeds.
 
     Args:
-        source: the distribution at time 0, on that device.
+        source: the distribution at time 0, on that device; not drawn from where the data are paired with start points.
         train: the data, on the device to train on.
         size: pairs in a batch.
         objective: draws the times.
@@ -69,7 +76,8 @@ class BatchSampler:
         else:
             uniform = torch.rand(size, dtype=torch.float64, **like)
             index = torch.searchsorted(self.cumulative, uniform).clamp(max=len(x) - 1)
-        x_0, x_1 = self.source.sample((size,), dtype=x.dtype, **like), x[index]
+        paired, x_1 = self.train.start, x[index]
+        x_0 = self.source.sample((size,), dtype=x.dtype, **like) if paired is None else paired[index]
         t = self.objective.draw_times((size,), dtype=x.dtype, **like)
         given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
@@ -78,6 +86,11 @@ class BatchSampler:
         share = slice(rank, None, world)
         condition = {} if pairs.condition is None else {"condition": pairs.condition[share]}
         return pairs.x_0[share], pairs.x_1[share], t[share], condition
+
+    def seeded_batch(self, seed: int) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Return the batch of a seed."""
+        self.generator.manual_seed(seed)
+        return self.batch()
 
 
 def train(
@@ -90,6 +103,7 @@ def train(
     coupling: Coupling = Independent(),
     drop_condition: bool = False,
     refined: bool = False,
+    validation_source: Source | None = None,
 ) -> None:
     """Train ``flow.field`` in place; the flow ends with the averaged weights of the best validation.
 
@@ -97,12 +111,14 @@ def train(
         flow: manifold, field and source; the field is a module.
         data: training points.
         validation: points whose negative log-likelihood decides when to stop and which weights to keep; 512 of them,
-            evenly spaced, if there are more.
+            evenly spaced, if there are more. Where the source has no density, or the data are paired, it is the loss of
+            pairs that are drawn once, see `rfm.training.matching`.
         run: a launched run.
         objective: what each step minimises.
         coupling: see `BatchSampler`.
         drop_condition: see `BatchSampler`.
         refined: end with `rfm.training.refinement.refine`, and let the likelihood under a quick refinement decide.
+        validation_source: distribution of the start points of validation; the flow's source by default.
 
     Raises:
         ValueError: if the batch or the objective cannot be shared by the processes there are, the loss is no longer
@@ -117,11 +133,17 @@ def train(
             f"objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "
             "leave objective out"
         )
-    # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
-    held_out = thinned(validation, _VALIDATION_POINTS).to(fabric.device)
     data = data.to(fabric.device)
     sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition)
-    centres = data if refined and not reason_against(flow, data, validation) else None
+    # A pair says more than the likelihood of its end, which a source of points does not have.
+    by_likelihood = data.start is None and flow.source.has_density
+    if by_likelihood:
+        centres = data if refined and not reason_against(flow, data, validation) else None
+        validate = _by_likelihood(flow, validation, fabric, centres)
+    else:
+        start = (flow.source if validation_source is None else validation_source).to(fabric.device)
+        held = BatchSampler(start, validation.to(fabric.device), size, objective, coupling, drop_condition=False)
+        validate = _by_matching(flow, held, run)
 
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
         x_0, x_1, t, condition = sampler.batch(rank, world)
@@ -130,11 +152,26 @@ def train(
     run.train(
         flow,
         loss,
-        lambda field: _validate(flow, field, held_out, fabric, centres),
+        validate,
         finish=(lambda: refine(flow, data, validation.to(fabric.device))) if refined else None,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
+        measure="validation_nll" if by_likelihood else "validation_loss",
     )
+
+
+def _by_likelihood(
+    flow: Flow, validation: Points, fabric: "Fabric", centres: Points | None
+) -> Callable[[nn.Module], float | Validation]:
+    # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
+    held_out = thinned(validation, _VALIDATION_POINTS).to(fabric.device)
+    return lambda field: _validate(flow, field, held_out, fabric, centres)
+
+
+def _by_matching(flow: Flow, held: BatchSampler, run: Run) -> Callable[[nn.Module], float | Validation]:
+    batches = [held.seeded_batch(step_seed(run.budget.seed, _APART + k)) for k in range(_VALIDATION_BATCHES)]
+    source = flow.source.to(run.fabric.device)
+    return MatchingValidation(batches, held.objective, source, run.budget.seed, run.fabric)
 
 
 @torch.no_grad()

@@ -159,6 +159,8 @@ def reason_against(flow: Flow, data: Points, validation: Points) -> str:
     """Return why a flow cannot be refined, in words; empty if it can."""
     if data.condition is not None:
         return "its density is conditional, and kernels know of no condition"
+    if data.start is not None or not flow.source.has_density:
+        return "it goes from given start points, which have no density"
     if isinstance(flow.source, KernelMixture):
         return "its source is a kernel density already"
     kernel = flow.manifold.kernel

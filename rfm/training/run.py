@@ -15,7 +15,7 @@ from rfm.flow import Flow
 from rfm.flow.progress import Report, training_bar
 from rfm.records.descriptions import SavedFlowError, read_json, write_json
 from rfm.records.fingerprint import fingerprint
-from rfm.training.checkpoint import Checkpoint
+from rfm.training.checkpoint import Checkpoint, Validation
 from rfm.training.loop import Loss, optimise
 from rfm.training.settings import Budget, Training
 
@@ -144,7 +144,7 @@ class Run:
         self,
         flow: Flow,
         loss: Loss,
-        validate: Callable[[nn.Module], float],
+        validate: Callable[[nn.Module], float | Validation],
         *,
         generator: torch.Generator | None = None,
         capture: bool = False,

@@ -1,5 +1,6 @@
 """Data points with the conditions and weights that belong to them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +15,13 @@ class Points:
         x: ``(n, *event_shape)``.
         condition: ``(n, c)``, or None.
         weights: ``(n,)``, not negative, or None for equal ones.
+        start: the start point that each is paired with, ``(n, *event_shape)``; None where they are not paired.
     """
 
     x: Tensor
     condition: Tensor | None = None
     weights: Tensor | None = None
+    start: Tensor | None = None
 
     @property
     def shares(self) -> Tensor:
@@ -33,13 +36,15 @@ class Points:
 
     def take(self, index: Tensor) -> "Points":
         """Return the points at ``index``."""
-        condition = None if self.condition is None else self.condition[index]
-        return Points(self.x[index], condition, None if self.weights is None else self.weights[index])
+        return self._mapped(lambda rows: rows[index])
 
     def to(self, device: torch.device) -> "Points":
         """Return the points on ``device``."""
-        condition = None if self.condition is None else self.condition.to(device)
-        return Points(self.x.to(device), condition, None if self.weights is None else self.weights.to(device))
+        return self._mapped(lambda rows: rows.to(device))
+
+    def _mapped(self, function: Callable[[Tensor], Tensor]) -> "Points":
+        parts = (self.condition, self.weights, self.start)
+        return Points(function(self.x), *(None if part is None else function(part) for part in parts))
 
 
 def thinned(points: Points, most: int) -> Points:
