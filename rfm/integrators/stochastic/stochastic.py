@@ -66,7 +66,8 @@ class Stochastic:
                 "marginal_velocity(path, data)"
             )
         for name, function in (("score", self.score), ("score_from_velocity", self.score_from_velocity)):
-            check_function("Stochastic", name, function, "lambda x, t: flow.score(x, t[0])")
+            if function is not None:
+                check_function("Stochastic", name, function, "lambda x, t: flow.score(x, t[0])")
         positive("Stochastic", "temperature", self.temperature, "1 keeps the marginals")
 
     def solve(self, rhs: TimedRightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...]) -> Solution:
