@@ -1,0 +1,92 @@
+"""The studies of densities: what they compare, and that they run on a few points."""
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import earth, torsions, winds
+from experiments.density_study import labels_of, place_labels, verdict
+from rfm.metrics import Estimate, paired_difference
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "words"),
+    [
+        (0.05, 0.01, "clear"),
+        (0.001, 0.005, "not behind"),
+        (0.001, 0.05, "behind"),
+        (-0.05, 0.01, "behind"),
+        (-0.005, 0.001, "a little behind"),
+    ],
+)
+def test_a_model_is_clear_where_its_interval_excludes_zero(mean: float, error: float, words: str) -> None:
+    assert verdict(Estimate(mean, error, 100)) == words
+
+
+def test_one_observation_decides_nothing() -> None:
+    assert verdict(paired_difference(torch.tensor([1.0]), torch.tensor([0.0]))) == "one observation"
+
+
+def test_labels_are_alike_for_equal_names_and_places() -> None:
+    assert labels_of(["a", "b", "a"]).tolist() == [0, 1, 0]
+    labels = place_labels(torch.tensor([[0.0, 1.0], [1.0, 0.0], [-0.0, 1.0]]))
+    assert labels[0] == labels[2] != labels[1]
+
+
+def test_chains_are_held_out_complete_and_the_ribosome_is_trained_on() -> None:
+    chains = torch.arange(40).repeat_interleave(5)
+    split = torsions.by_chain(chains, 0)
+    parts = [set(chains[rows].tolist()) for rows in split]
+    assert all(not a & b for a, b in itertools.combinations(parts, 2))
+    always = chains < 25
+    split = torsions.by_chain(chains, 0, always_train=always)
+    assert set(range(25)) <= set(chains[split.train].tolist())
+    assert sorted(torch.cat(list(split)).tolist()) == list(range(len(chains)))
+    assert min(len(rows) for rows in split[1:]) >= 10
+
+
+def test_the_density_of_winds_integrates_to_one_and_gives_the_draws() -> None:
+    n = 4096
+    grid = torch.arange(n, dtype=torch.float64)[:, None] * (2 * math.pi / n) - math.pi
+    p = winds.true_log_prob(grid).exp()
+    assert float(p.sum() * 2 * math.pi / n) == pytest.approx(1, abs=1e-5)
+    x = winds.winds(0.0, 20_000)
+    for moment in (torch.cos, torch.sin):
+        truth = float((p * moment(grid[:, 0])).sum() * 2 * math.pi / n)
+        assert float(moment(x).mean()) == pytest.approx(truth, abs=0.02)
+
+
+def test_rounded_winds_are_spread_over_their_cells() -> None:
+    rounded, exact = winds.winds(10.0), winds.winds(0.0)
+    difference = torch.remainder(rounded - exact + math.pi, 2 * math.pi) - math.pi
+    assert difference.abs().max() <= math.radians(10) + 1e-9
+    assert len(rounded.unique()) == len(rounded)
+
+
+@pytest.mark.slow
+def test_the_study_of_the_earth_runs_and_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--datasets", "airports", "--quick", "--out", str(tmp_path)]
+    earth.main(command)
+    first = capsys.readouterr().out
+    assert "adaptive kernels" in first
+    assert "integral of the density" in first
+    earth.main(command)
+    assert capsys.readouterr().out == first
+
+
+@pytest.mark.slow
+def test_the_study_of_winds_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    winds.main(["--quick", "--out", str(tmp_path)])
+    assert "the true density" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torsions.data_folder().joinpath("rna").exists(), reason="needs the data, RFM_DATA")
+def test_the_study_of_torsions_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torsions.main(["--sets", "proline", "rna", "--quick", "--out", str(tmp_path)])
+    assert "rna" in capsys.readouterr().out
