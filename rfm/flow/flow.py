@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import check_function, check_instance, number
+from manifolds.arguments import check_function, check_instance, number, whole
 from manifolds.precision import at_least_float32
 from rfm.arrays import points_of, shape_of
 from rfm.conditions import Conditions
@@ -18,10 +18,11 @@ from rfm.field import Field, as_field
 from rfm.flow.condition_vectors import batches, check_field_reads, vectors_of
 from rfm.flow.progress import counting_bar
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
-from rfm.integrators import Method, integrate
+from rfm.integrators import Adaptive, Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
 from rfm.networks.modes import evaluating
 from rfm.networks.precision import in_precision_of_weights
+from rfm.posterior import LogLikelihood, PosteriorDraws, Sampler, SourceTarget, Tempering
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Source, Uniform
 from rfm.steering import Guidance, Steering
@@ -303,6 +304,58 @@ class Flow(nn.Module):
         [(x, own)] = batches(flat, given, batch, max(1, len(flat)))
         solution = integrate(field, self.manifold, x, times, solver, **own)
         return solution.x.reshape(len(solution.times), *batch, *self.manifold.event_shape)
+
+    @evaluating
+    @in_precision_of_weights
+    def posterior(
+        self,
+        likelihood: LogLikelihood,
+        n: int,
+        *,
+        method: Sampler | None = None,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        solver: Method | None = None,
+        generator: torch.Generator | None = None,
+        batch_size: int = _BATCH,
+    ) -> PosteriorDraws:
+        """Draw points of the posterior: this flow as the prior, times a likelihood.
+
+        The field stays as it is and the source is reweighted, so draws are exact in the limit of many, for the flow as
+        ``solver`` carries it.
+
+        Args:
+            likelihood: log-likelihoods ``(*batch)`` of points ``(*batch, *event_shape)``; a
+                `rfm.posterior.Measurement`, or any function. `Hamiltonian` moves need its gradient.
+            n: how many.
+            method: `rfm.posterior.Tempering` by default; also `Chains` and `Importance`.
+            condition: one condition ``(c,)`` of the prior, or by name, as in `sample`.
+            solver: how to carry points; adaptive to 1e-3 by default.
+            generator: source of randomness.
+            batch_size: points integrated together where no gradient is needed, which bounds memory.
+
+        Raises:
+            ValueError: the likelihood is zero everywhere the source reaches, NaN, or of the wrong shape.
+        """
+        n = whole("Flow.posterior", "n", n)
+        dtype, device = self._dtype_and_device()
+        like = torch.empty(0, dtype=dtype, device=device)
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        if given is not None and given.ndim != 1:
+            raise ValueError(
+                f"Flow.posterior: takes one condition for all draws, shape (c,), got {tuple(given.shape)}; call it "
+                "once for each"
+            )
+        field, given = self._encoded(given, like)
+        solver = Adaptive(atol=1e-3, rtol=1e-3) if solver is None else solver
+
+        def carry(z: Tensor) -> Tensor:
+            size = len(z) if torch.is_grad_enabled() else batch_size
+            parts = batches(z, given, z.shape[:1], size)
+            return torch.cat([integrate(field, self.manifold, x, (0.0, 1.0), solver, **own).final for x, own in parts])
+
+        method = Tempering() if method is None else method
+        with torch.no_grad():
+            return method.run(SourceTarget(self.source, carry, likelihood), n, generator, like)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder: ``flow.json`` and the tensors it names.
