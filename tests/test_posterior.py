@@ -27,8 +27,8 @@ from rfm.sources import WrappedNormal
 
 SAMPLERS: list[Sampler] = [
     Importance(20_000),
-    Chains(chains=256, warm_up=60, thin=4),
-    Chains(Hamiltonian(3), chains=256, warm_up=20, thin=2),
+    Chains(chains=512, warm_up=40, thin=8),
+    Chains(Hamiltonian(3), chains=512, warm_up=15, thin=3),
     Tempering(moves=6),
 ]
 names = pytest.mark.parametrize("sampler", SAMPLERS, ids=["importance", "walk", "hamiltonian", "tempering"])
@@ -40,7 +40,7 @@ def random_flow(manifold: Manifold, seed: int = 0) -> rfm.Flow:
         torch.manual_seed(seed)
         field = VelocityField(manifold, width=24, depth=1, features=16)
         for parameter in field.parameters():
-            torch.nn.init.normal_(parameter, std=0.5)
+            torch.nn.init.normal_(parameter, std=0.2)
     source = WrappedNormal(manifold, torch.zeros(manifold.dim), 1.0) if manifold.volume is None else None
     return rfm.Flow(manifold, field, source)
 
@@ -88,7 +88,7 @@ CASES: dict[str, tuple[Manifold, Callable[[Tensor], Tensor], float, float]] = {
 def test_draws_have_the_moments_of_the_density_times_the_likelihood(case: str, sampler: Sampler) -> None:
     manifold, operator, y, noise = CASES[case]
     flow, likelihood = random_flow(manifold), Measurement(operator, y, noise)
-    solver = FixedStep(steps=20)
+    solver = FixedStep(steps=8)
     x, areas = grid_of(manifold)
     with torch.no_grad():
         log_p = flow.log_prob(x, solver=solver).double() + likelihood(x).double() + areas.double().log()

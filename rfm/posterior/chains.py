@@ -39,14 +39,16 @@ class Chains:
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""
-        state = target.drawn(self.chains * self.starts, generator, like)
-        state = state.take(systematic(state.log_likelihood, self.chains, generator))
-        scale = torch.full((self.chains,), 0.5, dtype=torch.float64, device=like.device)
+        # At least eight draws of each chain, or nothing can be said of their agreement.
+        chains = min(self.chains, max(4, n // 8))
+        state = target.drawn(chains * self.starts, generator, like)
+        state = state.take(systematic(state.log_likelihood, chains, generator))
+        scale = torch.full((chains,), 0.5, dtype=torch.float64, device=like.device)
         for i in range(self.warm_up):
             state, accept = metropolis(target, state, self.proposal, scale, 1.0, generator)
             # Robbins and Monro, with steps that shrink as the square root of time.
             scale = (scale.log() + (accept - self.proposal.goal) * 2 / math.sqrt(i + 4)).clamp(-16, 3).exp()
-        per_chain = -(-n // self.chains)
+        per_chain = -(-n // chains)
         points, log_likelihoods, accepts = [], [], []
         for _ in range(per_chain):
             for _ in range(self.thin):
@@ -64,7 +66,7 @@ class Chains:
         return PosteriorDraws(
             flat,
             torch.full((n,), -math.log(n), dtype=torch.float64, device=flat.device),
-            f"{self.chains} chains, {type(self.proposal).__name__}",
+            f"{chains} chains, {type(self.proposal).__name__}",
             target.evaluations,
             min(diagnostics["bulk_ess"], float(n)),
             acceptance=float(torch.stack(accepts).mean()),
