@@ -32,20 +32,20 @@ class Room:
 
 def rooms() -> dict[str, Room]:
     """Return the rooms with what they import, the public face and the start of ``python -m rfm`` left out."""
-    found: dict[str, Room] = {}
+    graph: dict[str, Room] = {}
     for package in ("manifolds", "rfm"):
         for file in sorted((ROOT / package).rglob("*.py")):
             name = _room(file)
             if name in ("__init__", "__main__"):
                 continue
-            room = found.setdefault(name, Room(name))
+            room = graph.setdefault(name, Room(name))
             text = file.read_text(encoding="utf-8")
             room.files += 1
             room.lines += text.count("\n")
             room.imports |= {target for target in _imported(text) if target != name}
-    for room in found.values():
-        room.imports &= found.keys()
-    return found
+    for room in graph.values():
+        room.imports &= graph.keys()
+    return graph
 
 
 def _room(file: Path) -> str:
@@ -65,20 +65,20 @@ def _imported(text: str) -> Iterator[str]:
                 yield inside[0]
 
 
-def floors(found: dict[str, Room]) -> list[list[str]]:
+def floors(graph: dict[str, Room]) -> list[list[str]]:
     """Return the rooms by floor: each stands one above the highest room that it imports."""
 
     @cache
     def floor(name: str) -> int:
-        return 1 + max((floor(below) for below in found[name].imports), default=-1)
+        return 1 + max((floor(below) for below in graph[name].imports), default=-1)
 
-    levels: list[list[str]] = [[] for _ in range(1 + max(map(floor, found)))]
-    for name in sorted(found):
+    levels: list[list[str]] = [[] for _ in range(1 + max(map(floor, graph)))]
+    for name in sorted(graph):
         levels[floor(name)].append(name)
     return levels
 
 
-def draw(found: dict[str, Room], out: Path) -> None:
+def draw(graph: dict[str, Room], out: Path) -> None:
     """Draw the rooms floor by floor, the ground at the bottom, with an arrow from each to what it imports.
 
     Arrows to what another imported room imports too are left out. All stand on `manifolds`.
@@ -87,7 +87,7 @@ def draw(found: dict[str, Room], out: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-    above = ([name for name in level if name != "manifolds"] for level in floors(found))
+    above = ([name for name in level if name != "manifolds"] for level in floors(graph))
     levels = [level for level in above if level]
     figure = Figure(figsize=(10, 1.3 * len(levels)), layout="constrained")
     axes = figure.add_subplot()
@@ -102,7 +102,7 @@ def draw(found: dict[str, Room], out: Path) -> None:
     colours = matplotlib.colormaps["tab10"]
 
     def box(name: str, x: float, y: float, half_width: float, edge: Any) -> None:
-        room = found[name]
+        room = graph[name]
         corner = (x - half_width, y - half_height)
         style = {"boxstyle": "round,pad=0.02", "facecolor": "white", "edgecolor": edge, "linewidth": 1.6, "zorder": 3}
         axes.add_patch(FancyBboxPatch(corner, 2 * half_width, 2 * half_height, **style))
@@ -113,8 +113,8 @@ def draw(found: dict[str, Room], out: Path) -> None:
     box("manifolds", widest / 2, 0, widest / 2 - 0.12, "black")
     for number, (name, (x, y)) in enumerate(place.items()):
         box(name, x, y, half, colours(number % 10))
-        direct = found[name].imports - {"manifolds"}
-        for below in direct - {further for other in direct for further in _reached(found, other)}:
+        direct = graph[name].imports - {"manifolds"}
+        for below in direct - {further for other in direct for further in _reached(graph, other)}:
             to_x, to_y = place[below]
             # Arrows past other floors bend to the outside, so that they do not seem to end on the way.
             bend = 0.0 if y - to_y == 1 else 0.35 if x + to_x > widest else -0.35
@@ -128,9 +128,9 @@ def draw(found: dict[str, Room], out: Path) -> None:
     figure.savefig(out, dpi=120)
 
 
-def _reached(found: dict[str, Room], name: str) -> set[str]:
+def _reached(graph: dict[str, Room], name: str) -> set[str]:
     """Return all rooms below one."""
-    return found[name].imports.union(*(_reached(found, below) for below in found[name].imports))
+    return graph[name].imports.union(*(_reached(graph, below) for below in graph[name].imports))
 
 
 def walk(call: Callable[[], Any]) -> dict[str, set[str]]:
@@ -168,29 +168,29 @@ def walks() -> dict[str, dict[str, set[str]]]:
     def fit() -> None:
         flows.append(fit_flow(points, sphere, steps=4, batch_size=16, device="cpu", progress=False))
 
-    found = {"rfm.fit(points, Sphere(2))": walk(fit)}
-    found["flow.sample(8)"] = walk(lambda: flows[0].sample(8))
-    found["flow.log_prob(points)"] = walk(lambda: flows[0].log_prob(points[:8]))
-    return found
+    walked = {"rfm.fit(points, Sphere(2))": walk(fit)}
+    walked["flow.sample(8)"] = walk(lambda: flows[0].sample(8))
+    walked["flow.log_prob(points)"] = walk(lambda: flows[0].log_prob(points[:8]))
+    return walked
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _plan(found: dict[str, Room]) -> str:
+def _plan(graph: dict[str, Room]) -> str:
     rows = ["| floor | room | files | lines | imports |", "|---:|---|---:|---:|---|"]
-    for number, level in reversed(list(enumerate(floors(found)))):
+    for number, level in reversed(list(enumerate(floors(graph)))):
         for name in level:
-            room = found[name]
+            room = graph[name]
             below = ", ".join(sorted(room.imports - {"manifolds"})) or "manifolds" * ("manifolds" in room.imports)
             rows.append(f"| {number} | `{name}` | {room.files} | {room.lines:,} | {below} |")
     return "\n".join(rows)
 
 
-def _walked(found: dict[str, dict[str, set[str]]]) -> str:
+def _walked(walked: dict[str, dict[str, set[str]]]) -> str:
     parts = []
-    for call, files in found.items():
+    for call, files in walked.items():
         functions = sum(map(len, files.values()))
         parts.append(f"**`{call}`** enters {len(files)} files and {functions} functions, in this order:\n")
         parts.append(", ".join(f"`{file}`" for file in files) + ".\n")
@@ -213,11 +213,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     docs = parser.parse_args().docs
-    found = rooms()
-    draw(found, docs / "images" / "architecture.png")
+    graph = rooms()
+    draw(graph, docs / "images" / "architecture.png")
     file = docs / "architecture.md"
     file.write_text(
-        page(file.read_text(encoding="utf-8"), {"rooms": _plan(found), "walks": _walked(walks())}), encoding="utf-8"
+        page(file.read_text(encoding="utf-8"), {"rooms": _plan(graph), "walks": _walked(walks())}), encoding="utf-8"
     )
 
 

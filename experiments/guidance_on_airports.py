@@ -36,12 +36,12 @@ def fitted(
     points: Tensor, condition: Tensor, conditions: Conditions, split: Split, steps: int, run: Path | None
 ) -> rfm.Flow:
     """Fit a flow to the training points, or load it from a finished run."""
-    kept = torch.cat([split.train, split.validation])
-    held = torch.arange(len(split.train), len(kept))
+    index = torch.cat([split.train, split.validation])
+    held = torch.arange(len(split.train), len(index))
     return rfm.fit(
-        points[kept],
+        points[index],
         Sphere(2),
-        condition=condition[kept],
+        condition=condition[index],
         conditions=conditions,
         validation=held,
         steps=steps,

@@ -3,7 +3,7 @@
 Test negative log-likelihood in nats with respect to the area of the unit sphere, mean and population standard deviation
 over seeds; smaller is better. Three splits: raw (duplicates cross it), group (equal places stay together) and
 deduplicated (first of equal rows kept, rows sorted). Centres are the training points; validation points choose the
-bandwidth or weigh the mixture.
+bandwidth or weigh the mixture. Adaptive kernels have widths that follow the distances to neighbours.
 
     python -m experiments.kernel_baselines [--datasets volcano flood] [--seeds 5] [--out runs/kernel-baselines]
 """
@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -25,7 +25,11 @@ from rfm.sources import KernelMixture
 
 DATASETS = ("volcano", "earthquake", "flood", "fire")
 SPLITS = ("raw", "group", "deduplicated")
-FITS = {"one bandwidth": KernelMixture.one_bandwidth, "mixture": KernelMixture.mixture}
+FITS: dict[str, Callable[..., KernelMixture]] = {
+    "one bandwidth": KernelMixture.one_bandwidth,
+    "mixture": KernelMixture.mixture,
+    "adaptive": KernelMixture.adaptive,
+}
 
 REFERENCE = {
     ("one bandwidth", "raw"): {
@@ -54,7 +58,7 @@ Scores = dict[tuple[str, str, str], list[float]]
 
 
 def split_points(points: Tensor, split: str, seed: int) -> Split:
-    """Return the named split, as the reference figures define it."""
+    """Return the split of this name, as the reference figures define it."""
     if split == "raw":
         return raw_split(len(points), seed)
     if split == "group":

@@ -55,7 +55,7 @@ _OBJECTIVES: dict[str, tuple[str, str, Objective | None]] = {
 
 
 def main() -> None:
-    """Run all, print the table, and write the page if asked."""
+    """Run all, print the table, and write the page if requested."""
     parser = argparse.ArgumentParser(prog="python -m experiments.likelihood_training", description=__doc__)
     parser.add_argument("--steps", type=int, default=300, help="optimiser steps of each objective (default: 300)")
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default: 2)")
@@ -72,14 +72,14 @@ def main() -> None:
     allowed = 0.0
     # A cap of 0 seconds is none; the last run has as long as backpropagation had.
     for name, steps in (*((name, arguments.steps) for name in _OBJECTIVES), ("flow-matching", 10**6)):
-        found = _in_a_process(name, steps, allowed if steps == 10**6 else 0.0, arguments.threads)
+        measured = _in_a_process(name, steps, allowed if steps == 10**6 else 0.0, arguments.threads)
         if name == "backpropagation":
-            allowed = found["seconds"]
+            allowed = measured["seconds"]
         objective, gradient, _ = _OBJECTIVES[name]
         lines.append(
-            f"| {objective} | {gradient} | {found['steps']:.0f} | {found['seconds']:.0f} | "
-            f"{found['seconds'] / found['steps']:.3f} | {found['megabytes']:.0f} | "
-            f"{found['nll']:.3f} ± {found['standard_error']:.3f} | {found['coarse_nll']:.3f} |"
+            f"| {objective} | {gradient} | {measured['steps']:.0f} | {measured['seconds']:.0f} | "
+            f"{measured['seconds'] / measured['steps']:.3f} | {measured['megabytes']:.0f} | "
+            f"{measured['nll']:.3f} ± {measured['standard_error']:.3f} | {measured['coarse_nll']:.3f} |"
         )
         print(lines[-1], flush=True)
     if arguments.out:
@@ -104,22 +104,22 @@ def main() -> None:
 def _in_a_process(name: str, steps: int, seconds: float, threads: int) -> dict[str, float]:
     command = [sys.executable, "-m", "experiments.likelihood_training", "--one", name, str(steps), str(seconds)]
     run = subprocess.run([*command, "--threads", str(threads)], stdout=subprocess.PIPE, check=True)
-    found: dict[str, float] = json.loads(run.stdout)
-    return found
+    measured: dict[str, float] = json.loads(run.stdout)
+    return measured
 
 
 def _train(name: str, steps: int, seconds: float) -> dict[str, float]:
     points = rfm.datasets.load("airports").points
     split = group_split(points, seed=0)
-    kept = torch.cat([split.train, split.validation])
+    index = torch.cat([split.train, split.validation])
     before = peak_megabytes()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         field = VelocityField(Sphere(2), width=_WIDTH, depth=_DEPTH, features=_FEATURES, max_frequency=16.0)
     flow = rfm.fit(
-        points[kept],
+        points[index],
         Sphere(2),
-        validation=torch.arange(len(split.train), len(kept)),
+        validation=torch.arange(len(split.train), len(index)),
         field=field,
         objective=_OBJECTIVES[name][2],
         steps=steps,

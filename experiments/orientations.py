@@ -90,12 +90,12 @@ def split_of(blocks: Tensor, fold: int, seed: int) -> Split:
 def run_data(dataset: MapDataset, options: Options) -> tuple[RunData, Conditions]:
     """Return the data of all folds, with the split of the first."""
     blocks = block_labels(dataset.map.places, BLOCK_MICROMETRES)[:: options.every]
-    named = {"phase": dataset.map.phases[:: options.every]}
-    conditions = Conditions.of(named)
+    values = {"phase": dataset.map.phases[:: options.every]}
+    conditions = Conditions.of(values)
     points = dataset.points[:: options.every]
     split = split_of(blocks, 0, options.seed)
     source = f"{dataset.name}: {dataset.source}"
-    condition = conditions.encode(named)
+    condition = conditions.encode(values)
     return RunData(points, split, COORDINATES, source, dataset.sha256, condition, blocks=blocks), conditions
 
 
@@ -126,7 +126,7 @@ def smoothed(data: RunData, phases: int, options: Options) -> tuple[Tensor, Tens
     """Return what the flow learns: points and their phases, drawn from the kernel mixture of each phase.
 
     A flow that is shown the measurements themselves learns where the training grains are, and that other grains are
-    nowhere; how far to doubt them is what validation has told the mixture.
+    nowhere; how far to doubt them is what the mixture has learned in validation.
     """
     assert data.condition is not None
     count = data.condition[data.split.train, 0].long().bincount() * options.smoothed // len(data.split.train)
@@ -181,8 +181,8 @@ def scores(flow: rfm.Flow, data: RunData, conditions: Conditions, seed: int) -> 
         kernels(data, seed).log_prob(x),
         by_phase(data, conditions.labels[0], seed, test),
     ]
-    for given in (None, data.condition[test]):
-        columns.append(flow.log_prob(x, condition=given, solver=SOLVER).double())
+    for condition in (None, data.condition[test]):
+        columns.append(flow.log_prob(x, condition=condition, solver=SOLVER).double())
     return torch.stack(columns, dim=-1)
 
 
@@ -233,9 +233,9 @@ def width_table(folds: Sequence[RunData], phases: int, seed: int) -> str:
     """Return what kernels that are no narrower than some width lose, by every fourth test point, as Markdown."""
     lines = ["| narrowest kernel, degrees | kernel mixture, by phase |", "|---:|---:|"]
     for widths in KEPT_WIDTHS:
-        found = torch.cat([by_phase(data, phases, seed, data.split.test[::4], widths) for data in folds])
+        log_prob = torch.cat([by_phase(data, phases, seed, data.split.test[::4], widths) for data in folds])
         degrees = math.degrees(float(CONCENTRATIONS[widths - 1]) ** -0.5)
-        lines.append(f"| {degrees:.1f} | {-float(found.mean()):.2f} |")
+        lines.append(f"| {degrees:.1f} | {-float(log_prob.mean()):.2f} |")
     return "\n".join(lines)
 
 
@@ -245,7 +245,7 @@ def words(difference: Estimate) -> str:
 
 
 def picture(flow: rfm.Flow, data: RunData, conditions: Conditions, options: Options, path: Path) -> None:
-    """Draw pole figures of each phase: as many data, of the whole map, as samples."""
+    """Draw pole figures of each phase: as many data, of the full map, as samples."""
     assert data.condition is not None
     rows = {}
     for entry, phase in enumerate(conditions.columns[0].values):  # type: ignore[union-attr]
@@ -272,29 +272,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fit the folds, print the tables, and draw the pole figures of the first fold's flow."""
-    given = _parser().parse_args(arguments)
-    options = Options(folds=given.folds, steps=given.steps, seed=given.seed)
-    if given.quick:
-        options = Options(every=97, folds=1, steps=12, width=32, smoothed=500, samples=50, seed=given.seed)
+    parsed = _parser().parse_args(arguments)
+    options = Options(folds=parsed.folds, steps=parsed.steps, seed=parsed.seed)
+    if parsed.quick:
+        options = Options(every=97, folds=1, steps=12, width=32, smoothed=500, samples=50, seed=parsed.seed)
     dataset = steel()
     print(f"{len(dataset)} orientations, {dataset.map.dropped} not indexed and dropped", file=sys.stderr)
     data, conditions = run_data(dataset, options)
     places = torch.as_tensor(dataset.map.places)[:: options.every]
-    found, folds, flows = [], [], []
+    scores_by_fold, folds, flows = [], [], []
     for fold in range(options.folds):
         own = RunData(**{**data.__dict__, "split": split_of(data.blocks, fold, options.seed)})  # type: ignore[arg-type]
-        out = given.out / f"fold-{fold}"
+        out = parsed.out / f"fold-{fold}"
         flow = fitted(own, conditions, options, out)
         print(f"fold {fold}: {flow.stopped}, {flow.history[-1]['cpu_seconds']:.0f} s of one core", file=sys.stderr)
-        found.append(cached_scores(flow, own, conditions, options.seed, out))
+        scores_by_fold.append(cached_scores(flow, own, conditions, options.seed, out))
         folds.append(own)
         flows.append(flow)
     assert data.blocks is not None
-    log_prob = torch.cat(found)
+    log_prob = torch.cat(scores_by_fold)
     print(table(log_prob, torch.cat([data.blocks[own.split.test] for own in folds])), end="\n\n")
     print(distance_table(log_prob, torch.cat([to_training(places, own.split) for own in folds])), end="\n\n")
     print(width_table(folds, conditions.labels[0], options.seed), flush=True)
-    picture(flows[0], data, conditions, options, given.figure or given.out / "pole-figures.png")
+    picture(flows[0], data, conditions, options, parsed.figure or parsed.out / "pole-figures.png")
 
 
 if __name__ == "__main__":

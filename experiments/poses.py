@@ -108,7 +108,7 @@ def run_data(part: Part, dataset: TrackDataset, options: Options) -> tuple[RunDa
 
 def fitted(part: Part, data: RunData, conditions: Conditions, options: Options) -> rfm.Flow:
     """Fit a flow, or go on with it, or load it; its folder is one that ``rfm`` commands take."""
-    kept = torch.cat([data.split.train, data.split.validation])
+    index = torch.cat([data.split.train, data.split.validation])
     assert data.condition is not None
     known = data.condition[data.split.train]
     embedded = part.manifold.embed(part.points)
@@ -129,11 +129,11 @@ def fitted(part: Part, data: RunData, conditions: Conditions, options: Options) 
             condition_frequencies=part.frequencies,
         )
     flow = rfm.fit(
-        part.points[kept],
+        part.points[index],
         part.manifold,
-        condition=data.condition[kept],
+        condition=data.condition[index],
         conditions=conditions,
-        validation=torch.arange(len(data.split.train), len(kept)),
+        validation=torch.arange(len(data.split.train), len(index)),
         source=part.source,
         field=field,
         steps=options.steps,
@@ -187,7 +187,7 @@ def interpolated(m: SE3, data: RunData, seconds: Tensor, scored: Tensor) -> Tens
         guess = m.geodesic(data.points[a], data.points[b], share)[0]
         return (m.embed(guess) - m.embed(data.points[index])).square().sum(-1)
 
-    log_z = m.kernel_log_normaliser(CONCENTRATIONS)
+    log_z = m.kernel.log_normaliser(CONCENTRATIONS)
     chosen = (-CONCENTRATIONS * squared(data.split.validation)[:, None] / 2 - log_z).mean(0).argmax()
     return -CONCENTRATIONS[chosen] * squared(scored) / 2 - log_z[chosen]
 
@@ -225,13 +225,13 @@ def scores(flows: Sequence[rfm.Flow], datas: Sequence[RunData]) -> list[Row]:
     assert isinstance(m, SE3)
     pairs = list(zip(flows, datas, strict=True))
     free = [flow.log_prob(data.points[test]).double() for flow, data in pairs]
-    given = [flow.log_prob(data.points[test], **data.conditions_at(test)).double() for flow, data in pairs]
+    conditional = [flow.log_prob(data.points[test], **data.conditions_at(test)).double() for flow, data in pairs]
     return [
         ("pose", "flow", free[0]),
-        ("pose", "flow of positions, then of orientations given them", free[2] + _log_unit(m) + given[1]),
-        ("pose given time", "flow", given[0]),
-        ("orientation given position", "flow", given[1]),
-        ("position given orientation", "flow", given[2]),
+        ("pose", "flow of positions, then of orientations given them", free[2] + _log_unit(m) + conditional[1]),
+        ("pose given time", "flow", conditional[0]),
+        ("orientation given position", "flow", conditional[1]),
+        ("position given orientation", "flow", conditional[2]),
     ]
 
 
@@ -256,10 +256,10 @@ def table(rows: Sequence[Row], blocks: Tensor, best: Mapping[str, str]) -> str:
             nll = negative_log_likelihood(log_prob, groups=blocks)
             lines.append(f"| {what} | {model} | {nll.mean:.2f} | {nll.error_text(2)} |")
     lines.append("")
-    found = {(what, model): score for what, model, score in rows}
+    scores_by_row = {(what, model): score for what, model, score in rows}
     for what, other in best.items():
-        if (what, "flow") in found:
-            d = paired_difference(-found[what, "flow"], -found[what, other], groups=blocks)
+        if (what, "flow") in scores_by_row:
+            d = paired_difference(-scores_by_row[what, "flow"], -scores_by_row[what, other], groups=blocks)
             lines.append(f"{what}: flow minus {other}: {d.words(2)} nats, {d.count} blocks")
     return "\n".join(lines)
 
@@ -309,10 +309,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="PNG file (default: in --out)")
     parser.add_argument("--quick", action="store_true", help="a few poses and steps, to see that it runs")
-    given = parser.parse_args(arguments)
-    options = Options(given.out, steps=given.steps, seed=given.seed)
-    if given.quick:
-        options = Options(given.out, every=80, steps=16, width=32, seed=given.seed)
+    parsed = parser.parse_args(arguments)
+    options = Options(parsed.out, steps=parsed.steps, seed=parsed.seed)
+    if parsed.quick:
+        options = Options(parsed.out, every=80, steps=16, width=32, seed=parsed.seed)
     dataset = desk()
     flows, datas = [], []
     for part in parts(dataset, options):
@@ -330,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for index in (split.test, split.validation[:: max(1, len(split.validation) // 1000)])
     )
     print(table([*rows, *scores(flows, datas)], datas[0].blocks[split.test], best_competitors(held)))
-    picture(flows, datas[0], seconds, given.figure or given.out / "poses.png")
+    picture(flows, datas[0], seconds, parsed.figure or parsed.out / "poses.png")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Nearby:
         component = torch.multinomial(mixture.weights.to(x_1.device), len(x_1), True, generator=generator)
         kernels = len(mixture.concentrations)
         k = mixture.concentrations.to(x_1.device)[component.clamp(max=kernels - 1)]
-        near = mixture.manifold.kernel_sample(x_1.double(), k, generator)
+        near = mixture.manifold.kernel.sample(x_1.double(), k, generator)
         far = mixture.background.sample((len(x_1),), generator, near.dtype, near.device)
         x_0.copy_(torch.where(mixture.manifold.lift(component < kernels), near, far))
         return torch.arange(len(x_1), device=x_1.device)

@@ -8,6 +8,7 @@ from manifolds.finite_group import Antipodal, FiniteGroup, LeftMultiplication, R
 from manifolds.flat_torus import FlatTorus
 from manifolds.grassmann import Grassmann
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
+from manifolds.kernel import Kernel
 from manifolds.level_set import LevelSet
 from manifolds.lie_group import LieGroup
 from manifolds.product import Power, Product
@@ -35,6 +36,7 @@ __all__ = [
     "Grassmann",
     "Hyperboloid",
     "Icosahedral",
+    "Kernel",
     "LeftMultiplication",
     "LevelSet",
     "LieGroup",

@@ -15,10 +15,10 @@ divergence needs (``divergence_frame``, ``log_volume_derivative``, ``embed_jvp``
 defaults are right for every manifold that keeps the contract; the built-in manifolds override them where a closed form
 is more accurate or faster.
 
-**Optional facts.** ``volume`` and ``random_uniform`` where the manifold is compact; ``injectivity_radius``;
-``kernel_log_normaliser`` and ``kernel_sample`` where ``embed`` is homogeneous; ``lie_group`` where points multiply.
-Without them a default source, baseline or integrator that needs them is refused, with a sentence that names them. A
-manifold with a border in its ambient space, such as an open ball or cone, says what is beyond it in ``outside``.
+**Optional facts.** ``volume`` and ``random_uniform`` where the manifold is compact; ``injectivity_radius``; ``kernel``
+where ``embed`` is homogeneous; ``lie_group`` where points multiply. Without them a default source, baseline or
+integrator that needs them is refused, with a sentence that names them. A manifold with a border in its ambient space,
+such as an open ball or cone, says what is beyond it in ``outside``.
 
 **Guarded.** The default ``inner`` claims that geodesics have normal acceleration (``proju(x_t, acceleration) == 0``);
 an overridden one claims constant speed and Gauss's lemma. `manifolds.testing.check_manifold` tests these claims.
@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from manifolds.arguments import whole
+from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
 from manifolds.linear_algebra import log_abs_det, orthonormal_rows
 from manifolds.numerics import differentiated, safe_sqrt, tolerance
@@ -248,6 +249,11 @@ class Manifold(FullPrecisionModule):
         """How points multiply, where they do: what Runge-Kutta-Munthe-Kaas methods need. None where they do not."""
         return None
 
+    @property
+    def kernel(self) -> Kernel | None:
+        """Densities about a point, of any width; None where the manifold has no smoothing kernel."""
+        return None
+
     def random_uniform(
         self,
         *shape: int,
@@ -259,40 +265,6 @@ class Manifold(FullPrecisionModule):
         raise ValueError(
             f"{self} has no uniform distribution here: its volume is infinite, or random_uniform is not written; "
             "pass a source"
-        )
-
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor | None:
-        """Return ``log`` of the integral over y of ``exp(-concentration |embed(x) - embed(y)|^2 / 2)``, or None.
-
-        None, the default, says that the integral depends on ``x`` or has no known form; then there is no smoothing
-        kernel, hence no kernel-density baseline, on this manifold. Where `kernel_centres` says more than ``x`` itself,
-        it is the integral for each of these, with `kernel_embed` in place of ``embed``.
-        """
-        return None
-
-    def kernel_centres(self, x: Tensor) -> Tensor:
-        """Return the points that share the kernel about ``x`` in equal parts, ``(*batch, r, *event_shape)``.
-
-        ``x`` alone is the default. Where points are classes they are the representatives: then the kernel's density is
-        the same at all representatives of the point it is evaluated at.
-        """
-        return x.unsqueeze(-1 - len(self.event_shape))
-
-    def kernel_embed(self, x: Tensor) -> Tensor:
-        """Return the coordinates that kernels measure distances in: ``embed``, except where points are classes."""
-        return self.embed(x)
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return draws y whose density is proportional to ``exp(-concentration |embed(x) - embed(y)|^2 / 2)``.
-
-        Args:
-            x: centres ``(*batch, *event_shape)``.
-            concentration: positive, ``(*batch)``; it broadcasts with the centres.
-            generator: source of randomness, on the device of ``x``.
-        """
-        raise ValueError(
-            f"{self} has no draws from a smoothing kernel; write its kernel_sample(x, concentration, generator) beside "
-            "kernel_log_normaliser(concentration), or start from another source, such as WrappedNormal or Uniform"
         )
 
     # Coordinates for networks.

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from manifolds.arguments import whole
+from manifolds.kernel import Kernel, PowerKernel
 from manifolds.product import Power
 from manifolds.special_euclidean import SE3
 
@@ -66,14 +67,10 @@ class CentredPoses(Power):
         """None: products of motions move the mean position."""
         return None
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
-        """The integral on all the rotations, times the Gaussian one in ``3 k - 3`` dimensions."""
-        turns = self.m.rotations.kernel_log_normaliser(concentration)
-        moves = self.m.kernel_log_normaliser(concentration) - turns
-        return self.k * turns + (self.k - 1) * moves
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return centred(super().kernel_sample(x, concentration, generator))
+    @property
+    def kernel(self) -> Kernel:
+        """That of the power, on the slice."""
+        return _CentredKernel(self, self.m.kernel, self.k)
 
     # Coordinates for networks.
 
@@ -115,6 +112,19 @@ class CentredPoses(Power):
         j = torch.arange(self.k, device=vectors.device)
         contrast = torch.where(j < i, 1.0, torch.where(j == i, -i, 0.0)) / torch.sqrt(i * (i + 1))
         return torch.cat([turns, torch.einsum("ij,...jcabd->...icabd", contrast, moves).flatten(-5, -4)], dim=-4)
+
+
+class _CentredKernel(PowerKernel):
+    manifold: CentredPoses
+
+    def log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The integral on all the rotations, times the Gaussian one in ``3 k - 3`` dimensions."""
+        turns = self.manifold.m.rotations.kernel.log_normaliser(concentration)
+        moves = self.kernel.log_normaliser(concentration) - turns
+        return self.k * turns + (self.k - 1) * moves
+
+    def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return centred(super().sample(x, concentration, generator))
 
 
 def centred(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from manifolds.arguments import whole
 from manifolds.base import Manifold
+from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup, Translations
 
 
@@ -66,15 +67,10 @@ class Euclidean(Manifold):
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         return torch.zeros_like((x + u)[..., 0])
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
-        """The Gaussian integral: the kernel is a normal density with variance ``1 / concentration``."""
-        return self.n / 2 * torch.log(2 * math.pi / concentration)
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw from normal distributions with mean ``x`` and variance ``1 / concentration``."""
-        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
-        normal = torch.randn(*batch, self.n, generator=generator, dtype=x.dtype, device=x.device)
-        return x + normal * torch.rsqrt(concentration)[..., None].to(x.dtype)
+    @property
+    def kernel(self) -> Kernel:
+        """Normal densities of variance ``1 / concentration``."""
+        return _Gaussian(self)
 
     # Coordinates for networks.
 
@@ -83,3 +79,15 @@ class Euclidean(Manifold):
 
     def extra_repr(self) -> str:
         return str(self.n)
+
+
+class _Gaussian(Kernel):
+    manifold: Euclidean
+
+    def log_normaliser(self, concentration: Tensor) -> Tensor:
+        return self.manifold.n / 2 * torch.log(2 * math.pi / concentration)
+
+    def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
+        normal = torch.randn(*batch, self.manifold.n, generator=generator, dtype=x.dtype, device=x.device)
+        return x + normal * torch.rsqrt(concentration)[..., None].to(x.dtype)

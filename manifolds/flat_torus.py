@@ -8,6 +8,7 @@ from torch import Tensor
 
 from manifolds.arguments import whole
 from manifolds.base import Manifold
+from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup, Translations
 from manifolds.von_mises_fisher import draw_versine
 
@@ -125,17 +126,10 @@ class FlatTorus(Manifold):
         draw = torch.rand(*shape, self.n, generator=generator, dtype=dtype, device=device)
         return wrap_radians((2 * draw - 1) * math.pi)
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
-        """The von Mises integral, (2 pi exp(-k) I_0(k))^n: the kernel is a product of von Mises densities."""
-        return self.n * torch.log(2 * math.pi * torch.special.i0e(concentration))
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw angles from independent von Mises distributions about those of ``x``."""
-        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
-        versine = draw_versine(1, concentration[..., None].expand(*batch, self.n), generator)
-        angle = 2 * torch.asin(torch.sqrt(versine / 2))
-        side = torch.randint(0, 2, versine.shape, generator=generator, device=x.device) * 2 - 1
-        return wrap_radians(x + (side * angle).to(x.dtype))
+    @property
+    def kernel(self) -> Kernel:
+        """Products of von Mises densities, one for each angle."""
+        return _VonMises(self)
 
     # Coordinates for networks.
 
@@ -155,3 +149,18 @@ class FlatTorus(Manifold):
 
     def extra_repr(self) -> str:
         return str(self.n)
+
+
+class _VonMises(Kernel):
+    manifold: FlatTorus
+
+    def log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The von Mises integral, (2 pi exp(-k) I_0(k))^n."""
+        return self.manifold.n * torch.log(2 * math.pi * torch.special.i0e(concentration))
+
+    def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
+        versine = draw_versine(1, concentration[..., None].expand(*batch, self.manifold.n), generator)
+        angle = 2 * torch.asin(torch.sqrt(versine / 2))
+        side = torch.randint(0, 2, versine.shape, generator=generator, device=x.device) * 2 - 1
+        return wrap_radians(x + (side * angle).to(x.dtype))

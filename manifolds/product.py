@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from manifolds.arguments import check_instance, number, shown, whole
 from manifolds.base import Manifold
+from manifolds.kernel import Kernel, PowerKernel, ProductKernel
 from manifolds.lie_group import DirectPower, DirectProduct, LieGroup
 from manifolds.numerics import differentiated, safe_sqrt
 
@@ -175,18 +176,16 @@ class Product(Manifold):
             else None
         )
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor | None:
-        """The sum of the factors', plus what the weights add to the volume; None where a factor has none."""
+    @property
+    def kernel(self) -> Kernel | None:
+        """The product of the factors' kernels; None where a factor has none."""
         # A kernel that is a sum over a class would make the product's one a sum over all combinations.
-        terms = [None if f.points_are_classes else f.kernel_log_normaliser(concentration) for f in self._factors]
-        known = [term for term in terms if term is not None]
-        if len(known) < len(terms):
+        kernels = [None if f.points_are_classes else f.kernel for f in self._factors]
+        known = [kernel for kernel in kernels if kernel is not None]
+        if len(known) < len(kernels):
             return None
-        return _sum(known) + sum(f.dim / 2 * math.log(w) for f, w in zip(self._factors, self.weights, strict=True))
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw each factor's part from its own kernel: the embeddings are joined unweighted."""
-        return self.join(*(f.kernel_sample(a, concentration, generator) for f, a in self._pairs(x)))
+        scale = sum(f.dim / 2 * math.log(w) for f, w in zip(self._factors, self.weights, strict=True))
+        return ProductKernel(self, known, scale, self.split, self.join)
 
     # Coordinates for networks.
 
@@ -371,14 +370,11 @@ class Power(Manifold):
         one = self.m.lie_group
         return None if one is None else DirectPower(one, self.k)
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor | None:
-        """Return k times that of ``m``; None where it has none."""
-        one = None if self.m.points_are_classes else self.m.kernel_log_normaliser(concentration)
-        return None if one is None else self.k * one
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw each copy from the kernel of ``m``."""
-        return self.m.kernel_sample(x, concentration[..., None], generator)
+    @property
+    def kernel(self) -> Kernel | None:
+        """The power of the kernel of ``m``; None where it has none."""
+        one = None if self.m.points_are_classes else self.m.kernel
+        return None if one is None else PowerKernel(self, one, self.k)
 
     # Coordinates for networks.
 

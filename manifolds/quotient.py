@@ -9,6 +9,7 @@ from manifolds.arguments import check_instance
 from manifolds.base import Manifold
 from manifolds.constants import Constants
 from manifolds.finite_group import FiniteGroup
+from manifolds.kernel import Kernel, QuotientKernel
 from manifolds.lie_group import LieGroup
 
 
@@ -147,28 +148,11 @@ class Quotient(Manifold):
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         return self.m.log_det_expmap(x, u)
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor | None:
-        """That of ``m``: the kernel about a class is the mean of those of ``m`` about its representatives."""
-        return self.m.kernel_log_normaliser(concentration)
-
-    def kernel_centres(self, x: Tensor) -> Tensor:
-        """Return the representatives of ``x``, each with its centres on ``m``.
-
-        Raises:
-            ValueError: the group does not preserve the distances that kernels of ``m`` depend on; the mean over the
-                class of the centre would then not be a function of the class of the other point.
-        """
-        images = self.group.orbit(x)
-        _check_kernel_is_invariant(self, images)
-        rank = len(self.event_shape)
-        return self.m.kernel_centres(images).flatten(-2 - rank, -1 - rank)
-
-    def kernel_embed(self, x: Tensor) -> Tensor:
-        return self.m.kernel_embed(x)
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw from the kernel of ``m`` about the representative given: all give the same distribution of classes."""
-        return self.m.kernel_sample(x, concentration, generator)
+    @property
+    def kernel(self) -> Kernel | None:
+        """The mean of the kernels of ``m`` about the representatives; None where ``m`` has none."""
+        one = self.m.kernel
+        return None if one is None else QuotientKernel(self, one, self.group)
 
     def random_uniform(
         self,
@@ -247,18 +231,6 @@ class Quotient(Manifold):
         rank = len(self.event_shape)
         images = images.expand(*index.shape, *images.shape[-1 - rank :])
         return torch.take_along_dim(images, self.lift(index[..., None]), dim=-1 - rank).squeeze(-1 - rank)
-
-
-def _check_kernel_is_invariant(quotient: Quotient, images: Tensor) -> None:
-    """Raise ValueError unless a few images, ``(*batch, order, *event_shape)``, lie as far apart as the points do."""
-    few = quotient.m.kernel_embed(images.detach().flatten(0, -2 - len(quotient.event_shape))[:64])
-    distance = (few - few.roll(1, 0)).norm(dim=-1)
-    tolerance = 1e4 * torch.finfo(few.dtype).eps * (1 + float(few.abs().max()))
-    if not bool(((distance - distance[:, :1]).abs() <= tolerance).all()):
-        raise ValueError(
-            f"{quotient} has no smoothing kernel: {quotient.group} changes distances between embedded points of "
-            f"{quotient.m}; compare with the source's density instead"
-        )
 
 
 class _Waves(Constants):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from manifolds.arguments import whole
 from manifolds.base import Manifold
+from manifolds.kernel import Kernel
 from manifolds.numerics import differentiated, safe_sqrt
 from manifolds.spectral import (
     eigh,
@@ -282,18 +283,10 @@ class LogEuclideanSPD(_PositiveDefinite):
         """Zero: the space is flat."""
         return torch.zeros_like((x + u)[..., 0, 0])
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
-        """The Gaussian integral: `embed` is an isometry to flat space."""
-        return self.dim / 2 * torch.log(2 * math.pi / concentration)
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return ``exp`` of normal matrices with mean ``log x`` and variance ``1 / concentration``."""
-        batch = torch.broadcast_shapes(x.shape[:-2], concentration.shape)
-        normal = torch.randn(*batch, self.dim, generator=generator, dtype=x.dtype, device=x.device)
-        step = (normal[..., None, None] * self._symmetric_basis(x)).sum(-3)
-        return symmetric_exp_after(
-            x.expand(*batch, self.n, self.n), step * self.lift(torch.rsqrt(concentration)).to(x.dtype)
-        )
+    @property
+    def kernel(self) -> Kernel:
+        """Images of normal densities of variance ``1 / concentration``: `embed` is an isometry to flat space."""
+        return _LogNormal(self)
 
     def _velocity(self, x: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
         """Return the velocity at ``t`` of the geodesic from ``x`` whose logarithm has a constant one."""
@@ -309,6 +302,22 @@ class LogEuclideanSPD(_PositiveDefinite):
             weights: ``(*batch, k)``, non-negative with a positive sum; equal by default.
         """
         return symmetric_exp((_normalised(points, weights) * symmetric_log(points)).sum(-3))
+
+
+class _LogNormal(Kernel):
+    manifold: LogEuclideanSPD
+
+    def log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The Gaussian integral: `embed` is an isometry to flat space."""
+        return self.manifold.dim / 2 * torch.log(2 * math.pi / concentration)
+
+    def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return ``exp`` of normal matrices with mean ``log x`` and variance ``1 / concentration``."""
+        batch = torch.broadcast_shapes(x.shape[:-2], concentration.shape)
+        normal = torch.randn(*batch, self.manifold.dim, generator=generator, dtype=x.dtype, device=x.device)
+        step = (normal[..., None, None] * self.manifold._symmetric_basis(x)).sum(-3)
+        width = self.manifold.lift(torch.rsqrt(concentration)).to(x.dtype)
+        return symmetric_exp_after(x.expand(*batch, *x.shape[-2:]), step * width)
 
 
 def _cholesky(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from manifolds import rotation_rows as rows
 from manifolds.arguments import positive
 from manifolds.base import Manifold
+from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
 from manifolds.nearest_rotation import nearest_rotation
 from manifolds.numerics import contiguous, differentiated, horner, pick, safe_sqrt
@@ -153,17 +154,10 @@ class SE3(Manifold):
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         return self.rotations.log_det_expmap(_matrix(x), _matrix(u))
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
-        """The integral on SO(3) times the Gaussian one in ``p / length``."""
-        gaussian = 1.5 * torch.log(2 * math.pi / concentration)
-        return self.rotations.kernel_log_normaliser(concentration) + gaussian
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw rotations as `SO3.kernel_sample` does, and positions from normals of variance ``length^2 / k``."""
-        rotation = self.rotations.kernel_sample(_matrix(x), concentration, generator)
-        normal = torch.randn(*rotation.shape[:-1], generator=generator, dtype=x.dtype, device=x.device)
-        step = self.length * torch.rsqrt(concentration).to(x.dtype)
-        return _point(entries(rotation), _sum(_position(x), [step * c for c in components(normal)]))
+    @property
+    def kernel(self) -> Kernel:
+        """That of `SO3` for the rotation, and normal densities of variance ``length^2 / concentration``."""
+        return _RotationsAndPositions(self)
 
     # Group operations.
 
@@ -242,6 +236,21 @@ class SE3(Manifold):
 
     def extra_repr(self) -> str:
         return f"length={self.length:g}"
+
+
+class _RotationsAndPositions(Kernel):
+    manifold: SE3
+
+    def log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The integral on SO(3) times the Gaussian one in ``p / length``."""
+        gaussian = 1.5 * torch.log(2 * math.pi / concentration)
+        return self.manifold.rotations.kernel.log_normaliser(concentration) + gaussian
+
+    def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        rotation = self.manifold.rotations.kernel.sample(_matrix(x), concentration, generator)
+        normal = torch.randn(*rotation.shape[:-1], generator=generator, dtype=x.dtype, device=x.device)
+        step = self.manifold.length * torch.rsqrt(concentration).to(x.dtype)
+        return _point(entries(rotation), _sum(_position(x), [step * c for c in components(normal)]))
 
 
 class _Motions(LieGroup):

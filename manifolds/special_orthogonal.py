@@ -8,6 +8,7 @@ from torch import Tensor
 
 from manifolds import rotation_rows as rows
 from manifolds.base import Manifold
+from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
 from manifolds.nearest_rotation import nearest_rotation
 from manifolds.numerics import differentiated, horner, sinc_of_root
@@ -160,31 +161,10 @@ class SO3(Manifold):
         q = torch.randn(*shape, 4, generator=generator, dtype=dtype, device=device)
         return matrix_from_wxyz(q)
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
-        """The integral of ``exp(-2 k (1 - cos(angle)))``: 8 pi^2 exp(-z) (I_0(z) - I_1(z)) with z = 2 k.
-
-        The kernel is the matrix Fisher density with isotropic parameter k. By Weyl's integral formula the angle has
-        density (1 - cos(angle)) / pi.
-        """
-        z = 2 * concentration
-        # For large z the difference cancels, and its asymptotic series is exact; at 25 its last term is below 1e-16.
-        large = z > 25
-        q = 1 / torch.where(large, z, 25.0)
-        tail = torch.log(horner(q, _BESSEL_DIFFERENCE)) + 1.5 * torch.log(q) - math.log(2 * math.pi) / 2
-        moderate = torch.where(large, 1.0, z)
-        body = torch.log(torch.special.i0e(moderate) - torch.special.i1e(moderate))
-        return math.log(self.volume) + torch.where(large, tail, body)
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw from isotropic matrix Fisher distributions with modes ``x``.
-
-        The quaternion of ``x' y`` has a Bingham distribution, density ``exp(-4 k |imaginary|^2)`` on the 3-sphere.
-        """
-        batch = torch.broadcast_shapes(x.shape[:-2], concentration.shape)
-        q = _draw_bingham(4 * concentration.double().expand(batch).flatten(), generator).reshape(*batch, 4).to(x.dtype)
-        real, *imaginary = components(q)
-        scale = 2 / torch.addcmul(dot(imaginary, imaginary), real, real)
-        return matrix(orthonormalised(moved(entries(x), turn_less_identity(scale * real, scale, imaginary))))
+    @property
+    def kernel(self) -> Kernel:
+        """Isotropic matrix Fisher densities."""
+        return _MatrixFisher(self)
 
     @property
     def lie_group(self) -> LieGroup:
@@ -203,6 +183,36 @@ class SO3(Manifold):
         omega = skew_of_product(p, w_)
         change = [a + b for a, b in zip(skew_of_product(dp, w_), skew_of_product(p, dw_), strict=True)]
         return matrix(times_hat(p, omega)), matrix(added(times_hat(dp, omega), times_hat(p, change)))
+
+
+class _MatrixFisher(Kernel):
+    manifold: SO3
+
+    def log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The integral of ``exp(-2 k (1 - cos(angle)))``: 8 pi^2 exp(-z) (I_0(z) - I_1(z)) with z = 2 k.
+
+        By Weyl's integral formula the angle has
+        density (1 - cos(angle)) / pi.
+        """
+        z = 2 * concentration
+        # For large z the difference cancels, and its asymptotic series is exact; at 25 its last term is below 1e-16.
+        large = z > 25
+        q = 1 / torch.where(large, z, 25.0)
+        tail = torch.log(horner(q, _BESSEL_DIFFERENCE)) + 1.5 * torch.log(q) - math.log(2 * math.pi) / 2
+        moderate = torch.where(large, 1.0, z)
+        body = torch.log(torch.special.i0e(moderate) - torch.special.i1e(moderate))
+        return math.log(self.manifold.volume) + torch.where(large, tail, body)
+
+    def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw from isotropic matrix Fisher distributions with modes ``x``.
+
+        The quaternion of ``x' y`` has a Bingham distribution, density ``exp(-4 k |imaginary|^2)`` on the 3-sphere.
+        """
+        batch = torch.broadcast_shapes(x.shape[:-2], concentration.shape)
+        q = _draw_bingham(4 * concentration.double().expand(batch).flatten(), generator).reshape(*batch, 4).to(x.dtype)
+        real, *imaginary = components(q)
+        scale = 2 / torch.addcmul(dot(imaginary, imaginary), real, real)
+        return matrix(orthonormalised(moved(entries(x), turn_less_identity(scale * real, scale, imaginary))))
 
 
 class _Rotations(LieGroup):

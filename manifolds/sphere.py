@@ -8,6 +8,7 @@ from torch import Tensor
 
 from manifolds.arguments import whole
 from manifolds.base import Manifold
+from manifolds.kernel import Kernel
 from manifolds.numerics import (
     Components,
     components_first,
@@ -156,44 +157,10 @@ class Sphere(Manifold):
     ) -> Tensor:
         return _normalise(torch.randn(*shape, self.n + 1, generator=generator, dtype=dtype, device=device))
 
-    def kernel_log_normaliser(self, concentration: Tensor) -> Tensor:
-        """The von Mises-Fisher integral, times exp(-k): the kernel is the density with mean direction y."""
-        k = concentration
-        if self.n == 1:
-            return torch.log(2 * math.pi * torch.special.i0e(k))
-        if self.n == 2:
-            zero = k == 0
-            return torch.log(2 * math.pi * torch.where(zero, 2.0, -torch.expm1(-2 * k) / torch.where(zero, 1.0, k)))
-        return self._kernel_log_normaliser_by_quadrature(k.double()).to(k.dtype)
-
-    def kernel_sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw from von Mises-Fisher distributions with mean directions ``x``; concentration 0 is allowed, uniform."""
-        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
-        versine = draw_versine(self.n, concentration.expand(batch), generator).to(x.dtype)[..., None]
-        normal = torch.randn(*batch, self.n + 1, generator=generator, dtype=x.dtype, device=x.device)
-        across = self.projx(self.proju(x, normal))
-        return self.projx(x - versine * x + torch.sqrt(versine * (2 - versine)) * across)
-
-    def _kernel_log_normaliser_by_quadrature(self, k: Tensor) -> Tensor:
-        """Integrate ``exp(k (cos(a) - 1)) sin(a)^(n - 1)`` over the angle a, times the area of the equator.
-
-        Gauss-Legendre over twelve widths either side of the integrand's peak, added up in logarithms: in dimension 100
-        the integrand itself is below the least double.
-        """
-        m, h = self.n - 1, torch.hypot(k.new_full((), self.n - 1), 2 * k)
-        # At the peak k sin^2(a) = m cos(a); 1 - cos(a) without cancellation.
-        cos, versine = 2 * k / (m + h), (m + m * m / (h + 2 * k)) / (m + h)
-        sine2 = versine * (1 + cos)
-        peak, width = torch.atan2(sine2.sqrt(), cos), torch.rsqrt(k * cos + m / sine2)
-        low, high = (peak - 12 * width).clamp(min=0.0), (peak + 12 * width).clamp(max=math.pi)
-        nodes, weights = gauss_legendre(80, k.device)
-        a = low[..., None] + ((high - low) / 2)[..., None] * (1 + nodes)
-        exponents = m * torch.log(torch.sin(a)) - 2 * k[..., None] * torch.sin(a / 2) ** 2
-        return (
-            log_sphere_area(self.n - 1)
-            + torch.log((high - low) / 2)
-            + torch.logsumexp(exponents + torch.log(weights), dim=-1)
-        )
+    @property
+    def kernel(self) -> Kernel:
+        """Von Mises-Fisher densities; concentration 0 is the uniform one."""
+        return _VonMisesFisher(self)
 
     # Coordinates for networks.
 
@@ -228,6 +195,48 @@ class Sphere(Manifold):
         w = each(lambda c, a: torch.addcmul(c, along, a, value=-1), z, x)
         sine = root(dot(w, w))
         return w, sine, torch.atan2(sine, cosine)
+
+
+class _VonMisesFisher(Kernel):
+    manifold: Sphere
+
+    def log_normaliser(self, concentration: Tensor) -> Tensor:
+        """The von Mises-Fisher integral, times exp(-k)."""
+        k = concentration
+        if self.manifold.n == 1:
+            return torch.log(2 * math.pi * torch.special.i0e(k))
+        if self.manifold.n == 2:
+            zero = k == 0
+            return torch.log(2 * math.pi * torch.where(zero, 2.0, -torch.expm1(-2 * k) / torch.where(zero, 1.0, k)))
+        return self._by_quadrature(k.double()).to(k.dtype)
+
+    def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
+        versine = draw_versine(self.manifold.n, concentration.expand(batch), generator).to(x.dtype)[..., None]
+        normal = torch.randn(*batch, self.manifold.n + 1, generator=generator, dtype=x.dtype, device=x.device)
+        across = self.manifold.projx(self.manifold.proju(x, normal))
+        return self.manifold.projx(x - versine * x + torch.sqrt(versine * (2 - versine)) * across)
+
+    def _by_quadrature(self, k: Tensor) -> Tensor:
+        """Integrate ``exp(k (cos(a) - 1)) sin(a)^(n - 1)`` over the angle a, times the area of the equator.
+
+        Gauss-Legendre over twelve widths either side of the integrand's peak, added up in logarithms: in dimension 100
+        the integrand itself is below the least double.
+        """
+        m, h = self.manifold.n - 1, torch.hypot(k.new_full((), self.manifold.n - 1), 2 * k)
+        # At the peak k sin^2(a) = m cos(a); 1 - cos(a) without cancellation.
+        cos, versine = 2 * k / (m + h), (m + m * m / (h + 2 * k)) / (m + h)
+        sine2 = versine * (1 + cos)
+        peak, width = torch.atan2(sine2.sqrt(), cos), torch.rsqrt(k * cos + m / sine2)
+        low, high = (peak - 12 * width).clamp(min=0.0), (peak + 12 * width).clamp(max=math.pi)
+        nodes, weights = gauss_legendre(80, k.device)
+        a = low[..., None] + ((high - low) / 2)[..., None] * (1 + nodes)
+        exponents = m * torch.log(torch.sin(a)) - 2 * k[..., None] * torch.sin(a / 2) ** 2
+        return (
+            log_sphere_area(self.manifold.n - 1)
+            + torch.log((high - low) / 2)
+            + torch.logsumexp(exponents + torch.log(weights), dim=-1)
+        )
 
 
 def _turn(x: Components, w: Components, length: Tensor, speed: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,7 @@ from rfm.sources import (
     VonMisesFisher,
     WrappedNormal,
     default_source,
+    kernel_concentrations,
 )
 
 # Points on Sphere(2) and Euclidean(3) whose coordinates are whole numbers, hence the same in every precision.
@@ -152,6 +153,8 @@ ENTRANCES: dict[str, Callable[[Any], Any]] = {
     "default_source": lambda x: default_source(Euclidean(3), x).scale,
     "KernelMixture": lambda x: KernelMixture.fit(SPHERE, x).log_prob(x),
     "KernelMixture.mixture": lambda x: KernelMixture.mixture(SPHERE, x, x).log_prob(x),
+    "KernelMixture.adaptive": lambda x: KernelMixture.adaptive(SPHERE, x, x).log_prob(x),
+    "kernel_concentrations": lambda x: kernel_concentrations(SPHERE, x),
     "KernelMixture.one_bandwidth": lambda x: KernelMixture.one_bandwidth(SPHERE, x, x).concentrations,
     "OptimalTransport": lambda x: OptimalTransport(SPHERE)(x, x),
     "OptimalTransport, condition": lambda x: OptimalTransport(SPHERE, 1.0)(x, x, condition=x),

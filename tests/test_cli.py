@@ -302,6 +302,7 @@ def test_the_demo_makes_a_table_and_a_map_again_and_again(
     monkeypatch.chdir(tmp_path)
     out, err = run(capsys, "demo", "--max-seconds", 0.3, "--device", "cpu")
     assert "kernel density, 30 bandwidths" in out
+    assert "adaptive kernels" in out
     assert "the cap of 0.3 seconds was reached" in out
     assert f"{len(some.points)} points" in err
     assert (tmp_path / "runs" / "demo-airports" / "map.png").read_bytes().startswith(b"\x89PNG")

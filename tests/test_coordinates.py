@@ -23,7 +23,7 @@ from rfm.datasets import (
     read_table,
     write_table,
 )
-from rfm.datasets.angle_units import bare_name, named_unit
+from rfm.datasets.angle_units import bare_name, unit_in_name
 
 
 def table_of(*lines: str) -> Table:
@@ -377,8 +377,8 @@ def test_without_a_header_row_numbers_are_no_coordinate() -> None:
 
 def test_columns_taken_for_something_else_are_no_coordinates() -> None:
     table = table_of("phi,chi,w", *rows_of(TURN, TURN, (1, 2)))
-    assert choose_coordinates(FlatTorus(1), table, taken=["CHI"]).columns == ("phi",)
-    assert choose_coordinates(Euclidean(2), table, taken=["w"]).columns == ("phi", "chi")
+    assert choose_coordinates(FlatTorus(1), table, reserved=["CHI"]).columns == ("phi",)
+    assert choose_coordinates(Euclidean(2), table, reserved=["w"]).columns == ("phi", "chi")
 
 
 def test_a_column_whose_first_cell_is_empty_is_not_passed_over() -> None:
@@ -412,7 +412,7 @@ def test_coordinates_say_what_they_read() -> None:
     ],
 )
 def test_units_in_names(name: str, unit: str | None, bare: str) -> None:
-    assert (named_unit(name), bare_name(name)) == (unit, bare)
+    assert (unit_in_name(name), bare_name(name)) == (unit, bare)
 
 
 def angle_table(names: str, values: np.ndarray) -> Table:

@@ -150,8 +150,8 @@ def test_the_best_kernel_is_that_of_the_validation_points() -> None:
     split = Split(*torch.arange(110).split([60, 30, 20]))
     data = RunData(Sphere(2).projx(points), split, LatitudeLongitude(), "t.csv")
     result = evaluate(Flow(Sphere(2), swirl), data)
-    names = ("kernel density, one bandwidth", "kernel density, 30 bandwidths")
-    fits = (KernelMixture.one_bandwidth, KernelMixture.mixture)
+    names = ("kernel density, one bandwidth", "kernel density, 30 bandwidths", "adaptive kernels")
+    fits = (KernelMixture.one_bandwidth, KernelMixture.mixture, KernelMixture.adaptive)
     train, validation = (data.points[part] for part in split[:2])
     held = {
         name: float(fit(Sphere(2), train, validation).log_prob(validation).mean())
@@ -164,6 +164,23 @@ def test_the_best_kernel_is_that_of_the_validation_points() -> None:
     assert result.against_kernel.mean == pytest.approx(rows["flow"].mean - rows[result.best_kernel].mean)
     assert result.record()["best_kernel"] == result.best_kernel
     assert result.best_kernel in result.table()
+
+
+def test_of_very_many_points_kernels_get_a_subset_and_the_table_says_so(
+    data: RunData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = Flow(Sphere(2), swirl)
+    assert "drawn at random" not in evaluate(flow, data).table()
+    monkeypatch.setattr("rfm.command_line.evaluation._CENTRES", 25)
+    monkeypatch.setattr("rfm.command_line.evaluation._WEIGHING", 15)
+    noted: list[str] = []
+    result = evaluate(flow, data, noted.append)
+    words = "kernels stand on 25 of 40 training points, and were chosen by 15 of 20 validation points, drawn at random"
+    assert words in result.table()
+    assert result.record()["kernels"] == words
+    assert result.count == 30
+    assert noted == ["kernel density, one bandwidth", "kernel density, 30 bandwidths", "adaptive kernels", "flow"]
+    assert means(evaluate(flow, data)) == means(result)
 
 
 def test_a_single_test_block_tells_nothing(data: RunData) -> None:

@@ -76,16 +76,15 @@ def test_poses_of_a_symmetric_body_have_kernels() -> None:
     m = SE3(0.5)
     body = Quotient(m, RightMultiplication(Octahedral(), 4))
     points = RigidMotionSource(m, Uniform(SO3())).sample((5,), seeded(), torch.float64)
-    centres = body.kernel_centres(points)
+    centres = body.kernel.centres(points)
     torch.testing.assert_close(centres, body.group.orbit(points))
     k = torch.tensor([20.0], dtype=torch.float64)
-    torch.testing.assert_close(body.kernel_log_normaliser(k), m.kernel_log_normaliser(k))
+    torch.testing.assert_close(body.kernel.log_normaliser(k), m.kernel.log_normaliser(k))
 
 
 def test_a_class_in_a_product_has_no_kernel() -> None:
-    k = torch.ones(1, dtype=torch.float64)
-    assert Product(AXES, Euclidean(1)).kernel_log_normaliser(k) is None
-    assert Power(CUBIC, 2).kernel_log_normaliser(k) is None
+    assert Product(AXES, Euclidean(1)).kernel is None
+    assert Power(CUBIC, 2).kernel is None
 
 
 class _Shear(FiniteGroup):
@@ -101,4 +100,4 @@ class _Shear(FiniteGroup):
 def test_a_group_that_changes_the_kernel_is_refused() -> None:
     m = Quotient(Euclidean(2), _Shear())
     with pytest.raises(ValueError, match="changes distances between embedded points"):
-        m.kernel_centres(torch.randn(9, 2, generator=seeded()))
+        m.kernel.centres(torch.randn(9, 2, generator=seeded()))

@@ -66,6 +66,7 @@ def test_a_map_becomes_a_density_of_orientations(tmp_path: Path, capsys: pytest.
     report = capsys.readouterr().out
     assert "clustered by block" in report
     assert "kernel density, 30 bandwidths" in report
+    assert "adaptive kernels" in report
     assert "with respect to the Riemannian volume of Quotient(SO3()" in report
 
 

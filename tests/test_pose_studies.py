@@ -26,7 +26,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.mark.slow
 def test_a_fitted_density_of_cubic_orientations_is_invariant_and_has_total_one() -> None:
     centres = CUBIC.random_uniform(2, generator=seeded(), dtype=torch.float64)
-    points = CUBIC.kernel_sample(centres.repeat(150, 1, 1), torch.tensor(6.0).double().expand(300), seeded(1))
+    points = CUBIC.kernel.sample(centres.repeat(150, 1, 1), torch.tensor(6.0).double().expand(300), seeded(1))
     # Written as any representative.
     images = CUBIC.group.orbit(points)[torch.arange(300), torch.randint(24, (300,), generator=seeded(2))]
     phase = ["ab"[i % 2] for i in range(300)]

@@ -94,11 +94,12 @@ def maps(m: Manifold, x: Tensor, y: Tensor, u: Tensor, t: Tensor) -> Iterator[tu
         ("log_det_expmap", m.log_det_expmap, (x, u)),
         ("embed", m.embed, (x,)),
         ("embed_jvp", m.embed_jvp, (x, u[None])),
-        ("kernel_embed", m.kernel_embed, (x,)),
-        ("kernel_centres", m.kernel_centres, (x,)),
         ("tangent_from_vector", m.tangent_from_vector, (x, w)),
         ("tangent_from_vector_jvp", m.tangent_from_vector_jvp, (x, w, u[None], w[None])),
     )
+    if (kernel := m.kernel) is not None:
+        yield "kernel.embed", kernel.embed, (x,)
+        yield "kernel.centres", kernel.centres, (x,)
     if (group := m.lie_group) is not None:
         a = group.to_algebra(x, u)
         yield "to_algebra", group.to_algebra, (x, u)

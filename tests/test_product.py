@@ -283,17 +283,17 @@ def test_uniform_density_and_kernel_integrate(m):
     y = m.random_uniform(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x, concentration = points(m), torch.tensor(2.0, dtype=torch.float64)
     kernel = torch.exp(-concentration / 2 * ((m.embed(x) - m.embed(y)) ** 2).sum(-1)) * m.volume
-    log_normaliser = m.kernel_log_normaliser(concentration)
+    log_normaliser = m.kernel.log_normaliser(concentration)
     error = 5 * float(kernel.std()) / math.sqrt(len(y))
     assert float(log_normaliser.exp()) == pytest.approx(float(kernel.mean()), abs=error)
 
 
-def test_kernel_normaliser_is_refused_where_a_factor_has_none():
+def test_no_kernel_where_a_factor_has_none():
     concentration = torch.tensor(2.0)
-    assert Product(Sphere(2), Funnel()).kernel_log_normaliser(concentration) is None
-    assert Power(Funnel(), 2).kernel_log_normaliser(concentration) is None
+    assert Product(Sphere(2), Funnel()).kernel is None
+    assert Power(Funnel(), 2).kernel is None
     # A weight multiplies the volume: the Gaussian integral over R^2 with weight 3 is 3 times as large.
-    value = Product(Euclidean(2), weights=(3.0,)).kernel_log_normaliser(concentration)
+    value = Product(Euclidean(2), weights=(3.0,)).kernel.log_normaliser(concentration)
     torch.testing.assert_close(value, torch.tensor(math.log(3 * math.pi)))
 
 

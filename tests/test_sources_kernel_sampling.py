@@ -12,13 +12,13 @@ from scipy import stats
 from torch import Tensor
 
 import rfm
-from manifolds import SO3, Euclidean, FlatTorus, Hyperboloid, Manifold, Sphere
+from manifolds import SO3, Euclidean, FlatTorus, Kernel, Manifold, Sphere
 from manifolds.rotations import rotvec_from_matrix
 from rfm.networks import VelocityField
 from rfm.sources import KernelMixture, Uniform
 
 F64 = torch.float64
-WITH_KERNEL = [(n, make) for n, make in ZOO if make().kernel_log_normaliser(torch.ones((), dtype=F64)) is not None]
+WITH_KERNEL = [(n, make) for n, make in ZOO if make().kernel is not None]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -34,11 +34,11 @@ def test_mean_chord_is_the_derivative_of_the_normaliser(name: str, make: Callabl
     m = make()
     k = torch.tensor([0.3, 5.0, 1e3, 1e8], dtype=F64)
     x = points(m, 4)
-    y = m.kernel_sample(x.expand(3000, *x.shape), k, seeded())
+    y = m.kernel.sample(x.expand(3000, *x.shape), k, seeded())
     assert y.shape == (3000, 4, *m.event_shape)
     m.check_point(y, tol=1e-10)
-    half_chord = (m.kernel_embed(y) - m.kernel_embed(x)).square().sum(-1) / 2
-    log_z = torch.func.grad(lambda s: m.kernel_log_normaliser(s).sum())
+    half_chord = (m.kernel.embed(y) - m.kernel.embed(x)).square().sum(-1) / 2
+    log_z = torch.func.grad(lambda s: m.kernel.log_normaliser(s).sum())
     error = half_chord.std(0) / math.sqrt(3000)
     assert bool(((half_chord.mean(0) + log_z(k)).abs() < 4.5 * error).all())
 
@@ -49,13 +49,13 @@ def test_shapes_dtypes_and_randomness(name: str, make: Callable[[], Manifold]) -
     before = torch.get_rng_state()
     for dtype in (torch.float32, F64):
         x, k = points(m, 2, 1, dtype=dtype), torch.tensor([1.0, 10.0, 100.0], dtype=dtype)
-        y = m.kernel_sample(x, k, seeded())
+        y = m.kernel.sample(x, k, seeded())
         assert y.shape == (2, 3, *m.event_shape)
         assert y.dtype == dtype
         m.check_point(y)
-        assert torch.equal(y, m.kernel_sample(x, k, seeded()))
-        assert m.kernel_sample(x[0, 0], k[0], seeded()).shape == m.event_shape
-        assert m.kernel_sample(x[:0], k, seeded()).shape == (0, 3, *m.event_shape)
+        assert torch.equal(y, m.kernel.sample(x, k, seeded()))
+        assert m.kernel.sample(x[0, 0], k[0], seeded()).shape == m.event_shape
+        assert m.kernel.sample(x[:0], k, seeded()).shape == (0, 3, *m.event_shape)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -70,7 +70,7 @@ def distribution_of_angles(density: Callable[[Tensor], Tensor], upper: float) ->
 def test_angles_of_rotations(k: float) -> None:
     """On both sides of the switch between two forms of the envelope, at rate 2, and far from it."""
     m, x = SO3(), points(SO3())
-    y = m.kernel_sample(x, torch.full((8000,), k, dtype=F64), seeded(1))
+    y = m.kernel.sample(x, torch.full((8000,), k, dtype=F64), seeded(1))
     upper = min(math.pi, 12 / math.sqrt(2 * k))
     cdf = distribution_of_angles(lambda a: torch.sin(a / 2) ** 2 * torch.exp(-4 * k * torch.sin(a / 2) ** 2), upper)
     assert stats.kstest(m.dist(x, y).numpy(), cdf).pvalue > 1e-3
@@ -82,7 +82,7 @@ def test_angles_of_rotations(k: float) -> None:
 @pytest.mark.parametrize("k", [0.2, 4.0, 1e8])
 def test_angles_on_the_torus(k: float) -> None:
     m, x = FlatTorus(2), torch.tensor([3.0, -1.0], dtype=F64)
-    u = m.logmap(x, m.kernel_sample(x, torch.full((8000,), k, dtype=F64), seeded(2)))
+    u = m.logmap(x, m.kernel.sample(x, torch.full((8000,), k, dtype=F64), seeded(2)))
     upper = min(math.pi, 12 / math.sqrt(k))
     cdf = distribution_of_angles(lambda a: torch.exp(-2 * k * torch.sin(a / 2) ** 2), upper)
     for i in (0, 1):
@@ -92,9 +92,14 @@ def test_angles_on_the_torus(k: float) -> None:
     assert abs(float((signs[:, 0] * signs[:, 1]).mean())) < 4.5 / math.sqrt(8000)
 
 
-def test_a_manifold_without_a_sampler_says_what_to_write() -> None:
-    with pytest.raises(ValueError, match=r"Hyperboloid\(2.*write its kernel_sample.*or start from another source"):
-        Hyperboloid(2).kernel_sample(points(Hyperboloid(2)), torch.ones(()))
+class Scored(Kernel):
+    def log_normaliser(self, concentration: Tensor) -> Tensor:
+        return Sphere(2).kernel.log_normaliser(concentration)
+
+
+def test_a_kernel_without_a_sampler_says_what_to_write() -> None:
+    with pytest.raises(ValueError, match=r"Scored.*no draws on Sphere\(2.*its sample.*start from another source"):
+        Scored(Sphere(2)).sample(points(Sphere(2)), torch.ones(()))
 
 
 # Mixtures.
@@ -129,7 +134,7 @@ def test_mean_log_density_of_draws_is_the_entropy() -> None:
 
 def clustered(m: Manifold, n: int, seed: int = 0) -> Tensor:
     x = points(m, 4)[torch.randint(4, (n,), generator=seeded(seed))]
-    return m.kernel_sample(x, torch.full((n,), 200.0, dtype=F64), seeded(seed + 1))
+    return m.kernel.sample(x, torch.full((n,), 200.0, dtype=F64), seeded(seed + 1))
 
 
 def test_fit_finds_the_width_without_validation_points() -> None:

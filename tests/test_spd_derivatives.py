@@ -76,7 +76,7 @@ SECOND_MAPS = {
     "tangent_basis": lambda m, x, y, u: m.tangent_basis(x),
     "log_volume_derivative": lambda m, x, y, u: m.log_volume_derivative(x, u),
     "log_det_expmap": lambda m, x, y, u: m.log_det_expmap(x, u),
-    "kernel_embed": lambda m, x, y, u: m.kernel_embed(x) * m.kernel_embed(y),
+    "embed twice": lambda m, x, y, u: m.embed(x) * m.embed(y),
 }
 
 

@@ -329,12 +329,12 @@ def test_kernel_normaliser_is_the_weyl_integral(k: float) -> None:
             mpmath.linspace(0, min(width, math.pi), 9),
         )
         true = float(mpmath.log(integral))
-    got = M.kernel_log_normaliser(torch.tensor(k, dtype=torch.float64))
+    got = M.kernel.log_normaliser(torch.tensor(k, dtype=torch.float64))
     assert float(got) == pytest.approx(true, rel=1e-13, abs=1e-13)
-    single = M.kernel_log_normaliser(torch.tensor(k))
+    single = M.kernel.log_normaliser(torch.tensor(k))
     assert single.dtype == torch.float32
     assert float(single) == pytest.approx(true, rel=1e-5, abs=1e-5)
-    assert bool(torch.func.grad(M.kernel_log_normaliser)(torch.tensor(k)).isfinite())
+    assert bool(torch.func.grad(M.kernel.log_normaliser)(torch.tensor(k)).isfinite())
 
 
 def test_kernel_is_in_the_embedding() -> None:

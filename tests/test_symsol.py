@@ -125,12 +125,12 @@ def test_modes_are_found_by_samples_that_are_there(body: Body, monkeypatch: pyte
     drawn = turned(truth.flatten(0, 1), math.radians(2)).reshape(truth.shape)
     flow = new_flow(SMALL)
     monkeypatch.setattr(rfm.Flow, "sample", lambda *arguments, **settings: drawn)
-    found = modes(flow, body, x, render(body, x), drawn.shape[1])
-    assert (found.found, found.near) == (1, 1)
-    assert 0 < found.spread_degrees <= 2.01
+    measured = modes(flow, body, x, render(body, x), drawn.shape[1])
+    assert (measured.recovered, measured.near) == (1, 1)
+    assert 0 < measured.spread_degrees <= 2.01
     half = drawn[:, : drawn.shape[1] // 2].clone()
     monkeypatch.setattr(rfm.Flow, "sample", lambda *arguments, **settings: half)
-    assert modes(flow, body, x, render(body, x), half.shape[1]).found < 1
+    assert modes(flow, body, x, render(body, x), half.shape[1]).recovered < 1
 
 
 def test_a_run_that_was_killed_ends_as_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from rfm.sources import IsotropicGaussianSO3, KernelMixture, VonMisesFisher
 sphere = Sphere(2)
 generator = torch.Generator().manual_seed(0)
 centres = sphere.random_uniform(5, generator=generator)[torch.randint(5, (300,), generator=generator)]
-points = sphere.kernel_sample(centres, torch.full((300,), 50.0), generator)
+points = sphere.kernel.sample(centres, torch.full((300,), 50.0), generator)
 
 # --8<-- [start:made]
 north = VonMisesFisher(sphere, torch.tensor([0.0, 0.0, 1.0]), concentration=4.0)

@@ -81,7 +81,7 @@ PARTS = {
 
 
 def main() -> None:
-    """Run the parts asked for, and join the page."""
+    """Run the requested parts, and join the page."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--threads", type=int, default=_THREADS, help=f"threads of PyTorch (default: {_THREADS})")
@@ -116,8 +116,8 @@ def _run(name: str, threads: int, folder: Path) -> None:
     for line in part.lines(threads):
         lines.append(line)
         print(line, flush=True)
-    given = "" if threads == _THREADS else f" --threads {threads}"
-    command = f"python -m experiments.benchmarks {name}{given}"
+    options = "" if threads == _THREADS else f" --threads {threads}"
+    command = f"python -m experiments.benchmarks {name}{options}"
     write_section(folder / f"{name}.md", part.title, part.intro, command, "\n".join(lines), part.peers)
 
 

@@ -58,8 +58,8 @@ def _bits(dtype: torch.dtype) -> str:
 
 def _over_separations(scores: Scores, subject: str, dtype: torch.dtype, library: str, quantity: str) -> Score | None:
     """Return the worst score over separations, or None where the library does not have the map."""
-    found = [s for (a, b, _, c, d), s in scores.items() if (a, b, c, d) == (subject, dtype, library, quantity)]
-    return worst(found) if found else None
+    matching = [s for (a, b, _, c, d), s in scores.items() if (a, b, c, d) == (subject, dtype, library, quantity)]
+    return worst(matching) if matching else None
 
 
 def _verdict(own: Score, peers: Sequence[Score]) -> str:
@@ -211,8 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n".join(table))
     print("\n".join(["", "Not kept:", *(failures or ["nothing"])]))
     if options.out is not None:
-        given = sys.argv[1:] if arguments is None else arguments
-        command = " ".join(["python -m experiments.benchmarks.accuracy", *given])
+        words = sys.argv[1:] if arguments is None else arguments
+        command = " ".join(["python -m experiments.benchmarks.accuracy", *words])
         options.out.write_text(page(scores, command, points, options.seed), encoding="utf-8")
 
 

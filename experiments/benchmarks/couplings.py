@@ -44,7 +44,7 @@ def data(manifold: Manifold, count: int, device: torch.device | str = "cpu") -> 
     generator = torch.Generator(device).manual_seed(1)
     centres = manifold.random_uniform(8, generator=generator, device=device)
     centres = centres[torch.randint(8, (count,), generator=generator, device=device)]
-    return manifold.kernel_sample(centres, torch.full((count,), 20.0, device=device), generator)
+    return manifold.kernel.sample(centres, torch.full((count,), 20.0, device=device), generator)
 
 
 def cost_and_seconds(

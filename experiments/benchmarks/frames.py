@@ -52,7 +52,7 @@ else uniform."""
 
 
 def main() -> None:
-    """Run what can be run, print the tables, and write the page if asked."""
+    """Run what can be run, print the tables, and write the page if requested."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.frames", description=__doc__)
     parser.add_argument("--peer-path", type=Path, action="append", default=[], help="checkout of FrameFlow or FoldFlow")
     parser.add_argument("--batch", type=int, default=16, help="chains (default: 16)")
@@ -148,18 +148,18 @@ def frameflow(path: Path, batch: int, residues: int, size: str) -> Iterator[Row]
     )
     theirs = interpolant_module.Interpolant(settings)
     theirs.set_device("cpu")
-    # Its table of IGSO3, at the one scale that it draws from: the whole of it takes minutes to compute.
+    # Its table of IGSO3, at the one scale that it draws from: the full table takes minutes to compute.
     theirs._igso3 = interpolant_module.so3_utils.SampleIGSO3(1000, torch.tensor([1.4, 1.5]), cache_dir=None)
     ones = torch.ones(batch, residues)
     turns, ways = ours.x_1[..., :3, :3], ours.x_1[..., :3, 3]
-    given = {"trans_1": ways, "rotmats_1": turns, "res_mask": ones, "diffuse_mask": ones}
+    clean = {"trans_1": ways, "rotmats_1": turns, "res_mask": ones, "diffuse_mask": ones}
     t = ours.t[:, None, None]
     between = interpolant_module.so3_utils.geodesic_t(t, turns, ours.x_0[..., :3, :3])
     exact = ours.path.sample(ours.x_0, ours.x_1, ours.t).x_t[..., :3, :3]
     fast = ours.compiled()
 
     def noised() -> object:
-        return theirs.corrupt_batch(given)
+        return theirs.corrupt_batch(clean)
 
     seen = _largest(exact, between, ours.clear)
     yield _row(f"noising, {size}, FrameFlow", ours.noised, noised, seen)
@@ -227,8 +227,8 @@ def _row(what: str, ours: Callable[[], object], other: Callable[[], object], dif
     return Row(what, *in_turns(ours, other), GOAL, difference, "entries of rotations")
 
 
-def _largest(exact: Tensor, found: Tensor, clear: Tensor) -> float:
-    return float((exact.double() - found.double())[clear].abs().max())
+def _largest(exact: Tensor, actual: Tensor, clear: Tensor) -> float:
+    return float((exact.double() - actual.double())[clear].abs().max())
 
 
 @functools.cache

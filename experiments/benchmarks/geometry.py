@@ -40,13 +40,13 @@ def _measure(job: Job, threads: list[int], seconds: float) -> Row:
         difference = job.same(function(*job.arguments), expected).abs()
         # Rotations by nearly pi have two logarithms: of a few points, the other one is as right.
         differences[name] = float(difference.flatten().kthvalue(int(0.999 * difference.numel())).values)
-    found = {}
+    forms_by_threads = {}
     for count in threads:
         torch.set_num_threads(count)
         times = _in_turns(forms, job.arguments, seconds)
-        found[str(count)] = {n: Form(times[n, False], times.get((n, True))) for n in functions}
+        forms_by_threads[str(count)] = {n: Form(times[n, False], times.get((n, True))) for n in functions}
     wrong = sorted({*job.wrong, *(name for name, difference in differences.items() if not difference < 0.01)})
-    return Row(str(date.today()), job.goal, wrong, differences, found)
+    return Row(str(date.today()), job.goal, wrong, differences, forms_by_threads)
 
 
 def _forms(functions: dict[str, Function], arguments: tuple[Tensor, ...]) -> dict[tuple[str, bool], Function]:
@@ -97,7 +97,7 @@ _PACKAGES = (*(p.distribution for p in PEERS), "geomstats")
 
 
 def main() -> None:
-    """Measure, print the rows, and write the page if asked."""
+    """Measure, print the rows, and write the page if requested."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.geometry", description=__doc__)
     parser.add_argument("--points", type=int, default=1_000_000, help="points to a call (default: a million)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of PyTorch (default: 1 2)")
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="markdown file to write")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    # One compiled program for every number of threads, made for the most.
+    # One compiled program for every number of threads, compiled for the most.
     torch.set_num_threads(max(arguments.threads))
     torch._inductor.config.cpp.dynamic_threads = True
     try:
@@ -128,9 +128,9 @@ def main() -> None:
 
 
 def _fill(rows: Rows, arguments: argparse.Namespace) -> None:
-    """Measure what is asked for, and save the rows after each."""
-    wanted = [n for n in names() if arguments.only in n and not (arguments.missing and n in rows.rows)]
-    for job in tqdm(jobs(arguments.points, "cpu", wanted), total=len(wanted), file=sys.stderr):
+    """Measure what is requested, and save the rows after each."""
+    selected = [n for n in names() if arguments.only in n and not (arguments.missing and n in rows.rows)]
+    for job in tqdm(jobs(arguments.points, "cpu", selected), total=len(selected), file=sys.stderr):
         if arguments.prepare:
             _forms({"ours": job.ours} | job.others, job.arguments)
             continue

@@ -41,9 +41,9 @@ def lines(threads: int) -> Iterator[str]:
         for size in (4096, 65_536):
             yield from _million(manifold, size)
     yield "\n| map, compiled | GB/s | share of a copy's | reached |\n|---|---:|---:|---|"
-    wanted = [name for name in names() if name.startswith(("Sphere", "SO3", "SE3"))]
+    selected = [name for name in names() if name.startswith(("Sphere", "SO3", "SE3"))]
     with torch.no_grad():
-        for job in jobs(_MANY, "cuda", wanted):
+        for job in jobs(_MANY, "cuda", selected):
             yield _bandwidth(job)
 
 

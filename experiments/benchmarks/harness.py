@@ -114,12 +114,12 @@ def write_section(path: Path, title: str, intro: str, command: str, body: str, p
 
 
 def join_page(path: Path, sections: list[Path]) -> None:
-    """Put the sections that are there into a page, after what it says up to the line ``MEASURED``."""
-    head, found, _ = path.read_text().partition(MEASURED)
-    if not found:
+    """Put the sections that are there into a page, after its text up to the line ``MEASURED``."""
+    head, marker, _ = path.read_text().partition(MEASURED)
+    if not marker:
         raise ValueError(f"{path} has no line {MEASURED} after which the sections go")
     parts = [section.read_text().rstrip() for section in sections if section.exists()]
-    path.write_text(f"{head}{found}\n\n" + "\n\n".join(parts) + "\n")
+    path.write_text(f"{head}{marker}\n\n" + "\n\n".join(parts) + "\n")
 
 
 MEASURED = "<!-- Everything below is written by python -m experiments.benchmarks. -->"

@@ -49,14 +49,14 @@ def rows(turns: int = 3, steps: int = 400) -> list[Row]:
         assert isinstance(flow.field, torch.nn.Module)
         precise = copy.deepcopy(flow.field).double()
         truth = log_prob(precise, flow.source, x[:_CHECKED].double(), Adaptive(atol=1e-7, rtol=1e-7))
-        found = []
+        cases = []
         for ladder in _LADDERS:
             for how in ladder:
                 error = _error(log_prob(flow.field, flow.source, x[:_CHECKED], how), truth)
                 if error <= _GOAL:
                     break
-            found.append((flow.field, flow.source, x, truth, how, error, turns))
-        return [_beside_euler(*found[0]), *(row for what in found for row in _beside_torchdiffeq(*what))]
+            cases.append((flow.field, flow.source, x, truth, how, error, turns))
+        return [_beside_euler(*cases[0]), *(row for what in cases for row in _beside_torchdiffeq(*what))]
 
 
 def _name(how: Adaptive | FixedStep) -> str:

@@ -34,7 +34,7 @@ class Job:
 
 
 # Whose values fail the rule of docs/benchmarks/accuracy.md in float32 (exp, log and dist, not their derivatives); those
-# of geomstats, which the table leaves out, were judged in the same way.
+# of geomstats, which the table leaves out, were assessed in the same way.
 _WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "Sphere(2)": {"log": ("geoopt", "flow_matching"), "dist": ("geoopt", "flow_matching", "geomstats")},
     "Hyperboloid(2)": dict.fromkeys(("exp", "log", "dist"), ("geoopt", "geomstats")),
@@ -81,14 +81,14 @@ def names() -> list[str]:
     return of_manifolds + list(_CONVERSIONS)
 
 
-def jobs(count: int, device: str, wanted: Container[str]) -> Iterator[Job]:
-    """Yield the maps that are wanted, by their names, with ``count`` points each."""
+def jobs(count: int, device: str, selected: Container[str]) -> Iterator[Job]:
+    """Yield the selected maps, by their names, with ``count`` points each."""
     for name, manifold in _MANIFOLDS.items():
         # Drawing their arguments takes seconds, too.
-        if any(f"{name} {what}" in wanted for what in _ours(manifold)):
-            yield from (job for job in _maps(name, manifold, count, device) if job.name in wanted)
-    if any(name in wanted for name in _CONVERSIONS):
-        yield from (job for job in _conversions(count, device) if job.name in wanted)
+        if any(f"{name} {what}" in selected for what in _ours(manifold)):
+            yield from (job for job in _maps(name, manifold, count, device) if job.name in selected)
+    if any(name in selected for name in _CONVERSIONS):
+        yield from (job for job in _conversions(count, device) if job.name in selected)
 
 
 def _ours(manifold: Manifold) -> dict[str, Map]:

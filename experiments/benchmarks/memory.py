@@ -49,16 +49,16 @@ def million_lines(threads: int) -> Iterator[str]:
 def _table(cases: list[tuple[str, int, int]], threads: int, progress: bool) -> Iterator[str]:
     yield _HEADER
     for what, count, size in cases:
-        found = _in_a_process(what, count, size, threads, progress)
-        yield f"| {what} | {count:,} | {size:,} | {found['seconds']:.1f} | {found['megabytes']:.0f} |"
+        measured = _in_a_process(what, count, size, threads, progress)
+        yield f"| {what} | {count:,} | {size:,} | {measured['seconds']:.1f} | {measured['megabytes']:.0f} |"
 
 
 def _in_a_process(what: str, count: int, size: int, threads: int, progress: bool) -> dict[str, float]:
     numbers = [str(number) for number in (count, size, threads, int(progress))]
     command = [sys.executable, "-m", "experiments.benchmarks.memory", what, *numbers]
     # stderr stays that of this process: it shows how long is left.
-    found: dict[str, float] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-    return found
+    measured: dict[str, float] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return measured
 
 
 def _measure(what: str, count: int, size: int, threads: int, progress: int) -> dict[str, float]:

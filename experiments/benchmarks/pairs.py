@@ -1,7 +1,7 @@
 """Pairs of points from the whole documented domain of a manifold, both ends of it included.
 
 A rule maps a manifold, a dtype, a number and a generator to points and tangent vectors ``(x, y, u)`` in double
-precision, ``u`` the logarithm unless it is said otherwise.
+precision, ``u`` the logarithm unless stated otherwise.
 """
 
 import math

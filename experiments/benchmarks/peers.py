@@ -1,4 +1,4 @@
-"""The same maps in other libraries, adapted to our conventions; each library is imported only when asked for."""
+"""The same maps in other libraries, adapted to our conventions; each library is imported only on request."""
 
 import importlib
 import importlib.metadata
@@ -54,7 +54,7 @@ def _methods(manifold: object, names: tuple[str, ...] = ("exp", "log", "dist")) 
 def _geoopt(name: str, *arguments: object, only: tuple[str, ...] = ("exp", "log", "dist"), **options: object) -> Maps:
     geoopt = importlib.import_module("geoopt")
     with warnings.catch_warnings():
-        # It says of one metric that it is not complete.
+        # It warns that one metric is not complete.
         warnings.simplefilter("ignore")
         return _methods(getattr(geoopt, name)(*arguments, **options), only)
 

@@ -80,7 +80,7 @@ def scores(
     """
     split = group_split(points, 0)
     # Few: on positive definite matrices a likelihood costs as much as the training.
-    kept = torch.cat([split.train, split.validation[:_VALIDATED]])
+    index = torch.cat([split.train, split.validation[:_VALIDATED]])
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
     fabric.launch()
     with torch.random.fork_rng(devices=[]):
@@ -90,10 +90,10 @@ def scores(
         field = VelocityField(manifold, width=64, depth=2, features=128, max_frequency=16.0, **unit)
     start = time.perf_counter()
     flow = rfm.fit(
-        points[kept],
+        points[index],
         manifold,
         field=field,
-        validation=range(len(split.train), len(kept)),
+        validation=range(len(split.train), len(index)),
         steps=steps,
         batch_size=256,
         seed=seed,

@@ -51,8 +51,8 @@ def _measure(count: int, width: int, batch: int, steps: int) -> dict[str, float]
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"training in {count} processes failed:\n{done.stderr}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def _worker(width: int, batch: int, steps: int) -> None:

@@ -1,4 +1,4 @@
-"""A whole training step beside the bare network's, and beside the loop of the reference implementation.
+"""A full training step beside the bare network's, and beside the loop of the reference implementation.
 
 That loop (riemannian-fm's ``train.py``, read as a recipe, not run) draws batches from a ``DataLoader``, takes positions
 and velocities of paths by ``vmap(jvp)``, and trains a perceptron that reads coordinates and time.
@@ -106,14 +106,14 @@ def _bare(width: int, batch: int, steps: int) -> float:
 
 
 def _now(device: str, exact: bool) -> float:
-    """Return the time; if it has to be exact, once the GPU has done all that it was told."""
+    """Return the time; if it has to be exact, once the GPU has finished all its work."""
     if exact and device != "cpu":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def loader_loop(width: int, batch: int, steps: int, device: str = "cpu", loads: bool = True) -> float:
-    """Return seconds per step of a plain loop: loader, machine-made velocities, a perceptron of six layers, Adam.
+    """Return seconds per step of a plain loop: loader, velocities by autodiff, a perceptron of six layers, Adam.
 
     Without the loader, batches are drawn from points that are on the device already.
     """

@@ -1,4 +1,4 @@
-"""The maps of each manifold in arithmetic with 80 digits: what computed values are judged by, 50 of them at least.
+"""The maps of each manifold in arithmetic with 80 digits: the reference for computed values, 50 of them at least.
 
 Points and vectors are flat lists of mpmath numbers, in the order of the flattened tensors. Every map first takes its
 arguments to the manifold (`Truth.project`, `Truth.tangent`), because rounding moves them off it; so it is defined, and
@@ -56,7 +56,7 @@ class Truth(ABC):
 
     @abstractmethod
     def log(self, x: Vector, y: Vector, branch: Branch = None) -> Vector:
-        """Return the velocity of the named geodesic (by default a shortest), for projected arguments."""
+        """Return the velocity of the geodesic of a branch (by default a shortest), for projected arguments."""
 
     @abstractmethod
     def length(self, x: Vector, u: Vector) -> mpf:

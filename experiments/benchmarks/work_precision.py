@@ -53,7 +53,7 @@ class Run:
 
     Attributes:
         solver: its name.
-        ours: whether it is one of rfm's; None for a peer told to step as ours, which is shown and not counted.
+        ours: whether it is one of rfm's; None for a peer that takes our steps, which is shown and not counted.
         solve: returns the end points and the evaluations per sample.
         error: root mean square geodesic distance to the reference, radians.
         off: largest distance from the manifold.
@@ -108,15 +108,15 @@ def runs(manifold: Manifold, velocity: Velocity, x: Tensor) -> list[Run]:
         "rfm Dormand-Prince 5(4)": [Adaptive(DORMAND_PRINCE, tol, tol) for tol in _TOLERANCES],
         "rfm Tsitouras 5(4)": [Adaptive(TSITOURAS, tol, tol) for tol in _TOLERANCES],
     }
-    made = [Run(name, True, _ours(manifold, velocity, x, m)) for name, methods in ours.items() for m in methods]
-    made += [Run("torchdiffeq dopri5", False, _torchdiffeq(manifold, velocity, x, tol)) for tol in _TOLERANCES]
+    all_runs = [Run(name, True, _ours(manifold, velocity, x, m)) for name, methods in ours.items() for m in methods]
+    all_runs += [Run("torchdiffeq dopri5", False, _torchdiffeq(manifold, velocity, x, tol)) for tol in _TOLERANCES]
     if isinstance(manifold, Sphere):
         for method, cost in (("euler", 1), ("midpoint", 2), ("rk4", 4)):
             name = f"flow_matching {method}"
-            made += [Run(name, False, _flow_matching(velocity, x, method, cost, n)) for n in _STEPS]
+            all_runs += [Run(name, False, _flow_matching(velocity, x, method, cost, n)) for n in _STEPS]
         name = "flow_matching rk4, at our graded times"
-        made += [Run(name, None, _flow_matching(velocity, x, "rk4", 4, n, _GRADING)) for n in _STEPS]
-    return made
+        all_runs += [Run(name, None, _flow_matching(velocity, x, "rk4", 4, n, _GRADING)) for n in _STEPS]
+    return all_runs
 
 
 def _ours(manifold: Manifold, velocity: Velocity, x: Tensor, method: Method) -> Callable[[], tuple[Tensor, float]]:
@@ -169,26 +169,26 @@ def measure(manifold: Manifold, velocity: Velocity, points: int, turns: int) -> 
     """Return the runs with answers compared first, and then timed in turns."""
     x = manifold.random_uniform(points, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     exact = rfm.integrate(velocity, manifold, x, (0.0, 1.0), Adaptive(TSITOURAS, 1e-10, 1e-10)).final
-    made = runs(manifold, velocity, x)
-    for run in tqdm(made, desc=f"answers on {manifold}", file=sys.stderr):
+    all_runs = runs(manifold, velocity, x)
+    for run in tqdm(all_runs, desc=f"answers on {manifold}", file=sys.stderr):
         y, run.evaluations = run.solve()
         run.error = float(manifold.dist(y, exact).square().mean().sqrt())
         run.off = float((manifold.projx(y) - y).abs().max())
     for turn in tqdm(range(turns), desc=f"turns on {manifold}", file=sys.stderr):
         # In another order each time: a machine that is slow for a while is so for others.
-        for run in random.Random(turn).sample(made, len(made)):
+        for run in random.Random(turn).sample(all_runs, len(all_runs)):
             # Once is not enough for what takes milliseconds: it finds cold caches and sleeping threads.
             start, solves = time.perf_counter(), 0
             while solves == 0 or time.perf_counter() - start < _SHORTEST:
                 run.solve()
                 solves += 1
             run.seconds.append((time.perf_counter() - start) / solves)
-    return made
+    return all_runs
 
 
-def cost_at(made: list[Run], error: float, cost: Callable[[Run], float]) -> float:
+def cost_at(all_runs: list[Run], error: float, cost: Callable[[Run], float]) -> float:
     """Return what one solver needs to reach an error, interpolated between settings; infinite where none reaches it."""
-    ordered = sorted(made, key=cost)
+    ordered = sorted(all_runs, key=cost)
     for before, after in zip([None, *ordered], ordered, strict=False):
         if after.error > error:
             continue
@@ -199,13 +199,13 @@ def cost_at(made: list[Run], error: float, cost: Callable[[Run], float]) -> floa
     return math.inf
 
 
-def best(made: list[Run], ours: bool, error: float, cost: Callable[[Run], float]) -> tuple[float, str]:
+def best(all_runs: list[Run], ours: bool, error: float, cost: Callable[[Run], float]) -> tuple[float, str]:
     """Return the least cost of reaching an error, over our solvers or the others, and whose it is."""
-    names = dict.fromkeys(run.solver for run in made if run.ours == ours)
-    return min((cost_at([run for run in made if run.solver == name], error, cost), name) for name in names)
+    names = dict.fromkeys(run.solver for run in all_runs if run.ours == ours)
+    return min((cost_at([run for run in all_runs if run.solver == name], error, cost), name) for name in names)
 
 
-def report(manifold: Manifold, made: list[Run]) -> str:
+def report(manifold: Manifold, all_runs: list[Run]) -> str:
     """Return two markdown tables: every run, and the ratios at equal error."""
     lines = [
         f"### {manifold}",
@@ -213,12 +213,14 @@ def report(manifold: Manifold, made: list[Run]) -> str:
         "| solver | error | off the manifold | evaluations | ms |",
         "|---|---:|---:|---:|---:|",
     ]
-    lines += [f"| {r.solver} | {r.error:.1e} | {r.off:.0e} | {r.evaluations:.0f} | {1e3 * r.time:.0f} |" for r in made]
+    lines += [
+        f"| {r.solver} | {r.error:.1e} | {r.off:.0e} | {r.evaluations:.0f} | {1e3 * r.time:.0f} |" for r in all_runs
+    ]
     lines += ["", "| error | ours | best other | seconds, ours / other | evaluations | goal reached |"]
     lines += ["|---:|---|---|---:|---:|---|"]
     for error in TARGETS:
-        (own, name), (other, rival) = (best(made, ours, error, lambda r: r.time) for ours in (True, False))
-        calls = [best(made, ours, error, lambda r: r.evaluations)[0] for ours in (True, False)]
+        (own, name), (other, rival) = (best(all_runs, ours, error, lambda r: r.time) for ours in (True, False))
+        calls = [best(all_runs, ours, error, lambda r: r.evaluations)[0] for ours in (True, False)]
         if not math.isfinite(other):
             lines.append(f"| {error:.0e} | {name}, {1e3 * own:.0f} ms | none reached it | | | |")
             continue
@@ -236,9 +238,9 @@ def draw(results: list[tuple[Manifold, list[Run]]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 4.5 * len(results)), layout="constrained")
-    for axes, (manifold, made) in zip(figure.subplots(len(results), 2, squeeze=False), results, strict=True):
-        for i, name in enumerate(dict.fromkeys(run.solver for run in made)):
-            own = [run for run in made if run.solver == name]
+    for axes, (manifold, all_runs) in zip(figure.subplots(len(results), 2, squeeze=False), results, strict=True):
+        for i, name in enumerate(dict.fromkeys(run.solver for run in all_runs)):
+            own = [run for run in all_runs if run.solver == name]
             colour = matplotlib.colormaps["tab20"](i)
             style = {"label": name, "marker": ".", "color": colour, "linestyle": "-" if own[0].ours else "--"}
             axes[0].loglog([r.time for r in own], [r.error for r in own], **style)

@@ -62,7 +62,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_report(options: argparse.Namespace) -> None:
-    """Print the report, and write it to a file if asked."""
+    """Print the report, and write it to a file if requested."""
     lines = []
     for line in report(
         options.folder,
@@ -84,7 +84,7 @@ def run_report(options: argparse.Namespace) -> None:
 
 
 def read_chains(data: str = "") -> chain_sets.Chains:
-    """Return the chains that ``--data`` means, and say what was left out.
+    """Return the chains that ``--data`` means, and report what was left out.
 
     Where it is empty those of ``RFM_DATA``, or where there are none, those of the package cgdms.
     """
@@ -116,15 +116,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, help="threads of PyTorch (default: its own)")
     commands = parser.add_subparsers(required=True, metavar="command")
-    one = commands.add_parser("train", help="train, or go on with an interrupted run")
-    one.add_argument("--out", type=Path, required=True, help="folder of the run")
-    one.add_argument(
+    train = commands.add_parser("train", help="train, or go on with an interrupted run")
+    train.add_argument("--out", type=Path, required=True, help="folder of the run")
+    train.add_argument(
         "--data",
         default="",
         help="backbones (in RFM_DATA), cgdms (the installed package), or a folder of PDB and mmCIF files (default: "
         "backbones if they are there, else cgdms)",
     )
-    one.add_argument("--quick", action="store_true", help="a tiny network for a few steps: to try the commands")
+    train.add_argument("--quick", action="store_true", help="a tiny network for a few steps: to try the commands")
     for name, kind, what in (
         ("steps", int, "optimiser steps"),
         ("learning-rate", float, "its peak"),
@@ -135,35 +135,35 @@ def _parser() -> argparse.ArgumentParser:
         ("validations", int, "how many; each writes a checkpoint"),
         ("seed", int, "of all draws"),
     ):
-        one.add_argument(f"--{name}", type=kind, help=f"{what} (default: see Settings)")
-    one.add_argument("--igso3", type=float, help="scale of the rotations at time 0, radians (default: uniform ones)")
-    one.add_argument("--max-seconds", type=float, help="cap on the training time (default: none)")
-    one.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
-    one.add_argument("--precision", help="of Lightning Fabric, such as bf16-mixed (default: 32-true)")
-    one.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    one.set_defaults(run=run_train)
+        train.add_argument(f"--{name}", type=kind, help=f"{what} (default: see Settings)")
+    train.add_argument("--igso3", type=float, help="scale of the rotations at time 0, radians (default: uniform ones)")
+    train.add_argument("--max-seconds", type=float, help="cap on the training time (default: none)")
+    train.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
+    train.add_argument("--precision", help="of Lightning Fabric, such as bf16-mixed (default: 32-true)")
+    train.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    train.set_defaults(run=run_train)
     _add_report(commands)
     return parser
 
 
 def _add_report(commands: Any) -> None:
-    one = commands.add_parser("report", help="judge samples of a run beside real held-out chains")
-    one.add_argument("folder", type=Path, help="folder of a finished run")
-    one.add_argument("--data", default="", help="as in training (default: backbones if they are there, else cgdms)")
-    one.add_argument("--lengths", type=int, default=8, help="how many lengths of held-out chains (default: 8)")
-    one.add_argument("--each", type=int, default=4, help="samples of each length (default: 4)")
-    one.add_argument(
+    parser = commands.add_parser("report", help="assess samples of a run beside real held-out chains")
+    parser.add_argument("folder", type=Path, help="folder of a finished run")
+    parser.add_argument("--data", default="", help="as in training (default: backbones if they are there, else cgdms)")
+    parser.add_argument("--lengths", type=int, default=8, help="how many lengths of held-out chains (default: 8)")
+    parser.add_argument("--each", type=int, default=4, help="samples of each length (default: 4)")
+    parser.add_argument(
         "--steps", type=int, nargs="+", default=list(STEPS), help="network evaluations (default: 10 25 50 100)"
     )
-    one.add_argument("--pairs", type=int, default=120, help="pairs aligned for the TM-scores (default: 120)")
-    one.add_argument(
+    parser.add_argument("--pairs", type=int, default=120, help="pairs aligned for the TM-scores (default: 120)")
+    parser.add_argument(
         "--rotation-rate", type=float, default=ROTATION_RATE, help="of the rotation schedule (default: %(default)g)"
     )
-    one.add_argument("--open-bonds", action="store_true", help="do not close the bonds between residues")
-    one.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
-    one.add_argument("--figures", type=Path, help="folder for pictures")
-    one.add_argument("--out", type=Path, help="markdown file to write")
-    one.set_defaults(run=run_report)
+    parser.add_argument("--open-bonds", action="store_true", help="do not close the bonds between residues")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
+    parser.add_argument("--figures", type=Path, help="folder for pictures")
+    parser.add_argument("--out", type=Path, help="markdown file to write")
+    parser.set_defaults(run=run_report)
 
 
 if __name__ == "__main__":

@@ -64,13 +64,13 @@ def distance_error(predicted: Tensor, data: Tensor, mask: Tensor, apart: Tensor)
         mask: which are there ``(n, longest)``.
         apart: in which chains distances count that are near in the prediction alone ``(n,)``.
     """
-    found, wanted = (atoms_from_frames(frames).flatten(-3, -2) for frames in (predicted, data))
+    predicted_atoms, true_atoms = (atoms_from_frames(frames).flatten(-3, -2) for frames in (predicted, data))
     there = mask.repeat_interleave(4, dim=-1)
     there = there[:, :, None] & there[:, None, :]
-    true = torch.cdist(wanted, wanted)
+    true = torch.cdist(true_atoms, true_atoms)
     near = (true < NEAR_ANGSTROM) & there
     # The root, and its derivative, at the diagonal, where both distances are 0.
-    distance = torch.sqrt((found[:, :, None] - found[:, None, :]).square().sum(-1) + 1e-6)
+    distance = torch.sqrt((predicted_atoms[:, :, None] - predicted_atoms[:, None, :]).square().sum(-1) + 1e-6)
     lacking = torch.where(there & apart[:, None, None], (NEAR_ANGSTROM - distance).clamp(min=0), 0.0)
     error = torch.where(near, distance - true, lacking)
     return error.square().sum((-2, -1)) / near.sum((-2, -1)).clamp(min=1)

@@ -49,8 +49,8 @@ def structure_shares(chains: Chains) -> NDArray[np.float64]:
 
     By `rfm.proteins.backbones.secondary_structure`: distances between CA alone.
     """
-    found = [secondary_structure(a[:, 1]) for a in chains]
-    return np.array([[float((s == kind).double().mean()) for kind in (HELIX, STRAND)] for s in found])
+    structures = [secondary_structure(a[:, 1]) for a in chains]
+    return np.array([[float((s == kind).double().mean()) for kind in (HELIX, STRAND)] for s in structures])
 
 
 def wasserstein_of_shares(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -70,7 +70,7 @@ def dihedrals(chains: Chains) -> Tensor:
 
 
 class RamachandranKernel:
-    """A kernel density of phi and psi, fitted to real chains; it judges other chains in nats per residue.
+    """A kernel density of phi and psi, fitted to real chains; it scores other chains in nats per residue.
 
     Args:
         chains: real ones.
@@ -99,16 +99,16 @@ def gyration_deviation(chains: Chains, real: Chains, within: float = 0.1) -> flo
     """Return the median over chains of the relative difference to what real chains of like length have.
 
     That is the median radius of gyration of the real chains within 10 % of the chain's length, or of the ten nearest in
-    length. The sign says whether chains are too wide or too tight.
+    length. The sign shows whether chains are too wide or too tight.
     """
     own, other = radius_of_gyration(chains), radius_of_gyration(real)
     lengths = torch.tensor([len(a) for a in real], dtype=torch.float64)
-    found = []
+    ratios = []
     for radius, chain in zip(own.tolist(), chains, strict=True):
         off = (torch.log(lengths / len(chain))).abs()
         near = off <= max(within, float(off.sort().values[min(9, len(off) - 1)]))
-        found.append(radius / float(other[near].median()) - 1)
-    return float(np.median(found))
+        ratios.append(radius / float(other[near].median()) - 1)
+    return float(np.median(ratios))
 
 
 def tm_score(a: Tensor, b: Tensor) -> float:

@@ -122,7 +122,7 @@ def report(
         close: close the bonds, as ``rfm sample`` does.
         seed: of the samples.
         figures: folder for pictures of one sample of each length, at the last number of steps; none when None.
-        note: is told what is being done.
+        note: receives messages on what is being done.
     """
     flow = rfm.Flow.load(run).to("cuda" if torch.cuda.is_available() else "cpu")
     record = read_json(run / "proteins.json")
@@ -135,18 +135,18 @@ def report(
     yield HEADER
     note("real chains")
     yield real_row(reference, lengths * each, pairs)
-    wanted = reference.lengths(lengths)
+    selected_lengths = reference.lengths(lengths)
     drawn: list[Tensor] = []
     for count in steps:
         note(f"{count} steps")
         started = time.monotonic()
-        drawn = [a for n in wanted for a in _drawn(flow, n, each, count, rotation_rate, close, seed)]
+        drawn = [a for n in selected_lengths for a in _drawn(flow, n, each, count, rotation_rate, close, seed)]
         seconds = (time.monotonic() - started) / len(drawn)
         real = reference.every_second(1)
         yield row(f"{len(drawn)} samples, {count} steps", drawn, real, reference, pairs, seconds)
     if figures is not None:
         angles = measures.dihedrals(reference.held_out[:40])
-        for i, residues in enumerate(wanted):
+        for i, residues in enumerate(selected_lengths):
             title = f"A sample of {residues} residues, {steps[-1]} steps"
             save_figure(plot_backbone(drawn[i * each], title, angles), figures / f"sample-{residues}.png")
         chain = reference.every_second(0)[len(reference.held_out) // 4]

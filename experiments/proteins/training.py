@@ -23,7 +23,7 @@ NOMINAL = 128
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made of.
+    """The settings of a run.
 
     Args:
         steps: optimiser steps.
@@ -73,7 +73,7 @@ def late_times() -> DensityTimes:
 
 
 class Loss:
-    """The loss of a step; every second step the network is first asked without gradients, and builds on its answer."""
+    """The loss of a step; every second step the network first runs without gradients, and builds on its output."""
 
     def __init__(self, batches: ChainBatches, length: float) -> None:
         self.batches, self.length = batches, length
@@ -134,11 +134,11 @@ def train(
     write_record(out, settings, chains)
     with run.launched() as fabric:
         flow.source.to(fabric.device)
-        given = [_batches(flow, chains.take(rows), settings, fabric.device) for rows in split[:2]]
+        batches = [_batches(flow, chains.take(rows), settings, fabric.device) for rows in split[:2]]
         run.train(
             flow,
-            Loss(given[0], settings.length),
-            Validation(given[1], settings.length),
+            Loss(batches[0], settings.length),
+            Validation(batches[1], settings.length),
             validations=settings.validations,
             # Never stopped early, though weights are those of the best validation: it is noisy, and hours are long.
             patience=settings.validations + 1,

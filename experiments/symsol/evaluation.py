@@ -25,15 +25,15 @@ REACH = math.radians(15)
 
 @dataclass(frozen=True)
 class Modes:
-    """What samples say of one body's symmetric poses.
+    """How samples cover one body's symmetric poses.
 
     Args:
-        found: share of the symmetric poses with a sample within 15 degrees; of a circle of them, of its arcs.
+        recovered: share of the symmetric poses with a sample within 15 degrees; of a circle of them, of its arcs.
         near: share of the samples within 15 degrees of one.
         spread_degrees: median distance of those from the nearest.
     """
 
-    found: float
+    recovered: float
     near: float
     spread_degrees: float
 
@@ -71,8 +71,8 @@ def modes(flow: rfm.Flow, body: Body, poses: Tensor, pictures: Tensor, samples: 
         samples: number of samples for each picture.
     """
     generator = torch.Generator(poses.device).manual_seed(TEST_SEED)
-    given = pictures.flatten(1).unsqueeze(1)
-    drawn = flow.sample((len(poses), samples), condition=given, generator=generator, solver=SOLVER)
+    condition = pictures.flatten(1).unsqueeze(1)
+    drawn = flow.sample((len(poses), samples), condition=condition, generator=generator, solver=SOLVER)
     # A circle of poses is divided into arcs of 15 degrees.
     truth = body.symmetric_poses(poses, turns=24)
     distance = flow.manifold.dist(drawn.unsqueeze(2), truth.unsqueeze(1))
@@ -82,7 +82,7 @@ def modes(flow: rfm.Flow, body: Body, poses: Tensor, pictures: Tensor, samples: 
     near = nearest < REACH
     reached = (distance < REACH) & near.unsqueeze(2)
     return Modes(
-        found=float(reached.any(1).double().mean()),
+        recovered=float(reached.any(1).double().mean()),
         near=float(near.double().mean()),
         spread_degrees=math.degrees(float(nearest[near].median())) if bool(near.any()) else math.nan,
     )
@@ -110,10 +110,10 @@ def report(flow: rfm.Flow, count: int, pictures: int, samples: int) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for body, own, own_poses, own_pictures in zip(BODIES, scores, poses, seen, strict=True):
-        found = modes(flow, body, own_poses, own_pictures, samples)
+        measured = modes(flow, body, own_poses, own_pictures, samples)
         lines.append(
-            f"{_likelihood_cells(body.name, own)} {100 * found.found:.1f} % | {100 * found.near:.1f} % "
-            f"| {found.spread_degrees:.1f}° |"
+            f"{_likelihood_cells(body.name, own)} {100 * measured.recovered:.1f} % | {100 * measured.near:.1f} % "
+            f"| {measured.spread_degrees:.1f}° |"
         )
     lines.append(f"{_likelihood_cells('mean', scores.flatten(), scores)} | | |")
     lines.append(f"\nError of the solver, in nats: {solver_error(flow, max(1, count // 20)):+.3f} on average.")

@@ -56,7 +56,7 @@ class Settings:
 
 
 def new_flow(settings: Settings) -> rfm.Flow:
-    """Return the model before training: one for all bodies, which is told nothing but the picture."""
+    """Return the model before training: one for all bodies, conditional on nothing but the picture."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         velocity = RotationVelocity(width=settings.hidden)
@@ -131,7 +131,7 @@ def trained(
     if out is not None and (flow.conditions is None or not is_run_folder(out)):
         flow.conditions = CONDITIONS
         flow.save(out)
-        # Its data are made as they are needed: none are kept.
+        # Its data are generated as they are needed: none are stored.
         none = torch.zeros(0, dtype=torch.long)
         RunData(torch.zeros(0, 3, 3), Split(none, none, none), COORDINATES, "symmetric solids").save(out)
     return flow

@@ -1,20 +1,22 @@
-"""What several verbs ask for, and the kinds of values; nothing here loads torch, which asking for help must not."""
+"""Arguments of several verbs, and the types of their values; nothing here loads torch, which ``--help`` must not."""
 
 import argparse
 from collections.abc import Iterable
 from typing import Any
 
 
-def add_run(one: argparse.ArgumentParser) -> argparse.Action:
-    """Ask for the folder of a run; return ``--source``."""
-    one.add_argument("run", help="folder that rfm fit made")
-    one.add_argument("--manifold", metavar="MODULE:NAME", help="a manifold of your own, if it was fitted on one")
-    return one.add_argument("--source", metavar="MODULE:NAME", help="a source of your own, if it was fitted from one")
+def add_run(parser: argparse.ArgumentParser) -> argparse.Action:
+    """Add the folder of a run; return ``--source``."""
+    parser.add_argument("run", help="folder that rfm fit made")
+    parser.add_argument("--manifold", metavar="MODULE:NAME", help="a manifold of your own, if it was fitted on one")
+    return parser.add_argument(
+        "--source", metavar="MODULE:NAME", help="a source of your own, if it was fitted from one"
+    )
 
 
-def add_condition(one: Any, more: str = "") -> argparse.Action:
-    """Ask for values of conditions, and return the option; ``more`` is added to its help."""
-    action: argparse.Action = one.add_argument(
+def add_condition(parser: Any, more: str = "") -> argparse.Action:
+    """Add values of conditions, and return the option; ``more`` is added to its help."""
+    action: argparse.Action = parser.add_argument(
         "--condition",
         nargs="+",
         metavar="NAME=VALUE",
@@ -24,19 +26,19 @@ def add_condition(one: Any, more: str = "") -> argparse.Action:
     return action
 
 
-def add_seed(one: argparse.ArgumentParser) -> None:
-    """Ask for a seed."""
-    one.add_argument("--seed", type=seed, default=0, help="seed of every random draw (default: 0)")
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add the seed."""
+    parser.add_argument("--seed", type=seed, default=0, help="seed of every random draw (default: 0)")
 
 
-def add_device(one: argparse.ArgumentParser) -> None:
-    """Ask for a device."""
-    one.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the device."""
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
 
 
-def add_batch_size(one: argparse.ArgumentParser) -> argparse.Action:
-    """Ask how many points are computed together, and return the option."""
-    return one.add_argument(
+def add_batch_size(parser: argparse.ArgumentParser) -> argparse.Action:
+    """Add the number of points computed together, and return the option."""
+    return parser.add_argument(
         "--batch-size",
         type=positive,
         default=4096,
@@ -44,21 +46,21 @@ def add_batch_size(one: argparse.ArgumentParser) -> argparse.Action:
     )
 
 
-def add_output(one: argparse.ArgumentParser) -> argparse.Action:
-    """Ask how results and progress are told; return ``--json``."""
-    one.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    return one.add_argument("--json", action="store_true", help="print the result as JSON")
+def add_output(parser: argparse.ArgumentParser) -> argparse.Action:
+    """Add options for the report of results and progress; return ``--json``."""
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def add_table_output(one: argparse.ArgumentParser) -> argparse.Action:
-    """Ask where a table is written; return ``--json``."""
-    one.add_argument("--out", type=path, metavar="FILE", help="file to write (default: stdout)")
-    one.add_argument("--force", action="store_true", help="replace the file")
-    return add_output(one)
+def add_table_output(parser: argparse.ArgumentParser) -> argparse.Action:
+    """Add where a table is written; return ``--json``."""
+    parser.add_argument("--out", type=path, metavar="FILE", help="file to write (default: stdout)")
+    parser.add_argument("--force", action="store_true", help="replace the file")
+    return add_output(parser)
 
 
-def refuse_given(arguments: argparse.Namespace, options: Iterable[argparse.Action], reason: str) -> None:
-    """Raise ValueError if one of some options is given; ``reason`` says what it is, or is not, for."""
+def reject_options(arguments: argparse.Namespace, options: Iterable[argparse.Action], reason: str) -> None:
+    """Raise ValueError if one of some options is given; ``reason`` states what it is, or is not, for."""
     for option in options:
         if getattr(arguments, option.dest) != option.default:
             raise ValueError(f"{option.option_strings[-1]} is {reason}; leave it out")

@@ -106,7 +106,7 @@ def _open(residues: int, start: int, opened: Tensor) -> list[str]:
 
 
 def _folder(arguments: argparse.Namespace) -> Path:
-    """Return the folder to write to, made if it is not there, refused if it holds anything."""
+    """Return the folder to write to, created if it is missing, refused if it holds anything."""
     if arguments.out is None:
         raise ValueError("backbones are written to a folder; give --out FOLDER")
     folder = Path(arguments.out)
@@ -120,13 +120,13 @@ def _folder(arguments: argparse.Namespace) -> Path:
 
 def _motif(parts: list[list[str]], residues: int) -> Motif:
     """Return the residues that ``--motif FILE RESIDUES PLACE`` means, given once or several times."""
-    frames, places, letters, named = list[Tensor](), list[Tensor](), "", list[str]()
+    frames, places, letters, labels = list[Tensor](), list[Tensor](), "", list[str]()
     for file, which, place in parts:
         chain, first, last = _stretch(file, which, place)
         frames.append(frames_from_atoms(chain.atoms[first : last + 1]))
         places.append(torch.arange(last - first + 1) + int(place) - 1)
         letters += chain.sequence[first : last + 1]
-        named += [f"{chain.name} {number}" for number in chain.numbers[first : last + 1]]
+        labels += [f"{chain.name} {number}" for number in chain.numbers[first : last + 1]]
     order = torch.cat(places)
     if bool((order.diff() <= 0).any()) or int(order[-1]) >= residues:
         raise ValueError(
@@ -136,7 +136,7 @@ def _motif(parts: list[list[str]], residues: int) -> Motif:
     motif = Motif(torch.cat(frames), order, letters)
     if (i := motif.broken()) is not None:
         raise ValueError(
-            f"--motif: residues {named[i - 1]} and {named[i]} would be neighbours at {int(order[i])} and "
+            f"--motif: residues {labels[i - 1]} and {labels[i]} would be neighbours at {int(order[i])} and "
             f"{int(order[i]) + 1}, and no peptide bond joins them; leave places between them"
         )
     return motif
@@ -144,19 +144,19 @@ def _motif(parts: list[list[str]], residues: int) -> Motif:
 
 def _stretch(file: str, which: str, place: str) -> tuple[Chain, int, int]:
     """Return the chain that ``FILE CHAIN:FIRST-LAST`` means, and which of its residues are the ends."""
-    found = re.fullmatch(r"([^:\s]+):(-?\d+[A-Za-z]?)(?:-(-?\d+[A-Za-z]?))?", which)
-    if found is None or not re.fullmatch(r"[1-9]\d*", place):
+    match = re.fullmatch(r"([^:\s]+):(-?\d+[A-Za-z]?)(?:-(-?\d+[A-Za-z]?))?", which)
+    if match is None or not re.fullmatch(r"[1-9]\d*", place):
         raise ValueError(
             f"--motif {file} {which} {place}: is no file, residues, place; write for example 1abc.pdb A:10-25 40"
         )
-    chain = read_chain(file, found[1])
-    ends = (found[2], found[3] or found[2])
+    chain = read_chain(file, match[1])
+    ends = (match[2], match[3] or match[2])
     for number in ends:
         if (count := chain.numbers.count(number)) > 1:
-            raise ValueError(f"--motif {file}: chain {found[1]} has {count} residues {number}; renumber the file")
+            raise ValueError(f"--motif {file}: chain {match[1]} has {count} residues {number}; renumber the file")
         if number not in chain.numbers:
             left_out = f" with a backbone; left out: {', '.join(chain.left_out)}" if chain.left_out else ""
-            raise ValueError(f"--motif {file}: chain {found[1]} has no residue {number}{left_out}; look into the file")
+            raise ValueError(f"--motif {file}: chain {match[1]} has no residue {number}{left_out}; look into the file")
     first, last = map(chain.numbers.index, ends)
     if last < first:
         raise ValueError(f"--motif {file} {which}: ends before it begins; write the first residue first")

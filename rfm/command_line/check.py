@@ -7,11 +7,11 @@ from rfm.command_line.arguments import add_seed
 SUMMARY = "test a manifold of your own against the laws it must keep"
 
 
-def add_arguments(one: argparse.ArgumentParser) -> None:
-    """Ask for what `run` needs."""
-    one.add_argument("manifold", metavar="MODULE:NAME", help="an object, or a class without arguments")
-    one.add_argument("--compile", action="store_true", help="also capture every method with torch.compile")
-    add_seed(one)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    parser.add_argument("manifold", metavar="MODULE:NAME", help="an object, or a class without arguments")
+    parser.add_argument("--compile", action="store_true", help="also capture every method with torch.compile")
+    add_seed(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,9 +11,9 @@ SUMMARY = "fit real data of the earth's surface, print a table, draw a map"
 _DEMO_MARK = ".demo"
 
 
-def add_arguments(one: argparse.ArgumentParser) -> None:
-    """Ask for what `run` needs."""
-    one.add_argument(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    parser.add_argument(
         "dataset",
         nargs="?",
         default="airports",
@@ -21,13 +21,13 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
         help="airports comes with the installation (default); the others are looked for in\nthe folder RFM_DATA, then "
         "downloaded",
     )
-    one.add_argument("--out", type=path, metavar="FOLDER", help="folder for everything (default: runs/demo-DATASET)")
-    one.add_argument(
+    parser.add_argument("--out", type=path, metavar="FOLDER", help="folder for everything (default: runs/demo-DATASET)")
+    parser.add_argument(
         "--max-seconds", type=positive_number, default=150.0, help="cap on the training time (default: 150)"
     )
-    add_device(one)
-    add_seed(one)
-    add_output(one)
+    add_device(parser)
+    add_seed(parser)
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -8,10 +8,10 @@ from rfm.command_line.messages import progress_note, report
 SUMMARY = "print the test likelihood of a flow beside uniform and kernel densities"
 
 
-def add_arguments(one: argparse.ArgumentParser) -> None:
-    """Ask for what `run` needs."""
-    add_run(one)
-    add_output(one)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    add_run(parser)
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

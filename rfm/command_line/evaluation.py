@@ -1,7 +1,7 @@
 """Test likelihood of a flow beside what any model must beat: the source, and kernel densities."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,16 @@ from rfm.command_line.run_folder import RunData
 from rfm.flow import Flow
 from rfm.metrics import Estimate, negative_log_likelihood, paired_difference
 from rfm.sources import KernelMixture, Uniform
+
+KERNELS: dict[str, Callable[..., KernelMixture]] = {
+    "kernel density, one bandwidth": KernelMixture.one_bandwidth,
+    "kernel density, 30 bandwidths": KernelMixture.mixture,
+    "adaptive kernels": KernelMixture.adaptive,
+}
+"""The kernel densities that a flow is compared with, from the weakest."""
+
+_CENTRES, _WEIGHING = 40_000, 5_000
+"""Training points that kernels stand on at most, and validation points that choose their widths and weights."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class Evaluation:
         measure: what densities are with respect to, in words.
         blocked: whether points were held out in blocks; standard errors are then clustered by block, else by place.
         best_kernel: the kernel density of ``against_kernel``, the one that makes the validation points likelier.
+        subsampling: how many of the points the kernels were fitted to, in words, where these were not all.
     """
 
     rows: tuple[tuple[str, Estimate], ...]
@@ -38,6 +49,7 @@ class Evaluation:
     measure: str = ""
     blocked: bool = False
     best_kernel: str = ""
+    subsampling: str = ""
 
     @property
     def clusters(self) -> int:
@@ -54,6 +66,8 @@ class Evaluation:
                 f"{self._verdict(self.against_kernel, 'the flow is better', 'the kernel is better')}"
             )
             lines.append(f"the best kernel is that of the validation points: {self.best_kernel}")
+        if self.subsampling:
+            lines.append(self.subsampling)
         if self.against_unconditional is not None:
             lines.append(
                 f"flow with minus without conditions, per point: "
@@ -77,6 +91,7 @@ class Evaluation:
         }
         more: dict[str, Any] = {"clustered_by": self._unit, "clusters": self.clusters}
         more |= {"best_kernel": self.best_kernel} if self.best_kernel else {}
+        more |= {"kernels": self.subsampling} if self.subsampling else {}
         more |= {"measure": self.measure} if self.measure else {}
         return (
             {"test_nll_nats": estimates}
@@ -93,7 +108,7 @@ class Evaluation:
         return "block" if self.blocked else "place"
 
     def _verdict(self, difference: Estimate, lower: str, higher: str) -> str:
-        """Return a difference of NLLs in words; ``lower`` says what it means if it is surely below zero."""
+        """Return a difference of NLLs in words; ``lower`` is the interpretation if it is surely below zero."""
         if not difference.has_error:
             return f"{difference.mean:+.3f}, of a single {self._unit}: no interval"
         low, high = difference.interval_95
@@ -117,7 +132,8 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     Args:
         flow: the flow.
         data: its data; weights and bandwidths of the kernels, and the best kernel, are chosen on its validation points.
-        note: is told what is being computed.
+            Of more than 40,000 training and 5,000 validation points, so many are drawn for the kernels.
+        note: receives messages on what is being computed.
 
     Raises:
         ValueError: if no points were held out for testing, or all that were have weight zero.
@@ -131,43 +147,65 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
         raise ValueError("the weights of all test points are zero; fit again with another seed or test share")
     broad = "uniform" if isinstance(flow.source, Uniform) else "source"
     scores: list[tuple[str, Tensor]] = [(broad, flow.source.log_prob(test))]
-    kernels = _kernels(flow, data, note)
+    fitted = _for_kernels(data)
+    kernels = _kernels(flow, fitted, note)
     scores += [(name, kernel.log_prob(test)) for name, kernel in kernels.items()]
     note("flow")
     own = flow.log_prob(test).double()
-    given = None
+    conditional = None
     if data.condition is not None:
         note("flow, with conditions")
-        given = flow.log_prob(test, **data.conditions_at(data.split.test)).double()
+        conditional = flow.log_prob(test, **data.conditions_at(data.split.test)).double()
     against, best = None, ""
     if kernels:
-        best = _best_of_validation(kernels, data)
+        best = _best_of_validation(kernels, fitted)
         against = paired_difference(-own, -dict(scores)[best], groups=groups, weights=weights)
-    scores.append(("flow" if given is None else "flow without conditions", own))
+    scores.append(("flow" if conditional is None else "flow without conditions", own))
     gain = None
-    if given is not None:
-        scores.append(("flow with conditions", given))
-        gain = paired_difference(-given, -own, groups=groups, weights=weights)
+    if conditional is not None:
+        scores.append(("flow with conditions", conditional))
+        gain = paired_difference(-conditional, -own, groups=groups, weights=weights)
     rows = tuple((name, negative_log_likelihood(score, weights, groups)) for name, score in scores)
     measure = f"the Riemannian volume of {flow.manifold}"
-    return Evaluation(rows, against, len(test), gain, weights is not None, measure, blocks is not None, best)
+    words = _subsampling(data, fitted) if kernels and fitted is not data else ""
+    return Evaluation(rows, against, len(test), gain, weights is not None, measure, blocks is not None, best, words)
 
 
-def _kernels(flow: Flow, data: RunData, note: Callable[[str], None]) -> dict[str, KernelMixture]:
-    """Return the kernel densities of the training points by name; none where the manifold has no kernel."""
-    if flow.manifold.kernel_log_normaliser(torch.ones((), dtype=torch.float64)) is None:
-        return {}
-    train, validation = data.points[data.split.train], data.points[data.split.validation]
-    note("kernel densities")
-    w, v = data.weights_at(data.split.train), data.weights_at(data.split.validation)
-    one, mixture = (
-        make(flow.manifold, train, validation, sample_weights=w, validation_weights=v)
-        for make in (KernelMixture.one_bandwidth, KernelMixture.mixture)
+def _subsampling(data: RunData, fitted: RunData) -> str:
+    return (
+        f"kernels stand on {len(fitted.split.train):,} of {len(data.split.train):,} training points, and were chosen "
+        f"by {len(fitted.split.validation):,} of {len(data.split.validation):,} validation points, drawn at random"
     )
-    return {"kernel density, one bandwidth": one, "kernel density, 30 bandwidths": mixture}
+
+
+def _kernels(flow: Flow, fitted: RunData, note: Callable[[str], None]) -> dict[str, KernelMixture]:
+    """Return the kernel densities of the training points by name; none where the manifold has no kernel."""
+    if flow.manifold.kernel is None:
+        return {}
+    train, validation = fitted.points[fitted.split.train], fitted.points[fitted.split.validation]
+    w, v = fitted.weights_at(fitted.split.train), fitted.weights_at(fitted.split.validation)
+    kernels = {}
+    for name, make in KERNELS.items():
+        note(name)
+        kernels[name] = make(flow.manifold, train, validation, sample_weights=w, validation_weights=v)
+    return kernels
+
+
+def _for_kernels(data: RunData) -> RunData:
+    """Return the data with no more points to fit kernels to than can be scored in minutes, chosen at random."""
+    if len(data.split.train) <= _CENTRES and len(data.split.validation) <= _WEIGHING:
+        return data
+    train, validation = _some(data.split.train, _CENTRES), _some(data.split.validation, _WEIGHING)
+    return replace(data, split=data.split._replace(train=train, validation=validation))
+
+
+def _some(index: Tensor, count: int) -> Tensor:
+    if len(index) <= count:
+        return index
+    return index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:count].sort().values]
 
 
 def _best_of_validation(kernels: dict[str, KernelMixture], data: RunData) -> str:
-    """Return the kernel density under which the validation points are likeliest: the test points are for judging it."""
+    """Return the kernel density under which the validation points are likeliest: the test points assess it."""
     points, weights = data.points[data.split.validation], data.weights_at(data.split.validation)
     return min(kernels, key=lambda name: negative_log_likelihood(kernels[name].log_prob(points), weights).mean)

@@ -28,21 +28,37 @@ kernels around the training points); my_module:thing, a source or a function of 
 points (default: uniform where the volume is finite, else a wrapped normal)"""
 
 
-def add_arguments(one: argparse.ArgumentParser) -> None:
-    """Ask for what `run` needs."""
-    one.add_argument("table", help="text file or - (stdin), a point per row: comma, tab, semicolon or space separated")
-    one.add_argument("--manifold", required=True, metavar="NAME", help=_MANIFOLD_HELP)
-    one.add_argument(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    parser.add_argument(
+        "table", help="text file or - (stdin), a point per row: comma, tab, semicolon or space separated"
+    )
+    parser.add_argument("--manifold", required=True, metavar="NAME", help=_MANIFOLD_HELP)
+    parser.add_argument(
         "--out", required=True, type=path, metavar="FOLDER", help="folder for the flow, its data and checkpoints"
     )
-    one.add_argument(
+    _add_coordinates(parser)
+    _add_conditions(parser)
+    _add_training(parser)
+    _add_test(parser)
+    add_device(parser)
+    add_seed(parser)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--resume", action="store_true", help="go on with an interrupted or capped run in --out")
+    group.add_argument("--force", action="store_true", help="replace the flow in --out")
+    add_output(parser)
+
+
+def _add_coordinates(parser: argparse.ArgumentParser) -> None:
+    """Add which columns hold the points, in which units and conventions."""
+    parser.add_argument(
         "--columns",
         nargs="+",
         metavar="COLUMN",
         help="columns that hold the points, by name, or by number from 1;\nfound by name (lat, longitude, x, ...) or "
         "position by default",
     )
-    unit = one.add_mutually_exclusive_group()
+    unit = parser.add_mutually_exclusive_group()
     unit.add_argument("--radians", action="store_true", default=None, help="angles are in radians, not degrees")
     unit.add_argument(
         "--degrees",
@@ -51,74 +67,82 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
         default=None,
         help="angles are in degrees, however small (default, unless the columns' names say radians)",
     )
-    one.add_argument(
+    parser.add_argument(
         "--format",
         choices=("tum", "tum_ms", "tum_us", "tum_ns", "kitti", "euroc", "ang", "bunge", "xyzw", "wxyz", "matrix"),
         help="how the file (tum, kitti, euroc, ang) or the columns of a rotation (bunge, xyzw, wxyz, matrix)\nare "
         "written, where its header does not say; xyzw and wxyz are quaternions with the real part last or first;\n"
         "times of tum are in seconds, of tum_ns in nanoseconds",
     )
-    one.add_argument(
+    parser.add_argument(
         "--length",
         type=positive_number,
         help="unit of length of --manifold se3, in which a metre, say, counts like a radian\n(default: the spread of "
         "the positions)",
     )
-    one.add_argument(
+
+
+def _add_conditions(parser: argparse.ArgumentParser) -> None:
+    """Add the columns of conditions and weights."""
+    parser.add_argument(
         "--condition",
         nargs="+",
         metavar="COLUMN",
         help="columns the density is conditional on: numbers, or text, which is labels;\nempty cells are not known",
     )
-    one.add_argument(
+    parser.add_argument(
         "--label", nargs="+", metavar="COLUMN", help="those of --condition whose numbers are labels, such as years"
     )
-    one.add_argument(
+    parser.add_argument(
         "--weights", metavar="COLUMN", help="column of weights of the points, in training, validation and rfm evaluate"
     )
-    one.add_argument("--source", metavar="NAME", help=_SOURCE_HELP)
-    one.add_argument(
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Add the source, the coupling, and how long to train."""
+    parser.add_argument("--source", metavar="NAME", help=_SOURCE_HELP)
+    parser.add_argument(
         "--coupling",
         choices=("independent", "optimal-transport", "sinkhorn"),
         default="independent",
         help="pairing of source and data points in each batch (default: independent);\n"
         "sinkhorn is for large batches on a GPU",
     )
-    one.add_argument("--steps", type=positive, help="optimiser steps (default: by the number of points, 2000 to 8000)")
-    one.add_argument("--batch-size", type=positive, help="pairs per step (default: 512)")
-    one.add_argument("--max-seconds", type=positive_number, help="cap on all of the training time (default: none)")
-    one.add_argument(
+    parser.add_argument(
+        "--steps", type=positive, help="optimiser steps (default: by the number of points, 2000 to 8000)"
+    )
+    parser.add_argument("--batch-size", type=positive, help="pairs per step (default: 512)")
+    parser.add_argument("--max-seconds", type=positive_number, help="cap on all of the training time (default: none)")
+
+
+def _add_test(parser: argparse.ArgumentParser) -> None:
+    """Add which points are held out."""
+    parser.add_argument(
         "--test-share",
         type=share,
         default=0.1,
         help="share of the points held out for rfm evaluate (default: 0.1);\nequal points never cross the split",
     )
-    one.add_argument(
+    parser.add_argument(
         "--blocks",
         nargs="+",
         metavar="COLUMN=SIZE",
         help="rows in one block of these columns, such as seconds=2 or x=30 y=30, are held out together:\n"
         "neighbours on a map or in time are no independent test",
     )
-    add_device(one)
-    add_seed(one)
-    group = one.add_mutually_exclusive_group()
-    group.add_argument("--resume", action="store_true", help="go on with an interrupted or capped run in --out")
-    group.add_argument("--force", action="store_true", help="replace the flow in --out")
-    add_output(one)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Fit a flow to a table, and tell what was done."""
+    """Fit a flow to a table, and report the result."""
     from rfm.command_line.fitted_runs import fitted_record, fitted_text, steps_done, train_run
-    from rfm.command_line.named_objects import named_coupling, named_source
+    from rfm.command_line.named_objects import coupling_by_name, source_by_name
     from rfm.command_line.table_runs import read_run
 
     manifold, data, conditions, unused = read_run(arguments)
-    source = None if arguments.source is None else named_source(arguments.source)
+    source = None if arguments.source is None else source_by_name(arguments.source)
     folder = Path(arguments.out)
     before = steps_done(folder) if arguments.resume else None
-    flow = train_run(manifold, data, arguments, conditions, source, named_coupling(arguments.coupling, manifold))
+    flow = train_run(manifold, data, arguments, conditions, source, coupling_by_name(arguments.coupling, manifold))
     record = fitted_record(flow, data, folder) | {"unused_columns": unused, "resumed_at_step": before}
     text = _resumed_text(flow, before) + fitted_text(flow, data, folder)
     report(arguments, record, "\n".join([text, *_hints(data, folder, unused)]))
@@ -135,7 +159,7 @@ def _resumed_text(flow: "Flow", before: int | None) -> str:
 
 
 def _hints(data: "RunData", folder: Path, unused: Sequence[str]) -> Iterator[str]:
-    """Yield what else is to be known of a fit, in lines."""
+    """Yield further remarks on a fit, in lines."""
     from rfm.command_line.run_folder import describe_run
 
     if unused:

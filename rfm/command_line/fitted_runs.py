@@ -1,4 +1,4 @@
-"""Runs: a flow and its data, fitted into a folder or read from it, and told of."""
+"""Runs: a flow and its data, fitted into a folder or read from it, and reported."""
 
 import argparse
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import Tensor
 from manifolds import Manifold
 from rfm.command_line.backbones import holds_backbones
 from rfm.command_line.messages import is_first_process
-from rfm.command_line.named_objects import imported_manifold, named_source
+from rfm.command_line.named_objects import imported_manifold, source_by_name
 from rfm.command_line.run_folder import RunData, describe_run
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling
@@ -32,18 +32,18 @@ def train_run(
 ) -> Flow:
     """Fit a flow as the arguments say, into their folder."""
     folder = Path(arguments.out)
-    kept = torch.cat([data.split.train, data.split.validation])
-    held = torch.arange(len(data.split.train), len(kept))
+    index = torch.cat([data.split.train, data.split.validation])
+    held = torch.arange(len(data.split.train), len(index))
     _refuse_existing(folder, arguments)
     if is_first_process() and not arguments.resume:
-        data.keep_stream(folder)
+        data.save_stream(folder)
     # First, so that a run killed while training can be resumed from the folder alone.
     flow = fit(
-        data.points[kept],
+        data.points[index],
         manifold,
-        condition=data.conditions_at(kept).get("condition"),
+        condition=data.conditions_at(index).get("condition"),
         conditions=conditions,
-        weights=data.weights_at(kept),
+        weights=data.weights_at(index),
         validation=held,
         source=source,
         coupling=coupling,
@@ -62,7 +62,7 @@ def train_run(
 
 
 def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
-    """Say how to go on in the words of the command line, before the library says it in its own."""
+    """Raise with a remedy in terms of the command line, before the library raises in its own terms."""
     if arguments.resume or arguments.force:
         return
     if (folder / "flow.json").exists() or (folder / "checkpoint.json").exists():
@@ -84,12 +84,12 @@ def load_run(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
     if not arguments.manifold and holds_backbones(folder):
         raise ValueError(
             f"{folder} holds a flow of protein backbones, which rfm {arguments.command} does not know; "
-            "rfm sample draws from it, python -m experiments.proteins report judges it"
+            "rfm sample draws from it, python -m experiments.proteins report assesses it"
         )
     manifold = imported_manifold(arguments.manifold) if arguments.manifold else None
     if not arguments.source:
         return Flow.load(folder, manifold=manifold), RunData.load(folder)
-    source = named_source(arguments.source)
+    source = source_by_name(arguments.source)
     manifold = saved_manifold(folder) if manifold is None else manifold
     data = RunData.load(folder)
     if not isinstance(source, Source):
@@ -98,7 +98,7 @@ def load_run(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
 
 
 def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
-    """Return what is told of a fit, for JSON."""
+    """Return the report of a fit, for JSON."""
     last = flow.history[-1] if flow.history else {}
     best = min((record["validation_nll"] for record in flow.history if "validation_nll" in record), default=None)
     return {
@@ -113,7 +113,7 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
 
 
 def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
-    """Return what is told of a fit, in lines."""
+    """Return the report of a fit, in lines."""
     record = fitted_record(flow, data, folder)
     best = record["validation_nll_nats"]
     validation = "not known" if best is None else f"{best:.3f} nats"

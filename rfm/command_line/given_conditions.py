@@ -70,16 +70,16 @@ def check_required(flow: Flow, condition: Tensor | None, arguments: argparse.Nam
         )
 
 
-def nearest(conditions: Conditions, data: RunData, wanted: Tensor) -> Tensor:
-    """Return the indices of the points with the wanted labels and, of those, the tenth with the nearest numbers."""
+def nearest(conditions: Conditions, data: RunData, condition: Tensor) -> Tensor:
+    """Return the indices of the points with a condition's labels and, of those, the tenth with the nearest numbers."""
     assert data.condition is not None
     labels = torch.tensor([bool(count) for count in conditions.labels])
-    known = ~wanted.isnan()
-    alike = (data.condition == wanted)[:, labels & known].all(-1).nonzero()[:, 0]
+    known = ~condition.isnan()
+    alike = (data.condition == condition)[:, labels & known].all(-1).nonzero()[:, 0]
     numbers = data.condition[alike][:, ~labels & known]
     if not numbers.shape[1]:
         return alike
     spread = (numbers - numbers.nanmean(0)).square().nanmean(0).sqrt()
-    distance = ((numbers - wanted[~labels & known]) / torch.where(spread > 0, spread, 1.0)).square().sum(-1)
+    distance = ((numbers - condition[~labels & known]) / torch.where(spread > 0, spread, 1.0)).square().sum(-1)
     order = distance.nan_to_num(torch.inf).argsort()
     return alike[order[: max(1, len(alike) // 10)]]

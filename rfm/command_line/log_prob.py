@@ -3,18 +3,18 @@
 import argparse
 
 from rfm.command_line.arguments import add_batch_size, add_condition, add_run, add_table_output
-from rfm.command_line.messages import shows_progress, tell_columns, warn
+from rfm.command_line.messages import report_columns, shows_progress, warn
 
 SUMMARY = "score the points of a table: log-density in nats, in row order"
 
 
-def add_arguments(one: argparse.ArgumentParser) -> None:
-    """Ask for what `run` needs."""
-    add_run(one)
-    one.add_argument("table", help="text file with the same columns as the table that was fitted, or - for stdin")
-    add_condition(one, "; the table's columns by default")
-    add_batch_size(one)
-    add_table_output(one)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    add_run(parser)
+    parser.add_argument("table", help="text file with the same columns as the table that was fitted, or - for stdin")
+    add_condition(parser, "; the table's columns by default")
+    add_batch_size(parser)
+    add_table_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -45,4 +45,4 @@ def run(arguments: argparse.Namespace) -> None:
                 progress=advance,
             )
             write(data.coordinates.score_columns(scores), {})
-    tell_columns(arguments, data, table)
+    report_columns(arguments, data, table)

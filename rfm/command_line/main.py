@@ -1,4 +1,4 @@
-"""The command line: its verbs, a file each, and how a fault is told.
+"""The command line: its verbs, a file each, and how a fault is reported.
 
 Results go to stdout or ``--out``, progress to stderr. A fault is at most three lines on stderr and exit status 2.
 """
@@ -12,7 +12,7 @@ from typing import NoReturn
 from rfm import __version__
 from rfm.command_line import check, demo, evaluate, fit, log_prob, plot, sample
 
-# Each says what it asks for (`add_arguments`) and does it (`run`), where alone it imports what loads torch.
+# Each declares its arguments (`add_arguments`) and does its work (`run`), where alone it imports what loads torch.
 _VERBS: dict[str, ModuleType] = {
     "fit": fit,
     "sample": sample,
@@ -88,9 +88,9 @@ def _faults() -> tuple[type[Exception], ...]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out: torch says so on the CPU in the text of an error of no class of its own."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(error)
+    """Return whether memory ran out: torch reports it on the CPU in the text of an error of no class of its own."""
+    by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return by_class or "can't allocate memory" in str(error)
 
 
 def _fail(message: str) -> int:
@@ -122,12 +122,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"rfm {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command", parser_class=_Parser)
     for name, verb in _VERBS.items():
-        one = commands.add_parser(
+        verb_parser = commands.add_parser(
             name,
             help=verb.SUMMARY,
             description=f"{verb.SUMMARY[0].upper()}{verb.SUMMARY[1:]}.",
             formatter_class=argparse.RawTextHelpFormatter,
         )
-        verb.add_arguments(one)
-        one.set_defaults(work=verb.run)
+        verb.add_arguments(verb_parser)
+        verb_parser.set_defaults(work=verb.run)
     return top

@@ -1,4 +1,4 @@
-"""What is told: results on stdout, progress and warnings on stderr."""
+"""Messages: results on stdout, progress and warnings on stderr."""
 
 import argparse
 import json
@@ -18,19 +18,19 @@ def is_first_process() -> bool:
 
 
 def report(arguments: argparse.Namespace, record: dict[str, Any], text: str) -> None:
-    """Print a result, as JSON where that is asked for."""
+    """Print a result, as JSON where requested."""
     if is_first_process():
         print(json.dumps(record, indent=1) if arguments.json else text)
 
 
 def warn(arguments: argparse.Namespace, sentences: Sequence[str]) -> None:
-    """Say sentences on stderr."""
+    """Print warnings on stderr, a sentence each."""
     for sentence in sentences:
         print(f"rfm {arguments.command}: {sentence}", file=sys.stderr)
 
 
 def progress_note(arguments: argparse.Namespace) -> Callable[[str], None]:
-    """Return a function that tells what is being done, on stderr."""
+    """Return a function that reports progress in words, on stderr."""
     return lambda message: None if arguments.quiet else print(f"{message} ...", file=sys.stderr, flush=True)
 
 
@@ -39,6 +39,6 @@ def shows_progress(arguments: argparse.Namespace, total: int) -> bool:
     return not arguments.quiet and total > arguments.batch_size
 
 
-def tell_columns(arguments: argparse.Namespace, data: "RunData", table: "Table | None" = None) -> None:
-    """Say on stderr which columns points are from, where stdout is not for it."""
+def report_columns(arguments: argparse.Namespace, data: "RunData", table: "Table | None" = None) -> None:
+    """Print on stderr which columns points are from, where stdout is not for it."""
     print(f"rfm {arguments.command}: points from {data.coordinates.describe(table)}", file=sys.stderr)

@@ -26,11 +26,11 @@ from rfm.datasets.orientation_maps import OrientationMap
 from rfm.datasets.tables import Table
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
 
-__all__ = ["check_symmetry", "imported_manifold", "length_of", "named_coupling", "named_manifold", "named_source"]
+__all__ = ["check_symmetry", "coupling_by_name", "imported_manifold", "length_of", "manifold_by_name", "source_by_name"]
 
 
-def named_manifold(
-    name: str, table: Table, columns: Sequence[str] | None, radians: bool | None = None, taken: Sequence[str] = ()
+def manifold_by_name(
+    name: str, table: Table, columns: Sequence[str] | None, radians: bool | None = None, reserved: Sequence[str] = ()
 ) -> Manifold:
     """Return the manifold that ``--manifold`` means for a table.
 
@@ -38,8 +38,8 @@ def named_manifold(
         name: of the manifold.
         table: whose columns decide the dimension.
         columns: those that hold the points; None for those that `rfm.datasets.choose_coordinates` chooses.
-        radians: whether angles are in radians or in degrees; None where it is not said.
-        taken: columns that hold something else.
+        radians: whether angles are in radians or in degrees; None where it is unspecified.
+        reserved: columns that hold something else.
 
     Raises:
         ValueError: for an unknown name.
@@ -48,8 +48,8 @@ def named_manifold(
         return imported_manifold(name)
     makers: dict[str, Callable[[], Manifold]] = {
         "sphere": lambda: Sphere(max(2, len(columns or ()) - 1)),
-        "torus": lambda: FlatTorus(len(columns or angle_columns(table, radians, taken))),
-        "euclidean": lambda: Euclidean(max(1, len(columns or coordinate_columns(table, taken)))),
+        "torus": lambda: FlatTorus(len(columns or angle_columns(table, radians, reserved))),
+        "euclidean": lambda: Euclidean(max(1, len(columns or coordinate_columns(table, reserved)))),
         "so3": SO3,
         "so3/cubic": lambda: Quotient(SO3(), RightMultiplication(Octahedral())),
         "so3/hexagonal": lambda: Quotient(SO3(), RightMultiplication(Dihedral(6))),
@@ -134,7 +134,7 @@ def imported_manifold(name: str) -> Manifold:
     return manifold
 
 
-def named_source(name: str) -> Source | Callable[[Manifold, Tensor], Source]:
+def source_by_name(name: str) -> Source | Callable[[Manifold, Tensor], Source]:
     """Return the source that ``--source`` means, or what makes it from the manifold and the training points.
 
     Raises:
@@ -159,7 +159,7 @@ def named_source(name: str) -> Source | Callable[[Manifold, Tensor], Source]:
 
 
 def _checked_maker(name: str, make: Callable[..., Any]) -> Callable[[Manifold, Tensor], Source]:
-    """Return ``make`` with its faults told in one sentence."""
+    """Return ``make`` with its faults reported in one sentence."""
 
     def checked(manifold: Manifold, points: Tensor) -> Source:
         try:
@@ -176,7 +176,7 @@ def _checked_maker(name: str, make: Callable[..., Any]) -> Callable[[Manifold, T
     return checked
 
 
-def named_coupling(name: str, manifold: Manifold) -> Coupling | None:
+def coupling_by_name(name: str, manifold: Manifold) -> Coupling | None:
     """Return the coupling that ``--coupling`` means; None for independent pairs."""
     if name == "independent":
         return None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rfm.command_line.arguments import add_condition, add_run, path
-from rfm.command_line.messages import tell_columns
+from rfm.command_line.messages import report_columns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 SUMMARY = "draw a flow: a map, a Ramachandran plot, ... by manifold"
 
 
-def add_arguments(one: argparse.ArgumentParser) -> None:
-    """Ask for what `run` needs."""
-    add_run(one)
-    add_condition(one, "; the data drawn are those nearest to it")
-    one.add_argument("--out", type=path, metavar="FILE", help="PNG file (default: density.png in the run's folder)")
-    one.add_argument("--force", action="store_true", help="replace the file")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    add_run(parser)
+    add_condition(parser, "; the data drawn are those nearest to it")
+    parser.add_argument("--out", type=path, metavar="FILE", help="PNG file (default: density.png in the run's folder)")
+    parser.add_argument("--force", action="store_true", help="replace the file")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
         assert flow.conditions is not None
         near = data.points if data.condition is None else data.points[nearest(flow.conditions, data, condition)]
         draw(flow, near, data, out, f"{data.source}: {flow.conditions.title(condition) or 'nothing known'}", condition)
-    tell_columns(arguments, data)
+    report_columns(arguments, data)
     print(out)
 
 

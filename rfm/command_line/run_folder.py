@@ -22,7 +22,7 @@ from rfm.records.descriptions import (
     write_tensors,
 )
 
-__all__ = ["RunData", "describe_run", "is_run_folder", "kept_stream"]
+__all__ = ["RunData", "describe_run", "is_run_folder", "saved_stream"]
 
 _FILE = "run.json"
 _STREAM = "input"
@@ -39,11 +39,11 @@ class RunData:
         coordinates: the columns and units that points are read from and written in.
         source: where the data came from, in words or as a file's name.
         sha256: of the table; empty where there was none.
-        condition: vectors ``(n, c)``, or None; the flow's `Conditions` say what they mean.
+        condition: vectors ``(n, c)``, or None; the flow's `Conditions` give their meaning.
         weights: of the points ``(n,)``, which fit and evaluation use; None for equal ones.
         blocks: labels ``(n,)`` of points that are not independent of each other, such as neighbours on a map: they are
             on one side of the split, and intervals are clustered by them; None where each point stands alone.
-        stream: the input's bytes if they came through a pipe, which cannot be asked for them again to resume the run.
+        stream: the input's bytes if they came through a pipe, which cannot be read again to resume the run.
     """
 
     points: Tensor
@@ -68,8 +68,8 @@ class RunData:
         """Return the conditions of some points as keyword arguments; none for an unconditional run."""
         return {} if self.condition is None else {"condition": self.condition[index]}
 
-    def keep_stream(self, folder: Path) -> None:
-        """Write to a run folder what came through a pipe, before the run begins: for `kept_stream`."""
+    def save_stream(self, folder: Path) -> None:
+        """Write to a run folder what came through a pipe, before the run begins: for `saved_stream`."""
         if self.stream is not None:
             stream = self.stream
             folder.mkdir(parents=True, exist_ok=True)
@@ -137,8 +137,8 @@ def _fit_of(folder: Path) -> Any:
     return read_json(path).get("fingerprint") if path.is_file() else None
 
 
-def kept_stream(folder: Path) -> bytes | None:
-    """Return what `RunData.keep_stream` wrote to a run folder; None if nothing."""
+def saved_stream(folder: Path) -> bytes | None:
+    """Return what `RunData.save_stream` wrote to a run folder; None if nothing."""
     path = folder / _STREAM
     return path.read_bytes() if path.is_file() else None
 

@@ -12,7 +12,7 @@ from rfm.command_line.arguments import (
     number,
     positive,
     positive_number,
-    refuse_given,
+    reject_options,
     residues,
 )
 from rfm.command_line.messages import shows_progress
@@ -21,30 +21,32 @@ SUMMARY = "draw points, in the columns and units of the table that was fitted"
 _DRAWN = 1000
 
 
-def add_arguments(one: argparse.ArgumentParser) -> None:
-    """Ask for what `run` needs, some of it for tables or for backbones alone."""
-    source = add_run(one)
-    one.add_argument("-n", type=positive, metavar="COUNT", help="how many (default: 1000)")
-    given = one.add_mutually_exclusive_group()
-    group = one.add_argument_group("for flows of protein backbones", "which are written to a folder as .pdb and .cif")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`, some of it for tables or for backbones alone."""
+    source = add_run(parser)
+    parser.add_argument("-n", type=positive, metavar="COUNT", help="how many (default: 1000)")
+    condition_group = parser.add_mutually_exclusive_group()
+    group = parser.add_argument_group(
+        "for flows of protein backbones", "which are written to a folder as .pdb and .cif"
+    )
     for_tables = [
         source,
-        add_condition(given),
-        given.add_argument(
+        add_condition(condition_group),
+        condition_group.add_argument(
             "--condition-file",
             metavar="FILE",
             help="table (- for stdin) with the condition columns; a sample for each row",
         ),
-        one.add_argument(
+        parser.add_argument(
             "--guidance",
             type=number,
             default=1.0,
             help="weight of classifier-free guidance (default: 1, none): above 1 the samples\nare more typical of the "
             "condition than the data are",
         ),
-        one.add_argument("--log-prob", action="store_true", help="add columns with the log-density of each sample"),
-        add_batch_size(one),
-        add_table_output(one),
+        parser.add_argument("--log-prob", action="store_true", help="add columns with the log-density of each sample"),
+        add_batch_size(parser),
+        add_table_output(parser),
     ]
     for_backbones = [
         group.add_argument(
@@ -76,8 +78,8 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
             help="leave residues where they were drawn, instead of closing the bonds between them",
         ),
     ]
-    add_seed(one)
-    one.set_defaults(for_tables=for_tables, for_backbones=for_backbones)
+    add_seed(parser)
+    parser.set_defaults(for_tables=for_tables, for_backbones=for_backbones)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rfm.command_line.backbones import holds_backbones, sample_to_folder
 
     if not arguments.manifold and holds_backbones(Path(arguments.run)):
-        refuse_given(
+        reject_options(
             arguments,
             arguments.for_tables,
             "not for backbones: the flow has no conditions and no density of what is drawn, which is written as "
@@ -93,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
         sample_to_folder(arguments)
     else:
-        refuse_given(
+        reject_options(
             arguments,
             arguments.for_backbones,
             f"for flows of protein backbones, and {arguments.run} is another",
@@ -138,11 +140,11 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
                 progress=advance,
             )
             points, scores = drawn if arguments.log_prob else (drawn, None)
-            given = {
+            cells_by_name = {
                 name: cells[rows.start : rows.stop] if len(cells) == total else cells * len(rows)
                 for name, cells in known.items()
             }
-            complete = {name: given[name] for name in known if None not in known[name]}
+            complete = {name: cells_by_name[name] for name in known if None not in known[name]}
             columns = dict(data.coordinates.leading(len(rows), complete, rows.start))
             columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(points).T, strict=True))
-            write(columns if scores is None else columns | data.coordinates.score_columns(scores), given)
+            write(columns if scores is None else columns | data.coordinates.score_columns(scores), cells_by_name)

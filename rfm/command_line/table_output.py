@@ -47,14 +47,14 @@ def output_writer(
     target = sys.stdout if out is None else out
     if arguments.json:
         with datasets.json_writer(target) as write_json:
-            yield lambda columns, given: write_json(
-                {name: column.tolist() for name, column in columns.items()} | dict(given)
+            yield lambda columns, conditions: write_json(
+                {name: column.tolist() for name, column in columns.items()} | dict(conditions)
             )
         return
     with datasets.table_writer(target, layout) as write_table:
 
-        def write(columns: Columns, given: Mapping[str, Sequence[Any]]) -> None:
-            texts = {name: ["" if cell is None else str(cell) for cell in cells] for name, cells in given.items()}
+        def write(columns: Columns, conditions: Mapping[str, Sequence[Any]]) -> None:
+            texts = {name: ["" if cell is None else str(cell) for cell in cells] for name, cells in conditions.items()}
             # The formats of tracks have no columns for conditions.
             write_table(list(columns), tuple(columns.values()), texts if layout == datasets.CSV else {})
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from manifolds import SE3, Manifold
 from rfm import datasets
-from rfm.command_line.named_objects import check_symmetry, length_of, named_manifold
-from rfm.command_line.run_folder import RunData, kept_stream
+from rfm.command_line.named_objects import check_symmetry, length_of, manifold_by_name
+from rfm.command_line.run_folder import RunData, saved_stream
 from rfm.conditions import Conditions
 from rfm.datasets.column_names import number_columns
 from rfm.datasets.splits import group_split
@@ -34,12 +34,12 @@ def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditio
     """
     file = read_input(arguments.table, Path(arguments.out) if arguments.resume else None)
     table, layout = datasets.read_points(file, arguments.format, minimum_rows=2)
-    taken = [*(arguments.condition or ()), *([arguments.weights] if arguments.weights else ())]
-    manifold = named_manifold(arguments.manifold, table, arguments.columns, arguments.radians, taken)
+    reserved = [*(arguments.condition or ()), *([arguments.weights] if arguments.weights else ())]
+    manifold = manifold_by_name(arguments.manifold, table, arguments.columns, arguments.radians, reserved)
     if layout == "ang":
         _check_map(arguments.manifold, manifold, file)
-    coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians, layout, taken)
-    unused = [key for key in number_columns(table, taken) if key not in coordinates.columns]
+    coordinates = datasets.choose_coordinates(manifold, table, arguments.columns, arguments.radians, layout, reserved)
+    unused = [key for key in number_columns(table, reserved) if key not in coordinates.columns]
     points = coordinates.points(table)
     if isinstance(coordinates, datasets.Poses):
         manifold = SE3(length_of(points[:, :3, 3]) if arguments.length is None else arguments.length)
@@ -67,7 +67,7 @@ def read_input(path: str, run: Path | None = None) -> FileContent:
 
     Args:
         path: the file, a pipe or ``-``.
-        run: the folder of a run to resume: where nothing comes through a pipe any more, it has kept what came.
+        run: the folder of a run to resume: where nothing comes through a pipe any more, its saved stream is read.
     """
     if path not in ("-", "/dev/stdin"):
         file = read_once(path)
@@ -75,12 +75,12 @@ def read_input(path: str, run: Path | None = None) -> FileContent:
         file = FileContent(_STANDARD_INPUT, b"", streamed=True)
     else:
         file = FileContent(_STANDARD_INPUT, sys.stdin.buffer.read(), streamed=True)
-    kept = kept_stream(run) if run is not None and file.streamed and not file.content else None
-    return file if kept is None else replace(file, content=kept)
+    saved = saved_stream(run) if run is not None and file.streamed and not file.content else None
+    return file if saved is None else replace(file, content=saved)
 
 
 def _check_map(name: str, manifold: Manifold, file: FileContent) -> None:
-    """Compare the symmetry of a map with the manifold's; say what is not verified, and what is left out."""
+    """Compare the symmetry of a map with the manifold's; report what is not verified, and what is left out."""
     measured = datasets.read_orientation_map(file)
     notes = check_symmetry(name, manifold, measured)
     if measured.dropped:
@@ -129,11 +129,11 @@ def _weights(table: Table, column: str) -> Tensor:
 
 
 def _conditions_of(
-    table: Table, arguments: argparse.Namespace, taken: Sequence[str]
+    table: Table, arguments: argparse.Namespace, reserved: Sequence[str]
 ) -> tuple[Conditions | None, Tensor | None]:
     """Return what the columns of ``--condition`` mean, and their vectors."""
     if arguments.condition:
-        return datasets.find_conditions(table, arguments.condition, arguments.label or (), taken)
+        return datasets.find_conditions(table, arguments.condition, arguments.label or (), reserved)
     if arguments.label:
         raise ValueError("--label says which columns of --condition hold labels; give --condition too")
     return None, None

@@ -37,12 +37,12 @@ class Conditions:
 
     @classmethod
     def of(
-        cls, named: Mapping[str, Any], *, labels: Iterable[str] = (), units: Mapping[str, str] | None = None
+        cls, values_by_column: Mapping[str, Any], *, labels: Iterable[str] = (), units: Mapping[str, str] | None = None
     ) -> "Conditions":
         """Find the columns' kinds, ranges and labels from data.
 
         Args:
-            named: values by column: an array, or a sequence of numbers or of texts. Texts are labels.
+            values_by_column: for each column an array, or a sequence of numbers or of texts. Texts are labels.
             labels: columns whose numbers are labels too, such as years.
             units: units of columns of numbers, in words.
 
@@ -50,7 +50,10 @@ class Conditions:
             ValueError: a column holds nothing known, infinite numbers, or hardly two values alike that could be labels.
         """
         forced = set(labels)
-        columns = [_column(name, values, name in forced, (units or {}).get(name, "")) for name, values in named.items()]
+        columns = [
+            _column(name, values, name in forced, (units or {}).get(name, ""))
+            for name, values in values_by_column.items()
+        ]
         return cls(tuple(columns))
 
     @property
@@ -73,11 +76,11 @@ class Conditions:
         """The names of the columns that must be known."""
         return tuple(column.name for column in self.columns if isinstance(column, Picture))
 
-    def encode(self, named: Mapping[str, Any]) -> Tensor:
+    def encode(self, values_by_column: Mapping[str, Any]) -> Tensor:
         """Return condition vectors.
 
         Args:
-            named: by column, one value, or one for each point. What is left out is not known.
+            values_by_column: for each column one value, or one for each point. What is left out is not known.
 
         Returns:
             ``(c,)`` if every value is one value, else ``(n, c)``; float64.
@@ -86,17 +89,17 @@ class Conditions:
             ValueError: there is no such column or label, a value is no number, a picture is missing or cannot be used,
                 or the lengths differ.
         """
-        given = {i: self.columns[i].vectors(values) for i, values in self._indexed(named).items()}
+        known = {i: self.columns[i].vectors(values) for i, values in self._indexed(values_by_column).items()}
         for name in self.required:
-            if self._index(name) not in given:
+            if self._index(name) not in known:
                 raise ValueError(f"{name} is not given; it must be")
-        lengths = {len(entries) for entries in given.values() if entries.ndim == 2}
+        lengths = {len(entries) for entries in known.values() if entries.ndim == 2}
         if len(lengths) > 1:
             raise ValueError(f"conditions have different lengths, {sorted(lengths)}; give one value for each point")
         vectors = torch.full((*lengths, self.width), math.nan, dtype=torch.float64)
         for i, part in enumerate(self._parts(vectors)):
-            if i in given:
-                part.copy_(given[i])
+            if i in known:
+                part.copy_(known[i])
         return vectors
 
     def decode(self, vectors: Tensor) -> dict[str, list[Any]]:
@@ -124,17 +127,17 @@ class Conditions:
                 )
 
     def extrapolations(self, vectors: Tensor) -> list[str]:
-        """Return a sentence for each column with numbers beyond the range of the data."""
+        """Return a sentence for each column with numbers outside the range of the data."""
         sentences = []
         for column, entries in zip(self.columns, self._parts(vectors), strict=True):
             if isinstance(column, Number):
                 # Vectors may have passed through single precision.
                 slack = 1e-6 * max(abs(column.low), abs(column.high))
-                beyond = entries[(entries < column.low - slack) | (entries > column.high + slack)]
-                if len(beyond):
-                    also = f" and {len(beyond) - 1} more are" if len(beyond) > 1 else " is"
+                outside = entries[(entries < column.low - slack) | (entries > column.high + slack)]
+                if len(outside):
+                    also = f" and {len(outside) - 1} more are" if len(outside) > 1 else " is"
                     sentences.append(
-                        f"{column.name}={float(beyond[0]):.6g}{also} outside of the data's range, {column.low:.6g} to "
+                        f"{column.name}={float(outside[0]):.6g}{also} outside of the data's range, {column.low:.6g} to "
                         f"{column.high:.6g}: the flow extrapolates"
                     )
         return sentences
@@ -144,7 +147,7 @@ class Conditions:
         return ", ".join(column.describe() for column in self.columns)
 
     def title(self, vector: Tensor) -> str:
-        """Return what one vector ``(c,)`` says, in words; what is not known is left out."""
+        """Return the meaning of one vector ``(c,)``, in words; what is not known is left out."""
         parts = zip(self.columns, self._parts(vector), strict=True)
         return ", ".join(column.title(part) for column, part in parts if not bool(part.isnan().any()))
 
@@ -169,16 +172,16 @@ class Conditions:
         """Return views of the columns' entries, ``(..., width)`` each."""
         return vectors.split([column.width for column in self.columns], dim=-1)
 
-    def _indexed(self, named: Mapping[str, Any]) -> dict[int, Any]:
-        given = {self._index(name): values for name, values in named.items()}
-        if len(given) < len(named):
-            raise ValueError(f"a condition is given twice in {', '.join(named)}; give each once")
-        return given
+    def _indexed(self, values_by_column: Mapping[str, Any]) -> dict[int, Any]:
+        indexed = {self._index(name): values for name, values in values_by_column.items()}
+        if len(indexed) < len(values_by_column):
+            raise ValueError(f"a condition is given twice in {', '.join(values_by_column)}; give each once")
+        return indexed
 
     def _index(self, name: str) -> int:
-        wanted = str(name).strip().casefold()
+        key = str(name).strip().casefold()
         for i, column in enumerate(self.columns):
-            if column.name.casefold() == wanted:
+            if column.name.casefold() == key:
                 return i
         raise ValueError(f"there is no condition {str(name)[:40]!r}; the conditions are {self.describe()}")
 

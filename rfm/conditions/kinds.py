@@ -28,7 +28,7 @@ class Number:
         name: what it is called.
         low: the smallest value in the data.
         high: the largest value in the data.
-        unit: in words, for people; empty where it has none or the name says it.
+        unit: in words, for people; empty where it has none or the name states it.
     """
 
     kind: ClassVar[str] = "number"
@@ -87,7 +87,7 @@ class Number:
 @final
 @dataclass(frozen=True)
 class Label:
-    """A column of labels: text that says to which of several kinds a point belongs.
+    """A column of labels: text that assigns a point to one of several kinds.
 
     Args:
         name: what it is called.

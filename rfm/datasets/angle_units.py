@@ -1,4 +1,4 @@
-"""Whether the angles of a table are in radians or degrees: by what columns are called, or by what is said of them."""
+"""Whether the angles of a table are in radians or degrees: by the columns' names, or by request."""
 
 import re
 from collections.abc import Sequence
@@ -20,39 +20,39 @@ def bare_name(name: str) -> str:
     return _JOINED.sub("", _APART.sub("", name))
 
 
-def named_unit(name: str) -> str | None:
+def unit_in_name(name: str) -> str | None:
     """Return "degrees" or "radians" where the name ends so: ``phi1_deg``, ``lon (rad)``, ``phiDeg``, ``theta [°]``."""
-    found = _APART.search(name) or _JOINED.search(name)
-    if found is None:
+    suffix = _APART.search(name) or _JOINED.search(name)
+    if suffix is None:
         return None
-    unit = next(group for group in found.groups() if group)
+    unit = next(group for group in suffix.groups() if group)
     return "radians" if unit.casefold().startswith("rad") else "degrees"
 
 
-def in_radians(table: Table, keys: Sequence[str], said: bool | None, bounds: Sequence[float]) -> bool:
-    """Return whether columns of angles are in radians; degrees, unless their names or ``said`` say so.
+def in_radians(table: Table, keys: Sequence[str], radians: bool | None, bounds: Sequence[float]) -> bool:
+    """Return whether columns of angles are in radians; degrees, unless their names or ``radians`` state it.
 
     Args:
         table: the table.
         keys: the columns.
-        said: True for radians, False for degrees, None for neither.
+        radians: True for radians, False for degrees, None for neither.
         bounds: how large each angle is at most, in radians.
 
     Raises:
-        TableError: names contradict each other or what is said; or nothing says it, and all of many angles are small
+        TableError: names contradict each other or the request; or no unit is stated, and all of many angles are small
             enough to be radians.
     """
     names = [table.names[table.index(key)] for key in keys]
-    units = {unit for name in names if (unit := named_unit(name))} if table.has_header else set()
-    asked = {None: None, True: "radians", False: "degrees"}[said]
-    if len(units | {asked} - {None}) > 1:
-        other = f"--{asked}" if asked and len(units) == 1 else "each other"
+    units = {unit for name in names if (unit := unit_in_name(name))} if table.has_header else set()
+    requested = {None: None, True: "radians", False: "degrees"}[radians]
+    if len(units | {requested} - {None}) > 1:
+        other = f"--{requested}" if requested and len(units) == 1 else "each other"
         raise TableError(
             f"{table.file}: the columns {' '.join(keys)} say {' and '.join(sorted(units))}, which contradicts {other}; "
             "give all angles in one unit, and say which it is"
         )
-    if units or asked:
-        return "radians" in units or asked == "radians"
+    if units or requested:
+        return "radians" in units or requested == "radians"
     values = np.abs(table.numbers(keys))
     small = bool((values <= np.asarray(bounds) + _ROUNDING).all()) and bool((values != np.rint(values)).any())
     if small and len(np.unique(values, axis=0)) >= _MANY:

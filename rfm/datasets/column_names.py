@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from rfm.datasets.angle_units import bare_name, named_unit
+from rfm.datasets.angle_units import bare_name, unit_in_name
 from rfm.datasets.tables import Table, TableError
 
 LATITUDE_NAMES = frozenset({"lat", "latitude"})
@@ -40,18 +40,18 @@ def is_longitude(name: str) -> bool:
     return _last_word(name) in LONGITUDE_NAMES
 
 
-def number_columns(table: Table, taken: Sequence[str] = ()) -> list[str]:
-    """Return the columns that hold numbers, but for those that are taken for something else."""
-    used = {table.index(column) for column in taken}
+def number_columns(table: Table, reserved: Sequence[str] = ()) -> list[str]:
+    """Return the columns that hold numbers, except those reserved for something else."""
+    used = {table.index(column) for column in reserved}
     return [table.key(i) for i in range(len(table.names)) if i not in used and table.holds_numbers(i)]
 
 
-def coordinate_columns(table: Table, taken: Sequence[str] = ()) -> list[str]:
-    """Return the columns of numbers that may be coordinates: none that numbers the rows or tells the time."""
-    return [key for key in number_columns(table, taken) if not _numbers_rows(table, key)]
+def coordinate_columns(table: Table, reserved: Sequence[str] = ()) -> list[str]:
+    """Return the columns of numbers that may be coordinates: neither row numbers nor times."""
+    return [key for key in number_columns(table, reserved) if not _numbers_rows(table, key)]
 
 
-def angle_columns(table: Table, radians: bool | None, taken: Sequence[str] = ()) -> list[str]:
+def angle_columns(table: Table, radians: bool | None, reserved: Sequence[str] = ()) -> list[str]:
     """Return the columns that hold angles: those called like one; where none is, all if their range is a turn's.
 
     A range is a turn's within -180 to 360 degrees, over at least half a turn; without a header, within it.
@@ -59,12 +59,12 @@ def angle_columns(table: Table, radians: bool | None, taken: Sequence[str] = ())
     Raises:
         TableError: there is none, or one that may or may not be.
     """
-    found = coordinate_columns(table, taken)
-    named = [key for key in found if _is_angle(table.names[table.index(key)])]
-    if named:
-        return named
-    if found and all(_fills_turn(table, key, radians) for key in found):
-        return found
+    candidates = coordinate_columns(table, reserved)
+    angles = [key for key in candidates if _is_angle(table.names[table.index(key)])]
+    if angles:
+        return angles
+    if candidates and all(_fills_turn(table, key, radians) for key in candidates):
+        return candidates
     raise TableError(
         f"{table.file}: which columns hold angles is not clear: none is called like one (direction, phi, ...), and "
         f"not each of numbers has the range of a turn; {table.describe_columns()}; name them, with --columns"
@@ -74,7 +74,7 @@ def angle_columns(table: Table, radians: bool | None, taken: Sequence[str] = ())
 def _is_angle(name: str) -> bool:
     words = _words(name)
     called = any(word in _ANGLES or word.endswith(_ENDS) for word in words)
-    return not _NO_ANGLES & set(words) and (called or named_unit(name) is not None)
+    return not _NO_ANGLES & set(words) and (called or unit_in_name(name) is not None)
 
 
 def _fills_turn(table: Table, key: str, radians: bool | None) -> bool:
@@ -90,7 +90,7 @@ def _numbers_rows(table: Table, key: str) -> bool:
     if table.has_header:
         name = table.names[index]
         words = _words(name)
-        return named_unit(name) is None and (not words or words[0] == "unnamed" or words[-1] in _INDEX | _TIMES)
+        return unit_in_name(name) is None and (not words or words[0] == "unnamed" or words[-1] in _INDEX | _TIMES)
     if index > 0 or len(table.names) == 1 or len(table) < _FEWEST_NUMBERED:
         return False
     cells = [row[0] for row in table.rows]

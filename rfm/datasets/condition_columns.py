@@ -19,7 +19,7 @@ _NO_NUMBER = frozenset({"", "-", "?", "na", "n/a", "null", "none"})
 
 
 def find_conditions(
-    table: Table, columns: Sequence[str], labels: Sequence[str] = (), taken: Sequence[str] = ()
+    table: Table, columns: Sequence[str], labels: Sequence[str] = (), reserved: Sequence[str] = ()
 ) -> tuple[Conditions, Tensor]:
     """Find what columns of a table mean, and read them.
 
@@ -29,7 +29,7 @@ def find_conditions(
         table: the table.
         columns: names of columns, or numbers counted from 1.
         labels: those whose numbers are labels.
-        taken: columns that cannot be conditions, since they hold the points.
+        reserved: columns that cannot be conditions, since they hold the points.
 
     Returns:
         The conditions and their vectors, float64 ``(n, len(columns))``.
@@ -39,9 +39,9 @@ def find_conditions(
     """
     keys = [table.key(table.index(column)) for column in columns]
     forced = {table.key(table.index(column)) for column in labels}
-    wrong = [key for key in keys if keys.count(key) > 1 or key in taken]
+    wrong = [key for key in keys if keys.count(key) > 1 or key in reserved]
     if wrong:
-        reason = "it holds the points" if wrong[0] in taken else "it is named twice"
+        reason = "it holds the points" if wrong[0] in reserved else "it is named twice"
         raise TableError(f"{table.file}: column {wrong[0]!r} cannot be a condition: {reason}; choose other columns")
     if forced - set(keys):
         raise TableError(

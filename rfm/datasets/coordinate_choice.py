@@ -27,7 +27,7 @@ from rfm.datasets.orientations import Orientations, choose_orientations
 from rfm.datasets.poses import Poses, choose_poses
 from rfm.datasets.tables import Table, TableError
 from rfm.datasets.text_files import read_once
-from rfm.datasets.tracks import TRACK_FORMATS, read_named_table, read_track, recognised_format
+from rfm.datasets.tracks import TRACK_FORMATS, read_commented_table, read_track, recognised_format
 
 _KINDS: dict[str, type[LatitudeLongitude | Cartesian | Angles | Orientations | Poses]] = {
     cls.kind: cls for cls in (LatitudeLongitude, Cartesian, Angles, Orientations, Poses)
@@ -75,17 +75,17 @@ def read_points(
         minimum_rows: fewer are an error.
 
     Returns:
-        The table, and its layout as named or recognised.
+        The table, and its layout as requested or recognised.
 
     Raises:
-        TableError: the file cannot be used; the message says why.
+        TableError: the file cannot be used; the message gives the reason.
     """
     path = read_once(path)
     if layout == "ang" or (layout in (None, "bunge") and is_orientation_map(path)):
         return read_orientation_map(path, minimum_rows).table, "ang"
     if layout in TRACK_FORMATS or (layout is None and recognised_format(path)):
         return read_track(path, layout, minimum_rows=minimum_rows)
-    return read_named_table(path, minimum_rows), layout
+    return read_commented_table(path, minimum_rows), layout
 
 
 def choose_coordinates(
@@ -94,15 +94,15 @@ def choose_coordinates(
     columns: Sequence[str] | None = None,
     radians: bool | None = None,
     layout: str | None = None,
-    taken: Sequence[str] = (),
+    reserved: Sequence[str] = (),
 ) -> Coordinates:
     """Find the coordinates in which a table holds points of a manifold.
 
     On ``Sphere(2)``, two columns are latitude and longitude (in either order if they are called so) and three are x,
     y, z. On a torus there is a column for each angle, elsewhere one for each ambient coordinate. Without ``columns``
     they are found by name on the sphere; on a torus by name (direction, phi, heading, ...) or, where no column has such
-    a name, by their range; and elsewhere taken in order if just enough columns hold numbers, not counting those that
-    number the rows or tell the time.
+    a name, by their range; and elsewhere used in order if just enough columns hold numbers, not counting those that
+    are row numbers or times.
 
     Rotations are Bunge's Euler angles, quaternions or matrices, poses a position and a rotation, by the columns' names
     or by ``layout``: the order of a quaternion is never guessed.
@@ -115,10 +115,10 @@ def choose_coordinates(
             say, ``phi_rad`` or ``phi [deg]``, and for degrees where they say nothing.
         layout: "bunge", "xyzw", "wxyz" or "matrix", how rotations are written; or the format of the file, "ang", "tum",
             "kitti" or "euroc".
-        taken: columns that hold something else, such as weights, and are not chosen unasked.
+        reserved: columns that hold something else, such as weights, and are not chosen by default.
 
     Raises:
-        TableError: a column is missing, or the choice is not clear; the message lists the columns. Nothing says what
+        TableError: a column is missing, or the choice is not clear; the message lists the columns. Nothing states what
             unit angles are in, and all are small enough to be radians.
     """
     keys = None if columns is None else tuple(table.key(table.index(column)) for column in columns)
@@ -129,7 +129,7 @@ def choose_coordinates(
             f"{table.file}: a column that --columns names by number has no name of its own; "
             f"{table.describe_columns()}; give it one in the header, or remove the header"
         )
-    return _choose(manifold, table, _Request(keys, radians, layout, tuple(taken)))
+    return _choose(manifold, table, _Request(keys, radians, layout, tuple(reserved)))
 
 
 @dataclass(frozen=True)
@@ -137,42 +137,42 @@ class _Request:
     keys: tuple[str, ...] | None
     radians: bool | None
     layout: str | None
-    taken: tuple[str, ...] = ()
+    reserved: tuple[str, ...] = ()
 
 
 @singledispatch
-def _choose(manifold: Manifold, table: Table, wanted: _Request) -> Coordinates:
-    return Cartesian(_just_enough(manifold, table, wanted))
+def _choose(manifold: Manifold, table: Table, request: _Request) -> Coordinates:
+    return Cartesian(_just_enough(manifold, table, request))
 
 
 @_choose.register
-def _(manifold: SO3, table: Table, wanted: _Request) -> Coordinates:
-    return choose_orientations(table, wanted.keys, wanted.radians, wanted.layout)
+def _(manifold: SO3, table: Table, request: _Request) -> Coordinates:
+    return choose_orientations(table, request.keys, request.radians, request.layout)
 
 
 @_choose.register
-def _(manifold: Quotient, table: Table, wanted: _Request) -> Coordinates:
+def _(manifold: Quotient, table: Table, request: _Request) -> Coordinates:
     """A class is written as any of its representatives."""
-    return _choose(manifold.m, table, wanted)
+    return _choose(manifold.m, table, request)
 
 
 @_choose.register
-def _(manifold: SE3, table: Table, wanted: _Request) -> Coordinates:
-    return choose_poses(table, wanted.keys, wanted.layout, manifold.length, table.start)
+def _(manifold: SE3, table: Table, request: _Request) -> Coordinates:
+    return choose_poses(table, request.keys, request.layout, manifold.length, table.start)
 
 
 @_choose.register
-def _(manifold: FlatTorus, table: Table, wanted: _Request) -> Coordinates:
-    keys = _just_enough(manifold, table, wanted, angles=True)
-    radians = in_radians(table, keys, wanted.radians, [2 * math.pi] * len(keys))
+def _(manifold: FlatTorus, table: Table, request: _Request) -> Coordinates:
+    keys = _just_enough(manifold, table, request, angles=True)
+    radians = in_radians(table, keys, request.radians, [2 * math.pi] * len(keys))
     return Angles(keys, radians, _counts_up(table.numbers(keys), math.pi if radians else 180.0))
 
 
 @_choose.register
-def _(manifold: Sphere, table: Table, wanted: _Request) -> Coordinates:
+def _(manifold: Sphere, table: Table, request: _Request) -> Coordinates:
     if manifold.dim != 2:
-        return Cartesian(_just_enough(manifold, table, wanted), unit_norm=True)
-    keys = wanted.keys or _columns_on_s2(table)
+        return Cartesian(_just_enough(manifold, table, request), unit_norm=True)
+    keys = request.keys or _columns_on_s2(table)
     if len(keys) == 3:
         return Cartesian(keys, unit_norm=True)
     if len(keys) != 2:
@@ -181,7 +181,7 @@ def _(manifold: Sphere, table: Table, wanted: _Request) -> Coordinates:
             f"longitude) or 3 (x, y, z); {table.describe_columns()}"
         )
     latitude, longitude = _by_role(table, keys)
-    radians = in_radians(table, (latitude, longitude), wanted.radians, (math.pi / 2, 2 * math.pi))
+    radians = in_radians(table, (latitude, longitude), request.radians, (math.pi / 2, 2 * math.pi))
     return LatitudeLongitude(
         (latitude, longitude),
         _counts_up(table.numbers([longitude]), math.pi if radians else 180.0),
@@ -228,7 +228,7 @@ def _by_role(table: Table, keys: Sequence[str]) -> tuple[str, str]:
     return first, second
 
 
-def _just_enough(manifold: Manifold, table: Table, wanted: _Request, angles: bool = False) -> tuple[str, ...]:
+def _just_enough(manifold: Manifold, table: Table, request: _Request, angles: bool = False) -> tuple[str, ...]:
     """Return as many columns as a point has coordinates, or raise."""
     if len(manifold.event_shape) != 1:
         raise TableError(
@@ -236,22 +236,22 @@ def _just_enough(manifold: Manifold, table: Table, wanted: _Request, angles: boo
             "columns of a table; pass a tensor to rfm.fit instead"
         )
     needed = manifold.event_shape[0]
-    if wanted.keys is not None:
-        found, what = list(wanted.keys), f"--columns names {len(wanted.keys)}"
+    if request.keys is not None:
+        columns, what = list(request.keys), f"--columns names {len(request.keys)}"
     elif angles:
-        found = angle_columns(table, wanted.radians, wanted.taken)
-        what = f"{len(found)} column{'s' * (len(found) != 1)} hold angles by name or range"
+        columns = angle_columns(table, request.radians, request.reserved)
+        what = f"{len(columns)} column{'s' * (len(columns) != 1)} hold angles by name or range"
     else:
-        found = coordinate_columns(table, wanted.taken)
-        others = [key for key in number_columns(table, wanted.taken) if key not in found]
-        what = f"{len(found)} columns hold numbers"
+        columns = coordinate_columns(table, request.reserved)
+        others = [key for key in number_columns(table, request.reserved) if key not in columns]
+        what = f"{len(columns)} columns hold numbers"
         what += f" that are no index or time, as {', '.join(map(repr, others[:5]))} is" if others else ""
-    if len(found) != needed:
+    if len(columns) != needed:
         raise TableError(
             f"{table.file}: {what}, and a point of {manifold} has {needed}; {table.describe_columns()}; "
             f"name {needed} with --columns"
         )
-    return tuple(found)
+    return tuple(columns)
 
 
 def _counts_up(values: NDArray[np.float64], half_turn: float) -> bool:

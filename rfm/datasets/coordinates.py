@@ -36,7 +36,7 @@ class Coordinates(ABC):
 
     Args:
         columns: where a point stands in the input: names of columns or, for a file without a header, their numbers,
-            counted from 1, as text. `names` says what the output calls them.
+            counted from 1, as text. `names` are those of the output.
     """
 
     kind: ClassVar[str]
@@ -86,12 +86,12 @@ class Coordinates(ABC):
         """How files of points are written."""
         return CSV
 
-    def leading(self, count: int, given: Mapping[str, Sequence[Any]], first: int = 0) -> dict[str, NDArray[Any]]:
+    def leading(self, count: int, conditions: Mapping[str, Sequence[Any]], first: int = 0) -> dict[str, NDArray[Any]]:
         """Return columns that stand before the points in a file of samples, by name; none by default.
 
         Args:
             count: how many samples there are.
-            given: the conditions that they were drawn for by name, one for each sample, None where not known.
+            conditions: the conditions that they were drawn for by name, one for each sample, None where not known.
             first: how many samples stand before them in the file.
         """
         return {}
@@ -192,14 +192,14 @@ class LatitudeLongitude(Coordinates):
         }
 
     def _check(self, table: Table, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> None:
-        beyond = np.abs(latitude) > 90
-        if beyond.any():
+        outside = np.abs(latitude) > 90
+        if outside.any():
             swappable = bool((np.abs(longitude) <= 90).all() and (latitude >= -180).all() and (latitude <= 360).all())
             remedy = f"{self._remedy_if_swapped()}; else {_REPAIR}" if swappable else _REPAIR
-            raise _out_of_range(table, beyond, "latitude", latitude, "in -90 to 90", remedy)
-        beyond = (longitude < -180) | (longitude > 360)
-        if beyond.any():
-            raise _out_of_range(table, beyond, "longitude", longitude, "in -180 to 360", _REPAIR)
+            raise _out_of_range(table, outside, "latitude", latitude, "in -90 to 90", remedy)
+        outside = (longitude < -180) | (longitude > 360)
+        if outside.any():
+            raise _out_of_range(table, outside, "longitude", longitude, "in -180 to 360", _REPAIR)
 
     def _remedy_if_swapped(self) -> str:
         if any(is_latitude(column) or is_longitude(column) for column in self.columns):

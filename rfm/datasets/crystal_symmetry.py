@@ -59,10 +59,10 @@ def crystal_rotations(manifold: Manifold) -> Tensor | None:
     """
     rotations = torch.eye(3, dtype=torch.float64)[None]
     while isinstance(manifold, Quotient):
-        found = _right_factors(manifold)
-        if found is None or (len(found) > 1 and len(rotations) > 1):
+        factors = _right_factors(manifold)
+        if factors is None or (len(factors) > 1 and len(rotations) > 1):
             return None
-        rotations = found if len(found) > 1 else rotations
+        rotations = factors if len(factors) > 1 else rotations
         manifold = manifold.m
     return rotations if isinstance(manifold, SO3) else None
 

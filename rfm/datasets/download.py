@@ -64,8 +64,8 @@ def find(relative: str, sha256: str) -> Path:
 
 def cache_folder() -> Path:
     """Return ``$RFM_CACHE``, else ``$XDG_CACHE_HOME/rfm``, else ``~/.cache/rfm``."""
-    if named := os.environ.get("RFM_CACHE"):
-        return Path(named)
+    if override := os.environ.get("RFM_CACHE"):
+        return Path(override)
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "rfm"
     try:
@@ -88,9 +88,11 @@ def file_sha256(path: Path) -> str:
 
 
 def _verified(path: Path, sha256: str, remedy: str) -> Path:
-    found = file_sha256(path)
-    if found != sha256:
-        raise DatasetError(f"{path}: this is not the published file: SHA-256 {found[:16]}, not {sha256[:16]}; {remedy}")
+    digest = file_sha256(path)
+    if digest != sha256:
+        raise DatasetError(
+            f"{path}: this is not the published file: SHA-256 {digest[:16]}, not {sha256[:16]}; {remedy}"
+        )
     return path
 
 
@@ -102,10 +104,10 @@ def _download(url: str, target: Path, sha256: str, relative: str, timeout: float
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         temporary = Path(name)
         with open(handle, "wb") as stream:  # noqa: PTH123, a file descriptor
-            found = _copy(_chunks(url, relative, timeout), stream)
-        if found != sha256:
+            digest = _copy(_chunks(url, relative, timeout), stream)
+        if digest != sha256:
             raise DatasetError(
-                f"{url}: the download is not the published file: SHA-256 {found[:16]}, not {sha256[:16]}; "
+                f"{url}: the download is not the published file: SHA-256 {digest[:16]}, not {sha256[:16]}; "
                 f"try again, or {_by_hand(relative)}"
             )
         temporary.replace(target)
@@ -155,7 +157,7 @@ def _by_hand(relative: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return one line that says what went wrong, without the file's name or an error's number."""
+    """Return the cause of an error in one line, without the file's name or an error's number."""
     if isinstance(inner := getattr(error, "reason", None), Exception):  # a URLError only wraps what happened
         return _reason(inner)
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__

@@ -89,19 +89,19 @@ def read_orientation_map(path: str | os.PathLike[str], minimum_rows: int = 1) ->
     counted = bool(np.isin(phases, [number for number in names if number]).any())
     unindexed = (confidence < 0) | (np.abs(angles) >= 4 * math.pi - 1e-3).all(1) | (phases < 0)
     unindexed |= (phases == 0) & (counted and 0 not in names)
-    kept = np.flatnonzero(~unindexed)
-    beyond = kept[(np.abs(angles[kept]) > 2 * math.pi + 1e-3).any(1)]
-    if len(beyond):
-        row = int(beyond[0])
+    indexed = np.flatnonzero(~unindexed)
+    outside = indexed[(np.abs(angles[indexed]) > 2 * math.pi + 1e-3).any(1)]
+    if len(outside):
+        row = int(outside[0])
         worst = angles[row][np.abs(angles[row]).argmax()]
         raise raw.error(row, f"{worst:.6g} is no Euler angle in radians", "export the map with angles in radians")
-    if len(kept) < max(minimum_rows, 1):
-        raise TableError(f"{raw.file}: {len(kept)} of {len(raw)} rows are indexed; export more of the map")
+    if len(indexed) < max(minimum_rows, 1):
+        raise TableError(f"{raw.file}: {len(indexed)} of {len(raw)} rows are indexed; export more of the map")
     if not counted and len(names) == 1:
         names = dict(zip((0,), names.values(), strict=True))
-    rows = [[*raw.rows[i][:7], names.get(int(phases[i]), raw.rows[i][7]), *raw.rows[i][8:]] for i in kept]
+    rows = [[*raw.rows[i][:7], names.get(int(phases[i]), raw.rows[i][7]), *raw.rows[i][8:]] for i in indexed]
     extra = tuple(f"column_{i}" for i in range(len(COLUMNS) + 1, len(raw.names) + 1))
-    lines = [raw.lines[i] for i in kept]
+    lines = [raw.lines[i] for i in indexed]
     return OrientationMap(Table(raw.file, (*COLUMNS, *extra), True, rows, lines), int(unindexed.sum()), symmetries)
 
 
@@ -109,20 +109,22 @@ def _phases(header: Sequence[str]) -> tuple[dict[int, str], dict[str, str]]:
     """Return the name of each phase by its number, and its symmetry code by its name."""
     phases: dict[int, dict[str, str]] = {}
     for line in header:
-        found = re.match(r"\s*(phase|materialname|formula|symmetry)(?:\s*[:=]\s*|\s+)(\S.*?)\s*$", line, re.IGNORECASE)
-        if found is None:
+        match = re.match(r"\s*(phase|materialname|formula|symmetry)(?:\s*[:=]\s*|\s+)(\S.*?)\s*$", line, re.IGNORECASE)
+        if match is None:
             continue
-        word, rest = found[1].casefold(), found[2]
+        word, rest = match[1].casefold(), match[2]
         if word == "phase":
             if rest.isdecimal():
                 phases[int(rest)] = {}
         elif phases:
             phases[list(phases)[-1]].setdefault(word, rest)
-    named = {number: _name(number, phase) for number, phase in phases.items()}
-    # Two phases of one name could not be told apart.
-    twice = {name for name in named.values() if list(named.values()).count(name) > 1}
-    named = {number: f"{name} {number}" if name in twice else name for number, name in named.items()}
-    return named, {named[number]: phase["symmetry"] for number, phase in phases.items() if "symmetry" in phase}
+    phase_names = {number: _name(number, phase) for number, phase in phases.items()}
+    # Two phases of one name could not be distinguished.
+    twice = {name for name in phase_names.values() if list(phase_names.values()).count(name) > 1}
+    phase_names = {number: f"{name} {number}" if name in twice else name for number, name in phase_names.items()}
+    return phase_names, {
+        phase_names[number]: phase["symmetry"] for number, phase in phases.items() if "symmetry" in phase
+    }
 
 
 def _name(number: int, phase: dict[str, str]) -> str:
@@ -132,8 +134,8 @@ def _name(number: int, phase: dict[str, str]) -> str:
 def _check_order(raw: Table, header: Sequence[str]) -> None:
     """Refuse a header that lists the columns in another order."""
     for line in header:
-        found = re.match(r"\s*column[_ ](?:headers|names)\s*:\s*(.*)", line, re.IGNORECASE)
-        names = [name.strip().casefold() for name in found[1].split(",")] if found else []
+        match = re.match(r"\s*column[_ ](?:headers|names)\s*:\s*(.*)", line, re.IGNORECASE)
+        names = [name.strip().casefold() for name in match[1].split(",")] if match else []
         starts = ("phi1", "phi", "phi2", "x", "y", None, None, "phase")
         for name, start in zip(names, starts, strict=False):
             if start is not None and not (name == start or (start == "phase" and name.startswith(start))):

@@ -17,7 +17,7 @@ from rfm.datasets.pose_columns import QUATERNION, check_order, pose_columns, pos
 from rfm.datasets.rotation_columns import CONVENTIONS, ROTATION_NAMES, numbers_from, rotations_from
 from rfm.datasets.tables import Table, TableError
 from rfm.datasets.text_files import read_once
-from rfm.datasets.tracks import read_named_table
+from rfm.datasets.tracks import read_commented_table
 
 
 @final
@@ -70,7 +70,7 @@ class Orientations(Coordinates):
 
     def read(self, path: str | os.PathLike[str]) -> Table:
         path = read_once(path)
-        return read_orientation_map(path).table if is_orientation_map(path) else read_named_table(path)
+        return read_orientation_map(path).table if is_orientation_map(path) else read_commented_table(path)
 
     def points(self, table: Table) -> Tensor:
         return rotations_from(self._numbers(table), self.convention, table, self.radians)
@@ -95,21 +95,21 @@ def choose_orientations(
         return Orientations(keys or ("phi1", "Phi", "phi2"), "bunge", radians=True)
     convention = layout if layout in ROTATION_NAMES else None
     if keys is None:
-        found = [c for c in ([convention] if convention else CONVENTIONS) if all(map(table.has, ROTATION_NAMES[c]))]
+        fitting = [c for c in ([convention] if convention else CONVENTIONS) if all(map(table.has, ROTATION_NAMES[c]))]
         columns = _euler_columns(table) if convention in (None, "bunge") else None
-        if not found and columns is not None:
+        if not fitting and columns is not None:
             return Orientations(columns, "bunge", _in_radians(table, columns, radians))
         columns = pose_columns(table, QUATERNION) if convention in (None, "xyzw", "wxyz") else None
-        if not found and columns is not None:
+        if not fitting and columns is not None:
             return Orientations(columns, "xyzw")
-        if not found:
+        if not fitting:
             raise TableError(
                 f"{table.file}: no columns are called phi1, Phi, phi2 (Bunge's Euler angles), qw, qx, qy, qz or r11 to "
                 f"r33; {table.describe_columns()}; "
                 "name the columns in the header, or give --columns and --format bunge, xyzw, wxyz or matrix"
             )
-        own = tuple(table.key(table.index(name)) for name in ROTATION_NAMES[found[0]])
-        return Orientations(own, found[0], found[0] == "bunge" and _in_radians(table, own, radians))
+        own = tuple(table.key(table.index(name)) for name in ROTATION_NAMES[fitting[0]])
+        return Orientations(own, fitting[0], fitting[0] == "bunge" and _in_radians(table, own, radians))
     convention = convention or _convention_of(keys)
     if convention is None or len(keys) != len(ROTATION_NAMES[convention]):
         raise TableError(
@@ -129,8 +129,8 @@ def _euler_columns(table: Table) -> tuple[str, ...] | None:
     return tuple(table.key(names.index(name)) for name in usual) if all(names.count(n) == 1 for n in usual) else None
 
 
-def _in_radians(table: Table, keys: tuple[str, ...], said: bool | None) -> bool:
-    return in_radians(table, keys, said, [2 * math.pi] * len(keys))
+def _in_radians(table: Table, keys: tuple[str, ...], radians: bool | None) -> bool:
+    return in_radians(table, keys, radians, [2 * math.pi] * len(keys))
 
 
 def _convention_of(keys: Sequence[str]) -> str | None:
@@ -140,5 +140,5 @@ def _convention_of(keys: Sequence[str]) -> str | None:
         if names == tuple(name.casefold() for name in usual):
             return convention
     roles = pose_roles(keys)
-    named = next((order for order in ("xyzw", "wxyz") if roles == list(ROTATION_NAMES[order])), None)
-    return named or ("matrix" if len(keys) == 9 else None)
+    quaternion_order = next((order for order in ("xyzw", "wxyz") if roles == list(ROTATION_NAMES[order])), None)
+    return quaternion_order or ("matrix" if len(keys) == 9 else None)

@@ -37,32 +37,32 @@ def pose_roles(names: Sequence[str]) -> list[str | None]:
     return roles
 
 
-def pose_columns(table: Table, wanted: Sequence[str]) -> tuple[str, ...] | None:
+def pose_columns(table: Table, required: Sequence[str]) -> tuple[str, ...] | None:
     """Return the columns with these roles, in this order; None unless each is there exactly once."""
     roles = pose_roles(table.names) if table.has_header else []
-    if any(roles.count(role) != 1 for role in wanted):
+    if any(roles.count(role) != 1 for role in required):
         return None
-    return tuple(table.key(roles.index(role)) for role in wanted)
+    return tuple(table.key(roles.index(role)) for role in required)
 
 
-def check_order(table: Table, keys: Sequence[str], wanted: Sequence[str], said: str) -> None:
-    """Refuse columns whose names say another order than the one in which they are to be read.
+def check_order(table: Table, keys: Sequence[str], expected: Sequence[str], requirement: str) -> None:
+    """Refuse columns whose names imply another order than the one in which they are to be read.
 
     Args:
         table: for the message.
         keys: the columns.
-        wanted: the role that each is to have.
-        said: what asks for that, for the message.
+        expected: the role that each is to have.
+        requirement: the option that requires this order, for the message.
 
     Raises:
-        TableError: a name says otherwise.
+        TableError: a name contradicts the order.
     """
-    said_so = [
+    letters = [
         role[-1] if role and role != TIME else key.casefold() for key, role in zip(keys, pose_roles(keys), strict=True)
     ]
-    if any(letter in "wxyz" and letter != want[-1] for letter, want in zip(said_so, wanted, strict=True)):
+    if any(letter in "wxyz" and letter != role[-1] for letter, role in zip(letters, expected, strict=True)):
         raise TableError(
-            f"{table.file}: the columns {' '.join(keys)} contradict {said} ({' '.join(wanted)}); "
+            f"{table.file}: the columns {' '.join(keys)} contradict {requirement} ({' '.join(expected)}); "
             "name them in that order, or the other format"
         )
 
@@ -76,10 +76,10 @@ def header_names(line: str) -> list[str]:
 
 
 def time_ticks(names: Sequence[str]) -> int | None:
-    """Return how many units of the time column are a second, where its name says it."""
+    """Return how many units of the time column are a second, where its name states it."""
     for name, role in zip(names, pose_roles(names), strict=True):
         if role == TIME:
-            units = [unit for found in _UNIT.findall(name) for unit in found if unit]
+            units = [unit for groups in _UNIT.findall(name) for unit in groups if unit]
             return next((_TICKS[unit] for unit in [*units, *_words(name)] if unit.casefold() in _TICKS), None)
     return None
 

@@ -17,7 +17,7 @@ from rfm.datasets.rotation_columns import MATRIX_NAMES, numbers_from, rotations_
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.tables import Table, TableError, read_table
 from rfm.datasets.text_files import read_once
-from rfm.datasets.tracks import SECONDS, TRACK_FORMATS, is_kitti, read_named_table, read_track
+from rfm.datasets.tracks import SECONDS, TRACK_FORMATS, is_kitti, read_commented_table, read_track
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "xyzw": (*POSITION, "qx", "qy", "qz", "qw"),
@@ -83,7 +83,7 @@ class Poses(Coordinates):
     def read(self, path: str | os.PathLike[str]) -> Table:
         path = read_once(path)
         if not self.layout:
-            return read_named_table(path)
+            return read_commented_table(path)
         table = read_table(path)
         # What rfm sample --log-prob wrote has a header of its own.
         ours = table.has_header and all(map(table.has, self.columns))
@@ -101,16 +101,16 @@ class Poses(Coordinates):
         numbers = np.concatenate([x[:, :3, 3].numpy(), numbers_from(x[:, :3, :3], self.convention)], axis=1)
         return np.stack([numbers[:, self._own.index(name)] for name in self.names], axis=1)
 
-    def leading(self, count: int, given: Mapping[str, Sequence[Any]], first: int = 0) -> dict[str, NDArray[Any]]:
+    def leading(self, count: int, conditions: Mapping[str, Sequence[Any]], first: int = 0) -> dict[str, NDArray[Any]]:
         """Return the time, where the format has one: that of the condition, else the number of the sample."""
         if not self.layout or (ticks := TRACK_FORMATS[self.layout].ticks_per_second) is None:
             return {}
         time = TRACK_FORMATS[self.layout].columns[0]
-        if SECONDS not in given or any(value is None for value in given[SECONDS]):
+        if SECONDS not in conditions or any(value is None for value in conditions[SECONDS]):
             return {time: np.arange(first, first + count)}
-        elapsed = np.asarray(given[SECONDS], dtype=np.float64) * ticks
-        whole = isinstance(self.start, int) and ticks > 1
-        return {time: self.start + (np.rint(elapsed).astype(np.int64) if whole else elapsed)}
+        elapsed = np.asarray(conditions[SECONDS], dtype=np.float64) * ticks
+        integer_ticks = isinstance(self.start, int) and ticks > 1
+        return {time: self.start + (np.rint(elapsed).astype(np.int64) if integer_ticks else elapsed)}
 
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
         return {"log_prob_nats_per_radian3_unit3": as_array(log_prob) - 3 * math.log(self.length)}
@@ -141,8 +141,8 @@ def choose_poses(
         for order, names in _NAMES.items():
             if all(map(table.has, names)):
                 return Poses(tuple(table.key(table.index(name)) for name in names), order, "", length)
-        if (found := pose_columns(table, _NAMES["xyzw"])) is not None:
-            return Poses(found, "xyzw", "", length)
+        if (pose := pose_columns(table, _NAMES["xyzw"])) is not None:
+            return Poses(pose, "xyzw", "", length)
         raise TableError(
             f"{table.file}: it is not clear which columns hold the pose, and in which order the quaternion is; "
             f"{table.describe_columns()}; "
@@ -155,8 +155,10 @@ def choose_poses(
             "name three of position, then four of a quaternion with --format xyzw or wxyz (real part last or first)"
         )
     if convention != "matrix":
-        said = f"--format {convention}" if layout in _NAMES else "what --columns takes, a position and a quaternion"
-        check_order(table, keys, _NAMES[convention], said)
+        requirement = (
+            f"--format {convention}" if layout in _NAMES else "what --columns takes, a position and a quaternion"
+        )
+        check_order(table, keys, _NAMES[convention], requirement)
     return Poses(keys, convention, "", length)
 
 

@@ -60,9 +60,9 @@ def rotations_from(numbers: NDArray[np.float64], convention: str, table: Table, 
 def _refuse_degrees(table: Table, angles: Tensor) -> None:
     """Refuse angles of more than two turns, which no program writes in radians."""
     largest = angles.abs().amax(-1)
-    beyond = (largest > 4 * math.pi + 1e-3).nonzero()[:, 0]
-    if len(beyond):
-        row = int(beyond[0])
+    rows = (largest > 4 * math.pi + 1e-3).nonzero()[:, 0]
+    if len(rows):
+        row = int(rows[0])
         raise table.error(
             row, f"{float(largest[row]):.6g} is no Euler angle in radians", "leave --radians out if it is degrees"
         )

@@ -109,8 +109,8 @@ def block_labels(values: NDArray[np.float64] | Tensor, sizes: Sequence[float]) -
     Raises:
         ValueError: a size is not above 0.
     """
-    given = tensor_of("block_labels", "values", values, torch.float64).detach().cpu().numpy()
-    places = given.reshape(len(given), -1)
+    array = tensor_of("block_labels", "values", values, torch.float64).detach().cpu().numpy()
+    places = array.reshape(len(array), -1)
     edges = tensor_of("block_labels", "sizes", sizes, torch.float64).numpy()
     if edges.shape != places.shape[1:] or not (np.isfinite(edges) & (edges > 0)).all():
         raise ValueError(f"block_labels: sizes are {places.shape[1]} numbers above 0, got {list(sizes)}")

@@ -50,7 +50,7 @@ def write_table(
 
     Args:
         target: a path, or a text stream.
-        names: one name for each column; `read_table` must be able to tell them from numbers.
+        names: one name for each column; `read_table` must be able to distinguish them from numbers.
         values: numbers, ``(n, len(names))``, or a tuple of columns, each of its own type; float32 is written in the
             digits that float32 needs.
         texts: further columns by name, ``n`` cells each, which stand behind the numbers.
@@ -90,7 +90,7 @@ def table_writer(target: str | os.PathLike[str] | TextIO, layout: Layout = CSV) 
             if texts:
                 names = [*names, *texts]
                 cells = [[*row, *more] for row, more in zip(cells, zip(*texts.values(), strict=True), strict=True)]
-            with _told(target):
+            with _translated_errors(target):
                 if not begun:
                     _write_header(stream, names, layout)
                 begun = True
@@ -120,7 +120,7 @@ def json_writer(target: str | os.PathLike[str] | TextIO) -> Iterator[Callable[[M
                 waiting[name].write((", " if begun else "") + json.dumps(list(cells), allow_nan=False)[1:-1])
 
         yield write
-        with _told(target):
+        with _translated_errors(target):
             for i, (name, cells) in enumerate(waiting.items()):
                 stream.write(f"{', ' if i else '{'}{json.dumps(name)}: [")
                 cells.seek(0)
@@ -156,7 +156,7 @@ def _write_header(stream: TextIO, names: Sequence[str], layout: Layout) -> None:
 
 
 @contextmanager
-def _told(target: str | os.PathLike[str] | TextIO) -> Iterator[None]:
+def _translated_errors(target: str | os.PathLike[str] | TextIO) -> Iterator[None]:
     """Say of a file, not of a stream, why it cannot be written."""
     try:
         yield
@@ -177,18 +177,18 @@ def _opened(target: str | os.PathLike[str] | TextIO) -> Iterator[TextIO]:
         return
     path = Path(target)
     if path.exists() and not path.is_file():  # a pipe or a device has no place to be renamed to
-        with _told(target):
+        with _translated_errors(target):
             stream = path.open("w", encoding="utf-8", newline="")
         with stream:
             yield stream
         return
-    with _told(target):
+    with _translated_errors(target):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with open(handle, "w", encoding="utf-8", newline="") as stream:  # noqa: PTH123, a file descriptor
             yield stream
-        with _told(target):
+        with _translated_errors(target):
             _take_default_mode(temporary)
             temporary.replace(path)
     finally:

@@ -94,11 +94,11 @@ class Table:
         return np.stack(values, axis=1) if values else np.empty((len(self), 0))
 
     def error(self, row: int, finding: str, remedy: str) -> TableError:
-        """Return the exception that says what is wrong with one row, counted from 0."""
+        """Return the exception for a fault in one row, counted from 0."""
         return TableError(f"{self.file}, line {self.lines[row]}: {finding}; {remedy}")
 
     def describe_columns(self) -> str:
-        """Return one sentence that says which columns there are."""
+        """Return a clause that lists the columns."""
         count = len(self.names)
         if not self.has_header:
             return f"the file has no header; its columns are the numbers {'1' if count == 1 else f'1 to {count}'}"
@@ -106,14 +106,14 @@ class Table:
         return f"its columns are {listed}{f' and {count - 12} more' if count > 12 else ''}"
 
     def _matches(self, column: str) -> list[int]:
-        wanted = column.strip()
-        exact = [i for i, name in enumerate(self.names) if name == wanted]
+        text = column.strip()
+        exact = [i for i, name in enumerate(self.names) if name == text]
         if exact:
             return exact
-        similar = [i for i, name in enumerate(self.names) if name.casefold() == wanted.casefold()]
+        similar = [i for i, name in enumerate(self.names) if name.casefold() == text.casefold()]
         if similar:
             return similar
-        number = int(wanted) if re.fullmatch(r"[0-9]{1,9}", wanted) else 0
+        number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
         return [number - 1] if 1 <= number <= len(self.names) else []
 
     def _column_of_numbers(self, index: int) -> NDArray[np.float64]:
@@ -153,9 +153,9 @@ def read_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
     body = numbered[1:] if has_header else numbered
     minimum_rows = max(minimum_rows, 1)
     if len(body) < minimum_rows:
-        found = "a header but no rows" if has_header and not body else f"{len(body)} row{'s' * (len(body) != 1)}"
-        wanted = f"at least {minimum_rows} {'is' if minimum_rows == 1 else 'are'} needed"
-        raise TableError(f"{file}: the file has {found}, and {wanted}; add points, one on a line")
+        content = "a header but no rows" if has_header and not body else f"{len(body)} row{'s' * (len(body) != 1)}"
+        requirement = f"at least {minimum_rows} {'is' if minimum_rows == 1 else 'are'} needed"
+        raise TableError(f"{file}: the file has {content}, and {requirement}; add points, one on a line")
     expected = f"the header (line {first[0]}) has {len(names)}" if has_header else f"most lines have {width}"
     _check_lengths(body, len(names), expected, file)
     return Table(file, names, has_header, [row for _, row in body], [i for i, _ in body])
@@ -254,9 +254,9 @@ def is_header(row: Sequence[str]) -> bool:
 def _check_lengths(rows: Iterable[tuple[int, list[str]]], width: int, expected: str, file: str) -> None:
     for line, row in rows:
         if len(row) != width:
-            found = f"{len(row)} cell{'s' * (len(row) != 1)}"
+            finding = f"{len(row)} cell{'s' * (len(row) != 1)}"
             raise TableError(
-                f"{file}, line {line}: {found}, but {expected}; repair that line, or start it with # to skip it"
+                f"{file}, line {line}: {finding}, but {expected}; repair that line, or start it with # to skip it"
             )
 
 

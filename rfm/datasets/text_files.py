@@ -62,8 +62,8 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         TableError: it cannot be read, or is something else, which the message names.
     """
-    found = read_once(path)
-    content, file = found.content, shown_path(found)
+    source = read_once(path)
+    content, file = source.content, shown_path(source)
     if what := _binary(content):
         raise TableError(f"{file}: this is {what[0]}, not a text file; {what[1]}")
     if encoding := _wide_encoding(content):

@@ -1,6 +1,6 @@
 """Tracks of poses in the formats of TUM RGB-D, KITTI and EuRoC.
 
-The order of a quaternion is read from the header or from a format that is named; it is never guessed, and a header that
+The order of a quaternion is read from the header or from a requested format; it is never guessed, and a header that
 contradicts the format is refused, however it calls the columns: `rfm.datasets.pose_columns`. TUM: time in seconds,
 position in metres, quaternion with the real part last; ``tum_ns`` and its like for other units of time. KITTI: the
 first three rows of the pose matrix, or all four; KITTI-360 has the number of the frame before them. EuRoC: time in
@@ -98,12 +98,12 @@ def recognised_format(path: str | os.PathLike[str]) -> str | None:
         ticks, roles = time_ticks(names), pose_roles(names)
         if roles[: len(_TUM.columns)] == _TUM.roles:
             return _OF_TICKS[ticks or 1]
-        if roles[: len(_TUM.columns)] == TRACK_FORMATS["euroc"].roles and _says_euroc(names, ticks):
+        if roles[: len(_TUM.columns)] == TRACK_FORMATS["euroc"].roles and _is_euroc(names, ticks):
             return "euroc"
     return None
 
 
-def _says_euroc(names: Sequence[str], ticks: int | None) -> bool:
+def _is_euroc(names: Sequence[str], ticks: int | None) -> bool:
     """Return whether a header with EuRoC's columns leaves no doubt about the unit of the time."""
     return ticks == 10**9 or (ticks is None and [re.sub(r"\[.*", "", n) for n in names[1:8]] == _EUROC_NAMES)
 
@@ -111,7 +111,7 @@ def _says_euroc(names: Sequence[str], ticks: int | None) -> bool:
 _EUROC_NAMES = list(TRACK_FORMATS["euroc"].pose_columns)
 
 
-def read_named_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
+def read_commented_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
     """Read a table whose columns may be named in a comment line: one that names a quaternion.
 
     Raises:
@@ -122,8 +122,8 @@ def read_named_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Tab
     comments = [header_names(line) for line in read_header(path)]
     _refuse_jpl(table, [list(table.names)] if table.has_header else comments)
     for names in comments:
-        whole = set(QUATERNION) <= set(pose_roles(names))
-        if whole and len(names) == len(table.names) and not table.has_header:
+        names_quaternion = set(QUATERNION) <= set(pose_roles(names))
+        if names_quaternion and len(names) == len(table.names) and not table.has_header:
             return replace(table, names=tuple(names), has_header=True)
     return table
 
@@ -166,8 +166,8 @@ def read_track(
     if known.order == "matrix":
         return _matrices(raw, known), layout
     width = len(known.columns)
-    named = any(len(names) == len(raw.names) and pose_roles(names)[:width] == known.roles for names in header)
-    if len(raw.names) < width or (len(raw.names) > width and layout != "euroc" and not named):
+    in_header = any(len(names) == len(raw.names) and pose_roles(names)[:width] == known.roles for names in header)
+    if len(raw.names) < width or (len(raw.names) > width and layout != "euroc" and not in_header):
         raise _wrong_width(raw, layout, known)
     if start is None:
         layout = _with_unit(raw, layout, header)
@@ -208,7 +208,7 @@ def _matrices(raw: Table, known: TrackFormat) -> Table:
 
 def _kitti_cells(raw: Table) -> list[tuple[str, Sequence[str]]]:
     """Return the frame's number and the first three rows of the matrix, for each row of the table."""
-    numbered, found, last = len(raw.names) % 4 == 1, [], -1
+    numbered, matrices, last = len(raw.names) % 4 == 1, [], -1
     for i, row in enumerate(raw.rows):
         frame, cells = (row[0], row[1:]) if numbered else (str(i), row)
         if not re.fullmatch(r"\d+", frame) or int(frame) <= last:
@@ -216,15 +216,15 @@ def _kitti_cells(raw: Table) -> list[tuple[str, Sequence[str]]]:
         if [parse_number(cell) for cell in cells[12:]] not in ([], [0, 0, 0, 1]):
             raise raw.error(i, "the last row of this matrix is not 0 0 0 1", "repair or remove that row")
         last = int(frame)
-        found.append((frame, cells[:12]))
-    return found
+        matrices.append((frame, cells[:12]))
+    return matrices
 
 
 # What a header and a separator say.
 
 
 def _refuse_jpl(raw: Table, header: Sequence[Sequence[str]]) -> None:
-    """Refuse quaternions that are named by the frames which they lead from and to, as OpenVINS does: q_GtoI."""
+    """Refuse quaternions that are named after the frames they map between, as OpenVINS does: q_GtoI."""
     for names in header:
         for name in names:
             if re.match(r"#?q_[A-Za-z0-9]+?(to|To|_to_)[A-Z0-9]", name):
@@ -236,13 +236,13 @@ def _refuse_jpl(raw: Table, header: Sequence[Sequence[str]]) -> None:
 
 
 def _check_header(raw: Table, layout: str, names: Sequence[str]) -> None:
-    """Refuse a header that contradicts the format, or that leaves open what it says of the quaternion."""
-    wanted, roles = TRACK_FORMATS[layout], pose_roles(names)
+    """Refuse a header that contradicts the format, or that leaves the order of the quaternion open."""
+    known, roles = TRACK_FORMATS[layout], pose_roles(names)
     turns = [role for role in roles if role in QUATERNION]
     bare = [name.casefold() for name in names]
     contradiction = TableError(
         f"{raw.file}: the header ({' '.join(names[:8])}) contradicts --format {layout}"
-        f" ({' '.join(wanted.columns)}); name the format that the file is written in"
+        f" ({' '.join(known.columns)}); name the format that the file is written in"
     )
     if "q" in bare and not turns:
         # Names of groups, not of columns, as OpenVINS writes them.
@@ -251,29 +251,33 @@ def _check_header(raw: Table, layout: str, names: Sequence[str]) -> None:
         return
     if not turns and not (len(names) == len(raw.names) and roles[0] == TIME):
         return
-    if wanted.order == "matrix":
+    if known.order == "matrix":
         if turns:
             raise contradiction
         return
     ticks = time_ticks(names)
     # In TUM's format another unit of time is one of its variants.
-    if ticks not in (None, wanted.ticks_per_second) and layout != "tum":
+    if ticks not in (None, known.ticks_per_second) and layout != "tum":
         raise contradiction
-    whole = sorted(turns) == sorted(QUATERNION)
-    if len(names) == len(raw.names) or (whole and TIME in roles):
+    complete = sorted(turns) == sorted(QUATERNION)
+    if len(names) == len(raw.names) or (complete and TIME in roles):
         # The names stand over the columns.
-        over = [*wanted.roles, *([None] * len(names))]
-        if any(role != want for role, want in zip(roles, over, strict=False) if role in (*POSITION, *QUATERNION, TIME)):
+        over = [*known.roles, *([None] * len(names))]
+        if any(
+            role != expected
+            for role, expected in zip(roles, over, strict=False)
+            if role in (*POSITION, *QUATERNION, TIME)
+        ):
             raise contradiction
         return
-    if not whole:
+    if not complete:
         raise TableError(
             f"{raw.file}: the header ({' '.join(names[:8])}) names a part of the quaternion, and not where it stands; "
-            f"name all columns ({' '.join(wanted.columns)}), or none"
+            f"name all columns ({' '.join(known.columns)}), or none"
         )
     places = [i for i, role in enumerate(roles) if role in POSITION]
     first = min(i for i, role in enumerate(roles) if role in QUATERNION)
-    if turns != [role for role in wanted.roles if role in QUATERNION] or any(i > first for i in places):
+    if turns != [role for role in known.roles if role in QUATERNION] or any(i > first for i in places):
         raise contradiction
 
 
@@ -291,14 +295,14 @@ def _check_separator(raw: Table, path: str | os.PathLike[str]) -> None:
 
 
 def _with_unit(raw: Table, layout: str, header: Sequence[Sequence[str]]) -> str:
-    """Return the format with the unit of the time that the header or times since 1970 say, or ask for it."""
+    """Return the format with the unit of the time that the header or times since 1970 imply, or raise."""
     known = TRACK_FORMATS[layout]
     # In a line of prose a word such as sec names no column.
     over = [names for names in header if pose_roles(names)[:1] == [TIME]]
     over = [names for names in over if len(names) == len(raw.names) or set(QUATERNION) <= set(pose_roles(names))]
-    said = [ticks for names in over if (ticks := time_ticks(names)) is not None]
-    if said:
-        return _OF_TICKS[said[0]] if layout == "tum" else layout
+    units = [ticks for names in over if (ticks := time_ticks(names)) is not None]
+    if units:
+        return _OF_TICKS[units[0]] if layout == "tum" else layout
     times = [value for row in raw.rows if (value := parse_number(row[0])) is not None and isfinite(value)]
     step = median(abs(b - a) for a, b in pairwise(times)) if len(times) > 1 else 0.0
     ticks = known.ticks_per_second or 1
@@ -333,7 +337,7 @@ def _seconds(raw: Table, ticks: int, start: int | float | None) -> tuple[list[st
 
 
 def _check_order(raw: Table, times: Sequence[Fraction]) -> None:
-    """Refuse times that run back, or that hardly run at all: a few equal ones are rounding, and are kept."""
+    """Refuse times that run back, or that hardly run at all: a few equal ones are rounding, and are accepted."""
     equal = [row for row in range(1, len(times)) if times[row] == times[row - 1]]
     back = [row for row in range(1, len(times)) if times[row] < times[row - 1]]
     if back:

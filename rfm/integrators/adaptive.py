@@ -23,7 +23,7 @@ class Adaptive:
 
     A step is accepted where the embedded method's estimate of its error, in the norm of the manifold, is at most
     ``atol + rtol |x|`` (``|x|`` over ambient coordinates), and for the integral ``atol + rtol |integral|``. A step that
-    leaves the domain, or meets a field that is not finite, is made again with a fifth of its length. Samples that have
+    leaves the domain, or meets a field that is not finite, is repeated with a fifth of its length. Samples that have
     arrived leave the batch. Steps are not cut at output times: positions there come
     from a polynomial that costs two evaluations per step that passes any.
 
@@ -91,18 +91,18 @@ class Adaptive:
         trial = Trial.of(at.t, at.h, times[-1], math.copysign(1.0, times[-1] - times[0]))
         attempt = stepper.attempt(field, at, trial)
         steps = at.steps + 1
-        judged = trial.judged(attempt.ratio, attempt.outside, attempt.growth, steps, self.max_steps)
+        outcome = trial.assess(attempt.ratio, attempt.outside, attempt.growth, steps, self.max_steps)
         stay = replace(
             at,
-            t=judged.t,
-            h=judged.h,
+            t=outcome.t,
+            h=outcome.h,
             memory=attempt.rejected,
             steps=steps,
-            status=judged.status,
-            arrived=judged.arrived,
+            status=outcome.status,
+            arrived=outcome.arrived,
         )
         go = replace(stay, x=attempt.x, integral=attempt.integral, memory=attempt.accepted)
-        return go.where(judged.accept, stay), attempt
+        return go.where(outcome.accept, stay), attempt
 
     @property
     def _tolerance(self) -> Tolerance:

@@ -26,7 +26,7 @@ class FixedStep:
     Args:
         scheme: a `Projected`, `Geodesic`, `MuntheKaas` or `NormalCoordinates` method; a bare tableau is
             `Projected`, on SO(3) and SE(3) `MuntheKaas`. Or `Adams`.
-        steps: number of steps over the whole span of times, shared between the output times in proportion to the
+        steps: number of steps over the full span of times, shared between the output times in proportion to the
             distances between them, at least one each.
         grading: the exponent g of the times ``1 - (1 - s)^g`` at which steps end, for equally spaced s, as shares of
             the span from its earliest time to its latest, whichever way it is solved; 1 makes equal steps.
@@ -56,7 +56,7 @@ class FixedStep:
     def march(
         self, rhs: RightHandSide, manifold: Manifold, x: Tensor, times: tuple[float, ...], *, joint: bool = False
     ) -> tuple[March, FixedStepper]:
-        """Return where the samples went, and what made the steps, which knows the integrals.
+        """Return where the samples went, and the stepper, which holds the integrals.
 
         Args:
             rhs: what is integrated.

@@ -47,7 +47,7 @@ def integrate(
             along the path, with error control where the method has it. It may be several scalars ``(*batch, k)``, whose
             mean is then what is controlled.
         velocity: the first of the pair alone, for where the scalar is not needed and costs much: most stages of a step.
-        raise_on_failure: raise if any sample failed; otherwise the solution says which did. Pass False under
+        raise_on_failure: raise if any sample failed; otherwise the solution's status marks them. Pass False under
             `torch.func.vmap` and `torch.compile`, where control flow may not depend on values.
         condition: passed on to the field. A tensor ``(*batch, ...)`` holds a row for each sample; one that is the same
             for all is marked as such, ``name=rfm.Shared(tensor)``.

@@ -27,7 +27,7 @@ class March:
     def move(self, x: Tensor, outside: Tensor | None) -> None:
         """Go on to ``x``; samples that are outside ``(n)`` wait where they were last seen, and have failed."""
         if outside is not None:
-            # The field is asked at points only.
+            # The field is evaluated at points only.
             self.status = torch.where(outside & (self.status == SUCCEEDED), LEFT_DOMAIN, self.status)
             x = torch.where(self.manifold.lift(outside), self.x, x)
         self.x = x

@@ -10,7 +10,7 @@ class Mesh:
     """Steps that are equal, or shrink towards the data.
 
     Args:
-        steps: number of steps over the whole span of times, shared between the output times in proportion to the
+        steps: number of steps over the full span of times, shared between the output times in proportion to the
             distances between them, at least one each.
         grading: the exponent g of the times ``1 - (1 - s)^g`` at which steps end, for equally spaced s, as shares of
             the span from its earliest time to its latest, whichever way it is solved; 1 makes equal steps.

@@ -15,7 +15,7 @@ class Recorder:
     def __init__(self, x: Tensor, times: tuple[float, ...]) -> None:
         self.grid = torch.tensor(times, dtype=x.dtype, device=x.device)
         self.x = x.new_full((len(times), *x.shape), math.nan)
-        # With other output times that rounding does not tell from the start.
+        # With other output times that rounding does not distinguish from the start.
         self.at_start = self.grid == self.grid[0]
         self.x[self.at_start] = x
         self.integrals: Tensor | None = None

@@ -11,7 +11,7 @@ class RightHandSide(Protocol):
     def __call__(
         self, x: Tensor, t: Tensor, *, integrand: bool = True, index: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return velocities, and integrands ``(n)`` or ``(n, k)``, these None unless there are some and asked for.
+        """Return velocities, and integrands ``(n)`` or ``(n, k)``, these None unless there are any and requested.
 
         ``index`` ``(n)`` names the samples that ``x`` holds, None all.
         """

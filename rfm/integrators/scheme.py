@@ -1,4 +1,4 @@
-"""What a step is made by, whatever decides how long it is.
+"""What makes a step, whatever controls its length.
 
 A *scheme* is data: a tableau with coordinates to use it in, or an order. It makes a *stepper*, which remembers what one
 solve needs of its last steps; `FixedStep` and `Adaptive` drive either kind through time.
@@ -80,8 +80,8 @@ class Attempt:
     """What to remember if the step is accepted."""
     rejected: Samples
     """What to remember if it is not."""
-    made: Any = None
-    """What the stepper needs to tell where samples were on the way."""
+    step: Any = None
+    """What the stepper needs to interpolate inside the step."""
 
 
 class AdaptiveStepper(Protocol):

@@ -31,7 +31,7 @@ class Solution:
     """
 
     times: Tensor
-    """The times asked for ``(T,)``."""
+    """The requested times ``(T,)``."""
     x: Tensor
     """Positions at those times ``(T, *batch, *event_shape)``; the first are the initial points."""
     integral: Tensor | None

@@ -73,14 +73,14 @@ class Trial:
         """When they end."""
         return torch.where(self.arrives, self.end, self.t + self.signed)
 
-    def judged(
+    def assess(
         self, ratio: Tensor, outside: Tensor | None, growth: Tensor, steps: Tensor, max_steps: int
-    ) -> "Judgement":
+    ) -> "Assessment":
         """Return which steps are accepted, and how each sample goes on.
 
         Args:
             ratio: their errors, relative to the tolerated one.
-            outside: which left the manifold; None if none can. They are made again with a fifth of their length.
+            outside: which left the manifold; None if none can. They are repeated with a fifth of their length.
             growth: what to multiply the lengths of the others by.
             steps: how many each sample has tried, with this one.
             max_steps: how many it may.
@@ -100,11 +100,11 @@ class Trial:
         # Also after accepted steps: they can become so short that time stands still.
         status = torch.where(~arrived & (h < floor), torch.where(finite, why, NOT_FINITE), SUCCEEDED)
         status = torch.where((status == SUCCEEDED) & (steps >= max_steps) & ~arrived, TOO_MANY_STEPS, status)
-        return Judgement(accept, torch.where(accept, t, self.t), h, status, arrived)
+        return Assessment(accept, torch.where(accept, t, self.t), h, status, arrived)
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Assessment:
     """What became of steps that were tried."""
 
     accept: Tensor
@@ -176,7 +176,7 @@ def initial_step(
         x: initial points ``(n, *event_shape)``.
         t: initial times ``(n)``.
         first: the field there, with the integrand if there is one.
-        span: signed length of the whole solve.
+        span: signed length of the full solve.
     """
     u, q = first
     scale = tolerance.of_points(x)

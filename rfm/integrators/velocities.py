@@ -10,10 +10,10 @@ def check_form(where: str, x: Tensor, u: Tensor) -> None:
     """Raise ValueError unless velocities ``u`` at points ``x`` have their shape, dtype and device."""
     if not isinstance(u, Tensor):
         raise ValueError(f"{where}: the field must return a tensor, got {type(u).__name__}")
-    found, wanted = ((tuple(v.shape), v.dtype, v.device.type) for v in (u, x))
-    if found != wanted:
+    actual, expected = ((tuple(v.shape), v.dtype, v.device.type) for v in (u, x))
+    if actual != expected:
         raise ValueError(
-            f"{where}: the field returned {_words(*found)} for points of {_words(*wanted)}; it must return "
+            f"{where}: the field returned {_words(*actual)} for points of {_words(*expected)}; it must return "
             "a velocity for each point, like the point"
         )
 
@@ -22,7 +22,7 @@ def check_velocity(where: str, manifold: Manifold, x: Tensor, u: Tensor) -> None
     """Raise ValueError unless ``u`` has the form of ``x`` and is tangent there; what is not finite is passed over.
 
     Args:
-        where: who asks.
+        where: the caller, for the message.
         manifold: where the points live.
         x: points ``(*batch, *event_shape)``.
         u: what a field returned there.

@@ -66,13 +66,13 @@ class Differentiable:
             return _raised(self._terms(self.field, x, t, vectors, covectors, condition, axis))
         check_function("divergence", self.field)
         try:
-            found = self._terms(self.field, x, t, vectors, covectors, condition, axis)
+            velocity_and_terms = self._terms(self.field, x, t, vectors, covectors, condition, axis)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            found = self._in_reverse(error, x, t, vectors, covectors, condition, axis)
+            velocity_and_terms = self._in_reverse(error, x, t, vectors, covectors, condition, axis)
         self._settled = True
-        return _raised(found)
+        return _raised(velocity_and_terms)
 
     def _in_reverse(self, reason: RuntimeError, x: Tensor, t: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         """Return what `along` does, after forward mode has failed for a reason, and stay in reverse mode."""
@@ -89,14 +89,14 @@ class Differentiable:
         # Inside another transformation torch.func alone may differentiate; outside, it knows fewer operators.
         for terms in (_Reverse(u.requires_grad), _reverse_in_transform):
             try:
-                found = terms(self.field, x, t, *rest)
+                velocity_and_terms = terms(self.field, x, t, *rest)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
                 reason = error
             else:
                 self._terms = terms
-                return found
+                return velocity_and_terms
         first = str(reason).partition("\n")[0]
         raise ValueError(
             f"divergence: the field can be differentiated neither in forward nor in reverse mode ({first}); use "
@@ -105,7 +105,7 @@ class Differentiable:
 
 
 def differentiable(field: Callable[..., Tensor]) -> Differentiable:
-    """Return the field with its derivatives; itself, if it has been made so."""
+    """Return the field with its derivatives; itself, if it has them already."""
     return field if isinstance(field, Differentiable) else Differentiable(field)
 
 
@@ -186,9 +186,9 @@ def _reverse_in_transform(
     return u, torch.stack([(pull(w)[0] * e).flatten(axis).sum(-1) for e, w in pairs], -1)
 
 
-def _raised(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _raised(results: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Return results in float32 or more, whatever a network computes in."""
-    u, terms = found
+    u, terms = results
     return u.to(at_least_float32(u.dtype)), terms.to(at_least_float32(terms.dtype))
 
 

@@ -15,7 +15,7 @@ class ConditionInputs(ExactBuffers):
     """Turns condition vectors into inputs of a network, entry by entry.
 
     A number is standardised, and joined by sines and cosines of it; a label, given as its position, has a learned
-    vector. Each entry has a flag that says it is known. An entry that is not known (NaN) gives zeros alone, so any part
+    vector. Each entry has a flag that marks it known. An entry that is not known (NaN) gives zeros alone, so any part
     of a vector may be given, and a vector of which nothing is known is the same as none.
 
     Args:
@@ -41,7 +41,7 @@ class ConditionInputs(ExactBuffers):
         self.register_buffer("scale", torch.tensor([float(value) for value in scale]))
         self.register_buffer("frequency", torch.tensor([float(value) for value in frequencies]), persistent=False)
         self.register_buffer("number_entries", torch.tensor(numbers, dtype=torch.long), persistent=False)
-        # At zero, a label that no training point has says no more than that it is known.
+        # At zero, a label that no training point has means no more than that it is known.
         self.tables = nn.ModuleList(
             nn.Embedding.from_pretrained(torch.zeros(labels[i], _EMBEDDING_WIDTH), freeze=False)
             for i in self.label_entries

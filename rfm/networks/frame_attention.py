@@ -10,7 +10,7 @@ from manifolds.precision import in_full_precision
 
 
 class FrameAttention(nn.Module):
-    """Invariant point attention: each body also asks and answers with points fixed to it.
+    """Invariant point attention: each body has queries, keys and values that are points fixed to it, too.
 
     Jumper et al., Highly accurate protein structure prediction with AlphaFold, 2021, doi:10.1038/s41586-021-03819-2,
     supplementary algorithm 22. A pair attends by the product of vectors, by a bias from the pair's features, and by the
@@ -51,8 +51,8 @@ class FrameAttention(nn.Module):
             position: in units in which bodies are some units apart, near the origin, ``(*batch, n, 3)``.
             absent: added to the logits of every key ``(*batch, n)``: 0, or very negative where there is no body.
         """
-        asked = self.vectors(h), self.points(h), self.pair_bias(pairs)
-        return cast(Tensor, self.out(self._attend(*asked, pairs, rotation, position, absent)))
+        inputs = self.vectors(h), self.points(h), self.pair_bias(pairs)
+        return cast(Tensor, self.out(self._attend(*inputs, pairs, rotation, position, absent)))
 
     # Squares of distances cancel, and points are places: the products are not those of a layer.
     @in_full_precision
@@ -86,7 +86,7 @@ class FrameAttention(nn.Module):
         return self._read(values, seen, rotation, position)
 
     def _read(self, values: Tensor, seen: Tensor, rotation: Tensor, position: Tensor) -> Tensor:
-        """Return the heads' values, their points in the frame of the body that asks."""
+        """Return the heads' values, their points in the frame of the querying body."""
         vectors, points = values.split([self.channels, 3 * self.value_points], dim=-1)
         away = points.unflatten(-1, (self.value_points, 3)) - position[..., None, None, :]
         local = torch.einsum("...nji,...nhpj->...nhpi", rotation, away)

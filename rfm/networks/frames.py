@@ -20,7 +20,7 @@ from rfm.paths.conversions import velocity_from_endpoint
 CLOSEST = 1e-3
 """From ``1 - t`` down to 0 the velocity is that at this time before the end, where it would be infinite."""
 SMALLEST_STEP = 0.02
-"""Of a block, as a share of what its last layer says; ``1 - t`` before."""
+"""Of a block, as a share of its last layer's output; ``1 - t`` before."""
 
 
 Amend = Callable[[Tensor, Tensor], Tensor]
@@ -136,7 +136,7 @@ class FrameField(nn.Module, Field):
         return torch.where((there & ~still)[..., None, None], moved, x)
 
     def self_conditioned(self, amend: Amend | None = None, **fixed: Any) -> Callable[..., Tensor]:
-        """Return the field as a sampler asks it: at each call it is given its prediction of the call before.
+        """Return the field as a sampler evaluates it: at each call it is given its prediction of the call before.
 
         It has a memory, so make one for each solve, of one evaluation per step. Such samples do not follow the density
         of the field without memory.

@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 @contextmanager
 def in_evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Put a module and all its parts in evaluation mode; each is in its own again afterwards."""
-    with _modes_kept(module):
+    with _modes_restored(module):
         module.eval()
         yield
 
@@ -36,14 +36,14 @@ def in_training_mode(module: nn.Module) -> Iterator[None]:
 
     Parts of a module in training mode that are held in evaluation mode, as frozen ones are, stay there.
     """
-    with _modes_kept(module):
+    with _modes_restored(module):
         if not module.training:
             module.train()
         yield
 
 
 @contextmanager
-def _modes_kept(module: nn.Module) -> Iterator[None]:
+def _modes_restored(module: nn.Module) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
     try:
         yield

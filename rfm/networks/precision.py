@@ -1,7 +1,7 @@
 """Networks in low precision: which of their parts are rounded, and which never are.
 
 Geometry, times, conditional paths, losses and solves are in float32 or more (`manifolds.precision`). Of a network the
-linear layers run in float16 or bfloat16 where the caller's ``torch.autocast`` says so, or where the weights are of such
+linear layers run in float16 or bfloat16 where the caller's ``torch.autocast`` is on, or where the weights are of such
 a dtype: then the network runs under autocast to it, whoever calls it.
 """
 
@@ -25,8 +25,8 @@ def weight_of(module: nn.Module) -> Tensor | None:
         if parameter is not None:
             return parameter
     for child in module._modules.values():
-        if child is not None and (found := weight_of(child)) is not None:
-            return found
+        if child is not None and (weight := weight_of(child)) is not None:
+            return weight
     return None
 
 
@@ -40,7 +40,7 @@ def precision_of_weights(module: nn.Module) -> AbstractContextManager[Any]:
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Make new tensors in a dtype unless they say otherwise."""
+    """Make new tensors in a dtype unless another is requested."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -52,7 +52,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def in_precision_of_weights(method: F) -> F:
     """Return a method of a module that runs in `precision_of_weights`, and reads its inputs in float32 or more.
 
-    A time near 1 is 1 in bfloat16, and coordinates lose what features of high frequency tell apart.
+    A time near 1 is 1 in bfloat16, and coordinates lose what features of high frequency resolve.
     """
 
     @functools.wraps(method)

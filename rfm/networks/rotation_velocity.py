@@ -17,7 +17,7 @@ _POINTS = 13
 _TIME_WAVES = 8
 _EMBEDDING_WIDTH = 64
 _FASTEST = 0.005
-"""Added to ``1 - t``: the width, in radians, of the narrowest structure that the network is told to expect."""
+"""Added to ``1 - t``: the width, in radians, of the narrowest structure that the network is to expect."""
 _LARGEST = 5.0
 """The logarithm of the largest factor by which a layer's input is scaled."""
 
@@ -31,7 +31,7 @@ class RotationVelocity(Constants, Field):
     network takes what it sees to an angular velocity in the body's frame. So turning all functions and ``x`` together
     turns the velocity with them: a network that has learned one view of a body knows all others, and what is left to
     learn of a picture is what its functions are. A tetrahedron's pose, for example, has a function of degree 3 that
-    tells it up to symmetry, a cube's one of degree 4, an icosahedron's one of degree 6.
+    determines it up to symmetry, a cube's one of degree 4, an icosahedron's one of degree 6.
 
     Functions on the sphere as the condition of a density on SO(3) are from Klee et al., Image to Sphere: Learning
     Equivariant Features for Efficient Pose Prediction, 2023, arXiv:2302.13926; turning them back and reading them is a

@@ -72,11 +72,11 @@ class VelocityField(ExactBuffers, Field):
         self.condition_offset, self.condition_scale = _floats(condition_offset), _floats(condition_scale)
         self.condition_labels = None if condition_labels is None else [int(count) for count in condition_labels]
         self.condition_frequencies = _floats(condition_frequencies)
-        for given in (self.condition_offset, self.condition_scale, self.condition_labels):
-            if given is not None and len(given) != condition_dim:
+        for entries in (self.condition_offset, self.condition_scale, self.condition_labels):
+            if entries is not None and len(entries) != condition_dim:
                 raise ValueError(
                     f"VelocityField: condition_offset, condition_scale and condition_labels have condition_dim = "
-                    f"{condition_dim} entries, got {len(given)}"
+                    f"{condition_dim} entries, got {len(entries)}"
                 )
 
         frequency = torch.logspace(0, math.log10(max(self.max_frequency, 1.0)), features)
@@ -202,8 +202,8 @@ class VelocityField(ExactBuffers, Field):
     def without_and_with(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Return the unconditional and the conditional velocity at ``x``, from one evaluation of twice the batch."""
         batch = self.manifold.batch_shape(x)
-        given = condition.expand(*batch, condition.shape[-1])
-        both = torch.stack([torch.full_like(given, math.nan), given])
+        expanded = condition.expand(*batch, condition.shape[-1])
+        both = torch.stack([torch.full_like(expanded, math.nan), expanded])
         free, held = self(torch.stack([x, x]), t.expand(2, *t.shape) if t.ndim else t, both).unbind()
         return free, held
 
@@ -225,9 +225,9 @@ class VelocityField(ExactBuffers, Field):
                     f"{tuple(condition.shape)}"
                 )
             else:
-                given = self.condition_inputs(condition)
-                batch = torch.broadcast_shapes(given.shape[:-1], s.shape[:-1])
-                parts = [part.expand(*batch, part.shape[-1]) for part in [*parts, given]]
+                inputs = self.condition_inputs(condition)
+                batch = torch.broadcast_shapes(inputs.shape[:-1], s.shape[:-1])
+                parts = [part.expand(*batch, part.shape[-1]) for part in [*parts, inputs]]
         elif condition is not None:
             raise ValueError("VelocityField: a condition was given to a field made with condition_dim=0")
         biases = self.biases(nn.functional.silu(self.context(torch.cat(parts, dim=-1)))).to(s.dtype)

@@ -87,9 +87,9 @@ class FlowMatching(Objective):
 def _check_start(path: ConditionalPath, source: Source) -> None:
     """Raise ValueError where the path presumes a source, or a scale of it, and the flow would start from another."""
     if path.source is not None and fingerprint(path.source) != fingerprint(source):
-        presumed, given = (" ".join(str(part).split()) for part in (path.source, source))
+        presumed, actual = (" ".join(str(part).split()) for part in (path.source, source))
         raise ValueError(
-            f"FlowMatching: path starts from {presumed}, but source is {given}; leave source out, or take a path that "
+            f"FlowMatching: path starts from {presumed}, but source is {actual}; leave source out, or take a path that "
             "starts from any, such as GeodesicPath"
         )
     if path.source is None and isinstance(path, AffinePath) and path.schedule.source_scale != 1:

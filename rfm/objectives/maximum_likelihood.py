@@ -216,8 +216,8 @@ def _solve_adjoint(
         x: Tensor, t: Tensor, *, integrand: bool = True, index: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         y, a = (part.reshape(x_0.shape) for part in pairs.split(x))
-        wanted = parameters if integrand else []
-        u, along_x, along_parameters = _hamiltonian_rates(problem, y, torch.ones_like(weight) * t, a, weight, wanted)
+        leaves = parameters if integrand else []
+        u, along_x, along_parameters = _hamiltonian_rates(problem, y, torch.ones_like(weight) * t, a, weight, leaves)
         flat = torch.cat([g.flatten().to(x.dtype) for g in along_parameters]) if along_parameters else None
         return pairs.join(u.reshape(-1, *problem.manifold.event_shape), along_x.reshape(len(x), -1)), flat
 

@@ -18,7 +18,7 @@ Loss = Callable[..., Tensor]
 
 
 class Objective(ABC):
-    """The loss of a training step, and what it asks of the run; `rfm.FlowMatching` and `rfm.MaximumLikelihood` are two.
+    """The loss of a training step, and its needs of the run; `rfm.FlowMatching` and `rfm.MaximumLikelihood` are two.
 
     A subclass writes `__call__`; the rest has defaults. A plain function is an objective with all of them, see
     `objective_of`. A run is resumed only with the same: a function of the same code, or an object of equal attributes.

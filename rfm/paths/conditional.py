@@ -1,7 +1,7 @@
 """Conditional probability paths: how a pair of end points becomes a training target.
 
 Time runs from 0, the source, to 1, the data. On a manifold take `GeodesicPath`; in a vector space also `AffinePath`,
-and `GaussianPath` where the source is Gaussian and scores are wanted; `ConditionalFlowPath` for anything else.
+and `GaussianPath` where the source is Gaussian and scores are needed; `ConditionalFlowPath` for anything else.
 """
 
 import math
@@ -40,7 +40,7 @@ class ConditionalPath(FullPrecision, ABC):
     """A path from each source point to each data point.
 
     A subclass has ``manifold`` and writes `sample`, which computes in float32 or more as a manifold's maps do. One that
-    does not start at ``x_0`` or end at ``x_1`` exactly says so in `starts_at_source` and `ends_at_data`.
+    does not start at ``x_0`` or end at ``x_1`` exactly declares it in `starts_at_source` and `ends_at_data`.
     """
 
     manifold: Manifold
@@ -145,7 +145,7 @@ class AffinePath(ConditionalPath):
     """The path ``x_t = alpha(t) x_1 + sigma(t) noise`` in a vector space, where ``noise = x_0 / source_scale``.
 
     Lipman et al., Flow Matching Guide and Code, 2024, arXiv:2412.06264, section 4.8. ``source_scale`` is that of the
-    schedule, 1 for all but those that say otherwise. With the linear schedule it is the `GeodesicPath`.
+    schedule, 1 by default. With the linear schedule it is the `GeodesicPath`.
 
     Args:
         manifold: Euclidean space, or another manifold whose geodesics are ``x + t u``.
@@ -257,8 +257,8 @@ def _time(t: float) -> Tensor:
     return torch.tensor(t, dtype=torch.float64)
 
 
-def _near(value: Tensor, wanted: float) -> bool:
-    return abs(float(value) - wanted) < 1e-12
+def _near(value: Tensor, expected: float) -> bool:
+    return abs(float(value) - expected) < 1e-12
 
 
 def _check_flat(owner: str, manifold: Manifold) -> None:

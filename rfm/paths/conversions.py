@@ -8,8 +8,8 @@ for each sample, hence for the conditional means that networks learn::
 The noise has unit variance: a path's ``x_0`` is ``schedule.source_scale`` times it. The score is that of the marginal
 density if the noise is Gaussian; the other three need no such thing.
 
-**Where a conversion is singular**, the prediction does not say what is asked, and the result is NaN, never infinite and
-never a plausible number:
+**Where a conversion is singular**, the prediction does not determine the requested quantity, and the result is
+NaN, never infinite and never a plausible number:
 
 - from the velocity: the score where ``sigma = 0``; all where ``alpha' sigma = alpha sigma'``: the paths stand still;
 - from the score: velocity and end point where ``alpha = 0``;
@@ -153,7 +153,7 @@ def ddim_step(schedule: Schedule, t: Tensor, predictions: Predictions) -> Tensor
 def velocity_from_endpoint(path: GeodesicPath, x_t: Tensor, t: Tensor, endpoint: Tensor) -> Tensor:
     """Return the velocity at ``x_t`` of the path that reaches ``endpoint``: ``-kappa' / kappa log_x(endpoint)``.
 
-    NaN where kappa is 0, that is at time 1, where a position says nothing about the velocity.
+    NaN where kappa is 0, that is at time 1, where a position does not determine the velocity.
 
     Args:
         path: the path that the network was trained on.

@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Coefficients(NamedTuple):
-    """What a schedule says at times ``(*batch)``; every part has that shape."""
+    """The values of a schedule at times ``(*batch)``; every part has that shape."""
 
     alpha: Tensor
     """Coefficient of the data."""
@@ -65,7 +65,7 @@ class Schedule(ABC):
 
         Song et al., Score-Based Generative Modeling through Stochastic Differential Equations, 2020, arXiv:2011.13456,
         equation 13, with time reversed: ``h`` is half the squared diffusion coefficient. Both are NaN where ``alpha``
-        is 0: the score is that of the noise there, and says nothing about the data.
+        is 0: the score is that of the noise there, and independent of the data.
         """
         alpha, sigma, d_alpha, d_sigma = self(t)
         f = d_alpha / torch.where(alpha == 0, math.nan, alpha)

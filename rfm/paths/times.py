@@ -86,7 +86,7 @@ class UniformTimes(TimeDensity):
 
 @dataclass(frozen=True)
 class LogitNormalTimes(TimeDensity):
-    """``log(t / (1 - t))`` is normal: the middle of the way, where velocities are hardest to tell, is visited most.
+    """``log(t / (1 - t))`` is normal: the middle of the way, where velocities are hardest to predict, is visited most.
 
     Esser et al., Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, 2024, arXiv:2403.03206,
     section 3.1. The density vanishes so fast at both ends that importance weights have no finite
@@ -256,7 +256,7 @@ class UniformAndLateTimes(TimeSampler):
         return _inside(t.to(dtype or t.dtype)).reshape(shape)
 
     def density(self, t: Tensor) -> Tensor:
-        """Return the density of a whole batch of even size: of its halves, each time has one density or the other."""
+        """Return the density of a full batch of even size: of its halves, each time has one density or the other."""
         late = torch.where(1 - t < self.finest, 0.0, 1 / ((1 - t) * -math.log(self.finest)))
         return (1 + late) / 2
 
@@ -271,7 +271,7 @@ def check_times(owner: str, t: Tensor, batch: torch.Size) -> None:
     """Raise ValueError unless times broadcast to a batch without adding axes to it.
 
     Args:
-        owner: who asks.
+        owner: the caller, for the message.
         t: times.
         batch: batch shape of the points.
     """

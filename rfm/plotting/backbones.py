@@ -68,11 +68,11 @@ def draw_ramachandran(axes: "Axes", atoms: Tensor, real_angles: Tensor | None = 
     if real_angles is not None:
         ground = np.rad2deg(real_angles.double().numpy())
         axes.scatter(ground[:, 0], ground[:, 1], color=_GROUND, **point_style(len(ground)))
-    found = np.rad2deg(torsions(atoms)[:, :2].numpy())
+    angles = np.rad2deg(torsions(atoms)[:, :2].numpy())
     kinds = secondary_structure(atoms[:, 1]).numpy()
     for kind in _NAMES:
         # Structure has its own legend beside the trace.
-        phi, psi = found[kinds == kind].T
+        phi, psi = angles[kinds == kind].T
         axes.scatter(phi, psi, color=_COLOURS[kind], s=16, linewidths=0)
     axes.set(
         xlim=(-180, 180), ylim=(-180, 180), xticks=range(-180, 181, 90), yticks=range(-180, 181, 90), aspect="equal"

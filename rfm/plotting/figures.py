@@ -47,7 +47,7 @@ def finish(axes: "Axes", title: str, x: str = "", y: str = "") -> None:
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
-    """Write a figure as a PNG file, whole or not at all; the same figure makes the same bytes.
+    """Write a figure as a PNG file, completely or not at all; the same figure makes the same bytes.
 
     Args:
         figure: the figure.

@@ -55,7 +55,7 @@ def plot_flow(
         samples: samples of the flow, ``(m, *event_shape)``; by default as many are drawn here as there are data, at
             most `MOST_POINTS`, with a fixed seed.
         title: stands above everything.
-        coordinates: names the axes. On ``Sphere(2)``, `Cartesian` coordinates say that the sphere is not the earth: no
+        coordinates: names the axes. On ``Sphere(2)``, `Cartesian` coordinates mean that the sphere is not the earth: no
             coastlines are drawn.
         condition: one condition for the density and the samples drawn here, as `Flow.sample` takes it; none for the
             unconditional density.

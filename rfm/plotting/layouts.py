@@ -70,9 +70,9 @@ class Subject:
 
     def names(self, usual: str, k: int, unit: str = "") -> list[str]:
         """Return the labels of the first ``k`` axes, out of ``self.coordinates`` if it fits the manifold."""
-        given = () if self.coordinates is None else self.coordinates.names
-        fits = len(given) == math.prod(self.flow.manifold.event_shape)
-        return [(given[i] if fits else f"{usual}{i + 1}") + unit for i in range(k)]
+        names = () if self.coordinates is None else self.coordinates.names
+        fits = len(names) == math.prod(self.flow.manifold.event_shape)
+        return [(names[i] if fits else f"{usual}{i + 1}") + unit for i in range(k)]
 
     def log_density(self, x: Array) -> Array:
         """Return the flow's log-density at points ``(n, d)``, nats."""

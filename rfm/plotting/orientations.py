@@ -54,7 +54,7 @@ def draw_orientations(
     """Draw orientations on a map.
 
     Args:
-        axes: what `rfm.plotting.maps.world_map` made.
+        axes: those of `rfm.plotting.maps.world_map`.
         rotations: body to world, ``(n, 3, 3)``.
         frame: as in `axis_and_turn`.
         rings: draw rings, which leave room for dots.
@@ -67,7 +67,7 @@ def draw_orientations(
 
 
 def colour_key(figure: "Figure", what: str, **place: Any) -> None:
-    """Draw the colour bar of turns, where the arguments of ``Figure.colorbar`` say."""
+    """Draw the colour bar of turns, placed by the arguments of ``Figure.colorbar``."""
     colour_bar(figure, turn_colours(), what, orientation="horizontal", **place)
     figure.axes[-1].set_xticks(range(-180, 181, 90))
 

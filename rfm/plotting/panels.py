@@ -37,7 +37,7 @@ def colour_limits(log_density: Array, log_measure: Array | float = 0.0) -> Limit
 
 
 def colour_bar(figure: "Figure", shown: "ScalarMappable", label: str, **place: Any) -> None:
-    """Add a colour bar with a label, where the arguments of ``Figure.colorbar`` say."""
+    """Add a colour bar with a label, placed by the arguments of ``Figure.colorbar``."""
     from matplotlib.ticker import MaxNLocator
 
     bar = figure.colorbar(shown, **place)
@@ -76,7 +76,7 @@ def shares(x: Array, y: Array, x_limits: Limits, y_limits: Limits, bins: int) ->
 
 
 def draw_histogram(axes: "Axes", x: Array, limits: Limits, bins: int, label: str, **style: Any) -> None:
-    """Draw a histogram whose bars have area one in all, counting the points beyond the limits."""
+    """Draw a histogram whose bars have area one in all, counting the points outside the limits."""
     weights = np.full(len(x), bins / ((limits[1] - limits[0]) * max(len(x), 1)))
     axes.hist(x, bins=bins, range=limits, weights=weights, label=label, **style)
 

@@ -92,7 +92,7 @@ def pole_density(
         points: orientations ``(n, 3, 3)``.
         pole: an axis in crystal coordinates.
         symmetry: of the crystal; both ends of all equivalent axes count.
-        directions: unit vectors ``(m, 3)``; NaN where nothing is wanted.
+        directions: unit vectors ``(m, 3)``; NaN where no value is requested.
         halfwidth_degrees: standard deviation of the kernel.
     """
     axis = torch.nn.functional.normalize(torch.tensor(list(pole), dtype=torch.float64), dim=0)

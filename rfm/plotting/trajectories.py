@@ -99,8 +99,8 @@ def pose_figure(subject: Subject) -> "Figure":
         drawn = s.some(min(subject.count, _FRAMES))
         where = _positions(drawn)
         seen = np.all((where >= inside[:, 0]) & (where <= inside[:, 1]), axis=-1)
-        beyond = f", {int(np.sum(~seen))} of them outside of the box" if not np.all(seen) else ""
-        axes = space(figure, grid[0, i], s.title(len(drawn)) + beyond, torch.from_numpy(inside.T), unit="")
+        excluded = f", {int(np.sum(~seen))} of them outside of the box" if not np.all(seen) else ""
+        axes = space(figure, grid[0, i], s.title(len(drawn)) + excluded, torch.from_numpy(inside.T), unit="")
         draw_frames(axes, drawn[torch.as_tensor(seen)], 0.07 * extent, width=1.0)
     keys = zip(AXIS_COLOURS, "xyz", strict=True)
     handles = [Line2D([], [], color=colour, linewidth=2, label=f"body's {name}") for colour, name in keys]

@@ -35,7 +35,7 @@ class AtomRecord(NamedTuple):
     chain: str
     """The chain's id; ``_`` where it is blank and no segment is named either."""
     part: str
-    """What else tells chains of one id apart: how many TER ended one before, in mmCIF the asymmetric unit's id."""
+    """What else distinguishes chains of one id: how many TER ended one before, in mmCIF the asymmetric unit's id."""
     number: str
     insertion: str
     residue: str
@@ -43,7 +43,7 @@ class AtomRecord(NamedTuple):
     altloc: str
     hetero: bool
     polymer: bool | None
-    """Whether the file says that the residue is part of a polymer; None where it says nothing."""
+    """Whether the file declares the residue part of a polymer; None where it declares nothing."""
     coordinates: tuple[str, str, str]
     occupancy: str
 
@@ -77,7 +77,7 @@ class AtomFile(NamedTuple):
     """Those of the first model."""
     models: int
     parents: dict[str, str]
-    """What the file says that modified residues are made from, by name."""
+    """The parents of modified residues that the file declares, by name."""
 
 
 def read_atoms(path: Path) -> AtomFile:
@@ -87,8 +87,8 @@ def read_atoms(path: Path) -> AtomFile:
         StructureError: the file cannot be read.
     """
     text = _text(path)
-    named = path.name.lower().removesuffix(".gz").endswith((".cif", ".mmcif"))
-    if named or re.match(r"(\s|#.*\n)*data_", text):
+    is_mmcif = path.name.lower().removesuffix(".gz").endswith((".cif", ".mmcif"))
+    if is_mmcif or re.match(r"(\s|#.*\n)*data_", text):
         return _from_mmcif(path, text)
     return _from_pdb(text)
 
@@ -117,7 +117,7 @@ def _text(path: Path) -> str:
         raise StructureError(f"{path} does not exist; give a PDB or mmCIF file")
     try:
         content = path.read_bytes()
-        # What the content says goes before the name.
+        # The content takes precedence over the name.
         content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from None
@@ -136,7 +136,7 @@ def _unreadable(path: Path, error: Exception) -> StructureError:
 
 def _from_pdb(text: str) -> AtomFile:
     lines = re.split(r"\r\n|\r|\n", text)
-    named = _four_letter_names(lines)
+    long_names = _columns_of_long_names(lines)
     records, parents = list[AtomRecord](), dict[str, str]()
     models, ended, terminated = 0, True, Counter[str]()
     for i, line in enumerate(lines, start=1):
@@ -150,42 +150,42 @@ def _from_pdb(text: str) -> AtomFile:
         elif kind in ("ATOM", "HETATM"):
             models, ended = models + ended, False
             if models == 1:
-                record = _pdb_record(i, line, kind == "HETATM", line[20:22] in named)
+                record = _pdb_record(i, line, kind == "HETATM", line[20:22] in long_names)
                 records.append(record._replace(part=str(terminated[record.chain])))
     return AtomFile(records, models, parents)
 
 
-def _pdb_record(i: int, line: str, hetero: bool, named: bool) -> AtomRecord:
+def _pdb_record(i: int, line: str, hetero: bool, long_name: bool) -> AtomRecord:
     # Two letters stand for a chain, unless the first is the fourth of a force field's name.
-    chain = line[21:22] if named else line[20:22]
+    chain = line[21:22] if long_name else line[20:22]
     number, insertion = line[22:26].strip(), line[26:27].strip()
     if insertion.isdigit() and len(number) == 4:
         number, insertion = number + insertion, ""
     # Coordinates that end before their columns do may have lost digits.
-    whole = len(line.rstrip()) >= 54
+    complete = len(line.rstrip()) >= 54
     return AtomRecord(
         f"line {i}",
         chain.strip() or line[72:76].strip() or "_",
         "",
         number,
         insertion,
-        line[17 : 21 if named else 20].strip().upper(),
+        line[17 : 21 if long_name else 20].strip().upper(),
         line[12:16].strip(),
         line[16:17].strip(),
         hetero,
         None,
-        (line[30:38].strip(), line[38:46].strip(), line[46:54].strip() if whole else ""),
+        (line[30:38].strip(), line[38:46].strip(), line[46:54].strip() if complete else ""),
         line[54:60].strip(),
     )
 
 
-def _four_letter_names(lines: list[str]) -> set[str]:
+def _columns_of_long_names(lines: list[str]) -> set[str]:
     """Return what stands in columns 21 and 22 of residues whose names have four letters, all of them known ones."""
     names: dict[str, set[str]] = {}
     for line in lines:
         if line.startswith(("ATOM", "HETATM")) and line[20:21].strip():
             names.setdefault(line[20:22], set()).add(line[17:21].strip().upper())
-    return {columns for columns, found in names.items() if all(force_field_parent(name) for name in found)}
+    return {columns for columns, residues in names.items() if all(force_field_parent(name) for name in residues)}
 
 
 # mmCIF.
@@ -243,8 +243,8 @@ def _mmcif_rows(path: Path, block: Any) -> Iterator[tuple[str, AtomRecord]]:
     )
     numbered = any(places)
     for serial, chain, asym, number, insertion, residue, name, altloc, group, entity, place, xyz, weight, model in rows:
-        said = types.get(entity)
-        polymer = said == "polymer" if said else bool(place) if numbered else None
+        entity_type = types.get(entity)
+        polymer = entity_type == "polymer" if entity_type else bool(place) if numbered else None
         yield (
             model,
             AtomRecord(

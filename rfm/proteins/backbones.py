@@ -51,7 +51,7 @@ def frames_from_atoms(atoms: Tensor) -> Tensor:
 def atoms_from_frames(frames: Tensor) -> Tensor:
     """Return ideal N, CA, C and O of a chain: exact within residues, and between them as the frames have it.
 
-    O lies in the plane of CA, C and the next N. The last one, of which the frames say nothing, goes where psi would be
+    O lies in the plane of CA, C and the next N. The last one, which no frame determines, goes where psi would be
     140 degrees.
 
     Args:

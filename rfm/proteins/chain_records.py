@@ -1,7 +1,7 @@
 """Chains and their residues, made of the atoms that a structure file lists.
 
 An atom belongs to the residue of its number, insertion code and name, wherever it stands, unless that residue has such
-an atom already: then it begins another one, if both turn out whole. A chain is all residues of one id up to TER (in
+an atom already: then it begins another one, if both turn out complete. A chain is all residues of one id up to TER (in
 mmCIF: of one asymmetric unit). Where its numbers begin anew and no peptide bond leads there, another one begins.
 """
 
@@ -38,11 +38,11 @@ class Place:
         residue: its name in the file.
         number: its number, without insertion code.
         label: with it, such as ``52A``.
-        positions: N, CA, C, Angstrom; empty for a residue without a whole backbone.
+        positions: N, CA, C, Angstrom; empty for a residue without a complete backbone.
         fault: why it has none, in words.
         occupancy: of the conformer that was taken.
         altlocs: labels of all that it has.
-        hetero: it stands in HETATM records, and the file does not say that it is part of a polymer.
+        hetero: it stands in HETATM records, and the file does not declare it part of a polymer.
     """
 
     residue: str
@@ -82,13 +82,13 @@ def chain_records(path: Path, atoms: AtomFile) -> tuple[list[ChainRecords], Coun
         parts = [part for segment in _with_late_residues(own, counted) for part in _cut_where_anew(segment)]
         for i, part in enumerate(parts):
             name = chain if i == 0 else f"{chain}.{i + 1}"
-            whole = [place for place in part if place.positions]
-            chains.append(ChainRecords(name, _in_order(whole), [place.fault for place in part if place.fault]))
+            complete = [place for place in part if place.positions]
+            chains.append(ChainRecords(name, _in_order(complete), [place.fault for place in part if place.fault]))
     return chains, counted
 
 
 def letter(residue: str, parents: dict[str, str]) -> str:
-    """Return the letter of an amino acid or of what it is made from, X where there is none."""
+    """Return the letter of an amino acid or of its parent, X where there is none."""
     info = gemmi().find_tabulated_residue(_known_name(residue, parents))
     code = info.one_letter_code.upper() if info.found() else ""
     return code if code.strip() else "X"
@@ -120,7 +120,7 @@ class _Residue:
         return sorted({label for _, label in self.backbone})
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         return any(self.conformer(label) for label in self.altlocs)
 
     def absorb(self, other: "_Residue") -> None:
@@ -141,19 +141,19 @@ def _by_segment(records: Iterable[AtomRecord]) -> dict[tuple[str, str], list[Ato
 
 def _residues(records: Iterable[AtomRecord]) -> list[_Residue]:
     latest: dict[tuple[str, str, str], _Residue] = {}
-    found: list[_Residue] = []
+    residues: list[_Residue] = []
     for record in records:
         key = (record.number, record.insertion, record.residue)
         own = latest.get(key)
         at = (record.name, record.altloc)
         if own is None or at in own.backbone:
             own = latest[key] = _Residue(record)
-            found.append(own)
+            residues.append(own)
         if record.name in BACKBONE:
             own.backbone[at] = record
     merged: list[_Residue] = []
-    for one in found:
-        if merged and merged[-1].key == one.key and not (merged[-1].whole and one.whole):
+    for one in residues:
+        if merged and merged[-1].key == one.key and not (merged[-1].complete and one.complete):
             merged[-1].absorb(one)
         else:
             merged.append(one)
@@ -170,12 +170,12 @@ def _is_residue(path: Path, residue: _Residue, parents: dict[str, str], counted:
     first = residue.first
     info = gemmi().find_tabulated_residue(_known_name(first.residue, parents))
     if info.found() and info.is_amino_acid():
-        # A free amino acid beside a protein is a ligand, which the file says where it says anything.
+        # A free amino acid beside a protein is a ligand, which the file declares where it declares anything.
         if first.polymer is not False:
             return True
         counted["ligands and ions"] += 1
         return False
-    if not info.found() and residue.whole and first.polymer is not False:
+    if not info.found() and residue.complete and first.polymer is not False:
         raise StructureError(
             f"{path}: chain {first.chain}: residue {first.residue} {first.number}{first.insertion} has a backbone, and "
             "is no amino acid; rename it to the amino acid that it is made from, or take it out"
@@ -216,8 +216,8 @@ def _fault(residue: _Residue, positions: list[list[float]]) -> str:
         missing = [name for name in BACKBONE if all(name != other for other, _ in residue.backbone)]
         return f"has no {' or '.join(missing) or 'conformer with N, CA and C'}"
     for i, pair in enumerate(("N and CA", "CA and C")):
-        if not _WITHIN[0] <= (found := math.dist(positions[i], positions[i + 1])) <= _WITHIN[1]:
-            return f"has {pair} {found:.1f} Angstrom apart"
+        if not _WITHIN[0] <= (length := math.dist(positions[i], positions[i + 1])) <= _WITHIN[1]:
+            return f"has {pair} {length:.1f} Angstrom apart"
     return ""
 
 
@@ -226,14 +226,14 @@ def _fault(residue: _Residue, positions: list[list[float]]) -> str:
 
 def _one_for_each_place(places: list[Place], counted: Counter[str]) -> list[Place]:
     """Return, of different residues at one place, the one that is there most of the time."""
-    found: list[Place] = []
+    chosen: list[Place] = []
     for place in places:
-        if found and _alternatives(found[-1], place):
+        if chosen and _alternatives(chosen[-1], place):
             counted["alternate residues"] += 1
-            found[-1] = max(found[-1], place, key=lambda one: one.occupancy if one.positions else -1.0)
+            chosen[-1] = max(chosen[-1], place, key=lambda one: one.occupancy if one.positions else -1.0)
         else:
-            found.append(place)
-    return found
+            chosen.append(place)
+    return chosen
 
 
 def _alternatives(a: Place, b: Place) -> bool:

@@ -102,14 +102,14 @@ def backbones(minimum: int = MINIMUM, maximum: int = MAXIMUM) -> Chains:
     path = find(_FILE, _SHA256)
     with np.load(path, allow_pickle=False) as file:
         lengths, offsets = torch.from_numpy(file["length"]).long(), file["offsets"]
-        atoms, whole = torch.from_numpy(file["xyz"]), torch.from_numpy(file["n_breaks"]) == 0
+        atoms, unbroken = torch.from_numpy(file["xyz"]), torch.from_numpy(file["n_breaks"]) == 0
         names, clusters = file["id"].tolist(), torch.from_numpy(file["cluster30"]).long()
     if not np.array_equal(np.diff(offsets), lengths.numpy()):
         raise DatasetError(f"{path}: offsets and lengths differ; put the published file there")
     fits = (lengths >= minimum) & (lengths <= maximum)
     everything = Chains(atoms, lengths, tuple(names), clusters, f"{len(names)} chains of {_FILE}", _SHA256)
-    kept = everything.take(torch.nonzero(fits & whole)[:, 0])
-    return replace(kept, left_out={"length": int((~fits).sum()), "break": int((fits & ~whole).sum())})
+    selected = everything.take(torch.nonzero(fits & unbroken)[:, 0])
+    return replace(selected, left_out={"length": int((~fits).sum()), "break": int((fits & ~unbroken).sum())})
 
 
 def cgdms(minimum: int = MINIMUM, maximum: int = 100) -> Chains:
@@ -161,21 +161,21 @@ def folder(path: str | Path, minimum: int = MINIMUM, maximum: int = MAXIMUM) -> 
     chains, notes, other = list[Chain](), list[str](), Counter[str]()
     for file in files:
         try:
-            found = read_backbones(file)
+            structure = read_backbones(file)
         except StructureError as error:
             notes.append(str(error))
             continue
-        chains += found.chains
-        other.update(found.left_out)
+        chains += structure.chains
+        other.update(structure.left_out)
     unread = len(notes)
     if not chains:
         raise DatasetError(f"the folder {path}: none of {len(files)} files can be used; {notes[0]}")
     notes += [f"left out {chain.name}: {', '.join(chain.left_out)}" for chain in chains if chain.left_out]
     if other:
         notes.append(f"not read of the files: {', '.join(f'{count} {what}' for what, count in other.items())}")
-    kept = _joined([c.atoms for c in chains], [c.name for c in chains], f"the folder {path}", minimum, maximum)
-    left_out = kept.left_out | ({"file that cannot be used": unread} if unread else {})
-    return replace(kept, left_out=left_out, notes=tuple(notes))
+    joined = _joined([c.atoms for c in chains], [c.name for c in chains], f"the folder {path}", minimum, maximum)
+    left_out = joined.left_out | ({"file that cannot be used": unread} if unread else {})
+    return replace(joined, left_out=left_out, notes=tuple(notes))
 
 
 def _joined(
@@ -183,16 +183,16 @@ def _joined(
 ) -> Chains:
     """Return the chains that have no break and a length that fits."""
     fits = [minimum <= len(a) <= maximum for a in atoms]
-    whole = [_unbroken(a) for a in atoms]
-    kept = [i for i in range(len(atoms)) if fits[i] and whole[i]]
-    left_out = {"length": fits.count(False), "break": sum(f and not w for f, w in zip(fits, whole, strict=True))}
-    if not kept:
+    unbroken = [_unbroken(a) for a in atoms]
+    index = [i for i in range(len(atoms)) if fits[i] and unbroken[i]]
+    left_out = {"length": fits.count(False), "break": sum(f and not w for f, w in zip(fits, unbroken, strict=True))}
+    if not index:
         raise DatasetError(
             f"{source}: none of {len(atoms)} chains has {minimum} to {maximum} residues and no break; give other chains"
         )
-    lengths = torch.tensor([len(atoms[i]) for i in kept])
-    found = torch.cat([atoms[i] for i in kept])
-    return Chains(found, lengths, tuple(names[i] for i in kept), torch.arange(len(kept)), source, sha256, left_out)
+    lengths = torch.tensor([len(atoms[i]) for i in index])
+    chosen = torch.cat([atoms[i] for i in index])
+    return Chains(chosen, lengths, tuple(names[i] for i in index), torch.arange(len(index)), source, sha256, left_out)
 
 
 def _unbroken(atoms: Tensor) -> bool:

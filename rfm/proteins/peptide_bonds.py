@@ -1,7 +1,7 @@
 """Bonds between the residues of a backbone: how far they are open, and the nearest chain in which they are closed.
 
 Two neighbours are joined by a flat piece of six atoms, of which CA and C belong to the frame of the first, N and CA to
-that of the second. Four numbers say how far they are from it: `bond_gaps`. Turns about N - CA and CA - C, the angles
+that of the second. Four numbers measure the distance from it: `bond_gaps`. Turns about N - CA and CA - C, the angles
 phi and psi, are free.
 
 Frames that a network predicts hold this to some tenths of an Angstrom. `close_bonds` moves residues as rigid bodies to
@@ -66,7 +66,7 @@ def close_bonds(frames: Tensor, held: Tensor | None = None, rounds: int = 50) ->
 
     Each round is a Newton step: the least motion of the residues, as rigid bodies, that closes what is open to first
     order. A few rounds suffice for gaps of some tenths of an Angstrom; of bonds that are Angstroms apart some may stay
-    open, as `bond_gaps` tells. The mean position is kept where nothing is held.
+    open, as `bond_gaps` measures. The mean position is preserved where nothing is held.
 
     Args:
         frames: ``(*batch, residues, 4, 4)``, Angstrom.
@@ -98,8 +98,8 @@ def _newton_step(x: Tensor, ease: Tensor) -> Tensor:
     first, second = x[:, :-1], x[:, 1:]
 
     def gaps(twist: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        found = _gaps(first, second, twist)
-        return found, found
+        values = _gaps(first, second, twist)
+        return values, values
 
     each = torch.func.vmap(torch.func.vmap(torch.func.jacrev(gaps, has_aux=True), (None, 0, 0)), (None, 0, 0))
     gradient, gap = each(x.new_zeros(2, 6), first, second)

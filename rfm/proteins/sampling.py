@@ -43,8 +43,8 @@ class Motif(NamedTuple):
         atoms = atoms_from_frames(self.frames)
         apart = torch.linalg.vector_norm(atoms[1:, 0] - atoms[:-1, 2], dim=-1)
         welded = (self.places.diff() == 1).to(apart.device) & ~(apart <= PEPTIDE_BOND)
-        found = torch.nonzero(welded)
-        return int(found[0]) + 1 if len(found) else None
+        broken = torch.nonzero(welded)
+        return int(broken[0]) + 1 if len(broken) else None
 
 
 def sample_backbones(

@@ -1,11 +1,11 @@
 """Protein backbones in PDB and mmCIF files (the extra ``protein``).
 
 Reading keeps, of each chain of the first model, the residues that have N, CA and C; what is not kept is counted, and
-named where it is a residue. Waters, ligands and nucleic acids are no residues; modified amino acids count as what they
+listed where it is a residue. Waters, ligands and nucleic acids are no residues; modified amino acids count as what they
 are made from (MSE is a methionine), and the names that force fields give by protons as the amino acid (HSD is a
 histidine). Of alternate locations the one of highest occupancy is taken, the same for the three atoms; of different
 residues at one place, likewise. Residues with insertion codes stand where the file has them. A residue without all
-three atoms is left out and named, and the chain has a break there. Coordinates are in Angstrom.
+three atoms is left out and listed, and the chain has a break there. Coordinates are in Angstrom.
 
 A chain ends at TER, and where numbers begin anew without a peptide bond: see `rfm.proteins.chain_records`.
 """
@@ -40,7 +40,7 @@ class Chain:
         atoms: N, CA, C, ``(residues, 3, 3)`` float32, Angstrom.
         sequence: one letter per residue, X where there is none.
         numbers: the file's own residue numbers, with insertion codes, such as ``52A``.
-        left_out: the residues without a whole backbone, each in words.
+        left_out: the residues without a complete backbone, each in words.
     """
 
     name: str
@@ -81,12 +81,12 @@ def read_backbones(path: str | Path) -> Backbones:
     """
     path = Path(path)
     atoms = read_atoms(path)
-    found, left_out = chain_records(path, atoms)
+    records, left_out = chain_records(path, atoms)
     if atoms.models > 1:
         left_out["further models"] = atoms.models - 1
     stem = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
-    chains = tuple(_chain(f"{stem.rpartition('.')[0]}:{one.name}", one, atoms.parents) for one in found)
-    left_out["residues without a backbone"] += sum(len(one.left_out) for one in found)
+    chains = tuple(_chain(f"{stem.rpartition('.')[0]}:{one.name}", one, atoms.parents) for one in records)
+    left_out["residues without a backbone"] += sum(len(one.left_out) for one in records)
     if not any(map(len, chains)):
         raise StructureError(f"{path}: no residue has the atoms N, CA and C; give a file with protein backbones")
     return Backbones(tuple(filter(len, chains)), {what: count for what, count in left_out.items() if count})
@@ -112,18 +112,18 @@ def read_chain(path: str | Path, name: str | None = None) -> Chain:
     if name is None and len(chains) == 1:
         return chains[0]
     if name not in known:
-        asked = "several chains" if name is None else f"no chain {name!r}"
+        finding = "several chains" if name is None else f"no chain {name!r}"
         more = f" and {len(known) - 12} more" if len(known) > 12 else ""
         listed = f"{', '.join(known[:12])}{more}"
-        raise StructureError(f"{path}: has {asked}; its protein chains are {listed}; name one of them")
+        raise StructureError(f"{path}: has {finding}; its protein chains are {listed}; name one of them")
     return chains[known.index(name)]
 
 
 def write_chain(path: str | Path, atoms: Tensor, sequence: str | None = None) -> None:
-    """Write one backbone as chain A, in the format that the name's ending says: ``.pdb`` or ``.cif``.
+    """Write one backbone as chain A, in the format that the name's ending selects: ``.pdb`` or ``.cif``.
 
     Args:
-        path: the file, written whole or not at all.
+        path: the file, written completely or not at all.
         atoms: N, CA, C and perhaps O, ``(residues, 3 or 4, 3)``, Angstrom.
         sequence: one letter per residue; glycines by default, the residue that is backbone alone.
 
@@ -164,10 +164,10 @@ def _chain(name: str, records: ChainRecords, parents: dict[str, str]) -> Chain:
 
 
 def _structure(name: str, atoms: Tensor, sequence: str) -> "Structure":
-    made = gemmi()
-    structure = made.Structure()
+    library = gemmi()
+    structure = library.Structure()
     structure.name = name
-    model, chain = made.Model(1), made.Chain("A")
+    model, chain = library.Model(1), library.Chain("A")
     for number, (one, positions) in enumerate(zip(sequence, atoms.tolist(), strict=True), start=1):
         chain.add_residue(_residue(number, one, positions))
     model.add_chain(chain)
@@ -187,14 +187,14 @@ def _mmcif(structure: "Structure") -> "Document":
 
 
 def _residue(number: int, one: str, positions: Sequence[Sequence[float]]) -> "Residue":
-    made = gemmi()
-    residue = made.Residue()
-    residue.name = made.expand_one_letter(one, made.ResidueKind.AA) or "UNK"
-    residue.seqid = made.SeqId(number, " ")
-    residue.entity_type = made.EntityType.Polymer
+    library = gemmi()
+    residue = library.Residue()
+    residue.name = library.expand_one_letter(one, library.ResidueKind.AA) or "UNK"
+    residue.seqid = library.SeqId(number, " ")
+    residue.entity_type = library.EntityType.Polymer
     for name, position in zip(ATOMS, positions, strict=False):
-        atom = made.Atom()
-        atom.name, atom.element = name, made.Element(name[0])
-        atom.pos, atom.occ, atom.b_iso = made.Position(*position), 1.0, 0.0
+        atom = library.Atom()
+        atom.name, atom.element = name, library.Element(name[0])
+        atom.pos, atom.occ, atom.b_iso = library.Position(*position), 1.0, 0.0
         residue.add_atom(atom)
     return residue

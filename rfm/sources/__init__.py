@@ -12,7 +12,8 @@
 `PowerSource`          powers
 ====================== ======================================================
 
-`default_source` chooses one from the data.
+`default_source` chooses one from the data. `kernel_concentrations` says how wide kernels may be about given points, and
+`likeliest_weights` how much each component of a mixture weighs.
 """
 
 from rfm.sources.base import Source, Uniform
@@ -20,6 +21,8 @@ from rfm.sources.centred_poses import CentredPoseSource
 from rfm.sources.default import default_source
 from rfm.sources.isotropic_gaussian_so3 import IsotropicGaussianSO3
 from rfm.sources.kernel_mixture import KernelMixture
+from rfm.sources.kernel_widths import kernel_concentrations
+from rfm.sources.mixture_weights import likeliest_weights
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.rigid_motion import RigidMotionSource
 from rfm.sources.von_mises_fisher import VonMisesFisher
@@ -37,5 +40,7 @@ __all__ = [
     "VonMisesFisher",
     "WrappedNormal",
     "default_source",
+    "kernel_concentrations",
+    "likeliest_weights",
     "wrapped_log_density",
 ]

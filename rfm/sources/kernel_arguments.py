@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manifolds import Manifold
+from manifolds import Kernel, Manifold
 from rfm.arrays import tensor_of
 
 
@@ -22,12 +22,15 @@ def checked_points(manifold: Manifold, points: Tensor, name: str) -> Tensor:
     return points if points.dtype == torch.float64 else manifold.projx(points.double())
 
 
-def checked_concentrations(concentrations: Tensor) -> Tensor:
-    """Return the concentrations in float64, ``(K,)``."""
+def checked_concentrations(concentrations: Tensor, centres: int | None = None) -> Tensor:
+    """Return the concentrations in float64, ``(K,)`` or, with so many centres, also ``(K, centres)``."""
     k = _numbers("concentrations", concentrations).double()
-    if k.ndim != 1 or len(k) == 0 or not bool((torch.isfinite(k) & (k > 0)).all()):
+    shaped = k.ndim == 1 or (k.ndim == 2 and k.shape[1] == centres)
+    if not shaped or len(k) == 0 or not bool((torch.isfinite(k) & (k > 0)).all()):
+        shapes = "shape (K,)" if centres is None else f"shape (K,) or, one for each centre, (K, {centres}),"
+        found = f"{k.tolist()}" if k.numel() <= 16 else f"shape {tuple(k.shape)} with minimum {float(k.min())}"
         raise ValueError(
-            f"KernelMixture: concentrations must be positive and finite, shape (K,) with K at least 1, got {k.tolist()}"
+            f"KernelMixture: concentrations must be positive and finite, {shapes} with K at least 1, got {found}"
         )
     return k
 
@@ -53,6 +56,28 @@ def checked_shares(weights: Tensor | None, points: Tensor, name: str) -> Tensor:
             f"not all zero, got shape {tuple(w.shape)} with minimum {float(w.min()) if w.numel() else math.nan}"
         )
     return w / w.sum()
+
+
+def checked_kernel(manifold: Manifold) -> Kernel:
+    """Return the manifold's kernel.
+
+    Raises:
+        ValueError: it has none.
+    """
+    kernel = manifold.kernel
+    if kernel is None:
+        raise ValueError(
+            f"KernelMixture: {manifold} has no smoothing kernel, so no kernel-density baseline; let its property "
+            "kernel return a manifolds.Kernel, or compare with the source's density instead"
+        )
+    return kernel
+
+
+def log_normalisers(kernel: Kernel, concentrations: Tensor) -> Tensor:
+    """Return ``kernel.log_normaliser`` of concentrations of any shape."""
+    # In parts: some manifolds find it by quadrature, with many values for each concentration.
+    parts = [kernel.log_normaliser(part) for part in concentrations.flatten().split(2**16)]
+    return torch.cat([concentrations.new_empty(0), *parts]).reshape(concentrations.shape)
 
 
 def _numbers(name: str, values: Any) -> Tensor:

@@ -14,14 +14,20 @@ from rfm.sources.base import Source, checked_part, draws
 from rfm.sources.default import default_source
 from rfm.sources.kernel_arguments import (
     checked_concentrations,
+    checked_kernel,
     checked_mixture_weights,
     checked_points,
     checked_shares,
 )
-from rfm.sources.kernel_sums import log_kernel_sums
+from rfm.sources.kernel_components import KernelComponents
+from rfm.sources.kernel_widths import absolute_concentrations, kernel_concentrations
+from rfm.sources.mixture_weights import likeliest_weights
 
-_CHUNK_ELEMENTS = 2**18
-"""Distances held at a time: 2 MiB, about a second-level cache, where the passes over them are fastest."""
+_SLAB = 2**17
+"""Points whose truncated sums are found at a time; they bound the memory."""
+
+_NEGLIGIBLE_WEIGHT = 1e-3
+"""Components of less weight than this cost time when points are scored, and decide nothing."""
 
 _SCORED_POINTS = 4096
 """More would not decide thirty weights better, and take time in proportion."""
@@ -31,17 +37,21 @@ class KernelMixture(Source, Constants):
     """A mixture of kernel densities of several widths on the same centres, and of a broad background.
 
     A kernel of concentration k about y has the density ``exp(-k |embed(x) - embed(y)|^2 / 2) / Z(k)`` with respect to
-    the Riemannian volume, ``log Z`` being ``manifold.kernel_log_normaliser(k)``: von Mises-Fisher on spheres, products
+    the Riemannian volume, ``log Z`` being ``manifold.kernel.log_normaliser(k)``: von Mises-Fisher on spheres, products
     of von Mises on tori, Gaussian with variance 1 / k on flat space, matrix Fisher on rotations. On a quotient it is
     the mean of such kernels about the representatives of y, so the density has one value on each class.
 
-    Sums run in float64 and drop only kernels that together are below 1e-13 of the sum. Time grows as the number of
-    centres times the number of queries; memory is bounded, unless a gradient of ``log_prob`` is asked for.
+    Sums run in float64. From four million pairs of a point and a centre on, on the CPU and without a gradient,
+    ``log_prob`` leaves out kernels that together are below 1e-9 of the density, found by blocks of points that are near
+    each other; the log-density then has an error of 1e-9 nats at most, which depends on the other points. Otherwise
+    what is dropped is below 1e-13 of each component. Memory is bounded, unless a gradient of ``log_prob`` is requested.
 
     Args:
         manifold: a manifold with a kernel.
         points: centres of the kernels, ``(n, *event_shape)``.
-        concentrations: positive, ``(K,)``, in one over the squared unit of ``embed``.
+        concentrations: positive, in one over the squared unit of ``embed``: ``(K,)``, the same for all centres, or
+            ``(K, n)``, one for each; such a component is the mean over the centres of kernels of their own widths.
+            `kernel_concentrations` makes those that follow the local density.
         weights: of the K kernel densities and, last, of the background: ``(K + 1,)``, not negative, sum 1.
         background: a density that is positive everywhere, so that no point is impossible.
         sample_weights: relative weight of each centre, ``(n,)``, not negative; by default equal.
@@ -55,9 +65,6 @@ class KernelMixture(Source, Constants):
     weights: Tensor
     sample_weights: Tensor | None
     background: Source
-    _log_normalisers: Tensor
-    _embedded: Tensor
-    _log_shares: Tensor | None
 
     def __init__(
         self,
@@ -70,25 +77,17 @@ class KernelMixture(Source, Constants):
     ) -> None:
         super().__init__(manifold)
         self.constant("points", checked_points(manifold, points, "points"))
-        self.constant("concentrations", checked_concentrations(concentrations).to(self.points.device))
+        k = checked_concentrations(concentrations, len(self.points)).to(self.points.device)
+        self.constant("concentrations", k)
         weights = checked_mixture_weights(weights, len(self.concentrations))
         self.constant("weights", weights.to(self.points.device))
         self.background = checked_part("KernelMixture", "background", background, manifold)
-        self.constant("_log_normalisers", _log_normalisers(manifold, self.concentrations))
-        # Where points are classes, a kernel is shared by its representatives.
-        centres = manifold.kernel_centres(self.points)
-        copies = centres.shape[1]
-        self.constant("_embedded", manifold.kernel_embed(centres.flatten(0, 1)))
+        shares = checked_shares(sample_weights, self.points, "sample_weights")
         self.register_buffer("sample_weights", None)
-        self.register_buffer("_log_shares", None)
         if sample_weights is not None:
-            shares = checked_shares(sample_weights, self.points, "sample_weights")
             given = tensor_of("KernelMixture", "sample_weights", sample_weights, torch.float64)
             self.constant("sample_weights", given.detach().to(shares))
-            # Centres of weight zero add nothing, but would undo the bound on what the sums drop.
-            shares = (shares / copies).repeat_interleave(copies)
-            self.constant("_embedded", self._embedded[shares > 0])
-            self.constant("_log_shares", shares[shares > 0].log())
+        self._kernels = KernelComponents(manifold, self.points, k, None if sample_weights is None else shares)
 
     @classmethod
     def one_bandwidth(
@@ -119,9 +118,9 @@ class KernelMixture(Source, Constants):
             ValueError: the manifold has no kernel or no default background, or an argument is not as said.
         """
         train = checked_points(manifold, train, "train")
-        k = _chosen_concentrations(manifold, train, concentrations, 40)
+        k = _or_absolute(manifold, train, concentrations, 40)
         start = cls._unfitted(manifold, train, k, background, sample_weights)
-        log_p, shares = start._validation_scores(validation, validation_weights)
+        log_p, shares = start._validation_scores(validation, validation_weights, truncate=False)
         mixed = torch.logaddexp(log_p[:, :-1] + math.log(0.99), log_p[:, -1:] + math.log(0.01))
         best = int((shares @ mixed).argmax())
         weights = torch.tensor([0.99, 0.01], dtype=torch.float64)
@@ -148,8 +147,9 @@ class KernelMixture(Source, Constants):
             manifold: a manifold with a kernel.
             train: centres, ``(n, *event_shape)``.
             validation: points to weight by, ``(m, *event_shape)``.
-            concentrations: by default 30, geometrically from 10 to 1e8, scaled as in `one_bandwidth`. The cap matters
-                where test points repeat training points: there the likelihood grows with it without bound.
+            concentrations: ``(K,)`` or, one for each centre, ``(K, n)``; by default 30, geometrically from 10 to 1e8,
+                scaled as in `one_bandwidth`. The cap matters where test points repeat training points: there the
+                likelihood grows with it without bound.
             background: by default `rfm.sources.default_source` of the centres: uniform where the volume is finite.
             sample_weights: of the centres, ``(n,)``.
             validation_weights: of the validation points, ``(m,)``.
@@ -159,10 +159,54 @@ class KernelMixture(Source, Constants):
             ValueError: the manifold has no kernel or no default background, or an argument is not as said.
         """
         train = checked_points(manifold, train, "train")
-        k = _chosen_concentrations(manifold, train, concentrations, 30)
+        k = _or_absolute(manifold, train, concentrations, 30)
         start = cls._unfitted(manifold, train, k, background, sample_weights)
-        weights = _likeliest_weights(*start._validation_scores(validation, validation_weights), steps)
+        weights = likeliest_weights(*start._validation_scores(validation, validation_weights), steps)
         return cls(manifold, train, k, weights, start.background, sample_weights)
+
+    @classmethod
+    def adaptive(
+        cls,
+        manifold: Manifold,
+        train: Tensor,
+        validation: Tensor,
+        *,
+        background: Source | None = None,
+        sample_weights: Tensor | None = None,
+        validation_weights: Tensor | None = None,
+        steps: int = 500,
+    ) -> Self:
+        """Return the mixture of kernels that follow the local density, of plain ones, and of the background.
+
+        The components are those of `kernel_concentrations`, weighted as in `mixture`: in dense regions kernels are
+        narrow, in sparse ones broad. The strongest kernel density here. Components that get less than a thousandth of
+        the weight are left out, and the others weighted anew.
+
+        Args:
+            manifold: a manifold with a kernel.
+            train: centres, ``(n, *event_shape)``.
+            validation: points to weight by, ``(m, *event_shape)``.
+            background: by default `rfm.sources.default_source` of the centres: uniform where the volume is finite.
+            sample_weights: of the centres, ``(n,)``; those of weight zero are left out, other neighbours count alike.
+            validation_weights: of the validation points, ``(m,)``.
+            steps: number of EM steps.
+
+        Raises:
+            ValueError: the manifold has no kernel or no default background, or an argument is not as said.
+        """
+        train = checked_points(manifold, train, "train")
+        if sample_weights is not None:
+            # Points of weight zero are no neighbours.
+            shares = checked_shares(sample_weights, train, "sample_weights")
+            train, sample_weights = train[shares > 0], shares[shares > 0]
+        k = kernel_concentrations(manifold, train)
+        start = cls._unfitted(manifold, train, k, background, sample_weights)
+        log_p, shares = start._validation_scores(validation, validation_weights)
+        weights = likeliest_weights(log_p, shares, steps)
+        kept = weights >= _NEGLIGIBLE_WEIGHT
+        kept[[-1, int(weights[:-1].argmax())]] = True
+        weights = likeliest_weights(log_p[:, kept], shares, steps)
+        return cls(manifold, train, k[kept[:-1]], weights, start.background, sample_weights)
 
     @classmethod
     def fit(
@@ -196,7 +240,7 @@ class KernelMixture(Source, Constants):
         """
         points = checked_points(manifold, points, "points")
         shares = checked_shares(sample_weights, points, "sample_weights")
-        k = _chosen_concentrations(manifold, points, concentrations, 30)
+        k = _or_absolute(manifold, points, concentrations, 30)
         background = _default_background(manifold, points) if background is None else background
         fold, places = _folds(points, shares, whole("KernelMixture", "folds", folds))
         scored = torch.zeros_like(fold, dtype=torch.bool)
@@ -209,7 +253,7 @@ class KernelMixture(Source, Constants):
                 log_p[held] = density.component_log_prob(points[held])
             else:
                 scored = scored & others
-        weights = _likeliest_weights(log_p[scored], shares[scored] / shares[scored].sum(), steps)
+        weights = likeliest_weights(log_p[scored], shares[scored], steps)
         # As if one place more had been seen, far from all: likelihood alone may leave the background nothing.
         weights = weights * places / (places + 1)
         weights[-1] += 1 / (places + 1)
@@ -232,8 +276,10 @@ class KernelMixture(Source, Constants):
         else:
             centre = _drawn(self.sample_weights.to(points.device), u)
         is_kernel = component < len(self.concentrations)
-        k = self.concentrations.to(points.device)[component.clamp(max=len(self.concentrations) - 1)]
-        x = self.manifold.kernel_sample(points[centre], k, generator)
+        k = self.concentrations.to(points.device)
+        row = component.clamp(max=len(k) - 1)
+        k = k[row] if k.ndim == 1 else k[row, centre]
+        x = checked_kernel(self.manifold).sample(points[centre], k, generator)
         other = self.background.sample(shape, **like)
         return torch.where(self.manifold.lift(is_kernel), x, other).to(dtype or torch.get_default_dtype())
 
@@ -244,19 +290,25 @@ class KernelMixture(Source, Constants):
             x: points ``(*batch, *event_shape)``; the result has their dtype and device.
         """
         x = points_of("KernelMixture", self.manifold, x)
-        log_weights = self.weights.log()
-        parts = [torch.logsumexp(self._components(part) + log_weights, dim=-1) for part in self._chunks(x)]
+        flat = self._flat(x)
+        if self._kernels.truncates(flat):
+            parts = [self._truncated(part).logsumexp(-1) for part in flat.split(_SLAB)]
+        else:
+            log_weights = self.weights.log()
+            parts = [(self._components(part) + log_weights).logsumexp(-1) for part in self._kernels.chunks(flat)]
         return torch.cat(parts).reshape(self.manifold.batch_shape(x)).to(x)
 
     @torch.no_grad()
     def component_log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density of each component in the order of ``weights``, in nats, ``(*batch, K + 1)``.
 
+        All of them are complete sums, also where others are larger by far.
+
         Args:
             x: points ``(*batch, *event_shape)``; the result has their dtype and device.
         """
         x = points_of("KernelMixture", self.manifold, x)
-        parts = [self._components(part) for part in self._chunks(x)]
+        parts = [self._components(part) for part in self._kernels.chunks(self._flat(x))]
         return torch.cat(parts).reshape(*self.manifold.batch_shape(x), len(self.weights)).to(x)
 
     @classmethod
@@ -271,36 +323,33 @@ class KernelMixture(Source, Constants):
         """Return the mixture with equal weights."""
         if background is None:
             background = _default_background(manifold, train)
-        components = len(checked_concentrations(concentrations)) + 1
+        components = len(checked_concentrations(concentrations, len(train))) + 1
         weights = torch.full((components,), 1 / components, dtype=torch.float64)
         return cls(manifold, train, concentrations, weights, background, sample_weights)
 
-    def _validation_scores(self, validation: Tensor, validation_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _validation_scores(
+        self, validation: Tensor, validation_weights: Tensor | None, truncate: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Return the components' log-densities ``(m, K + 1)`` and the points' shares ``(m,)``, which sum to 1."""
         points = checked_points(self.manifold, validation, "validation").to(self.points.device)
-        return self.component_log_prob(points), checked_shares(validation_weights, points, "validation_weights")
+        shares = checked_shares(validation_weights, points, "validation_weights")
+        if truncate and self._kernels.varying and self._kernels.truncates(points):
+            return self._truncated(points) - self.weights.log(), shares
+        return self.component_log_prob(points), shares
 
-    def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        flat = x.reshape(-1, *self.manifold.event_shape).to(self.points)
-        return flat.split(max(1, _CHUNK_ELEMENTS // len(self._embedded)))
+    def _flat(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, *self.manifold.event_shape).to(self.points)
 
     def _components(self, x: Tensor) -> Tensor:
-        kernels = log_kernel_sums(self.manifold.kernel_embed(x), self._embedded, self.concentrations, self._log_shares)
-        return torch.cat([kernels - self._log_normalisers, self.background.log_prob(x)[:, None]], dim=-1)
+        columns = self._kernels.log_prob(checked_kernel(self.manifold).embed(x))
+        return torch.stack([*columns, self.background.log_prob(x)], dim=-1)
 
-
-def _likeliest_weights(log_p: Tensor, shares: Tensor, steps: int) -> Tensor:
-    """Return mixture weights by expectation maximisation from equal ones, ``(K,)``.
-
-    Args:
-        log_p: log-densities of the components at the points, ``(m, K)``.
-        shares: weights of the points, ``(m,)``, sum 1.
-        steps: number of steps.
-    """
-    weights = log_p.new_full(log_p.shape[1:], 1 / log_p.shape[1])
-    for _ in range(whole("KernelMixture", "steps", steps, 0)):
-        weights = shares @ torch.softmax(log_p + weights.log(), dim=-1)
-    return weights / weights.sum()
+    @torch.no_grad()
+    def _truncated(self, x: Tensor) -> Tensor:
+        """Return the log of weight times density of each component, ``(m, K + 1)``, without what cannot matter."""
+        last = self.background.log_prob(x) + self.weights[-1].log()
+        kernels = self._kernels.truncated(checked_kernel(self.manifold).embed(x), self.weights[:-1], last)
+        return torch.cat([kernels, last[:, None]], dim=-1)
 
 
 def _folds(points: Tensor, shares: Tensor, folds: int) -> tuple[Tensor, int]:
@@ -316,16 +365,10 @@ def _folds(points: Tensor, shares: Tensor, folds: int) -> tuple[Tensor, int]:
     return order[place] % min(folds, len(places)), len(places)
 
 
-def _chosen_concentrations(manifold: Manifold, train: Tensor, concentrations: Tensor | None, count: int) -> Tensor:
-    """Return the concentrations, or so many that the points set."""
-    if concentrations is not None:
-        return checked_concentrations(concentrations)
-    unscaled = torch.logspace(1, 8, count, dtype=torch.float64, device=train.device)
-    if manifold.volume is not None:
-        return unscaled
-    embedded = manifold.kernel_embed(train)
-    spread = float((embedded - embedded.mean(0)).square().sum(-1).mean())
-    return unscaled / (spread or 1.0)
+def _or_absolute(manifold: Manifold, points: Tensor, concentrations: Tensor | None, count: int) -> Tensor:
+    if concentrations is None:
+        return absolute_concentrations(manifold, points, count)
+    return checked_concentrations(concentrations, len(points))
 
 
 def _default_background(manifold: Manifold, points: Tensor) -> Source:
@@ -333,16 +376,6 @@ def _default_background(manifold: Manifold, points: Tensor) -> Source:
         return default_source(manifold, points)
     except ValueError as error:
         raise ValueError(f"{error}; to a kernel density, pass it as background=") from error
-
-
-def _log_normalisers(manifold: Manifold, concentrations: Tensor) -> Tensor:
-    log_z = manifold.kernel_log_normaliser(concentrations)
-    if log_z is None:
-        raise ValueError(
-            f"KernelMixture: {manifold} has no smoothing kernel of known normaliser, so no kernel-density baseline; "
-            "write its kernel_log_normaliser(concentration), or compare with the source's density instead"
-        )
-    return log_z
 
 
 def _drawn(weights: Tensor, u: Tensor) -> Tensor:

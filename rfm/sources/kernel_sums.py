@@ -1,4 +1,4 @@
-"""Sums of kernels over many centres, for many widths at a time."""
+"""Sums of kernels over all centres, for many widths at a time."""
 
 import math
 
@@ -39,3 +39,21 @@ def log_kernel_sums(x: Tensor, y: Tensor, concentrations: Tensor, log_shares: Te
         else:
             sums[:, j] = torch.logsumexp(log_w - k * excess, dim=-1)
     return sums - concentrations * nearest / 2
+
+
+def log_varying_sums(x: Tensor, y: Tensor, concentrations: Tensor, log_coefficients: Tensor) -> Tensor:
+    """Return ``log sum_i a_i exp(-k_i |x - y_i|^2 / 2)`` for each x and row of k, ``(m, K)``.
+
+    Args:
+        x: ``(m, D)``.
+        y: ``(n r, D)``, r successive ones for each centre.
+        concentrations: k, ``(K, n)``.
+        log_coefficients: log of the factors a, ``(K, n)``.
+    """
+    half = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square() / 2
+    half = half.unflatten(-1, (concentrations.shape[1], -1))
+    sums = [
+        torch.logsumexp(torch.addcmul(a[:, None], half, k[:, None], value=-1), dim=(-2, -1))
+        for k, a in zip(concentrations, log_coefficients, strict=True)
+    ]
+    return torch.stack(sums, dim=-1) if sums else half.new_empty(len(x), 0)

@@ -51,7 +51,7 @@ class VonMisesFisher(Source, Constants):
             )
         self.constant("mean", checked_point("VonMisesFisher", "mean", manifold, mean))
         k = torch.tensor(self.concentration, dtype=torch.float64)
-        self._log_normaliser = float(manifold.kernel_log_normaliser(k))
+        self._log_normaliser = float(manifold.kernel.log_normaliser(k))
 
     def sample(
         self,
@@ -62,7 +62,7 @@ class VonMisesFisher(Source, Constants):
     ) -> Tensor:
         shape, mean = draws(self, shape, dtype), self.mean.to(device=device)
         k = torch.full(shape, self.concentration, dtype=mean.dtype, device=mean.device)
-        return self.manifold.kernel_sample(mean, k, generator).to(dtype or torch.get_default_dtype())
+        return self.manifold.kernel.sample(mean, k, generator).to(dtype or torch.get_default_dtype())
 
     def log_prob(self, x: Tensor) -> Tensor:
         x = points_of("VonMisesFisher", self.manifold, x)

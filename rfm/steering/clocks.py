@@ -73,9 +73,9 @@ class PowerClock:
 class Clocks(Steering):
     """Clocks for parts of a point, for `rfm.Flow.sample`.
 
-    The field is asked for its velocity at ``(x, t)`` as always, and the parts' components of the answer are multiplied
-    by their clocks' speeds. The field was trained where all parts had come equally far. Samples drawn with clocks
-    therefore do not follow the flow's density, and get no log-density.
+    The field is evaluated at ``(x, t)`` as always, and the parts' components of its velocity are multiplied by their
+    clocks' speeds. The field was trained where all parts had come equally far. Samples drawn with clocks therefore do
+    not follow the flow's density, and get no log-density.
 
     Args:
         parts: pairs of a mask and a clock. A mask broadcasts to ``event_shape``, 1 where an entry belongs to the part

@@ -11,7 +11,7 @@ from rfm.field import Field
 class Steering:
     """A change of the field that samples follow, so that their distribution is no longer that of the flow.
 
-    A subclass says in `applied_to` what is done to a field.
+    A subclass defines in `applied_to` what is done to a field.
     """
 
     name: str = "steering"
@@ -21,7 +21,7 @@ class Steering:
         """Raise ValueError unless the field can be steered this way.
 
         Args:
-            where: who asks.
+            where: the caller, for the message.
             field: that of the flow.
             condition: what samples are conditional on, if anything.
         """

@@ -92,7 +92,7 @@ class AdaptiveAdams:
 
         carried = _scaled(carry, past.velocities[:k])
         moments = _integrals(trial.signed, used, carried)
-        predicted, beyond = self.space.moved(at.x, moments[: self.space.predicted_count])
+        predicted, left_domain = self.space.moved(at.x, moments[: self.space.predicted_count])
         u, q = field(predicted, target)
         velocities = self._extended(past, carried, self.space.vector(predicted, u))
         latest = _of_row(velocities, past.order)
@@ -119,7 +119,7 @@ class AdaptiveAdams:
         rejected = replace(past, order=past.order + change)
         times = torch.cat([target[None], past.times[:-1]])
         accepted = Past(times, velocities, integrands, rejected.order, past.accepted + 1)
-        return Attempt(corrected, integral, ratio, either(beyond, outside), growth, accepted, rejected)
+        return Attempt(corrected, integral, ratio, either(left_domain, outside), growth, accepted, rejected)
 
     def _extended(self, past: Past, carried: Tensor, value: Tensor) -> Tensor:
         """Return the divided differences with a new value, ``(rows, n, ...)``; zero where they are not known yet."""
@@ -146,12 +146,12 @@ class AdaptiveAdams:
     def between(
         self, rhs: RightHandSide, before: Moving, attempt: Attempt, after: Moving, row: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Return points of the polynomial that the steps were made with, followed back."""
+        """Return points of the polynomial of the steps, followed back."""
         at = after.take(row)
         past = at.memory
         assert isinstance(past, Past)
         carry, weights = newton_weights(past.times, t, self.space.count)
-        # Differences beyond the order in use may be wild.
+        # Differences above the order in use may be wild.
         rows = torch.arange(self.rows, device=t.device)[:, None]
         back, weights = t - at.t, torch.where(rows <= past.order, weights[:, :-1], 0.0)
         x, outside = self.space.moved(at.x, _integrals(back, weights, _scaled(carry, past.velocities)))

@@ -79,25 +79,25 @@ class FixedAdams:
         """Make a step of Runge and Kutta's from where the field was last evaluated."""
         t, h = number(start, march.x), number(end - start, march.x)
         reuse, stages = self.starter.tableau.first_same_as_last, len(self.starter.tableau.c)
-        asked = [False] * (stages - 1) + [reuse]
-        made = step(self.starter, self.rhs, self.manifold, march.x, t, h, (self.u, None), integrands_at=asked)
+        integrands_at = [False] * (stages - 1) + [reuse]
+        result = step(self.starter, self.rhs, self.manifold, march.x, t, h, (self.u, None), integrands_at=integrands_at)
         self.evaluations += stages - 1
-        march.move(made.x, made.outside)
+        march.move(result.x, result.outside)
         if reuse:
-            self._note(march.x, end, *made.last)
+            self._note(march.x, end, *result.last)
         else:
             self._evaluate(march.x, end)
 
     def _adams(self, march: March, start: float, end: float) -> None:
-        predicted, beyond = self.space.moved(march.x, self._moments(start, end, self.space.predicted_count))
+        predicted, left_domain = self.space.moved(march.x, self._moments(start, end, self.space.predicted_count))
         self._evaluate(predicted, end)
         corrected, outside = self.space.moved(march.x, self._moments(start, end, self.space.count))
-        march.move(corrected, either(beyond, outside))
+        march.move(corrected, either(left_domain, outside))
 
     def _moments(self, start: float, end: float, count: int) -> list[Tensor]:
         """Return moments of the velocity from ``start`` to ``end``, of the polynomial through the latest ones."""
-        kept = len(self.velocities)
-        times = self.times[-kept:]
-        near = spaced(times, range(kept - 1, -1, -1), end - start)[: self.order]
+        available = len(self.velocities)
+        times = self.times[-available:]
+        near = spaced(times, range(available - 1, -1, -1), end - start)[: self.order]
         rows = interpolatory_weights([times[i] for i in near], start, end, count)
         return [combine(weights, [self.velocities[i] for i in near]) for weights in rows]

@@ -28,7 +28,7 @@ def interpolatory_weights(nodes: Sequence[float], start: float, end: float, mome
     # The integrals of z^(p - 1) from -1/2 to 1/2, times h: the right sides of the systems.
     sides = [0.0 if p % 2 == 0 else h * 0.5 ** (p - 1) / p for p in range(1, n + moments)]
     gaps = [[z[i] - z[i - k - 1] for i in range(k + 1, n)] for k in range(n - 1)]
-    found = []
+    weights = []
     for moment in range(moments):
         w = sides[moment : moment + n]
         for k in range(n - 1):
@@ -38,8 +38,8 @@ def interpolatory_weights(nodes: Sequence[float], start: float, end: float, mome
             for i, gap in enumerate(gaps[k], k + 1):
                 w[i] /= gap
                 w[i - 1] -= w[i]
-        found.append(w)
-    return found
+        weights.append(w)
+    return weights
 
 
 def composite_weights(nodes: Sequence[float], first: int, last: int, points: int) -> list[float]:
@@ -81,7 +81,7 @@ def newton_weights(nodes: Tensor, t: Tensor, moments: int) -> tuple[Tensor, Tens
     Args:
         nodes: distinct times ``(k, n)``, the latest first.
         t: where to integrate to, from the latest node ``(n)``.
-        moments: of how many powers of ``(s - middle) / (t - nodes_0)`` the integrals are asked for, at most 3.
+        moments: of how many powers of ``(s - middle) / (t - nodes_0)`` the integrals are requested, at most 3.
 
     Returns:
         What takes ``phi_j`` to the differences ``phi*_j`` of the form centred at ``t``, ``(k, n)``, and the integrals

@@ -25,7 +25,7 @@ class VelocitySpace(Protocol):
 
         Args:
             x: points.
-            moments: the integrals of the velocity times the powers of ``(t - middle) / h``, as many as are asked for.
+            moments: the integrals of the velocity times the powers of ``(t - middle) / h``, as many as are requested.
         """
         ...
 

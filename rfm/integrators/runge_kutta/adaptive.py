@@ -46,14 +46,14 @@ class AdaptiveRungeKutta:
     def attempt(self, field: RightHandSide, at: Moving, trial: Trial) -> Attempt:
         memory = at.memory
         assert isinstance(memory, Evaluated)
-        asked = self.scheme.tableau.integrands_at(with_error=True)
+        integrands_at = self.scheme.tableau.integrands_at(with_error=True)
         first = memory.u, memory.q
-        made = step(self.scheme, field, self.manifold, at.x, at.t, trial.signed, first, integrands_at=asked)
-        integral = None if at.integral is None or made.increment is None else at.integral + made.increment
-        error, error_of_integral = estimated_errors(self.scheme, made)
-        ratio = self.tolerance.ratio(error, (at.x, made.x), error_of_integral, (at.integral, integral))
+        result = step(self.scheme, field, self.manifold, at.x, at.t, trial.signed, first, integrands_at=integrands_at)
+        integral = None if at.integral is None or result.increment is None else at.integral + result.increment
+        error, error_of_integral = estimated_errors(self.scheme, result)
+        ratio = self.tolerance.ratio(error, (at.x, result.x), error_of_integral, (at.integral, integral))
         growth = Growth().factor(ratio, self.order)
-        return Attempt(made.x, integral, ratio, made.outside, growth, Evaluated(*made.last), memory, made)
+        return Attempt(result.x, integral, ratio, result.outside, growth, Evaluated(*result.last), memory, result)
 
     def between(
         self, rhs: RightHandSide, before: Moving, attempt: Attempt, after: Moving, row: Tensor, t: Tensor
@@ -66,6 +66,6 @@ class AdaptiveRungeKutta:
         s[own, place] = (t - before.t[row]) / (after.t - before.t)[row]
         field = functools.partial(rhs, index=before.index[rows].repeat(2))
         at, start = before.x[rows], before.t[rows]
-        x, integral = interpolate(self.scheme, field, self.manifold, at, start, attempt.made, rows, s)
+        x, integral = interpolate(self.scheme, field, self.manifold, at, start, attempt.step, rows, s)
         total = None if integral is None or before.integral is None else before.integral[row] + integral[own, place]
         return x[own, place], total

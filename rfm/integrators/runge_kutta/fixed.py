@@ -17,7 +17,7 @@ class FixedRungeKutta:
 
     def __init__(self, scheme: Charted, rhs: RightHandSide, manifold: Manifold) -> None:
         self.scheme, self.rhs, self.manifold = scheme, rhs, manifold
-        self.asked = scheme.tableau.integrands_at(with_error=False)
+        self.integrands_at = scheme.tableau.integrands_at(with_error=False)
         self.first: tuple[Tensor, Tensor | None] | None = None
         """The field where the next step begins, if it is known."""
         self.integral: Tensor | None = None
@@ -29,12 +29,12 @@ class FixedRungeKutta:
 
     def advance(self, march: March, start: float, end: float) -> None:
         t, h = number(start, march.x), number(end - start, march.x)
-        made = step(self.scheme, self.rhs, self.manifold, march.x, t, h, self.first, integrands_at=self.asked)
+        result = step(self.scheme, self.rhs, self.manifold, march.x, t, h, self.first, integrands_at=self.integrands_at)
         self.evaluations += len(self.scheme.tableau.c) - (self.first is not None)
-        self.first = made.last if self.scheme.tableau.first_same_as_last else None
-        march.move(made.x, made.outside)
-        if made.increment is not None:
-            self.integral = made.increment if self.integral is None else self.integral + made.increment
+        self.first = result.last if self.scheme.tableau.first_same_as_last else None
+        march.move(result.x, result.outside)
+        if result.increment is not None:
+            self.integral = result.increment if self.integral is None else self.integral + result.increment
 
     def output(self) -> Sequence[Tensor]:
         if self.integral is None:

@@ -15,7 +15,7 @@ class Geodesic(RungeKutta):
     """Stages and steps are ends of geodesics from the start, along velocities carried back there by ``transp``.
 
     With `EULER` it is ``expmap(x, h v(x))``. With `MIDPOINT` the velocity half-way along that geodesic is carried back
-    and followed for the whole step. It needs ``expmap`` and ``transp``. Transport differs from the differential of
+    and followed for the full step. It needs ``expmap`` and ``transp``. Transport differs from the differential of
     ``expmap`` by curvature times the square of the distance, so the order is at most two; for more there is
     `NormalCoordinates`.
 

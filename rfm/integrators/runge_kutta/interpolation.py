@@ -11,7 +11,7 @@ from rfm.integrators.runge_kutta.step import Step
 
 
 def interpolate(
-    scheme: Charted, field: RightHandSide, manifold: Manifold, x: Tensor, t: Tensor, made: Step, rows: Tensor, s: Tensor
+    scheme: Charted, field: RightHandSide, manifold: Manifold, x: Tensor, t: Tensor, step: Step, rows: Tensor, s: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """Return points inside a step whose last stage is its end, and the integrals from its start to them.
 
@@ -21,12 +21,12 @@ def interpolate(
     that of the step itself; a polynomial without further evaluations is of fifth, and several times less accurate.
 
     Args:
-        scheme: what the step was made with.
+        scheme: that of the step.
         field: what is integrated, for the samples in ``rows``.
         manifold: where the points live.
         x: where the step started, for these samples, ``(k, *event_shape)``.
         t: when, ``(k)``.
-        made: the step.
+        step: the step.
         rows: which samples of the step, ``(k)``.
         s: fractions of the step ``(k, m)``, any number of them per sample.
 
@@ -38,12 +38,12 @@ def interpolate(
         evaluations on an interpolant).
     """
     k, m = s.shape
-    h = made.h[rows]
+    h = step.h[rows]
     twice = torch.cat([x, x])
     chart = scheme.chart(manifold, twice)
     bump = scheme.tableau.bump
-    ends = _Ends(h, made.w[rows], made.velocities[0][rows], made.velocities[-1][rows])
-    extra = None if bump is None else combine(bump, made.velocities)[rows]
+    ends = _Ends(h, step.w[rows], step.velocities[0][rows], step.velocities[-1][rows])
+    extra = None if bump is None else combine(bump, step.velocities)[rows]
     w = torch.cat([ends.low(1 / 3, extra), ends.low(2 / 3, extra)])
     y, _ = chart.point(w)
     u, q = field(y, torch.cat([t + h / 3, t + h * (2 / 3)]))
@@ -52,10 +52,10 @@ def interpolate(
     start = x.repeat_interleave(m, 0)
     points, _ = scheme.chart(manifold, start).point(inner.flatten(0, 1))
     points = points.reshape(k, m, *x.shape[1:])
-    q_start, q_end = made.integrands[0], made.integrands[-1]
-    if q is None or made.increment is None or q_start is None or q_end is None:
+    q_start, q_end = step.integrands[0], step.integrands[-1]
+    if q is None or step.increment is None or q_start is None or q_end is None:
         return points, None
-    ends = _Ends(h, made.increment[rows], q_start[rows], q_end[rows])
+    ends = _Ends(h, step.increment[rows], q_start[rows], q_end[rows])
     third, two_thirds = q.chunk(2)
     return points, ends.high(third, two_thirds, s)
 

@@ -28,7 +28,7 @@ class Step:
     w: Tensor
     velocities: list[Tensor]
     integrands: list[Tensor | None]
-    """Where they were asked for."""
+    """Where they were requested."""
 
 
 def step(
@@ -52,7 +52,7 @@ def step(
         t: times ``(n)``, or one for all.
         h: signed lengths ``(n)``, or one for all.
         first: the field at ``x`` and ``t``, where it is known.
-        integrands_at: which stages' integrands are asked for, see `Tableau.integrands_at`.
+        integrands_at: at which stages integrands are evaluated, see `Tableau.integrands_at`.
     """
     tableau = scheme.tableau
     chart = scheme.chart(manifold, x)
@@ -60,26 +60,26 @@ def step(
     velocities, integrands = [chart.start_velocity(u)], [q]
     lifted = lift(h, velocities[0])
     outside = None
-    for c, row, asked in zip(tableau.c[1:], tableau.a[1:], integrands_at[1:], strict=True):
+    for c, row, with_integrand in zip(tableau.c[1:], tableau.a[1:], integrands_at[1:], strict=True):
         w = lifted * combine(row, velocities)
-        y, beyond = chart.point(w)
-        outside = either(outside, beyond)
-        u, q = field(y, t + c * h, integrand=asked)
+        y, left_domain = chart.point(w)
+        outside = either(outside, left_domain)
+        u, q = field(y, t + c * h, integrand=with_integrand)
         velocities.append(chart.velocity(w, y, u))
         integrands.append(q)
     if not tableau.first_same_as_last:
         w = lifted * combine(tableau.b, velocities)
-        y, beyond = chart.point(w)
-        outside = either(outside, beyond)
+        y, left_domain = chart.point(w)
+        outside = either(outside, left_domain)
     return Step(y, _integral(tableau.b, h, integrands), (u, q), outside, chart, h, w, velocities, integrands)
 
 
-def estimated_errors(scheme: Charted, made: Step) -> tuple[Tensor, Tensor | None]:
+def estimated_errors(scheme: Charted, result: Step) -> tuple[Tensor, Tensor | None]:
     """Return the embedded method's estimates of the errors of the point, as a length, and of the integral."""
     weights = scheme.tableau.b_error
     assert weights is not None
-    difference = lift(made.h, made.w) * combine(weights, made.velocities)
-    return made.chart.length(difference, made.x), _integral(weights, made.h, made.integrands)
+    difference = lift(result.h, result.w) * combine(weights, result.velocities)
+    return result.chart.length(difference, result.x), _integral(weights, result.h, result.integrands)
 
 
 def _integral(weights: tuple[float, ...], h: Tensor, integrands: list[Tensor | None]) -> Tensor | None:

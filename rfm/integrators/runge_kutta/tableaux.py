@@ -42,7 +42,7 @@ class Tableau:
     def integrands_at(self, with_error: bool) -> tuple[bool, ...]:
         """Return which stages a scalar is needed at, that is integrated along the path and feeds back into nothing.
 
-        Those with a weight; where the last stage is the next step's first, it is asked what that one is.
+        Those with a weight; where the last stage is the next step's first, it is evaluated if that one is.
 
         Args:
             with_error: whether the integral's error is estimated too.
