@@ -16,7 +16,7 @@ from torch import Tensor
 
 import rfm
 from manifolds import Sphere
-from rfm.couplings import Coupling, Independent, OptimalTransport
+from rfm.couplings import Coupling, Independent, OptimalTransport, Pairs
 from rfm.datasets import group_split, load
 from rfm.metrics import negative_log_likelihood
 from rfm.networks import VelocityField
@@ -42,15 +42,16 @@ class Nearby:
         *,
         condition: Tensor | None = None,
         generator: torch.Generator | None = None,
-    ) -> Tensor:
+    ) -> Pairs:
         mixture = self.source
         component = torch.multinomial(mixture.weights.to(x_1.device), len(x_1), True, generator=generator)
         kernels = len(mixture.concentrations)
         k = mixture.concentrations.to(x_1.device)[component.clamp(max=kernels - 1)]
+        assert mixture.manifold.kernel is not None
         near = mixture.manifold.kernel.sample(x_1.double(), k, generator)
         far = mixture.background.sample((len(x_1),), generator, near.dtype, near.device)
-        x_0.copy_(torch.where(mixture.manifold.lift(component < kernels), near, far))
-        return torch.arange(len(x_1), device=x_1.device)
+        x_0 = torch.where(mixture.manifold.lift(component < kernels), near, far).to(x_1.dtype)
+        return Pairs(x_0, x_1, condition)
 
 
 ROWS = (

@@ -103,7 +103,7 @@ def check_instance(owner: str, name: str, value: Any, kind: type, example: str) 
 
 
 def check_function(owner: str, name: str, value: Any, example: str) -> None:
-    """Raise ValueError unless an argument is None, or can be called and is no class: an object, or a function.
+    """Raise ValueError unless an argument can be called and is no class: an object, or a function.
 
     Args:
         owner: what takes it, for the message.
@@ -111,7 +111,7 @@ def check_function(owner: str, name: str, value: Any, example: str) -> None:
         value: what was passed.
         example: how to make such an object.
     """
-    if value is not None and (inspect.isclass(value) or not callable(value)):
+    if inspect.isclass(value) or not callable(value):
         remedy = call_of(value) if inspect.isclass(value) else example
         raise ValueError(f"{owner}: {name} must be an object or a function, got {shown(value)}; pass {remedy}")
 

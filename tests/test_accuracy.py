@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from experiments.benchmarks.rounding import RULE, SUBJECTS, Score, Subject, draw, exact, label, score, worst
+from experiments.benchmarks.rounding import RULE, Score, exact, score, worst
+from experiments.benchmarks.subjects import SUBJECTS, Subject, draw, label
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
 
 # Exact values of matrix functions take seconds: most of these are left to the slow tests.

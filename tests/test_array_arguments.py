@@ -156,7 +156,7 @@ ENTRANCES: dict[str, Callable[[Any], Any]] = {
     "KernelMixture.adaptive": lambda x: KernelMixture.adaptive(SPHERE, x, x).log_prob(x),
     "kernel_concentrations": lambda x: kernel_concentrations(SPHERE, x),
     "KernelMixture.one_bandwidth": lambda x: KernelMixture.one_bandwidth(SPHERE, x, x).concentrations,
-    "OptimalTransport": lambda x: OptimalTransport(SPHERE)(x, x),
+    "OptimalTransport": lambda x: OptimalTransport(SPHERE)(x, x)[:2],
     "OptimalTransport, condition": lambda x: OptimalTransport(SPHERE, 1.0)(x, x, condition=x),
     "Sinkhorn": lambda x: Sinkhorn(SPHERE).plan(x, x),
     "wasserstein_distance": lambda x: metrics.wasserstein_distance(SPHERE, x, AXES[::-1], blocks=2).mean,
@@ -384,6 +384,7 @@ OBJECTS: dict[str, tuple[Callable[[], Any], str]] = {
     "fit, source": (lambda: rfm.fit(AXES, SPHERE, source=Uniform), "got the class Uniform; pass Uniform\\(manifold\\)"),
     "fit, field": (lambda: rfm.fit(AXES, SPHERE, field=VelocityField), "field must .* got the class VelocityField"),
     "fit, coupling": (lambda: rfm.fit(AXES, SPHERE, coupling=OptimalTransport), "pass OptimalTransport\\(manifold\\)"),
+    "fit, no coupling": (lambda: rfm.fit(AXES, SPHERE, coupling=None), "coupling must .* got None; leave it out"),
     "fit, coupling name": (lambda: rfm.fit(AXES, SPHERE, coupling="exact"), "coupling must .* got 'exact'"),
     "FlowMatching, path": (lambda: rfm.FlowMatching(rfm.GeodesicPath), "pass GeodesicPath\\(manifold\\)"),
     "FlowMatching, times": (

@@ -3,6 +3,7 @@
 import csv
 import inspect
 import io
+import itertools
 import json
 import math
 import os
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kills import KilledError, killed_before
 
 import rfm
 from rfm.command_line import main as cli
+from rfm.command_line.table_output import parts
 from rfm.datasets.coordinates import EARTH_RADIUS_KM
 
-_FIT = ["--steps", "20", "--batch-size", "32", "--device", "cpu"]
+_FIT = ["--steps", "20", "--validations", "2", "--batch-size", "32", "--device", "cpu"]
 _COMMANDS = ["fit", "sample", "log-prob", "evaluate", "plot", "demo", "check"]
 
 
@@ -29,21 +32,18 @@ _COMMANDS = ["fit", "sample", "log-prob", "evaluate", "plot", "demo", "check"]
 def _small_networks() -> Iterator[None]:
     """Keep training short: the default network is made for thousands of steps."""
     from rfm.networks import VelocityField
-    from rfm.training import loop as optimisation
 
     defaults = VelocityField.__init__.__defaults__
     assert defaults is not None
     assert list(inspect.signature(VelocityField).parameters)[1:4] == ["width", "depth", "features"]
     VelocityField.__init__.__defaults__ = (16, 1, 16, *defaults[3:])
-    validations, optimisation.VALIDATIONS = optimisation.VALIDATIONS, 2
     yield
     VelocityField.__init__.__defaults__ = defaults
-    optimisation.VALIDATIONS = validations
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0) -> tuple[str, str]:
+def run(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0, **settings: int) -> tuple[str, str]:
     """Run a command in this process; return stdout and stderr."""
-    found = cli.main([str(argument) for argument in arguments])
+    found = cli.main([str(argument) for argument in arguments], **settings)
     out, err = capsys.readouterr()
     assert found == status, err
     return out, err
@@ -120,34 +120,26 @@ def test_an_existing_run_is_refused_resumed_or_replaced(quakes: Path, capsys: py
     assert len(list((quakes / "run").glob("*.safetensors"))) == 2
 
 
-@pytest.mark.parametrize("moment", ["training", "before the flow", "before the data"])
+@pytest.mark.parametrize("moment", ["before the flow", "after the flow", "before the data"])
 @pytest.mark.parametrize("over_an_old_run", [False, True])
 def test_a_fit_killed_at_any_moment_is_ended_by_the_same_command_with_resume(
     quakes: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     moment: str,
     over_an_old_run: bool,
 ) -> None:
-    class KilledError(BaseException):
-        pass
-
-    def die(*arguments: Any) -> None:
-        raise KilledError
-
     place = {
-        "training": "rfm.training.checkpoint.Checkpoint.remove",
-        "before the flow": "rfm.flow.Flow.save",
-        "before the data": "rfm.command_line.run_folder.RunData.save",
+        "training": "checkpoint.json",
+        "before the flow": "flow.json",
+        "after the flow": "checkpoint.json",
+        "before the data": "run.json",
     }
     folder = quakes / ("run" if over_an_old_run else "new")
     fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", folder, "--quiet", "--seed", 5, *_FIT]
     force = ["--force"] if over_an_old_run else []
-    with monkeypatch.context() as patch:
-        patch.setattr(place[moment], die)
-        with pytest.raises(KilledError):
-            run(capsys, *fit, *force)
-    if (folder / "flow.json").exists():
+    with killed_before(place[moment], deleting=moment == "after the flow"), pytest.raises(KilledError):
+        run(capsys, *fit, *force)
+    if moment != "before the flow":
         _, err = run(capsys, "evaluate", folder, status=2)
         assert "give the same command again with --resume" in err
     run(capsys, *fit, "--resume")
@@ -435,15 +427,10 @@ def test_check_passes_a_manifold_of_the_library(capsys: pytest.CaptureFixture[st
     assert "Euclidean(2)" in out
 
 
-def test_interruption_says_how_to_go_on(
-    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*arguments: Any, **options: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("rfm.command_line.fitted_runs.fit", interrupted)
-    fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", quakes / "new", *_FIT]
-    _, err = run(capsys, *fit, status=130)
+def test_interruption_says_how_to_go_on(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = ["fit", quakes / "quakes.csv", "--manifold", "sphere", "--out", quakes / "new", "--quiet", *_FIT]
+    with killed_before("checkpoint.json", KeyboardInterrupt):
+        _, err = run(capsys, *fit, status=130)
     assert err == "rfm fit: interrupted; rfm fit ... --resume goes on\n"
 
 
@@ -535,12 +522,7 @@ def test_a_run_on_a_pipe_that_was_killed_goes_on_without_it(
 ) -> None:
     content = (quakes / "quakes.csv").read_bytes()
     fit = ["fit", "-", "--manifold", "sphere", "--out", quakes / "piped", "--quiet", *_FIT]
-    with monkeypatch.context() as patch:
-
-        def die(*arguments: Any) -> None:
-            raise KeyboardInterrupt
-
-        patch.setattr("rfm.flow.Flow.save", die)
+    with killed_before("flow.json", KeyboardInterrupt):
         piped(monkeypatch, content)
         run(capsys, *fit, status=130)
     piped(monkeypatch, b"")
@@ -628,89 +610,92 @@ def test_conditions_and_weights_are_no_coordinates(tmp_path: Path, capsys: pytes
     assert "not used: id" in out
 
 
-def test_long_outputs_are_written_part_by_part(
-    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    most = []
-    sample = rfm.Flow.sample
+def test_parts_are_all_rows_in_order() -> None:
+    for total, rows in ((30, 7), (28, 7), (3, 7), (0, 7)):
+        found = list(parts(total, rows))
+        assert list(itertools.chain(*found)) == list(range(total))
+        assert all(0 < len(part) <= rows for part in found)
 
-    def watched(self: rfm.Flow, shape: int, **options: Any) -> Any:
-        most.append(shape)
-        return sample(self, shape, **options)
 
-    monkeypatch.setattr(rfm.Flow, "sample", watched)
-    monkeypatch.setattr("rfm.command_line.table_output._PART_ROWS", 7)
+def test_long_outputs_are_written_part_by_part(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw = ["sample", quakes / "run", "-n", 30, "--log-prob", "--seed", 3]
-    text, _ = run(capsys, *draw)
-    assert max(most) == 7
-    assert sum(most) == 30
+    text, _ = run(capsys, *draw, part_rows=7)
+    assert text != run(capsys, *draw)[0]
     rows = columns(text)
     assert {len(column) for column in rows.values()} == {30}
     assert len({*zip(rows["lng"], rows["LAT"], strict=True)}) == 30
     # The same to a file, in batches of another size, and as JSON.
-    run(capsys, *draw, "--out", quakes / "s.csv")
+    run(capsys, *draw, "--out", quakes / "s.csv", part_rows=7)
     assert (quakes / "s.csv").read_text() == text
-    other = columns(run(capsys, *draw, "--batch-size", 2)[0])
+    other = columns(run(capsys, *draw, "--batch-size", 2, part_rows=7)[0])
     for target in ([], ["--out", quakes / "s.json"]):
-        out, _ = run(capsys, *draw, "--json", *target)
+        out, _ = run(capsys, *draw, "--json", *target, part_rows=7)
         record = json.loads((quakes / "s.json").read_text() if target else out)
         assert list(record) == list(rows)
         for name, column in rows.items():
             np.testing.assert_allclose(record[name], column, rtol=1e-6)
             np.testing.assert_allclose(other[name], column, atol=1e-3)
-    scores = columns(run(capsys, "log-prob", quakes / "run", quakes / "s.csv")[0])
+    scores = columns(run(capsys, "log-prob", quakes / "run", quakes / "s.csv", part_rows=7)[0])
     np.testing.assert_allclose(scores["log_prob_nats_per_steradian"], rows["log_prob_nats_per_steradian"], atol=0.02)
 
 
-def test_a_part_of_samples_is_as_if_drawn_alone(
-    quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_of_samples_is_as_if_drawn_alone(quakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With as many samples as a part has, nothing depends on there being parts."""
     whole, _ = run(capsys, "sample", quakes / "run", "-n", 12)
-    monkeypatch.setattr("rfm.command_line.table_output._PART_ROWS", 12)
-    longer, _ = run(capsys, "sample", quakes / "run", "-n", 20)
+    longer, _ = run(capsys, "sample", quakes / "run", "-n", 20, part_rows=12)
     assert longer.splitlines()[:13] == whole.splitlines()
+
+
+_INTERRUPTING = """
+from rfm.sources import Uniform
+
+
+class Interrupting(Uniform):
+    drawn = 0
+
+    def sample(self, *arguments, **options):
+        self.drawn += 1
+        if self.drawn == 3:
+            raise KeyboardInterrupt
+        return super().sample(*arguments, **options)
+
+
+def thrice(manifold, points):
+    return Interrupting(manifold)
+"""
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_interrupted_sampling_leaves_the_old_file_and_no_other(
     quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: list[str]
 ) -> None:
-    sample, count = rfm.Flow.sample, [0]
-
-    def interrupted(self: rfm.Flow, shape: int, **options: Any) -> Any:
-        count[0] += 1
-        if count[0] == 3:
-            raise KeyboardInterrupt
-        return sample(self, shape, **options)
-
-    monkeypatch.setattr("rfm.command_line.table_output._PART_ROWS", 4)
-    monkeypatch.setattr(rfm.Flow, "sample", interrupted)
+    (quakes / "interrupting_source.py").write_text(_INTERRUPTING)
+    monkeypatch.syspath_prepend(str(quakes))
     (quakes / "s.csv").write_text("mine")
-    before = sorted(quakes.iterdir())
-    run(capsys, "sample", quakes / "run", "-n", 20, "--out", quakes / "s.csv", "--force", *form, status=130)
+    before = sorted(path for path in quakes.iterdir() if path.name != "__pycache__")
+    draw = ["sample", quakes / "run", "-n", 20, "--out", quakes / "s.csv", "--force", *form]
+    run(capsys, *draw, "--source", "interrupting_source:thrice", status=130, part_rows=4)
     assert (quakes / "s.csv").read_text() == "mine"
-    assert sorted(quakes.iterdir()) == before
+    assert sorted(path for path in quakes.iterdir() if path.name != "__pycache__") == before
 
 
-def test_conditions_and_times_run_on_through_the_parts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rfm.command_line.table_output._PART_ROWS", 3)
+def test_conditions_and_times_run_on_through_the_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = np.random.default_rng(0).normal(size=(40, 3))
     rows = "".join(f"{1000 + i} {x:.4f} {y:.4f} {z:.4f} 0 0 0.6 0.8\n" for i, (x, y, z) in enumerate(places))
     (tmp_path / "t.txt").write_text("# timestamp tx ty tz qx qy qz qw\n" + rows)
     fit = ["fit", tmp_path / "t.txt", "--manifold", "se3", "--condition", "seconds", "--out", tmp_path / "run"]
     run(capsys, *fit, "--quiet", *_FIT)
     (tmp_path / "when.csv").write_text("seconds\n1\n2\n3\n4\n\n" + "5\n6\n7\n")
-    out, _ = run(capsys, "sample", tmp_path / "run", "--condition-file", tmp_path / "when.csv")
+    out, _ = run(capsys, "sample", tmp_path / "run", "--condition-file", tmp_path / "when.csv", part_rows=3)
     assert [float(line.split()[0]) for line in out.splitlines()[1:]] == [1001, 1002, 1003, 1004, 1005, 1006, 1007]
-    out, _ = run(capsys, "sample", tmp_path / "run", "-n", 7)
+    out, _ = run(capsys, "sample", tmp_path / "run", "-n", 7, part_rows=3)
     assert [float(line.split()[0]) for line in out.splitlines()[1:]] == list(range(7))
     (tmp_path / "when.csv").write_text("seconds,other\n1,0\n2,0\n3,0\n,0\n5,0\n")
-    out, _ = run(capsys, "sample", tmp_path / "run", "--condition-file", tmp_path / "when.csv", "--log-prob")
+    out, _ = run(
+        capsys, "sample", tmp_path / "run", "--condition-file", tmp_path / "when.csv", "--log-prob", part_rows=3
+    )
     assert [line.rpartition(",")[2] for line in out.splitlines()[1:]] == ["1.0", "2.0", "3.0", "", "5.0"]
-    out, _ = run(capsys, "sample", tmp_path / "run", "-n", 5, "--condition", "seconds=2", "--log-prob")
+    out, _ = run(capsys, "sample", tmp_path / "run", "-n", 5, "--condition", "seconds=2", "--log-prob", part_rows=3)
     assert [line.rpartition(",")[2] for line in out.splitlines()[1:]] == ["2.0"] * 5
 
 

@@ -19,23 +19,32 @@ from rfm.conditions import Label, Number
 from rfm.datasets import find_conditions, read_conditions, read_table
 from rfm.datasets.tables import TableError
 
-_FIT = ["--manifold", "sphere", "--steps", "20", "--batch-size", "32", "--device", "cpu", "--quiet"]
+_FIT = [
+    "--manifold",
+    "sphere",
+    "--steps",
+    "20",
+    "--validations",
+    "2",
+    "--batch-size",
+    "32",
+    "--device",
+    "cpu",
+    "--quiet",
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_networks() -> Iterator[None]:
     """Keep training short: the default network is made for thousands of steps."""
     from rfm.networks import VelocityField
-    from rfm.training import loop as optimisation
 
     defaults = VelocityField.__init__.__defaults__
     assert defaults is not None
     assert list(inspect.signature(VelocityField).parameters)[1:4] == ["width", "depth", "features"]
     VelocityField.__init__.__defaults__ = (16, 1, 16, *defaults[3:])
-    validations, optimisation.VALIDATIONS = optimisation.VALIDATIONS, 2
     yield
     VelocityField.__init__.__defaults__ = defaults
-    optimisation.VALIDATIONS = validations
 
 
 def write_quakes(path: Path, n: int = 60) -> Path:

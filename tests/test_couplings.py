@@ -3,15 +3,19 @@
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from random_fields import points
 from torch import Tensor
 
+import rfm
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Quotient, Sphere
 from manifolds.finite_group import Antipodal
-from rfm.couplings import Coupling, Independent, OptimalTransport, Sinkhorn
+from rfm.couplings import Coupling, Independent, OptimalTransport, Pairs, Sinkhorn
+from rfm.sources import Uniform
+from rfm.training.points import BatchSampler, Points
 
 MANIFOLDS = [Sphere(2), FlatTorus(2), SO3(), Euclidean(3), Quotient(Sphere(2), Antipodal(2))]
 COUPLINGS: list[Callable[[Manifold], Coupling]] = [lambda m: Independent(), OptimalTransport, Sinkhorn]
@@ -32,7 +36,7 @@ def mean_cost(m: Manifold, x_0: Tensor, x_1: Tensor) -> float:
 @pytest.mark.parametrize("m", MANIFOLDS, ids=str)
 def test_pairing_is_the_cheapest_of_all(m: Manifold) -> None:
     x_0, x_1 = points(m, 6), points(m, 6, seed=50)
-    index = OptimalTransport(m)(x_0, x_1)
+    index = OptimalTransport(m).indices(x_0, x_1)
     assert sorted(index.tolist()) == list(range(6))
     cost = float((m.dist(x_0[index], x_1) ** 2).sum())
     orders = torch.tensor(list(itertools.permutations(range(6))))
@@ -45,31 +49,33 @@ def test_targets_keep_their_order() -> None:
     m = Sphere(2)
     x_1 = points(m, 20)
     shuffled = torch.randperm(20, generator=seeded())
-    index = OptimalTransport(m)(x_1[shuffled], x_1)
+    index = OptimalTransport(m).indices(x_1[shuffled], x_1)
     assert torch.equal(shuffled[index], torch.arange(20))
 
 
 def test_cost_is_the_distance_of_the_manifold() -> None:
     """Across the seam of a circle the near pair is the cheap one; along the line it is not."""
     x_0, x_1 = torch.tensor([[-3.1], [0.5]]), torch.tensor([[3.1], [-1.0]])
-    assert OptimalTransport(FlatTorus(1))(x_0, x_1).tolist() == [0, 1]
-    assert OptimalTransport(Euclidean(1))(x_0, x_1).tolist() == [1, 0]
+    assert OptimalTransport(FlatTorus(1)).indices(x_0, x_1).tolist() == [0, 1]
+    assert OptimalTransport(Euclidean(1)).indices(x_0, x_1).tolist() == [1, 0]
 
 
 def test_points_that_need_gradients_and_matrices_are_fine() -> None:
     m = SO3()
     x = points(m, 4).requires_grad_()
-    assert OptimalTransport(m)(x, x).tolist() == [0, 1, 2, 3]
+    assert OptimalTransport(m).indices(x, x).tolist() == [0, 1, 2, 3]
     assert not Sinkhorn(m).plan(x, x).requires_grad
 
 
 def test_equal_points_and_batches_of_one() -> None:
     m = Sphere(2)
     x = points(m, 1).expand(7, 3)
-    assert sorted(OptimalTransport(m)(x, x).tolist()) == list(range(7))
+    assert sorted(OptimalTransport(m).indices(x, x).tolist()) == list(range(7))
     torch.testing.assert_close(Sinkhorn(m).plan(x, x), torch.full((7, 7), 1 / 7, dtype=x.dtype))
     for make in COUPLINGS:
-        assert make(m)(x[:1], x[:1], generator=seeded()).tolist() == [0]
+        pairs = make(m)(x[:1], x[:1], generator=seeded())
+        assert torch.equal(pairs.x_0, x[:1])
+        assert torch.equal(pairs.x_1, x[:1])
 
 
 def test_distances_are_computed_in_parts() -> None:
@@ -83,7 +89,7 @@ def test_distances_are_computed_in_parts() -> None:
 
     m = Watched(2)
     x_0, x_1 = m.random_uniform(2, 1500, generator=seeded())
-    index = OptimalTransport(m)(x_0, x_1)
+    index = OptimalTransport(m).indices(x_0, x_1)
     assert sorted(index.tolist()) == list(range(1500))
     assert sum(sizes) == 1500**2
     assert max(sizes) * 3 <= 2**22
@@ -95,16 +101,36 @@ def test_distances_are_computed_in_parts() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("make", COUPLINGS, ids=NAMES)
 @pytest.mark.parametrize("m", MANIFOLDS, ids=str)
-def test_indices_are_those_of_sources(m: Manifold, make: Callable[[Manifold], Coupling], dtype: torch.dtype) -> None:
+def test_pairs_are_the_points_that_are_given(
+    m: Manifold, make: Callable[[Manifold], Coupling], dtype: torch.dtype
+) -> None:
+    """Data points keep their order and their conditions; source points are some of those given, bit for bit."""
     x_0, x_1 = points(m, 12).to(dtype), points(m, 12, seed=50).to(dtype)
+    condition = torch.randint(3, (12, 1), generator=seeded(9)).to(dtype)
     state = torch.get_rng_state()
-    index = make(m)(x_0, x_1, generator=seeded())
-    assert torch.equal(torch.get_rng_state(), state)
+    for given in (None, condition):
+        pairs = make(m)(x_0, x_1, condition=given, generator=seeded())
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.equal(pairs.x_1, x_1)
+        assert pairs.condition is given
+        assert pairs.x_0.dtype == dtype
+        assert set(map(tuple, pairs.x_0.flatten(1).tolist())) <= set(map(tuple, x_0.flatten(1).tolist()))
+        assert torch.equal(pairs.x_0, make(m)(x_0, x_1, condition=given, generator=seeded()).x_0)
+    assert make(m)(x_0[:0], x_1[:0], generator=seeded()).x_0.shape == x_0[:0].shape
+
+
+@pytest.mark.parametrize("make", [OptimalTransport, Sinkhorn])
+@pytest.mark.parametrize("m", MANIFOLDS, ids=str)
+def test_indices_are_those_of_the_pairs(m: Manifold, make: type) -> None:
+    x_0, x_1 = points(m, 12).requires_grad_(), points(m, 12, seed=50)
+    index = make(m).indices(x_0, x_1, generator=seeded())
     assert index.shape == (12,)
     assert index.dtype == torch.int64
-    assert torch.equal(index, make(m)(x_0, x_1, generator=seeded()))
-    assert set(index.tolist()) <= set(range(12))
-    assert make(m)(x_0[:0], x_1[:0], generator=seeded()).shape == (0,)
+    pairs = make(m)(x_0, x_1, generator=seeded())
+    assert torch.equal(pairs.x_0, x_0[index])
+    # A source that is trained is differentiated through its pairs.
+    (gradient,) = torch.autograd.grad(pairs.x_0.sum(), x_0)
+    assert torch.equal(gradient.flatten(1)[:, 0], torch.bincount(index, minlength=12).to(gradient))
 
 
 @pytest.mark.parametrize("make", COUPLINGS, ids=NAMES)
@@ -116,8 +142,59 @@ def test_batches_of_different_sizes_are_refused(make: Callable[[Manifold], Coupl
 
 
 def test_independent_pairs_as_drawn() -> None:
-    x = points(Sphere(2), 5)
-    assert Independent()(x, x).tolist() == [0, 1, 2, 3, 4]
+    x, y = points(Sphere(2), 5), points(Sphere(2), 5, seed=50)
+    assert Independent()(x, y) == (x, y, None)
+
+
+# What training does with them.
+
+
+class _Backwards:
+    """Reverses both batches, with the conditions: the pairs stay what they are."""
+
+    def __call__(self, x_0: Tensor, x_1: Tensor, *, condition: Tensor | None = None, **_: Any) -> Pairs:
+        return Pairs(x_0.flip(0), x_1.flip(0), None if condition is None else condition.flip(0))
+
+
+class _Broken:
+    def __init__(self, pair: Callable[[Tensor, Tensor, Tensor | None], Any]) -> None:
+        self.pair = pair
+
+    def __call__(self, x_0: Tensor, x_1: Tensor, *, condition: Tensor | None = None, **_: Any) -> Any:
+        return self.pair(x_0, x_1, condition)
+
+
+def sampler(coupling: Any, condition: bool = True) -> BatchSampler:
+    m = Sphere(2)
+    x = points(m, 40)
+    data = Points(x, x[:, :1] if condition else None)
+    return BatchSampler(Uniform(m), data, 16, rfm.FlowMatching(), coupling, drop_condition=False)
+
+
+@pytest.mark.parametrize("make", [*COUPLINGS, lambda m: _Backwards()], ids=[*NAMES, "backwards"])
+def test_conditions_follow_their_data_points(make: Callable[[Manifold], Coupling]) -> None:
+    coupled = sampler(make(Sphere(2)))
+    for rank in (0, 1):
+        coupled.generator.manual_seed(0)
+        x_0, x_1, t, condition = coupled.batch(rank, 2)
+        assert x_0.shape == x_1.shape == (8, 3)
+        assert t.shape == (8,)
+        assert torch.equal(condition["condition"], x_1[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("pair", "found"),
+    [
+        (lambda x_0, x_1, c: torch.arange(len(x_1)), r"must be an object of Pairs, got Tensor"),
+        (lambda x_0, x_1, c: (x_0, x_1, c), "must be an object of Pairs, got tuple"),
+        (lambda x_0, x_1, c: Pairs(x_0, x_1), r"\(16, 3\), \(16, 3\), \(16, 1\), got \(16, 3\), \(16, 3\), None"),
+        (lambda x_0, x_1, c: Pairs(x_0[:1], x_1, c), r"got \(1, 3\), \(16, 3\)"),
+        (lambda x_0, x_1, c: Pairs(x_0[:8], x_1[:8], c[:8]), "return as many pairs as points are given"),
+    ],
+)
+def test_what_is_no_pairs_is_refused(pair: Callable[..., Any], found: str) -> None:
+    with pytest.raises(ValueError, match=f"_Broken: .*{found}"):
+        sampler(_Broken(pair)).batch()
 
 
 # Sinkhorn.
@@ -144,11 +221,11 @@ def test_plan_comes_near_the_exact_one() -> None:
     m = Sphere(2)
     x_0, x_1 = m.random_uniform(2, 100, generator=seeded(), dtype=torch.float64)
     cost = m.dist(x_1[:, None], x_0[None]).square()
-    exact = mean_cost(m, x_0[OptimalTransport(m)(x_0, x_1)], x_1)
+    exact = mean_cost(m, x_0[OptimalTransport(m).indices(x_0, x_1)], x_1)
     costs = [float((Sinkhorn(m, r).plan(x_0, x_1) * cost).sum() / 100) for r in (0.5, 0.1, 0.02, 0.005)]
     assert costs == sorted(costs, reverse=True)
     assert exact < costs[-1] < 1.2 * exact
-    drawn = mean_cost(m, x_0[Sinkhorn(m, 0.02)(x_0, x_1, generator=seeded(1))], x_1)
+    drawn = mean_cost(m, x_0[Sinkhorn(m, 0.02).indices(x_0, x_1, generator=seeded(1))], x_1)
     assert exact < drawn < 0.3 * float(cost.mean())
 
 
@@ -181,8 +258,8 @@ def test_sources_given_the_label_stay_uniform(make: Callable[[Manifold], Couplin
     """Their heights are uniform on [-1, 1]; plain transport gives the north its northern sources."""
     m, x_0, x_1, label = labelled_batch()
     north = label[:, 0] == 1
-    plain = x_0[make(m)(x_0, x_1, generator=seeded(3))][north, 2]
-    fair = x_0[make(m)(x_0, x_1, condition=label, generator=seeded(3))][north, 2]
+    plain = x_0[make(m).indices(x_0, x_1, generator=seeded(3))][north, 2]
+    fair = x_0[make(m).indices(x_0, x_1, condition=label, generator=seeded(3))][north, 2]
     noise = math.sqrt(1 / 3 / int(north.sum()))
     assert abs(float(fair.mean())) < 4 * noise
     assert float(plain.mean()) > 10 * noise
@@ -190,11 +267,11 @@ def test_sources_given_the_label_stay_uniform(make: Callable[[Manifold], Couplin
 
 def test_within_a_label_the_pairing_is_the_cheapest() -> None:
     m, x_0, x_1, label = labelled_batch(60)
-    index = OptimalTransport(m)(x_0, x_1, condition=label)
+    index = OptimalTransport(m).indices(x_0, x_1, condition=label)
     assert sorted(index.tolist()) == list(range(60))
     for value in (0.0, 1.0):
         rows = (label[:, 0] == value).nonzero()[:, 0]
-        assert torch.equal(index[rows], rows[OptimalTransport(m)(x_0[rows], x_1[rows])])
+        assert torch.equal(index[rows], rows[OptimalTransport(m).indices(x_0[rows], x_1[rows])])
 
 
 @pytest.mark.parametrize("make", [OptimalTransport, Sinkhorn])
@@ -202,19 +279,19 @@ def test_an_unknown_condition_is_a_condition_of_its_own(make: type) -> None:
     m, x_0, x_1, label = labelled_batch(80)
     label[::3] = math.nan
     for weight in (math.inf, 2.0):
-        index = make(m, condition_weight=weight)(x_0, x_1, condition=label, generator=seeded())
+        index = make(m, condition_weight=weight).indices(x_0, x_1, condition=label, generator=seeded())
         assert torch.equal(label[index].isnan(), label.isnan())
     known = ~label.isnan()
-    index = make(m)(x_0, x_1, condition=label, generator=seeded())
+    index = make(m).indices(x_0, x_1, condition=label, generator=seeded())
     assert torch.equal(label[index][known], label[known])
 
 
 def test_the_weight_leads_from_plain_transport_to_independent_pairs() -> None:
     m, x_0, x_1, _ = labelled_batch(50)
     condition = torch.randn(50, 2, generator=seeded(5), dtype=torch.float64)
-    plain = OptimalTransport(m)(x_0, x_1)
+    plain = OptimalTransport(m).indices(x_0, x_1)
     weights = (0.0, 1.0, 1e4, math.inf)
-    indices = [OptimalTransport(m, w)(x_0, x_1, condition=condition) for w in weights]
+    indices = [OptimalTransport(m, w).indices(x_0, x_1, condition=condition) for w in weights]
     assert torch.equal(indices[0], plain)
     assert torch.equal(indices[-1], torch.arange(50))
     moved = [float((condition[i] - condition).square().sum()) for i in indices]
@@ -234,9 +311,9 @@ def test_bad_arguments_are_refused() -> None:
         with pytest.raises(ValueError, match="condition_weight must be at least 0"):
             make(m, condition_weight=-1.0)
         with pytest.raises(ValueError, match=r"one vector per target, \(4, c\).*add an axis"):
-            make(m)(x, x, condition=torch.zeros(4))
+            make(m).indices(x, x, condition=torch.zeros(4))
     for name in ("regularisation", "tolerance", "max_steps"):
         with pytest.raises(ValueError, match=f"Sinkhorn: {name} must be positive"):
             Sinkhorn(m, **{name: 0})
     with pytest.raises(ValueError, match="some distances are not finite"):
-        OptimalTransport(m)(x * math.nan, x)
+        OptimalTransport(m).indices(x * math.nan, x)

@@ -3,9 +3,12 @@
 import hashlib
 import socket
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -197,6 +200,10 @@ def test_unknown_name() -> None:
 
 
 def test_no_network_and_no_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.datasets.earth._REPOSITORY", closed_url() + "/")
+    def unreachable(*arguments: Any, **options: Any) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", unreachable)
     with pytest.raises(DatasetError, match=r"set RFM_DATA to a folder that holds earth/flood\.csv"):
         load("flood")

@@ -1,10 +1,12 @@
 """Fingerprints: equal for what is made again, in another process too, and different for what differs."""
 
 import functools
+import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from rfm.paths.times import DensityTimes, UniformAndLateTimes
 from rfm.records.fingerprint import architecture, fingerprint
 from rfm.sources import KernelMixture, Uniform, WrappedNormal
 
-_SCALE = 1.0
+
+class _Kind(Enum):
+    ONE, TWO = 1.0, 2.0
 
 
 class _Mine:
@@ -67,6 +71,7 @@ _MAKERS: dict[str, Callable[[float], Any]] = {
     "a number in a tensor": lambda a: torch.tensor(a),
     "a dtype": lambda a: torch.float32 if a == 1 else torch.float64,
     "a path": lambda a: Path(str(a)),
+    "a member": lambda a: _Kind(a),
     "a set": lambda a: {str(a), "b", "c"},
     "an object": _Mine,
     "an object inside another": lambda a: _Mine(_Mine(a)),
@@ -98,13 +103,20 @@ def test_what_is_made_again_is_the_same_and_another_is_not(kind: str) -> None:
     assert fingerprint(first) != fingerprint(make(2.0))
 
 
-def test_values_beside_a_function_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    def function(t: Tensor) -> Tensor:
-        return _SCALE * t
+def test_values_beside_a_function_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside_a_function.py").write_text("SCALE = 1.0\ndef function(t):\n    return SCALE * t\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("beside_a_function")
+    before = fingerprint(module.function)
+    module.SCALE = 2.0
+    assert fingerprint(module.function) != before
 
-    before = fingerprint(function)
-    monkeypatch.setitem(globals(), "_SCALE", 2.0)
-    assert fingerprint(function) != before
+
+def test_what_was_asked_of_a_path_does_not_count() -> None:
+    path = Path("a", "b")
+    before = fingerprint(path)
+    assert (str(path)[0], path.name, path.parts) == ("a", "b", ("a", "b"))
+    assert fingerprint(path) == before != fingerprint(Path("a", "c"))
 
 
 def test_the_weights_of_a_field_do_not_count_but_its_shape_does() -> None:

@@ -5,14 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kills import KilledError, killed_after
 from torch import Tensor, nn
 
 import rfm
@@ -29,21 +30,16 @@ from manifolds import (
     RightMultiplication,
     Sphere,
 )
-from rfm.couplings import Independent, OptimalTransport
+from rfm.couplings import Independent, OptimalTransport, Pairs, Sinkhorn
 from rfm.networks import VelocityField
 from rfm.objectives import MaximumLikelihood, Objective
 from rfm.paths import ConditionalFlowPath, GeodesicPath
 from rfm.paths.times import UniformAndLateTimes, UniformTimes
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
+from rfm.training import Budget
 from rfm.training.arguments import hold_out
-from rfm.training.loop import Budget
 from rfm.training.weight_average import averaging
-
-
-@pytest.fixture(autouse=True)
-def _few_validations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 5)
 
 
 def small(manifold: Manifold, condition_dim: int = 0, seed: int = 0) -> VelocityField:
@@ -64,6 +60,7 @@ def clustered(manifold: Manifold, n: int = 200, spread: float = 0.2, seed: int =
 
 def fit_small(points: Tensor, manifold: Manifold, **options: Any) -> rfm.Flow:
     settings: dict[str, Any] = {"steps": 40, "batch_size": 64, "progress": False, "device": "cpu"} | options
+    settings["training"] = replace(settings.get("training") or rfm.Training(), validations=5)
     if "field" not in settings:
         settings["field"] = small(manifold)
     return rfm.fit(points, manifold, **settings)
@@ -133,33 +130,8 @@ def test_global_randomness_is_left_alone() -> None:
     assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]
 
 
-class _KilledError(Exception):
-    pass
-
-
-@contextmanager
-def killed_after_checkpoint(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[None]:
-    """Make training die right after the given number of checkpoints were saved."""
-    from rfm.training.checkpoint import Checkpoint
-
-    save, saved = Checkpoint.save, []
-
-    def dying(self: Checkpoint, *arguments: Any) -> None:
-        save(self, *arguments)
-        saved.append(self.step)
-        if len(saved) == count:
-            raise _KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", dying)
-        with pytest.raises(_KilledError):
-            yield
-
-
 @pytest.mark.parametrize("conditional", [False, True])
-def test_a_resumed_run_ends_as_an_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conditional: bool
-) -> None:
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path, conditional: bool) -> None:
     manifold = Sphere(2)
     x = clustered(manifold)
     condition = x[:, :1] if conditional else None
@@ -168,8 +140,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
         return fit_small(x, manifold, condition=condition, field=small(manifold, conditional), out=out, **options)
 
     whole = run(None)
-    with killed_after_checkpoint(monkeypatch, 3):
-        run(tmp_path)
+    with pytest.raises(KilledError):
+        run(tmp_path, progress=killed_after(24))
     assert not (tmp_path / "flow.json").exists()
     resumed = run(tmp_path, resume=True)
     assert_same(whole, resumed)
@@ -178,9 +150,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_resumed_run_in_double_precision_ends_as_an_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_in_double_precision_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     manifold = Sphere(2)
     x = clustered(manifold)
 
@@ -188,29 +158,25 @@ def test_a_resumed_run_in_double_precision_ends_as_an_uninterrupted_one(
         return fit_small(x, manifold, field=small(manifold).double(), out=out, **options)
 
     whole = run(None)
-    with killed_after_checkpoint(monkeypatch, 3):
-        run(tmp_path)
+    with pytest.raises(KilledError):
+        run(tmp_path, progress=killed_after(24))
     assert_same(whole, run(tmp_path, resume=True))
 
 
 _SCRIPT = """
 import sys, time, torch, rfm
 from manifolds import Sphere
-from rfm.training import loop as optimisation
-from rfm.training import points as training
 from rfm.networks import VelocityField
 torch.set_num_threads(1)
-slow = float(sys.argv[2])
-validate = training._validate
-def validating(*arguments):
-    time.sleep(slow)
-    return validate(*arguments)
-training._validate, optimisation.VALIDATIONS = validating, 6
+def slowly(spent, record):
+    time.sleep(float(sys.argv[2]))
 g = torch.Generator().manual_seed(0)
 x = Sphere(2).projx(torch.randn(200, 3, generator=g) + 2)
 torch.manual_seed(0)
 field = VelocityField(Sphere(2), width=32, depth=1, features=16, max_frequency=4.0)
-rfm.fit(x, Sphere(2), field=field, steps=60, batch_size=64, out=sys.argv[1], resume=True, progress=False, device="cpu")
+training = rfm.Training(validations=6)
+options = {"out": sys.argv[1], "resume": True, "progress": slowly, "training": training, "device": "cpu"}
+rfm.fit(x, Sphere(2), field=field, steps=60, batch_size=64, **options)
 """
 
 
@@ -221,7 +187,7 @@ def test_a_run_killed_by_the_system_resumes_to_the_same_result(tmp_path: Path) -
         return subprocess.Popen([sys.executable, "-c", _SCRIPT, str(out), str(slow)])
 
     assert start(whole, 0).wait(120) == 0
-    process = start(killed, 0.3)
+    process = start(killed, 0.03)
     try:
         deadline = time.monotonic() + 120
         while not (killed / "checkpoint.json").exists():
@@ -255,11 +221,11 @@ def test_a_finished_run_of_other_data_is_not_taken_for_this_one(tmp_path: Path) 
         fit_small(x, manifold, out=tmp_path, steps=6, resume=True)
 
 
-def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
     manifold = Sphere(2)
     x = clustered(manifold)
-    with killed_after_checkpoint(monkeypatch, 1):
-        fit_small(x, manifold, out=tmp_path)
+    with pytest.raises(KilledError):
+        fit_small(x, manifold, out=tmp_path, progress=killed_after(8))
     with pytest.raises(SavedFlowError, match="other data or settings"):
         fit_small(-x, manifold, out=tmp_path, resume=True)
     with pytest.raises(SavedFlowError, match="other data or settings"):
@@ -268,11 +234,11 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, monkeypatch: pyte
         fit_small(x, manifold, out=tmp_path)
 
 
-def test_a_damaged_checkpoint_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     manifold = Sphere(2)
     x = clustered(manifold)
-    with killed_after_checkpoint(monkeypatch, 1):
-        fit_small(x, manifold, out=tmp_path)
+    with pytest.raises(KilledError):
+        fit_small(x, manifold, out=tmp_path, progress=killed_after(8))
     tensors = next(tmp_path.glob("checkpoint-*.safetensors"))
     tensors.write_bytes(tensors.read_bytes()[:-7])
     with pytest.raises(SavedFlowError, match="damaged"):
@@ -303,44 +269,76 @@ def test_out_below_a_file_is_refused(tmp_path: Path) -> None:
             fit_small(clustered(manifold), manifold, out=out)
 
 
-def test_training_stops_when_validation_no_longer_improves(monkeypatch: pytest.MonkeyPatch) -> None:
+def streamed(validate: Callable[[nn.Module], float], steps: int = 60, **options: Any) -> rfm.Flow:
+    """A flow that is validated by a function of its own; options of `Training`, and ``progress``."""
+    manifold, progress = Sphere(2), options.pop("progress", False)
+    x = clustered(manifold).float()
+
+    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        x_1 = x[torch.randint(len(x), (16,), generator=generator)]
+        return manifold.random_uniform(16, generator=generator), x_1, torch.rand(16, generator=generator), {}
+
+    flow, training = rfm.Flow(manifold, small(manifold)), rfm.Training(**options)
+    settings: dict[str, Any] = {"steps": steps, "device": "cpu", "progress": progress, "training": training}
+    return rfm.fit_stream(draw, flow, validate=validate, **settings)
+
+
+def test_training_stops_when_validation_no_longer_improves() -> None:
     nlls = iter([3.0, 2.0, *(2.5 for _ in range(100))])
-    monkeypatch.setattr("rfm.training.points._validate", lambda *arguments: next(nlls))
-    manifold = Sphere(2)
-    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 20)
-    flow = fit_small(clustered(manifold), manifold, steps=60)
+    flow = streamed(lambda field: next(nlls), validations=20)
     assert flow.stopped == "validation NLL had not improved for 8 validations, at step 30 of 60"
     assert [record["validation_nll"] for record in flow.history] == [3.0, 2.0] + [2.5] * 8
 
 
-def test_a_field_that_cannot_be_integrated_yet_leaves_out_its_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_validations_and_how_patient_may_be_said() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def report(spent: float, record: dict[str, Any]) -> None:
+        seen.append({"spent": spent, **record})
+
+    flow = streamed(lambda field: 1.0, validations=20, patience=3, progress=report)
+    assert flow.stopped == "validation NLL had not improved for 3 validations, at step 12 of 60"
+    assert [record["step"] for record in flow.history] == [3, 6, 9, 12]
+    assert [record["step"] for record in seen] == list(range(1, 13))
+    assert [record["spent"] for record in seen] == pytest.approx([step / 60 for step in range(1, 13)])
+    assert [record.get("validation_nll") for record in seen] == [None] * 2 + [1.0] * 10
+    assert not any(record["replayed"] for record in seen)
+    for name, value in (("validations", 0), ("patience", 0), ("max_gradient_norm", 0.0), ("validations", 2.5)):
+        with pytest.raises(ValueError, match=f"Training: {name} must be"):
+            rfm.Training(**{name: value})
+
+
+def test_other_validations_are_another_run(tmp_path: Path) -> None:
     manifold = Sphere(2)
-    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 20)
+    options: dict[str, Any] = {"steps": 4, "batch_size": 16, "progress": False, "device": "cpu", "out": tmp_path}
+    x = clustered(manifold, 30)
+    rfm.fit(x, manifold, field=small(manifold), training=rfm.Training(validations=2), **options)
+    with pytest.raises(SavedFlowError, match=r"validations was 2, is 4.*patience was 8, is 5"):
+        rfm.fit(
+            x, manifold, field=small(manifold), training=rfm.Training(validations=4, patience=5), resume=True, **options
+        )
+
+
+def test_a_field_that_cannot_be_integrated_yet_leaves_out_its_likelihood() -> None:
     nlls = iter([math.nan] * 10 + [math.inf, 2.0, math.nan] + [3.0] * 20)
-    monkeypatch.setattr("rfm.training.points._validate", lambda *arguments: next(nlls))
-    flow = fit_small(clustered(manifold), manifold, steps=60)
+    flow = streamed(lambda field: next(nlls), validations=20)
     assert [record.get("validation_nll") for record in flow.history] == [None] * 11 + [2.0, None] + [3.0] * 7
     assert flow.stopped == "all 60 steps done"
 
 
-def test_a_fit_without_any_likelihood_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    manifold = Sphere(2)
-    monkeypatch.setattr("rfm.training.points._validate", lambda *arguments: math.nan)
+def test_a_fit_without_any_likelihood_is_refused() -> None:
     with pytest.raises(ValueError, match="no finite likelihood of the validation points at any of 5 validations"):
-        fit_small(clustered(manifold), manifold)
+        streamed(lambda field: math.nan, validations=5)
 
 
-def test_the_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    manifold = Sphere(2)
-    x = clustered(manifold)
+def test_the_best_weights_are_kept() -> None:
     seen: list[dict[str, Tensor]] = []
 
-    def validating(flow: rfm.Flow, field: nn.Module, *rest: Any) -> float:
+    def validating(field: nn.Module) -> float:
         seen.append({key: value.clone() for key, value in field.state_dict().items()})
         return abs(len(seen) - 3.0)
 
-    monkeypatch.setattr("rfm.training.points._validate", validating)
-    flow = fit_small(x, manifold)
+    flow = streamed(validating, steps=40, validations=5)
     assert isinstance(flow.field, nn.Module)
     for key, value in flow.field.state_dict().items():
         assert torch.equal(value, seen[2][key])
@@ -360,20 +358,19 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         self.now += 1.0
         return self.now
 
-    process_time = monotonic
 
-
-def test_a_capped_run_goes_on_with_what_is_left_of_a_new_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.training.loop.time", Clock())
-    manifold = Sphere(2)
+def test_a_capped_run_goes_on_with_what_is_left_of_a_new_cap(tmp_path: Path) -> None:
+    manifold, clock = Sphere(2), Clock()
     x = clustered(manifold)
 
     def go(cap: float | None, **options: Any) -> rfm.Flow:
-        return fit_small(x, manifold, out=tmp_path, steps=40, training=rfm.Training(max_seconds=cap), **options)
+        return fit_small(
+            x, manifold, out=tmp_path, steps=40, training=rfm.Training(max_seconds=cap, clock=clock), **options
+        )
 
     first = go(10.0)
     before = first.history[-1]
@@ -397,14 +394,11 @@ def test_a_capped_run_goes_on_with_what_is_left_of_a_new_cap(tmp_path: Path, mon
         fit_small(x, manifold, out=tmp_path, steps=80, resume=True)
 
 
-def test_a_capped_run_that_goes_on_without_a_cap_has_all_its_steps_validated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_capped_run_that_goes_on_without_a_cap_has_all_its_steps_validated(tmp_path: Path) -> None:
     """Which validation is the best is remembered across the resumption."""
-    monkeypatch.setattr("rfm.training.loop.time", Clock())
     manifold = Sphere(2)
     x = clustered(manifold)
-    fit_small(x, manifold, out=tmp_path, steps=40, training=rfm.Training(max_seconds=10.0))
+    fit_small(x, manifold, out=tmp_path, steps=40, training=rfm.Training(max_seconds=10.0, clock=Clock()))
     flow = fit_small(x, manifold, out=tmp_path, steps=40, resume=True)
     best = min(record["validation_nll"] for record in flow.history)
     held = rfm.training.arguments.hold_out(manifold.projx(x.double()), 0.1, 0)[1]
@@ -510,22 +504,22 @@ def test_equal_points_are_held_out_together() -> None:
     assert len(hold_out(x[:2], 0.01, 0)[1]) == 1
 
 
-def test_validation_points_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_points_may_be_named() -> None:
     manifold = Sphere(2)
     x = clustered(manifold)
     seen: list[Tensor] = []
-    from rfm.training import points as training
 
-    validate = training._validate
+    class Watched(VelocityField):
+        def pushforward(self, x: Tensor, t: Tensor, *rest: Any, **known: Any) -> tuple[Tensor, Tensor]:
+            if bool((t == 1).all()):
+                seen.append(x.detach().clone())
+            return super().pushforward(x, t, *rest, **known)
 
-    def validating(flow: rfm.Flow, field: nn.Module, validation: training.Points, fabric: Any) -> float:
-        seen.append(validation.x)
-        return validate(flow, field, validation, fabric)
-
-    monkeypatch.setattr(training, "_validate", validating)
     held = torch.tensor([5, 1, 7])
-    flow = fit_small(x, manifold, validation=held, steps=3)
+    field = Watched(manifold, width=32, depth=1, features=16, max_frequency=4.0)
+    flow = fit_small(x, manifold, field=field, validation=held, steps=3)
     assert torch.equal(seen[0], manifold.projx(x[held]).float())
+    flow = fit_small(x, manifold, validation=held, steps=3)
     assert_same(flow, fit_small(x, manifold, validation=held.numpy(), steps=3))
     assert_same(flow, fit_small(x, manifold, validation=[5, 1, 7], steps=3))
 
@@ -607,7 +601,7 @@ def test_couplings_are_told_the_condition_that_the_field_sees() -> None:
     seen = []
 
     class Watching(OptimalTransport):
-        def __call__(self, x_0: Tensor, x_1: Tensor, **known: Any) -> Tensor:
+        def __call__(self, x_0: Tensor, x_1: Tensor, **known: Any) -> Pairs:
             seen.append(known)
             return super().__call__(x_0, x_1, **known)
 
@@ -624,7 +618,7 @@ def test_another_coupling_is_another_run(tmp_path: Path) -> None:
     x = clustered(manifold, 30, 0.05)
     fit_small(x, manifold, steps=2, coupling=OptimalTransport(manifold), out=tmp_path)
     fit_small(x, manifold, steps=2, coupling=OptimalTransport(manifold), out=tmp_path, resume=True)
-    for other in (None, OptimalTransport(manifold, condition_weight=1.0)):
+    for other in (Independent(), OptimalTransport(manifold, condition_weight=1.0)):
         with pytest.raises(ValueError, match="other"):
             fit_small(x, manifold, steps=2, coupling=other, out=tmp_path, resume=True)
 
@@ -667,7 +661,7 @@ def test_a_source_with_another_metric_is_refused() -> None:
 def test_a_coupling_that_an_objective_does_not_use_is_refused() -> None:
     manifold = Sphere(2)
     with pytest.raises(ValueError, match="MaximumLikelihood has no use for coupling; leave out either"):
-        fit_small(clustered(manifold, 30), manifold, objective=MaximumLikelihood(), coupling=Independent())
+        fit_small(clustered(manifold, 30), manifold, objective=MaximumLikelihood(), coupling=Sinkhorn(manifold))
 
 
 class _Noting(Objective):
@@ -689,7 +683,7 @@ def test_an_objective_of_ones_own_is_given_its_times_and_coupled_sources() -> No
     manifold = Sphere(2)
     coupled: list[tuple[Tensor, Tensor, Tensor]] = []
     alone: list[tuple[Tensor, Tensor, Tensor]] = []
-    for seen, coupling in ((alone, None), (coupled, OptimalTransport(manifold))):
+    for seen, coupling in ((alone, Independent()), (coupled, OptimalTransport(manifold))):
         fit_small(clustered(manifold, 30), manifold, steps=1, objective=_Noting(seen), coupling=coupling)
     (x_0, x_1, t), (y_0, y_1, s) = alone[0], coupled[0]
     assert bool((t == 0.25).all())

@@ -2,11 +2,13 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kills import KilledError, killed_after
 from manifold_zoo import ZOO
 from random_fields import points, wavy_field
 from torch import Tensor, nn
@@ -22,17 +24,11 @@ from manifolds.testing import LAWS, check_manifold
 from rfm.couplings import OptimalTransport
 from rfm.integrators import RK4, Adams, Adaptive, FixedStep
 from rfm.networks import VelocityField
-from rfm.training.captured_step import CapturedStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 EVERY = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ZOO])
 _SOLVER = FixedStep(RK4, 4)
-
-
-@pytest.fixture(autouse=True)
-def _few_validations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 3)
 
 
 def small(manifold: Manifold) -> VelocityField:
@@ -42,22 +38,19 @@ def small(manifold: Manifold) -> VelocityField:
 
 
 @pytest.fixture
-def captured(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each step of a training was replayed."""
-    found: list[bool] = []
-    take = CapturedStep.__call__
-
-    def noted(self: CapturedStep) -> Tensor:
-        loss = take(self)
-        found.append(self.captured)
-        return loss
-
-    monkeypatch.setattr(CapturedStep, "__call__", noted)
-    return found
+def captured() -> list[bool]:
+    """Whether each step of the trainings that `noting` reports of was replayed."""
+    return []
 
 
-def fitted(manifold: Manifold, **options: Any) -> rfm.Flow:
-    settings: dict[str, Any] = {"steps": 24, "batch_size": 64, "progress": False, "device": "cuda"} | options
+def noting(captured: list[bool]) -> Callable[[float, dict[str, Any]], None]:
+    return lambda spent, record: captured.append(record["replayed"])
+
+
+def fitted(manifold: Manifold, captured: list[bool] | None = None, **options: Any) -> rfm.Flow:
+    progress = False if captured is None else noting(captured)
+    settings: dict[str, Any] = {"steps": 24, "batch_size": 64, "progress": progress, "device": "cuda"} | options
+    settings["training"] = replace(settings.get("training") or rfm.Training(), validations=3)
     if "field" not in settings:
         settings["field"] = small(manifold)
     return rfm.fit(points(manifold, 100, seed=1), manifold, source=source_of(manifold), **settings)
@@ -121,7 +114,7 @@ def test_sources_draw_there(make: Callable[[], Manifold]) -> None:
 
 @EVERY
 def test_captured_training_is_that_of_plain_steps(make: Callable[[], Manifold], captured: list[bool]) -> None:
-    flow, plain = fitted(make()), fitted(make(), training=rfm.Training(capture=False))
+    flow, plain = fitted(make(), captured), fitted(make(), training=rfm.Training(capture=False))
     # Their maps are found by solvers, which may look at what they have found.
     if not any(isinstance(part, SPD | LogEuclideanSPD | Stiefel | Grassmann) for part in make().modules()):
         assert captured == [False] * 3 + [True] * 21
@@ -130,29 +123,16 @@ def test_captured_training_is_that_of_plain_steps(make: Callable[[], Manifold], 
 
 
 def test_a_killed_run_goes_on_to_the_same_result(tmp_path: Path, captured: list[bool]) -> None:
-    class KilledError(Exception):
-        pass
-
-    whole = fitted(Sphere(2), steps=32)
-    with pytest.MonkeyPatch.context() as patch:
-        take, taken = CapturedStep.__call__, []
-
-        def dies(self: CapturedStep) -> Tensor:
-            taken.append(1)
-            if len(taken) == 20:
-                raise KilledError
-            return take(self)
-
-        patch.setattr(CapturedStep, "__call__", dies)
-        with pytest.raises(KilledError):
-            fitted(Sphere(2), steps=32, out=tmp_path)
+    whole = fitted(Sphere(2), captured, steps=32)
     assert sum(captured) > 28
+    with pytest.raises(KilledError):
+        fitted(Sphere(2), steps=32, out=tmp_path, progress=killed_after(20))
     resumed = fitted(Sphere(2), steps=32, out=tmp_path, resume=True)
     torch.testing.assert_close(vector(resumed), vector(whole), rtol=1e-3, atol=1e-4)
 
 
 def test_a_step_that_waits_for_the_cpu_is_run_plainly(captured: list[bool]) -> None:
-    fitted(Sphere(2), coupling=OptimalTransport(Sphere(2)))
+    fitted(Sphere(2), captured, coupling=OptimalTransport(Sphere(2)))
     assert not any(captured)
 
 
@@ -171,7 +151,7 @@ def test_a_step_that_changes_is_noticed(captured: list[bool]) -> None:
         torch.manual_seed(0)
         field = _Fickle(Sphere(2), width=32, depth=1, features=16, max_frequency=4.0)
     with pytest.warns(UserWarning, match="capture=False"):
-        fitted(Sphere(2), field=field)
+        fitted(Sphere(2), captured, field=field)
     assert captured[:5] == [False, False, False, True, False]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -193,7 +173,7 @@ def test_a_step_that_changes_later_is_noticed(captured: list[bool]) -> None:
         torch.manual_seed(0)
         field = _Switching(Sphere(2), width=32, depth=1, features=16, max_frequency=4.0)
     with pytest.warns(UserWarning, match="capture=False"):
-        fitted(Sphere(2), field=field, steps=40)
+        fitted(Sphere(2), captured, field=field, steps=40)
     assert captured[3]
     assert not captured[-1]
 
@@ -209,7 +189,7 @@ def test_dropout_is_captured(captured: list[bool]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         field = _Dropping(Sphere(2), width=32, depth=1, features=16, max_frequency=4.0)
-    fitted(Sphere(2), field=field)
+    fitted(Sphere(2), captured, field=field)
     assert all(captured[3:])
 
 
@@ -225,7 +205,7 @@ def test_mixed_precision_trains(precision: Any) -> None:
 
 def test_conditions_and_weights_are_captured(captured: list[bool]) -> None:
     x = points(Sphere(2), 100, seed=1)
-    options: dict[str, Any] = {"steps": 24, "batch_size": 64, "progress": False, "device": "cuda"}
+    options: dict[str, Any] = {"steps": 24, "batch_size": 64, "progress": noting(captured), "device": "cuda"}
     rfm.fit(x, Sphere(2), condition=x[:, :2], weights=x[:, 2].abs() + 0.1, **options)
     assert captured == [False] * 3 + [True] * 21
 
@@ -234,7 +214,8 @@ def test_pictures_are_rendered_in_the_captured_step(captured: list[bool]) -> Non
     settings = Settings(pictures=2, pairs=4, width=4, hidden=16)
     flows = []
     for capture in (True, False):
-        options: dict[str, Any] = {"validate": lambda field: 0.0, "steps": 12, "progress": False, "device": "cuda"}
+        progress = noting(captured) if capture else False
+        options: dict[str, Any] = {"validate": lambda field: 0.0, "steps": 12, "progress": progress, "device": "cuda"}
         flows.append(
             rfm.fit_stream(batches(settings), new_flow(settings), training=rfm.Training(capture=capture), **options)
         )

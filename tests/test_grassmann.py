@@ -174,15 +174,15 @@ def test_density_of_a_random_field_integrates_to_one(n: int, p: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "p"), [(3, 1), (4, 2)])
-def test_a_flow_is_fitted(n: int, p: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 2)
+def test_a_flow_is_fitted(n: int, p: int) -> None:
     m = Grassmann(n, p)
     centre = torch.eye(n, p, dtype=torch.float64).expand(150, n, p)
     data = turned(m, m.expmap(centre, 0.15 * tangents(m, centre)))[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         field = VelocityField(m, width=32, depth=1, features=16, max_frequency=2.0)
-    flow = rfm.fit(data, m, field=field, steps=60, batch_size=64, progress=False, device="cpu")
+    few = rfm.Training(validations=2)
+    flow = rfm.fit(data, m, field=field, steps=60, batch_size=64, training=few, progress=False, device="cpu")
     drawn = flow.sample(50, generator=torch.Generator().manual_seed(0))
     m.check_point(drawn)
     scores = flow.log_prob(data[:50].float())

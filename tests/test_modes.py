@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from kills import KilledError, killed_after
 from random_fields import points
 from torch import Tensor, nn
 
@@ -153,23 +154,10 @@ def test_running_statistics_are_copied_and_saved(tmp_path: Path) -> None:
 
 
 @NOISY
-def test_a_resumed_run_drops_what_the_uninterrupted_one_dropped(
-    layer: Callable[[], nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rfm.training import points as training
-
+def test_a_resumed_run_drops_what_the_uninterrupted_one_dropped(layer: Callable[[], nn.Module], tmp_path: Path) -> None:
     whole = fitted(noisy(layer))
-    validate, calls = training._validate, []
-
-    def interrupted(*arguments: Any) -> float:
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return validate(*arguments)
-
-    monkeypatch.setattr(training, "_validate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fitted(noisy(layer), out=tmp_path / "run")
+    with pytest.raises(KilledError):
+        fitted(noisy(layer), out=tmp_path / "run", progress=killed_after(6))
     torch.rand(7)
     resumed = fitted(noisy(layer), out=tmp_path / "run", resume=True)
     for name, value in whole.state_dict().items():

@@ -261,8 +261,8 @@ def test_couplings_and_metrics_are_the_same_under_autocast() -> None:
     condition = normal(40, 2, dtype=torch.float32)
     kernel = AmbientGaussianKernel(m, 0.7)
     functions: list[Callable[[], Any]] = [
-        lambda: OptimalTransport(m)(x, y).tolist(),
-        lambda: OptimalTransport(m, 2.0)(x, y, condition=condition).tolist(),
+        lambda: OptimalTransport(m).indices(x, y).tolist(),
+        lambda: OptimalTransport(m, 2.0).indices(x, y, condition=condition).tolist(),
         lambda: Sinkhorn(m).plan(x, y).tolist(),
         lambda: maximum_mean_discrepancy(x, y, kernel),
         lambda: wasserstein_distance(m, x, y),
@@ -273,8 +273,8 @@ def test_couplings_and_metrics_are_the_same_under_autocast() -> None:
         with low():
             assert function() == plain
     assert (
-        OptimalTransport(m)(x.half(), y.half()).tolist()
-        == OptimalTransport(m)(x.half().float(), y.half().float()).tolist()
+        OptimalTransport(m).indices(x.half(), y.half()).tolist()
+        == OptimalTransport(m).indices(x.half().float(), y.half().float()).tolist()
     )
     assert bool(Sinkhorn(m).plan(x.half(), y.half()).isfinite().all())
 

@@ -2,13 +2,13 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kills import KilledError, killed_after
 from random_fields import normal, points, tangents
 from torch import Tensor, nn
 from zoo_sources import source_of
@@ -22,7 +22,6 @@ from rfm.networks.frames import FrameField
 from rfm.networks.picture_encoder import PictureEncoder
 from rfm.networks.rotation_velocity import RotationVelocity
 from rfm.objectives.maximum_likelihood import MaximumLikelihood, negative_log_likelihood_loss
-from rfm.training.checkpoint import Checkpoint
 from rfm.training.weight_average import WeightAverage
 
 
@@ -196,11 +195,6 @@ def test_buffers_that_coordinates_pass_keep_their_digits() -> None:
 # Training.
 
 
-@pytest.fixture(autouse=True)
-def few_validations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfm.training.loop.VALIDATIONS", 4)
-
-
 def fabric(precision: Any) -> Any:
     from lightning_fabric import Fabric
 
@@ -222,28 +216,11 @@ def fitted(m: Manifold, precision: Any, **options: Any) -> rfm.Flow:
     settings = {
         "steps": 24,
         "batch_size": 32,
-        "training": rfm.Training(learning_rate=1e-2, fabric=fabric(precision)),
+        "training": rfm.Training(learning_rate=1e-2, fabric=fabric(precision), validations=4),
         "progress": False,
         "field": untrained(m),
     } | options
     return rfm.fit(data(m), m, **settings)
-
-
-@contextmanager
-def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make training die after its third checkpoint."""
-    save, saved = Checkpoint.save, []
-
-    def dying(self: Checkpoint, *arguments: Any) -> None:
-        save(self, *arguments)
-        saved.append(self.step)
-        if len(saved) == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", dying)
-        with pytest.raises(KeyboardInterrupt):
-            yield
 
 
 WEIGHTS = {"bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}
@@ -266,13 +243,11 @@ def test_every_precision_trains_as_float32_does(m: Manifold, precision: str, tmp
 
 
 @pytest.mark.parametrize("precision", WEIGHTS)
-def test_a_resumed_run_ends_as_an_uninterrupted_one(
-    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_ends_as_an_uninterrupted_one(precision: str, tmp_path: Path) -> None:
     m = Sphere(2)
     whole = fitted(m, precision)
-    with killed(monkeypatch):
-        fitted(m, precision, out=tmp_path)
+    with pytest.raises(KilledError):
+        fitted(m, precision, out=tmp_path, progress=killed_after(18))
     with pytest.raises(rfm.records.descriptions.SavedFlowError, match="other data or settings"):
         fitted(m, "32-true", out=tmp_path, resume=True)
     resumed = fitted(m, precision, out=tmp_path, resume=True)
@@ -335,12 +310,12 @@ def test_precisions_that_cannot_be_trained_in_are_refused(monkeypatch: pytest.Mo
         rfm.fit(data(Sphere(2)), Sphere(2), training=rfm.Training(fabric=other), steps=2, progress=False)
 
 
-def test_gradients_are_clipped_at_the_scale_of_their_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_are_clipped_at_the_scale_of_their_loss(tmp_path: Path) -> None:
     """With a scaler that never changes its scale, a power of two, training is what it is without one."""
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.precision import MixedPrecision
 
-    def run(scale: float | None, **options: Any) -> rfm.Flow:
+    def run(scale: float | None, progress: Any = False, norm: float = 10.0, **options: Any) -> rfm.Flow:
         plugin = MixedPrecision("bf16-mixed", "cpu")
         if scale is not None:
             plugin.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=10_000)
@@ -349,21 +324,19 @@ def test_gradients_are_clipped_at_the_scale_of_their_loss(tmp_path: Path, monkey
         return rfm.fit(
             data(Sphere(2)),
             Sphere(2),
-            training=rfm.Training(fabric=made),
+            training=rfm.Training(fabric=made, validations=4, max_gradient_norm=norm),
             steps=8,
             batch_size=16,
-            progress=False,
+            progress=progress,
             **options,
         )
 
-    with monkeypatch.context() as patch:
-        patch.setattr("rfm.training.loop._LONGEST_GRADIENT", 0.01)
-        plain, scaled = run(None), run(2.0**14)
-        for a, b in zip(plain.parameters(), scaled.parameters(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    plain, scaled = run(None, norm=0.01), run(2.0**14, norm=0.01)
+    for a, b in zip(plain.parameters(), scaled.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
     # The scale is part of what a run goes on from.
-    with killed(monkeypatch):
-        run(2.0**14, out=tmp_path)
+    with pytest.raises(KilledError):
+        run(2.0**14, killed_after(6), out=tmp_path)
     assert '"scale": 16384.0' in (tmp_path / "checkpoint.json").read_text()
 
 

@@ -1,5 +1,6 @@
 """The study of protein backbones: its measures on real chains, its commands in the quick form."""
 
+import itertools
 import math
 import os
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import structure_texts as texts
 import torch
+from kills import KilledError, killed_after
 from torch import Tensor
 
 import rfm
@@ -22,7 +24,6 @@ from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
 from rfm.proteins.peptide_bonds import C_N, OPEN
 from rfm.proteins.sampling import Motif, sample_backbones
 from rfm.proteins.structures import read_chain, write_chain
-from rfm.training.checkpoint import Checkpoint
 
 pytest.importorskip("gemmi")
 pytest.importorskip("tmtools")
@@ -133,59 +134,37 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-class Killed(BaseException):
-    pass
-
-
 def check_same(whole: rfm.Flow, again: rfm.Flow) -> None:
     assert [r["validation_loss"] for r in again.history] == [r["validation_loss"] for r in whole.history]
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_a_capped_run_goes_on_when_the_command_is_given_again(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Clock:
-        now = 0.0
+def started(folder: Path, out: Path, **options: Any) -> rfm.Flow:
+    """What the command of `ARGUMENTS` starts."""
+    settings = training.smaller(training.QUICK, steps=6, validations=3)
+    return training.train(commands.read_chains(str(folder)), settings, out, device="cpu", **options)
 
-        def monotonic(self) -> float:
-            self.now += 1.0
-            return self.now
 
-        process_time = monotonic
-
-    monkeypatch.setattr("rfm.training.loop.time", Clock())
-    out = tmp_path / "capped"
-    arguments = [*ARGUMENTS, "--data", str(folder), "--out", str(out)]
-    assert commands.main([*arguments, "--max-seconds", "3"]) == 0
-    first = rfm.Flow.load(out)
+def test_a_capped_run_goes_on_when_the_command_is_given_again(folder: Path, tmp_path: Path) -> None:
+    out, ticks = tmp_path / "capped", itertools.count(1)
+    # A second passes whenever somebody looks at the clock.
+    capped = rfm.Training(max_seconds=3.0, clock=lambda: float(next(ticks)))
+    first = started(folder, out, training=capped, progress=False)
     assert first.stopped.startswith("the cap of 3 seconds was reached")
-    assert commands.main(arguments) == 0
+    assert commands.main([*ARGUMENTS, "--data", str(folder), "--out", str(out)]) == 0
     done = rfm.Flow.load(out)
     assert done.history[: len(first.history)] == first.history
     assert done.stopped.startswith("all ")
     assert not (out / "checkpoint.json").exists()
 
 
-def test_an_interrupted_run_goes_on_to_the_same_result(
-    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_result(run: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "interrupted"
-    arguments = [*ARGUMENTS, "--data", str(folder), "--out", str(out)]
-    saved = Checkpoint.save
-
-    def save(self: Checkpoint, *state: Any) -> None:
-        saved(self, *state)
-        if self.step == 4:
-            raise Killed
-
-    monkeypatch.setattr(Checkpoint, "save", save)
-    with pytest.raises(Killed):
-        commands.main(arguments)
+    with pytest.raises(KilledError):
+        started(folder, out, progress=killed_after(4))
     assert not (out / "flow.json").exists()
-    monkeypatch.undo()
-    assert commands.main(arguments) == 0
+    assert commands.main([*ARGUMENTS, "--data", str(folder), "--out", str(out)]) == 0
     check_same(rfm.Flow.load(run), rfm.Flow.load(out))
     assert not (out / "checkpoint.json").exists()
 
@@ -195,15 +174,16 @@ def test_a_killed_run_goes_on_to_the_same_result(run: Path, folder: Path, tmp_pa
     """Killed for good, right after a checkpoint."""
     out = tmp_path / "killed"
     program = (
-        "import os, sys\nfrom rfm.training.checkpoint import Checkpoint\n"
-        "from experiments.proteins.__main__ import main\n"
-        "saved = Checkpoint.save\n"
-        "def save(self, *arguments):\n    saved(self, *arguments)\n    if self.step == 4:\n        os._exit(9)\n"
-        "Checkpoint.save = save\nmain(sys.argv[1:])\n"
+        "import os, sys\nfrom pathlib import Path\nfrom experiments.proteins.__main__ import read_chains\n"
+        "from experiments.proteins.training import QUICK, smaller, train\n"
+        "settings, (folder, out) = smaller(QUICK, steps=6, validations=3), sys.argv[1:]\n"
+        "def report(spent, record):\n    if record['step'] == 4:\n        os._exit(9)\n"
+        "train(read_chains(folder), settings, Path(out), device='cpu', progress=report)\n"
     )
     arguments = [*ARGUMENTS, "--data", str(folder), "--out", str(out)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", program, *arguments], env=environment, timeout=300, check=False)
+    command = [sys.executable, "-c", program, str(folder), str(out)]
+    killed = subprocess.run(command, env=environment, timeout=300, check=False)
     assert killed.returncode == 9
     assert not (out / "flow.json").exists()
     assert commands.main(arguments) == 0
@@ -322,12 +302,9 @@ def test_bonds_that_stay_open_are_named(
     assert f"bonds that stay open, C - N off by more than 0.1 Angstrom: length-12-0001 at {shown}\n" in said
 
 
-def test_backbones_are_drawn_part_by_part(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("rfm.command_line.backbones._PART", 2)
+def test_backbones_are_drawn_part_by_part(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn = ["sample", str(run), "--length", "12", "-n", "3", "--steps", "2", "--open-bonds", "--quiet"]
-    assert cli.main([*drawn, "--out", str(tmp_path / "m")]) == 0
+    assert cli.main([*drawn, "--out", str(tmp_path / "m")], part_rows=2) == 0
     said = capsys.readouterr().out
     chains = [read_chain(tmp_path / "m" / f"length-12-{i}.pdb").atoms for i in ("0001", "0002", "0003")]
     assert not torch.equal(chains[0], chains[2])

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -504,7 +505,7 @@ def test_a_kill_at_any_moment_leaves_the_old_flow_or_the_new(tmp_path: Path, mon
         with monkeypatch.context() as patch:
             for name in ("write_bytes", "write_text", "replace", "chmod", "unlink", "mkdir"):
                 patch.setattr(Path, name, mortal(getattr(Path, name)))
-            patch.setattr(serialization.tempfile, "mkstemp", mortal(serialization.tempfile.mkstemp))
+            patch.setattr(tempfile, "mkstemp", mortal(tempfile.mkstemp))
             try:
                 new.save(folder)
                 done = True

@@ -36,7 +36,7 @@ def squared(m: Manifold, x_0: Tensor, x_1: Tensor) -> np.ndarray:
 
 
 def check_cheapest(m: Manifold, x_0: Tensor, x_1: Tensor) -> None:
-    cost, index = squared(m, x_0, x_1), OptimalTransport(m)(x_0, x_1)
+    cost, index = squared(m, x_0, x_1), OptimalTransport(m).indices(x_0, x_1)
     assert sorted(index.tolist()) == list(range(len(x_1)))
     assert cost[np.arange(len(x_1)), index].sum() == pytest.approx(cheapest(cost), rel=1e-12)
 
@@ -65,7 +65,7 @@ def test_a_pair_far_away_spoils_no_other(far: float, unit: float, dtype: torch.d
     x_0, x_1 = normal(512)
     x_0[0], x_1[7] = far, far + 1
     x_0, x_1 = ((unit * x).to(dtype) for x in (x_0, x_1))
-    cost, index = squared(Euclidean(2), x_0, x_1), OptimalTransport(Euclidean(2))(x_0, x_1)
+    cost, index = squared(Euclidean(2), x_0, x_1), OptimalTransport(Euclidean(2)).indices(x_0, x_1)
     assert int(index[7]) == 0
     rest = np.delete(np.arange(512), 7)
     others = cost[np.ix_(rest, np.arange(1, 512))]
@@ -77,7 +77,7 @@ def test_clusters_of_very_different_size() -> None:
     size = torch.tensor([1e-5, 1.0, 1e4], dtype=torch.float64).repeat_interleave(100)[:, None]
     place = torch.tensor([0.0, 1e2, 1e6], dtype=torch.float64).repeat_interleave(100)[:, None]
     x_0, x_1 = size * x_0 + place, size * x_1 + place
-    cost, index = squared(Euclidean(2), x_0, x_1), OptimalTransport(Euclidean(2))(x_0, x_1)
+    cost, index = squared(Euclidean(2), x_0, x_1), OptimalTransport(Euclidean(2)).indices(x_0, x_1)
     for group in np.arange(300).reshape(3, 100):
         assert cost[group, index[group]].sum() == pytest.approx(cheapest(cost[np.ix_(group, group)]), rel=1e-9)
 
@@ -107,7 +107,7 @@ def test_the_cost_of_conditions_too(unit: float, weight: float) -> None:
     m, (x_0, x_1) = Euclidean(2), normal(128)
     condition = torch.randn(128, 1, generator=seeded(3), dtype=torch.float64)
     cost = squared(m, unit * x_0, unit * x_1) + weight * unit**2 * (condition - condition.mT).square().numpy()
-    index = OptimalTransport(m, weight * unit**2)(unit * x_0, unit * x_1, condition=condition)
+    index = OptimalTransport(m, weight * unit**2).indices(unit * x_0, unit * x_1, condition=condition)
     assert cost[np.arange(128), index].sum() == pytest.approx(cheapest(cost), rel=1e-12)
 
 

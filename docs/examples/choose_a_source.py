@@ -38,15 +38,17 @@ flow = rfm.fit(points, sphere, coupling=OptimalTransport(sphere), **small, progr
 # --8<-- [start:own_loop]
 x_1 = points[:128]
 x_0 = flow.source.sample((128,), generator=generator)
-x_0 = x_0[OptimalTransport(sphere)(x_0, x_1)]  # what belongs to x_1, such as labels, stays in place
+pairs = OptimalTransport(sphere)(x_0, x_1)  # data points stay in place, and what belongs to them, such as labels
 path = rfm.GeodesicPath(sphere)
-loss = rfm.flow_matching_loss(flow.field, path, x_0, x_1)
+loss = rfm.flow_matching_loss(flow.field, path, pairs.x_0, pairs.x_1)
 # --8<-- [end:own_loop]
 assert loss.isfinite()
 
 # --8<-- [start:conditions]
 label = (x_1[:, 2:] > 0).float()  # (n, c)
-index = OptimalTransport(sphere)(x_0, x_1, condition=label)  # pairs within each label
+pairs = OptimalTransport(sphere)(x_0, x_1, condition=label)  # within each label; pairs.condition is that of pairs.x_1
 nearby = OptimalTransport(sphere, condition_weight=10.0)(x_0, x_1, condition=x_1[:, 2:])  # a continuous condition
 # --8<-- [end:conditions]
+index = OptimalTransport(sphere).indices(x_0, x_1, condition=label)
+assert torch.equal(pairs.x_0, x_0[index])
 assert torch.equal(label[index], label)

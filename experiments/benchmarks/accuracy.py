@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from experiments.benchmarks.harness import processor
 from experiments.benchmarks.peers import PEERS
-from experiments.benchmarks.rounding import RULE, SUBJECTS, Score, Subject, exact, label, score, worst
+from experiments.benchmarks.rounding import RULE, Score, exact, score, worst
+from experiments.benchmarks.subjects import SUBJECTS, Subject, label
 
 DTYPES = (torch.float32, torch.float64)
 QUANTITIES = ("exp", "exp'", "log", "log'", "dist", "dist'", "round trip")

@@ -44,6 +44,7 @@ def data(manifold: Manifold, count: int, device: torch.device | str = "cpu") -> 
     generator = torch.Generator(device).manual_seed(1)
     centres = manifold.random_uniform(8, generator=generator, device=device)
     centres = centres[torch.randint(8, (count,), generator=generator, device=device)]
+    assert manifold.kernel is not None
     return manifold.kernel.sample(centres, torch.full((count,), 20.0, device=device), generator)
 
 
@@ -58,10 +59,10 @@ def cost_and_seconds(
         x_0 = manifold.random_uniform(size, generator=generator, device=device)
         _wait(device)
         start = time.perf_counter()
-        index = coupling(x_0, x_1, generator=generator)
+        pairs = coupling(x_0, x_1, generator=generator)
         _wait(device)
         seconds.append(time.perf_counter() - start)
-        costs.append(float(manifold.dist(x_0[index], x_1).square().mean()))
+        costs.append(float(manifold.dist(pairs.x_0, pairs.x_1).square().mean()))
     return statistics.fmean(costs), statistics.median(seconds[1:])
 
 
@@ -127,7 +128,7 @@ def _row(size: int, turns: int) -> Row:
     def total(index: Tensor) -> float:
         return float(manifold.dist(x_0[index], x_1).double().square().mean())
 
-    difference = abs(total(ours(x_0, x_1)) - total(peer()))
+    difference = abs(total(ours.indices(x_0, x_1)) - total(peer()))
     what = f"exact pairing on {manifold}, batch of {size:,}, beside scipy's assignment"
     return Row(what, *in_turns(lambda: ours(x_0, x_1), peer, turns), 1.0, difference, "difference of mean costs")
 

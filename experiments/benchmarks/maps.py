@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.peers import PEERS
-from experiments.benchmarks.rounding import Map
+from experiments.benchmarks.subjects import Map
 from manifolds import SE3, SO3, SPD, FlatTorus, Hyperboloid, Manifold, PoincareBall, Sphere
 from manifolds.rotations import matrix_from_rotvec, matrix_from_wxyz, rotvec_from_matrix, wxyz_from_matrix
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.benchmarks.rounding import Map
+from experiments.benchmarks.subjects import Map
 from manifolds.rotations import hat, vee
 
 Maps = dict[str, Map]

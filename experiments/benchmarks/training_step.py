@@ -78,8 +78,7 @@ def timed_training(
         if len(stamps) == steps:
             raise _EnoughError
 
-    run = Run(budget, training=Training(capture=capture), device=device)
-    run.report = report
+    run = Run(budget, training=Training(capture=capture), device=device, progress=report)
     with run.launched(), contextlib.suppress(_EnoughError):
         train(flow, data, data.take(torch.arange(10)), run, objective=FlowMatching())
     norm = torch.nn.utils.parameters_to_vector(flow.parameters()).detach().double().norm()

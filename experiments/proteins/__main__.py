@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+import rfm
 from experiments.proteins.report import STEPS, report
-from experiments.proteins.training import QUICK, Settings, smaller, train
+from experiments.proteins.training import QUICK, Settings, fabric, smaller, train
 from rfm.datasets import DatasetError, DatasetNotFoundError
 from rfm.proteins import ROTATION_RATE, chain_sets
 
@@ -49,9 +50,11 @@ def run_train(options: argparse.Namespace) -> None:
         read_chains(options.data),
         settings,
         options.out,
-        max_seconds=options.max_seconds,
+        training=rfm.Training(
+            max_seconds=options.max_seconds,
+            fabric=None if options.precision is None else fabric(options.device, options.precision),
+        ),
         device=options.device,
-        precision=options.precision,
         progress=not options.quiet,
     )
     last = flow.history[-1]

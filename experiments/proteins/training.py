@@ -1,5 +1,6 @@
 """Training: one command, which a kill interrupts and the same command continues."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,12 +111,19 @@ def train(
     settings: Settings,
     out: Path,
     *,
-    max_seconds: float | None = None,
+    training: rfm.Training | None = None,
     device: str | None = None,
-    precision: Any = None,
-    progress: bool = True,
+    progress: bool | Callable[[float, dict[str, Any]], None] = True,
 ) -> rfm.Flow:
     """Train a flow in a folder, or go on with what was interrupted or capped there; return the finished flow.
+
+    Args:
+        chains: what to train on.
+        settings: what decides the result.
+        out: the folder.
+        training: a cap on the time, a clock, a Fabric.
+        device: see `rfm.fit`.
+        progress: see `rfm.fit`.
 
     Raises:
         SavedFlowError: if the folder holds a run with other data or settings.
@@ -124,9 +132,18 @@ def train(
     flow = new_flow(settings)
     assert isinstance(flow.field, FrameField)
     split = chains.split(settings.seed)
-    budget = Budget(settings.steps, 0, settings.learning_rate, settings.seed, max_seconds)
+    training = rfm.Training() if training is None else training
+    # Never stopped early, though weights are those of the best validation: it is noisy, and hours are long.
+    budget = Budget(
+        settings.steps,
+        0,
+        settings.learning_rate,
+        settings.seed,
+        training.max_seconds,
+        settings.validations,
+        patience=settings.validations + 1,
+    )
     identity = [architecture(flow.field), flow.source, asdict(settings), chains.atoms, *split]
-    training = rfm.Training(fabric=None if precision is None else _fabric(device, precision))
     run = Run(budget, identity, training=training, out=out, resume=True, device=device, progress=progress)
     if run.is_finished:
         raise FileExistsError(f"{out} already holds a flow\nchoose another folder, or delete that one")
@@ -139,9 +156,6 @@ def train(
             flow,
             Loss(batches[0], settings.length),
             Validation(batches[1], settings.length),
-            validations=settings.validations,
-            # Never stopped early, though weights are those of the best validation: it is noisy, and hours are long.
-            patience=settings.validations + 1,
             measure="validation_loss",
         )
     return flow
@@ -172,9 +186,10 @@ def _batches(flow: rfm.Flow, chains: Chains, settings: Settings, device: torch.d
     )
 
 
-def _fabric(device: str | None, precision: Any) -> Any:
+def fabric(device: str | None, precision: Any) -> Any:
+    """Return a launched Fabric of one process, for a precision."""
     from lightning_fabric import Fabric
 
-    fabric = Fabric(accelerator=device or "auto", devices=1, precision=precision)
-    fabric.launch()
-    return fabric
+    found = Fabric(accelerator=device or "auto", devices=1, precision=precision)
+    found.launch()
+    return found

@@ -111,7 +111,12 @@ def validation(settings: Settings) -> Callable[[nn.Module], float]:
 
 
 def trained(
-    settings: Settings, out: Path | None, *, max_seconds: float | None = None, device: str | None = None
+    settings: Settings,
+    out: Path | None,
+    *,
+    max_seconds: float | None = None,
+    device: str | None = None,
+    progress: bool | Callable[[float, dict[str, Any]], None] = True,
 ) -> rfm.Flow:
     """Train the model, or go on from what ``out`` holds, or load it where it is done.
 
@@ -126,6 +131,7 @@ def trained(
         device=device,
         out=out,
         resume=out is not None,
+        progress=progress,
         training=rfm.Training(settings.learning_rate, max_seconds, capture=True),
     )
     if out is not None and (flow.conditions is None or not is_run_folder(out)):

@@ -17,7 +17,7 @@ from rfm.records.descriptions import read_json
 
 _DRAWN = 16
 _PART = 256
-"""Backbones drawn before they are written, which bounds memory."""
+"""Backbones drawn before they are written, at most, which bounds memory."""
 _SHOWN = 8
 
 
@@ -41,17 +41,17 @@ def sample_to_folder(arguments: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     flow = Flow.load(arguments.run).to(device)
     folder = _folder(arguments)
-    count = _DRAWN if arguments.n is None else arguments.n
+    count, part = _DRAWN if arguments.n is None else arguments.n, min(_PART, arguments.part_rows)
     first, last, opened = "", "", list[str]()
     motifs = [None if arguments.motif is None else _motif(arguments.motif, n) for n in arguments.length]
     for residues, motif in zip(arguments.length, motifs, strict=True):
         generator = torch.Generator(device).manual_seed(arguments.seed)
         sequence = _sequence(residues, motif)
-        for start in range(0, count, _PART):
+        for start in range(0, count, part):
             frames = sample_backbones(
                 flow,
                 residues,
-                min(_PART, count - start),
+                min(part, count - start),
                 steps=arguments.steps or 100,
                 rotation_rate=rate,
                 motif=motif,

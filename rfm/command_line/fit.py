@@ -112,6 +112,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--steps", type=positive, help="optimiser steps (default: by the number of points, 2000 to 8000)"
     )
     parser.add_argument("--batch-size", type=positive, help="pairs per step (default: 512)")
+    parser.add_argument(
+        "--validations", type=positive, default=16, help="how many, spread over the steps; each writes a checkpoint"
+    )
     parser.add_argument("--max-seconds", type=positive_number, help="cap on all of the training time (default: none)")
 
 

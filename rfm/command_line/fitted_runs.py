@@ -14,7 +14,7 @@ from rfm.command_line.messages import is_first_process
 from rfm.command_line.named_objects import imported_manifold, source_by_name
 from rfm.command_line.run_folder import RunData, describe_run
 from rfm.conditions import Conditions
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
 from rfm.flow import Flow
 from rfm.flow.saved_flow import saved_manifold
 from rfm.records.descriptions import read_json
@@ -28,7 +28,7 @@ def train_run(
     arguments: argparse.Namespace,
     conditions: Conditions | None = None,
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
-    coupling: Coupling | None = None,
+    coupling: Coupling = Independent(),
 ) -> Flow:
     """Fit a flow as the arguments say, into their folder."""
     folder = Path(arguments.out)
@@ -54,7 +54,7 @@ def train_run(
         out=folder,
         resume=arguments.resume,
         progress=not arguments.quiet,
-        training=Training(max_seconds=arguments.max_seconds, force=arguments.force),
+        training=Training(max_seconds=arguments.max_seconds, force=arguments.force, validations=arguments.validations),
     )
     if is_first_process():
         data.save(folder)

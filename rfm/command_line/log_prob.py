@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         warn(arguments, flow.conditions.extrapolations(condition))
     show, total = shows_progress(arguments, len(points)), len(points)
     with output_writer(arguments, out) as write, counting_bar(show, "log-prob", total) as advance:
-        for rows in parts(total):
+        for rows in parts(total, arguments.part_rows):
             part = slice(rows.start, rows.stop)
             scores = flow.log_prob(
                 points[part],

@@ -37,6 +37,8 @@ examples:
   rfm sample runs/proteins --length 120 -n 16 --out backbones
 """
 
+_PART_ROWS = 65_536
+
 _WIDTH = 120
 """Characters in a line of a fault, unless a part of its sentence is longer."""
 
@@ -50,17 +52,19 @@ class _UsageError(Exception):
     pass
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, part_rows: int = _PART_ROWS) -> int:
     """Run a command; return the exit status: 0, 2 for bad input, 130 when interrupted.
 
     Args:
         argv: the arguments; those of the process when None.
+        part_rows: of a long output, how many rows are computed before they are written. Random draws depend on it, and
+            so not on the size of batches.
     """
     try:
         arguments = parser().parse_args(argv)
     except _UsageError as error:
         return _fail(str(error))
-    name = arguments.command
+    name, arguments.part_rows = arguments.command, part_rows
     try:
         return int(arguments.work(arguments) or 0)
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from manifolds import (
     RightMultiplication,
     Sphere,
 )
-from rfm.couplings import Coupling, OptimalTransport, Sinkhorn
+from rfm.couplings import Coupling, Independent, OptimalTransport, Sinkhorn
 from rfm.datasets.column_names import angle_columns, coordinate_columns
 from rfm.datasets.crystal_symmetry import crystal_rotations, has_symmetry, laue_group, settings_vary
 from rfm.datasets.orientation_maps import OrientationMap
@@ -176,10 +176,10 @@ def _checked_maker(name: str, make: Callable[..., Any]) -> Callable[[Manifold, T
     return checked
 
 
-def coupling_by_name(name: str, manifold: Manifold) -> Coupling | None:
-    """Return the coupling that ``--coupling`` means; None for independent pairs."""
+def coupling_by_name(name: str, manifold: Manifold) -> Coupling:
+    """Return the coupling that ``--coupling`` means."""
     if name == "independent":
-        return None
+        return Independent()
     return OptimalTransport(manifold) if name == "optimal-transport" else Sinkhorn(manifold)
 
 

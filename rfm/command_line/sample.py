@@ -129,7 +129,7 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
     # The formats of tracks have no column for a score.
     layout = datasets.CSV if arguments.log_prob else data.coordinates.file_layout
     with output_writer(arguments, out, layout) as write, counting_bar(show, "sample", total) as advance:
-        for rows in parts(total):
+        for rows in parts(total, arguments.part_rows):
             drawn = flow.sample(
                 len(rows),
                 condition=condition if condition is None or condition.ndim == 1 else condition[rows.start : rows.stop],

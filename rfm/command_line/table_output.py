@@ -11,15 +11,12 @@ import numpy as np
 
 from rfm import datasets
 
-_PART_ROWS = 65_536
-"""Rows computed before they are written. Random draws depend on it, and so not on the size of batches."""
-
 Columns = Mapping[str, np.ndarray[Any, Any]]
 
 
-def parts(total: int) -> Iterator[range]:
-    """Yield the numbers of the rows that are computed and written together."""
-    return (range(start, min(start + _PART_ROWS, total)) for start in range(0, total, _PART_ROWS))
+def parts(total: int, rows: int) -> Iterator[range]:
+    """Yield the numbers of the rows that are computed and written together, so many each."""
+    return (range(start, min(start + rows, total)) for start in range(0, total, rows))
 
 
 def checked_output(arguments: argparse.Namespace) -> Path | None:

@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+Report = Callable[[float, dict[str, Any]], None]
+"""Is called after every step of a training with the share of the budget that is spent and a record: step, loss, whether
+the step was replayed as a graph, the last validation."""
+
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
@@ -13,11 +17,15 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def training_bar(show: bool) -> Iterator[Callable[[float, dict[str, Any]], None] | None]:
+def training_bar(show: bool | Report) -> Iterator[Report | None]:
     """Yield a function that takes the share of the budget spent and a record, and shows both; None if not to show.
 
-    The bar shows the budget and not the steps, because a run may be bounded by time.
+    The bar shows the budget and not the steps, because a run may be bounded by time. Instead of whether to show it, the
+    function may be given.
     """
+    if callable(show):
+        yield show
+        return
     if not show:
         yield None
         return

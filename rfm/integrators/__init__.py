@@ -10,8 +10,7 @@ from rfm.integrators.runge_kutta.chart import Chart
 from rfm.integrators.runge_kutta.geodesic import GEODESIC_EULER, GEODESIC_MIDPOINT, Geodesic
 from rfm.integrators.runge_kutta.munthe_kaas import MuntheKaas
 from rfm.integrators.runge_kutta.normal_coordinates import NormalCoordinates
-from rfm.integrators.runge_kutta.projected import Projected
-from rfm.integrators.runge_kutta.runge_kutta import RungeKutta
+from rfm.integrators.runge_kutta.runge_kutta import Projected, RungeKutta
 from rfm.integrators.runge_kutta.tableaux import (
     BOGACKI_SHAMPINE,
     DORMAND_PRINCE,

@@ -1,7 +1,7 @@
 """How good a model is: likelihoods with their standard errors, and distances between samples with theirs.
 
-Likelihoods judge a density, and need no samples of it: `negative_log_likelihood`, `paired_difference`. The baseline
-that a flow is to be judged against is `rfm.sources.KernelMixture`. It needs no training, so a model that does not beat
+Likelihoods assess a density, and need no samples of it: `negative_log_likelihood`, `paired_difference`. The baseline
+that a flow is compared with is `rfm.sources.KernelMixture`. It needs no training, so a model that does not beat
 it is not good; on data with near-duplicates it is hard to beat.
 
 Samples are compared by `maximum_mean_discrepancy`, `wasserstein_distance`, `classifier_two_sample` and `coverage`. Put

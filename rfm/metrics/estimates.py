@@ -151,12 +151,12 @@ def clustered_mean(
     shares = torch.full_like(values, 1 / len(values)) if shares is None else shares
     labels = None if groups is None else _labels(owner, groups, len(values))
     # A point without weight is no observation, and its score may be infinite.
-    kept = shares > 0
-    values, shares = values[kept], shares[kept]
+    counted = shares > 0
+    values, shares = values[counted], shares[counted]
     mean = shares @ values
     count, residuals = len(values), shares * (values - mean)
     if labels is not None:
-        label = torch.unique(labels[kept], return_inverse=True)[1]
+        label = torch.unique(labels[counted], return_inverse=True)[1]
         count = int(label.max()) + 1
         if count < len(values):
             residuals = torch.zeros(count, dtype=torch.float64).index_add_(0, label, residuals)

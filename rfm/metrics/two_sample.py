@@ -13,12 +13,11 @@ from rfm.couplings import assignment
 from rfm.metrics.estimates import Estimate, clustered_mean
 from rfm.metrics.kernels import Kernel
 
-_CHUNK_ELEMENTS = 2**20
-"""Pairs evaluated at a time, which bounds memory whatever the sizes of the samples."""
+_CHUNK_PAIRS = 2**20
 
 
 @in_full_precision
-def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
+def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel, *, chunk_pairs: int = _CHUNK_PAIRS) -> Estimate:
     """Return the squared maximum mean discrepancy between the distributions that two samples were drawn from.
 
     The unbiased estimate, which may be negative where they agree; for a positive definite kernel that tells all
@@ -29,6 +28,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
         x: one sample ``(n, *event_shape)``.
         y: the other, as many.
         kernel: see `rfm.metrics.kernels`.
+        chunk_pairs: pairs evaluated at a time, which bounds memory whatever the sizes of the samples.
 
     Returns:
         The square, in the unit of the kernel's values.
@@ -48,7 +48,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
     column = torch.zeros_like(row)
     own = torch.zeros_like(row)
     # h_ij = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i) over i != j, by its row sums.
-    for part in _chunks(n, n):
+    for part in _chunks(n, n, chunk_pairs):
         index = torch.arange(n, device=x.device)[part]
         cross = kernel(x[part, None], y[None]).double()
         within = (kernel(x[part, None], x[None]) + kernel(y[part, None], y[None])).double()
@@ -67,7 +67,9 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> Estimate:
 
 
 @in_full_precision
-def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 2, *, blocks: int = 8) -> Estimate:
+def wasserstein_distance(
+    manifold: Manifold, x: Tensor, y: Tensor, order: int = 2, *, blocks: int = 8, chunk_pairs: int = _CHUNK_PAIRS
+) -> Estimate:
     """Return the Wasserstein distance between samples, with the manifold's distance as cost.
 
     An empirical distance depends on the number of points m, and does not vanish between two samples of one
@@ -81,6 +83,7 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
         y: the other, as many.
         order: 1, the mean distance moved, or 2, the root of the mean squared one.
         blocks: in how many blocks to cut them; with one, all points are used at once and there is no standard error.
+        chunk_pairs: pairs evaluated at a time, as in `maximum_mean_discrepancy`.
 
     Returns:
         In the unit of the metric; ``count`` is the number of blocks.
@@ -103,7 +106,10 @@ def wasserstein_distance(manifold: Manifold, x: Tensor, y: Tensor, order: int = 
     values = []
     for a, b in zip(x.split(size)[:blocks], y.split(size)[:blocks], strict=True):
         cost = (
-            torch.cat([manifold.dist(a[part, None], b[None]) for part in _chunks(size, size)]).double().cpu() ** order
+            torch.cat([manifold.dist(a[part, None], b[None]) for part in _chunks(size, size, chunk_pairs)])
+            .double()
+            .cpu()
+            ** order
         )
         values.append(float(cost.gather(1, assignment(cost)[:, None]).mean()) ** (1 / order))
     return clustered_mean(torch.tensor(values, dtype=torch.float64))
@@ -158,7 +164,9 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
 
 
 @in_full_precision
-def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbours: int = 5) -> Estimate:
+def coverage(
+    manifold: Manifold, reference: Tensor, generated: Tensor, neighbours: int = 5, *, chunk_pairs: int = _CHUNK_PAIRS
+) -> Estimate:
     """Return the share of reference points that have a generated point among their nearest neighbours.
 
     That is, closer than the k-th nearest other reference point. Modes that were dropped lower it; points far from any
@@ -169,6 +177,7 @@ def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbour
         reference: real points ``(n, *event_shape)``.
         generated: points ``(m, *event_shape)``.
         neighbours: k.
+        chunk_pairs: pairs evaluated at a time, as in `maximum_mean_discrepancy`.
 
     Returns:
         The share, with the standard error of a mean over the reference points, clustered by place.
@@ -187,7 +196,7 @@ def coverage(manifold: Manifold, reference: Tensor, generated: Tensor, neighbour
     if len(reference) <= neighbours:
         raise ValueError(f"coverage: needs more than {neighbours} reference points, got {len(reference)}")
     covered = []
-    for part in _chunks(len(reference), max(len(reference), len(generated))):
+    for part in _chunks(len(reference), max(len(reference), len(generated)), chunk_pairs):
         # A point is its own nearest neighbour, at distance 0.
         radius = manifold.dist(reference[part, None], reference[None]).kthvalue(neighbours + 1, dim=1).values
         covered.append(manifold.dist(reference[part, None], generated[None]).amin(1) <= radius)
@@ -210,8 +219,8 @@ def median_distance(manifold: Manifold, x: Tensor, y: Tensor) -> float:
     return float(distance[above].median())
 
 
-def _chunks(rows: int, columns: int) -> Iterator[slice]:
-    size = max(1, _CHUNK_ELEMENTS // columns)
+def _chunks(rows: int, columns: int, pairs: int) -> Iterator[slice]:
+    size = max(1, pairs // columns)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 

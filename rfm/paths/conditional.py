@@ -118,7 +118,8 @@ class GeodesicPath(ConditionalPath):
 
     def __post_init__(self) -> None:
         check_instance("GeodesicPath", "manifold", self.manifold, Manifold, "GeodesicPath(Sphere(2))")
-        check_function("GeodesicPath", "kappa", self.kappa, "a kappa of rfm.paths.schedules")
+        if self.kappa is not None:
+            check_function("GeodesicPath", "kappa", self.kappa, "a kappa of rfm.paths.schedules")
 
     def sample(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
         self._check_times(x_0, x_1, t)

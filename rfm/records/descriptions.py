@@ -90,7 +90,7 @@ def build(
     Args:
         record: JSON data.
         where: what it is part of, for messages.
-        shared: the objects that ``describe`` was told are recorded elsewhere.
+        shared: the objects that are recorded elsewhere, as in ``describe``.
         tensors: those that ``describe`` gave names to.
 
     Raises:
@@ -108,10 +108,10 @@ def _build(record: Any, where: str, known: Mapping[str, Mapping[str, Any]]) -> A
     if not isinstance(record, dict):
         return record
     if record.keys() in ({"shared"}, {"tensor"}):
-        [(kept, name)] = record.items()
-        if not isinstance(name, str) or name not in known[kept]:
+        [(reference, name)] = record.items()
+        if not isinstance(name, str) or name not in known[reference]:
             raise SavedFlowError(f"{where} is damaged: it refers to {name!r}, which is not recorded")
-        return known[kept][name]
+        return known[reference][name]
     if "external" in record:
         raise SavedFlowError(f"{where} uses {record['external']}, which is not part of this library; pass it to load()")
     kind = _public_class(record.get("class"))

@@ -1,20 +1,25 @@
-"""Hashes of settings, by which a run is told from another one, in this process or a later one.
+"""Hashes of settings, which distinguish a run from another one, in this process or a later one.
 
-An object counts by its class and its attributes, a function by its code and the values that it encloses, a tensor by
-its bytes. No memory address counts, nor does what a function of another module does: that goes by its name.
+An object counts by its class and its attributes, a function by its syntax tree and the values that it encloses, a
+tensor by its bytes. No memory address counts, nor does what a function of another module does: that goes by its name.
+Another version of Python finds the same, but for functions without source, which count by their bytecode.
 """
 
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
+from enum import Enum
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from rfm.records.syntax import syntax
 
 
 def fingerprint(*values: Any) -> str:
@@ -56,7 +61,7 @@ class _Describer:
             case Set():
                 return ["set", *sorted(map(self.digest, value))]
             case CodeType():
-                return [value.co_code.hex(), list(value.co_names), *map(self.digest, value.co_consts)]
+                return syntax(value) or [value.co_code.hex(), list(value.co_names), *map(self.digest, value.co_consts)]
             case FunctionType():
                 return ["function", *map(self.digest, _parts(value))]
             case MethodType():
@@ -67,6 +72,11 @@ class _Describer:
                 return f"{value.__module__}.{value.__qualname__}"
             case ModuleType():
                 return value.__name__
+            case Enum():
+                return f"{self.content(type(value))}.{value.name}"
+            case os.PathLike():
+                # What else a path holds is kept from earlier questions, and is another thing in each version of Python.
+                return [self.content(type(value)), self.digest(os.fspath(value))]
             case Sequence() if not isinstance(value, nn.Module):
                 return ["sequence", *map(self.digest, value)]
         return self.instance(value)
@@ -84,9 +94,9 @@ class _Describer:
     def instance(self, value: Any) -> Any:
         value = getattr(value, "_orig_mod", value)  # what torch.compile wraps
         state = _module_state(value, self.weights) if isinstance(value, nn.Module) else object.__getstate__(value)
-        # An object without attributes is told by its text alone: a dtype, a path.
-        told = self.digest(state) if state else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-        return [f"{type(value).__module__}.{type(value).__qualname__}", told]
+        # An object without attributes is identified by its text alone: a dtype, a path.
+        content = self.digest(state) if state else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+        return [f"{type(value).__module__}.{type(value).__qualname__}", content]
 
 
 def _module_state(module: nn.Module, weights: bool) -> dict[str, Any]:
@@ -94,8 +104,8 @@ def _module_state(module: nn.Module, weights: bool) -> dict[str, Any]:
     state = {k: v for k, v in vars(module).items() if k != "training" and not re.fullmatch(r"_.*_hooks(_.*)?", k)}
     if not weights:
         for kind in ("_parameters", "_buffers"):
-            kept = state["_non_persistent_buffers_set"]
-            state[kind] = {k: v if k in kept or v is None else [*v.shape, v.dtype] for k, v in state[kind].items()}
+            transient = state["_non_persistent_buffers_set"]
+            state[kind] = {k: v if k in transient or v is None else [*v.shape, v.dtype] for k, v in state[kind].items()}
     return state
 
 

@@ -2,10 +2,10 @@
 
 from rfm.training.chain_batches import ChainBatch, ChainBatches
 from rfm.training.fitting import default_field, fit
-from rfm.training.loop import Budget, step_seed
+from rfm.training.loop import step_seed
 from rfm.training.points import Points, train
 from rfm.training.run import Run
-from rfm.training.settings import Training
+from rfm.training.settings import Budget, Training
 from rfm.training.streams import fit_stream
 
 __all__ = [

@@ -15,7 +15,7 @@ from manifolds.arguments import call_of, check_function, check_instance, number,
 from manifolds.precision import any_autocast, at_least_float32
 from rfm.arrays import indices_of, tensor_of
 from rfm.conditions import Conditions
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
 from rfm.datasets.splits import group_split
 from rfm.integrators.velocities import check_velocity
 from rfm.networks.modes import in_evaluation_mode
@@ -34,7 +34,7 @@ _POINT_TOLERANCE = 1e-3
 """How far off the manifold data may be, relative to its size: tables round to a few digits."""
 
 
-def named(condition: Any, conditions: Conditions | None) -> tuple[Any, Conditions | None]:
+def encoded_condition(condition: Any, conditions: Conditions | None) -> tuple[Any, Conditions | None]:
     """Return condition vectors, or None, and what they mean if that is known."""
     if isinstance(condition, Mapping):
         try:
@@ -111,7 +111,7 @@ def check_digits(condition: Tensor, dtype: torch.dtype, conditions: Conditions |
         )
 
 
-def made_source(make: Any, manifold: Manifold, data: Points) -> Source:
+def chosen_source(make: Any, manifold: Manifold, data: Points) -> Source:
     """Return the source that ``make`` makes from the training points; raise ValueError if it makes none.
 
     Their weights are passed as ``sample_weights``, where there are some and ``make`` has an argument of that name.
@@ -139,10 +139,10 @@ def check_source(source: Source, manifold: Manifold) -> None:
         raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold; {error}") from None
 
 
-def checked_objective(objective: Objective | Loss | None, coupling: Coupling | None) -> Objective:
+def checked_objective(objective: Objective | Loss | None, coupling: Coupling) -> Objective:
     """Return the objective, flow matching by default; raise ValueError if it has no use for a coupling."""
     chosen = FlowMatching() if objective is None else objective_of("fit", objective)
-    if coupling is not None and not chosen.pairs:
+    if coupling != Independent() and not chosen.pairs:
         raise ValueError(f"fit: {type(chosen).__name__} has no use for coupling; leave out either that or objective")
     return chosen
 
@@ -153,16 +153,15 @@ def hold_out(
     """Return the indices of training and validation points; a share of the points is held out with all their equals."""
     n = len(points)
     if np.ndim(validation):
-        held = indices_of("fit", "validation", validation)
-        if int(held.min()) < 0 or int(held.max()) >= n:
-            raise ValueError(
-                f"fit: validation must hold indices from 0 to {n - 1}, got {int(held.min())} to {int(held.max())}"
-            )
-        rest = torch.ones(n, dtype=torch.bool)
-        rest[held] = False
-        if not bool(rest.any()):
+        held_out = indices_of("fit", "validation", validation)
+        first, last = int(held_out.min()), int(held_out.max())
+        if first < 0 or last >= n:
+            raise ValueError(f"fit: validation must hold indices from 0 to {n - 1}, got {first} to {last}")
+        remaining = torch.ones(n, dtype=torch.bool)
+        remaining[held_out] = False
+        if not bool(remaining.any()):
             raise ValueError("fit: validation holds every point, none is left to train on; hold out fewer")
-        return rest.nonzero()[:, 0], held
+        return remaining.nonzero()[:, 0], held_out
     share = number("fit", "validation", validation)
     if not 0 < share < 1:
         raise ValueError(f"fit: validation must be a share between 0 and 1, or indices, got {validation}")
@@ -180,12 +179,12 @@ def check_field(
     """Raise ValueError unless a network gives each point a finite velocity that is tangent there, in evaluation mode.
 
     Args:
-        where: who asks.
+        where: the caller, for messages.
         field: the network; one whose last layer is zero is tried with other weights, in a copy.
         manifold: where the points live.
         x: points ``(*batch, *event_shape)``.
         t: times ``(*batch)``.
-        condition: what the field is told besides.
+        condition: what the field is called with besides.
     """
     device = next(field.parameters()).device
     x, t = x.to(device), t.to(device)
@@ -237,8 +236,8 @@ def check_metric(manifold: Manifold, points: Tensor) -> None:
     if not report.passed:
         first = report.findings[0]
         raise ValueError(
-            f"fit: {manifold} breaks its contract; run rfm check for all of it; not kept is {first.law}, "
-            f"{first.claim}: {first.found}"
+            f"fit: {manifold} breaks its contract; run rfm check for all of it; the first law that fails is "
+            f"{first.law}, {first.claim}: {first.found}"
         )
 
 
@@ -248,7 +247,7 @@ def _is_tested(manifold: Manifold) -> bool:
     return package == "manifolds" and not module.startswith("interop")
 
 
-def whole_above_zero(name: str, value: int | None, default: int) -> int:
+def positive_integer(name: str, value: int | None, default: int) -> int:
     """Return a whole number, at least 1, or the default in place of None."""
     try:
         return default if value is None else whole("fit", name, value)
@@ -266,4 +265,6 @@ def check_objects(manifold: Any, coupling: Any, conditions: Any, training: Any) 
     for name, (value, kind, example) in given.items():
         if value is not None:
             check_instance("fit", name, value, kind, example)
+    if coupling is None:
+        raise ValueError("fit: coupling must be an object or a function, got None; leave it out for independent pairs")
     check_function("fit", "coupling", coupling, "OptimalTransport(manifold)")

@@ -124,11 +124,11 @@ class CapturedStep:
         """Take a step, and give the graph up if its loss is not the plain one."""
         assert self._graph is not None
         seed = self._generator.initial_seed()
-        kept = [buffer.clone() for buffer in self._buffers]
+        before = [buffer.clone() for buffer in self._buffers]
         # Dropout draws from the global generator: the replay is to draw the same.
         with torch.random.fork_rng(devices=[self._generator.device]):
             expected = self._loss().detach()
-        for buffer, value in zip(self._buffers, kept, strict=True):
+        for buffer, value in zip(self._buffers, before, strict=True):
             buffer.copy_(value)
         self._generator.manual_seed(seed)
         self._graph.replay()

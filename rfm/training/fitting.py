@@ -13,9 +13,10 @@ from manifolds import Manifold
 from manifolds.arguments import seed_of, shown
 from manifolds.precision import at_least_float32
 from rfm.conditions import Conditions
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
 from rfm.field import as_field
 from rfm.flow import Flow
+from rfm.flow.progress import Report
 from rfm.networks import VelocityField
 from rfm.objectives import Objective
 from rfm.objectives.objective import Loss
@@ -30,12 +31,11 @@ from rfm.training.arguments import (
     check_shares,
     check_source,
     checked_objective,
+    chosen_source,
+    encoded_condition,
     hold_out,
-    made_source,
-    named,
-    whole_above_zero,
+    positive_integer,
 )
-from rfm.training.loop import Budget
 from rfm.training.points import Points, train
 from rfm.training.run import Run
 from rfm.training.settings import Training
@@ -54,14 +54,14 @@ def fit(
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     field: nn.Module | None = None,
     objective: Objective | Loss | None = None,
-    coupling: Coupling | None = None,
+    coupling: Coupling = Independent(),
     steps: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: bool = True,
+    progress: bool | Report = True,
     training: Training | None = None,
 ) -> Flow:
     """Fit a flow to points on a manifold, by Riemannian flow matching.
@@ -86,8 +86,8 @@ def fit(
         objective: what each step minimises: `rfm.FlowMatching` along geodesics by default, with a path or
             times of your own if given them; `rfm.MaximumLikelihood`; any `rfm.objectives.Objective`, or a function like
             it.
-        coupling: pairing of source and data points in each batch; independent by default, and of no use to an
-            objective that looks at data points alone.
+        coupling: how source and data points are paired in each batch; an objective that looks at data points alone
+            has no use for any but `rfm.couplings.Independent`.
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
         seed: of every random draw; the same seed on the same device gives the same flow.
@@ -95,8 +95,9 @@ def fit(
         out: folder for checkpoints and the saved flow.
         resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run, also
             one that ended early, is loaded. One that a cap stopped goes on with what is left of the new cap.
-        progress: show a progress bar on stderr.
-        training: learning rate, cap on the time, Fabric, whether to replace a flow and to capture the step.
+        progress: show a progress bar on stderr; or a function that is called after every step with the share of the
+            budget that is spent and a record of step, loss and the last validation.
+        training: learning rate, cap on the time, validations, Fabric, whether to replace a flow or capture the step.
 
     Returns:
         The flow, on the CPU, with ``history``.
@@ -109,7 +110,7 @@ def fit(
     check_objects(manifold, coupling, conditions, training)
     chosen = checked_objective(objective, coupling)
     training = Training() if training is None else training
-    condition, conditions = named(condition, conditions)
+    condition, conditions = encoded_condition(condition, conditions)
     data = check_data(points, manifold, condition, weights)
     seed = seed_of("fit", seed)
     train_index, validation_index = hold_out(data.x, validation, seed)
@@ -121,12 +122,10 @@ def fit(
     flow = Flow(manifold, training.converted(field), source, conditions=conditions)
     data = _in_precision_of(flow, data)
     _check_field(flow, data.take(train_index))
-    budget = Budget(
-        steps=whole_above_zero("steps", steps, min(max(len(train_index), 2000), 8000)),
-        batch_size=whole_above_zero("batch_size", batch_size, _BATCH_SIZE),
-        learning_rate=training.learning_rate,
-        seed=seed,
-        max_seconds=training.max_seconds,
+    budget = training.budget(
+        positive_integer("steps", steps, min(max(len(train_index), 2000), 8000)),
+        positive_integer("batch_size", batch_size, _BATCH_SIZE),
+        seed,
     )
     chosen = chosen.on(manifold)
     identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index]
@@ -154,12 +153,12 @@ def _source(
     objective: Objective,
     data: Points,
 ) -> Source:
-    """Return the source that is given, made from the training points, or chosen, if it can be used."""
+    """Return the source: the given one, the one fitted to the training points, or the default."""
     if source is None:
         source = objective.source or default_source(manifold, data.x)
     elif not isinstance(source, Source):
         # From the training points alone: a source that knew those of validation would look better than it is.
-        source = made_source(source, manifold, data)
+        source = chosen_source(source, manifold, data)
     check_source(source, manifold)
     objective.check(manifold, source, data.x)
     return source
@@ -196,9 +195,9 @@ def _check_field(flow: Flow, data: Points) -> None:
     """Raise ValueError unless a flow's field gives a few of the training points velocities that can be used."""
     assert isinstance(flow.field, nn.Module)
     tried = data.take(torch.linspace(0, len(data.x) - 1, 8).long())
-    told = {} if tried.condition is None else {"condition": tried.condition}
+    condition = {} if tried.condition is None else {"condition": tried.condition}
     times = torch.linspace(0.1, 0.9, 8, dtype=tried.x.dtype)
-    check_field("fit", flow.field, flow.manifold, tried.x, times, told)
+    check_field("fit", flow.field, flow.manifold, tried.x, times, condition)
 
 
 def default_field(

@@ -9,58 +9,25 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from rfm.flow.progress import Report
 from rfm.networks.modes import in_training_mode
 from rfm.networks.precision import default_dtype, precision_of_weights
 from rfm.training.captured_step import CapturedStep
 from rfm.training.checkpoint import Checkpoint
+from rfm.training.settings import Budget
 from rfm.training.weight_average import WeightAverage, averaging
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-VALIDATIONS, PATIENCE = 16, 8
-"""How many validations a run has, and how many in turn may pass without a better one, unless it says otherwise."""
-_WARMUP_STEPS = 100
-_LONGEST_GRADIENT = 10.0
-
 Loss = Callable[[nn.Module, int, int, int], Tensor]
 """From the field, the step's number, and this process's number of how many, to the loss of its share of the batch."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to train, and how.
-
-    Args:
-        steps: optimiser steps.
-        batch_size: pairs per step, over all processes.
-        learning_rate: its peak; it warms up over 100 steps and falls to zero along a cosine.
-        seed: of every random draw.
-        max_seconds: a cap on the time spent training, before and after a resumption together; the learning rate falls
-            to zero by whichever end is nearer.
-    """
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    seed: int
-    max_seconds: float | None = None
-
-    def spent(self, step: int, seconds: float) -> float:
-        """Return the share of the budget that is used up, at least 1 when training ends."""
-        by_time = seconds / self.max_seconds if self.max_seconds else 0.0
-        return max(step / self.steps, by_time)
-
-    def learning_rate_at(self, step: int, spent: float) -> float:
-        """Return the learning rate of a step."""
-        return self.learning_rate * min(1.0, (step + 1) / _WARMUP_STEPS) * (1 + math.cos(math.pi * min(spent, 1.0))) / 2
 
 
 def optimise(
@@ -70,15 +37,14 @@ def optimise(
     budget: Budget,
     fabric: "Fabric",
     *,
-    validations: int | None = None,
-    patience: int | None = None,
     measure: str = "validation_nll",
     generator: torch.Generator | None = None,
     capture: bool = True,
     folder: Path | None = None,
     checkpoint: Checkpoint | None = None,
     fingerprint: str = "",
-    report: Callable[[float, dict[str, Any]], None] | None = None,
+    report: Report | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Checkpoint:
     """Train a network in place; what is returned holds the averaged weights of its best validation.
 
@@ -90,33 +56,29 @@ def optimise(
         loss: of a step.
         validate: from the network with averaged weights to a number that is to be small; the same in every process, and
             NaN where it is not known yet.
-        budget: steps, learning rate, seed, time.
+        budget: steps, learning rate, seed, time, validations.
         fabric: a launched Fabric: device, precision, processes. The network runs in its precision; points and times are
             as the loss makes them.
-        validations: how many there are, spread evenly; each also writes a checkpoint. 16 by default.
-        patience: training stops when so many validations have passed without a better one; 8 by default.
         measure: what the number is called in the history.
         generator: what the loss draws from, if that is all it needs of a step's number: it is seeded before each.
         capture: replay the step as one graph, where there is a ``generator``, on a GPU, in one process.
         folder: where to keep checkpoints; none are kept when None.
         checkpoint: a checkpoint to go on from.
         fingerprint: what identifies data and settings in a checkpoint.
-        report: called after every step with the share of the budget spent and a record of step, loss, seconds and the
-            last validation.
+        report: called after every step.
+        clock: returns the seconds that have passed.
 
     Raises:
         ValueError: if the loss is no longer finite, or the step cannot be captured though it seemed so.
     """
-    validations = VALIDATIONS if validations is None else validations
-    patience = PATIENCE if patience is None else patience
     state = Checkpoint.start(measure) if checkpoint is None else checkpoint
-    loop = _Loop(field, loss, budget, fabric, state, generator, capture)
+    loop = _Loop(field, loss, budget, fabric, state, generator, capture, clock)
     if checkpoint is not None:
         loop.restore()
-    every = max(1, budget.steps // validations)
+    every = max(1, budget.steps // budget.validations)
     spent = fabric.broadcast(budget.spent(state.step, state.seconds))
     with in_training_mode(field), _own_randomness(fabric.device) as seed_layers:
-        while spent < 1 and state.since_best < patience:
+        while spent < 1 and state.since_best < budget.patience:
             seed_layers(step_seed(budget.seed + 1 + fabric.global_rank, state.step))
             loop.step(spent)
             spent = budget.spent(state.step, state.seconds)
@@ -128,9 +90,9 @@ def optimise(
                 if folder is not None and fabric.is_global_zero:
                     loop.save(folder, fingerprint)
             if report is not None:
-                report(spent, {"step": state.step, "loss": loop.running, **state.last_validation})
-    state.stopped = _why(budget, state, patience)
-    state.capped = state.step < budget.steps and state.since_best < patience
+                report(spent, loop.record())
+    state.stopped = _why(budget, state)
+    state.capped = state.step < budget.steps and state.since_best < budget.patience
     return state
 
 
@@ -145,6 +107,7 @@ class _Loop:
         state: where the run stands.
         generator: what the loss draws from.
         capture: replay the step as one graph, where it can be.
+        clock: returns the seconds that have passed.
     """
 
     def __init__(
@@ -156,6 +119,7 @@ class _Loop:
         state: Checkpoint,
         generator: torch.Generator | None,
         capture: bool,
+        clock: Callable[[], float],
     ) -> None:
         self.field, self.budget, self.fabric, self.state, self.generator = field, budget, fabric, state, generator
         self.parameters = [p for p in field.parameters() if p.requires_grad]
@@ -172,7 +136,13 @@ class _Loop:
             self._take = CapturedStep(self._loss, self._update, self.optimizer, generator, tuple(field.buffers()))
             for group in self.optimizer.param_groups:
                 group["lr"] = torch.tensor(budget.learning_rate, device=fabric.device)
-        self._started, self._cpu_started = time.monotonic() - state.seconds, time.process_time() - state.cpu_seconds
+        self._clock, self._started = clock, clock() - state.seconds
+        self._cpu_started = time.process_time() - state.cpu_seconds
+
+    def record(self) -> dict[str, Any]:
+        """Return what is reported of the last step."""
+        replayed = isinstance(self._take, CapturedStep) and self._take.captured
+        return {"step": self.state.step, "loss": self.running, "replayed": replayed, **self.state.last_validation}
 
     def restore(self) -> None:
         """Put back what a checkpoint holds."""
@@ -188,14 +158,14 @@ class _Loop:
         _set_learning_rate(self.optimizer, budget.learning_rate_at(state.step, spent))
         if self.generator is not None:
             self.generator.manual_seed(step_seed(budget.seed, state.step))
-        found = self._take()
+        loss = self._take()
         state.step += 1
         if state.step % self.ema_every == 0:
             self.average.update(self.field)
-        state.seconds = time.monotonic() - self._started
+        state.seconds = self._clock() - self._started
         if self.running is None and state.history:
-            self.running = found.new_tensor(state.history[-1]["loss"])
-        self.running = found if self.running is None else torch.lerp(self.running, found, 0.02)
+            self.running = loss.new_tensor(state.history[-1]["loss"])
+        self.running = loss if self.running is None else torch.lerp(self.running, loss, 0.02)
 
     def _loss(self) -> Tensor:
         value: Tensor = self.step_module(self.state.step, self.fabric.global_rank, self.fabric.world_size)
@@ -203,7 +173,8 @@ class _Loop:
 
     def _update(self, value: Tensor) -> None:
         self.fabric.backward(value)
-        _clip(self.parameters, getattr(self.fabric.strategy.precision, "scaler", None))
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        _clip(self.parameters, self.budget.max_gradient_norm, scaler)
         self.fabric_optimizer.step()
         self.fabric_optimizer.zero_grad()
 
@@ -222,23 +193,23 @@ class _Loop:
         if device.type == "cuda":
             # Steps are started ahead of the GPU; clocks are to show what is done.
             torch.cuda.synchronize(device)
-            state.seconds = time.monotonic() - self._started
+            state.seconds = self._clock() - self._started
         state.cpu_seconds = time.process_time() - self._cpu_started
         if self.fabric.world_size > 1:
             # Running statistics are those of each process's share of the batch.
             for buffer in self.average.module.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        shown = self.average.in_precision_of_field()
-        with precision_of_weights(shown):
-            found = validate(shown)
+        averaged = self.average.in_precision_of_field()
+        with precision_of_weights(averaged):
+            value = validate(averaged)
         assert self.running is not None
         if not math.isfinite(self.running):
             raise ValueError(
                 f"training diverged by step {state.step} (loss {float(self.running):g}, {_words(state.measure)} "
-                f"{found:g}); lower learning_rate, or look for outliers in the points"
+                f"{value:g}); lower learning_rate, or look for outliers in the points"
             )
-        state.record(found, float(self.running), shown)
-        state.seconds = time.monotonic() - self._started
+        state.record(value, float(self.running), averaged)
+        state.seconds = self._clock() - self._started
         state.cpu_seconds = time.process_time() - self._cpu_started
 
     def save(self, folder: Path, fingerprint: str) -> None:
@@ -260,7 +231,7 @@ def _seed_cpu(seed: int) -> None:
 
 
 class _Step(nn.Module):
-    """The loss as a module: what wraps a network for precision or several processes wraps the whole step.
+    """The loss as a module: what wraps a network for precision or several processes wraps the step as one.
 
     So no input is rounded on the way in, and a loss may call any method of the field.
     """
@@ -275,16 +246,16 @@ class _Step(nn.Module):
             return self._loss(self.field, step, rank, world)
 
 
-def _clip(parameters: list[nn.Parameter], scaler: Any) -> None:
-    """Shorten the gradient to a norm of at most 10, times the scale that a loss in float16 is multiplied by."""
+def _clip(parameters: list[nn.Parameter], longest: float, scaler: Any) -> None:
+    """Shorten the gradient to a norm of ``longest``, times the scale that a loss in float16 is multiplied by."""
     if scaler is None:
-        nn.utils.clip_grad_norm_(parameters, _LONGEST_GRADIENT)
+        nn.utils.clip_grad_norm_(parameters, longest)
         return
     # Unscaled by the fused optimiser later. The scale stays on the GPU: asking for it would wait for the step.
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    longest = scaler.scale(torch.full_like(norm, _LONGEST_GRADIENT))
-    torch._foreach_mul_(gradients, (longest / (norm + 1e-6)).clamp(max=1))
+    scaled = scaler.scale(torch.full_like(norm, longest))
+    torch._foreach_mul_(gradients, (scaled / (norm + 1e-6)).clamp(max=1))
 
 
 def _on_one_gpu(fabric: "Fabric") -> bool:
@@ -303,12 +274,12 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
             group["lr"] = value
 
 
-def _why(budget: Budget, state: Checkpoint, patience: int) -> str:
+def _why(budget: Budget, state: Checkpoint) -> str:
     if state.step >= budget.steps:
         return f"all {budget.steps} steps done"
-    if state.since_best >= patience:
+    if state.since_best >= budget.patience:
         return (
-            f"{_words(state.measure)} had not improved for {patience} validations, at step {state.step} of "
+            f"{_words(state.measure)} had not improved for {budget.patience} validations, at step {state.step} of "
             f"{budget.steps}"
         )
     return f"the cap of {budget.max_seconds:g} seconds was reached at step {state.step} of {budget.steps}"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rfm.couplings import Coupling
+from rfm.couplings import Coupling, Independent
+from rfm.couplings.coupling import checked_pairs
 from rfm.flow import Flow
 from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
@@ -62,7 +63,7 @@ class BatchSampler:
         train: the data, on the device to train on.
         size: pairs in a batch.
         objective: draws the times.
-        coupling: which source point goes with which target; independent when None.
+        coupling: which source point goes with which data point.
         drop_condition: make a tenth of the conditions unknown (NaN), so that the field learns the unconditional
             velocity too (Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598), and random parts
             of three more tenths where a condition has several entries, so that any of them may be given.
@@ -74,7 +75,7 @@ class BatchSampler:
         train: Points,
         size: int,
         objective: Objective,
-        coupling: Coupling | None,
+        coupling: Coupling,
         drop_condition: bool,
     ) -> None:
         self.source, self.train, self.size, self.objective, self.coupling = source, train, size, objective, coupling
@@ -83,7 +84,7 @@ class BatchSampler:
         self.cumulative = None if train.weights is None else (train.weights / train.weights.sum()).double().cumsum(0)
 
     def batch(self, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Return source points, targets, times and conditions: every ``world``-th pair from ``rank`` on."""
+        """Return source points, data points, times and conditions: every ``world``-th pair from ``rank`` on."""
         x, size, generator = self.train.x, self.size, self.generator
         like: dict[str, Any] = {"generator": generator, "device": x.device}
         if self.cumulative is None:
@@ -96,11 +97,10 @@ class BatchSampler:
         given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
             given = torch.where(_hidden(given.shape, like), math.nan, given)
-        if self.coupling is not None:
-            x_0 = x_0[self.coupling(x_0, x_1, condition=given, generator=generator)]
+        pairs = checked_pairs(self.coupling, self.coupling(x_0, x_1, condition=given, generator=generator), x_1, given)
         share = slice(rank, None, world)
-        condition = {} if given is None else {"condition": given[share]}
-        return x_0[share], x_1[share], t[share], condition
+        condition = {} if pairs.condition is None else {"condition": pairs.condition[share]}
+        return pairs.x_0[share], pairs.x_1[share], t[share], condition
 
 
 def train(
@@ -110,7 +110,7 @@ def train(
     run: Run,
     *,
     objective: Objective,
-    coupling: Coupling | None = None,
+    coupling: Coupling = Independent(),
     drop_condition: bool = False,
 ) -> None:
     """Train ``flow.field`` in place; the flow ends with the averaged weights of the best validation.

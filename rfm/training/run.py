@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from rfm.flow import Flow
-from rfm.flow.progress import training_bar
+from rfm.flow.progress import Report, training_bar
 from rfm.records.descriptions import SavedFlowError, read_json, write_json
 from rfm.records.fingerprint import fingerprint
 from rfm.training.checkpoint import Checkpoint
-from rfm.training.loop import Budget, Loss, optimise
-from rfm.training.settings import Training
+from rfm.training.loop import Loss, optimise
+from rfm.training.settings import Budget, Training
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -38,14 +38,14 @@ class Run:
             run.train(flow, loss, validate)
 
     Args:
-        budget: steps, learning rate, seed, time.
+        budget: steps, learning rate, seed, time, validations.
         identity: whatever decides the result besides the budget and the precision: manifold, architecture, data, ...;
             see `rfm.records.fingerprint`. A run is resumed only with the same.
         training: the Fabric, and whether to replace a flow.
         out: the folder; nothing is kept when None.
         resume: go on from the folder's checkpoint; a finished run can be loaded. A cap on the time may be another one.
         device: "cpu", "cuda", ...; the first GPU where there is one.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr; or a function that is called after every step, in the first process.
 
     Raises:
         SavedFlowError: if the folder holds a run with other data or settings, or a damaged one.
@@ -61,14 +61,12 @@ class Run:
         out: str | Path | None = None,
         resume: bool = False,
         device: torch.device | str | None = None,
-        progress: bool = True,
+        progress: bool | Report = True,
     ) -> None:
         self.budget, self.training = budget, Training() if training is None else training
         self.folder = None if out is None else Path(out)
         self.device, self.progress = device, progress
-        self.report: Callable[[float, dict[str, Any]], None] | None = None
-        """Called after every step with the share of the budget spent and a record of step, loss, seconds and the last
-        validation; a progress bar where there is one to show."""
+        self._report: Report | None = None
         self.checkpoint: Checkpoint | None = None
         self.fingerprint, self.is_finished = "", False
         self._fabric: Fabric | None = None
@@ -100,10 +98,10 @@ class Run:
             return
         before, now = record.get("settings", {}), asdict(self.budget)
         changed = [name for name in before if name in now and name != "max_seconds" and before[name] != now[name]]
-        told = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
+        changes = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
         raise SavedFlowError(
             f"{folder} holds a flow that was fitted to other data or with other settings"
-            f"{f' ({told})' if told else ''}; resume "
+            f"{f' ({changes})' if changes else ''}; resume "
             "with the same ones, force its replacement, or choose another folder"
         )
 
@@ -135,8 +133,7 @@ class Run:
             fabric.launch()
         self._fabric = fabric
         try:
-            with training_bar(self.progress and fabric.is_global_zero) as bar:
-                self.report = self.report or bar
+            with training_bar(fabric.is_global_zero and self.progress) as self._report:
                 yield fabric
         finally:
             # Left to the interpreter's exit, gloo's threads may outlive what they use.
@@ -151,8 +148,6 @@ class Run:
         *,
         generator: torch.Generator | None = None,
         capture: bool = False,
-        validations: int | None = None,
-        patience: int | None = None,
         measure: str = "validation_nll",
     ) -> None:
         """Train a flow's field in place, once launched; leave the flow on the CPU, and in the folder if there is one.
@@ -165,8 +160,6 @@ class Run:
             validate: from the network with averaged weights to a number that is to be small.
             generator: see `rfm.training.loop.optimise`, as for the arguments that follow.
             capture: replay the step as one graph, where there is a ``generator``, on a GPU, in one process.
-            validations: how many there are.
-            patience: how many in turn may pass without a better one.
             measure: what the number is called in the history.
 
         Raises:
@@ -183,15 +176,14 @@ class Run:
             validate,
             self.budget,
             fabric,
-            validations=validations,
-            patience=patience,
             measure=measure,
             generator=generator,
             capture=capture,
             folder=self.folder,
             checkpoint=self.checkpoint,
             fingerprint=self.fingerprint,
-            report=self.report,
+            report=self._report,
+            clock=self.training.clock,
         )
         _adopt(flow, state)
         if self.folder is not None and fabric.is_global_zero:
@@ -227,7 +219,7 @@ def _adopt(flow: Flow, state: Checkpoint) -> None:
 def _make_fabric(device: torch.device | str | None) -> "Fabric":
     from lightning_fabric import Fabric
 
-    # Its import asks for more.
+    # Its import lowers the level.
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -1,20 +1,24 @@
 """How a network is trained: what decides neither the model nor what it is trained to do."""
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from manifolds.arguments import number
+from manifolds.arguments import number, whole
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+_WARM_UP_STEPS = 100
+
 
 @dataclass(frozen=True)
 class Training:
-    """How `rfm.fit` and `rfm.fit_stream` train, where their defaults are not wanted.
+    """How `rfm.fit` and `rfm.fit_stream` train, where the defaults do not serve.
 
     Args:
         learning_rate: peak learning rate of AdamW; it warms up over 100 steps and falls to zero along a cosine.
@@ -29,9 +33,15 @@ class Training:
             allows it, and `fit_stream` does not, since it does not know what makes its batches: True is for those made
             on the GPU alone, where Python code is not run again. False is for a field whose Python code does not do the
             same at every step.
+        validations: how many there are during the run, spread evenly; each writes a checkpoint.
+        patience: training stops when so many validations have passed without a better one.
+        max_gradient_norm: gradients longer than this are shortened to it, so that an outlier spoils no weights.
+        clock: returns the seconds that ``max_seconds`` caps: those on the clock by default, ``time.process_time`` for
+            those that the processor worked.
 
     Raises:
-        ValueError: for a rate or a cap that is not a number above 0, or a precision that cannot be trained in.
+        ValueError: for a rate, a cap, a norm or a number of validations that is not above 0, or a precision that cannot
+            be trained in.
     """
 
     learning_rate: float = 3e-3
@@ -39,9 +49,16 @@ class Training:
     fabric: "Fabric | None" = None
     force: bool = False
     capture: bool | None = None
+    validations: int = 16
+    patience: int = 8
+    max_gradient_norm: float = 10.0
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "learning_rate", _above_zero("learning_rate", self.learning_rate))
+        for name in ("learning_rate", "max_gradient_norm"):
+            object.__setattr__(self, name, _above_zero(name, getattr(self, name)))
+        for name in ("validations", "patience"):
+            object.__setattr__(self, name, whole("Training", name, getattr(self, name)))
         if self.max_seconds is not None:
             object.__setattr__(self, "max_seconds", _above_zero("max_seconds", self.max_seconds))
         if self.precision not in _PRECISIONS:
@@ -57,9 +74,58 @@ class Training:
         """The name of the precision that a network is trained in."""
         return "32-true" if self.fabric is None else str(self.fabric.strategy.precision.precision)
 
+    def budget(self, steps: int, batch_size: int, seed: int) -> "Budget":
+        """Return how long to train, for so many steps of batches of that size."""
+        return Budget(
+            steps,
+            batch_size,
+            self.learning_rate,
+            seed,
+            self.max_seconds,
+            self.validations,
+            self.patience,
+            self.max_gradient_norm,
+        )
+
     def converted(self, field: nn.Module) -> nn.Module:
-        """Return a network with the dtype of weights that the precision asks for."""
+        """Return a network with the dtype of weights that the precision requires."""
         return field if self.fabric is None else self.fabric.strategy.precision.convert_module(field)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train, and how.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: pairs per step, over all processes.
+        learning_rate: its peak; it warms up over 100 steps and falls to zero along a cosine.
+        seed: of every random draw.
+        max_seconds: a cap on the time spent training, before and after a resumption together; the learning rate falls
+            to zero by whichever end is nearer.
+        validations: how many there are, spread evenly; each writes a checkpoint.
+        patience: how many of them in turn may pass without a better one.
+        max_gradient_norm: to which the gradient is shortened where it is longer.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    max_seconds: float | None = None
+    validations: int = Training.validations
+    patience: int = Training.patience
+    max_gradient_norm: float = Training.max_gradient_norm
+
+    def spent(self, step: int, seconds: float) -> float:
+        """Return the share of the budget that is used up, at least 1 when training ends."""
+        by_time = seconds / self.max_seconds if self.max_seconds else 0.0
+        return max(step / self.steps, by_time)
+
+    def learning_rate_at(self, step: int, spent: float) -> float:
+        """Return the learning rate of a step."""
+        warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
+        return self.learning_rate * warm_up * (1 + math.cos(math.pi * min(spent, 1.0))) / 2
 
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")

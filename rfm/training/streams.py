@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from manifolds.arguments import check_function, check_instance, seed_of
 from manifolds.precision import at_least_float32
 from rfm.flow import Flow
+from rfm.flow.progress import Report
 from rfm.networks.precision import weight_of
 from rfm.objectives import FlowMatching
 from rfm.paths import GeodesicPath
 from rfm.records.fingerprint import architecture
-from rfm.training.arguments import check_field, whole_above_zero
-from rfm.training.loop import Budget, Loss
+from rfm.training.arguments import check_field, positive_integer
+from rfm.training.loop import Loss
 from rfm.training.run import Run
 from rfm.training.settings import Training
 
@@ -33,7 +34,7 @@ def fit_stream(
     device: torch.device | str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: bool = True,
+    progress: bool | Report = True,
     training: Training | None = None,
 ) -> Flow:
     """Train a flow on batches made step by step, in one process; otherwise as `rfm.fit` does.
@@ -53,7 +54,7 @@ def fit_stream(
         out: folder for checkpoints and the saved flow.
         resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run, also
             one that ended early, is loaded. One that a cap stopped goes on with what is left of the new cap.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr, or a function, as in `rfm.fit`.
         training: learning rate, cap on the time, Fabric, whether to replace a flow, and to capture the step: only where
             it says so, for a ``draw`` that makes everything on the GPU.
 
@@ -71,13 +72,7 @@ def fit_stream(
         raise ValueError(f"fit_stream: the flow's field must be a torch.nn.Module, got {type(field).__name__}")
     training = Training() if training is None else training
     field = flow.field = training.converted(field)
-    budget = Budget(
-        steps=whole_above_zero("steps", steps, steps),
-        batch_size=0,
-        learning_rate=training.learning_rate,
-        seed=seed_of("fit_stream", seed),
-        max_seconds=training.max_seconds,
-    )
+    budget = training.budget(positive_integer("steps", steps, steps), 0, seed_of("fit_stream", seed))
     identity = [flow.manifold, architecture(field), flow.source, draw]
     run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
     if run.is_finished:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from manifolds import Manifold
 from rfm.integrators.right_hand_side import RightHandSide
 from rfm.integrators.runge_kutta.munthe_kaas import MuntheKaas
-from rfm.integrators.runge_kutta.projected import Projected
-from rfm.integrators.runge_kutta.runge_kutta import RungeKutta
+from rfm.integrators.runge_kutta.runge_kutta import Projected, RungeKutta
 from rfm.integrators.runge_kutta.tableaux import Tableau
 from rfm.integrators.scheme import AdaptiveStepper, FixedStepper, Scheme
 from rfm.integrators.step_control import Tolerance

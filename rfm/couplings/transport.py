@@ -1,29 +1,8 @@
-"""Couplings: which source point is paired with which data point.
-
-================== ===========================================================================================
-`Independent`      none: points are paired as they were drawn
-`OptimalTransport` the pairing of least total squared geodesic distance in a batch
-`Sinkhorn`         the same, blurred, in a fixed kind of work that a GPU does well: for batches of thousands there
-================== ===========================================================================================
-
-**Conditional models.** A field that is told the condition learns to carry the whole source to the data of that
-condition. So sources must not depend on conditions, which plain optimal transport in a batch makes them do: each
-condition's data take the sources that lie nearest to them, and at sampling time the others lead nowhere. A coupling
-that is given conditions therefore lets each source point keep the condition of the target that it was drawn beside,
-which says nothing about it, and charges ``condition_weight`` times the squared difference for a pair with another
-condition: by default infinity, that is, transport among targets of equal condition only. Then sources given the
-condition have their own distribution exactly. Where every condition is different this pairs independently: there, a
-finite weight lets neighbouring conditions share their sources; the error this makes is as small as the differences
-allowed.
-
-References:
-    Cheng, Schwing: The Curse of Conditions: Analyzing and Improving Optimal Transport for Conditional Flow-Based
-    Generation, 2025, arXiv:2503.10636 (the bias, and the cost on conditions).
-"""
+"""Couplings by optimal transport: source points are paired with the data points that lie near them in the batch."""
 
 import math
 import warnings
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -32,41 +11,20 @@ from manifolds import Manifold
 from manifolds.arguments import check_instance, number, positive, whole
 from manifolds.precision import in_full_precision
 from rfm.arrays import points_of, tensor_of
-
-__all__ = ["Coupling", "Independent", "OptimalTransport", "Sinkhorn", "assignment"]
+from rfm.couplings.assignment import assignment
+from rfm.couplings.coupling import Pairs, check_sizes
 
 _CHUNK_ELEMENTS = 2**22
 """Coordinates held at a time while distances are computed."""
 
 
-class Coupling(Protocol):
-    """A way to pair the points of two batches.
+class _BatchTransport(ABC):
+    """A coupling that chooses, for each data point of a batch, a source point of the batch by their distance."""
 
-    It returns, for each target, the index of its source. Targets keep their order, so what belongs to them (labels,
-    conditions, weights) stays in place.
-    """
-
-    def __call__(
-        self,
-        x_0: Tensor,
-        x_1: Tensor,
-        *,
-        condition: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return indices ``(n,)`` into ``x_0`` for targets ``x_1``.
-
-        Args:
-            x_0: source points ``(n, *event_shape)``, drawn independently of the targets.
-            x_1: targets, the same shape.
-            condition: what each target is conditional on, ``(n, c)``, NaN where not known.
-            generator: source of randomness, on the points' device.
-        """
-        ...
-
-
-class Independent:
-    """The pairs as they were drawn: what training does without a coupling."""
+    def __init__(self, manifold: Manifold, condition_weight: float) -> None:
+        check_instance(type(self).__name__, "manifold", manifold, Manifold, f"{type(self).__name__}(Sphere(2))")
+        self.manifold = manifold
+        self.condition_weight = _checked_weight(type(self).__name__, condition_weight)
 
     def __call__(
         self,
@@ -75,17 +33,31 @@ class Independent:
         *,
         condition: Tensor | None = None,
         generator: torch.Generator | None = None,
+    ) -> Pairs:
+        """Return the source points in the order of their data points, which stay where they are."""
+        index = self.indices(x_0, x_1, condition=condition, generator=generator)
+        x_0, x_1 = (points_of(type(self).__name__, self.manifold, x) for x in (x_0, x_1))
+        known = None if condition is None else tensor_of(type(self).__name__, "condition", condition)
+        return Pairs(x_0[index], x_1, known)
+
+    @abstractmethod
+    def indices(
+        self,
+        x_0: Tensor,
+        x_1: Tensor,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        _check_sizes("Independent", x_0, x_1)
-        return torch.arange(len(x_1), device=x_1.device)
+        """Return for each data point the index of its source point, ``(n,)``: for what else belongs to the latter."""
 
 
-class OptimalTransport:
+class OptimalTransport(_BatchTransport):
     """The pairing of least total squared geodesic distance in each batch, exactly.
 
     Every source point is used once. Distances are computed where the points are; the assignment is solved on the CPU,
     in time that grows a little faster than the square of the batch. It does not depend on the unit of length, and a few
-    points far away do not make the others' pairs less exact. Points drawn by weight need no weights here.
+    points far away do not make the others' pairs less exact.
 
     Args:
         manifold: whose distance is the cost.
@@ -103,13 +75,11 @@ class OptimalTransport:
     """
 
     def __init__(self, manifold: Manifold, condition_weight: float = math.inf) -> None:
-        check_instance("OptimalTransport", "manifold", manifold, Manifold, "OptimalTransport(Sphere(2))")
-        self.manifold = manifold
-        self.condition_weight = _checked_weight("OptimalTransport", condition_weight)
+        super().__init__(manifold, condition_weight)
 
     @torch.no_grad()
     @in_full_precision
-    def __call__(
+    def indices(
         self,
         x_0: Tensor,
         x_1: Tensor,
@@ -118,7 +88,7 @@ class OptimalTransport:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         x_0, x_1 = (points_of("OptimalTransport", self.manifold, x) for x in (x_0, x_1))
-        _check_sizes("OptimalTransport", x_0, x_1)
+        check_sizes("OptimalTransport", x_0, x_1)
         index = torch.arange(len(x_1), device=x_1.device)
         if condition is None:
             return assignment(self._squared(x_0, x_1)).to(x_1.device) if len(x_1) else index
@@ -137,7 +107,7 @@ class OptimalTransport:
         return _distances("OptimalTransport", self.manifold, x_0, x_1).cpu().double().square()
 
 
-class Sinkhorn:
+class Sinkhorn(_BatchTransport):
     """Pairs drawn from the entropic transport plan of each batch, computed where the points are.
 
     The plan minimises ``E[cost] - regularisation * mean cost * entropy``. For each target a source is drawn from its
@@ -175,16 +145,14 @@ class Sinkhorn:
         tolerance: float = 1e-2,
         max_steps: int = 1000,
     ) -> None:
-        check_instance("Sinkhorn", "manifold", manifold, Manifold, "Sinkhorn(Sphere(2))")
-        self.manifold = manifold
+        super().__init__(manifold, condition_weight)
         self.regularisation = positive("Sinkhorn", "regularisation", regularisation)
         self.tolerance = positive("Sinkhorn", "tolerance", tolerance)
         self.max_steps = whole("Sinkhorn", "max_steps", positive("Sinkhorn", "max_steps", max_steps))
-        self.condition_weight = _checked_weight("Sinkhorn", condition_weight)
 
     @torch.no_grad()
     @in_full_precision
-    def __call__(
+    def indices(
         self,
         x_0: Tensor,
         x_1: Tensor,
@@ -203,7 +171,7 @@ class Sinkhorn:
         Rows sum to 1, columns to 1 within ``tolerance``.
         """
         x_0, x_1 = (points_of("Sinkhorn", self.manifold, x) for x in (x_0, x_1))
-        _check_sizes("Sinkhorn", x_0, x_1)
+        check_sizes("Sinkhorn", x_0, x_1)
         if len(x_1) == 0:
             return x_1.new_empty(0, 0)
         distances = _distances("Sinkhorn", self.manifold, x_0, x_1)
@@ -260,62 +228,6 @@ def _distances(owner: str, manifold: Manifold, x_0: Tensor, x_1: Tensor) -> Tens
     return distances
 
 
-def assignment(cost: Tensor) -> Tensor:
-    """Return for each row the column of the cheapest assignment, exact to the rounding of the cheapest pairs.
-
-    The network simplex of POT compares with absolute tolerances, and with the largest cost: it may stop early where
-    costs are small, and where a few are much larger than the others. So it is given what the cheapest entries of rows
-    and columns leave, in units of its mean, and its result is kept only if its potentials prove it optimal; if not,
-    scipy's shortest augmenting paths, which compare without tolerances, start anew.
-
-    Args:
-        cost: of pairing row and column ``(n, n)``.
-
-    Raises:
-        ValueError: if a cost is not finite.
-
-    References:
-        Peyre & Cuturi, Computational Optimal Transport, 2019, arXiv:1803.00567, section 3.3 (complementary slackness).
-    """
-    import ot
-
-    if not bool(cost.isfinite().all()):
-        raise ValueError("optimal transport: some costs are not finite; check the points and their conditions")
-    given = cost.detach().double().cpu()
-    # What a row or a column costs at least is paid by every assignment.
-    rest = given - given.amin(1, keepdim=True)
-    rest -= rest.amin(0)
-    unit = float(rest.mean())
-    if not unit > 0:
-        return torch.arange(len(cost), device=cost.device)
-    rest /= unit
-    ones = torch.ones(len(rest), dtype=torch.float64).numpy()
-    plan, log = ot.emd(ones, ones, rest.numpy(), numItermax=_MAX_PIVOTS, log=True)
-    column = torch.from_numpy(plan.argmax(1))
-    if not _proven(rest, column, torch.from_numpy(log["u"]), torch.from_numpy(log["v"]), given / unit):
-        from scipy.optimize import linear_sum_assignment
-
-        column = torch.from_numpy(linear_sum_assignment(rest.numpy())[1])
-    return column.to(cost.device)
-
-
-def _proven(rest: Tensor, column: Tensor, u: Tensor, v: Tensor, cost: Tensor) -> bool:
-    """Return whether potentials prove an assignment optimal, to a millionth of what its cheapest pairs cost."""
-    reduced = rest - u[:, None] - v
-    rows = torch.arange(len(column))
-    # By so much at most another assignment is cheaper.
-    excess = float(reduced[rows, column].abs().sum() - reduced.amin(1).clamp(max=0).sum())
-    cheap = float(cost[rows, column].quantile(_CHEAPEST))
-    return len(column.unique()) == len(column) and excess <= _PROVEN * len(column) * cheap
-
-
-_MAX_PIVOTS = 10**8
-"""Never reached: a batch of 4096 takes some ten thousands."""
-
-_PROVEN, _CHEAPEST = 1e-6, 0.01
-"""Rounding leaves 1e-8 of what the hundredth cheapest pair costs, an early stop more than 1."""
-
-
 def _labels(condition: Tensor, weight: float) -> tuple[Tensor, int]:
     """Return the group of each row, ``(n,)``, and how many there are: only points of one group may be paired.
 
@@ -335,11 +247,6 @@ def _condition_cost(condition: Tensor, weight: float) -> Tensor | float:
         return 0.0
     c = condition.nan_to_num()
     return weight * torch.cdist(c, c, compute_mode="donot_use_mm_for_euclid_dist").square()
-
-
-def _check_sizes(owner: str, x_0: Tensor, x_1: Tensor) -> None:
-    if len(x_0) != len(x_1):
-        raise ValueError(f"{owner}: needs as many sources as targets, got {len(x_0)} and {len(x_1)}; draw as many")
 
 
 def _checked_condition(owner: str, condition: Tensor, x_1: Tensor) -> Tensor:
