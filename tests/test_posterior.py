@@ -11,7 +11,6 @@ from torch import Tensor
 import rfm
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Sphere
 from rfm.integrators import FixedStep
-from rfm.networks import VelocityField
 from rfm.posterior import (
     Chains,
     Hamiltonian,
@@ -20,27 +19,31 @@ from rfm.posterior import (
     PosteriorDraws,
     Sampler,
     Tempering,
-    distance_to,
     inside,
 )
+from rfm.posterior.operators import distance_to
 from rfm.sources import WrappedNormal
 
 SAMPLERS: list[Sampler] = [
     Importance(20_000),
-    Chains(chains=512, warm_up=40, thin=8),
-    Chains(Hamiltonian(3), chains=512, warm_up=15, thin=3),
+    Chains(warm_up=60, thin=5),
+    Chains(Hamiltonian(3), warm_up=30, thin=2),
     Tempering(moves=6),
 ]
-names = pytest.mark.parametrize("sampler", SAMPLERS, ids=["importance", "walk", "hamiltonian", "tempering"])
+NAMES = ["importance", "walk", "hamiltonian", "tempering"]
+names = pytest.mark.parametrize("sampler", SAMPLERS, ids=NAMES)
 
 
 def random_flow(manifold: Manifold, seed: int = 0) -> rfm.Flow:
     """Return a flow with a random field that moves points by about a radian."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        field = VelocityField(manifold, width=24, depth=1, features=16)
-        for parameter in field.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
+    generator = torch.Generator().manual_seed(seed)
+    inner = torch.randn(manifold.embed_dim + 1, 6, generator=generator)
+    outer = torch.randn(6, *manifold.event_shape, generator=generator) * 0.5
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        read = torch.cat([manifold.embed(x), t[..., None]], dim=-1)
+        return manifold.proju(x, torch.tensordot(torch.tanh(read @ inner), outer, dims=1))
+
     source = WrappedNormal(manifold, torch.zeros(manifold.dim), 1.0) if manifold.volume is None else None
     return rfm.Flow(manifold, field, source)
 
@@ -83,12 +86,19 @@ CASES: dict[str, tuple[Manifold, Callable[[Tensor], Tensor], float, float]] = {
 }
 
 
-@names
-@pytest.mark.parametrize("case", CASES)
+MOMENTS = [
+    # Chains take thousands of small steps.
+    pytest.param(case, SAMPLERS[i], id=f"{case}-{NAMES[i]}", marks=[pytest.mark.slow] if i in slow else [])
+    for case, slow in (("plane", (1,)), ("torus", (1, 2)), ("sphere", (1, 2)), ("rotations", (1, 2)))
+    for i in range(len(SAMPLERS))
+]
+
+
+@pytest.mark.parametrize(("case", "sampler"), MOMENTS)
 def test_draws_have_the_moments_of_the_density_times_the_likelihood(case: str, sampler: Sampler) -> None:
     manifold, operator, y, noise = CASES[case]
     flow, likelihood = random_flow(manifold), Measurement(operator, y, noise)
-    solver = FixedStep(steps=8)
+    solver = FixedStep(steps=4)
     x, areas = grid_of(manifold)
     with torch.no_grad():
         log_p = flow.log_prob(x, solver=solver).double() + likelihood(x).double() + areas.double().log()
@@ -97,11 +107,12 @@ def test_draws_have_the_moments_of_the_density_times_the_likelihood(case: str, s
     mean = shares @ features
     spread = (shares @ (features - mean).square()).sqrt()
     drawn = flow.posterior(likelihood, 1024, method=sampler, solver=solver, generator=torch.Generator().manual_seed(1))
+    assert drawn.exact
     found = manifold.embed(drawn.points).double()
-    # Correlated draws are worth fewer; a quarter of their number is a cautious estimate here.
-    error = spread / math.sqrt(min(drawn.effective_sample_size, 1024) / 4)
-    assert ((found.mean(0) - mean).abs() < 4 * error + 0.01).all()
-    assert (found.std(0) / spread - 1).abs().max() < 0.25
+    error = spread / math.sqrt(drawn.effective_sample_size)
+    assert drawn.effective_sample_size > 50
+    assert ((found.mean(0) - mean).abs() < 4.5 * error + 0.01).all()
+    assert (found.std(0) / spread - 1).abs().max() < 4.5 / math.sqrt(drawn.effective_sample_size) + 0.02
     if not math.isnan(drawn.log_evidence):
         assert drawn.log_evidence == pytest.approx(float(log_p.logsumexp(0)), abs=0.1)
     manifold.check_point(drawn.points, tol=1e-4)
@@ -111,9 +122,9 @@ def test_draws_have_the_moments_of_the_density_times_the_likelihood(case: str, s
 
 @names
 def test_a_region_holds_all_draws(sampler: Sampler) -> None:
-    flow = random_flow(Sphere(2))
+    flow = rfm.Flow(Sphere(2), lambda x, t: torch.zeros_like(x))
     # Its edge has no gradient: Hamiltonian moves only know it by rejection.
-    drawn = flow.posterior(inside(lambda x: x[..., 2] > 0.5), 512, method=sampler, solver=FixedStep(steps=8))
+    drawn = flow.posterior(inside(lambda x: x[..., 2] > 0.5), 256, method=sampler, solver=FixedStep(steps=1))
     assert (drawn.points[:, 2] > 0.5).all()
 
 
@@ -146,7 +157,7 @@ def test_importance_of_a_narrow_posterior_is_reported() -> None:
     likelihood = Measurement(lambda x: x, [0.0, 0.0, 1.0], 0.005)
     drawn = flow.posterior(likelihood, 500, method=Importance(2000), generator=torch.Generator().manual_seed(0))
     assert drawn.effective_sample_size < 20
-    assert len(drawn.warnings) == 1
+    assert "are worth" in drawn.warnings[0]
 
 
 @pytest.mark.parametrize(

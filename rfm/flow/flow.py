@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -22,7 +23,19 @@ from rfm.integrators import Adaptive, Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
 from rfm.networks.modes import evaluating
 from rfm.networks.precision import in_precision_of_weights
-from rfm.posterior import LogLikelihood, PosteriorDraws, Sampler, SourceTarget, Tempering
+from rfm.posterior import (
+    Carried,
+    Likelihood,
+    LogLikelihood,
+    PosteriorDraws,
+    Sampler,
+    Slice,
+    SourceTarget,
+    Tempering,
+    Unmeasured,
+    as_likelihood,
+    slice_source,
+)
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Source, Uniform
 from rfm.steering import Guidance, Steering
@@ -309,9 +322,10 @@ class Flow(nn.Module):
     @in_precision_of_weights
     def posterior(
         self,
-        likelihood: LogLikelihood,
+        likelihood: LogLikelihood | None,
         n: int,
         *,
+        known: Slice | None = None,
         method: Sampler | None = None,
         condition: Tensor | Mapping[str, Any] | None = None,
         solver: Method | None = None,
@@ -321,22 +335,29 @@ class Flow(nn.Module):
         """Draw points of the posterior: this flow as the prior, times a likelihood.
 
         The field stays as it is and the source is reweighted, so draws are exact in the limit of many, for the flow as
-        ``solver`` carries it.
+        ``solver`` carries it. What is ``known`` without error is exact too: draws are then of a slice of the density.
 
         Args:
             likelihood: log-likelihoods ``(*batch)`` of points ``(*batch, *event_shape)``; a
-                `rfm.posterior.Measurement`, or any function. `Hamiltonian` moves need its gradient.
+                `rfm.posterior.Measurement`, or any function; None where only ``known`` says something.
             n: how many.
-            method: `rfm.posterior.Tempering` by default; also `Chains` and `Importance`.
+            known: parts of the point that are known without error, see `rfm.posterior.Slice`. Each step then evaluates
+                the log-density, which costs more than a sample.
+            method: `rfm.posterior.Tempering` by default; also `Chains` and `Importance`, which are exact in the limit,
+                and the methods of `rfm.posterior` that are not.
             condition: one condition ``(c,)`` of the prior, or by name, as in `sample`.
-            solver: how to carry points; adaptive to 1e-3 by default.
+            solver: how to carry points, or to evaluate densities; adaptive to 1e-3 by default.
             generator: source of randomness.
-            batch_size: points integrated together where no gradient is needed, which bounds memory.
+            batch_size: points computed together where no gradient is needed, which bounds memory.
 
         Raises:
-            ValueError: the likelihood is zero everywhere the source reaches, NaN, or of the wrong shape.
+            ValueError: the likelihood is zero everywhere the source reaches, NaN, or of the wrong shape, or nothing is
+                given.
         """
         n = whole("Flow.posterior", "n", n)
+        if likelihood is None and known is None:
+            raise ValueError("Flow.posterior: nothing is given; pass a likelihood, known=, or call sample")
+        fits = Unmeasured(self.manifold) if likelihood is None else as_likelihood(likelihood)
         dtype, device = self._dtype_and_device()
         like = torch.empty(0, dtype=dtype, device=device)
         given = None if condition is None else vectors_of(self.conditions, condition)
@@ -345,17 +366,42 @@ class Flow(nn.Module):
                 f"Flow.posterior: takes one condition for all draws, shape (c,), got {tuple(given.shape)}; call it "
                 "once for each"
             )
-        field, given = self._encoded(given, like)
         solver = Adaptive(atol=1e-3, rtol=1e-3) if solver is None else solver
+        method = Tempering() if method is None else method
+        if known is None:
+            target = self._target(fits, given, solver, batch_size, like)
+        else:
+            known.check(self.manifold)
+            about = self.sample(1000, condition=given, generator=generator, solver=solver, batch_size=batch_size)
+            source = slice_source(known, about)
 
-        def carry(z: Tensor) -> Tensor:
+            def joint(x: Tensor) -> Tensor:
+                return self.log_prob(x, condition=given, solver=solver, batch_size=batch_size)
+
+            fits = known.reweighted(joint, source, fits)
+            target = SourceTarget(source, lambda z: Carried(known.join(z), len(z)), fits, None, batch_size)
+        draws = method.run(target, n, generator, like)
+        return replace(draws, warnings=(*draws.warnings, *fits.doubts(draws.points)))
+
+    def _target(
+        self, likelihood: Likelihood, condition: Tensor | None, solver: Method, batch_size: int, like: Tensor
+    ) -> SourceTarget:
+        """Return the posterior on the source of this flow."""
+        field, given = self._encoded(condition, like)
+        own = {} if given is None else {"condition": given}
+
+        def carry(z: Tensor) -> Carried:
             size = len(z) if torch.is_grad_enabled() else batch_size
             parts = batches(z, given, z.shape[:1], size)
-            return torch.cat([integrate(field, self.manifold, x, (0.0, 1.0), solver, **own).final for x, own in parts])
+            solutions = [integrate(field, self.manifold, x, (0.0, 1.0), solver, **rows) for x, rows in parts]
+            count = sum(int(solution.evaluations.sum()) for solution in solutions)
+            return Carried(torch.cat([solution.final for solution in solutions]), count)
 
-        method = Tempering() if method is None else method
-        with torch.no_grad():
-            return method.run(SourceTarget(self.source, carry, likelihood), n, generator, like)
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            rows = {name: value.to(x).expand(len(x), *value.shape) for name, value in own.items()}
+            return field(x, t, **rows)
+
+        return SourceTarget(self.source, carry, likelihood, velocity, batch_size)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder: ``flow.json`` and the tensors it names.

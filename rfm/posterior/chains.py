@@ -21,7 +21,7 @@ class Chains:
 
     Args:
         proposal: `RandomWalk` or `Hamiltonian`.
-        chains: how many run side by side.
+        chains: how many run side by side, at most; fewer where few draws are requested.
         warm_up: steps that are thrown away.
         thin: steps between two draws of a chain.
         starts: draws of the source per chain to choose starts from.
@@ -39,8 +39,8 @@ class Chains:
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""
-        # At least eight draws of each chain, or nothing can be said of their agreement.
-        chains = min(self.chains, max(4, n // 8))
+        # Some sixty draws of each chain: with fewer their agreement cannot be told from the time they need to mix.
+        chains = min(self.chains, max(4, n // 64))
         state = target.drawn(chains * self.starts, generator, like)
         state = state.take(systematic(state.log_likelihood, chains, generator))
         scale = torch.full((chains,), 0.5, dtype=torch.float64, device=like.device)

@@ -23,8 +23,13 @@ def chain_diagnostics(values: Tensor) -> tuple[dict[str, float], tuple[str, ...]
         Vehtari, Gelman, Simpson, Carpenter and Buerkner, Rank-normalization, folding, and localization: an improved
         R-hat for assessing convergence of MCMC, 2021.
     """
-    from arviz_stats.base import array_stats
-
+    try:
+        from arviz_stats.base import array_stats
+    except ImportError:
+        raise ImportError(
+            "Chains: convergence is assessed by arviz-stats; pip install 'riemannian-flow-matching[posterior]', or use "
+            "Tempering"
+        ) from None
     array = values.detach().cpu().numpy()
     # What never varies, such as a padding coordinate, has no R-hat.
     varying = np.ptp(array, axis=(0, 1)) > 1e-12 * (1 + np.abs(array).max(axis=(0, 1)))

@@ -41,7 +41,7 @@ class Importance:
             x[rows],
             equal,
             "importance sampling",
-            self.draws,
+            target.evaluations,
             min(size, float(n)),
             log_evidence=evidence,
             warnings=notes,

@@ -1,37 +1,60 @@
-"""What is known of a point besides its prior: log-likelihoods, from measurements or of a user's own."""
+"""Measurements with Gaussian noise."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from manifolds import Manifold
-from manifolds.arguments import shown
+from manifolds.arguments import positive, shown, whole
 from rfm.arrays import tensor_of
+from rfm.posterior.likelihood import Likelihood
+from rfm.posterior.operators import Operator
 
-LogLikelihood = Callable[[Tensor], Tensor]
-"""From points ``(*batch, *event_shape)`` to log-likelihoods ``(*batch)``, up to a constant; -inf where impossible."""
+_FAR = 4.0
+"""Root mean square misfit of draws, in standard deviations, above which operator, measurement and prior disagree."""
+
+_WINDINGS = 3
+"""Turns either way that a wrapped normal density sums over: 1e-9 of it is left out where the noise is half a turn."""
 
 
-class Measurement:
+@runtime_checkable
+class Physics(Protocol):
+    """A linear or other forward operator, as `deepinv` writes it."""
+
+    def A(self, x: Tensor) -> Tensor:  # noqa: N802
+        """Return what is measured of points, without noise."""
+        ...
+
+
+class Measurement(Likelihood):
     """A measurement ``y = A(x) + noise`` with independent Gaussian noise: a log-likelihood of ``x``.
 
     Args:
-        operator: ``A``, from points ``(*batch, *event_shape)`` to ``(*batch, *y.shape)``. One of `deepinv`'s physics is
-            taken as it is: its ``A`` is used.
+        operator: ``A``, from points ``(*batch, *event_shape)`` to ``(*batch, *y.shape)``; see
+            `rfm.posterior.operators`. One of `deepinv`'s physics is taken as it is: its ``A`` is used, and
+            differentiated where an adjoint is needed.
         y: what was measured, of any shape.
         noise: standard deviation, positive; a number, or one for each entry of ``y``.
-        period: of an operator whose values are on a circle, such as 360 or 2 pi: differences are taken the short way
-            round. The noise is then a wrapped normal distribution where it is small against the period.
+        period: of an operator whose values are on a circle, such as 360 or 2 pi: the noise is then wrapped normal, and
+            residuals go the short way round. By default that of an `Operator` which has one.
+        shape: of a point as the operator takes it, such as ``(1, 28, 28)`` for pictures that are vectors here; points
+            then come in one batch axis.
 
     Raises:
         ValueError: the noise is not positive, ``y`` is not finite, or shapes do not fit.
     """
 
-    def __init__(self, operator: Any, y: Any, noise: float | Tensor, period: float | None = None) -> None:
-        self.operator: Callable[[Tensor], Tensor] = operator.A if _is_physics(operator) else operator
+    def __init__(
+        self,
+        operator: Any,
+        y: Any,
+        noise: float | Tensor,
+        period: float | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> None:
+        self.operator: Callable[[Tensor], Tensor] = operator.A if isinstance(operator, Physics) else operator
         if not callable(self.operator):
             raise ValueError(f"Measurement: operator must be a function of points, got {shown(operator)}")
         self.y = tensor_of("Measurement", "y", y, torch.float64).detach()
@@ -41,26 +64,42 @@ class Measurement:
         if not bool((self.noise > 0).all()) or not bool(torch.isfinite(self.noise).all()):
             raise ValueError(
                 "Measurement: noise, a standard deviation, must be positive and finite, got "
-                f"{float(self.noise.min()):g}; for what is known without error see Flow.posterior"
+                f"{float(self.noise.min()):g}; for what is known without error pass known= to Flow.posterior"
             )
         if self.noise.ndim and self.noise.shape != self.y.shape:
             raise ValueError(
                 f"Measurement: noise must be a number or have the shape of y, {tuple(self.y.shape)}, got "
                 f"{tuple(self.noise.shape)}"
             )
-        self.period = period
+        if period is None and isinstance(operator, Operator):
+            period = operator.period
+        self.period = None if period is None else positive("Measurement", "period", period)
+        if self.period is not None and float(self.noise.max()) > self.period / 2:
+            raise ValueError(
+                f"Measurement: noise of {float(self.noise.max()):g} is more than half the period, {self.period:g}: "
+                "such a measurement says nothing; leave it out"
+            )
+        self.shape = None if shape is None else tuple(whole("Measurement", "shape", size) for size in shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return log-likelihoods in nats, normalised over ``y``, ``(*batch)``."""
+        log_scale = (self.noise.log() + math.log(2 * math.pi) / 2).expand(self.y.shape).sum()
+        w = self.whitened(x)
+        if self.period is None:
+            return -w.square().sum(-1) / 2 - log_scale
+        turn = (self.period / self.noise).expand(self.y.shape).reshape(-1, 1).to(w)
+        images = w[..., None] + turn * torch.arange(-_WINDINGS, _WINDINGS + 1, device=w.device)
+        return (-images.square() / 2).logsumexp(-1).sum(-1) - log_scale
+
+    def whitened(self, x: Tensor) -> Tensor:
+        """Return ``(A(x) - y) / noise`` as vectors ``(*batch, m)``: standard normal for the true ``x``."""
         residual = self.residual(x)
-        noise = self.noise.to(residual)
-        log_scale = (noise.log() + math.log(2 * math.pi) / 2).expand(self.y.shape).sum()
-        axes = tuple(range(-max(self.y.ndim, 1), 0))
-        return -(residual / noise).square().sum(axes) / 2 - log_scale
+        batch = residual.shape[: residual.ndim - self.y.ndim]
+        return (residual / self.noise.to(residual)).reshape(*batch, self.y.numel())
 
     def residual(self, x: Tensor) -> Tensor:
         """Return ``A(x) - y``, ``(*batch, *y.shape)``."""
-        value = self.operator(x)
+        value = self.operator(x if self.shape is None else x.reshape(-1, *self.shape))
         y = self.y.to(value)
         if value.shape[value.ndim - y.ndim :] != y.shape:
             raise ValueError(
@@ -70,56 +109,14 @@ class Measurement:
         difference = value - y
         if self.period is not None:
             difference = difference - self.period * (difference / self.period).round()
-        # A number measured has no axis of its own.
-        return difference if y.ndim else difference[..., None]
+        return difference
 
-
-def _is_physics(operator: Any) -> bool:
-    return callable(getattr(operator, "A", None))
-
-
-def distance_to(manifold: Manifold, beacon: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the operator that measures the geodesic distance to a point, ``(*batch)``.
-
-    Args:
-        manifold: of the points.
-        beacon: the point, ``event_shape``.
-    """
-    manifold.check_point(beacon)
-    return lambda x: manifold.dist(x, beacon.to(x))
-
-
-def inside(contains: Callable[[Tensor], Tensor]) -> LogLikelihood:
-    """Return the log-likelihood of being where ``contains`` says so: 0 there, -inf elsewhere.
-
-    Args:
-        contains: from points to booleans ``(*batch)``.
-    """
-
-    def log_likelihood(x: Tensor) -> Tensor:
-        within = contains(x)
-        zero = torch.zeros(within.shape, dtype=x.dtype, device=x.device)
-        return zero.masked_fill(~within, -math.inf)
-
-    return log_likelihood
-
-
-def checked_log_likelihood(likelihood: LogLikelihood, x: Tensor, batch: torch.Size) -> Tensor:
-    """Return log-likelihoods of points, float64, ``(*batch)``.
-
-    Raises:
-        ValueError: they have another shape, are NaN or +inf.
-    """
-    value = likelihood(x)
-    if not isinstance(value, Tensor) or value.shape != batch:
-        raise ValueError(
-            "posterior: the likelihood must return one log-likelihood per point, shape "
-            f"{tuple(batch)}, got {tuple(value.shape) if isinstance(value, Tensor) else shown(value)}"
+    def doubts(self, draws: Tensor) -> tuple[str, ...]:
+        """Return a sentence if draws miss the measurement by far more than its noise."""
+        misfit = float(self.whitened(draws).double().square().mean().sqrt())
+        if misfit <= _FAR:
+            return ()
+        return (
+            f"the draws miss the measurement by {misfit:.1f} standard deviations of its noise: it lies outside what "
+            "the operator reaches, contradicts the prior, or was not found",
         )
-    value = value.double()
-    if bool((value.isnan() | (value == math.inf)).any()):
-        raise ValueError(
-            "posterior: the likelihood is NaN or infinite at a point of the prior; it must be a finite log-likelihood "
-            "or -inf everywhere"
-        )
-    return value

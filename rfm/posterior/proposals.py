@@ -64,7 +64,9 @@ class Hamiltonian(Proposal):
     """Leapfrog steps along geodesics, with gradients through the solve.
 
     A half step of the velocity along the gradient, a geodesic, another half step: reversible and volume-preserving
-    on any manifold, so the acceptance ratio is the change of the total energy alone.
+    on any manifold, so the acceptance ratio is the change of the total energy alone. A likelihood without a gradient,
+    such as a region or one that torch cannot differentiate, counts as flat: moves stay exact, and are then geodesics
+    that the acceptance alone corrects, no better than a random walk.
 
     Args:
         steps: leapfrog steps of a move.
@@ -100,6 +102,9 @@ class Hamiltonian(Proposal):
 
 def normal_velocities(manifold: Manifold, x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Return tangent vectors at ``x`` ``(n, *event_shape)`` that are standard normal in every orthonormal basis."""
+    if manifold.metric_is_induced:
+        # A projection of ambient noise needs no basis, which is a matrix for each point.
+        return manifold.proju(x, torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device))
     basis = manifold.tangent_basis(x)
     noise = torch.randn(len(x), manifold.dim, generator=generator, dtype=x.dtype, device=x.device)
     return (manifold.lift(noise) * basis).sum(1)

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from rfm.posterior.measurements import LogLikelihood, checked_log_likelihood
+from rfm.posterior.likelihood import Likelihood, checked_log_likelihood
+from rfm.posterior.measurements import Measurement
 from rfm.sources import Source
+from rfm.steering.gradients import riemannian_gradient
 
 
 class State(NamedTuple):
@@ -43,6 +45,13 @@ class State(NamedTuple):
         return State(*(torch.where(m, a, b) for m, a, b in zip(masks, self, other, strict=True)))
 
 
+class Carried(NamedTuple):
+    """Points of the data, and how many velocities were evaluated on the way, over all of them."""
+
+    x: Tensor
+    evaluations: int
+
+
 class SourceTarget:
     """The posterior's density on the source.
 
@@ -50,16 +59,58 @@ class SourceTarget:
         source: of the prior.
         carry: from points of the source ``(n, *event_shape)`` to points of the data; differentiable for gradients.
         likelihood: from points of the data to log-likelihoods.
+        field: ``field(x, t)``, which methods that guide need; None for a prior that is no flow.
+        batch_size: points computed together by methods that guide.
     """
 
-    def __init__(self, source: Source, carry: Callable[[Tensor], Tensor], likelihood: LogLikelihood) -> None:
+    def __init__(
+        self,
+        source: Source,
+        carry: Callable[[Tensor], Carried],
+        likelihood: Likelihood,
+        field: Callable[[Tensor, Tensor], Tensor] | None = None,
+        batch_size: int = 4096,
+    ) -> None:
         self.source, self.carry, self.likelihood = source, carry, likelihood
+        self.batch_size = batch_size
         self.evaluations = 0
+        self._field = field
 
     @property
     def manifold(self) -> Manifold:
         """On which the source lives, and the data."""
         return self.source.manifold
+
+    def field(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return velocities, and count them.
+
+        Raises:
+            ValueError: the prior is no flow.
+        """
+        if self._field is None:
+            raise ValueError(
+                "posterior: this method guides a flow, and what is drawn from here is a slice of its density or a "
+                "refined flow; use Tempering, Chains or Importance"
+            )
+        self.evaluations += len(x)
+        return self._field(x, t)
+
+    def measurement(self, method: str) -> Measurement:
+        """Return the likelihood, for methods that need a measurement with Gaussian noise.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not isinstance(self.likelihood, Measurement):
+            raise ValueError(
+                f"{method}: needs a Measurement(operator, y, noise), whose noise is Gaussian; for other likelihoods "
+                "use Tempering or Chains, which are exact"
+            )
+        return self.likelihood
+
+    def noise(self, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
+        """Return draws of the source, ``(count, *event_shape)``."""
+        return self.source.sample((count,), generator=generator, dtype=like.dtype, device=like.device)
 
     def drawn(self, count: int, generator: torch.Generator | None, like: Tensor) -> State:
         """Return the states of so many draws of the source.
@@ -72,7 +123,7 @@ class SourceTarget:
         Raises:
             ValueError: the likelihood is zero at all of them.
         """
-        state = self.at(self.source.sample((count,), generator=generator, dtype=like.dtype, device=like.device))
+        state = self.at(self.noise(count, generator, like))
         if not bool((state.log_likelihood > -math.inf).any()):
             raise ValueError(
                 f"posterior: the likelihood is zero at all {count} draws of the prior; the measurement contradicts the "
@@ -82,20 +133,22 @@ class SourceTarget:
 
     def at(self, z: Tensor) -> State:
         """Return the states of points of the source ``(n, *event_shape)``."""
-        self.evaluations += len(z)
-        x = self.carry(z)
+        x, evaluations = self.carry(z)
+        self.evaluations += evaluations
         return State(z, x, self.source.log_prob(z).double(), checked_log_likelihood(self.likelihood, x, z.shape[:1]))
 
     def with_gradient(self, z: Tensor, power: float) -> tuple[State, Tensor]:
-        """Return the states, and the Riemannian gradient of `State.log_density` at ``z``, ``(n, *event_shape)``."""
+        """Return the states, and the Riemannian gradient of `State.log_density` at ``z``, ``(n, *event_shape)``.
+
+        Where a likelihood is zero, or not differentiable at all, its gradient counts as zero: moves along it stay
+        reversible, and are corrected as others are.
+        """
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()
             state = self.at(self.manifold.projx(leaf))
-            [ambient] = torch.autograd.grad(state.log_density(power).sum(), leaf)
-        # Zero likelihood has no gradient: such a point is left by the prior's.
+            density = state.log_density(power).sum()
+            # A region has no gradient, nor has a uniform source.
+            known = torch.autograd.grad(density, leaf, allow_unused=True) if density.requires_grad else (None,)
+        ambient = torch.zeros_like(z) if known[0] is None else known[0]
         ambient = torch.nan_to_num(ambient, nan=0.0, posinf=0.0, neginf=0.0)
-        basis = self.manifold.tangent_basis(z)
-        axes = tuple(range(-len(self.manifold.event_shape), 0))
-        slopes = (basis * ambient.unsqueeze(1)).sum(axes)
-        gradient = (self.manifold.lift(slopes) * basis).sum(1)
-        return State(*(part.detach() for part in state)), gradient
+        return State(*(part.detach() for part in state)), riemannian_gradient(self.manifold, z, ambient)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rfm.posterior.draws import PosteriorDraws, effective_size, systematic
+from rfm.posterior.draws import PosteriorDraws, clustered_size, effective_size, systematic
 from rfm.posterior.proposals import Proposal, RandomWalk, metropolis
-from rfm.posterior.target import SourceTarget
+from rfm.posterior.target import SourceTarget, State
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Tempering:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""
         count = max(n, self.particles)
         state = target.drawn(count, generator, like)
+        # One size for all: a particle's own would remember where it has been.
         scale = torch.full((count,), 0.5, dtype=torch.float64, device=like.device)
         power, evidence, accepts, steps = 0.0, 0.0, [], 0
         ancestors = torch.arange(count, device=like.device)
@@ -47,26 +48,30 @@ class Tempering:
             log_w = _powers(state.log_likelihood, following - power)
             evidence += float(log_w.logsumexp(0)) - math.log(count)
             rows = systematic(log_w, count, generator)
-            state, scale, ancestors, power = state.take(rows), scale[rows], ancestors[rows], following
+            state, ancestors, power = state.take(rows), ancestors[rows], following
             steps += 1
             for _ in range(self.moves if power < 1 else 2 * self.moves):
                 state, accept = metropolis(target, state, self.proposal, scale, power, generator)
                 accepts.append(accept.mean())
-                # One size for all: a particle's own would remember where it has been.
                 scale = (scale.log() + (accept.mean() - self.proposal.goal)).clamp(-16, 3).exp()
         founders = len(ancestors.unique())
         acceptance = float(torch.stack(accepts[-2 * self.moves :]).mean())
         return PosteriorDraws(
-            state.x[:n],
+            state.x[:n].clone(),
             torch.full((n,), -math.log(n), dtype=torch.float64, device=like.device),
             f"sequential Monte Carlo, {count} particles, {steps} powers",
             target.evaluations,
-            float(n),
+            min(float(n), clustered_size(self._functions(target, state), ancestors)),
             acceptance=acceptance,
             log_evidence=evidence,
             diagnostics={"founders": float(founders), "powers": float(steps)},
             warnings=self._warnings(acceptance, founders),
         )
+
+    @staticmethod
+    def _functions(target: SourceTarget, state: State) -> Tensor:
+        """Return functions of the state whose correlation within families is measured, ``(n, k)``."""
+        return torch.cat([target.manifold.embed(state.z).double(), state.log_likelihood[:, None]], dim=-1)
 
     def _next_power(self, log_likelihood: Tensor, power: float) -> float:
         """Return the largest power that keeps the share, by bisection; 1 where it does."""
