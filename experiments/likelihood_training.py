@@ -124,6 +124,7 @@ def _train(name: str, steps: int, seconds: float) -> dict[str, float]:
         objective=_OBJECTIVES[name][2],
         steps=steps,
         training=rfm.Training(max_seconds=seconds or None),
+        refine=False,
         batch_size=_BATCH,
         device="cpu",
     )

@@ -90,6 +90,7 @@ def test_score(
         source=source,
         coupling=coupling,
         field=field,
+        refine=False,
         steps=steps,
         seed=seed,
         progress=False,

@@ -2,6 +2,7 @@
 
 from manifolds.base import Manifold
 from manifolds.centred_poses import CentredPoses
+from manifolds.coordinates import Coordinates
 from manifolds.ellipsoid import WGS84_AXES, Ellipsoid
 from manifolds.euclidean import Euclidean
 from manifolds.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
@@ -11,9 +12,11 @@ from manifolds.hyperbolic import Hyperboloid, PoincareBall
 from manifolds.kernel import Kernel
 from manifolds.level_set import LevelSet
 from manifolds.lie_group import LieGroup
-from manifolds.product import Power, Product
+from manifolds.power import Power
+from manifolds.product import Product
 from manifolds.quotient import Quotient
 from manifolds.rotation_group import Cyclic, Dihedral, Icosahedral, Octahedral, RotationGroup, Tetrahedral
+from manifolds.scaled import Scaled
 from manifolds.spd import SPD, LogEuclideanSPD
 from manifolds.special_euclidean import SE3
 from manifolds.special_orthogonal import SO3
@@ -27,6 +30,7 @@ __all__ = [
     "WGS84_AXES",
     "Antipodal",
     "CentredPoses",
+    "Coordinates",
     "Cyclic",
     "Dihedral",
     "Ellipsoid",
@@ -49,6 +53,7 @@ __all__ = [
     "Quotient",
     "RightMultiplication",
     "RotationGroup",
+    "Scaled",
     "Sphere",
     "Stiefel",
     "Tetrahedral",

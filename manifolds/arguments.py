@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 
-def whole(owner: str, name: str, value: Any, least: int | None = 1) -> int:
+def integer(owner: str, name: str, value: Any, least: int | None = 1) -> int:
     """Return a whole number as an int; 3.0 is one.
 
     Args:

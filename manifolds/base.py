@@ -10,10 +10,13 @@ float32, to which dtype the result is rounded in the end (`manifolds.precision`)
 **Required.** A subclass calls ``super().__init__(dim, event_shape)`` and writes four methods: ``projx``, ``proju``,
 ``expmap``, ``logmap``. It writes ``inner`` too, unless its metric is the one induced by the ambient space.
 
-**Free.** ``norm``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``, ``embed``, the checks, and what a
-divergence needs (``divergence_frame``, ``log_volume_derivative``, ``embed_jvp``, ``tangent_from_vector_jvp``). The
-defaults are right for every manifold that keeps the contract; the built-in manifolds override them where a closed form
-is more accurate or faster.
+**Free.** ``norm``, ``angle``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``,
+``riemannian_gradient``, ``embed``, the checks, and what a divergence needs (``divergence_frame``,
+``log_volume_derivative``, ``coordinates``). The defaults are right for every manifold that keeps the contract; the
+built-in manifolds override them where a closed form is more accurate or faster.
+
+**Structures** besides geometry are objects, each with its own product, power and quotient: ``coordinates`` (how
+networks read points and write tangent vectors, with derivatives), ``kernel``, ``lie_group``.
 
 **Optional facts.** ``volume`` and ``random_uniform`` where the manifold is compact; ``injectivity_radius``; ``kernel``
 where ``embed`` is homogeneous; ``lie_group`` where points multiply. Without them a default source, baseline or
@@ -28,18 +31,22 @@ an overridden one claims constant speed and Gauss's lemma. `manifolds.testing.ch
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
+from manifolds.checks import check_deviation, check_shape, relative_size
+from manifolds.coordinates import Coordinates
+from manifolds.identity import same
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
-from manifolds.linear_algebra import log_abs_det, orthonormal_rows
-from manifolds.numerics import differentiated, safe_sqrt, tolerance
+from manifolds.linear_algebra import log_abs_det
+from manifolds.numerics import differentiated, safe_sqrt
 from manifolds.precision import FullPrecisionModule
+from manifolds.tangent_spaces import euclidean_basis, gram, log_volume_density
 
 
 class Manifold(FullPrecisionModule):
@@ -68,11 +75,13 @@ class Manifold(FullPrecisionModule):
     points_per_class: int = 1
     """How many points of the ambient manifold stand for one class where densities refer to the full volume."""
 
-    in_any_precision = FullPrecisionModule.in_any_precision | {"batch_shape", "check_point", "check_tangent", "lift"}
+    in_any_precision = FullPrecisionModule.in_any_precision | {
+        *("batch_shape", "check_point", "check_tangent", "lift", "same_as")
+    }
 
     def __init__(self, dim: int, event_shape: Sequence[int]) -> None:
         super().__init__()
-        self.dim = whole(type(self).__name__, "dim", dim, None)
+        self.dim = integer(type(self).__name__, "dim", dim, None)
         self.event_shape = torch.Size(event_shape)
         if self.dim < 1 or not self.event_shape:
             raise ValueError(
@@ -123,6 +132,19 @@ class Manifold(FullPrecisionModule):
     def norm(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the Riemannian length of ``u`` at ``x``, shape ``(*batch)``; its derivative at ``u = 0`` is 0."""
         return safe_sqrt(self.inner(x, u, u))
+
+    def angle(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Return the angle between tangent vectors ``u`` and ``v`` at ``x``, in radians from 0 to pi, ``(*batch)``.
+
+        Accurate near 0 and pi too, where the arc cosine loses half of the digits; its derivative there is 0. NaN where
+        a vector is zero.
+
+        Kahan, How futile are mindless assessments of roundoff in floating-point computation?, 2006, section 12.
+        """
+        # By the largest entry first: squares of small and large vectors leave the range of numbers.
+        a, b = (w / w.abs().amax(self._event_axes, keepdim=True) for w in (u, v))
+        a, b = a / self.lift(self.norm(x, a)), b / self.lift(self.norm(x, b))
+        return 2 * torch.atan2(self.norm(x, a - b), self.norm(x, a + b))
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the geodesic distance between ``x`` and ``y``, shape ``(*batch)``; its derivative at 0 is 0."""
@@ -178,13 +200,24 @@ class Manifold(FullPrecisionModule):
 
         No basis can be continuous on every manifold (not on a sphere, for one), so do not learn its coefficients.
         """
-        basis = self._euclidean_basis(x)
+        basis = euclidean_basis(self, x)
         if self.metric_is_induced:
             return basis
-        lower = torch.linalg.cholesky(self._gram(x, basis))
+        lower = torch.linalg.cholesky(gram(self, x, basis))
         return torch.linalg.solve_triangular(lower, basis.flatten(-len(self.event_shape)), upper=False).reshape(
             basis.shape
         )
+
+    def riemannian_gradient(self, x: Tensor, covector: Tensor) -> Tensor:
+        """Return the gradient at ``x`` of a function whose derivatives by the ambient coordinates are ``covector``.
+
+        The tangent vector whose `inner` product with each ``u`` is the derivative along ``u``. Only derivatives along
+        the manifold count: it does not matter how the function was extended beyond it.
+        """
+        basis = self.tangent_basis(x)
+        axes = self._event_axes
+        along = (covector.unsqueeze(axes[0] - 1) * basis).sum(axes)
+        return (self.lift(along) * basis).sum(axes[0] - 1)
 
     def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return vectors ``e_i`` and covectors ``w_i``, each ``(*batch, dim, *event_shape)``.
@@ -192,7 +225,7 @@ class Manifold(FullPrecisionModule):
         They are such that the divergence of a tangent field ``v`` at ``x`` is ``sum_i <w_i, Dv(x) e_i>``, with the
         ambient derivative and the plain sum over coordinates, plus `log_volume_derivative` along ``v``.
         """
-        basis = self._euclidean_basis(x)
+        basis = self.tangent_basis(x) if self.metric_is_induced else euclidean_basis(self, x)
         return basis, basis
 
     def divergence_probes(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,7 +251,7 @@ class Manifold(FullPrecisionModule):
         if self.metric_is_induced:
             return torch.zeros_like((x * u).sum(self._event_axes))
         x, u = _broadcast(x, u)
-        return torch.func.jvp(self._log_volume_density, (x,), (u,))[1]
+        return torch.func.jvp(lambda y: log_volume_density(self, y), (x,), (u,))[1]
 
     @property
     def metric_is_induced(self) -> bool:
@@ -291,38 +324,15 @@ class Manifold(FullPrecisionModule):
         """Length of the vectors that `tangent_from_vector` reads."""
         return math.prod(self.event_shape)
 
-    def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``embed(x)`` and its derivatives along tangent vectors.
+    @property
+    def embed_is_linear(self) -> bool:
+        """Whether `embed` is linear: the default, which flattens, is."""
+        return type(self).embed is Manifold.embed
 
-        The default differentiates `embed`; a closed form saves most of what an exact divergence costs at small batches.
-
-        Args:
-            x: points ``(*batch, *event_shape)``.
-            v: tangent vectors ``(k, *batch, *event_shape)``.
-
-        Returns:
-            ``(*batch, embed_dim)`` and ``(k, *batch, embed_dim)``.
-        """
-        if type(self).embed is Manifold.embed:
-            return self.embed(x), v.flatten(-len(self.event_shape))
-        return _jvp_along_all(self.embed, x, v)
-
-    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``tangent_from_vector(x, w)`` and its derivatives along several changes of ``x`` and ``w``.
-
-        The default differentiates `tangent_from_vector` by ``x``; it is linear in ``w``.
-
-        Args:
-            x: points ``(*batch, *event_shape)``.
-            w: vectors ``(*batch, field_dim)``.
-            v: changes of ``x``, tangent, ``(k, *batch, *event_shape)``.
-            dw: changes of ``w``, ``(k, *batch, field_dim)``.
-
-        Returns:
-            ``(*batch, *event_shape)`` and ``(k, *batch, *event_shape)``.
-        """
-        u, du = _jvp_along_all(lambda y: self.tangent_from_vector(y, w), x, v)
-        return u, du + self.tangent_from_vector(x, dw)
+    @property
+    def coordinates(self) -> Coordinates:
+        """`embed` and `tangent_from_vector` with their derivatives, by default by differentiating them."""
+        return Coordinates(self)
 
     # Checks, for the borders.
 
@@ -334,9 +344,9 @@ class Manifold(FullPrecisionModule):
             tol: largest distance from ``projx(x)`` allowed, relative to ``max(1, |x|)``; by default 100 units of
                 rounding (`manifolds.numerics.tolerance`).
         """
-        self._check_shape("points", x)
-        deviation = self._relative_size(self._off(x), x)
-        self._raise_at_worst(deviation, x, tol, f"points of {self}", "off it by", self._off_remedy)
+        check_shape(self, "points", x)
+        deviation = relative_size(self, self._off(x), x)
+        check_deviation(self, deviation, x, tol, "points", "off it by", self._off_remedy)
 
     def check_tangent(self, x: Tensor, u: Tensor, tol: float | None = None) -> None:
         """Raise ValueError unless every entry of ``u`` is tangent at ``x``.
@@ -346,11 +356,9 @@ class Manifold(FullPrecisionModule):
             u: vectors, the same shape.
             tol: largest distance from ``proju(x, u)`` allowed, relative to ``max(1, |u|)``.
         """
-        self._check_shape("tangent vectors", u)
-        deviation = self._relative_size(self.proju(x, u) - u, u)
-        self._raise_at_worst(
-            deviation, u, tol, f"tangent vectors of {self}", "normal by", "project them with proju(x, u)"
-        )
+        check_shape(self, "tangent vectors", u)
+        deviation = relative_size(self, self.proju(x, u) - u, u)
+        check_deviation(self, deviation, u, tol, "tangent vectors", "normal by", "project them with proju(x, u)")
 
     # Shapes.
 
@@ -366,72 +374,10 @@ class Manifold(FullPrecisionModule):
     def _event_axes(self) -> tuple[int, ...]:
         return tuple(range(-len(self.event_shape), 0))
 
-    # The parts of the defaults.
-
-    def _euclidean_basis(self, x: Tensor) -> Tensor:
-        """Return a basis of the tangent space, orthonormal in the ambient dot product."""
-        projector = self._projector(x)
-        # The columns of U that belong to the dim non-zero singular values span the range of the projector. Which basis
-        # is taken does not matter, so the SVD's derivative, infinite here, is not wanted; but the basis has to stay
-        # tangent as x moves, and orthonormal.
-        u = torch.linalg.svd(projector.detach()).U[..., : self.dim]
-        basis = u.mT.reshape(*self.batch_shape(x), self.dim, *self.event_shape)
-        moved = self.proju(x.unsqueeze(-1 - len(self.event_shape)), basis)
-        return orthonormal_rows(moved.flatten(-len(self.event_shape))).reshape(moved.shape)
-
-    def _projector(self, x: Tensor) -> Tensor:
-        """Return the matrix of ``proju(x, .)``, ``(*batch, N, N)`` with N ambient coordinates."""
-        n = math.prod(self.event_shape)
-        units = torch.eye(n, dtype=x.dtype, device=x.device).reshape(n, *self.event_shape)
-        rows = self.proju(x.unsqueeze(len(self.batch_shape(x))), units)
-        return rows.flatten(-len(self.event_shape)).mT
-
-    def _gram(self, x: Tensor, vectors: Tensor) -> Tensor:
-        """Return the inner products of ``(*batch, k, *event_shape)`` tangent vectors with each other."""
-        k = len(self.event_shape)
-        return self.inner(x.unsqueeze(-1 - k).unsqueeze(-1 - k), vectors.unsqueeze(-1 - k), vectors.unsqueeze(-2 - k))
-
-    def _log_volume_density(self, x: Tensor) -> Tensor:
-        """Return half the log-determinant of the metric in a Euclidean-orthonormal basis of the tangent space.
-
-        Written without a basis, which could not be differentiated: with P the orthogonal projector to the tangent
-        space, it is the determinant of P G P + (I - P). P follows from the possibly oblique projector Q of ``proju`` as
-        Q (Q + Q' - I)^-1.
-        """
-        q = self._projector(x)
-        eye = torch.eye(q.shape[-1], dtype=x.dtype, device=x.device)
-        p = q @ torch.linalg.inv(q + q.mT - eye)
-        vectors = p.mT.reshape(*self.batch_shape(x), q.shape[-1], *self.event_shape)
-        return log_abs_det(self._gram(x, vectors) + eye - p) / 2
-
-    def _check_shape(self, what: str, x: Tensor) -> None:
-        k = len(self.event_shape)
-        if x.ndim < k or x.shape[x.ndim - k :] != self.event_shape:
-            raise ValueError(
-                f"{what} of {self} have shape (*batch, {', '.join(map(str, self.event_shape))}), got "
-                f"{tuple(x.shape)}; {self._shape_remedy(x)}"
-            )
-        if not x.is_floating_point():
-            raise ValueError(f"{what} of {self} are floating point, got {x.dtype}; convert with .float() or .double()")
-
     @property
     def other_forms(self) -> Mapping[tuple[int, ...], str]:
         """What to do with points in another usual form, by the shape of one such point."""
         return {}
-
-    def _shape_remedy(self, x: Tensor) -> str:
-        """Return how to make points of what has another shape."""
-        last, shape = x.shape[-1:], self.event_shape
-        known = self.other_forms.get(tuple(x.shape[1:])) if x.ndim > 1 else None
-        if known is not None:
-            return known
-        if len(shape) > 1 and last == (shape.numel(),):
-            return f"reshape them with x.reshape(*x.shape[:-1], {', '.join(map(str, shape))})"
-        if len(shape) == 1 and x.ndim == 2 and x.shape[0] == shape[0]:
-            return "reshape or transpose them: x.T has that shape"
-        if tuple(shape) == (1,) and x.ndim == 1:
-            return "add an axis with x[:, None]"
-        return "reshape or transpose them"
 
     def _off(self, x: Tensor) -> Tensor:
         """Return by how much the coordinates miss the manifold, for `check_point`."""
@@ -441,26 +387,13 @@ class Manifold(FullPrecisionModule):
     def _off_remedy(self) -> str:
         return f"project them with {type(self).__name__}.projx"
 
-    def _relative_size(self, difference: Tensor, x: Tensor) -> Tensor:
-        size = torch.linalg.vector_norm(x, dim=self._event_axes)
-        return torch.linalg.vector_norm(difference, dim=self._event_axes) / size.clamp(min=1)
+    def same_as(self, other: "Manifold") -> bool:
+        """Return whether the other is the same manifold: of the same class, made with the same arguments.
 
-    def _raise_at_worst(
-        self, deviation: Tensor, x: Tensor, tol: float | None, what: str, finding: str, remedy: str
-    ) -> None:
-        bound = tolerance(x.dtype) if tol is None else tol
-        bad = ~(deviation <= bound)
-        if not bool(bad.any()):
-            return
-        finite = torch.isfinite(x).flatten(x.ndim - len(self.event_shape)).all(-1)
-        if not bool(finite.all()):
-            index, fault = _first(~finite), "not finite"
-            remedy = "remove or repair them"
-        else:
-            index = _first(bad)
-            fault = f"{finding} {float(deviation[index]):.3g}, more than {bound:.3g}"
-        where = f"the one at index {', '.join(map(str, index))}" if index else "this one"
-        raise ValueError(f"{what}: {where} is {fault} ({int(bad.sum())} of {bad.numel()} are); {remedy}")
+        What a constructor keeps of its arguments, buffers included, is compared by value, so a manifold that was loaded
+        from a file, copied or moved to another device is the same.
+        """
+        return self is other or same(self, other)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
@@ -473,19 +406,3 @@ def _broadcast(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Give both the same batch shape, with memory of their own, as forward-mode derivatives need it."""
     x, u = torch.broadcast_tensors(x, u)
     return x.contiguous(), u.contiguous()
-
-
-def _jvp_along_all(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``function(x)`` and its derivatives along vectors stacked at the first axis of ``v``."""
-
-    def one(direction: Tensor) -> tuple[Tensor, Tensor]:
-        value, change = torch.func.jvp(function, (x,), (direction,))[:2]
-        return value, change
-
-    value, change = torch.func.vmap(one, out_dims=(None, 0))(v)  # type: ignore[arg-type]
-    return value, change
-
-
-def _first(mask: Tensor) -> tuple[int, ...]:
-    """Return the index of the first true entry."""
-    return tuple(int(i) for i in mask.nonzero()[0])

@@ -4,9 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
+from manifolds.checks import check_deviation, relative_size
+from manifolds.coordinates import PowerCoordinates
 from manifolds.kernel import Kernel, PowerKernel
-from manifolds.product import Power
+from manifolds.power import Power
 from manifolds.special_euclidean import SE3
 
 
@@ -30,7 +32,7 @@ class CentredPoses(Power):
     m: SE3
 
     def __init__(self, k: int, length: float = 1.0) -> None:
-        k = whole("CentredPoses", "k", k)
+        k = integer("CentredPoses", "k", k)
         if k < 2:
             raise ValueError(
                 f"CentredPoses: takes at least 2 poses, got {k}; one whose position is 0 is a point of SO3"
@@ -38,6 +40,7 @@ class CentredPoses(Power):
         super().__init__(SE3(length), k)
         self.dim = 6 * k - 3
         self.length = self.m.length
+        self._coordinates = _CentredCoordinates(self, self.m.coordinates, k)
 
     # Projections.
 
@@ -72,15 +75,6 @@ class CentredPoses(Power):
         """That of the power, on the slice."""
         return _CentredKernel(self, self.m.kernel, self.k)
 
-    # Coordinates for networks.
-
-    def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
-        return centred(super().tangent_from_vector(x, w))
-
-    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        u, du = super().tangent_from_vector_jvp(x, w, v, dw)
-        return centred(u), centred(du)
-
     # Checks, for the borders.
 
     def check_point(self, x: Tensor, tol: float | None = None) -> None:
@@ -97,8 +91,8 @@ class CentredPoses(Power):
         return f"{self.k}, length={self.length:g}"
 
     def _check_mean(self, what: str, of: str, remedy: str, x: Tensor, tol: float | None) -> None:
-        deviation = self._relative_size(x - centred(x), x)
-        self._raise_at_worst(deviation, x, tol, f"{what} of {self}", f"off the mean {of} 0 by", remedy)
+        deviation = relative_size(self, x - centred(x), x)
+        check_deviation(self, deviation, x, tol, what, f"off the mean {of} 0 by", remedy)
 
     def _relative(self, vectors: Tensor) -> Tensor:
         """Return, from six vectors of each copy, the turns, and the moves of one copy against those before it.
@@ -112,6 +106,15 @@ class CentredPoses(Power):
         j = torch.arange(self.k, device=vectors.device)
         contrast = torch.where(j < i, 1.0, torch.where(j == i, -i, 0.0)) / torch.sqrt(i * (i + 1))
         return torch.cat([turns, torch.einsum("ij,...jcabd->...icabd", contrast, moves).flatten(-5, -4)], dim=-4)
+
+
+class _CentredCoordinates(PowerCoordinates):
+    def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
+        return centred(super().tangent_from_vector(x, w))
+
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        u, du = super().tangent_from_vector_jvp(x, w, v, dw)
+        return centred(u), centred(du)
 
 
 class _CentredKernel(PowerKernel):

@@ -69,7 +69,7 @@ class Collocation(Constants):
         low = min(smoothness, count)
         self.constant("stations", inner)
         self.constant("fitted", values[:, :low] @ torch.linalg.pinv(bend_basis(inner, count)[0][:, :low]))
-        # Where a solution is judged: not at the nodes, where it is right by construction.
+        # Where a solution is assessed: not at the nodes, where it is right by construction.
         self.constant("between", bend_basis((t[1:] + t[:-1]) / 2, count)[0] @ self.transform)
         self.constant("between_times", (t[1:] + t[:-1]) / 2)
 

@@ -160,18 +160,18 @@ class Ellipsoid(LevelSet):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Return uniform points, exactly: a sphere's are scaled, and kept in proportion to how that scales area."""
+        """Return uniform points, exactly: a sphere's are scaled, and accepted in proportion to how that scales area."""
         axes = torch.tensor(self.axes, dtype=dtype or torch.get_default_dtype(), device=device)
         circle, count = Sphere(self.dim), math.prod(shape)
-        kept: list[Tensor] = []
+        accepted: list[Tensor] = []
         missing = count
         while missing > 0:
             s = circle.random_uniform(2 * missing + 16, generator=generator, dtype=axes.dtype, device=device)
             chance = torch.rand(len(s), generator=generator, dtype=axes.dtype, device=device)
             stretch = (s / axes).norm(dim=-1) * axes.min()
-            kept.append((axes * s)[chance < stretch][:missing])
-            missing -= len(kept[-1])
-        points = torch.cat(kept) if kept else axes.new_zeros(0, self.n)
+            accepted.append((axes * s)[chance < stretch][:missing])
+            missing -= len(accepted[-1])
+        points = torch.cat(accepted) if accepted else axes.new_zeros(0, self.n)
         return self.projx(points).reshape(*shape, self.n)
 
     # Latitude and longitude.

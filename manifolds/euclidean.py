@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
+from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup, Translations
 
@@ -21,7 +22,7 @@ class Euclidean(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         super().__init__(n, (n,))
         self.n = n
 
@@ -55,10 +56,6 @@ class Euclidean(Manifold):
     def tangent_basis(self, x: Tensor) -> Tensor:
         return torch.eye(self.n, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], self.n, self.n)
 
-    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        basis = self.tangent_basis(x)
-        return basis, basis
-
     @property
     def lie_group(self) -> LieGroup:
         """Addition."""
@@ -74,8 +71,10 @@ class Euclidean(Manifold):
 
     # Coordinates for networks.
 
-    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        return w, dw
+    @property
+    def coordinates(self) -> Coordinates:
+        """With the derivatives in closed form."""
+        return _Straight(self)
 
     def extra_repr(self) -> str:
         return str(self.n)
@@ -91,3 +90,8 @@ class _Gaussian(Kernel):
         batch = torch.broadcast_shapes(x.shape[:-1], concentration.shape)
         normal = torch.randn(*batch, self.manifold.n, generator=generator, dtype=x.dtype, device=x.device)
         return x + normal * torch.rsqrt(concentration)[..., None].to(x.dtype)
+
+
+class _Straight(Coordinates):
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        return w, dw

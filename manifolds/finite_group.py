@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.constants import Constants
 from manifolds.precision import FullPrecision
 from manifolds.rotation_group import RotationGroup
@@ -67,7 +67,7 @@ class Antipodal(FiniteGroup):
     displacement = math.pi
 
     def __init__(self, n: int) -> None:
-        n = whole("Antipodal", "n", n)
+        n = integer("Antipodal", "n", n)
         super().__init__(2, (n + 1,))
         self.n = n
         self.invariant_dim = (n + 1) * (n + 2) // 2
@@ -164,6 +164,6 @@ def _describe(rotations: RotationGroup, size: int) -> str:
 
 
 def _checked_size(name: str, size: int) -> int:
-    if whole(name, "size", size) not in (3, 4):
+    if integer(name, "size", size) not in (3, 4):
         raise ValueError(f"{name}: size is 3 (rotation matrices) or 4 (poses), got {size}")
-    return whole(name, "size", size)
+    return integer(name, "size", size)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
+from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup, Translations
 from manifolds.von_mises_fisher import draw_versine
@@ -54,7 +55,7 @@ class FlatTorus(Manifold):
     injectivity_radius = math.pi
 
     def __init__(self, n: int) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         super().__init__(n, (n,))
         self.n = n
         self.volume = (2 * math.pi) ** n
@@ -104,10 +105,6 @@ class FlatTorus(Manifold):
     def tangent_basis(self, x: Tensor) -> Tensor:
         return torch.eye(self.n, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], self.n, self.n)
 
-    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        basis = self.tangent_basis(x)
-        return basis, basis
-
     @property
     def lie_group(self) -> LieGroup:
         """Addition of angles."""
@@ -140,12 +137,10 @@ class FlatTorus(Manifold):
     def embed_dim(self) -> int:
         return 2 * self.n
 
-    def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = torch.cos(x), torch.sin(x)
-        return torch.cat([cos, sin], dim=-1), torch.cat([-sin * v, cos * v], dim=-1)
-
-    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        return w, dw
+    @property
+    def coordinates(self) -> Coordinates:
+        """With the derivatives in closed form."""
+        return _CosinesAndSines(self)
 
     def extra_repr(self) -> str:
         return str(self.n)
@@ -164,3 +159,12 @@ class _VonMises(Kernel):
         angle = 2 * torch.asin(torch.sqrt(versine / 2))
         side = torch.randint(0, 2, versine.shape, generator=generator, device=x.device) * 2 - 1
         return wrap_radians(x + (side * angle).to(x.dtype))
+
+
+class _CosinesAndSines(Coordinates):
+    def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = torch.cos(x), torch.sin(x)
+        return torch.cat([cos, sin], dim=-1), torch.cat([-sin * v, cos * v], dim=-1)
+
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        return w, dw

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.grassmann_volume import log_det
-from manifolds.numerics import differentiated, gauss_legendre, log_sphere_area
+from manifolds.numerics import differentiated, gauss_legendre, log_frames_volume
 from manifolds.orthonormal import canonical_end, canonical_geodesic, canonical_transport, haar, polar
 from manifolds.spectral import symmetrise
 from manifolds.stiefel import out_of_span
@@ -43,7 +43,7 @@ class Grassmann(Manifold):
     points_are_classes = True
 
     def __init__(self, n: int, p: int) -> None:
-        n, p = (whole(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
+        n, p = (integer(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
         if not 1 <= p < n:
             raise ValueError(
                 f"Grassmann: needs 1 <= p < n, got n {n} and p {p}; take subspaces of dimension 1 to n - 1, "
@@ -52,8 +52,7 @@ class Grassmann(Manifold):
         super().__init__(p * (n - p), (n, p))
         self.n = n
         self.p = p
-        frames = sum(log_sphere_area(k - 1) for k in range(n - p + 1, n + 1))
-        self.volume = math.exp(frames - sum(log_sphere_area(k - 1) for k in range(1, p + 1)))
+        self.volume = math.exp(log_frames_volume(n, p) - log_frames_volume(p, p))
 
     # Projections.
 
@@ -88,10 +87,6 @@ class Grassmann(Manifold):
     def tangent_basis(self, x: Tensor) -> Tensor:
         """Return the vectors of a basis of the complement, in each column's place."""
         return out_of_span(x)
-
-    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        basis = out_of_span(x)
-        return basis, basis
 
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """With a the angles of ``u``, the singular values: each pair stretches by the sincs of sum and difference.

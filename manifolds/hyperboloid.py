@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.hyperbolic_functions import angle_over_sinh, asinh_over_argument, checked_curvature, gyrate
 from manifolds.numerics import (
@@ -43,7 +43,7 @@ class Hyperboloid(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int, curvature: float = 1.0) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         super().__init__(n, (n + 1,))
         self.n = n
         self.curvature = checked_curvature(type(self).__name__, curvature)

@@ -1,23 +1,15 @@
 """What a smoothing kernel adds to its manifold: densities about a point, of any width, with known normalisers."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from manifolds.coordinates import Embedded
 from manifolds.finite_group import FiniteGroup
 from manifolds.precision import FullPrecision
-
-
-class Embedded(Protocol):
-    """What a kernel needs of its manifold."""
-
-    event_shape: torch.Size
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Return the coordinates of points, ``(*batch, embed_dim)``."""
 
 
 class Kernel(FullPrecision, ABC):
@@ -126,6 +118,33 @@ class PowerKernel(Kernel):
 
     def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.kernel.sample(x, concentration[..., None], generator)
+
+
+class ScaledKernel(Kernel):
+    """A kernel on a manifold whose lengths are multiplied, in coordinates that are not.
+
+    Args:
+        manifold: the scaled manifold.
+        kernel: that of the manifold as it was.
+        factor: what lengths are multiplied by.
+        dim: the manifold's dimension.
+    """
+
+    def __init__(self, manifold: Embedded, kernel: Kernel, factor: float, dim: int) -> None:
+        super().__init__(manifold)
+        self.kernel, self.log_volume_scale = kernel, dim * math.log(factor)
+
+    def log_normaliser(self, concentration: Tensor) -> Tensor:
+        return self.kernel.log_normaliser(concentration) + self.log_volume_scale
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.kernel.embed(x)
+
+    def centres(self, x: Tensor) -> Tensor:
+        return self.kernel.centres(x)
+
+    def sample(self, x: Tensor, concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.kernel.sample(x, concentration, generator)
 
 
 class QuotientKernel(Kernel):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from manifolds import runge_kutta
-from manifolds.arguments import positive, whole
+from manifolds.arguments import integer, positive
 from manifolds.base import Manifold
 from manifolds.blocks import in_blocks
 from manifolds.collocation import Collocation
@@ -17,6 +17,7 @@ from manifolds.level_set_sampling import RandomLines, chain, landed
 from manifolds.linear_algebra import log_abs_det
 from manifolds.numerics import size, tolerance
 from manifolds.path_shortening import short_polyline
+from manifolds.tangent_spaces import euclidean_basis
 
 _SEGMENTS = 16
 _LANDING_ROUNDS = 10
@@ -81,7 +82,7 @@ class LevelSet(Manifold):
         steps: Runge-Kutta steps for one geodesic.
         nodes: collocation nodes for one logarithm; more resolve geodesics that turn more.
         rounds: Newton steps for one logarithm.
-        crossings: how many times a line may meet a hypersurface; raise it if told so.
+        crossings: how many times a line may meet a hypersurface; raise it if a message says so.
 
     Raises:
         ValueError: if the constraint returns a wrong shape, or no point of the set is found.
@@ -104,12 +105,12 @@ class LevelSet(Manifold):
         rounds: int = 8,
         crossings: int = 8,
     ) -> None:
-        n = whole("LevelSet", "n", n)
+        n = integer("LevelSet", "n", n)
         equations = constraint if isinstance(constraint, Constraint) else Constraint(constraint, n)
         super().__init__(n - equations.count, (n,))
         counts = {"steps": (steps, 1), "nodes": (nodes, 4), "rounds": (rounds, 1), "crossings": (crossings, 1)}
         self.steps, self.nodes, self.rounds, self.crossings = (
-            whole("LevelSet", name, value, least) for name, (value, least) in counts.items()
+            integer("LevelSet", name, value, least) for name, (value, least) in counts.items()
         )
         sizes = {"radius": radius, "curvature": curvature, "volume": volume}
         self.constraint, self.n = constraint, n
@@ -236,8 +237,8 @@ class LevelSet(Manifold):
         missed = torch.linalg.vector_norm(miss, dim=-1)
         converged = converged & (missed <= _MISSED * length + self._slack(x))
         # Not the rounding of the point itself: the logarithm of x at x is 0.
-        beyond = missed > _DEAD_ZONE * torch.finfo(x.dtype).eps * self._size(x.detach())
-        aim = y - torch.where((converged & beyond)[..., None], miss, 0.0)
+        significant = missed > _DEAD_ZONE * torch.finfo(x.dtype).eps * self._size(x.detach())
+        aim = y - torch.where((converged & significant)[..., None], miss, 0.0)
         w = self._refined(x, aim, w, converged)
         return self.proju(x, self._collocation.start(x, aim, w)), converged
 
@@ -318,10 +319,6 @@ class LevelSet(Manifold):
             return super().tangent_basis(x)
         return reflected_axes(self._equations.jacobian(x)[1][..., 0, :])
 
-    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        basis = self.tangent_basis(x)
-        return basis, basis
-
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         x, u = self._together(x, u)
         columns = self.tangent_basis(x).movedim(-2, 0)
@@ -374,7 +371,7 @@ class LevelSet(Manifold):
 
     def greatest_curvature(self, x: Tensor) -> Tensor:
         """Return a bound on the curvature in space of geodesics through ``x`` ``(*batch)``, sharp for one equation."""
-        forms = self._equations.second_fundamental_forms(x, self._euclidean_basis(x))
+        forms = self._equations.second_fundamental_forms(x, euclidean_basis(self, x))
         return torch.linalg.eigvalsh(forms).abs().amax(-1).square().sum(-1).sqrt()
 
     def _some_points(self, count: int, generator: torch.Generator) -> Tensor:

@@ -68,8 +68,8 @@ class RandomLines:
             generator, device = random
             pick = torch.randint(self.crossings, counts.shape, generator=generator, device=device)
             # The pick-th change of sign along the line, where there is one.
-            taken = brackets & (brackets.cumsum(-1) == pick[:, None] + 1)
-            line, interval = taken.nonzero().unbind(-1)
+            selected = brackets & (brackets.cumsum(-1) == pick[:, None] + 1)
+            line, interval = selected.nonzero().unbind(-1)
             found.append(self._bisect(start[line], direction[line], interval)[:missing])
             missing -= len(found[-1])
             tries += 1

@@ -241,6 +241,11 @@ def log_sphere_area(n: int) -> float:
     return math.log(2) + (n + 1) / 2 * math.log(math.pi) - math.lgamma((n + 1) / 2)
 
 
+def log_frames_volume(n: int, p: int) -> float:
+    """Return the logarithm of the volume of p orthonormal vectors in n dimensions: spheres', one inside the other."""
+    return sum(log_sphere_area(k - 1) for k in range(n - p + 1, n + 1))
+
+
 def tolerance(dtype: torch.dtype) -> float:
     """Return how far from a manifold a point may lie and still pass ``check_point``: 100 units of rounding.
 

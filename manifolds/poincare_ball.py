@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.hyperbolic_functions import angle_over_sinh, asinh_over_argument, checked_curvature, gyrate
 from manifolds.numerics import (
@@ -36,7 +36,7 @@ class PoincareBall(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int, curvature: float = 1.0) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         super().__init__(n, (n,))
         self.n = n
         self.curvature = checked_curvature(type(self).__name__, curvature)
@@ -47,8 +47,8 @@ class PoincareBall(Manifold):
         """Return ``x``, or the point on its ray four epsilons inside the boundary if ``x`` is beyond that."""
         p = components_first(x)
         # What is far outside is brought to the boundary first, because its square may overflow; inside, nothing is.
-        beyond = (math.sqrt(self.curvature) * size(p)).clamp(min=1.0)
-        return components_last(self._projected(each(lambda a: a / beyond, p)))
+        divisor = (math.sqrt(self.curvature) * size(p)).clamp(min=1.0)
+        return components_last(self._projected(each(lambda a: a / divisor, p)))
 
     def outside(self, x: Tensor) -> Tensor:
         """Return whether ``x`` is on the boundary or beyond."""

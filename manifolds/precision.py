@@ -128,9 +128,9 @@ def from_float32(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     known = [dtype for value in given if (dtype := _dtype(value)) is not None]
     with_axes = [dtype for value in given if getattr(value, "ndim", 1) and (dtype := _dtype(value)) is not None]
     dtype = functools.reduce(torch.promote_types, with_axes or known)
-    wanted = at_least_float32(dtype)
-    args = tuple(_raised(value, wanted) for value in args)
-    kwargs = {name: _raised(value, wanted) for name, value in kwargs.items()}
+    working = at_least_float32(dtype)
+    args = tuple(_raised(value, working) for value in args)
+    kwargs = {name: _raised(value, working) for name, value in kwargs.items()}
     result = function(*args, **kwargs)
     return _rounded(result, dtype) if dtype in LOW else result
 

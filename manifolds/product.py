@@ -1,21 +1,24 @@
-"""Products of manifolds: different factors side by side, and powers of one."""
+"""Products of manifolds: different factors side by side."""
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from manifolds.arguments import check_instance, number, shown, whole
+from manifolds.arguments import number, shown
 from manifolds.base import Manifold
-from manifolds.kernel import Kernel, PowerKernel, ProductKernel
-from manifolds.lie_group import DirectPower, DirectProduct, LieGroup
+from manifolds.checks import check_shape, name_errors
+from manifolds.composite import Composite, product_of_volumes
+from manifolds.coordinates import ProductCoordinates
+from manifolds.kernel import Kernel, ProductKernel
+from manifolds.lie_group import DirectProduct, LieGroup
 from manifolds.numerics import differentiated, safe_sqrt
 
 
-class Product(Manifold):
+class Product(Composite):
     """The product of several manifolds, with the weighted sum of their metrics.
 
     A point is one vector ``(N,)``: the factors' points, flattened and concatenated in order; `split` and `join`
@@ -50,7 +53,7 @@ class Product(Manifold):
         self.weights = chosen
         self.sizes = sizes
         volumes = [f.volume and f.volume * w ** (f.dim / 2) for f, w in zip(factors, chosen, strict=True)]
-        self.volume = _product_of_volumes(volumes)
+        self.volume = product_of_volumes(volumes)
         self.points_are_classes = any(f.points_are_classes for f in factors)
         self.points_per_class = math.prod(f.points_per_class for f in factors)
         self.logmap_radius = min(math.sqrt(w) * f.logmap_radius for f, w in zip(factors, self.weights, strict=True))
@@ -60,6 +63,7 @@ class Product(Manifold):
             if any(r is None for r in radii)
             else min(math.sqrt(w) * r for w, r in zip(chosen, radii, strict=True) if r is not None)
         )
+        self._coordinates = ProductCoordinates(self, [f.coordinates for f in factors], self.split, self.join)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the factors' parts ``(*batch, *factor.event_shape)`` of points or vectors ``(*batch, N)``."""
@@ -187,45 +191,19 @@ class Product(Manifold):
         scale = sum(f.dim / 2 * math.log(w) for f, w in zip(self._factors, self.weights, strict=True))
         return ProductKernel(self, known, scale, self.split, self.join)
 
-    # Coordinates for networks.
-
-    def embed(self, x: Tensor) -> Tensor:
-        return torch.cat([f.embed(a) for f, a in self._pairs(x)], dim=-1)
-
-    @property
-    def embed_dim(self) -> int:
-        return sum(f.embed_dim for f in self._factors)
-
-    def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
-        parts = w.split([f.field_dim for f in self._factors], dim=-1)
-        return self.join(*(f.tangent_from_vector(a, b) for (f, a), b in zip(self._pairs(x), parts, strict=True)))
-
-    @property
-    def field_dim(self) -> int:
-        return sum(f.field_dim for f in self._factors)
-
-    def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = [f.embed_jvp(a, b) for (f, a), b in zip(self._pairs(x), self.split(v), strict=True)]
-        return torch.cat([e for e, _ in pairs], dim=-1), torch.cat([de for _, de in pairs], dim=-1)
-
-    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        sizes = [f.field_dim for f in self._factors]
-        parts = zip(self._triples(x, v), w.split(sizes, dim=-1), dw.split(sizes, dim=-1), strict=True)
-        return self._join_pairs([f.tangent_from_vector_jvp(a, b, c, db) for (f, a, c), b, db in parts])
-
     # Checks, for the borders.
 
     def check_point(self, x: Tensor, tol: float | None = None) -> None:
         """Raise ValueError, naming the factor, unless every factor's part passes its own check."""
-        self._check_shape("points", x)
+        check_shape(self, "points", x)
         for i, (f, a) in enumerate(self._pairs(x)):
-            _name_errors(f"factor {i} of {self}", f.check_point, a, tol=tol)
+            name_errors(f"factor {i} of {self}", f.check_point, a, tol=tol)
 
     def check_tangent(self, x: Tensor, u: Tensor, tol: float | None = None) -> None:
         """Raise ValueError, naming the factor, unless every factor's part of ``u`` passes its own check."""
-        self._check_shape("tangent vectors", u)
+        check_shape(self, "tangent vectors", u)
         for i, (f, a, b) in enumerate(self._triples(x, u)):
-            _name_errors(f"factor {i} of {self}", f.check_tangent, a, b, tol=tol)
+            name_errors(f"factor {i} of {self}", f.check_tangent, a, b, tol=tol)
 
     def extra_repr(self) -> str:
         weights = "" if all(w == 1 for w in self.weights) else f", weights={self.weights}"
@@ -254,193 +232,8 @@ class Product(Manifold):
         return torch.cat(rows, dim=-2)
 
 
-class Power(Manifold):
-    """The product of k copies of one manifold, computed as one batched call.
-
-    Points are ``(k, *m.event_shape)``; the metric is the sum over copies, the volume ``m.volume ** k``. The copies are
-    one more batch axis to ``m``: nothing loops over them. ``Power(SE3(), 128)`` is a protein backbone of 128 residues.
-
-    ``volume`` is None where it is infinite, unknown, or outside the range of a double.
-
-    Args:
-        m: the manifold.
-        k: number of copies, at least 1.
-    """
-
-    def __init__(self, m: Manifold, k: int) -> None:
-        check_instance("Power", "m", m, Manifold, "Power(Sphere(2), 3)")
-        k = whole("Power", "k, the number of copies,", k)
-        super().__init__(m.dim * k, (k, *m.event_shape))
-        self.m = m
-        self.k = k
-        self.volume = _product_of_volumes([m.volume] * k)
-        self.points_are_classes, self.points_per_class = m.points_are_classes, m.points_per_class**k
-        self.logmap_radius = m.logmap_radius
-        self.injectivity_radius = m.injectivity_radius
-
-    # Projections.
-
-    def projx(self, x: Tensor) -> Tensor:
-        return self.m.projx(x)
-
-    def outside(self, x: Tensor) -> Tensor | None:
-        """Return whether any copy lies outside."""
-        one = self.m.outside(x)
-        return None if one is None else one.any(-1)
-
-    def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.m.proju(x, u)
-
-    # Metric.
-
-    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return self.m.inner(x, u, v).sum(-1)
-
-    @property
-    def metric_is_induced(self) -> bool:
-        """Whether the metric of ``m`` is induced."""
-        return self.m.metric_is_induced
-
-    def dist(self, x: Tensor, y: Tensor) -> Tensor:
-        if differentiated(x) or differentiated(y):
-            return safe_sqrt(self.m.squared_dist(x, y).sum(-1))
-        return torch.linalg.vector_norm(self.m.dist(x, y), dim=-1)
-
-    # Geodesics.
-
-    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.m.expmap(x, u)
-
-    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.m.logmap(x, y)
-
-    def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self.m.shoot(x, u, t[..., None])
-
-    def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self.m.geodesic(x, y, t[..., None])
-
-    def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
-        """Carry each copy's vector as ``m`` does."""
-        return self.m.transp(x, y, u)
-
-    @property
-    def transp_is_isometric(self) -> bool:
-        """Whether that of ``m`` is."""
-        return self.m.transp_is_isometric
-
-    @property
-    def solver_accuracy(self) -> float:  # type: ignore[override]
-        """That of ``m``."""
-        return self.m.solver_accuracy
-
-    # Bases and volume.
-
-    def tangent_basis(self, x: Tensor) -> Tensor:
-        return self._block_diagonal(self.m.tangent_basis(x))
-
-    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        vectors, covectors = self.m.divergence_frame(x)
-        return self._block_diagonal(vectors), self._block_diagonal(covectors)
-
-    def divergence_probes(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        rank = len(self.m.event_shape)
-        # The copies are a batch axis to m, the probes the axis after it.
-        vectors, covectors = self.m.divergence_probes(x, noise.movedim(-2 - rank, -1 - rank))
-        return vectors.movedim(-2 - rank, -1 - rank), covectors.movedim(-2 - rank, -1 - rank)
-
-    def log_volume_derivative(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.m.log_volume_derivative(x, u).sum(-1)
-
-    def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.m.log_det_expmap(x, u).sum(-1)
-
-    def random_uniform(
-        self,
-        *shape: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        return self.m.random_uniform(*shape, self.k, generator=generator, dtype=dtype, device=device)
-
-    @property
-    def lie_group(self) -> LieGroup | None:
-        """The direct power of the group of ``m``, if that is one."""
-        one = self.m.lie_group
-        return None if one is None else DirectPower(one, self.k)
-
-    @property
-    def kernel(self) -> Kernel | None:
-        """The power of the kernel of ``m``; None where it has none."""
-        one = None if self.m.points_are_classes else self.m.kernel
-        return None if one is None else PowerKernel(self, one, self.k)
-
-    # Coordinates for networks.
-
-    def embed(self, x: Tensor) -> Tensor:
-        return self.m.embed(x).flatten(-2)
-
-    @property
-    def embed_dim(self) -> int:
-        return self.k * self.m.embed_dim
-
-    def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
-        return self.m.tangent_from_vector(x, w.unflatten(-1, (self.k, self.m.field_dim)))
-
-    @property
-    def field_dim(self) -> int:
-        return self.k * self.m.field_dim
-
-    def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        e, de = self.m.embed_jvp(x, v)
-        return e.flatten(-2), de.flatten(-2)
-
-    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (self.k, self.m.field_dim)
-        return self.m.tangent_from_vector_jvp(x, w.unflatten(-1, shape), v, dw.unflatten(-1, shape))
-
-    # Checks, for the borders.
-
-    def check_point(self, x: Tensor, tol: float | None = None) -> None:
-        """Raise ValueError, giving batch index and copy, unless every copy is a point of ``m``."""
-        self._check_shape("points", x)
-        _name_errors(f"{self}, whose copy is the last index", self.m.check_point, x, tol=tol)
-
-    def check_tangent(self, x: Tensor, u: Tensor, tol: float | None = None) -> None:
-        """Raise ValueError, giving batch index and copy, unless every copy's vector is tangent."""
-        self._check_shape("tangent vectors", u)
-        _name_errors(f"{self}, whose copy is the last index", self.m.check_tangent, x, u, tol=tol)
-
-    def extra_repr(self) -> str:
-        return f"{self.m!r}, {self.k}"
-
-    def _block_diagonal(self, vectors: Tensor) -> Tensor:
-        """Return ``(*batch, k d, k, *event)`` from ``(*batch, k, d, *event)``: copy a's vectors, zero on the others."""
-        rank = len(self.m.event_shape)
-        eye = torch.eye(self.k, dtype=vectors.dtype, device=vectors.device)[:, None, :]
-        spread = vectors.unsqueeze(-1 - rank) * self.m.lift(eye)
-        return spread.flatten(-3 - rank, -2 - rank)
-
-
 def _sum(terms: Sequence[Tensor]) -> Tensor:
     total = terms[0]
     for term in terms[1:]:
         total = total + term
     return total
-
-
-def _product_of_volumes(volumes: Sequence[float | None]) -> float | None:
-    """Return the product, or None where one is None or the product is not a normal double."""
-    product = 1.0
-    for volume in volumes:
-        product *= math.inf if volume is None else volume
-    return product if 1e-307 < product < math.inf else None
-
-
-def _name_errors(owner: str, check: Callable[..., None], *args: Tensor, tol: float | None) -> None:
-    """Run a check, and say in the error whose part failed."""
-    try:
-        check(*args, tol=tol)
-    except ValueError as error:
-        raise ValueError(f"{owner}: {error}") from None

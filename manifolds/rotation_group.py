@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.constants import Constants
 
 
@@ -62,7 +62,7 @@ class Cyclic(RotationGroup):
     """
 
     def __init__(self, n: int) -> None:
-        n = whole("Cyclic", "n", n)
+        n = integer("Cyclic", "n", n)
         super().__init__(_turns((0, 0, 1), n), _angle(n), [([(0, 0, 1)], 1), ([(1, 1j, 0)], n)])
         self.n = n
 
@@ -78,7 +78,7 @@ class Dihedral(RotationGroup):
     """
 
     def __init__(self, n: int) -> None:
-        n = whole("Dihedral", "n", n, 2)
+        n = integer("Dihedral", "n", n, 2)
         turns = _turns((0, 0, 1), n)
         flip = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
         super().__init__(torch.cat([turns, turns @ flip]), _angle(n), [([(1, 1j, 0)], n)])

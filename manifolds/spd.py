@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.kernel import Kernel
 from manifolds.numerics import differentiated, safe_sqrt
@@ -33,7 +33,7 @@ class _PositiveDefinite(Manifold):
     injectivity_radius = math.inf
 
     def __init__(self, n: int) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         super().__init__(n * (n + 1) // 2, (n, n))
         self.n = n
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from manifolds import rotation_rows as rows
 from manifolds.arguments import positive
 from manifolds.base import Manifold
+from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
 from manifolds.nearest_rotation import nearest_rotation
@@ -224,18 +225,28 @@ class SE3(Manifold):
     def embed_dim(self) -> int:
         return 12
 
-    def embed_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return self.embed(x), self.embed(v)
+    @property
+    def embed_is_linear(self) -> bool:
+        return type(self).embed is SE3.embed
 
-    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        w, dw = w.unflatten(-1, (4, 4)), dw.unflatten(-1, (4, 4))
-        u, du = self.rotations.tangent_from_vector_jvp(
-            _matrix(x), _matrix(w).flatten(-2), _matrix(v), _matrix(dw).flatten(-2)
-        )
-        return _ambient(u, _vector(w)), _ambient(du, _vector(dw))
+    @property
+    def coordinates(self) -> Coordinates:
+        """With the derivatives in closed form."""
+        return _TurnsAndMoves(self)
 
     def extra_repr(self) -> str:
         return f"length={self.length:g}"
+
+
+class _TurnsAndMoves(Coordinates):
+    manifold: SE3
+
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        w, dw = w.unflatten(-1, (4, 4)), dw.unflatten(-1, (4, 4))
+        u, du = self.manifold.rotations.coordinates.tangent_from_vector_jvp(
+            _matrix(x), _matrix(w).flatten(-2), _matrix(v), _matrix(dw).flatten(-2)
+        )
+        return _ambient(u, _vector(w)), _ambient(du, _vector(dw))
 
 
 class _RotationsAndPositions(Kernel):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from manifolds import rotation_rows as rows
 from manifolds.base import Manifold
+from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
 from manifolds.nearest_rotation import nearest_rotation
@@ -173,6 +174,13 @@ class SO3(Manifold):
 
     # Coordinates for networks.
 
+    @property
+    def coordinates(self) -> Coordinates:
+        """With the derivatives in closed form."""
+        return _Turns(self)
+
+
+class _Turns(Coordinates):
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
         if rows.few(v, v.shape[:-2], dw.shape[:-1]):
             w, dw = w.unflatten(-1, (3, 3)), dw.unflatten(-1, (3, 3))

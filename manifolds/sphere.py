@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
+from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
 from manifolds.numerics import (
     Components,
@@ -42,7 +43,7 @@ class Sphere(Manifold):
     injectivity_radius = math.pi
 
     def __init__(self, n: int) -> None:
-        n = whole(type(self).__name__, "n", n)
+        n = integer(type(self).__name__, "n", n)
         super().__init__(n, (n + 1,))
         self.n = n
         self.volume = math.exp(log_sphere_area(n))
@@ -141,10 +142,6 @@ class Sphere(Manifold):
         eye = torch.eye(self.n + 1, dtype=x.dtype, device=x.device)[1:]
         return eye - scaled * v[..., None, :]
 
-    def divergence_frame(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        basis = self.tangent_basis(x)
-        return basis, basis
-
     def log_det_expmap(self, x: Tensor, u: Tensor) -> Tensor:
         return (self.n - 1) * torch.log(torch.abs(sinc_of_root((u * u).sum(-1)))) + torch.zeros_like(x[..., 0])
 
@@ -164,10 +161,10 @@ class Sphere(Manifold):
 
     # Coordinates for networks.
 
-    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
-        along = (x * w).sum(-1, keepdim=True)
-        change = ((v * w) + (x * dw)).sum(-1, keepdim=True)
-        return w - along * x, torch.addcmul(dw - along * v, change, x, value=-1)
+    @property
+    def coordinates(self) -> Coordinates:
+        """With the derivatives in closed form."""
+        return _Projected(self)
 
     def extra_repr(self) -> str:
         return str(self.n)
@@ -195,6 +192,13 @@ class Sphere(Manifold):
         w = each(lambda c, a: torch.addcmul(c, along, a, value=-1), z, x)
         sine = root(dot(w, w))
         return w, sine, torch.atan2(sine, cosine)
+
+
+class _Projected(Coordinates):
+    def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        along = (x * w).sum(-1, keepdim=True)
+        change = ((v * w) + (x * dw)).sum(-1, keepdim=True)
+        return w - along * x, torch.addcmul(dw - along * v, change, x, value=-1)
 
 
 class _VonMisesFisher(Kernel):

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.base import Manifold
 from manifolds.blocks import in_blocks
-from manifolds.numerics import differentiated, log_sphere_area
+from manifolds.numerics import differentiated, log_frames_volume
 from manifolds.orthonormal import canonical_displacement, canonical_end, canonical_geodesic, complement, haar, polar
 from manifolds.stiefel_log import Connection, connect, entries, from_entries
 
@@ -43,7 +43,7 @@ class Stiefel(Manifold):
     """
 
     def __init__(self, n: int, p: int) -> None:
-        n, p = (whole(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
+        n, p = (integer(type(self).__name__, name, value, None) for name, value in (("n", n), ("p", p)))
         if not 1 <= p < n:
             raise ValueError(
                 f"Stiefel: needs 1 <= p < n, got n {n} and p {p}; square matrices have two components, take "
@@ -52,7 +52,7 @@ class Stiefel(Manifold):
         super().__init__(n * p - p * (p + 1) // 2, (n, p))
         self.n = n
         self.p = p
-        self.volume = math.exp(sum(log_sphere_area(k - 1) for k in range(n - p + 1, n + 1)))
+        self.volume = math.exp(log_frames_volume(n, p))
         self.injectivity_radius = math.pi * (1.0 if p in (1, n - 1) else math.sqrt(0.8))
         # Near the bound a conjugate point may be, where the solver's equations lose rank.
         self.logmap_radius = self.injectivity_radius * (1.0 if p in (1, n - 1) else 0.95)

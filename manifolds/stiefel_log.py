@@ -144,8 +144,8 @@ def _newton(generator: Tensor, end: Tensor, units: Tensor) -> tuple[Tensor, Tens
         new_error, new_step = _residual(tried[1], tried[2], end)
         better = new_error < error
         wide = better[..., None, None]
-        kept = [torch.where(wide, new, old) for new, old in zip(tried, found, strict=True)]
-        found = (kept[0], kept[1], kept[2], kept[3])
+        updated = [torch.where(wide, new, old) for new, old in zip(tried, found, strict=True)]
+        found = (updated[0], updated[1], updated[2], updated[3])
         step = torch.where(better[..., None], new_step, step / 2)
         error = torch.where(better, new_error, error)
     generator, turn, inverse, across = found

@@ -31,8 +31,10 @@ from .paths import ConditionalPath as ConditionalPath
 from .paths import GaussianPath as GaussianPath
 from .paths import GeodesicPath as GeodesicPath
 from .paths import PathSample as PathSample
+from .paths import marginal_velocity as marginal_velocity
 from .training import Training as Training
 from .training import fit as fit
 from .training import fit_stream as fit_stream
+from .training import reflow as reflow
 
 __version__: str

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import shown
+from manifolds.checks import check_shape
 
 TIMES = "pass numbers, such as days since the first: (t - t.min()) / numpy.timedelta64(1, 'D')"
 """What to do with points in time."""
@@ -61,7 +62,7 @@ def points_of(owner: str, manifold: Manifold, x: Any, dtype: torch.dtype | None 
     """
     own = tensor_of(owner, "points", x, dtype)
     try:
-        manifold._check_shape("points", own)
+        check_shape(manifold, "points", own)
     except ValueError as error:
         raise ValueError(f"{owner}: {error}") from None
     return own

@@ -10,8 +10,10 @@ from manifolds.centred_poses import CentredPoses
 from manifolds.finite_group import Antipodal
 from manifolds.grassmann import Grassmann
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
-from manifolds.product import Power, Product
+from manifolds.power import Power
+from manifolds.product import Product
 from manifolds.quotient import Quotient
+from manifolds.scaled import Scaled
 from manifolds.spd import SPD, LogEuclideanSPD
 from manifolds.special_euclidean import SE3
 from manifolds.special_orthogonal import SO3
@@ -42,5 +44,6 @@ ZOO: list[tuple[str, Callable[[], Manifold]]] = [
     ("Power(Sphere(2), 2)", lambda: Power(Sphere(2), 2)),
     ("Power(SE3(), 3)", lambda: Power(SE3(), 3)),
     ("CentredPoses(3, 2.0)", lambda: CentredPoses(3, 2.0)),
+    ("Scaled(Sphere(2), 2.5)", lambda: Scaled(Sphere(2), 2.5)),
     ("Quotient(Sphere(2), Antipodal(2))", lambda: Quotient(Sphere(2), Antipodal(2))),
 ]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from manifolds import SPD, LogEuclideanSPD, Manifold, PoincareBall, Power, Product, Quotient
+from manifolds import SPD, LogEuclideanSPD, Manifold, PoincareBall, Power, Product, Quotient, Scaled
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -21,7 +21,7 @@ def points(m: Manifold, *shape: int, seed: int = 0, dtype: torch.dtype = torch.f
         return m.projx(m.join(*parts))
     if isinstance(m, Power):
         return m.projx(points(m.m, *shape, m.k, seed=seed, dtype=dtype))
-    if isinstance(m, Quotient):
+    if isinstance(m, Quotient | Scaled):
         return points(m.m, *shape, seed=seed, dtype=dtype)
     x = normal(*shape, *m.event_shape, seed=seed)
     if isinstance(m, SPD | LogEuclideanSPD):

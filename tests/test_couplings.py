@@ -15,7 +15,8 @@ from manifolds import SO3, Euclidean, FlatTorus, Manifold, Quotient, Sphere
 from manifolds.finite_group import Antipodal
 from rfm.couplings import Coupling, Independent, OptimalTransport, Pairs, Sinkhorn
 from rfm.sources import Uniform
-from rfm.training.points import BatchSampler, Points
+from rfm.training.points import BatchSampler
+from rfm.training.weighted_points import Points
 
 MANIFOLDS = [Sphere(2), FlatTorus(2), SO3(), Euclidean(3), Quotient(Sphere(2), Antipodal(2))]
 COUPLINGS: list[Callable[[Manifold], Coupling]] = [lambda m: Independent(), OptimalTransport, Sinkhorn]

@@ -179,7 +179,13 @@ def test_of_very_many_points_kernels_get_a_subset_and_the_table_says_so(
     assert words in result.table()
     assert result.record()["kernels"] == words
     assert result.count == 30
-    assert noted == ["kernel density, one bandwidth", "kernel density, 30 bandwidths", "adaptive kernels", "flow"]
+    assert noted == [
+        "kernel density, one bandwidth",
+        "kernel density, 30 bandwidths",
+        "adaptive kernels",
+        "flow",
+        "samples",
+    ]
     assert means(evaluate(flow, data)) == means(result)
 
 

@@ -177,14 +177,14 @@ def test_every_method_gives_points_of_the_manifold_that_fit_better(manifold: Man
     base = manifold.projx(x.double()).float()[0]
     measured = Measurement(displacement(manifold, base), torch.zeros(manifold.dim), 0.7)
     methods: list[Sampler] = [
-        Guided([FlowDPS(manifold, measured, start=0.3)], FixedStep(steps=8)),
-        Guided([FlowChef(manifold, measured, 1.0)], FixedStep(steps=8)),
-        Guided([OTODE(manifold, measured, start=0.3)], FixedStep(steps=8)),
-        Guided([EnergyGuidance(manifold, lambda x: manifold.dist(x, base) ** 2, 0.5)], FixedStep(steps=8)),
-        Flower(steps=5, coupled=True),
-        FlowDPSSteps(steps=5),
-        PnPFlow(steps=5, draws=2, coupled=True),
-        DFlow(rounds=1, iterations=4, points=3),
+        Guided([FlowDPS(manifold, measured, start=0.3)], FixedStep(steps=6)),
+        Guided([FlowChef(manifold, measured, 1.0)], FixedStep(steps=6)),
+        Guided([OTODE(manifold, measured, start=0.3)], FixedStep(steps=6)),
+        Guided([EnergyGuidance(manifold, lambda x: manifold.dist(x, base) ** 2, 0.5)], FixedStep(steps=6)),
+        Flower(steps=4, coupled=True, iterations=5),
+        FlowDPSSteps(steps=4),
+        PnPFlow(steps=4, draws=2, coupled=True),
+        DFlow(rounds=1, iterations=3, points=2),
     ]
     prior = flow.sample(64, generator=torch.Generator().manual_seed(1), solver=FixedStep(steps=1))
     far = float(manifold.dist(prior, base).square().mean())

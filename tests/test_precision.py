@@ -93,9 +93,9 @@ def maps(m: Manifold, x: Tensor, y: Tensor, u: Tensor, t: Tensor) -> Iterator[tu
         ("log_volume_derivative", m.log_volume_derivative, (x, u)),
         ("log_det_expmap", m.log_det_expmap, (x, u)),
         ("embed", m.embed, (x,)),
-        ("embed_jvp", m.embed_jvp, (x, u[None])),
+        ("embed_jvp", m.coordinates.embed_jvp, (x, u[None])),
         ("tangent_from_vector", m.tangent_from_vector, (x, w)),
-        ("tangent_from_vector_jvp", m.tangent_from_vector_jvp, (x, w, u[None], w[None])),
+        ("tangent_from_vector_jvp", m.coordinates.tangent_from_vector_jvp, (x, w, u[None], w[None])),
     )
     if (kernel := m.kernel) is not None:
         yield "kernel.embed", kernel.embed, (x,)

@@ -7,7 +7,8 @@ import torch
 
 from manifolds import FlatTorus, Manifold, Sphere
 from manifolds.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
-from manifolds.product import Power, Product
+from manifolds.power import Power
+from manifolds.product import Product
 from manifolds.quotient import Quotient
 from manifolds.rotation_group import Cyclic, Dihedral, Icosahedral, Octahedral, RotationGroup, Tetrahedral
 from manifolds.special_euclidean import SE3

@@ -31,7 +31,10 @@ def maps(m: Manifold) -> dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ..
     return {
         "proju": (m.proju, (x, normal(*x.shape, seed=8))),
         "expmap": (m.expmap, (x, u)),
-        "tangent_from_vector_jvp": (lambda *given: torch.stack(m.tangent_from_vector_jvp(*given)[1:]), (x, w, v, dw)),
+        "tangent_from_vector_jvp": (
+            lambda *given: torch.stack(m.coordinates.tangent_from_vector_jvp(*given)[1:]),
+            (x, w, v, dw),
+        ),
         "to_algebra": (group.to_algebra, (x, u)),
         "from_algebra": (group.from_algebra, (x, a)),
         "translate": (group.translate, (x, a)),

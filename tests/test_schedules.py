@@ -31,6 +31,45 @@ TIMES = torch.cat([NEAR_ENDS, 1 - NEAR_ENDS]).sort().values
 
 
 @EVERY_SCHEDULE
+def test_the_log_snr_is_that_of_the_coefficients(schedule: Schedule) -> None:
+    value, derivative = schedule.log_snr(TIMES)
+    at = schedule(TIMES)
+    torch.testing.assert_close(value, 2 * (at.alpha.log() - at.sigma.log()), rtol=1e-9, atol=1e-9)
+    one = torch.ones_like(TIMES)
+    slope = torch.func.jvp(lambda s: schedule.log_snr(s)[0], (TIMES,), (one,))[1]
+    torch.testing.assert_close(derivative, slope, rtol=1e-9, atol=1e-12)
+    assert bool((derivative > 0).all())
+
+
+@EVERY_SCHEDULE
+def test_the_log_snr_has_its_limits_at_the_ends(schedule: Schedule) -> None:
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    value, derivative = schedule.log_snr(ends)
+    at = schedule(ends)
+    assert not bool(value.isnan().any())
+    assert not bool(derivative.isnan().any())
+    assert bool(value[0].isinf()) is bool(at.alpha[0] == 0)
+    assert bool(value[1].isinf()) is bool(at.sigma[1] == 0)
+    assert bool((value[1] > value[0]).all())
+    assert bool((derivative > 0).all())
+
+
+def test_the_log_snr_is_not_formed_from_what_underflows() -> None:
+    t = torch.tensor([0.0, 1e-3, 0.5, 1 - 1e-6], dtype=torch.float64)
+    strong = VariancePreserving(0.1, 6000.0)
+    assert float(strong(t).alpha[0]) == 0.0
+    with mp.workdps(40):
+        for s, found in zip(t.tolist(), strong.log_snr(t)[0].tolist(), strict=True):
+            left = 1 - mpf(s)
+            total = left * mpf("0.1") + left**2 * (mpf(6000) - mpf("0.1")) / 2
+            assert found == pytest.approx(float(-mp.log(mp.expm1(total))), rel=1e-9)
+    small = torch.tensor([1e-30], dtype=torch.float32)
+    value = float(Polynomial(3).log_snr(small)[0])
+    assert float(Polynomial(3)(small).alpha) == 0.0
+    assert value == pytest.approx(6 * math.log(1e-30), rel=1e-5)
+
+
+@EVERY_SCHEDULE
 def test_the_derivatives_are_those_of_the_values(schedule: Schedule) -> None:
     one = torch.ones_like(TIMES)
     for value, derivative in ((0, 2), (1, 3)):

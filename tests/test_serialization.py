@@ -167,7 +167,7 @@ def test_files_are_text_and_plain_tensors_and_nothing_is_pickled(
         monkeypatch.setattr(module, name, refuse)
     sphere_flow().save(tmp_path)
     Flow.load(tmp_path)
-    assert json.loads((tmp_path / "flow.json").read_text())["version"] == 1
+    assert json.loads((tmp_path / "flow.json").read_text())["version"] == 2
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
 
 
@@ -345,9 +345,16 @@ ARGUMENTS: list[tuple[str, Any]] = [
     ("weights", None),
     ("weights", "weights-0000000000000000.safetensors"),
     ("weights", "weights-" + "a" * 5000),
-    ("version", 2),
+    ("version", 3),
     ("version", None),
     ("format", "something else"),
+    ("start", "late"),
+    ("start", 2),
+    ("refinement", 3),
+    ("refinement", {}),
+    ("refinement", {"starts": [1], "sources": [None], "weights": [1]}),
+    ("refinement", {"starts": [1], "sources": [{"shared": "source"}], "weights": "half"}),
+    ("refinement", {"starts": [], "sources": [], "weights": []}),
 ]
 
 

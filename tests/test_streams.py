@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import rfm
 from manifolds import Sphere
-from rfm.networks import VelocityField
+from rfm.networks import PredictedVelocity, VelocityField
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import VonMisesFisher
 
@@ -82,3 +82,20 @@ def test_a_capped_stream_goes_on_with_another_cap(tmp_path: Path) -> None:
     second = rfm.fit_stream(draw, new_flow(), training=rfm.Training(max_seconds=0.5), resume=True, **options)
     assert second.history[: len(first.history)] == first.history
     assert second.history[-1]["step"] > first.history[-1]["step"]
+
+
+def test_a_stream_takes_any_path() -> None:
+    seen = []
+
+    def flow_of(x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
+        seen.append(t.shape)
+        return Sphere(2).geodesic(x_0, x_1.expand(x_0.shape), t**2)[0]
+
+    path = rfm.ConditionalFlowPath(Sphere(2), flow_of)
+    settings: dict[str, Any] = {"validate": validate, "steps": 2, "device": "cpu", "progress": False}
+    rfm.fit_stream(draw, new_flow(), objective=rfm.FlowMatching(path), **settings)
+    assert seen
+    flow = rfm.fit_stream(draw, new_flow(), objective=rfm.FlowMatching(predicts="end point"), **settings)
+    assert isinstance(flow.field, PredictedVelocity)
+    with pytest.raises(ValueError, match="path lives on"):
+        rfm.fit_stream(draw, new_flow(), objective=rfm.FlowMatching(rfm.GeodesicPath(Sphere(3))), **settings)

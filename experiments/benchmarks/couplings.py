@@ -78,6 +78,7 @@ def bend(manifold: Manifold, coupling: Coupling, steps: int, device: torch.devic
         source=Uniform(manifold),
         field=field,
         coupling=coupling,
+        refine=False,
         steps=steps,
         batch_size=256,
         device=device,

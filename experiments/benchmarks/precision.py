@@ -94,6 +94,7 @@ def scores(
         manifold,
         field=field,
         validation=range(len(split.train), len(index)),
+        refine=False,
         steps=steps,
         batch_size=256,
         seed=seed,

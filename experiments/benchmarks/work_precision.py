@@ -91,7 +91,7 @@ def rotations_problem(steps: int) -> tuple[Manifold, VelocityField]:
 
 
 def _trained(manifold: Manifold, points: Tensor, network: VelocityField, steps: int) -> VelocityField:
-    rfm.fit(points, manifold, field=network, steps=steps, batch_size=256)
+    rfm.fit(points, manifold, field=network, refine=False, steps=steps, batch_size=256)
     return network.double().requires_grad_(False)
 
 

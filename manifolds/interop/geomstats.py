@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.checks import check_deviation, check_shape
 from manifolds.interop.transformable import apply_to_rows
 from manifolds.product import Product
 
@@ -163,11 +164,11 @@ class FromGeomstats(Manifold):
             )
 
     def check_point(self, x: Tensor, tol: float | None = None) -> None:
-        self._check_shape("points", x)
+        check_shape(self, "points", x)
         if not bool(x.isfinite().all()):
             # geomstats's projections raise errors of linear algebra.
             bad = ~x.isfinite().flatten(x.ndim - len(self.event_shape)).all(-1)
-            self._raise_at_worst(torch.where(bad, math.inf, 0.0), x, tol, f"points of {self}", "", "")
+            check_deviation(self, torch.where(bad, math.inf, 0.0), x, tol, "points", "", "")
         super().check_point(x, tol)
 
     def extra_repr(self) -> str:

@@ -18,18 +18,13 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.interop.as_geoopt import Sizes, ToGeoopt, geoopt
 from manifolds.interop.shooting import shoot_at
-from manifolds.numerics import log_sphere_area
-from manifolds.product import Power, Product
-
-try:
-    import geoopt
-except ImportError as error:
-    raise ImportError(
-        "manifolds.interop.geoopt: geoopt cannot be imported; pip install 'riemannian-flow-matching[geoopt]'"
-    ) from error
-
-Sizes = tuple[int, ...]
+from manifolds.numerics import log_frames_volume, log_sphere_area
+from manifolds.power import Power
+from manifolds.product import Product
+from manifolds.scaled import Scaled
+from manifolds.tangent_spaces import projector
 
 
 def from_geoopt(manifold: Any, event_shape: Sequence[int], dim: int | None = None) -> Manifold:
@@ -172,7 +167,7 @@ class FromGeoopt(Manifold):
         ambient = torch.randn(self.event_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         with torch.no_grad():
             point = self.projx(0.3 * ambient.to(own))
-            return int(torch.linalg.matrix_rank(self._projector(point), rtol=1e-3))
+            return int(torch.linalg.matrix_rank(projector(self, point), rtol=1e-3))
 
 
 class StereographicSphere(FromGeoopt):
@@ -230,70 +225,35 @@ class CanonicalStiefel(FromGeoopt):
         return torch.linalg.matrix_exp(s - s.mT - x @ (x.mT @ s)) @ x
 
 
-class ScaledManifold(Manifold):
-    """A manifold with all lengths multiplied, as geoopt's ``Scaled`` means it; tangent vectors stay velocities.
+class LearnableScale(Scaled):
+    """A manifold with all lengths multiplied by the parameter of a ``geoopt.Scaled``; no volume or radius is stated.
 
     Args:
-        base: the manifold.
-        foreign: the ``geoopt.Scaled`` that holds the scale, which may be learnable.
+        m: the manifold.
+        foreign: the ``geoopt.Scaled``.
     """
 
-    def __init__(self, base: Manifold, foreign: Any) -> None:
-        super().__init__(base.dim, base.event_shape)
-        self.base, self.foreign = base, foreign
-        scale = float(foreign.scale)
-        self.logmap_radius = scale * base.logmap_radius
-        if not foreign.scale.requires_grad:
-            self.volume = base.volume and base.volume * scale**base.dim
-            self.injectivity_radius = base.injectivity_radius and base.injectivity_radius * scale
-
-    def projx(self, x: Tensor) -> Tensor:
-        return self.base.projx(x)
-
-    def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.base.proju(x, u)
-
-    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return self.foreign.scale.to(x) ** 2 * self.base.inner(x, u, v)
-
-    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.base.expmap(x, u)
-
-    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.base.logmap(x, y)
-
-    def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
-        """Carry ``u`` as ``base`` does."""
-        return self.base.transp(x, y, u)
+    def __init__(self, m: Manifold, foreign: Any) -> None:
+        super().__init__(m, float(foreign.scale))
+        self.foreign = foreign
+        self.volume = self.injectivity_radius = None
 
     @property
-    def transp_is_isometric(self) -> bool:
-        """Whether that of ``base`` is."""
-        return self.base.transp_is_isometric
+    def metric_is_induced(self) -> bool:
+        """False: the scale may come to be any."""
+        return False
 
     @property
-    def solver_accuracy(self) -> float:  # type: ignore[override]
-        """That of ``base``."""
-        return self.base.solver_accuracy
-
-    def random_uniform(
-        self,
-        *shape: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        return self.base.random_uniform(*shape, generator=generator, dtype=dtype, device=device)
-
-    def embed(self, x: Tensor) -> Tensor:
-        return self.base.embed(x)
-
-    @property
-    def embed_dim(self) -> int:
-        return self.base.embed_dim
+    def kernel(self) -> None:
+        """None: its normaliser would move with the scale."""
+        return None
 
     def extra_repr(self) -> str:
-        return f"{self.base!r}, scale={float(self.foreign.scale):g}"
+        return f"{self.m!r}, scale={float(self.foreign.scale):g}"
+
+    def _scale(self, x: Tensor) -> Tensor:
+        scale: Tensor = self.foreign.scale.to(x)
+        return scale
 
 
 # What is known of geoopt's classes, and what it lacks.
@@ -365,7 +325,8 @@ def _(manifold: geoopt.ProductManifold, event_shape: Sizes, dim: int | None) -> 
 
 @adapt.register
 def _(manifold: geoopt.Scaled, event_shape: Sizes, dim: int | None) -> Manifold:
-    return ScaledManifold(adapt(manifold.base, event_shape, dim), manifold)
+    base = adapt(manifold.base, event_shape, dim)
+    return LearnableScale(base, manifold) if manifold.scale.requires_grad else Scaled(base, float(manifold.scale))
 
 
 @adapt.register
@@ -386,111 +347,7 @@ def _refuse(manifold: Any, finding: str, remedy: str) -> NoReturn:
 def _stiefel_volume(event_shape: Sizes) -> float | None:
     """Return the volume in the canonical metric; None for square matrices, which fall into two components."""
     n, p = event_shape
-    return None if n == p else math.exp(sum(log_sphere_area(n - i) for i in range(1, p + 1)))
+    return None if n == p else math.exp(log_frames_volume(n, p))
 
 
 _SHOOTING_RADIUS = 1.0
-
-# Ours as geoopt's.
-
-
-class ToGeoopt(geoopt.Manifold):  # type: ignore[misc]
-    """One of our manifolds as a geoopt manifold; made by `to_geoopt`.
-
-    ``retr`` is the exponential map and ``transp`` our transport. A gradient becomes the one of the manifold's own
-    metric: the tangent vector ``g`` with ``inner(x, g, v) == <gradient, v>`` for every tangent ``v``.
-
-    Args:
-        manifold: the manifold.
-    """
-
-    __scaling__ = geoopt.Manifold.__scaling__.copy()
-    reversible = False
-
-    def __init__(self, manifold: Manifold) -> None:
-        super().__init__()
-        self.manifold = manifold
-        self.name = repr(manifold)
-        self.ndim = len(manifold.event_shape)
-
-    # Projections.
-
-    def projx(self, x: Tensor) -> Tensor:
-        return self.manifold.projx(x)
-
-    def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.manifold.proju(x, u)
-
-    def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
-        if self.manifold.metric_is_induced:
-            return self.manifold.proju(x, u)
-        basis = self.manifold.tangent_basis(x)
-        axis = x.ndim - self.ndim
-        coefficients = (basis * u.unsqueeze(axis)).flatten(axis + 1).sum(-1)
-        return (self.manifold.lift(coefficients) * basis).sum(axis)
-
-    # Metric.
-
-    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
-        return self._kept(self.manifold.inner(x, u, u if v is None else v), keepdim)
-
-    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
-        return self._kept(self.manifold.norm(x, u), keepdim)
-
-    def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
-        return self._kept(self.manifold.dist(x, y), keepdim)
-
-    # Geodesics.
-
-    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.manifold.expmap(x, u)
-
-    def retr(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.manifold.expmap(x, u)
-
-    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.manifold.logmap(x, y)
-
-    def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        return self.manifold.transp(x, y, v)
-
-    def random(
-        self,
-        *size: int,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Any:
-        """Return uniform points of shape ``size``, which ends with the shape of one point."""
-        shape = geoopt.utils.size2shape(*size)
-        self._assert_check_shape(shape, "size")
-        points = self.manifold.random_uniform(
-            *shape[: len(shape) - self.ndim], generator=generator, dtype=dtype, device=device
-        )
-        return geoopt.ManifoldTensor(points, manifold=self)
-
-    # Checks.
-
-    def _check_shape(self, shape: Sizes, name: str) -> tuple[bool, str | None]:
-        if len(shape) >= self.ndim and tuple(shape[len(shape) - self.ndim :]) == tuple(self.manifold.event_shape):
-            return True, None
-        return False, f"`{name}` should end with {tuple(self.manifold.event_shape)}, got {tuple(shape)}"
-
-    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
-        return _passes(self.manifold.check_point, x, tol=max(atol, rtol))
-
-    def _check_vector_on_tangent(
-        self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
-    ) -> tuple[bool, str | None]:
-        return _passes(self.manifold.check_tangent, x, u, tol=max(atol, rtol))
-
-    def _kept(self, value: Tensor, keepdim: bool) -> Tensor:
-        return self.manifold.lift(value) if keepdim else value
-
-
-def _passes(check: Callable[..., None], *arguments: Tensor, tol: float) -> tuple[bool, str | None]:
-    try:
-        check(*arguments, tol=tol)
-    except ValueError as error:
-        return False, str(error)
-    return True, None

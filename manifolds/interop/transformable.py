@@ -47,8 +47,8 @@ class _Rows(torch.autograd.Function):
         def pullback(i: int) -> BatchFunction:
             return lambda g, *at: torch.func.vjp(ctx.function, *at)[1](g)[i]
 
-        wanted = ctx.needs_input_grad[1:]
-        return None, *(apply_to_rows(pullback(i), grad, *rows) if wanted[i] else None for i in range(len(rows)))
+        needed = ctx.needs_input_grad[1:]
+        return None, *(apply_to_rows(pullback(i), grad, *rows) if needed[i] else None for i in range(len(rows)))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:

@@ -7,21 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manifolds.numerics import log_sphere_area
 from manifolds.testing.autodiff import jvp, vjp
+from manifolds.testing.distances import dist_is_norm
 from manifolds.testing.geodesics import (
     acceleration_normal,
-    cut_pairs,
-    dist_is_norm,
     expmap_first_order,
     expmap_starts,
     gauss_lemma,
-    log_arrives,
-    log_digits,
-    log_inverts,
     speed_constant,
     velocity_right,
 )
 from manifolds.testing.law import law
+from manifolds.testing.logarithms import cut_pairs, log_arrives, log_digits, log_inverts
 from manifolds.testing.measurement import Measurement
 from manifolds.testing.methods import METHODS, POINT, Method
 from manifolds.testing.probe import Probe, Round
@@ -114,9 +112,9 @@ def coordinates_differentiate(p: Probe) -> Iterator[Measurement]:
     v = torch.stack([p.v, p.w])
     w, dw = p.normal(len(p.x), p.m.field_dim), p.normal(2, len(p.x), p.m.field_dim)
     pairs = {
-        "embed_jvp": (p.m.embed_jvp(p.x, v), [jvp(p.m.embed, (p.x,), (a,)) for a in v]),
+        "embed_jvp": (p.m.coordinates.embed_jvp(p.x, v), [jvp(p.m.embed, (p.x,), (a,)) for a in v]),
         "tangent_from_vector_jvp": (
-            p.m.tangent_from_vector_jvp(p.x, w, v, dw),
+            p.m.coordinates.tangent_from_vector_jvp(p.x, w, v, dw),
             [jvp(p.m.tangent_from_vector, (p.x, w), (a, b)) for a, b in zip(v, dw, strict=True)],
         ),
     }
@@ -158,9 +156,9 @@ def derivatives_finite(p: Probe) -> Iterator[Measurement]:
 
 def _finite(p: Probe, method: Method, varied: str, places: list[tuple[str, Tensor, Tensor]]) -> Iterator[Measurement]:
     count, n = len(places), len(p.x) * len(places)
-    named = {name: getattr(p, name).repeat(count, *(1,) * (getattr(p, name).ndim - 1)) for name in "yuvt"}
-    named |= {"x": torch.cat([x for _, x, _ in places]), varied: torch.cat([a for _, _, a in places])}
-    inputs = {name: named[name] for name in method.arguments}
+    repeated = {name: getattr(p, name).repeat(count, *(1,) * (getattr(p, name).ndim - 1)) for name in "yuvt"}
+    repeated |= {"x": torch.cat([x for _, x, _ in places]), varied: torch.cat([a for _, _, a in places])}
+    inputs = {name: repeated[name] for name in method.arguments}
     names, values = tuple(inputs), tuple(inputs.values())
 
     def f(*arguments: Tensor) -> Tensor:
@@ -308,7 +306,7 @@ def _count_balls(p: Probe) -> Iterator[Balls]:
     d = d / d.norm(dim=-1, keepdim=True)
     basis = p.m.tangent_basis(centres)
     directions = (d @ basis.flatten(2)).reshape(len(centres), _DIRECTIONS, *p.m.event_shape)
-    area = 2 * math.pi ** (dim / 2) / math.gamma(dim / 2)
+    area = math.exp(log_sphere_area(dim - 1))
     sheets = float(getattr(p.m.manifold, "points_per_class", 1))
     for radius in radii:
         r = radius * nodes

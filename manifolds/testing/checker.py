@@ -6,12 +6,13 @@ import traceback
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.testing import calculus, geodesics, projections, second_derivatives, structure
+from manifolds.testing import calculus, distances, geodesics, logarithms, projections, second_derivatives, structure
 from manifolds.testing.law import Law
 from manifolds.testing.measurement import Measurement
 from manifolds.testing.probe import Probe, choose_points
@@ -23,8 +24,8 @@ LAWS: tuple[Law, ...] = (
     *geodesics.EXPONENTIAL,
     *projections.EMBEDDING,
     *geodesics.METRIC,
-    *geodesics.LOGARITHM,
-    *geodesics.DISTANCE,
+    *logarithms.LOGARITHM,
+    *distances.DISTANCE,
     *calculus.DERIVATIVES,
     *calculus.VOLUME,
     second_derivatives.second_derivatives_right,
@@ -76,6 +77,26 @@ def check_manifold(
         ValueError: ``manifold`` is not a `Manifold`, or there are fewer than 6 points.
     """
     start = time.perf_counter()
+    _check_arguments(manifold, samples, points)
+    _warm_forward_mode()
+    best = max(dtypes, key=lambda dtype: -torch.finfo(dtype).eps)
+    failures: dict[Law, list[_Failure]] = {}
+    try:
+        backend = ("eager" if compile is True else compile) or None
+        settings: dict[str, Any] = {"device": torch.device(device), "compile_backend": backend}
+        probes = _probes(manifold, dtypes, points, samples, seed, **settings)
+    except Exception as error:
+        # The first law is that methods run: there is nothing to test any other at.
+        failures[structure.methods_run] = [_raised(best, error, "while test points were made")]
+        probes, laws = [], ()
+    held, notes = _test_all(laws, probes, best, failures)
+    if manifold.injectivity_radius is None:
+        notes.append("logmap beyond length 0.5, and the cut locus: injectivity_radius is None")
+    seconds = time.perf_counter() - start
+    return Report(repr(manifold), _diagnose(failures), tuple(held), tuple(dict.fromkeys(notes)), seed, seconds)
+
+
+def _check_arguments(manifold: object, samples: int, points: Tensor | None) -> None:
     if not isinstance(manifold, Manifold):
         raise ValueError(
             f"check_manifold: manifold must be an instance of manifolds.Manifold, got {manifold!r}; subclass it, and "
@@ -83,60 +104,45 @@ def check_manifold(
         )
     if samples < 6 or (points is not None and len(points) < 6):
         raise ValueError("check_manifold: at least 6 points are needed; raise samples, or pass more points")
-    backend = ("eager" if compile is True else compile) or None
-    failures: dict[Law, list[_Failure]] = {}
-    held: list[str] = []
-    notes: list[str] = []
-    ordered = tuple(laws)
+
+
+def _probes(
+    manifold: Manifold, dtypes: Sequence[torch.dtype], points: Tensor | None, samples: int, seed: int, **settings: Any
+) -> list[Probe]:
+    """Return one probe for each dtype, all at the same points."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = choose_points(manifold, samples, generator) if points is None else points.double()
+    return [Probe(manifold, dtype, chosen, samples=samples, seed=seed, **settings) for dtype in dtypes]
+
+
+def _warm_forward_mode() -> None:
+    """Take the first forward-mode derivative of the process, which warns about torch's own insides.
+
+    Where warnings are errors, that would be blamed on the manifold.
+    """
     with warnings.catch_warnings():
-        # The first forward-mode derivative of a process warns about torch's own insides; where warnings are errors,
-        # that would be blamed on the manifold.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
-    probes = []
-    best = max(dtypes, key=lambda dtype: -torch.finfo(dtype).eps)
-    try:
-        generator = torch.Generator().manual_seed(seed)
-        chosen = choose_points(manifold, samples, generator) if points is None else points.double()
-        probes = [
-            Probe(
-                manifold,
-                dtype,
-                chosen,
-                samples=samples,
-                seed=seed,
-                device=torch.device(device),
-                compile_backend=backend,
-            )
-            for dtype in dtypes
-        ]
-    except Exception as error:
-        # The first law is that methods run: there is nothing to test any other at.
-        failures[structure.methods_run] = [_raised(best, error, "while test points were made")]
-        ordered = ()
-    tested = []
-    for law in ordered:
+
+
+def _test_all(
+    laws: Iterable[Law], probes: Sequence[Probe], best: torch.dtype, failures: "dict[Law, list[_Failure]]"
+) -> tuple[list[str], list[str]]:
+    """Test every law at every dtype that it is for, add what is broken to ``failures``; return laws held, and notes."""
+    held: list[str] = []
+    notes: list[str] = []
+    for law in laws:
         relevant = [probe for probe in probes if law.every_dtype or probe.dtype == best]
         reasons = {law.applies(probe) for probe in relevant}
         if "" not in reasons:
             notes += sorted(reasons)
             continue
-        tested.append(law)
         worst = [failure for probe in relevant if (failure := _test(law, probe)) is not None]
         if worst:
             failures[law] = worst
         else:
             held.append(law.name)
-    if manifold.injectivity_radius is None:
-        notes.append("logmap beyond length 0.5, and the cut locus: injectivity_radius is None")
-    return Report(
-        manifold=repr(manifold),
-        findings=_diagnose(failures),
-        held=tuple(held),
-        notes=tuple(dict.fromkeys(notes)),
-        seed=seed,
-        seconds=time.perf_counter() - start,
-    )
+    return held, notes
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from manifolds.testing.autodiff import jvp
 from manifolds.testing.calculus import derivatives_finite, derivatives_right, outputs, paths
-from manifolds.testing.geodesics import log_inverts
 from manifolds.testing.law import law
+from manifolds.testing.logarithms import log_inverts
 from manifolds.testing.measurement import Measurement
 from manifolds.testing.methods import FRAME, METHODS, Method
 from manifolds.testing.probe import Probe
@@ -79,11 +79,11 @@ def second_derivatives_right(p: Probe) -> Iterator[Measurement]:
             return (weights * rows(s)).sum(-1)
 
         size = (values.norm(dim=-1).amax(0) + expected.norm(dim=-1)).clamp(min=1) * weights.norm(dim=-1)
-        judged = torch.ones(len(few.x), dtype=torch.bool, device=p.device)
+        assessed = torch.ones(len(few.x), dtype=torch.bool, device=p.device)
         if method.name in ("norm", "dist"):
             # They have a kink at zero, near which the stencil misses.
-            judged = values[..., 0].amin(0) > min(0.15, 0.3 * p.reach)
-        at = {name: getattr(few, name)[judged] for name in method.arguments}
+            assessed = values[..., 0].amin(0) > min(0.15, 0.3 * p.reach)
+        at = {name: getattr(few, name)[assessed] for name in method.arguments}
         for outer, over in _MODES.items():
             for inner, under in _MODES.items():
                 try:
@@ -92,7 +92,7 @@ def second_derivatives_right(p: Probe) -> Iterator[Measurement]:
                     continue  # Refused aloud.
                 error, allowed = (found - (weights * expected).sum(-1)).abs(), 1e4 * noise**0.75 * size
                 what = f"the second derivative, {outer} over {inner}, of {method.call}"
-                yield Measurement(error[judged], allowed[judged], at, what)
+                yield Measurement(error[assessed], allowed[assessed], at, what)
                 if method.name == "projx" and not bool((error <= allowed).all()):
                     return  # The curves along which the others are differentiated are projected.
 

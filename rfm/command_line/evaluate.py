@@ -16,11 +16,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score a flow beside the baselines."""
-    from rfm.command_line.evaluation import evaluate
+    from rfm.command_line.evaluation import Evaluation, evaluate
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.run_folder import describe_run
+    from rfm.command_line.transport_evaluation import TransportEvaluation, evaluate_transport
 
     flow, data = load_run(arguments)
-    result = evaluate(flow, data, progress_note(arguments))
+    result: Evaluation | TransportEvaluation
+    if data.start is not None:
+        result = evaluate_transport(flow, data, data.start)
+    else:
+        result = evaluate(flow, data, progress_note(arguments))
     text = f"{result.table()}\npoints from {data.coordinates.describe()}"
     report(arguments, describe_run(data) | result.record(), text)

@@ -9,8 +9,11 @@ from torch import Tensor
 
 from rfm.command_line.run_folder import RunData
 from rfm.flow import Flow
-from rfm.metrics import Estimate, negative_log_likelihood, paired_difference
+from rfm.metrics import Estimate, NearestTraining, nearest_training, negative_log_likelihood, paired_difference
 from rfm.sources import KernelMixture, Uniform
+
+_COMPARED = 1000
+"""Samples, and test points at most, whose distances to the training points are compared."""
 
 KERNELS: dict[str, Callable[..., KernelMixture]] = {
     "kernel density, one bandwidth": KernelMixture.one_bandwidth,
@@ -39,6 +42,7 @@ class Evaluation:
         blocked: whether points were held out in blocks; standard errors are then clustered by block, else by place.
         best_kernel: the kernel density of ``against_kernel``, the one that makes the validation points likelier.
         subsampling: how many of the points the kernels were fitted to, in words, where these were not all.
+        copying: how near samples come to the training points, beside test points.
     """
 
     rows: tuple[tuple[str, Estimate], ...]
@@ -50,6 +54,7 @@ class Evaluation:
     blocked: bool = False
     best_kernel: str = ""
     subsampling: str = ""
+    copying: NearestTraining | None = None
 
     @property
     def clusters(self) -> int:
@@ -73,6 +78,8 @@ class Evaluation:
                 f"flow with minus without conditions, per point: "
                 f"{self._verdict(self.against_unconditional, 'conditions help', 'conditions hurt')}"
             )
+        if self.copying is not None:
+            lines.append(self.copying.describe())
         lines.append(self._clustering())
         if self.measure:
             lines.append(f"densities are with respect to {self.measure}")
@@ -93,6 +100,7 @@ class Evaluation:
         more |= {"best_kernel": self.best_kernel} if self.best_kernel else {}
         more |= {"kernels": self.subsampling} if self.subsampling else {}
         more |= {"measure": self.measure} if self.measure else {}
+        more |= {} if self.copying is None else {"nearest_training": self.copying.record()}
         return (
             {"test_nll_nats": estimates}
             | more
@@ -150,6 +158,9 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     fitted = _for_kernels(data)
     kernels = _kernels(flow, fitted, note)
     scores += [(name, kernel.log_prob(test)) for name, kernel in kernels.items()]
+    if flow.refinement is not None:
+        note("flow, unrefined")
+        scores.append(("flow, unrefined", flow.base.log_prob(test).double()))
     note("flow")
     own = flow.log_prob(test).double()
     conditional = None
@@ -160,7 +171,8 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     if kernels:
         best = _best_of_validation(kernels, fitted)
         against = paired_difference(-own, -dict(scores)[best], groups=groups, weights=weights)
-    scores.append(("flow" if conditional is None else "flow without conditions", own))
+    name = "flow" if flow.refinement is None else "flow, refined"
+    scores.append((name if conditional is None else "flow without conditions", own))
     gain = None
     if conditional is not None:
         scores.append(("flow with conditions", conditional))
@@ -168,7 +180,29 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     rows = tuple((name, negative_log_likelihood(score, weights, groups)) for name, score in scores)
     measure = f"the Riemannian volume of {flow.manifold}"
     words = _subsampling(data, fitted) if kernels and fitted is not data else ""
-    return Evaluation(rows, against, len(test), gain, weights is not None, measure, blocks is not None, best, words)
+    return Evaluation(
+        rows,
+        against,
+        len(test),
+        gain,
+        weights is not None,
+        measure,
+        blocks is not None,
+        best,
+        words,
+        _copying(flow, data, test, note),
+    )
+
+
+def _copying(flow: Flow, data: RunData, test: Tensor, note: Callable[[str], None]) -> NearestTraining:
+    """Return how near samples come to the training points beside how near test points come."""
+    note("samples")
+    count = min(len(test), _COMPARED)
+    generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(0)
+    samples = flow.sample(count, generator=generator).cpu().double()
+    # Evenly spaced: distances to all training points take time in proportion.
+    some = test[torch.linspace(0, len(test) - 1, count).round().long()]
+    return nearest_training(flow.manifold, data.points[data.split.train], some, samples)
 
 
 def _subsampling(data: RunData, fitted: RunData) -> str:

@@ -102,6 +102,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     """Add the source, the coupling, and how long to train."""
     parser.add_argument("--source", metavar="NAME", help=_SOURCE_HELP)
     parser.add_argument(
+        "--start",
+        metavar="FILE",
+        help="table of start points, in the same columns: the flow carries them to the points, and has no density",
+    )
+    parser.add_argument("--pairs", action="store_true", help="row i of --start belongs to row i of the table")
+    parser.add_argument("--start-weights", metavar="COLUMN", help="column of weights of the start points")
+    parser.add_argument(
         "--coupling",
         choices=("independent", "optimal-transport", "sinkhorn"),
         default="independent",
@@ -114,6 +121,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, help="pairs per step (default: 512)")
     parser.add_argument(
         "--validations", type=positive, default=16, help="how many, spread over the steps; each writes a checkpoint"
+    )
+    parser.add_argument(
+        "--no-refine",
+        action="store_false",
+        dest="refine",
+        help="leave the flow as trained, without kernels about the training points carried back along it",
     )
     parser.add_argument("--max-seconds", type=positive_number, help="cap on all of the training time (default: none)")
 

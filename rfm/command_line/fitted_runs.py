@@ -44,9 +44,11 @@ def train_run(
         condition=data.conditions_at(index).get("condition"),
         conditions=conditions,
         weights=data.weights_at(index),
+        **_start_arguments(data, index),
         validation=held,
         source=source,
         coupling=coupling,
+        refine=arguments.refine,
         steps=arguments.steps,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
@@ -59,6 +61,17 @@ def train_run(
     if is_first_process():
         data.save(folder)
     return flow
+
+
+def _start_arguments(data: RunData, index: Tensor) -> dict[str, Any]:
+    """Return the arguments of `rfm.fit` that say where the flow starts, given the rows to fit."""
+    start = data.start
+    if start is None:
+        return {}
+    if start.paired:
+        return {"start": start.points[index], "pairs": True}
+    weights = None if start.weights is None else start.weights[start.kept]
+    return {"start": start.points[start.kept], "start_weights": weights}
 
 
 def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
@@ -100,15 +113,23 @@ def load_run(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
 def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
     """Return the report of a fit, for JSON."""
     last = flow.history[-1] if flow.history else {}
-    best = min((record["validation_nll"] for record in flow.history if "validation_nll" in record), default=None)
+    nll, loss = (
+        min((record[name] for record in flow.history if name in record), default=None)
+        for name in ("validation_nll", "validation_loss")
+    )
+    if flow.refinement is not None:
+        nll = flow.refinement.validation_nll.get("refined", nll)
     return {
         "run": str(folder),
         **describe_run(data),
         **({} if flow.conditions is None else {"conditions": flow.conditions.to_dict()["columns"]}),
         "steps": last.get("step"),
         "seconds": last.get("seconds"),
-        "validation_nll_nats": best,
+        "validation_nll_nats": nll,
+        **({} if loss is None else {"validation_loss": loss}),
         "stopped": flow.stopped,
+        "refinement": {} if flow.refinement is None else flow.refinement.summary(),
+        "refinement_report": flow.refinement_report,
     }
 
 
@@ -116,10 +137,12 @@ def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     """Return the report of a fit, in lines."""
     record = fitted_record(flow, data, folder)
     best = record["validation_nll_nats"]
-    validation = "not known" if best is None else f"{best:.3f} nats"
+    validation = f"validation NLL {'not known' if best is None else f'{best:.3f} nats'}"
+    if "validation_loss" in record:
+        validation = f"validation loss {record['validation_loss']:.4g}, by pairs, as start points have no density"
     return (
-        f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; validation NLL {validation}; "
-        f"{flow.stopped}\n"
+        f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; {validation}; "
+        f"{flow.stopped}\n{flow.refinement_report + chr(10) if flow.refinement_report else ''}"
         f"points from {data.coordinates.describe()}\n"
         f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"
     )

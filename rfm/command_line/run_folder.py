@@ -3,10 +3,12 @@
 With it, a run can be evaluated and plotted after the table has moved.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rfm.datasets.coordinate_choice import coordinates_from_dict
@@ -22,11 +24,50 @@ from rfm.records.descriptions import (
     write_tensors,
 )
 
-__all__ = ["RunData", "describe_run", "is_run_folder", "saved_stream"]
+__all__ = ["RunData", "StartData", "describe_run", "is_run_folder", "saved_stream"]
 
 _FILE = "run.json"
 _STREAM = "input"
 """The file with what came through a pipe."""
+
+
+@dataclass(frozen=True)
+class StartData:
+    """Where a flow from data to data starts.
+
+    Args:
+        points: start points ``(m, *event_shape)``, float64.
+        paired: whether row i belongs to row i of the run's points; the split is then that of the points.
+        weights: of the start points ``(m,)``; None for equal ones.
+        test: indices of those held out for `rfm evaluate`, where they are not paired.
+    """
+
+    points: Tensor
+    paired: bool = False
+    weights: Tensor | None = None
+    test: Tensor | None = None
+
+    @property
+    def kept(self) -> Tensor:
+        """Indices of the start points to fit with, where they are not paired."""
+        kept = torch.ones(len(self.points), dtype=torch.bool)
+        if self.test is not None:
+            kept[self.test] = False
+        return kept.nonzero()[:, 0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is written to a run folder, by name."""
+        own = {"start": self.points, "start_weights": self.weights, "start_test": self.test}
+        known = {name: value for name, value in own.items() if value is not None}
+        return known | {"start_paired": torch.tensor(self.paired)}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "StartData | None":
+        """Return what `tensors` gave, None if there was nothing."""
+        if "start" not in tensors:
+            return None
+        paired = bool(tensors["start_paired"])
+        return cls(tensors["start"], paired, tensors.get("start_weights"), tensors.get("start_test"))
 
 
 @dataclass(frozen=True)
@@ -43,6 +84,7 @@ class RunData:
         weights: of the points ``(n,)``, which fit and evaluation use; None for equal ones.
         blocks: labels ``(n,)`` of points that are not independent of each other, such as neighbours on a map: they are
             on one side of the split, and intervals are clustered by them; None where each point stands alone.
+        start: start points, where the flow begins at given points.
         stream: the input's bytes if they came through a pipe, which cannot be read again to resume the run.
     """
 
@@ -55,6 +97,7 @@ class RunData:
     weights: Tensor | None = None
     blocks: Tensor | None = None
     stream: bytes | None = field(default=None, repr=False)
+    start: StartData | None = None
 
     def blocks_at(self, index: Tensor) -> Tensor | None:
         """Return the labels of the blocks that some points lie in; None where there are none."""
@@ -86,6 +129,8 @@ class RunData:
             tensors["weights"] = self.weights
         if self.blocks is not None:
             tensors["blocks"] = self.blocks
+        if self.start is not None:
+            tensors |= self.start.tensors()
         name = write_tensors(folder, "data", tensors)
         record = {
             "data": name,
@@ -126,6 +171,7 @@ class RunData:
                 tensors.get("condition"),
                 tensors.get("weights"),
                 tensors.get("blocks"),
+                start=StartData.of(tensors),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SavedFlowError(f"{folder / _FILE} is damaged ({error}); fit again") from None
@@ -162,5 +208,6 @@ def describe_run(data: RunData) -> dict[str, Any]:
         "validation": len(data.split.validation),
         "test": len(data.split.test),
         "weighted": data.weights is not None,
+        **({} if data.start is None else {"start": len(data.start.points), "paired": data.start.paired}),
         **({} if data.blocks is None else {"test_blocks": len(data.blocks[data.split.test].unique())}),
     }

@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "condition than the data are",
         ),
         parser.add_argument("--log-prob", action="store_true", help="add columns with the log-density of each sample"),
+        parser.add_argument(
+            "--start",
+            metavar="FILE",
+            help="table of start points in the columns of the run; each row is carried to a sample",
+        ),
         add_batch_size(parser),
         add_table_output(parser),
     ]
@@ -109,6 +114,7 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
     from rfm import datasets
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import check_required, condition_file, given_condition, known_columns
+    from rfm.command_line.start_table import start_points
     from rfm.command_line.table_output import checked_output, output_writer, parts
     from rfm.flow.progress import counting_bar
 
@@ -120,8 +126,11 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
     check_required(flow, condition, arguments)
     if arguments.guidance != 1 and condition is None:
         raise ValueError("--guidance needs something to guide towards; give --condition or --condition-file")
-    total = _DRAWN if arguments.n is None else arguments.n
+    start = start_points(data, arguments)
+    total = (_DRAWN if arguments.n is None else arguments.n) if start is None else len(start)
     if condition is not None and condition.ndim == 2:
+        if start is not None and len(condition) != total:
+            raise ValueError(f"--condition-file has {len(condition)} rows, --start {total}; give one for each point")
         total = len(condition)
     generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
     show = shows_progress(arguments, total)
@@ -130,15 +139,21 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
     layout = datasets.CSV if arguments.log_prob else data.coordinates.file_layout
     with output_writer(arguments, out, layout) as write, counting_bar(show, "sample", total) as advance:
         for rows in parts(total, arguments.part_rows):
-            drawn = flow.sample(
-                len(rows),
-                condition=condition if condition is None or condition.ndim == 1 else condition[rows.start : rows.stop],
-                guidance=arguments.guidance,
-                generator=generator,
-                return_log_prob=arguments.log_prob,
-                batch_size=arguments.batch_size,
-                progress=advance,
-            )
+            own = condition if condition is None or condition.ndim == 1 else condition[rows.start : rows.stop]
+            if start is None:
+                drawn = flow.sample(
+                    len(rows),
+                    condition=own,
+                    guidance=arguments.guidance,
+                    generator=generator,
+                    return_log_prob=arguments.log_prob,
+                    batch_size=arguments.batch_size,
+                    progress=advance,
+                )
+            else:
+                part = start[rows.start : rows.stop]
+                drawn = flow.transport(part, condition=own, batch_size=arguments.batch_size)
+                advance(len(rows))
             points, scores = drawn if arguments.log_prob else (drawn, None)
             cells_by_name = {
                 name: cells[rows.start : rows.stop] if len(cells) == total else cells * len(rows)

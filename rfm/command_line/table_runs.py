@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from manifolds import SE3, Manifold
 from rfm import datasets
 from rfm.command_line.named_objects import check_symmetry, length_of, manifold_by_name
 from rfm.command_line.run_folder import RunData, saved_stream
+from rfm.command_line.start_table import start_of_table, weights_of
 from rfm.conditions import Conditions
 from rfm.datasets.column_names import number_columns
 from rfm.datasets.splits import group_split
@@ -55,9 +55,10 @@ def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditio
         file.name if file.streamed else Path(file).name,
         hashlib.sha256(file.content).hexdigest(),
         condition,
-        _weights(table, arguments.weights) if arguments.weights else None,
+        weights_of(table, arguments.weights) if arguments.weights else None,
         blocks,
         stream=file.content if file.streamed else None,
+        start=start_of_table(arguments, coordinates, len(points)),
     )
     return manifold, data, conditions, unused
 
@@ -118,14 +119,6 @@ def _split(points: Tensor, blocks: Tensor | None, arguments: argparse.Namespace)
         raise ValueError(
             f"--blocks makes {len(blocks.unique())} blocks of all rows ({error}); make them smaller"
         ) from None
-
-
-def _weights(table: Table, column: str) -> Tensor:
-    weights = table.numbers([column])[:, 0]
-    if (weights < 0).any():
-        row = int(np.flatnonzero(weights < 0)[0])
-        raise table.error(row, f"weight {weights[row]:.6g} is negative", "weights are at least 0; correct that row")
-    return torch.from_numpy(weights)
 
 
 def _conditions_of(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from rfm.arrays import tensor_of
 
 
@@ -34,7 +34,7 @@ class Picture:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise ValueError(f"a condition has a name, got {self.name!r}")
-        object.__setattr__(self, "size", whole("Picture", "size", self.size, None))
+        object.__setattr__(self, "size", integer("Picture", "size", self.size, None))
         if not 1 <= self.size <= 4096:
             raise ValueError(f"Picture: size is a number of pixels, 1 to 4096, got {self.size}")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.arguments import check_instance, number, positive, whole
+from manifolds.arguments import check_instance, integer, number, positive
 from manifolds.precision import in_full_precision
 from rfm.arrays import points_of, tensor_of
 from rfm.couplings.assignment import assignment
@@ -148,7 +148,7 @@ class Sinkhorn(_BatchTransport):
         super().__init__(manifold, condition_weight)
         self.regularisation = positive("Sinkhorn", "regularisation", regularisation)
         self.tolerance = positive("Sinkhorn", "tolerance", tolerance)
-        self.max_steps = whole("Sinkhorn", "max_steps", positive("Sinkhorn", "max_steps", max_steps))
+        self.max_steps = integer("Sinkhorn", "max_steps", positive("Sinkhorn", "max_steps", max_steps))
 
     @torch.no_grad()
     @in_full_precision

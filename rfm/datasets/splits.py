@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from manifolds.arguments import number, seed_of, whole
+from manifolds.arguments import integer, number, seed_of
 from rfm.arrays import array_of, tensor_of
 
 
@@ -36,7 +36,7 @@ def raw_split(n: int, seed: int) -> Split:
     Raises:
         ValueError: there are fewer than 10 rows.
     """
-    n = whole("raw_split", "n", n, 0)
+    n = integer("raw_split", "n", n, 0)
     return _cut(_permutation(n, seed, "rows", 10), n - 2 * (n // 10), n - n // 10)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from rfm.arrays import tensor_of
 from rfm.conditions import Conditions
-from rfm.field import Field
+from rfm.field import Field, as_field
 
 
 def vectors_of(conditions: Conditions | None, condition: Tensor | Mapping[str, Any]) -> Tensor:
@@ -34,7 +34,7 @@ def batches(
     x: Tensor, condition: Tensor | None, shape: torch.Size, batch_size: int
 ) -> list[tuple[Tensor, dict[str, Any]]]:
     """Return chunks of points ``x`` ``(n, *event_shape)``, of batch shape ``shape``, with their conditions."""
-    batch_size = whole("Flow", "batch_size", batch_size, None)
+    batch_size = integer("Flow", "batch_size", batch_size, None)
     if batch_size < 1:
         raise ValueError(f"Flow: batch_size must be at least 1, got {batch_size}")
     chunks = x.split(batch_size)
@@ -49,6 +49,16 @@ def batches(
         )
     full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
     return [(c, {"condition": own}) for c, own in zip(chunks, full.split(batch_size), strict=True)]
+
+
+def encoded(field: Field, condition: Tensor | None, x: Tensor) -> tuple[Field, Tensor | None]:
+    """Return the field to follow and its condition; what the field has to encode first is encoded once."""
+    if condition is None:
+        if field.needs_condition:
+            raise ValueError("Flow: this field needs to be told what it is conditional on; pass condition=")
+        return field, None
+    velocity, context = field.encoded(condition.to(x))
+    return as_field(velocity), context
 
 
 def check_field_reads(conditions: Conditions, field: Field) -> None:

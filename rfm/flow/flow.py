@@ -11,30 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import check_function, check_instance, number, whole
+from manifolds.arguments import check_function, check_instance, integer, number
 from manifolds.precision import at_least_float32
 from rfm.arrays import points_of, shape_of
 from rfm.conditions import Conditions
-from rfm.field import Field, as_field
-from rfm.flow.condition_vectors import batches, check_field_reads, vectors_of
+from rfm.field import as_field
+from rfm.flow.condition_vectors import batches, check_field_reads, encoded, vectors_of
+from rfm.flow.posterior_target import corrected, flow_target, slice_target
 from rfm.flow.progress import counting_bar
+from rfm.flow.refinement import Refinement, check_unconditional, checked_start
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
+from rfm.flow.solves import carried, checked_time, densities, scores
 from rfm.integrators import Adaptive, Method, integrate
-from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_log_prob, estimate_transport, log_prob, transport
+from rfm.likelihood import Hutchinson, LogProbEstimate
+from rfm.likelihood.differentiable_operations import check_scripted
 from rfm.networks.modes import evaluating
 from rfm.networks.precision import in_precision_of_weights
 from rfm.posterior import (
-    Carried,
-    Likelihood,
     LogLikelihood,
     PosteriorDraws,
     Sampler,
     Slice,
-    SourceTarget,
     Tempering,
     Unmeasured,
     as_likelihood,
-    slice_source,
 )
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Source, Uniform
@@ -47,7 +47,10 @@ _BATCH = 4096
 
 
 class Flow(nn.Module):
-    """The distribution at time 1 of points that start in the source at time 0 and follow the field.
+    """The distribution at time 1 of points that start in the source and follow the field.
+
+    A refined flow is a mixture of several such distributions, with sources at several times, see `rfm.flow.Refinement`:
+    so are its samples and log-densities. Trajectories follow the field all the same; `base` is the flow without it.
 
     Nothing here is differentiated: for gradients through a solve call `rfm.integrate`. Samples, log-densities and
     trajectories are those of the field in evaluation mode, without dropout and with running statistics, whichever mode
@@ -57,8 +60,13 @@ class Flow(nn.Module):
         manifold: where the points live.
         field: ``field(x, t, **condition)``, tangent at ``x``; a module or a plain function. What it may offer besides:
             `rfm.Field`.
-        source: the distribution at time 0; `rfm.sources.Uniform` where the volume is finite.
+        source: the distribution at time ``start``; `rfm.sources.Uniform` where the volume is finite.
         conditions: what the entries of the field's condition vectors mean, so that conditions can be given by name.
+        start: the time at which the source stands, from 0 to below 1.
+        refinement: sources at several times, whose mixture is the density in place of that of ``source``.
+
+    Raises:
+        ValueError: an argument is not as said; or for a refinement of a conditional flow.
     """
 
     def __init__(
@@ -68,6 +76,8 @@ class Flow(nn.Module):
         source: Source | None = None,
         *,
         conditions: Conditions | None = None,
+        start: float = 0.0,
+        refinement: Refinement | None = None,
     ) -> None:
         super().__init__()
         check_instance("Flow", "manifold", manifold, Manifold, "Sphere(2)")
@@ -82,11 +92,25 @@ class Flow(nn.Module):
         self.conditions = conditions
         if conditions is not None:
             check_field_reads(conditions, as_field(field))
+        self.start = checked_start("Flow", start)
+        self.refinement = refinement
+        if refinement is not None:
+            refinement.check(manifold, conditions)
         self.history: list[dict[str, float]] = []
         """One record per validation during the fit: step, loss, seconds, and validation_nll in nats unless the field
-        could not be integrated yet."""
+        could not be integrated yet; where the fit is to refine the flow, that of a quick refinement. From start points
+        validation_loss and validation_mmd2 in its place."""
         self.stopped = ""
         """Why the fit ended, in words."""
+        self.refinement_report = ""
+        """What the fit refined the flow by, in words, or why it did not."""
+
+    @property
+    def base(self) -> "Flow":
+        """The flow without its refinement, with the same field, source and history: itself where it has none."""
+        if self.refinement is None:
+            return self
+        return self._with(self.manifold, self.source)
 
     def on(self, manifold: Manifold) -> "Flow":
         """Return the flow that this field makes on another manifold, with the same weights.
@@ -95,13 +119,19 @@ class Flow(nn.Module):
         backbones of many lengths gives those of any length. The source goes along by its own ``on``.
 
         Raises:
-            ValueError: if field or source are made for one manifold alone.
+            ValueError: if field or source are made for one manifold alone, as those of a refined flow are.
         """
+        if self.refinement is not None:
+            raise ValueError(f"Flow.on: the flow is refined by sources on {self.manifold}; use flow.base.on(manifold)")
         try:
             as_field(self.field).check_manifold(manifold)
         except ValueError as error:
             raise ValueError(f"Flow.on: the field was made for {self.manifold}: {error}") from None
-        flow = Flow(manifold, self.field, self.source.on(manifold), conditions=self.conditions)
+        return self._with(manifold, self.source.on(manifold))
+
+    def _with(self, manifold: Manifold, source: Source) -> "Flow":
+        """Return an unrefined flow of the same field, history and mode."""
+        flow = Flow(manifold, self.field, source, conditions=self.conditions, start=self.start)
         flow.history, flow.stopped = self.history, self.stopped
         return flow.train(self.training)
 
@@ -111,6 +141,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -127,6 +158,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -143,6 +175,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -160,6 +193,7 @@ class Flow(nn.Module):
         shape: int | Sequence[int],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -176,6 +210,7 @@ class Flow(nn.Module):
             condition: condition vectors ``(*shape, c)``, or one ``(c,)`` for all; or by name where the flow has
                 `conditions`, such as ``{"magnitude": 6, "region": "chile"}``, one value each or one per point. What is
                 left out or NaN is not known.
+            time: of the distribution, from 0, the source, to 1, where the data are.
             guidance: weight of classifier-free guidance, see `rfm.steering.Guidance`; 1 uses the conditional field
                 alone, 0 the unconditional one.
             steering: what else changes where samples go, one after the other, such as `rfm.steering.Clocks` and
@@ -183,7 +218,7 @@ class Flow(nn.Module):
             generator: source of randomness.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
-            return_log_prob: also return the log-density, computed on the way, without a second solve.
+            return_log_prob: also return the log-density, computed on the way; for a refined flow by a second solve.
             estimator: estimate the divergence for it, instead of computing it exactly; for high dimensions.
             progress: show on stderr how many points are done, and how long the rest will take; or a function that is
                 called with the number of points done each time.
@@ -194,9 +229,11 @@ class Flow(nn.Module):
 
         Raises:
             ValueError: for guidance without a condition, or log-densities under guidance or steering: they change the
-                distribution, and the samples are then not those of the flow's density.
+                distribution, and the samples are then not those of the flow's density. For a condition or steering of a
+                refined flow.
         """
         size, weight = shape_of("Flow.sample", shape), number("Flow.sample", "guidance", guidance)
+        time = checked_time("sample", time, self.start, self.refinement)
         check_instance("Flow.sample", "steering", steering, Sequence, "[SelfConditioning()]")
         steering = (*((Guidance(weight),) if weight != 1 else ()), *steering)
         if estimator is not None and not return_log_prob:
@@ -204,31 +241,38 @@ class Flow(nn.Module):
                 "Flow.sample: an estimator is for log-densities; pass return_log_prob=True, or leave it out"
             )
         given = None if condition is None else vectors_of(self.conditions, condition)
+        if return_log_prob:
+            self.source.check_density("Flow.sample")
         check_steering("Flow.sample", steering, as_field(self.field), given, return_log_prob)
         dtype, device = self._dtype_and_device()
+        if self.refinement is not None:
+            check_unconditional("sample", given is None and not steering)
+            with counting_bar(progress, "sample", size.numel()) as advance:
+                like: dict[str, Any] = {"generator": generator, "dtype": dtype, "device": device}
+                like |= {"batch_size": batch_size, "advance": advance}
+                points = self.refinement.sample(as_field(self.field), self.manifold, size.numel(), solver, **like)
+            points = points.reshape(*size, *self.manifold.event_shape)
+            if not return_log_prob:
+                return points
+            scored: Any = self.log_prob(points, solver=solver, batch_size=batch_size, estimator=estimator)
+            return points, scored
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
-        field, given = self._encoded(given, x_0)
-        parts, log_probs, errors = [], [], []
+        field, given = encoded(as_field(self.field), given, x_0)
+        parts, log_probs, errors = list[Tensor](), list[Tensor](), list[Tensor]()
         with counting_bar(progress, "sample", len(x_0)) as advance:
             for x, own in batches(x_0, given, size, batch_size):
                 # A field with a memory is new for each batch.
                 steered = functools.reduce(lambda f, steer: steer.applied_to(f), steering, field)
-                if not return_log_prob:
-                    solution = integrate(steered, self.manifold, x, (0.0, 1.0), solver, **own)
-                elif estimator is None:
-                    solution = transport(steered, self.manifold, x, 0.0, 1.0, solver, **own)
-                else:
-                    solution, error = estimate_transport(steered, self.manifold, x, 0.0, 1.0, estimator, solver, **own)
-                    errors.append(error)
-                if solution.integral is not None:
-                    log_probs.append(self.source.log_prob(x) - solution.integral[-1])
-                parts.append(solution.final)
+                span = (self.start, time)
+                found = carried(steered, self.source, x, span, solver, estimator, return_log_prob, **own)
+                for known, part in zip((parts, log_probs, errors), found, strict=True):
+                    known.extend([] if part is None else [part])
                 advance(len(x))
         points = torch.cat(parts).reshape(*size, *self.manifold.event_shape)
         if not return_log_prob:
             return points
-        log_p = torch.cat(log_probs).reshape(size)
-        return points, log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(size))
+        total = torch.cat(log_probs).reshape(size)
+        return points, total if estimator is None else LogProbEstimate(total, torch.cat(errors).reshape(size))
 
     @overload
     def log_prob(
@@ -236,6 +280,7 @@ class Flow(nn.Module):
         x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: None = None,
@@ -248,6 +293,7 @@ class Flow(nn.Module):
         x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: Hutchinson,
@@ -261,6 +307,7 @@ class Flow(nn.Module):
         x: Tensor | np.ndarray[Any, Any],
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        time: float = 1.0,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: Hutchinson | None = None,
@@ -271,6 +318,7 @@ class Flow(nn.Module):
         Args:
             x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
             condition: condition vectors ``(*batch, c)``, or one ``(c,)`` for all; or by name, as in `sample`.
+            time: of the density, from 0, where it is the source's, to 1, where it is that of the samples.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
             estimator: estimate the divergence, for high dimensions.
@@ -281,21 +329,61 @@ class Flow(nn.Module):
             ``(*batch)``, in the dtype of the field, at least float32; with an ``estimator`` a
             `rfm.likelihood.LogProbEstimate`.
         """
+        time = checked_time("log_prob", time, self.start, self.refinement)
+        self.source.check_density("Flow.log_prob")
         flat, batch = self._checked("log_prob", x)
         given = None if condition is None else vectors_of(self.conditions, condition)
-        field, given = self._encoded(given, flat)
+        field, given = encoded(as_field(self.field), given, flat)
+        check_unconditional("log_prob", self.refinement is None or given is None)
+        exact, estimated = densities(field, self.source, (self.start, time), self.refinement)
         parts, errors = [], []
         with counting_bar(progress, "log-prob", len(flat)) as advance:
             for part, own in batches(flat, given, batch, batch_size):
                 if estimator is None:
-                    parts.append(log_prob(field, self.source, part, solver, **own))
+                    parts.append(exact(x=part, method=solver, **own))
                 else:
-                    estimate = estimate_log_prob(field, self.source, part, estimator, solver, **own)
+                    estimate = estimated(x=part, estimator=estimator, method=solver, **own)
                     parts.append(estimate.log_prob)
                     errors.append(estimate.standard_error)
                 advance(len(part))
         log_p = torch.cat(parts).reshape(batch)
         return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
+
+    @evaluating
+    @in_precision_of_weights
+    def score(
+        self,
+        x: Tensor | np.ndarray[Any, Any],
+        time: float = 1.0,
+        *,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+    ) -> Tensor:
+        """Return the gradient of `log_prob` with respect to the metric, by differentiating its solve.
+
+        It is as exact as the log-density itself. A field that jumps has no score where it does.
+
+        Args:
+            x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
+            time: of the density, from 0 to 1.
+            condition: as in `log_prob`.
+            solver: how to integrate; adaptive by default.
+            batch_size: points integrated together; the solve is recorded, which takes memory for each of its steps.
+
+        Returns:
+            Tangent vectors ``(*batch, *event_shape)`` in the ambient form, in nats per unit of length.
+        """
+        time = checked_time("score", time, self.start, self.refinement)
+        flat, batch = self._checked("score", x)
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        field, given = encoded(as_field(self.field), given, flat)
+        check_unconditional("score", self.refinement is None or given is None)
+        check_scripted("Flow.score", field)
+        exact, _ = densities(field, self.source, (self.start, time), self.refinement)
+        chunks = batches(flat, given, batch, batch_size)
+        parts = [scores(exact, self.manifold, part, solver, **own) for part, own in chunks]
+        return torch.cat(parts).reshape(*batch, *self.manifold.event_shape)
 
     @evaluating
     @in_precision_of_weights
@@ -313,10 +401,44 @@ class Flow(nn.Module):
         """
         flat, batch = self._checked("trajectory", x_0)
         given = None if condition is None else vectors_of(self.conditions, condition)
-        field, given = self._encoded(given, flat)
+        field, given = encoded(as_field(self.field), given, flat)
         [(x, own)] = batches(flat, given, batch, max(1, len(flat)))
         solution = integrate(field, self.manifold, x, times, solver, **own)
         return solution.x.reshape(len(solution.times), *batch, *self.manifold.event_shape)
+
+    @evaluating
+    @in_precision_of_weights
+    def transport(
+        self,
+        x_0: Tensor,
+        *,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        solver: Method | None = None,
+        batch_size: int = _BATCH,
+    ) -> Tensor:
+        """Return where start points of your own, at time 0, are carried to, ``(*batch, *event_shape)``.
+
+        Arguments as for `trajectory` and `sample`.
+        """
+        flat, batch = self._checked("transport", x_0)
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        field, given = encoded(as_field(self.field), given, flat)
+        parts = [
+            integrate(field, self.manifold, x, (self.start, 1.0), solver, **own).final
+            for x, own in batches(flat, given, batch, batch_size)
+        ]
+        return torch.cat(parts).reshape(*batch, *self.manifold.event_shape)
+
+    @evaluating
+    @in_precision_of_weights
+    def velocity(self, x: Tensor, t: float, *, condition: Tensor | Mapping[str, Any] | None = None) -> Tensor:
+        """Return the field at points ``x`` and one time, ``(*batch, *event_shape)``; conditions as for `sample`."""
+        flat, batch = self._checked("velocity", x)
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        field, given = encoded(as_field(self.field), given, flat)
+        [(y, own)] = batches(flat, given, batch, max(1, len(flat)))
+        times = torch.full((len(y),), number("Flow.velocity", "t", t), dtype=y.dtype, device=y.device)
+        return field(y, times, **own).reshape(*batch, *self.manifold.event_shape)
 
     @evaluating
     @in_precision_of_weights
@@ -336,6 +458,8 @@ class Flow(nn.Module):
 
         The field stays as it is and the source is reweighted, so draws are exact in the limit of many, for the flow as
         ``solver`` carries it. What is ``known`` without error is exact too: draws are then of a slice of the density.
+        From a refined flow, draws of the posterior of its base are reweighted by the ratio of the two densities, which
+        is exact in the limit as well; methods that are not exact leave the refinement out.
 
         Args:
             likelihood: log-likelihoods ``(*batch)`` of points ``(*batch, *event_shape)``; a
@@ -354,13 +478,14 @@ class Flow(nn.Module):
             ValueError: the likelihood is zero everywhere the source reaches, NaN, or of the wrong shape, or nothing is
                 given.
         """
-        n = whole("Flow.posterior", "n", n)
+        n = integer("Flow.posterior", "n", n)
         if likelihood is None and known is None:
             raise ValueError("Flow.posterior: nothing is given; pass a likelihood, known=, or call sample")
         fits = Unmeasured(self.manifold) if likelihood is None else as_likelihood(likelihood)
         dtype, device = self._dtype_and_device()
         like = torch.empty(0, dtype=dtype, device=device)
         given = None if condition is None else vectors_of(self.conditions, condition)
+        check_unconditional("posterior", self.refinement is None or given is None)
         if given is not None and given.ndim != 1:
             raise ValueError(
                 f"Flow.posterior: takes one condition for all draws, shape (c,), got {tuple(given.shape)}; call it "
@@ -368,40 +493,19 @@ class Flow(nn.Module):
             )
         solver = Adaptive(atol=1e-3, rtol=1e-3) if solver is None else solver
         method = Tempering() if method is None else method
-        if known is None:
-            target = self._target(fits, given, solver, batch_size, like)
-        else:
+        own: dict[str, Any] = {"condition": given, "solver": solver, "batch_size": batch_size}
+        if known is not None:
             known.check(self.manifold)
-            about = self.sample(1000, condition=given, generator=generator, solver=solver, batch_size=batch_size)
-            source = slice_source(known, about)
-
-            def joint(x: Tensor) -> Tensor:
-                return self.log_prob(x, condition=given, solver=solver, batch_size=batch_size)
-
-            fits = known.reweighted(joint, source, fits)
-            target = SourceTarget(source, lambda z: Carried(known.join(z), len(z)), fits, None, batch_size)
+            about = self.sample(1000, generator=generator, **own)
+            target = slice_target(known, lambda x: self.log_prob(x, **own), about, fits, batch_size)
+        else:
+            field, context = encoded(as_field(self.field), given, like)
+            target = flow_target(field, self.source, self.start, fits, context, solver, batch_size)
         draws = method.run(target, n, generator, like)
+        if known is None and self.refinement is not None and draws.exact:
+            ratio = self.log_prob(draws.points, **own) - self.base.log_prob(draws.points, **own)
+            draws = corrected(draws, ratio, generator)
         return replace(draws, warnings=(*draws.warnings, *fits.doubts(draws.points)))
-
-    def _target(
-        self, likelihood: Likelihood, condition: Tensor | None, solver: Method, batch_size: int, like: Tensor
-    ) -> SourceTarget:
-        """Return the posterior on the source of this flow."""
-        field, given = self._encoded(condition, like)
-        own = {} if given is None else {"condition": given}
-
-        def carry(z: Tensor) -> Carried:
-            size = len(z) if torch.is_grad_enabled() else batch_size
-            parts = batches(z, given, z.shape[:1], size)
-            solutions = [integrate(field, self.manifold, x, (0.0, 1.0), solver, **rows) for x, rows in parts]
-            count = sum(int(solution.evaluations.sum()) for solution in solutions)
-            return Carried(torch.cat([solution.final for solution in solutions]), count)
-
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            rows = {name: value.to(x).expand(len(x), *value.shape) for name, value in own.items()}
-            return field(x, t, **rows)
-
-        return SourceTarget(self.source, carry, likelihood, velocity, batch_size)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder: ``flow.json`` and the tensors it names.
@@ -409,7 +513,8 @@ class Flow(nn.Module):
         Weights are written first, under a name made of their content; ``flow.json`` is replaced last, in one step.
         Interrupted at any moment, the folder holds the old flow or the new one.
         """
-        parts = SavedFlow(self.manifold, self.field, self.source, self.conditions, self.history, self.stopped)
+        own = (self.manifold, self.field, self.source, self.conditions, self.history, self.stopped)
+        parts = SavedFlow(*own, self.start, self.refinement, self.refinement_report)
         write_flow(Path(folder), parts, self.state_dict())
 
     @classmethod
@@ -437,11 +542,13 @@ class Flow(nn.Module):
         folder = Path(folder)
         saved, tensors = read_flow(folder, manifold, field, source)
         try:
-            flow = cls(saved.manifold, saved.field, saved.source, conditions=saved.conditions)
+            own: dict[str, Any] = {"start": saved.start, "refinement": saved.refinement}
+            flow = cls(saved.manifold, saved.field, saved.source, conditions=saved.conditions, **own)
         except ValueError as error:
             raise SavedFlowError(f"{folder / 'flow.json'} is damaged: {error}; fit again") from None
         load_weights(flow, tensors, folder)
         flow.history, flow.stopped = saved.history, saved.stopped
+        flow.refinement_report = saved.refinement_report
         return flow.eval()
 
     def _dtype_and_device(self, x: Tensor | None = None) -> tuple[torch.dtype, torch.device]:
@@ -464,13 +571,3 @@ class Flow(nn.Module):
             raise ValueError(f"Flow.{where}: {error}") from None
         flat = given.to(device=device, dtype=dtype).reshape(-1, *self.manifold.event_shape)
         return self.manifold.projx(flat), self.manifold.batch_shape(given)
-
-    def _encoded(self, condition: Tensor | None, x: Tensor) -> tuple[Field, Tensor | None]:
-        """Return the field to follow and its condition; what the field has to encode first is encoded once."""
-        field = as_field(self.field)
-        if condition is None:
-            if field.needs_condition:
-                raise ValueError("Flow: this field needs to be told what it is conditional on; pass condition=")
-            return field, None
-        velocity, context = field.encoded(condition.to(x))
-        return as_field(velocity), context

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from rfm.conditions import Conditions
+from rfm.flow.refinement import Refinement
 from rfm.records.descriptions import (
     SavedFlowError,
     build,
@@ -23,7 +24,8 @@ from rfm.records.descriptions import (
 )
 from rfm.sources import Source
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of what is written; version 1 knew of no start and no refinement, and is read as well."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,21 @@ class SavedFlow:
     conditions: Conditions | None
     history: list[dict[str, float]]
     stopped: str
+    start: float = 0.0
+    refinement: Refinement | None = None
+    refinement_report: str = ""
 
 
 def write_flow(folder: Path, flow: SavedFlow, state: Mapping[str, Tensor]) -> None:
     """Write a flow and its state to a folder, as `rfm.Flow.save` says."""
     folder.mkdir(parents=True, exist_ok=True)
-    shared, arguments = {"manifold": flow.manifold}, dict[str, Tensor]()
+    shared: dict[str, Any] = {"manifold": flow.manifold}
+    arguments: dict[str, Tensor] = {}
     field = describe(flow.field, shared, arguments)
     source = describe(flow.source, shared, arguments)
+    # A refinement may hold the flow's own source.
+    shared["source"] = flow.source
+    refinement = None if flow.refinement is None else flow.refinement.record(shared, arguments)
     name = write_tensors(folder, "weights", {**state, **arguments})
     record = {
         "format": "rfm flow",
@@ -52,6 +61,9 @@ def write_flow(folder: Path, flow: SavedFlow, state: Mapping[str, Tensor]) -> No
         "manifold": describe(flow.manifold),
         "field": field,
         "source": source,
+        "start": flow.start,
+        "refinement": refinement,
+        "refinement_report": flow.refinement_report,
         "conditions": None if flow.conditions is None else flow.conditions.to_dict(),
         "history": flow.history,
         "stopped": flow.stopped,
@@ -77,13 +89,18 @@ def read_flow(
         source = build(record.get("source"), f"{path}: source", shared, arguments)
     if not callable(field) or isinstance(field, Manifold | Source) or not isinstance(source, Source):
         raise SavedFlowError(f"{path} is damaged: it names no field or no source; fit again")
+    refinement = record.get("refinement")
+    if refinement is not None:
+        refinement = Refinement.recorded(refinement, f"{path}: refinement", shared | {"source": source}, arguments)
     named, history = record.get("conditions"), record.get("history")
     try:
         conditions = None if named is None else Conditions.from_dict(named)
     except ValueError as error:
         raise SavedFlowError(f"{path} is damaged: {error}; fit again") from None
     history = history if isinstance(history, list) else []
-    return SavedFlow(manifold, field, source, conditions, history, str(record.get("stopped", ""))), tensors
+    own = (manifold, field, source, conditions, history, str(record.get("stopped", "")))
+    report = str(record.get("refinement_report", ""))
+    return SavedFlow(*own, record.get("start", 0.0), refinement, report), tensors
 
 
 def load_weights(flow: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -131,9 +148,9 @@ def _record(folder: Path) -> dict[str, Any]:
     record = read_json(path)
     if record.get("format") != "rfm flow" or not isinstance(record.get("weights"), str):
         raise SavedFlowError(f"{path} is not a saved flow, or is damaged; fit again")
-    if record.get("version") != FORMAT_VERSION:
+    if record.get("version") not in (1, FORMAT_VERSION):
         raise SavedFlowError(
-            f"{path} has format version {record.get('version')}, this library reads {FORMAT_VERSION}; "
+            f"{path} has format version {record.get('version')}, this library reads 1 and {FORMAT_VERSION}; "
             "load it with the version of the library that saved it"
         )
     if not re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", record["weights"]):

@@ -1,4 +1,4 @@
-"""Integrators on manifolds: tableaux, the coordinates of a step, step control, and `integrate`."""
+"""Integrators on manifolds: tableaux, the coordinates of a step, step control, stochastic sampling, and `integrate`."""
 
 from rfm.integrators.adams.adams import Adams
 from rfm.integrators.adaptive import Adaptive
@@ -24,6 +24,8 @@ from rfm.integrators.runge_kutta.tableaux import (
 )
 from rfm.integrators.scheme import Scheme
 from rfm.integrators.solution import IntegrationError, Solution
+from rfm.integrators.stochastic.stochastic import Stochastic
+from rfm.integrators.stochastic.walks import GeodesicWalk, ProjectedWalk, Walk
 
 __all__ = [
     "BOGACKI_SHAMPINE",
@@ -41,15 +43,19 @@ __all__ = [
     "Chart",
     "FixedStep",
     "Geodesic",
+    "GeodesicWalk",
     "IntegrationError",
     "Method",
     "MuntheKaas",
     "NormalCoordinates",
     "Projected",
+    "ProjectedWalk",
     "RungeKutta",
     "Scheme",
     "Shared",
     "Solution",
+    "Stochastic",
     "Tableau",
+    "Walk",
     "integrate",
 ]

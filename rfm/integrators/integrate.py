@@ -10,6 +10,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance, shown
+from manifolds.checks import check_shape
 from manifolds.precision import at_least_float32
 from rfm.arrays import tensor_of
 from rfm.integrators.adaptive import Adaptive
@@ -68,7 +69,7 @@ def integrate(
     own = _checked(times)
     span = Span.of(own)
     x = x if isinstance(x, Tensor) else tensor_of("integrate", "points", x)
-    manifold._check_shape("initial points", x)
+    check_shape(manifold, "initial points", x)
     batch = manifold.batch_shape(x)
     x = x.to(at_least_float32(x.dtype))
     flat = x.reshape(batch.numel(), *manifold.event_shape)
@@ -130,6 +131,9 @@ class _RightHandSide:
             self._check(x, u)
         rate = self.span.per_share
         return rate(u), rate(q.to(x.dtype)) if integrand and q is not None else None
+
+    def beside(self, function: Callable[..., Any], x: Tensor, t: Tensor) -> Any:
+        return function(x, self.span.times(t).expand(len(x)), **self.own)
 
     def _check(self, x: Tensor, u: Tensor) -> None:
         """Check the first velocities; their values where control flow may depend on them."""

@@ -1,8 +1,11 @@
 """What is integrated, as methods call it."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from torch import Tensor
+
+from rfm.integrators.span import Span
 
 
 class RightHandSide(Protocol):
@@ -15,4 +18,15 @@ class RightHandSide(Protocol):
 
         ``index`` ``(n)`` names the samples that ``x`` holds, None all.
         """
+        ...
+
+
+class TimedRightHandSide(RightHandSide, Protocol):
+    """A right-hand side that knows its times, for methods that need more than velocities per share of the span."""
+
+    span: Span
+    """From shares to times."""
+
+    def beside(self, function: Callable[..., Any], x: Tensor, t: Tensor) -> Any:
+        """Return another function ``(x, t, **condition)`` at points and shares of the span."""
         ...

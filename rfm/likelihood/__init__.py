@@ -5,6 +5,7 @@ from rfm.likelihood.change_of_variables import (
     estimate_log_prob,
     estimate_transport,
     log_prob,
+    score,
     transport,
 )
 from rfm.likelihood.divergences import Hutchinson, divergence, divergence_estimates, rademacher
@@ -18,5 +19,6 @@ __all__ = [
     "estimate_transport",
     "log_prob",
     "rademacher",
+    "score",
     "transport",
 ]

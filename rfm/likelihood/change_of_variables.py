@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.precision import at_least_float32
 from rfm.integrators import Method, Solution, integrate
 from rfm.likelihood.derivatives import differentiable
 from rfm.likelihood.divergences import Hutchinson, divergence, divergence_estimates
@@ -29,24 +30,32 @@ def log_prob(
     source: Source,
     x: Tensor,
     method: Method | None = None,
+    *,
+    start: float = 0.0,
+    time: float = 1.0,
     **condition: Any,
 ) -> Tensor:
-    """Return the log-density at ``x`` of the flow that carries the source at time 0 along the field to time 1.
+    """Return the log-density at ``x`` of the flow that carries the source along the field to a later time.
 
     The continuous change of variables, Chen & Lipman 2023, arXiv:2302.03660, equation 6: ``log p_0(x_0)`` minus the
     integral of the divergence along the path back from ``x``.
 
     Args:
         field: the velocity field.
-        source: the distribution at time 0.
+        source: the distribution at time ``start``.
         x: points ``(*batch, *event_shape)``.
         method: how to integrate.
+        start: when the source's points set out, from 0 to below 1.
+        time: of the density, at least ``start``, where it is the source's.
         condition: passed on to the field.
 
     Returns:
         Nats, with respect to the Riemannian volume, ``(*batch)``.
     """
-    solution = transport(field, source.manifold, x, 1.0, 0.0, method, **condition)
+    source.check_density("log_prob")
+    if time == start:
+        return source.log_prob(x)
+    solution = transport(field, source.manifold, x, time, start, method, **condition)
     assert solution.integral is not None
     return source.log_prob(solution.final) + solution.integral[-1]
 
@@ -57,12 +66,40 @@ def estimate_log_prob(
     x: Tensor,
     estimator: Hutchinson,
     method: Method | None = None,
+    *,
+    start: float = 0.0,
+    time: float = 1.0,
     **condition: Any,
 ) -> LogProbEstimate:
     """Return `log_prob` with an estimated divergence, and its standard error."""
-    solution, error = estimate_transport(field, source.manifold, x, 1.0, 0.0, estimator, method, **condition)
+    source.check_density("estimate_log_prob")
+    if time == start:
+        log_p = source.log_prob(x)
+        return LogProbEstimate(log_p, torch.zeros_like(log_p))
+    solution, error = estimate_transport(field, source.manifold, x, time, start, estimator, method, **condition)
     assert solution.integral is not None
     return LogProbEstimate(source.log_prob(solution.final) + solution.integral[-1], error)
+
+
+def score(log_density: Callable[[Tensor], Tensor], manifold: Manifold, x: Tensor) -> Tensor:
+    """Return the gradient of a log-density at ``x`` with respect to the metric, in reverse mode.
+
+    Of a density that is the result of a solve it differentiates the solve, and needs second derivatives of the field.
+
+    Args:
+        log_density: from points ``(*batch, *event_shape)`` to nats ``(*batch)``, each of its own point alone.
+        manifold: where the points live.
+        x: points ``(*batch, *event_shape)``.
+
+    Returns:
+        Tangent vectors at ``x``, of its shape, in nats per unit of length.
+    """
+    with torch.enable_grad():
+        y = x.detach().to(at_least_float32(x.dtype)).requires_grad_()
+        # A density may be constant, and then knows nothing of y.
+        total = log_density(manifold.projx(y)).sum() + (0 * y).sum()
+        (covector,) = torch.autograd.grad(total, [y])
+    return manifold.riemannian_gradient(y.detach(), covector)
 
 
 def transport(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.precision import at_least_float32
 from rfm.arrays import points_of
 from rfm.integrators.conditions import unmarked
@@ -52,7 +52,7 @@ class Hutchinson:
     draw: Callable[..., Tensor] = rademacher
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "probes", whole("Hutchinson", "probes", self.probes, None))
+        object.__setattr__(self, "probes", integer("Hutchinson", "probes", self.probes, None))
         if self.probes < 1:
             raise ValueError(f"Hutchinson: probes must be at least 1, got {self.probes}")
 

@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.arguments import check_instance, seed_of, whole
+from manifolds.arguments import check_instance, integer, seed_of
 from manifolds.precision import in_full_precision
 from rfm.arrays import tensor_of
 from rfm.couplings import assignment
 from rfm.metrics.estimates import Estimate, clustered_mean
 from rfm.metrics.kernels import Kernel
 
-_CHUNK_PAIRS = 2**20
+CHUNK_PAIRS = 2**20
 
 
 @in_full_precision
-def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel, *, chunk_pairs: int = _CHUNK_PAIRS) -> Estimate:
+def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel, *, chunk_pairs: int = CHUNK_PAIRS) -> Estimate:
     """Return the squared maximum mean discrepancy between the distributions that two samples were drawn from.
 
     The unbiased estimate, which may be negative where they agree; for a positive definite kernel that tells all
@@ -40,7 +40,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel, *, chunk_pair
         Gretton et al., A Kernel Two-Sample Test, JMLR 13 (2012), lemma 6.
     """
     check_instance("maximum_mean_discrepancy", "kernel", kernel, Kernel, "HeatKernel(manifold, scale)")
-    x, y = _checked("maximum_mean_discrepancy", kernel.manifold, x, y, least=4)
+    x, y = checked_samples("maximum_mean_discrepancy", kernel.manifold, x, y, least=4)
     n = len(x)
     if len(y) != n:
         raise ValueError(f"maximum_mean_discrepancy: needs samples of one size, got {n} and {len(y)}; drop some")
@@ -48,7 +48,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel, *, chunk_pair
     column = torch.zeros_like(row)
     own = torch.zeros_like(row)
     # h_ij = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i) over i != j, by its row sums.
-    for part in _chunks(n, n, chunk_pairs):
+    for part in chunks(n, n, chunk_pairs):
         index = torch.arange(n, device=x.device)[part]
         cross = kernel(x[part, None], y[None]).double()
         within = (kernel(x[part, None], x[None]) + kernel(y[part, None], y[None])).double()
@@ -68,7 +68,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor, kernel: Kernel, *, chunk_pair
 
 @in_full_precision
 def wasserstein_distance(
-    manifold: Manifold, x: Tensor, y: Tensor, order: int = 2, *, blocks: int = 8, chunk_pairs: int = _CHUNK_PAIRS
+    manifold: Manifold, x: Tensor, y: Tensor, order: int = 2, *, blocks: int = 8, chunk_pairs: int = CHUNK_PAIRS
 ) -> Estimate:
     """Return the Wasserstein distance between samples, with the manifold's distance as cost.
 
@@ -94,8 +94,8 @@ def wasserstein_distance(
     References:
         Peyre & Cuturi, Computational Optimal Transport, 2019, arXiv:1803.00567, sections 2.2 and 8.4.
     """
-    blocks = whole("wasserstein_distance", "blocks", blocks, None)
-    x, y = _checked("wasserstein_distance", manifold, x, y, least=max(1, blocks))
+    blocks = integer("wasserstein_distance", "blocks", blocks, None)
+    x, y = checked_samples("wasserstein_distance", manifold, x, y, least=max(1, blocks))
     if order not in (1, 2):
         raise ValueError(f"wasserstein_distance: order must be 1 or 2, got {order!r}")
     if len(x) != len(y):
@@ -106,7 +106,7 @@ def wasserstein_distance(
     values = []
     for a, b in zip(x.split(size)[:blocks], y.split(size)[:blocks], strict=True):
         cost = (
-            torch.cat([manifold.dist(a[part, None], b[None]) for part in _chunks(size, size, chunk_pairs)])
+            torch.cat([manifold.dist(a[part, None], b[None]) for part in chunks(size, size, chunk_pairs)])
             .double()
             .cpu()
             ** order
@@ -140,7 +140,7 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
     References:
         Lopez-Paz & Oquab, Revisiting Classifier Two-Sample Tests, 2016, arXiv:1610.06545.
     """
-    x, y = _checked("classifier_two_sample", manifold, x, y, least=20)
+    x, y = checked_samples("classifier_two_sample", manifold, x, y, least=20)
     if len(x) != len(y):
         raise ValueError(f"classifier_two_sample: needs samples of one size, got {len(x)} and {len(y)}; drop some")
     try:
@@ -150,7 +150,7 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
         raise ImportError(
             "classifier_two_sample needs scikit-learn, which is not installed; pip install scikit-learn"
         ) from None
-    seed, folds = seed_of("classifier_two_sample", seed), whole("classifier_two_sample", "folds", folds, 2)
+    seed, folds = seed_of("classifier_two_sample", seed), integer("classifier_two_sample", "folds", folds, 2)
     both = torch.cat([x, y])
     points = manifold.embed(both).double().cpu().numpy()
     labels = torch.arange(2).repeat_interleave(len(x)).numpy()
@@ -165,7 +165,7 @@ def classifier_two_sample(manifold: Manifold, x: Tensor, y: Tensor, *, folds: in
 
 @in_full_precision
 def coverage(
-    manifold: Manifold, reference: Tensor, generated: Tensor, neighbours: int = 5, *, chunk_pairs: int = _CHUNK_PAIRS
+    manifold: Manifold, reference: Tensor, generated: Tensor, neighbours: int = 5, *, chunk_pairs: int = CHUNK_PAIRS
 ) -> Estimate:
     """Return the share of reference points that have a generated point among their nearest neighbours.
 
@@ -189,14 +189,14 @@ def coverage(
         Naeem et al., Reliable Fidelity and Diversity Metrics for Generative Models, 2020, arXiv:2002.09797,
         equation 10.
     """
-    neighbours = whole("coverage", "neighbours", neighbours, None)
+    neighbours = integer("coverage", "neighbours", neighbours, None)
     if neighbours < 1:
         raise ValueError(f"coverage: neighbours must be at least 1, got {neighbours}")
-    reference, generated = _checked("coverage", manifold, reference, generated, least=1)
+    reference, generated = checked_samples("coverage", manifold, reference, generated, least=1)
     if len(reference) <= neighbours:
         raise ValueError(f"coverage: needs more than {neighbours} reference points, got {len(reference)}")
     covered = []
-    for part in _chunks(len(reference), max(len(reference), len(generated)), chunk_pairs):
+    for part in chunks(len(reference), max(len(reference), len(generated)), chunk_pairs):
         # A point is its own nearest neighbour, at distance 0.
         radius = manifold.dist(reference[part, None], reference[None]).kthvalue(neighbours + 1, dim=1).values
         covered.append(manifold.dist(reference[part, None], generated[None]).amin(1) <= radius)
@@ -212,19 +212,20 @@ def median_distance(manifold: Manifold, x: Tensor, y: Tensor) -> float:
         x: one sample ``(n, *event_shape)``; the first thousand are used.
         y: the other.
     """
-    x, y = _checked("median_distance", manifold, x, y, least=2)
+    x, y = checked_samples("median_distance", manifold, x, y, least=2)
     both = torch.cat([x[:1000], y[:1000]])
     distance = manifold.dist(both[:, None], both[None])
     above = torch.ones_like(distance, dtype=torch.bool).triu(1)
     return float(distance[above].median())
 
 
-def _chunks(rows: int, columns: int, pairs: int) -> Iterator[slice]:
+def chunks(rows: int, columns: int, pairs: int) -> Iterator[slice]:
+    """Yield parts of the rows of a table so large that memory stays bounded: at most so many pairs each."""
     size = max(1, pairs // columns)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def _checked(owner: str, manifold: Manifold, x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
+def checked_samples(owner: str, manifold: Manifold, x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """Return both samples detached; raise ValueError unless they are points, and enough of them."""
     x, y = tensor_of(owner, "the first sample", x), tensor_of(owner, "the second sample", y)
     check_instance(owner, "manifold", manifold, Manifold, "Sphere(2)")

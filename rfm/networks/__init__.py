@@ -2,13 +2,22 @@
 
 `VelocityField` serves any manifold. `RotationVelocity` is for densities on SO(3) that turn with what they are
 conditional on, `FrameField` for rigid bodies in a row, such as proteins; `PictureEncoder` and `Encoded` make a field
-conditional on pictures.
+conditional on pictures. `PredictedVelocity` is the velocity of a network that predicts score, noise or end point.
 """
 
 from rfm.networks.encoded import Encoded
 from rfm.networks.frames import FrameField
 from rfm.networks.picture_encoder import PictureEncoder
+from rfm.networks.predicted import PredictedVelocity, Prediction
 from rfm.networks.rotation_velocity import RotationVelocity
 from rfm.networks.velocity import VelocityField
 
-__all__ = ["Encoded", "FrameField", "PictureEncoder", "RotationVelocity", "VelocityField"]
+__all__ = [
+    "Encoded",
+    "FrameField",
+    "PictureEncoder",
+    "PredictedVelocity",
+    "Prediction",
+    "RotationVelocity",
+    "VelocityField",
+]

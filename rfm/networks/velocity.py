@@ -182,7 +182,7 @@ class VelocityField(ExactBuffers, Field):
         biases, damping = self._at_time(t, condition)
         # The axis of directions goes first: factors that all directions share then broadcast over whole blocks.
         directions = tangents.movedim(axis, 0)
-        e, de = self.manifold.embed_jvp(x, directions)
+        e, de = self.manifold.coordinates.embed_jvp(x, directions)
         e, de = (e - self.shift) / self.scale, de / self.scale
         with full_precision(x.device):
             z, dz = nn.functional.linear(e, self.projection, self.phase), nn.functional.linear(de, self.projection)
@@ -196,7 +196,7 @@ class VelocityField(ExactBuffers, Field):
         a, da = _silu_and_derivative(h)
         w, dw = self.last(a), nn.functional.linear(dh * da, self.last.weight)
         # The ambient vector depends on x, and so does the projection that makes it tangent.
-        u, du = self.manifold.tangent_from_vector_jvp(x, self.scale * w, directions, self.scale * dw)
+        u, du = self.manifold.coordinates.tangent_from_vector_jvp(x, self.scale * w, directions, self.scale * dw)
         return u, du.movedim(0, axis)
 
     def without_and_with(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import check_instance
+from manifolds.arguments import check_function, check_instance, shown
+from manifolds.identity import same
+from rfm.networks import PredictedVelocity, Prediction
+from rfm.networks.predicted import check_predicts
 from rfm.objectives.objective import Objective
-from rfm.objectives.regression import flow_matching_loss
+from rfm.objectives.prediction import prediction_loss
+from rfm.objectives.regression import Distance, check_distance, flow_matching_loss
 from rfm.paths import AffinePath, ConditionalPath, GeodesicPath
 from rfm.paths.times import TimeSampler, UniformAndLateTimes
-from rfm.records.fingerprint import fingerprint
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
 
@@ -28,13 +31,21 @@ class FlowMatching(Objective):
             that is far from the source; see `ConditionalPath.starts_at_source`.
         times: how to draw training times, whose density weights the errors; by default
             `rfm.paths.times.UniformAndLateTimes`, half of them uniform and half crowded at the data.
+        predicts: what the network predicts, "velocity", "score", "noise" or "end point"; the flow's field is then the
+            velocity that follows, see `rfm.networks.PredictedVelocity`, and `rfm.objectives.prediction_loss` the loss.
+        weight: from times ``(*batch)`` to factors of each pair's loss; 1 by default.
+        distance: of end points on a curved space, see `rfm.endpoint_loss`: "tangent", whose minimiser gives the
+            marginal velocity, or "geodesic".
 
     Raises:
-        ValueError: if they are no path and no sampler of times.
+        ValueError: if they are no path and no sampler of times, or the prediction does not say the velocity there.
     """
 
     path: ConditionalPath | None = None
     times: TimeSampler | None = None
+    predicts: Prediction = "velocity"
+    weight: Callable[[Tensor], Tensor] | None = None
+    distance: Distance = "tangent"
 
     repeats: ClassVar[bool] = True
     splits: ClassVar[bool] = True
@@ -44,6 +55,21 @@ class FlowMatching(Objective):
             check_instance("FlowMatching", "path", self.path, ConditionalPath, "GeodesicPath(manifold)")
         if self.times is not None:
             check_instance("FlowMatching", "times", self.times, TimeSampler, "UniformTimes()")
+        if self.weight is not None:
+            check_function("FlowMatching", "weight", self.weight, "a function of the times")
+        check_distance("FlowMatching", self.distance)
+        if self.distance != "tangent" and self.predicts != "end point":
+            raise ValueError(
+                f'FlowMatching: distance is that of end points; pass predicts="end point", or leave it out, got '
+                f"predicts={self.predicts!r}"
+            )
+        if self.path is not None:
+            check_predicts("FlowMatching", self.path, self.predicts)
+        elif self.predicts not in ("velocity", "end point"):
+            raise ValueError(
+                f"FlowMatching: a network that predicts {self.predicts!r} needs a path that says the velocity; pass "
+                "path=GaussianPath(manifold, VariancePreserving())"
+            )
 
     def __call__(
         self,
@@ -57,7 +83,20 @@ class FlowMatching(Objective):
         **condition: Any,
     ) -> Tensor:
         path = GeodesicPath(source.manifold) if self.path is None else self.path
-        return flow_matching_loss(field, path, x_0, x_1, t, **condition)
+        if self.predicts == "velocity":
+            return flow_matching_loss(field, path, x_0, x_1, t, weight=self.weight, **condition)
+        if not isinstance(field, PredictedVelocity):
+            raise ValueError(
+                f"FlowMatching: field must be a PredictedVelocity, got {shown(field)}; pass "
+                f"PredictedVelocity(network, path, {self.predicts!r})"
+            )
+        return prediction_loss(field, x_0, x_1, t, distance=self.distance, weight=self.weight, **condition)
+
+    def velocity_of(self, network: nn.Module) -> nn.Module:
+        if self.predicts == "velocity" or isinstance(network, PredictedVelocity):
+            return network
+        assert self.path is not None, "FlowMatching.on gives it a path"
+        return PredictedVelocity(network, self.path, self.predicts)
 
     @property
     def source(self) -> Source | None:
@@ -65,13 +104,17 @@ class FlowMatching(Objective):
 
     def check(self, manifold: Manifold, source: Source, x: Tensor) -> None:
         """Raise ValueError unless the path lives on the manifold and leads from the source to the points ``x``."""
+        self.check_source(manifold, source)
         if self.path is None:
             return
-        check_same_manifold("FlowMatching", "path", self.path.manifold, manifold)
-        _check_start(self.path, source)
         x_1 = manifold.projx(x[:4])
         x_0 = source.sample((len(x_1),), generator=torch.Generator().manual_seed(0), dtype=x.dtype)
         self.path.check_ends(x_0, x_1)
+
+    def check_source(self, manifold: Manifold, source: Source) -> None:
+        if self.path is not None:
+            check_same_manifold("FlowMatching", "path", self.path.manifold, manifold)
+            _check_start(self.path, source)
 
     def on(self, manifold: Manifold) -> "FlowMatching":
         return replace(
@@ -86,7 +129,7 @@ class FlowMatching(Objective):
 
 def _check_start(path: ConditionalPath, source: Source) -> None:
     """Raise ValueError where the path presumes a source, or a scale of it, and the flow would start from another."""
-    if path.source is not None and fingerprint(path.source) != fingerprint(source):
+    if path.source is not None and not same(path.source, source):
         presumed, actual = (" ".join(str(part).split()) for part in (path.source, source))
         raise ValueError(
             f"FlowMatching: path starts from {presumed}, but source is {actual}; leave source out, or take a path that "

@@ -44,6 +44,9 @@ class MaximumLikelihood(Objective):
 
     pairs: ClassVar[bool] = False
 
+    def check_source(self, manifold: Manifold, source: Source) -> None:
+        source.check_density("MaximumLikelihood")
+
     def __call__(
         self,
         field: Callable[..., Tensor],

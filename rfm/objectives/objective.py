@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import check_function
@@ -62,11 +62,22 @@ class Objective(ABC):
 
     def check(self, manifold: Manifold, source: Source, x: Tensor) -> None:
         """Raise ValueError unless the objective can train a flow on ``manifold`` from ``source`` to points ``x``."""
+        self.check_source(manifold, source)
+
+    def check_source(self, manifold: Manifold, source: Source) -> None:
+        """Raise ValueError unless the objective can train a flow on ``manifold`` from ``source``, whatever the data."""
         return
 
     def on(self, manifold: Manifold) -> Self:
         """Return the objective on a manifold, with nothing left to default."""
         return self
+
+    def velocity_of(self, network: nn.Module) -> nn.Module:
+        """Return the velocity field of the flow, for a network that predicts what the objective trains it to predict.
+
+        By default the network itself is the velocity.
+        """
+        return network
 
     def draw_times(self, shape: tuple[int, ...], **like: Any) -> Tensor:
         """Return the times of a batch; by default half uniform and half crowded at the data.

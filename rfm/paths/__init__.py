@@ -1,7 +1,7 @@
 """Conditional probability paths: how a pair of end points becomes a training target.
 
 `rfm.paths.schedules` holds how much of data and noise they mix, `rfm.paths.times` the times at which they are learnt,
-`rfm.paths.conversions` the links to scores, noise and end points.
+`rfm.paths.conversions` the links to scores, noise and end points, and `DDIM` the sampler that follows from them.
 """
 
 from rfm.paths import conversions, schedules, times
@@ -11,17 +11,24 @@ from rfm.paths.conditional import (
     ConditionalPath,
     GaussianPath,
     GeodesicPath,
+    GivenData,
     PathSample,
 )
+from rfm.paths.ddim import DDIM
+from rfm.paths.marginal import MarginalVelocity, marginal_velocity
 
 __all__ = [
+    "DDIM",
     "AffinePath",
     "ConditionalFlowPath",
     "ConditionalPath",
     "GaussianPath",
     "GeodesicPath",
+    "GivenData",
+    "MarginalVelocity",
     "PathSample",
     "conversions",
+    "marginal_velocity",
     "schedules",
     "times",
 ]

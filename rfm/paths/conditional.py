@@ -36,6 +36,17 @@ class PathSample(NamedTuple):
     """Velocity at time ``t``, tangent at ``x_t``: what a velocity network regresses on."""
 
 
+class GivenData(NamedTuple):
+    """What a path knows of ``x_t`` given the data point ``x_1``, where ``x_0`` is drawn independently of it."""
+
+    log_prob: Tensor
+    """Log-density of ``x_t`` in nats, with respect to the Riemannian volume ``(*batch)``; -inf where no path passes."""
+    velocity: Tensor
+    """The velocity there of the path that reaches ``x_1``, ``(*batch, *event_shape)``."""
+    excess: Tensor
+    """How far beyond the cut locus of ``x_1`` the path would have had to start, 0 where it can start ``(*batch)``."""
+
+
 class ConditionalPath(FullPrecision, ABC):
     """A path from each source point to each data point.
 
@@ -58,6 +69,23 @@ class ConditionalPath(FullPrecision, ABC):
         Raises:
             ValueError: for times of another number of axes: ``(n, 1)`` would pair each of n points with all times.
         """
+
+    def given_data(self, source: Source, x: Tensor, x_1: Tensor, t: Tensor) -> GivenData:
+        """Return density and velocity at ``x`` given the data point, for a source point independent of it.
+
+        Args:
+            source: the distribution of ``x_0``.
+            x: points ``(*batch, *event_shape)``.
+            x_1: data points; they broadcast with the points.
+            t: times ``(*batch)``, before 1; they broadcast too.
+
+        Raises:
+            ValueError: by default: a path that cannot be followed back has no density in closed form.
+        """
+        raise ValueError(
+            f"{type(self).__name__}: no closed form is known for the density of x_t given x_1; use GeodesicPath, "
+            "AffinePath or GaussianPath"
+        )
 
     def _check_times(self, x: Tensor, y: Tensor, t: Tensor) -> None:
         batch = self.manifold.batch_shape(x)
@@ -132,6 +160,40 @@ class GeodesicPath(ConditionalPath):
         # A field is always called with one time per point.
         return PathSample(x_0, x_1, t.expand(self.manifold.batch_shape(x_t)), x_t, dx_t)
 
+    def given_data(self, source: Source, x: Tensor, x_1: Tensor, t: Tensor) -> GivenData:
+        """Return density and velocity at ``x`` given the data point, for a source point independent of it.
+
+        The path through ``x`` started at ``x_0 = exp_{x_1}(w / kappa)`` with ``w = log_{x_1}(x)``, if that geodesic is
+        still a shortest one, and the density changes by the Jacobian of this map::
+
+            log p_t(x | x_1) = log p_0(x_0) + log |det d(exp_{x_1})_{w / kappa}| - log |det d(exp_{x_1})_w|
+                               - dim log(kappa)
+
+        Beyond the cut locus of ``x_1`` no path starts.
+        """
+        m = self.manifold
+        if m.solver_accuracy > 0 or m.logmap_radius < math.inf:
+            raise ValueError(
+                f"GeodesicPath: the logarithm of {m} is found by a solver, and which geodesics are shortest is not "
+                "known; the density given x_1 needs a manifold with a logarithm in closed form"
+            )
+        kappa, d_kappa = (1 - t, -torch.ones_like(t)) if self.kappa is None else self.kappa(t)
+        kappa = torch.where(kappa == 0, math.nan, kappa)
+        velocity = m.lift(-d_kappa / kappa) * m.logmap(x, x_1)
+        w = m.logmap(x_1, x)
+        u = w / m.lift(kappa)
+        x_0 = m.expmap(x_1, u)
+        length = m.norm(x_1, u).detach()
+        excess = length - m.dist(x_1, x_0).detach() if m.injectivity_radius != math.inf else torch.zeros_like(length)
+        starts = excess <= _CUT * torch.finfo(x.dtype).eps * (1 + length)
+        # Where none starts the determinant may be 0, and its logarithm would make derivatives NaN.
+        u = torch.where(m.lift(starts), u, w)
+        log_p = source.log_prob(x_0) - m.dim * torch.log(kappa) + m.log_det_expmap(x_1, u) - m.log_det_expmap(x_1, w)
+        # In hyperbolic space a start hundreds of units away overflows, where its density is 0 in any precision.
+        far = ~log_p.isfinite() & (length > _FAR)
+        excess = torch.where(far, length, torch.where(starts, 0.0, excess))
+        return GivenData(torch.where(starts & ~far, log_p, -math.inf), velocity, excess)
+
     @property
     def starts_at_source(self) -> bool:
         return self.kappa is None or _near(self.kappa(_time(0.0))[0], 1.0)
@@ -169,6 +231,16 @@ class AffinePath(ConditionalPath):
         noise = x_0 if self.schedule.source_scale == 1 else x_0 / self.schedule.source_scale
         x_t = alpha * x_1 + sigma * noise
         return PathSample(x_0, x_1, t.expand(self.manifold.batch_shape(x_t)), x_t, d_alpha * x_1 + d_sigma * noise)
+
+    def given_data(self, source: Source, x: Tensor, x_1: Tensor, t: Tensor) -> GivenData:
+        """Return density and velocity at ``x`` given the data point, of ``x_0 = scale (x - alpha x_1) / sigma``."""
+        at = self.schedule(t)
+        scale = self.schedule.source_scale
+        sigma = torch.where(at.sigma == 0, math.nan, at.sigma)
+        noise = (x - self.manifold.lift(at.alpha) * x_1) / self.manifold.lift(sigma)
+        log_p = source.log_prob(scale * noise) - self.manifold.dim * torch.log(sigma / scale)
+        velocity = self.manifold.lift(at.d_alpha) * x_1 + self.manifold.lift(at.d_sigma) * noise
+        return GivenData(log_p, velocity, torch.zeros_like(log_p))
 
     @property
     def starts_at_source(self) -> bool:
@@ -252,6 +324,13 @@ class ConditionalFlowPath(ConditionalPath):
         x_t, dx_t = torch.func.jvp(lambda s: self.flow(x_0, x_1, s), (t,), (torch.ones_like(t),))[:2]
         # Forward mode takes plain numbers for double precision where the time has no axes.
         return PathSample(x_0, x_1, t, x_t, dx_t.to(x_t.dtype))
+
+
+_CUT = 400
+"""Units of rounding by which a geodesic may miss the distance between its ends and still count as shortest."""
+
+_FAR = 20.0
+"""Lengths from which a density may overflow in single precision: cosh(2 * 20) still does not."""
 
 
 def _time(t: float) -> Tensor:

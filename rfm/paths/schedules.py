@@ -60,6 +60,18 @@ class Schedule(ABC):
     def __call__(self, t: Tensor) -> Coefficients:
         """Return the coefficients and their derivatives at times ``t``."""
 
+    def log_snr(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithm of the signal-to-noise ratio, ``log(alpha^2 / sigma^2)``, and its derivative in time.
+
+        It rises from the source to the data. Where a coefficient is 0 it has its limit: ``-inf`` where ``alpha`` is, as
+        at time 0 of most schedules, ``inf`` where ``sigma`` is, as at time 1 of most; the derivative is ``inf`` at
+        both. Elsewhere both are finite, and computed without a ratio that overflows.
+
+        Kingma et al., Variational Diffusion Models, 2021, arXiv:2107.00630, section 3.1.
+        """
+        alpha, sigma, d_alpha, d_sigma = self(t)
+        return 2 * (torch.log(alpha) - torch.log(sigma)), 2 * (d_alpha / alpha - d_sigma / sigma)
+
     def probability_flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``f`` and ``h`` of the marginal velocity ``f x + h score(x, t)``, for Gaussian noise.
 
@@ -116,13 +128,21 @@ class Polynomial(Schedule):
 
     def __call__(self, t: Tensor) -> Coefficients:
         n = self.power
+        slope = n * t ** (n - 1) if n > 1 else torch.ones_like(t)
+        return Coefficients(t**n, self._sigma(t), slope, -slope)
+
+    def log_snr(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        # The power itself underflows at times that are no zeros of it.
+        sigma = self._sigma(t)
+        slope = self.power * t ** (self.power - 1) if self.power > 1 else torch.ones_like(t)
+        return 2 * (self.power * torch.log(t) - torch.log(sigma)), 2 * (self.power / t + slope / sigma)
+
+    def _sigma(self, t: Tensor) -> Tensor:
         # 1 - t^n = (1 - t)(1 + t + ... + t^(n-1)), whose first factor is exact near 1.
-        ones = torch.ones_like(t)
-        total = ones
-        for _ in range(n - 1):
+        total = torch.ones_like(t)
+        for _ in range(self.power - 1):
             total = 1 + t * total
-        slope = n * t ** (n - 1) if n > 1 else ones
-        return Coefficients(t**n, (1 - t) * total, slope, -slope)
+        return (1 - t) * total
 
 
 @dataclass(frozen=True)
@@ -157,6 +177,13 @@ class VariancePreserving(Schedule):
         alpha = torch.exp(-total / 2)
         sigma = torch.sqrt(-torch.expm1(-total))
         return Coefficients(alpha, sigma, alpha * beta / 2, -(alpha**2) * beta / (2 * sigma))
+
+    def log_snr(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        s, beta = self._rate(t)
+        total = s * (self.beta_min + beta) / 2
+        # alpha^2 = exp(-B), which underflows, is never formed.
+        variance = -torch.expm1(-total)
+        return -total - torch.log(variance), beta / variance
 
     def probability_flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return half of beta, twice: finite at t = 1 too, where the derivative of ``sigma`` is not."""
@@ -198,6 +225,11 @@ class VarianceExploding(Schedule):
         rate = math.log(self.sigma_min / self.sigma_max)
         sigma = self.sigma_max * torch.exp(rate * t)
         return Coefficients(torch.ones_like(t), sigma, torch.zeros_like(t), rate * sigma)
+
+    def log_snr(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a straight line, finite at both ends."""
+        rate = math.log(self.sigma_min / self.sigma_max)
+        return -2 * (math.log(self.sigma_max) + rate * t), torch.full_like(t, -2 * rate)
 
 
 @dataclass(frozen=True)

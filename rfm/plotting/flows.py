@@ -12,6 +12,7 @@ from torch import Tensor
 
 from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Octahedral, Quotient, RightMultiplication, Sphere
 from manifolds.arguments import check_instance
+from manifolds.checks import check_shape
 from rfm.arrays import tensor_of
 from rfm.datasets.coordinates import Cartesian, Coordinates
 from rfm.flow import Flow
@@ -79,13 +80,15 @@ def plot_flow(
     if data is not None:
         sets.insert(0, Points("data", DATA_COLOUR, data))
     count = min([len(s.all) for s in sets if len(s.all)] + [MOST_POINTS])
-    return _figure(flow.manifold, Subject(flow, sets, count, title, coordinates, evaluations, condition))
+    # Without a density there are points to draw, in pairs of coordinates.
+    draw = _figure if flow.source.has_density else _figure.dispatch(Manifold)
+    return draw(flow.manifold, Subject(flow, sets, count, title, coordinates, evaluations, condition))
 
 
 def _as_points(manifold: Manifold, values: Tensor | NDArray[Any], what: str) -> Tensor:
     """Return ``(n, *event_shape)``, floating point."""
     x = tensor_of("plot_flow", what, values)
-    manifold._check_shape(what, x)
+    check_shape(manifold, what, x)
     return x.detach().reshape(-1, *manifold.event_shape)
 
 

@@ -14,8 +14,8 @@ def plot_history(history: Sequence[Mapping[str, float]]) -> "Figure":
     """Draw the loss and the validation NLL of a fit against its steps.
 
     Args:
-        history: ``Flow.history``, records with the keys ``step``, ``loss``, ``validation_nll`` (nats) and ``seconds``.
-            A record without a value for one of them, or with NaN, leaves a gap.
+        history: ``Flow.history``, records with the keys ``step``, ``loss``, ``seconds`` and ``validation_nll``
+            (nats) or ``validation_loss``. A record without a value for one of them, or with NaN, leaves a gap.
 
     Raises:
         ValueError: the history holds no record.
@@ -23,16 +23,18 @@ def plot_history(history: Sequence[Mapping[str, float]]) -> "Figure":
     if not history:
         raise ValueError("plot_history: the history is empty; pass the .history of a flow that rfm.fit has returned")
     seconds = [float(record["seconds"]) for record in history if record.get("seconds") is not None]
+    measure = "validation_loss" if any("validation_loss" in record for record in history) else "validation_nll"
+    label_of = {"validation_loss": "validation loss", "validation_nll": "validation NLL (nats)"}
     figure = new_figure(12, 4.5, None)
     panels = figure.subplots(1, 2, sharex=True)
     for axes, key, label, colour in (
         (panels[0], "loss", "training loss", DATA_COLOUR),
-        (panels[1], "validation_nll", "validation NLL (nats)", SAMPLE_COLOUR),
+        (panels[1], measure, label_of[measure], SAMPLE_COLOUR),
     ):
         steps, values = _series(history, key)
         axes.plot(steps, values, color=colour, linewidth=1.6, marker="o", markersize=3 if len(steps) > 1 else 6)
         title = label
-        if values and key == "validation_nll":
+        if values and key == measure:
             best = min(range(len(values)), key=values.__getitem__)
             axes.plot(steps[best], values[best], "o", markersize=9, markerfacecolor="none", markeredgecolor=INK)
             title = f"{label}: best {values[best]:.3f} at step {steps[best]:,.0f}"

@@ -19,7 +19,7 @@ of your own. What is known without error is a `Slice`.
 from rfm.posterior import operators
 from rfm.posterior.chains import Chains
 from rfm.posterior.d_flow import DFlow, gaussian_shell
-from rfm.posterior.draws import PosteriorDraws
+from rfm.posterior.draws import PosteriorDraws, effective_size
 from rfm.posterior.flow_chef import FlowChef
 from rfm.posterior.flow_dps import FlowDPS, FlowDPSSteps
 from rfm.posterior.flower import Flower
@@ -63,6 +63,7 @@ __all__ = [
     "Tempering",
     "Unmeasured",
     "as_likelihood",
+    "effective_size",
     "gaussian_shell",
     "inside",
     "operators",

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from manifolds.arguments import positive, shown, whole
+from manifolds.arguments import integer, positive, shown
 from rfm.arrays import tensor_of
 from rfm.posterior.likelihood import Likelihood
 from rfm.posterior.operators import Operator
@@ -79,7 +79,7 @@ class Measurement(Likelihood):
                 f"Measurement: noise of {float(self.noise.max()):g} is more than half the period, {self.period:g}: "
                 "such a measurement says nothing; leave it out"
             )
-        self.shape = None if shape is None else tuple(whole("Measurement", "shape", size) for size in shape)
+        self.shape = None if shape is None else tuple(integer("Measurement", "shape", size) for size in shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return log-likelihoods in nats, normalised over ``y``, ``(*batch)``."""

@@ -10,6 +10,8 @@
 `CentredPoseSource`    several rigid bodies up to a translation
 `ProductSource`        products
 `PowerSource`          powers
+`ScaledSource`         scaled manifolds
+`Empirical`            given points, on every manifold: it has no density
 ====================== ======================================================
 
 `default_source` chooses one from the data. `kernel_concentrations` says how wide kernels may be about given points, and
@@ -19,22 +21,26 @@
 from rfm.sources.base import Source, Uniform
 from rfm.sources.centred_poses import CentredPoseSource
 from rfm.sources.default import default_source
+from rfm.sources.empirical import Empirical
 from rfm.sources.isotropic_gaussian_so3 import IsotropicGaussianSO3
 from rfm.sources.kernel_mixture import KernelMixture
 from rfm.sources.kernel_widths import kernel_concentrations
 from rfm.sources.mixture_weights import likeliest_weights
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.rigid_motion import RigidMotionSource
+from rfm.sources.scaled import ScaledSource
 from rfm.sources.von_mises_fisher import VonMisesFisher
 from rfm.sources.wrapped_normal import WrappedNormal, wrapped_log_density
 
 __all__ = [
     "CentredPoseSource",
+    "Empirical",
     "IsotropicGaussianSO3",
     "KernelMixture",
     "PowerSource",
     "ProductSource",
     "RigidMotionSource",
+    "ScaledSource",
     "Source",
     "Uniform",
     "VonMisesFisher",

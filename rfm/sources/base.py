@@ -10,7 +10,6 @@ from manifolds import Manifold
 from manifolds.arguments import check_instance, positive, shown
 from manifolds.precision import FullPrecisionModule
 from rfm.arrays import points_of, shape_of, tensor_of
-from rfm.records.fingerprint import fingerprint
 
 
 class Source(FullPrecisionModule, ABC):
@@ -58,6 +57,24 @@ class Source(FullPrecisionModule, ABC):
             x: points ``(*batch, *event_shape)``: a tensor, or what NumPy makes an array of; whole numbers count as
                 floating point of torch's default dtype.
         """
+
+    @property
+    def has_density(self) -> bool:
+        """Whether `log_prob` is defined: an `Empirical` source, of point masses, has no density."""
+        return True
+
+    def check_density(self, where: str) -> None:
+        """Raise ValueError unless there is a density.
+
+        Args:
+            where: who asks for it.
+        """
+        if not self.has_density:
+            raise ValueError(
+                f"{where}: there is no log-density: the source, {type(self).__name__} on {self.manifold}, consists of "
+                "given points, which have no density with respect to the volume; compare samples with rfm.metrics, or "
+                "start from a KernelMixture of the same points"
+            )
 
     def on(self, manifold: Manifold) -> "Source":
         """Return the same distribution on another manifold of the same kind, for a source that knows how.
@@ -162,9 +179,6 @@ def checked_part(owner: str, name: str, source: object, manifold: Manifold) -> S
 
 
 def check_same_manifold(owner: str, name: str, own: Manifold, manifold: Manifold) -> None:
-    """Raise ValueError unless ``own``, where the argument ``name`` lives, is ``manifold`` or one made alike.
-
-    What is loaded from a file holds a manifold of its own, made from the same arguments.
-    """
-    if own is not manifold and fingerprint(own) != fingerprint(manifold):
+    """Raise ValueError unless ``own``, where the argument ``name`` lives, is the same as ``manifold``."""
+    if not own.same_as(manifold):
         raise ValueError(f"{owner}: {name} lives on {own}, where {manifold} is required; make it on {manifold}")

@@ -63,6 +63,10 @@ class CentredPoseSource(Source):
         variance = float(x[..., :3, 3].square().mean()) * manifold.k / (manifold.k - 1)
         return cls(manifold, None, math.sqrt(variance) or manifold.length)
 
+    @property
+    def has_density(self) -> bool:
+        return self.rotation.has_density
+
     def on(self, manifold: Manifold) -> "CentredPoseSource":
         """Return the same for another number of bodies; the rotations' distribution is shared."""
         if not isinstance(manifold, CentredPoses) or manifold.length != self.manifold.length:

@@ -6,13 +6,14 @@ from typing import cast
 
 from torch import Tensor
 
-from manifolds import SE3, CentredPoses, LevelSet, Manifold, Power, Product
+from manifolds import SE3, CentredPoses, LevelSet, Manifold, Power, Product, Scaled
 from manifolds.arguments import check_instance
 from rfm.arrays import points_of
 from rfm.sources.base import Source, Uniform
 from rfm.sources.centred_poses import CentredPoseSource
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.rigid_motion import RigidMotionSource
+from rfm.sources.scaled import ScaledSource
 from rfm.sources.wrapped_normal import WrappedNormal
 
 
@@ -60,6 +61,13 @@ def _(manifold: Power, points: Tensor) -> Source:
         return Uniform(manifold)
     x = points_of("default_source", manifold, points)
     return PowerSource(manifold, default_source(manifold.m, x.flatten(0, 1)))
+
+
+@default_source.register
+def _(manifold: Scaled, points: Tensor) -> Source:
+    if manifold.volume is not None:
+        return Uniform(manifold)
+    return ScaledSource(manifold, default_source(manifold.m, points_of("default_source", manifold, points)))
 
 
 @default_source.register

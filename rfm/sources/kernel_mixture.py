@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from manifolds.constants import Constants
 from rfm.arrays import points_of, tensor_of
 from rfm.sources.base import Source, checked_part, draws
@@ -82,6 +82,7 @@ class KernelMixture(Source, Constants):
         weights = checked_mixture_weights(weights, len(self.concentrations))
         self.constant("weights", weights.to(self.points.device))
         self.background = checked_part("KernelMixture", "background", background, manifold)
+        self.background.check_density("KernelMixture: background")
         shares = checked_shares(sample_weights, self.points, "sample_weights")
         self.register_buffer("sample_weights", None)
         if sample_weights is not None:
@@ -242,7 +243,7 @@ class KernelMixture(Source, Constants):
         shares = checked_shares(sample_weights, points, "sample_weights")
         k = _or_absolute(manifold, points, concentrations, 30)
         background = _default_background(manifold, points) if background is None else background
-        fold, places = _folds(points, shares, whole("KernelMixture", "folds", folds))
+        fold, places = _folds(points, shares, integer("KernelMixture", "folds", folds))
         scored = torch.zeros_like(fold, dtype=torch.bool)
         scored[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_SCORED_POINTS]] = True
         log_p = points.new_empty(len(points), len(k) + 1)
@@ -299,16 +300,22 @@ class KernelMixture(Source, Constants):
         return torch.cat(parts).reshape(self.manifold.batch_shape(x)).to(x)
 
     @torch.no_grad()
-    def component_log_prob(self, x: Tensor) -> Tensor:
+    def component_log_prob(self, x: Tensor, *, truncate: bool = False) -> Tensor:
         """Return the log-density of each component in the order of ``weights``, in nats, ``(*batch, K + 1)``.
 
-        All of them are complete sums, also where others are larger by far.
+        All of them are complete sums, also where others are larger by far, unless truncated.
 
         Args:
             x: points ``(*batch, *event_shape)``; the result has their dtype and device.
+            truncate: drop what is negligible beside the mixture at a point, up to whole components, which are -inf
+                there: exact enough to weight them by, and in less time where there are many pairs of points.
         """
         x = points_of("KernelMixture", self.manifold, x)
-        parts = [self._components(part) for part in self._kernels.chunks(self._flat(x))]
+        flat = self._flat(x)
+        if truncate and self._kernels.varying and self._kernels.truncates(flat):
+            parts = [self._truncated(part) - self.weights.log() for part in flat.split(_SLAB)]
+        else:
+            parts = [self._components(part) for part in self._kernels.chunks(flat)]
         return torch.cat(parts).reshape(*self.manifold.batch_shape(x), len(self.weights)).to(x)
 
     @classmethod
@@ -333,9 +340,7 @@ class KernelMixture(Source, Constants):
         """Return the components' log-densities ``(m, K + 1)`` and the points' shares ``(m,)``, which sum to 1."""
         points = checked_points(self.manifold, validation, "validation").to(self.points.device)
         shares = checked_shares(validation_weights, points, "validation_weights")
-        if truncate and self._kernels.varying and self._kernels.truncates(points):
-            return self._truncated(points) - self.weights.log(), shares
-        return self.component_log_prob(points), shares
+        return self.component_log_prob(points, truncate=truncate), shares
 
     def _flat(self, x: Tensor) -> Tensor:
         return x.reshape(-1, *self.manifold.event_shape).to(self.points)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.arguments import positive, whole
+from manifolds.arguments import integer, positive
 from rfm.sources.kernel_arguments import checked_kernel, checked_points
 
 _TIE = 1e-9
@@ -75,11 +75,11 @@ def kernel_concentrations(
         raise ValueError(f"{owner}: cap must be above 10, the smallest concentration, got {cap:g}; the default is 1e8")
     scale = squared_scale(manifold, points)
     like: dict[str, Any] = {"dtype": torch.float64, "device": points.device}
-    k = torch.from_numpy(np.geomspace(10, cap, whole(owner, "absolute", absolute))).to(**like) / scale
+    k = torch.from_numpy(np.geomspace(10, cap, integer(owner, "absolute", absolute))).to(**like) / scale
     rows = [k[:, None].expand(-1, len(points))]
     distances = neighbour_distances(manifold, points, neighbours)
     if distances is not None:
-        c = torch.from_numpy(np.geomspace(0.05, 50, whole(owner, "ratios", ratios))).to(**like)
+        c = torch.from_numpy(np.geomspace(0.05, 50, integer(owner, "ratios", ratios))).to(**like)
         # Neighbours nearer than the narrowest kernel's width count as that far.
         squared = distances.square().clamp(min=scale / cap)
         relative = manifold.dim * c[:, None] / squared[:, None]
@@ -95,7 +95,7 @@ def neighbour_distances(manifold: Manifold, points: Tensor, neighbours: tuple[in
     """
     from scipy.spatial import cKDTree
 
-    m = [whole("kernel_concentrations", "each of neighbours", count) for count in neighbours]
+    m = [integer("kernel_concentrations", "each of neighbours", count) for count in neighbours]
     kernel = checked_kernel(manifold)
     centres = kernel.centres(points)
     copies = centres.shape[1]

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from manifolds.arguments import whole
+from manifolds.arguments import integer
 from rfm.arrays import tensor_of
 
 _OWNER = "likeliest_weights"
@@ -29,7 +29,7 @@ def likeliest_weights(log_p: Tensor, shares: Tensor | None = None, steps: int = 
         Dempster, Laird and Rubin, "Maximum likelihood from incomplete data via the EM algorithm", 1977, section 4.3.
     """
     log_p = tensor_of(_OWNER, "log_p", log_p)
-    steps = whole(_OWNER, "steps", steps, 0)
+    steps = integer(_OWNER, "steps", steps, 0)
     if log_p.ndim != 2 or log_p.numel() == 0:
         raise ValueError(
             f"{_OWNER}: log_p must have shape (m, K), of at least one component at at least one point, got "

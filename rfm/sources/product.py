@@ -55,6 +55,10 @@ class ProductSource(Source):
         shape = draws(self, shape, dtype)
         return self.manifold.join(*(source.sample(shape, generator, dtype, device) for source in self._sources))
 
+    @property
+    def has_density(self) -> bool:
+        return all(source.has_density for source in self._sources)
+
     def log_prob(self, x: Tensor) -> Tensor:
         x = points_of("ProductSource", self.manifold, x)
         parts = zip(self._sources, self.manifold.split(x), strict=True)
@@ -93,6 +97,10 @@ class PowerSource(Source):
     ) -> Tensor:
         shape = draws(self, shape, dtype)
         return self.source.sample((*shape, self.manifold.k), generator, dtype, device)
+
+    @property
+    def has_density(self) -> bool:
+        return self.source.has_density
 
     def on(self, manifold: Manifold) -> "PowerSource":
         """Return as many independent copies as another power of the same manifold has."""

@@ -89,6 +89,10 @@ class RigidMotionSource(Source, Constants):
         normal = torch.randn(*shape, 3, generator=generator, dtype=mean.dtype, device=mean.device)
         return rigid_motions(rotation, mean + self.translation_scale * normal)
 
+    @property
+    def has_density(self) -> bool:
+        return self.rotation.has_density
+
     def log_prob(self, x: Tensor) -> Tensor:
         x = points_of("RigidMotionSource", self.manifold, x)
         # In units of ``length``, in which the volume is the usual one.

@@ -3,21 +3,25 @@
 from rfm.training.chain_batches import ChainBatch, ChainBatches
 from rfm.training.fitting import default_field, fit
 from rfm.training.loop import step_seed
-from rfm.training.points import Points, train
+from rfm.training.points import train
+from rfm.training.reflow import Reflow, reflow
 from rfm.training.run import Run
 from rfm.training.settings import Budget, Training
 from rfm.training.streams import fit_stream
+from rfm.training.weighted_points import Points
 
 __all__ = [
     "Budget",
     "ChainBatch",
     "ChainBatches",
     "Points",
+    "Reflow",
     "Run",
     "Training",
     "default_field",
     "fit",
     "fit_stream",
+    "reflow",
     "step_seed",
     "train",
 ]

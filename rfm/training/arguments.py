@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import call_of, check_function, check_instance, number, required, shown, whole
+from manifolds.arguments import call_of, check_function, check_instance, integer, number, required, shown
+from manifolds.checks import shape_remedy
 from manifolds.precision import any_autocast, at_least_float32
 from rfm.arrays import indices_of, tensor_of
 from rfm.conditions import Conditions
@@ -24,8 +25,8 @@ from rfm.objectives import FlowMatching, Objective, objective_of
 from rfm.objectives.objective import Loss
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
-from rfm.training.points import Points
 from rfm.training.settings import Training
+from rfm.training.weighted_points import Points
 
 _LEAST_DIGITS = 1e-2
 """How much of the spread of a condition may be rounding."""
@@ -61,7 +62,7 @@ def check_data(points: Any, manifold: Manifold, condition: Any, weights: Any) ->
     if x.ndim != 1 + len(manifold.event_shape) or x.shape[1:] != manifold.event_shape:
         raise ValueError(
             f"fit: points on {manifold} have shape (n, {', '.join(map(str, manifold.event_shape))}), got "
-            f"{tuple(x.shape)}; {manifold._shape_remedy(x)}"
+            f"{tuple(x.shape)}; {shape_remedy(manifold, x)}"
         )
     if len(x) < 2:
         raise ValueError(f"fit: needs at least two points, got {len(x)}; give it more data")
@@ -139,9 +140,11 @@ def check_source(source: Source, manifold: Manifold) -> None:
         raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold; {error}") from None
 
 
-def checked_objective(objective: Objective | Loss | None, coupling: Coupling) -> Objective:
+def checked_objective(
+    objective: Objective | Loss | None, coupling: Coupling = Independent(), owner: str = "fit"
+) -> Objective:
     """Return the objective, flow matching by default; raise ValueError if it has no use for a coupling."""
-    chosen = FlowMatching() if objective is None else objective_of("fit", objective)
+    chosen = FlowMatching() if objective is None else objective_of(owner, objective)
     if coupling != Independent() and not chosen.pairs:
         raise ValueError(f"fit: {type(chosen).__name__} has no use for coupling; leave out either that or objective")
     return chosen
@@ -250,7 +253,7 @@ def _is_tested(manifold: Manifold) -> bool:
 def positive_integer(name: str, value: int | None, default: int) -> int:
     """Return a whole number, at least 1, or the default in place of None."""
     try:
-        return default if value is None else whole("fit", name, value)
+        return default if value is None else integer("fit", name, value)
     except ValueError:
         raise ValueError(f"fit: {name} must be a whole number, at least 1, got {shown(value)}") from None
 

@@ -1,9 +1,11 @@
 """The state of a training run, saved so that a killed run can go on to the same result."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,20 @@ from rfm.records.descriptions import SavedFlowError, read_json, read_tensors, re
 
 _FILE = "checkpoint.json"
 _STEM = "checkpoint"
+
+
+class Validation(NamedTuple):
+    """What a validation finds."""
+
+    value: float
+    """What is to be small; NaN where it is not known yet."""
+    beside: Mapping[str, float] = MappingProxyType({})
+    """What the history notes besides."""
+
+    @classmethod
+    def of(cls, found: "float | Validation") -> "Validation":
+        """Return a number as a validation that finds no more."""
+        return found if isinstance(found, Validation) else cls(found)
 
 
 @dataclass
@@ -56,14 +72,16 @@ class Checkpoint:
         known = [record[self.measure] for record in self.history if self.measure in record]
         return {self.measure: known[-1]} if known else {}
 
-    def record(self, value: float, loss: float, average: nn.Module) -> None:
+    def record(self, found: float | Validation, loss: float, average: nn.Module) -> None:
         """Note a validation, and keep the averaged weights if it is the best.
 
         Before the first finite one there is nothing to improve on, and no patience to lose.
         """
+        value, beside = Validation.of(found)
         # A field that cannot be integrated yet has no likelihood; JSON has no word for that but leaving it out.
         known = {self.measure: value} if math.isfinite(value) else {}
-        self.history.append({"step": self.step, "loss": loss, **known, **self._clocks})
+        others = {name: number for name, number in beside.items() if math.isfinite(number)}
+        self.history.append({"step": self.step, "loss": loss, **known, **others, **self._clocks})
         if known and value < self.best_value:
             self.best_value, self.since_best = value, 0
             self.best = {key: value.detach().clone() for key, value in average.state_dict().items()}

@@ -21,7 +21,7 @@ from rfm.networks import VelocityField
 from rfm.objectives import Objective
 from rfm.objectives.objective import Loss
 from rfm.records.fingerprint import architecture
-from rfm.sources import Source, default_source
+from rfm.sources import Empirical, Source, default_source
 from rfm.training.arguments import (
     check_data,
     check_digits,
@@ -36,9 +36,11 @@ from rfm.training.arguments import (
     hold_out,
     positive_integer,
 )
-from rfm.training.points import Points, train
+from rfm.training.points import train
 from rfm.training.run import Run
 from rfm.training.settings import Training
+from rfm.training.start_points import check_start, check_start_use
+from rfm.training.weighted_points import Points
 
 _BATCH_SIZE = 512
 
@@ -50,11 +52,15 @@ def fit(
     condition: Tensor | np.ndarray[Any, Any] | Mapping[str, Any] | None = None,
     conditions: Conditions | None = None,
     weights: Tensor | np.ndarray[Any, Any] | None = None,
+    start: Tensor | np.ndarray[Any, Any] | None = None,
+    pairs: bool | Tensor | np.ndarray[Any, Any] | Sequence[int] | None = None,
+    start_weights: Tensor | np.ndarray[Any, Any] | None = None,
     validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int] = 0.1,
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     field: nn.Module | None = None,
     objective: Objective | Loss | None = None,
     coupling: Coupling = Independent(),
+    refine: bool = True,
     steps: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
@@ -75,8 +81,17 @@ def fit(
             columns by name, of numbers or of texts that are labels, None where not known.
         conditions: what the entries of ``condition`` mean; found from its columns by default.
         weights: weights of the points ``(n,)``, for example inverse sampling probabilities; equal by default.
+        start: start points ``(m, *event_shape)``, to fit a flow from them to the points: its source is the
+            `rfm.sources.Empirical` distribution of those that are not held out, so it has no density. Validation is by
+            the loss of pairs held out, and the history has the squared maximum mean discrepancy of what they become.
+        pairs: which start point goes with which point: True where row i of both belong together, or the row of
+            ``start`` for each point ``(n,)``; a pair is held out as one. By default they are not paired: a start point
+            is drawn by itself, or by ``coupling``. Pairs with a ``source`` are for start points that were drawn from
+            it, whose density the flow then has.
+        start_weights: weights of the start points ``(m,)``. They and ``weights`` are relative: where the masses of both
+            differ, each side is divided by its own.
         validation: share of the points held out to decide when to stop and which weights to keep, equal points
-            together; or the indices of those points.
+            together; or the indices of those points. Unpaired start points are held out by the same share.
         source: distribution at time 0, or what makes one from the manifold and the training points, such as
             ``KernelMixture.fit``; it gets ``weights`` too if it has an argument ``sample_weights``. By default that of
             the objective, if it presumes one, else see `rfm.sources.default_source`.
@@ -88,6 +103,11 @@ def fit(
             it.
         coupling: how source and data points are paired in each batch; an objective that looks at data points alone
             has no use for any but `rfm.couplings.Independent`.
+        refine: end by putting kernels about the training points, carried back by the flow, at times along it, with
+            weights that the validation points choose, wherever these are likelier for it: see `rfm.flow.Refinement` and
+            ``Flow.base``, the flow without. ``Flow.refinement_report`` says what was chosen, or why nothing was: no
+            kernel on the manifold, conditions, a kernel mixture as source, too few validation points, no gain. While
+            it trains, a quick refinement decides when to stop and which weights to keep.
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
         seed: of every random draw; the same seed on the same device gives the same flow.
@@ -108,17 +128,24 @@ def fit(
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``Training.force`` is given.
     """
     check_objects(manifold, coupling, conditions, training)
-    chosen = checked_objective(objective, coupling)
+    chosen, refine = checked_objective(objective, coupling), bool(refine)
     training = Training() if training is None else training
     condition, conditions = encoded_condition(condition, conditions)
     data = check_data(points, manifold, condition, weights)
+    given = check_start(start, manifold, pairs, start_weights, len(data.x))
+    data = data if given is None else given.beside(data)
+    check_start_use(given, source, coupling, chosen)
     seed = seed_of("fit", seed)
     train_index, validation_index = hold_out(data.x, validation, seed)
     check_shares(data, train_index, validation_index)
     training_data = data.take(train_index)
     check_metric(manifold, training_data.x)
+    validation_source = None
+    if given is not None and given.pairs is None:
+        source, validation_source = given.sources(manifold, validation, len(data.x), seed)
     source = _source(source, manifold, chosen, training_data)
-    field = _field(field, manifold, training_data, conditions, seed)
+    chosen = chosen.on(manifold)
+    field = chosen.velocity_of(_field(field, manifold, training_data, conditions, seed))
     flow = Flow(manifold, training.converted(field), source, conditions=conditions)
     data = _in_precision_of(flow, data)
     _check_field(flow, data.take(train_index))
@@ -127,8 +154,8 @@ def fit(
         positive_integer("batch_size", batch_size, _BATCH_SIZE),
         seed,
     )
-    chosen = chosen.on(manifold)
-    identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index]
+    identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index, refine]
+    identity += [] if validation_source is None else [validation_source]
     run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
     if run.is_finished:
         return run.load(flow)
@@ -143,6 +170,8 @@ def fit(
             objective=chosen,
             coupling=coupling,
             drop_condition=drop,
+            refined=refine,
+            validation_source=validation_source,
         )
     return flow
 
@@ -154,7 +183,9 @@ def _source(
     data: Points,
 ) -> Source:
     """Return the source: the given one, the one fitted to the training points, or the default."""
-    if source is None:
+    if source is None and data.start is not None:
+        source = Empirical(manifold, data.start, data.weights)
+    elif source is None:
         source = objective.source or default_source(manifold, data.x)
     elif not isinstance(source, Source):
         # From the training points alone: a source that knew those of validation would look better than it is.
@@ -188,7 +219,9 @@ def _in_precision_of(flow: Flow, data: Points) -> Points:
     if condition is not None:
         check_digits(condition, dtype, flow.conditions)
         condition = condition.to(dtype)
-    return Points(flow.manifold.projx(data.x).to(dtype), condition, data.weights)
+    x, start = (None if part is None else flow.manifold.projx(part).to(dtype) for part in (data.x, data.start))
+    assert x is not None
+    return Points(x, condition, data.weights, start)
 
 
 def _check_field(flow: Flow, data: Points) -> None:

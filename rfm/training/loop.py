@@ -19,7 +19,7 @@ from rfm.flow.progress import Report
 from rfm.networks.modes import in_training_mode
 from rfm.networks.precision import default_dtype, precision_of_weights
 from rfm.training.captured_step import CapturedStep
-from rfm.training.checkpoint import Checkpoint
+from rfm.training.checkpoint import Checkpoint, Validation
 from rfm.training.settings import Budget
 from rfm.training.weight_average import WeightAverage, averaging
 
@@ -33,7 +33,7 @@ Loss = Callable[[nn.Module, int, int, int], Tensor]
 def optimise(
     field: nn.Module,
     loss: Loss,
-    validate: Callable[[nn.Module], float],
+    validate: Callable[[nn.Module], float | Validation],
     budget: Budget,
     fabric: "Fabric",
     *,
@@ -54,8 +54,8 @@ def optimise(
     Args:
         field: the network; it is moved to the fabric's device and ends with the weights of the last step.
         loss: of a step.
-        validate: from the network with averaged weights to a number that is to be small; the same in every process, and
-            NaN where it is not known yet.
+        validate: from the network with averaged weights to a number that is to be small, alone or in a `Validation`;
+            the same in every process, and NaN where it is not known yet.
         budget: steps, learning rate, seed, time, validations.
         fabric: a launched Fabric: device, precision, processes. The network runs in its precision; points and times are
             as the loss makes them.
@@ -183,7 +183,7 @@ class _Loop:
         self._update(value)
         return value.detach()
 
-    def validate(self, validate: Callable[[nn.Module], float]) -> None:
+    def validate(self, validate: Callable[[nn.Module], float | Validation]) -> None:
         """Note what a validation of the averaged weights finds, and keep them if they are the best.
 
         Raises:
@@ -201,14 +201,14 @@ class _Loop:
                 torch.distributed.broadcast(buffer, 0)
         averaged = self.average.in_precision_of_field()
         with precision_of_weights(averaged):
-            value = validate(averaged)
+            found = Validation.of(validate(averaged))
         assert self.running is not None
         if not math.isfinite(self.running):
             raise ValueError(
                 f"training diverged by step {state.step} (loss {float(self.running):g}, {_words(state.measure)} "
-                f"{value:g}); lower learning_rate, or look for outliers in the points"
+                f"{found.value:g}); lower learning_rate, or look for outliers in the points"
             )
-        state.record(value, float(self.running), averaged)
+        state.record(found, float(self.running), averaged)
         state.seconds = self._clock() - self._started
         state.cpu_seconds = time.process_time() - self._cpu_started
 

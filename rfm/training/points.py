@@ -6,7 +6,7 @@ processes takes its share of the batch that one process would have drawn.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,8 +18,13 @@ from rfm.flow import Flow
 from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.objectives import Objective
-from rfm.sources import Source
+from rfm.sources import Source, likeliest_weights
+from rfm.training.checkpoint import Validation
+from rfm.training.loop import step_seed
+from rfm.training.matching import MatchingValidation
+from rfm.training.refinement import reason_against, refine, validation_components
 from rfm.training.run import Run
+from rfm.training.weighted_points import Points, thinned
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -27,39 +32,18 @@ if TYPE_CHECKING:
 _CONDITION_DROPOUT = 0.1
 _PARTIAL_CONDITIONS = 0.3
 _VALIDATION_POINTS = 512
+_WEIGHT_STEPS = 100
+_VALIDATION_BATCHES = 4
+_APART = 2**40
+"""Numbers of steps that no run comes to."""
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
-
-
-@dataclass(frozen=True)
-class Points:
-    """Data points with what belongs to them.
-
-    Args:
-        x: ``(n, *event_shape)``.
-        condition: ``(n, c)``, or None.
-        weights: ``(n,)``, not negative, or None for equal ones.
-    """
-
-    x: Tensor
-    condition: Tensor | None = None
-    weights: Tensor | None = None
-
-    def take(self, index: Tensor) -> "Points":
-        """Return the points at ``index``."""
-        condition = None if self.condition is None else self.condition[index]
-        return Points(self.x[index], condition, None if self.weights is None else self.weights[index])
-
-    def to(self, device: torch.device) -> "Points":
-        """Return the points on ``device``."""
-        condition = None if self.condition is None else self.condition.to(device)
-        return Points(self.x.to(device), condition, None if self.weights is None else self.weights.to(device))
 
 
 class BatchSampler:
     """Draws training batches, from a generator that the caller seeds.
 
     Args:
-        source: the distribution at time 0, on that device.
+        source: the distribution at time 0, on that device; not drawn from where the data are paired with start points.
         train: the data, on the device to train on.
         size: pairs in a batch.
         objective: draws the times.
@@ -92,7 +76,8 @@ class BatchSampler:
         else:
             uniform = torch.rand(size, dtype=torch.float64, **like)
             index = torch.searchsorted(self.cumulative, uniform).clamp(max=len(x) - 1)
-        x_0, x_1 = self.source.sample((size,), dtype=x.dtype, **like), x[index]
+        paired, x_1 = self.train.start, x[index]
+        x_0 = self.source.sample((size,), dtype=x.dtype, **like) if paired is None else paired[index]
         t = self.objective.draw_times((size,), dtype=x.dtype, **like)
         given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
@@ -101,6 +86,11 @@ class BatchSampler:
         share = slice(rank, None, world)
         condition = {} if pairs.condition is None else {"condition": pairs.condition[share]}
         return pairs.x_0[share], pairs.x_1[share], t[share], condition
+
+    def seeded_batch(self, seed: int) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Return the batch of a seed."""
+        self.generator.manual_seed(seed)
+        return self.batch()
 
 
 def train(
@@ -112,6 +102,8 @@ def train(
     objective: Objective,
     coupling: Coupling = Independent(),
     drop_condition: bool = False,
+    refined: bool = False,
+    validation_source: Source | None = None,
 ) -> None:
     """Train ``flow.field`` in place; the flow ends with the averaged weights of the best validation.
 
@@ -119,11 +111,14 @@ def train(
         flow: manifold, field and source; the field is a module.
         data: training points.
         validation: points whose negative log-likelihood decides when to stop and which weights to keep; 512 of them,
-            evenly spaced, if there are more.
+            evenly spaced, if there are more. Where the source has no density, or the data are paired, it is the loss of
+            pairs that are drawn once, see `rfm.training.matching`.
         run: a launched run.
         objective: what each step minimises.
         coupling: see `BatchSampler`.
         drop_condition: see `BatchSampler`.
+        refined: end with `rfm.training.refinement.refine`, and let the likelihood under a quick refinement decide.
+        validation_source: distribution of the start points of validation; the flow's source by default.
 
     Raises:
         ValueError: if the batch or the objective cannot be shared by the processes there are, the loss is no longer
@@ -138,10 +133,17 @@ def train(
             f"objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "
             "leave objective out"
         )
-    # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
-    some = torch.linspace(0, len(validation.x) - 1, min(len(validation.x), _VALIDATION_POINTS)).round().long()
-    held_out = validation.take(some).to(fabric.device)
-    sampler = BatchSampler(flow.source, data.to(fabric.device), size, objective, coupling, drop_condition)
+    data = data.to(fabric.device)
+    sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition)
+    # A pair says more than the likelihood of its end, which a source of points does not have.
+    by_likelihood = data.start is None and flow.source.has_density
+    if by_likelihood:
+        centres = data if refined and not reason_against(flow, data, validation) else None
+        validate = _by_likelihood(flow, validation, fabric, centres)
+    else:
+        start = (flow.source if validation_source is None else validation_source).to(fabric.device)
+        held = BatchSampler(start, validation.to(fabric.device), size, objective, coupling, drop_condition=False)
+        validate = _by_matching(flow, held, run)
 
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
         x_0, x_1, t, condition = sampler.batch(rank, world)
@@ -150,30 +152,69 @@ def train(
     run.train(
         flow,
         loss,
-        lambda field: _validate(flow, field, held_out, fabric),
+        validate,
+        finish=(lambda: refine(flow, data, validation.to(fabric.device))) if refined else None,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
+        measure="validation_nll" if by_likelihood else "validation_loss",
     )
 
 
+def _by_likelihood(
+    flow: Flow, validation: Points, fabric: "Fabric", centres: Points | None
+) -> Callable[[nn.Module], float | Validation]:
+    # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
+    held_out = thinned(validation, _VALIDATION_POINTS).to(fabric.device)
+    return lambda field: _validate(flow, field, held_out, fabric, centres)
+
+
+def _by_matching(flow: Flow, held: BatchSampler, run: Run) -> Callable[[nn.Module], float | Validation]:
+    batches = [held.seeded_batch(step_seed(run.budget.seed, _APART + k)) for k in range(_VALIDATION_BATCHES)]
+    source = flow.source.to(run.fabric.device)
+    return MatchingValidation(batches, held.objective, source, run.budget.seed, run.fabric)
+
+
 @torch.no_grad()
-def _validate(flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric") -> float:
+def _validate(
+    flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric", centres: Points | None = None
+) -> float:
     """Return the mean negative log-likelihood of the validation points in nats, shared between the processes.
 
-    NaN where the field cannot be integrated.
+    With ``centres`` it is that of the flow in a mixture with kernels about them, weighted on these points: training for
+    longer may improve the flow and worsen what it is refined to. NaN where the field cannot be integrated.
     """
-    part = validation.take(torch.arange(fabric.global_rank, len(validation.x), fabric.world_size).to(fabric.device))
-    condition = {} if part.condition is None else {"condition": part.condition}
+    rows = torch.arange(fabric.global_rank, len(validation.x), fabric.world_size).to(fabric.device)
+    part = validation.take(rows)
+    condition: dict[str, Any] = {} if part.condition is None else {"condition": part.condition}
+    log_p = None
     try:
-        nll = -log_prob(field, flow.source, part.x, _VALIDATION_SOLVER, **condition).double()
+        log_p = log_prob(field, flow.source, part.x, _VALIDATION_SOLVER, **condition).double()[:, None]
+        if centres is not None:
+            log_p = torch.cat([log_p, validation_components(field, flow.source, centres, part.x)], dim=1)
     except IntegrationError:
         # Not raised here: the other processes wait for this one's share.
-        nll = part.x.new_full((len(part.x),), math.nan, dtype=torch.float64)
-    weights = torch.ones_like(nll) if part.weights is None else part.weights.to(nll)
-    total = torch.stack([(weights * nll).sum(), weights.sum()])
-    if fabric.world_size > 1:
-        torch.distributed.all_reduce(total)
-    return float(total[0] / total[1])
+        pass
+    log_p = _gathered(log_p, rows, len(validation.x), fabric)
+    if log_p is None:
+        return math.nan
+    shares = validation.shares
+    if not bool(log_p.isfinite().all()):
+        return -float(shares @ log_p[:, 0])
+    return -float(shares @ torch.logsumexp(log_p + likeliest_weights(log_p, shares, _WEIGHT_STEPS).log(), dim=-1))
+
+
+def _gathered(part: Tensor | None, rows: Tensor, count: int, fabric: "Fabric") -> Tensor | None:
+    """Return the rows of all processes, ``(count, K)``; None if any of them has none."""
+    if fabric.world_size == 1:
+        return part
+    missing = torch.tensor(float(part is None), device=fabric.device)
+    torch.distributed.all_reduce(missing)
+    if part is None or missing > 0:
+        return None
+    full = part.new_zeros(count, part.shape[1])
+    full[rows] = part
+    torch.distributed.all_reduce(full)
+    return full
 
 
 def _hidden(shape: torch.Size, like: dict[str, Any]) -> Tensor:

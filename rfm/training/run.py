@@ -15,7 +15,7 @@ from rfm.flow import Flow
 from rfm.flow.progress import Report, training_bar
 from rfm.records.descriptions import SavedFlowError, read_json, write_json
 from rfm.records.fingerprint import fingerprint
-from rfm.training.checkpoint import Checkpoint
+from rfm.training.checkpoint import Checkpoint, Validation
 from rfm.training.loop import Loss, optimise
 from rfm.training.settings import Budget, Training
 
@@ -144,11 +144,12 @@ class Run:
         self,
         flow: Flow,
         loss: Loss,
-        validate: Callable[[nn.Module], float],
+        validate: Callable[[nn.Module], float | Validation],
         *,
         generator: torch.Generator | None = None,
         capture: bool = False,
         measure: str = "validation_nll",
+        finish: Callable[[], None] | None = None,
     ) -> None:
         """Train a flow's field in place, once launched; leave the flow on the CPU, and in the folder if there is one.
 
@@ -161,6 +162,7 @@ class Run:
             generator: see `rfm.training.loop.optimise`, as for the arguments that follow.
             capture: replay the step as one graph, where there is a ``generator``, on a GPU, in one process.
             measure: what the number is called in the history.
+            finish: what is left to do to the flow, with its last weights, on the device, before it is saved.
 
         Raises:
             ValueError: if the loss is no longer finite, the step cannot be captured, or no validation was finite.
@@ -186,6 +188,9 @@ class Run:
             clock=self.training.clock,
         )
         _adopt(flow, state)
+        if finish is not None:
+            finish()
+        flow.cpu()
         if self.folder is not None and fabric.is_global_zero:
             self._save(flow, self.folder, state)
         fabric.barrier()
@@ -213,7 +218,7 @@ def _adopt(flow: Flow, state: Checkpoint) -> None:
             "source"
         )
     flow.field.load_state_dict(state.best)
-    flow.eval().cpu()
+    flow.eval()
 
 
 def _make_fabric(device: torch.device | str | None) -> "Fabric":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from manifolds.arguments import number, whole
+from manifolds.arguments import integer, number
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -23,7 +23,7 @@ class Training:
     Args:
         learning_rate: peak learning rate of AdamW; it warms up over 100 steps and falls to zero along a cosine.
         max_seconds: a cap on the training time, all of it where a run is resumed; ``Flow.stopped`` says whether it was
-            reached. A run with a cap does not repeat exactly.
+            reached. A run with a cap does not repeat exactly. The refinement that `rfm.fit` ends with is not in it.
         fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``. "bf16-mixed",
             and "16-mixed" on a GPU, run the network's layers low, "bf16-true" keeps its weights low too, "64-true"
             makes all float64; geometry, points and times are never in less than float32.
@@ -58,7 +58,7 @@ class Training:
         for name in ("learning_rate", "max_gradient_norm"):
             object.__setattr__(self, name, _above_zero(name, getattr(self, name)))
         for name in ("validations", "patience"):
-            object.__setattr__(self, name, whole("Training", name, getattr(self, name)))
+            object.__setattr__(self, name, integer("Training", name, getattr(self, name)))
         if self.max_seconds is not None:
             object.__setattr__(self, "max_seconds", _above_zero("max_seconds", self.max_seconds))
         if self.precision not in _PRECISIONS:

@@ -12,10 +12,11 @@ from manifolds.precision import at_least_float32
 from rfm.flow import Flow
 from rfm.flow.progress import Report
 from rfm.networks.precision import weight_of
-from rfm.objectives import FlowMatching
+from rfm.objectives import Objective
+from rfm.objectives.objective import Loss as ObjectiveLoss
 from rfm.paths import GeodesicPath
 from rfm.records.fingerprint import architecture
-from rfm.training.arguments import check_field, positive_integer
+from rfm.training.arguments import check_field, checked_objective, positive_integer
 from rfm.training.loop import Loss
 from rfm.training.run import Run
 from rfm.training.settings import Training
@@ -30,6 +31,7 @@ def fit_stream(
     *,
     validate: Callable[[nn.Module], float],
     steps: int,
+    objective: Objective | ObjectiveLoss | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     out: str | Path | None = None,
@@ -49,6 +51,8 @@ def fit_stream(
         validate: returns the negative log-likelihood, in nats, of data held out, given the field with averaged weights.
             It decides when to stop and which weights to keep.
         steps: optimiser steps.
+        objective: what each step minimises, as for `rfm.fit`: flow matching along geodesics by default,
+            ``rfm.FlowMatching(path)`` along another path. Times are those that ``draw`` makes.
         seed: of every batch. The field's first weights are the caller's.
         device: "cpu", "cuda", ...; the first GPU where there is one.
         out: folder for checkpoints and the saved flow.
@@ -71,9 +75,12 @@ def fit_stream(
     if not isinstance(field, nn.Module):
         raise ValueError(f"fit_stream: the flow's field must be a torch.nn.Module, got {type(field).__name__}")
     training = Training() if training is None else training
-    field = flow.field = training.converted(field)
+    chosen = checked_objective(objective, owner="fit_stream")
+    chosen.check_source(flow.manifold, flow.source)
+    chosen = chosen.on(flow.manifold)
+    field = flow.field = training.converted(chosen.velocity_of(field))
     budget = training.budget(positive_integer("steps", steps, steps), 0, seed_of("fit_stream", seed))
-    identity = [flow.manifold, architecture(field), flow.source, draw]
+    identity = [flow.manifold, architecture(field), flow.source, draw, chosen]
     run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
     if run.is_finished:
         return run.load(flow)
@@ -81,19 +88,19 @@ def fit_stream(
         if fabric.world_size > 1:
             raise ValueError("fit_stream: runs in one process; start it without torchrun")
         generator = torch.Generator(fabric.device)
-        loss = _loss(draw, flow, generator, run.first_step)
+        loss = _loss(draw, flow, chosen, generator, run.first_step)
         run.train(flow, loss, validate, generator=generator, capture=bool(training.capture))
     return flow
 
 
-def _loss(draw: Draw, flow: Flow, generator: torch.Generator, first: int) -> Loss:
+def _loss(draw: Draw, flow: Flow, objective: Objective, generator: torch.Generator, first: int) -> Loss:
     """Return the loss of a step, which also checks the field on the batch of the first one."""
     field = flow.field
     assert isinstance(field, nn.Module)
     weight = weight_of(field)
     dtype = at_least_float32(torch.float32 if weight is None else weight.dtype)
+    # Where the field is checked: on any path from source to data.
     path = GeodesicPath(flow.manifold)
-    objective = FlowMatching(path).on(flow.manifold)
 
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
         x_0, x_1, t, given = draw(generator)

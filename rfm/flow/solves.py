@@ -1,0 +1,86 @@
+"""The solves of a flow for one batch: points that set out from a source, and log-densities on the way back to it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manifolds import Manifold
+from manifolds.arguments import number
+from rfm.field import Field
+from rfm.flow.refinement import Refinement
+from rfm.integrators import Method, integrate
+from rfm.likelihood import (
+    Hutchinson,
+    LogProbEstimate,
+    estimate_log_prob,
+    estimate_transport,
+    log_prob,
+    score,
+    transport,
+)
+from rfm.sources import Source
+
+
+def carried(
+    field: Field,
+    source: Source,
+    x: Tensor,
+    span: tuple[float, float],
+    solver: Method | None,
+    estimator: Hutchinson | None,
+    with_density: bool,
+    **condition: Any,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return where points ``x`` of a source at ``span[0]`` are at ``span[1]``, their log-densities, errors of these."""
+    start, time = span
+    if time == start:  # nothing to solve
+        log_p = source.log_prob(x) if with_density else None
+        return x, log_p, None if estimator is None or log_p is None else torch.zeros_like(log_p)
+    if not with_density:
+        return integrate(field, source.manifold, x, span, solver, **condition).final, None, None
+    if estimator is None:
+        solution, error = transport(field, source.manifold, x, start, time, solver, **condition), None
+    else:
+        solution, error = estimate_transport(field, source.manifold, x, start, time, estimator, solver, **condition)
+    assert solution.integral is not None
+    return solution.final, source.log_prob(x) - solution.integral[-1], error
+
+
+def densities(
+    field: Field, source: Source, span: tuple[float, float], refinement: Refinement | None
+) -> tuple[Callable[..., Tensor], Callable[..., LogProbEstimate]]:
+    """Return a flow's log-density, exact and estimated, as functions of ``x``, ``method`` and ``estimator``."""
+    if refinement is None:
+        own: dict[str, Any] = {"field": field, "source": source, "start": span[0], "time": span[1]}
+        return functools.partial(log_prob, **own), functools.partial(estimate_log_prob, **own)
+    own = {"field": field, "manifold": source.manifold}
+    return functools.partial(refinement.log_prob, **own), functools.partial(refinement.estimate_log_prob, **own)
+
+
+def scores(
+    exact: Callable[..., Tensor], manifold: Manifold, x: Tensor, solver: Method | None, **condition: Any
+) -> Tensor:
+    """Return the gradients of a log-density that `densities` returned."""
+    return score(lambda y: exact(x=y, method=solver, **condition), manifold, x)
+
+
+def checked_time(where: str, time: float, start: float, refinement: Refinement | None) -> float:
+    """Return the time of a density of a flow.
+
+    Raises:
+        ValueError: unless it is a number from ``start`` to 1, and 1 where the flow is refined.
+    """
+    found = number(f"Flow.{where}", "time", time)
+    if refinement is not None and found != 1:
+        raise ValueError(
+            f"Flow.{where}: this flow is refined by sources at several times, and has a density at time 1 alone; use "
+            f"flow.base.{where}"
+        )
+    if not start <= found <= 1:
+        raise ValueError(
+            f"Flow.{where}: time must be from {start:g}, the source, to 1, the data, got {found:g}; choose one between"
+        )
+    return found

@@ -1,0 +1,54 @@
+"""Data points with the conditions and weights that belong to them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Points:
+    """Data points with what belongs to them.
+
+    Args:
+        x: ``(n, *event_shape)``.
+        condition: ``(n, c)``, or None.
+        weights: ``(n,)``, not negative, or None for equal ones.
+        start: the start point that each is paired with, ``(n, *event_shape)``; None where they are not paired.
+    """
+
+    x: Tensor
+    condition: Tensor | None = None
+    weights: Tensor | None = None
+    start: Tensor | None = None
+
+    @property
+    def shares(self) -> Tensor:
+        """The weights divided by their sum, in float64, ``(n,)``."""
+        w = self.x.new_ones(len(self.x)) if self.weights is None else self.weights.to(self.x.device)
+        return w.double() / w.double().sum()
+
+    @property
+    def positive(self) -> "Points":
+        """The points whose weight is not zero."""
+        return self if self.weights is None else self.take((self.weights > 0).nonzero()[:, 0])
+
+    def take(self, index: Tensor) -> "Points":
+        """Return the points at ``index``."""
+        return self._mapped(lambda rows: rows[index])
+
+    def to(self, device: torch.device) -> "Points":
+        """Return the points on ``device``."""
+        return self._mapped(lambda rows: rows.to(device))
+
+    def _mapped(self, function: Callable[[Tensor], Tensor]) -> "Points":
+        parts = (self.condition, self.weights, self.start)
+        return Points(function(self.x), *(None if part is None else function(part) for part in parts))
+
+
+def thinned(points: Points, most: int) -> Points:
+    """Return at most so many of the points, evenly spaced."""
+    if len(points.x) <= most:
+        return points
+    return points.take(torch.linspace(0, len(points.x) - 1, most).round().long().to(points.x.device))
