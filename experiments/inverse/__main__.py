@@ -128,9 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for problem in problems(options.quick):
         rows.append(assess(problem, "exact draws", Tempering(), draws, seeds))
         rows += [assess(problem, n, m, draws, seeds) for n, m in methods(problem, options.quick).items()]
-    print(
-        f"{draws} draws, seeds 0 to {seeds - 1}, CPU, {datetime.date.today()}\n\n{table(rows)}\n\n{ranks(options.quick)}"
-    )
+    print(f"{draws} draws, seeds 0 to {seeds - 1}, CPU, {datetime.date.today()}\n\n{table(rows)}", flush=True)
+    print(f"\n{ranks(options.quick)}", flush=True)
     if options.figure is not None:
         problem = plane()
         chosen = methods(problem, options.quick)
