@@ -1,7 +1,9 @@
 """Sequential Monte Carlo: from the source to the posterior by powers of the likelihood."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +25,8 @@ class Tempering:
         proposal: of the moves.
         moves: Metropolis steps after each power.
         share: of the effective sample size kept at each step, in (0, 1).
-        particles: at least this many; by default as many as draws are requested.
+        particles: at least this many; as many as draws are requested, where that is more.
+        progress: called after each power with how many more hundredths of the likelihood are in; in all 100.
 
     References:
         Del Moral, Doucet and Jasra, Sequential Monte Carlo samplers, 2006; Jasra et al., Inference for Levy-driven
@@ -34,6 +37,7 @@ class Tempering:
     moves: int = 10
     share: float = 0.5
     particles: int = 1024
+    progress: Callable[[int], Any] = field(default=lambda done: None, repr=False)
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""
@@ -48,6 +52,7 @@ class Tempering:
             log_w = _powers(state.log_likelihood, following - power)
             evidence += float(log_w.logsumexp(0)) - math.log(count)
             rows = systematic(log_w, count, generator)
+            self.progress(round(100 * following) - round(100 * power))
             state, ancestors, power = state.take(rows), ancestors[rows], following
             steps += 1
             for _ in range(self.moves if power < 1 else 2 * self.moves):
