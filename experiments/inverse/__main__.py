@@ -42,9 +42,9 @@ def methods(problem: Problem, quick: bool) -> dict[str, Sampler]:
     noise = float(y.noise.square().mean())
     centre = torch.zeros(m.event_shape) if isinstance(m, Euclidean) else None
     return {
-        "Tempering": Tempering(moves=2 if quick else 10),
+        "Tempering": Tempering(moves=2 if quick else 10, particles=128 if quick else 4096),
         "Chains, random walk": Chains(warm_up=10 if quick else 200, thin=1 if quick else 15),
-        "Chains, Hamiltonian": Chains(Hamiltonian(1 if quick else 4), warm_up=5 if quick else 60, thin=1),
+        "Chains, Hamiltonian": Chains(Hamiltonian(1 if quick else 3), warm_up=5 if quick else 40, thin=1),
         "Importance": Importance(2000 if quick else 50_000),
         "FLOWER": Flower(steps, coupled=True),
         "FLOWER, no draw": Flower(steps, draw=False, coupled=True),
@@ -66,12 +66,12 @@ def assess(problem: Problem, name: str, method: Sampler, draws: int, seeds: int)
         null = [discrepancy(problem, problem.exact(draws, generator), exact) for _ in range(8)]
         begun = time.perf_counter()
         if name == "exact draws":
-            x, evaluations = other, 0.0
+            x, evaluations, worth = other, 0.0, float(draws)
         else:
             found = problem.flow.posterior(
                 problem.measurement, draws, method=method, solver=SOLVER, generator=generator
             )
-            x, evaluations = found.points, found.evaluations / draws
+            x, evaluations, worth = found.points, found.evaluations / draws, found.effective_sample_size
         seconds = time.perf_counter() - begun
         deviation = statistics.stdev(null)
         values.append(
@@ -80,6 +80,7 @@ def assess(problem: Problem, name: str, method: Sampler, draws: int, seeds: int)
                 discrepancy(problem, x, exact) / deviation,
                 coverage(problem, x, exact),
                 modes_found(problem, x),
+                worth,
                 evaluations,
                 seconds,
             )
@@ -92,14 +93,14 @@ def assess(problem: Problem, name: str, method: Sampler, draws: int, seeds: int)
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a table."""
     lines = [
-        "| problem | method | Wasserstein | MMD^2, deviations | coverage of 90 % | modes | evaluations per draw | s |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| problem | method | Wasserstein | MMD^2, deviations | coverage of 90 % | modes | worth | evaluations per draw | s |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         modes = "" if row.modes != row.modes else f"{row.modes:.2f}"
         lines.append(
             f"| {row.problem} | {row.method} | {row.wasserstein:.3f} | {row.mmd:.1f} | {row.coverage:.2f} | {modes} | "
-            f"{row.evaluations:.0f} | {row.seconds:.1f} |"
+            f"{row.worth:.0f} | {row.evaluations:.0f} | {row.seconds:.1f} |"
         )
     return "\n".join(lines)
 

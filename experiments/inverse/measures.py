@@ -25,6 +25,7 @@ class Row:
         mmd: unbiased squared maximum mean discrepancy, in units of the standard deviation between exact draws.
         coverage: share of exact draws in the method's central 90 % intervals, mean over coordinates.
         modes: share of the posterior's modes that hold at least half of their due; NaN where there are none.
+        worth: effective sample size that the method claims; the number of draws for those that are not exact.
         evaluations: of the velocity, per draw.
         seconds: for all draws.
     """
@@ -35,6 +36,7 @@ class Row:
     mmd: float
     coverage: float
     modes: float
+    worth: float
     evaluations: float
     seconds: float
 
