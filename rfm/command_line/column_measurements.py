@@ -98,7 +98,8 @@ def _column(given: Given, coordinates: Coordinates) -> int:
     largest = coordinates.largest[column]
     if largest is not None and abs(given.value) > largest:
         raise ValueError(
-            f"--given {given.column}={given.value:g}: its values are from {-largest:g} to {largest:g} {coordinates.unit}"
+            f"--given {given.column}={given.value:g}: its values are from {-largest:g} to {largest:g} "
+            f"{coordinates.unit}"
         )
     return column
 

@@ -69,7 +69,7 @@ class DFlow:
                         loss.backward(inputs=[offset])
                         return loss
 
-                    search.step(objective)  # type: ignore[no-untyped-call]
+                    search.step(objective)
             return end()[1]
 
         return biased_draws(target, chain, n, "D-Flow")

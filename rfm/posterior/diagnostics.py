@@ -24,7 +24,7 @@ def chain_diagnostics(values: Tensor) -> tuple[dict[str, float], tuple[str, ...]
         R-hat for assessing convergence of MCMC, 2021.
     """
     try:
-        from arviz_stats.base import array_stats
+        from arviz_stats.base.array import array_stats
     except ImportError:
         raise ImportError(
             "Chains: convergence is assessed by arviz-stats; pip install 'riemannian-flow-matching[posterior]', or use "

@@ -43,7 +43,8 @@ def linearised(manifold: Manifold, measurement: Measurement, p: Tensor) -> Linea
         return measurement.whitened(manifold.expmap(p, u))
 
     zero = torch.zeros_like(p)
-    w, pull = torch.func.vjp(residual, zero)
+    found = torch.func.vjp(residual, zero)
+    w, pull = found[0], found[1]
     return Linearised(
         manifold,
         p,
