@@ -3,8 +3,9 @@
 import torch
 
 import rfm
-from manifolds import Sphere
-from rfm.posterior import Measurement, inside, operators
+from manifolds import Euclidean, FlatTorus, Product, Sphere
+from rfm.posterior import Measurement, Slice, Tempering, inside, operators
+from rfm.sources import ProductSource, Uniform, WrappedNormal
 
 sphere = Sphere(2)
 generator = torch.Generator().manual_seed(0)
@@ -32,13 +33,10 @@ draws = flow.posterior(together, 500, generator=generator)
 assert (draws.points[:, 2] > 0).all()
 
 # --8<-- [start:known]
-from manifolds import Euclidean, FlatTorus, Product
-from rfm.posterior import Slice
-from rfm.sources import ProductSource, Uniform, WrappedNormal
-
 product = Product(FlatTorus(1), Euclidean(1))
 source = ProductSource(product, [Uniform(FlatTorus(1)), WrappedNormal(Euclidean(1), torch.zeros(1), 0.5)])
 pairs = rfm.Flow(product, lambda x, t: torch.stack([0 * x[..., 0], x[..., 0].cos()], dim=-1), source)
-draws = pairs.posterior(None, 200, known=Slice.of_factors(product, {1: [0.9]}), generator=generator)
+known = Slice.of_factors(product, {1: [0.9]})
+draws = pairs.posterior(None, 200, known=known, method=Tempering(particles=256, moves=3), generator=generator)
 # --8<-- [end:known]
 assert torch.allclose(draws.points[:, 1], torch.tensor(0.9))

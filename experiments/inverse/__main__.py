@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.figure is not None:
         problem = plane()
         chosen = methods(problem, options.quick)
-        some = ("Tempering", "Chains, random walk", "FLOWER", "OT-ODE", "FlowDPS", "FlowChef", "PnP-Flow")
+        some = ("Tempering", "FLOWER", "OT-ODE", "FlowDPS", "FlowChef", "PnP-Flow", "D-Flow")
         draw(problem, {name: chosen[name] for name in some}, draws, options.figure)
 
 
