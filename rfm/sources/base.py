@@ -22,7 +22,7 @@ class Source(FullPrecisionModule, ABC):
         manifold: where it lives.
     """
 
-    in_any_precision = FullPrecisionModule.in_any_precision | {"on"}
+    in_any_precision = FullPrecisionModule.in_any_precision | {"on", "check_density"}
 
     def __init__(self, manifold: Manifold) -> None:
         super().__init__()
