@@ -93,7 +93,7 @@ def assess(problem: Problem, name: str, method: Sampler, draws: int, seeds: int)
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a table."""
     lines = [
-        "| problem | method | Wasserstein | MMD^2, deviations | coverage of 90 % | modes | worth | evaluations per draw | s |",
+        "| problem | method | Wasserstein | MMD^2, deviations | coverage of 90 % | modes | worth | evaluations/draw | s |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
