@@ -52,13 +52,14 @@ class Tempering:
             log_w = _powers(state.log_likelihood, following - power)
             evidence += float(log_w.logsumexp(0)) - math.log(count)
             rows = systematic(log_w, count, generator)
-            self.progress(round(100 * following) - round(100 * power))
+            done = round(100 * following) - round(100 * power)
             state, ancestors, power = state.take(rows), ancestors[rows], following
             steps += 1
             for _ in range(self.moves if power < 1 else 2 * self.moves):
                 state, accept = metropolis(target, state, self.proposal, scale, power, generator)
                 accepts.append(accept.mean())
                 scale = (scale.log() + (accept.mean() - self.proposal.goal)).clamp(-16, 3).exp()
+            self.progress(done)
         founders = len(ancestors.unique())
         acceptance = float(torch.stack(accepts[-2 * self.moves :]).mean())
         return PosteriorDraws(
