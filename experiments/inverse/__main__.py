@@ -1,6 +1,6 @@
 """How far each way to draw from a posterior is off, where the posterior is known.
 
-python -m experiments.inverse [--quick] [--draws 1000] [--seeds 3] [--figure docs/images/inverse-problems.png]
+python -m experiments.inverse [--quick] [--draws 1000] [--seeds 3] [--problems sphere torus] [--figure FILE]
 """
 
 import argparse

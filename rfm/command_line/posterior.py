@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     condition = given_condition(flow, arguments)
     check_required(flow, condition, arguments)
     generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
-    with counting_bar(not arguments.quiet, "posterior, % of the likelihood", 100) as advance:
+    with counting_bar(not arguments.quiet, "posterior", 100, "% of the likelihood") as advance:
         draws = flow.posterior(
             likelihood,
             arguments.n,
