@@ -1,7 +1,7 @@
 """``rfm posterior``: draws of a flow given measurements of its columns."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rfm.command_line.arguments import (
     add_batch_size,
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="that are tempered, at least (default: 1024, or as many as are drawn); more find rarer modes",
     )
     add_condition(parser)
-    parser.add_argument("--plot", type=path, metavar="FILE", help="also draw density and draws to a PNG file")
+    parser.add_argument("--plot", type=path, metavar="FILE", help="also draw prior and posterior to a PNG file")
     add_seed(parser)
     add_batch_size(parser)
     add_table_output(parser)
@@ -95,6 +95,6 @@ def _plot(
 ) -> None:
     from rfm.plotting import plot_flow, save_figure
 
-    title = f"density, and draws given {' '.join(arguments.given)}"
-    figure = plot_flow(flow, points, title=title, coordinates=data.coordinates, condition=condition)
+    own: dict[str, Any] = {"coordinates": data.coordinates, "condition": condition, "labels": ("posterior", "prior")}
+    figure = plot_flow(flow, points, title=f"given {', '.join(arguments.given)}", **own)
     save_figure(figure, arguments.plot)
