@@ -12,8 +12,8 @@ float32, to which dtype the result is rounded in the end (`manifolds.precision`)
 
 **Free.** ``norm``, ``angle``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``,
 ``riemannian_gradient``, ``embed``, the checks, and what a divergence needs (``divergence_frame``,
-``log_volume_derivative``, ``coordinates``). The defaults are right for every manifold that keeps the contract; the
-built-in manifolds override them where a closed form is more accurate or faster.
+``log_volume_derivative``, ``coordinates``) or the Jacobian of a step (``projx_jvp``). The defaults are right for every
+manifold that keeps the contract; the built-in manifolds override them where a closed form is more accurate or faster.
 
 **Structures** besides geometry are objects, each with its own product, power and quotient: ``coordinates`` (how
 networks read points and write tangent vectors, with derivatives), ``kernel``, ``lie_group``.
@@ -21,7 +21,8 @@ networks read points and write tangent vectors, with derivatives), ``kernel``, `
 **Optional facts.** ``volume`` and ``random_uniform`` where the manifold is compact; ``injectivity_radius``; ``kernel``
 where ``embed`` is homogeneous; ``lie_group`` where points multiply. Without them a default source, baseline or
 integrator that needs them is refused, with a sentence that names them. A manifold with a border in its ambient space,
-such as an open ball or cone, says what is beyond it in ``outside``.
+such as an open ball or cone, says what is beyond it in ``outside``, and where that is at a finite distance, as on a
+simplex, how far it is in ``distance_to_border``.
 
 **Guarded.** The default ``inner`` claims that geodesics have normal acceleration (``proju(x_t, acceleration) == 0``);
 an overridden one claims constant speed and Gauss's lemma. `manifolds.testing.check_manifold` tests these claims.
@@ -39,7 +40,7 @@ from torch import Tensor
 
 from manifolds.arguments import integer
 from manifolds.checks import check_deviation, check_shape, relative_size
-from manifolds.coordinates import Coordinates
+from manifolds.coordinates import Coordinates, jvp_along_all
 from manifolds.identity import same
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
@@ -105,6 +106,14 @@ class Manifold(FullPrecisionModule):
 
         Returns:
             Booleans ``(*batch)``; None where there is no such border, as on a sphere.
+        """
+        return None
+
+    def distance_to_border(self, x: Tensor) -> Tensor | None:
+        """Return how far every geodesic from ``x`` stays inside, where the manifold ends at a finite distance.
+
+        Returns:
+            Lengths ``(*batch)``; None where geodesics go on for ever, as on a sphere.
         """
         return None
 
@@ -193,7 +202,7 @@ class Manifold(FullPrecisionModule):
         """
         return self.proju(y, u)
 
-    # Bases, volume and what a divergence needs.
+    # Bases, volume and what a divergence or a Jacobian needs.
 
     def tangent_basis(self, x: Tensor) -> Tensor:
         """Return a basis of the tangent space at ``x``, orthonormal in `inner`: ``(*batch, dim, *event_shape)``.
@@ -299,6 +308,10 @@ class Manifold(FullPrecisionModule):
             f"{self} has no uniform distribution here: its volume is infinite, or random_uniform is not written; "
             "pass a source"
         )
+
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``projx(x)`` and its derivatives along ambient vectors, ``(k, *batch, *event_shape)`` too."""
+        return jvp_along_all(self.projx, x, v)
 
     # Coordinates for networks.
 

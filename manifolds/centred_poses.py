@@ -48,6 +48,10 @@ class CentredPoses(Power):
         """Return the poses with the nearest rotations, and the positions less their mean."""
         return centred(super().projx(x))
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        y, dy = super().projx_jvp(x, v)
+        return centred(y), centred(dy)
+
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return centred(super().proju(x, u))
 

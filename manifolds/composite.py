@@ -57,8 +57,14 @@ class Derived(Composite):
     def projx(self, x: Tensor) -> Tensor:
         return self.m.projx(x)
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.projx_jvp(x, v)
+
     def outside(self, x: Tensor) -> Tensor | None:
         return self.m.outside(x)
+
+    def distance_to_border(self, x: Tensor) -> Tensor | None:
+        return self.m.distance_to_border(x)
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return self.m.proju(x, u)

@@ -81,7 +81,7 @@ class Coordinates(FullPrecision):
         """
         if self.manifold.embed_is_linear:
             return self.embed(x), self.embed(v)
-        return _jvp_along_all(self.embed, x, v)
+        return jvp_along_all(self.embed, x, v)
 
     def tangent_from_vector_jvp(self, x: Tensor, w: Tensor, v: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``tangent_from_vector(x, w)`` and its derivatives along several changes of ``x`` and ``w``.
@@ -97,7 +97,7 @@ class Coordinates(FullPrecision):
         Returns:
             ``(*batch, *event_shape)`` and ``(k, *batch, *event_shape)``.
         """
-        u, du = _jvp_along_all(lambda y: self.tangent_from_vector(y, w), x, v)
+        u, du = jvp_along_all(lambda y: self.tangent_from_vector(y, w), x, v)
         return u, du + self.tangent_from_vector(x, dw)
 
 
@@ -242,7 +242,7 @@ class QuotientCoordinates(Coordinates):
         return self.manifold.proju(x, pull(w.expand(*batch, self.embed_dim))[0])
 
 
-def _jvp_along_all(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def jvp_along_all(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``function(x)`` and its derivatives along vectors stacked at the first axis of ``v``."""
 
     def one(direction: Tensor) -> tuple[Tensor, Tensor]:

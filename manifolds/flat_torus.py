@@ -72,6 +72,9 @@ class FlatTorus(Manifold):
     def projx(self, x: Tensor) -> Tensor:
         return wrap_radians(x)
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.projx(x), v
+
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return u.expand(torch.broadcast_shapes(x.shape, u.shape))
 

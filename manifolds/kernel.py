@@ -24,6 +24,9 @@ class Kernel(FullPrecision, ABC):
         manifold: where it lives.
     """
 
+    centre_count: int = 1
+    """How many `centres` there are of each point."""
+
     def __init__(self, manifold: Embedded) -> None:
         self.manifold = manifold
 
@@ -133,6 +136,7 @@ class ScaledKernel(Kernel):
     def __init__(self, manifold: Embedded, kernel: Kernel, factor: float, dim: int) -> None:
         super().__init__(manifold)
         self.kernel, self.log_volume_scale = kernel, dim * math.log(factor)
+        self.centre_count = kernel.centre_count
 
     def log_normaliser(self, concentration: Tensor) -> Tensor:
         return self.kernel.log_normaliser(concentration) + self.log_volume_scale
@@ -159,6 +163,7 @@ class QuotientKernel(Kernel):
     def __init__(self, manifold: Embedded, kernel: Kernel, group: FiniteGroup) -> None:
         super().__init__(manifold)
         self.kernel, self.group = kernel, group
+        self.centre_count = kernel.centre_count * group.order
 
     def log_normaliser(self, concentration: Tensor) -> Tensor:
         return self.kernel.log_normaliser(concentration)

@@ -15,7 +15,9 @@ from manifolds.rotation_entries import (
     plus_identity,
     product,
     quaternion,
+    skew_of_product,
     square,
+    times_hat,
     transposed,
     turn_less_identity,
     turned,
@@ -26,6 +28,21 @@ def nearest_rotation(x: Matrix) -> Matrix:
     """Return what `SO3.projx` returns."""
     x = _scaled(x)
     return orthonormalised(_nearer(_of_scaled(*_foam(x)), x))
+
+
+def nearest_rotation_jvp(x: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
+    """Return the nearest rotation ``r``, and its derivative along ``v``, ``r hat(w)``.
+
+    With ``x = r s`` and ``s`` symmetric, the skew part of ``r' v`` is that of ``hat(w) s``, whence ``(tr(s) - s) w = 2
+    vee(r' v)``.
+    """
+    r = nearest_rotation(x)
+    s = product(transposed(r), x)
+    h = plus_identity([[-entry for entry in row] for row in s], s[0][0] + s[1][1] + s[2][2])
+    adjugate = cofactor(h)
+    scale = 2 / dot(h[0], adjugate[0])
+    # Of a symmetric matrix, whose cofactors need no transposition.
+    return r, times_hat(r, [scale * component for component in turned(adjugate, skew_of_product(r, v))])
 
 
 def _of_scaled(x: Matrix, zeta: Tensor) -> Matrix:

@@ -11,8 +11,11 @@ from manifolds.linear_algebra import orthonormal_rows
 from manifolds.numerics import differentiated
 
 
-def polar(x: Tensor) -> Tensor:
+def polar(x: Tensor, *, rotation: bool = False) -> Tensor:
     """Return the nearest matrix with orthonormal columns, the polar factor U V' of ``x = U S V'``.
+
+    With ``rotation``, for square matrices, it is the nearest of determinant +1: the least singular value and its left
+    vector change sign where the determinant is negative.
 
     Near the manifold it comes from the Newton-Schulz iteration ``x (3 - x'x) / 2``, which has the right first
     derivative and leaves alone what is orthonormal already; elsewhere from the singular value decomposition, with a
@@ -25,17 +28,23 @@ def polar(x: Tensor) -> Tensor:
     """
     finite = torch.isfinite(x).all(-1).all(-1)[..., None, None]
     value = torch.where(finite, x, 0.0).detach()
-    far = _polar_by_svd(value, x)
+    far = _polar_by_svd(value, x, rotation)
     near = (_defect(value) ** 2).sum((-2, -1), keepdim=True) < 0.01
+    if rotation:
+        near = near & (torch.linalg.det(value) > 0)[..., None, None]
     y = torch.where(near, torch.where(near, x, 0.0), far)
     for _ in range(_POLAR_STEPS):
         y = orthonormalised(y)
     return torch.where(finite, y, torch.nan)
 
 
-def _polar_by_svd(value: Tensor, x: Tensor) -> Tensor:
+def _polar_by_svd(value: Tensor, x: Tensor, rotation: bool) -> Tensor:
     """Return the polar factor of ``value``, with the derivative with respect to ``x``, of the same value."""
     u, s, vh = torch.linalg.svd(value, full_matrices=False)
+    if rotation:
+        least = torch.arange(s.shape[-1], device=s.device) == s.shape[-1] - 1
+        sign = torch.where(least & (torch.linalg.det(u @ vh) < 0)[..., None], -1.0, 1.0).to(s.dtype)
+        u, s = u * sign[..., None, :], s * sign
     factor = u @ vh
     return factor + _polar_change(u, s, vh, x - x.detach()) if differentiated(x) else factor
 
@@ -45,6 +54,8 @@ def _polar_change(u: Tensor, s: Tensor, vh: Tensor, change: Tensor) -> Tensor:
     core = u.mT @ change @ vh.mT
     sums = s[..., :, None] + s[..., None, :]
     turn = (core - core.mT) / torch.where(sums > 0, sums, 1.0)
+    if u.shape[-1] == u.shape[-2]:
+        return u @ turn @ vh
     out = (change - u @ (u.mT @ change)) @ (vh.mT / torch.where(s > 0, s, 1.0)[..., None, :])
     return (u @ turn + out) @ vh
 

@@ -44,6 +44,11 @@ class Power(Derived):
         one = self.m.outside(x)
         return None if one is None else one.any(-1)
 
+    def distance_to_border(self, x: Tensor) -> Tensor | None:
+        """Return that of the copy nearest to its border."""
+        one = self.m.distance_to_border(x)
+        return None if one is None else one.amin(-1)
+
     # Metric.
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -103,9 +108,9 @@ class Power(Derived):
 
     @property
     def kernel(self) -> Kernel | None:
-        """The power of the kernel of ``m``; None where it has none."""
-        one = None if self.m.points_are_classes else self.m.kernel
-        return None if one is None else PowerKernel(self, one, self.k)
+        """The power of the kernel of ``m``; None where it has none, or one that several centres share."""
+        one = self.m.kernel
+        return None if one is None or one.centre_count > 1 else PowerKernel(self, one, self.k)
 
     # Checks, for the borders.
 

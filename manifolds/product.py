@@ -83,10 +83,19 @@ class Product(Composite):
     def projx(self, x: Tensor) -> Tensor:
         return self.join(*(f.projx(a) for f, a in self._pairs(x)))
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self._join_pairs([f.projx_jvp(a, b) for f, a, b in self._triples(x, v)])
+
     def outside(self, x: Tensor) -> Tensor | None:
         """Return whether any factor's part lies outside."""
         known = [o for o in (f.outside(a) for f, a in self._pairs(x)) if o is not None]
         return functools.reduce(torch.logical_or, known) if known else None
+
+    def distance_to_border(self, x: Tensor) -> Tensor | None:
+        """Return the distance to the nearest border of a factor, in the factor's weight."""
+        pairs = zip(self.weights, self._pairs(x), strict=True)
+        known = [math.sqrt(w) * b for w, (f, a) in pairs if (b := f.distance_to_border(a)) is not None]
+        return functools.reduce(torch.minimum, known) if known else None
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return self.join(*(f.proju(a, b) for f, a, b in self._triples(x, u)))
@@ -182,11 +191,10 @@ class Product(Composite):
 
     @property
     def kernel(self) -> Kernel | None:
-        """The product of the factors' kernels; None where a factor has none."""
-        # A kernel that is a sum over a class would make the product's one a sum over all combinations.
-        kernels = [None if f.points_are_classes else f.kernel for f in self._factors]
-        known = [kernel for kernel in kernels if kernel is not None]
-        if len(known) < len(kernels):
+        """The product of the factors' kernels; None where a factor has none, or one that several centres share."""
+        known = [kernel for f in self._factors if (kernel := f.kernel) is not None and kernel.centre_count == 1]
+        # A kernel that is a sum over centres would make the product's one a sum over all combinations.
+        if len(known) < len(self._factors):
             return None
         scale = sum(f.dim / 2 * math.log(w) for f, w in zip(self._factors, self.weights, strict=True))
         return ProductKernel(self, known, scale, self.split, self.join)

@@ -28,6 +28,12 @@ class Scaled(Derived):
         self.logmap_radius = self.factor * m.logmap_radius
         self.injectivity_radius = m.injectivity_radius and self.factor * m.injectivity_radius
 
+    # Projections.
+
+    def distance_to_border(self, x: Tensor) -> Tensor | None:
+        one = self.m.distance_to_border(x)
+        return None if one is None else self.factor * one
+
     # Metric.
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:

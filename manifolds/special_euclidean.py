@@ -12,7 +12,7 @@ from manifolds.base import Manifold
 from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
-from manifolds.nearest_rotation import nearest_rotation
+from manifolds.nearest_rotation import nearest_rotation, nearest_rotation_jvp
 from manifolds.numerics import contiguous, differentiated, horner, pick, safe_sqrt
 from manifolds.rotation_entries import (
     Matrix,
@@ -88,6 +88,10 @@ class SE3(Manifold):
     def projx(self, x: Tensor) -> Tensor:
         """Return the pose with the nearest rotation and the same position."""
         return _point(nearest_rotation(entries(x)), _position(x))
+
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        y, dy = nearest_rotation_jvp(entries(x), entries(v))
+        return _point(y, _position(x)), _tangent(dy, _position(v))
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         if rows.few(x, x.shape[:-2], u.shape[:-2]):

@@ -11,7 +11,7 @@ from manifolds.base import Manifold
 from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
-from manifolds.nearest_rotation import nearest_rotation
+from manifolds.nearest_rotation import nearest_rotation, nearest_rotation_jvp
 from manifolds.numerics import differentiated, horner, sinc_of_root
 from manifolds.rotation_entries import (
     Matrix,
@@ -88,6 +88,10 @@ class SO3(Manifold):
             the Astronautical Sciences 41(2), 261-280.
         """
         return matrix(nearest_rotation(entries(x)))
+
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        y, dy = nearest_rotation_jvp(entries(x), entries(v))
+        return matrix(y), matrix(dy)
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         if rows.few(x, x.shape[:-2], u.shape[:-2]):

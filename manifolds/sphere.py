@@ -81,6 +81,11 @@ class Sphere(Manifold):
         length = torch.sqrt(dot(p, p))
         return components_last(each(lambda a: a / length, p))
 
+    def projx_jvp(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.projx(x)
+        along = (y * v).sum(-1, keepdim=True)
+        return y, torch.addcmul(v, along, y, value=-1) / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         p, w = map(components_first, torch.broadcast_tensors(x, u))
         along = dot(p, w)

@@ -1,6 +1,7 @@
 from . import conditions as conditions
 from . import couplings as couplings
 from . import datasets as datasets
+from . import discrete as discrete
 from . import field as field
 from . import integrators as integrators
 from . import likelihood as likelihood

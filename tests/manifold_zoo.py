@@ -7,13 +7,17 @@ from collections.abc import Callable
 
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
 from manifolds.centred_poses import CentredPoses
+from manifolds.correlation import Correlation
 from manifolds.finite_group import Antipodal
+from manifolds.fractional_coordinates import FractionalCoordinates
 from manifolds.grassmann import Grassmann
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
 from manifolds.power import Power
 from manifolds.product import Product
 from manifolds.quotient import Quotient
+from manifolds.rotations_of_n import SpecialOrthogonal
 from manifolds.scaled import Scaled
+from manifolds.simplex import Simplex
 from manifolds.spd import SPD, LogEuclideanSPD
 from manifolds.special_euclidean import SE3
 from manifolds.special_orthogonal import SO3
@@ -32,15 +36,20 @@ ZOO: list[tuple[str, Callable[[], Manifold]]] = [
     ("PoincareBall(2)", lambda: PoincareBall(2)),
     ("PoincareBall(3, 2.0)", lambda: PoincareBall(3, 2.0)),
     ("SO3()", lambda: SO3()),
+    ("SpecialOrthogonal(4)", lambda: SpecialOrthogonal(4)),
     ("SE3(2.0)", lambda: SE3(2.0)),
     ("SPD(2)", lambda: SPD(2)),
     ("SPD(3)", lambda: SPD(3)),
     ("LogEuclideanSPD(2)", lambda: LogEuclideanSPD(2)),
+    ("Correlation(3)", lambda: Correlation(3)),
+    ("Simplex(2)", lambda: Simplex(2)),
+    ("FractionalCoordinates(3, 2)", lambda: FractionalCoordinates(3, 2)),
     # In nine dimensions, where the checker does not draw 20,000 points and solve for the distance of each.
     ("Stiefel(6, 2)", lambda: Stiefel(6, 2)),
     ("Grassmann(4, 2)", lambda: Grassmann(4, 2)),
     ("Product(Sphere(2), FlatTorus(1))", lambda: Product(Sphere(2), FlatTorus(1), weights=(1.0, 0.25))),
     ("Product(Hyperboloid(2), SPD(2))", lambda: Product(Hyperboloid(2), SPD(2))),
+    ("Product(Simplex(2), FlatTorus(1))", lambda: Product(Simplex(2), FlatTorus(1), weights=(0.5, 1.0))),
     ("Power(Sphere(2), 2)", lambda: Power(Sphere(2), 2)),
     ("Power(SE3(), 3)", lambda: Power(SE3(), 3)),
     ("CentredPoses(3, 2.0)", lambda: CentredPoses(3, 2.0)),

@@ -6,7 +6,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from manifolds import SPD, LogEuclideanSPD, Manifold, PoincareBall, Power, Product, Quotient, Scaled
+from manifolds import (
+    SPD,
+    Correlation,
+    LogEuclideanSPD,
+    Manifold,
+    PoincareBall,
+    Power,
+    Product,
+    Quotient,
+    Scaled,
+    Simplex,
+)
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -26,6 +37,10 @@ def points(m: Manifold, *shape: int, seed: int = 0, dtype: torch.dtype = torch.f
     x = normal(*shape, *m.event_shape, seed=seed)
     if isinstance(m, SPD | LogEuclideanSPD):
         x = torch.linalg.matrix_exp(0.3 * (x + x.mT))
+    if isinstance(m, Correlation):
+        x = m.from_flat(0.6 * normal(*shape, m.dim, seed=seed))
+    if isinstance(m, Simplex):
+        x = torch.softmax(0.6 * x, dim=-1)
     if isinstance(m, PoincareBall):
         x = 0.6 * x / torch.sqrt(m.curvature * (1 + (x * x).sum(-1, keepdim=True)))
     return m.projx(x.to(dtype))

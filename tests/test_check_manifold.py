@@ -16,7 +16,14 @@ from manifolds.testing.probe import Probe, choose_points
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
-HEAVY = {"Stiefel(6, 2)", "LogEuclideanSPD(2)", "SPD(3)", "Product(Hyperboloid(2), SPD(2))", "Power(SE3(), 3)"}
+HEAVY = {
+    "Stiefel(6, 2)",
+    "SpecialOrthogonal(4)",
+    "LogEuclideanSPD(2)",
+    "SPD(3)",
+    "Product(Hyperboloid(2), SPD(2))",
+    "Power(SE3(), 3)",
+}
 """Manifolds whose whole report takes long; the laws of their own files are fast."""
 
 

@@ -120,6 +120,24 @@ def test_an_existing_run_is_refused_resumed_or_replaced(quakes: Path, capsys: py
     assert len(list((quakes / "run").glob("*.safetensors"))) == 2
 
 
+def test_likelihood_goes_on_from_flow_matching(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, folder = write_quakes(tmp_path / "quakes.csv"), tmp_path / "run"
+    command = ["fit", table, "--manifold", "sphere", "--out", folder, "--quiet", *_FIT]
+    run(capsys, *command)
+    before = (folder / "flow.json").read_text()
+    # What flow matching has left is there: it is not trained again.
+    out, _ = run(capsys, *command, "--likelihood-steps", 6, "--resume")
+    assert "all 6 steps done" in out
+    flow = rfm.Flow.load(folder)
+    assert flow.history[0]["step"] == 0
+    assert flow.history[0]["validation_nll"] == pytest.approx(
+        min(record["validation_nll"] for record in json.loads(before)["history"]), abs=1e-3
+    )
+    after = (folder / "flow.json").read_text()
+    run(capsys, *command, "--likelihood-steps", 6, "--resume")
+    assert json.loads((folder / "flow.json").read_text())["history"] == json.loads(after)["history"]
+
+
 @pytest.mark.parametrize("moment", ["before the flow", "after the flow", "before the data"])
 @pytest.mark.parametrize("over_an_old_run", [False, True])
 def test_a_fit_killed_at_any_moment_is_ended_by_the_same_command_with_resume(

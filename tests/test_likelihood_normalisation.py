@@ -10,7 +10,7 @@ from random_fields import wavy_field
 from torch import Tensor
 from zoo_sources import source_of
 
-from manifolds import SO3, FlatTorus, Manifold, Power, Product, Quotient, Sphere
+from manifolds import SO3, FlatTorus, Manifold, Power, Product, Quotient, Simplex, Sphere
 from rfm.integrators import RK4, FixedStep
 from rfm.likelihood import log_prob
 from rfm.sources import Source, WrappedNormal
@@ -50,6 +50,15 @@ def sphere_rule(dim: int, n: int) -> Rule:
     r = torch.sqrt(1 - z * z)
     x = torch.cat([r[:, None, None] * equator, z[:, None, None].expand(-1, len(equator), 1)], dim=-1).flatten(0, 1)
     return x / x.norm(dim=-1, keepdim=True), (outer[:, None] * inner).flatten()
+
+
+def simplex_rule(n: int) -> Rule:
+    """Squares of the coordinates on an octant of the sphere, of radius 2: up to the border, where densities kink."""
+    (z, wz), (a, wa) = gauss(n, 0.0), gauss(n, 0.0)
+    height, angle = torch.meshgrid((z + 1) / 2, (a + 1) * (math.pi / 4), indexing="ij")
+    ring = torch.sqrt(1 - height * height)
+    x = torch.stack([ring * torch.cos(angle), ring * torch.sin(angle), height], dim=-1).flatten(0, 1)
+    return x * x, (wz[:, None] * wa).flatten() * (math.pi / 2)
 
 
 def rotation_rule(n: int) -> Rule:
@@ -97,8 +106,12 @@ def rule_of(m: Manifold, source: Source) -> Rule | None:
     if isinstance(m, SO3):
         return rotation_rule(10)
     if isinstance(m, Product) and m.volume is not None:
-        x, weight = product_rule(m.join, sphere_rule(2, 12), circle_rule(20))
-        return x, weight * 0.25**0.5
+        first, second = m.factors
+        curved = simplex_rule(12) if isinstance(first, Simplex) else sphere_rule(2, 12)
+        x, weight = product_rule(m.join, curved, circle_rule(20))
+        return x, weight * math.prod(w ** (f.dim / 2) for f, w in zip((first, second), m.weights, strict=True))
+    if isinstance(m, Simplex):
+        return simplex_rule(20)
     if isinstance(m, Power) and m.volume is not None:
         return product_rule(lambda *x: torch.stack(x, dim=-2), *[sphere_rule(2, 8)] * 2)
     if isinstance(source, WrappedNormal) and m.dim <= 3:

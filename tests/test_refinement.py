@@ -14,20 +14,21 @@ from torch import Tensor, nn
 from zoo_sources import source_of
 
 import rfm
-from manifolds import SO3, FlatTorus, Hyperboloid, Manifold, Sphere
+from manifolds import SO3, FlatTorus, FractionalCoordinates, Hyperboloid, Manifold, Sphere
 from rfm import Flow, Hutchinson
 from rfm.command_line import main as cli
 from rfm.conditions import Conditions
 from rfm.flow import Refinement
+from rfm.flow.progress import training_bar
 from rfm.integrators import RK4, Adaptive, FixedStep
 from rfm.likelihood import log_prob
 from rfm.networks import VelocityField
 from rfm.records.descriptions import SavedFlowError, read_json, write_json
 from rfm.sources import KernelMixture, Uniform, VonMisesFisher, likeliest_weights
 from rfm.steering import SelfConditioning
-from rfm.training.mixture_choice import chosen, folds_of
+from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, standard_error, tried
 from rfm.training.refinement import candidates, refine, solver_error
-from rfm.training.weighted_points import Points, thinned
+from rfm.training.weighted_points import Points, merged, thinned
 
 STEPS = FixedStep(RK4, 4)
 STARTS = (1.0, 0.8, 0.4, 0.0)
@@ -49,6 +50,9 @@ def kernels(m: Manifold, seed: int, concentrations: tuple[float, ...] = (3.0, 9.
 def refined(m: Manifold, size: float = 0.3) -> Flow:
     sources = [kernels(m, 3), kernels(m, 4), kernels(m, 5), source_of(m, 0.6)]
     refinement = Refinement(STARTS, sources, [0.3, 0.2, 0.4, 0.1])
+    if isinstance(m, FractionalCoordinates):
+        # A turn round the cell has length 1, not 2 pi.
+        size = size / (2 * math.pi)
     return Flow(m, wavy_field(m, size=size), source_of(m, 0.6), refinement=refinement)
 
 
@@ -256,12 +260,16 @@ def clumps(n: int, seed: int, m: Manifold | None = None) -> Tensor:
     return m.expmap(x, m.proju(x, noise * m.lift(spread[index])))
 
 
+def best_of_steps(log_p: Tensor, place: Tensor) -> Choice:
+    shares = torch.full((len(log_p),), 1 / len(log_p), dtype=torch.float64)
+    return chosen(tried(log_p, shares, folds_of(place)), shares)
+
+
 def test_weights_of_few_points_stay_near_equal_ones_and_of_many_do_not() -> None:
     """A hundred components of equal worth: what a few points prefer among them is noise."""
     log_p = 0.5 * torch.randn(2000, 100, generator=seeded(), dtype=torch.float64)
     few = log_p[:30]
-    fold = folds_of(torch.arange(30.0)[:, None])
-    chosen_few = chosen(few, torch.full((30,), 1 / 30, dtype=torch.float64), fold)
+    chosen_few = best_of_steps(few, torch.arange(30))
     likeliest = likeliest_weights(few, None, 300)
     entropy = [float(-(w * w.clamp(min=1e-300).log()).sum()) for w in (chosen_few.weights, likeliest)]
     assert entropy[0] > entropy[1] + 0.5
@@ -273,16 +281,81 @@ def test_weights_of_few_points_stay_near_equal_ones_and_of_many_do_not() -> None
     assert inside < nll[0]
     assert abs(chosen_few.nll - nll[0]) < 0.1
     log_p[:, 0] += 3
-    many = chosen(log_p, torch.full((2000,), 1 / 2000, dtype=torch.float64), folds_of(torch.arange(2000.0)[:, None]))
-    assert float(many.weights[0]) > 0.8
+    assert float(best_of_steps(log_p, torch.arange(2000)).weights[0]) > 0.8
 
 
 def test_equal_points_share_a_fold() -> None:
     x = torch.tensor([0.0, 1.0, -0.0, 2.0, 1.0, 3.0, 4.0, 5.0])[:, None]
-    fold = folds_of(x)
+    fold = folds_of(places_of(x))
     assert fold[0] == fold[2]
     assert fold[1] == fold[4]
     assert sorted(fold.unique().tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_the_choice_is_never_behind_any_that_it_is_made_from() -> None:
+    """On the points left out; and the mixture of two that are good in different places is better than both."""
+    left = torch.where(torch.arange(200) < 100, -1.0, -4.0).double()
+    shares = torch.full((200,), 1 / 200, dtype=torch.float64)
+    first, second = torch.tensor([1.0, 0.0]).double(), torch.tensor([0.0, 1.0]).double()
+    choices = [Choice(first, left, -float(left.mean())), Choice(second, left.flip(0), -float(left.mean()))]
+    both = chosen(choices, shares)
+    assert both.nll < choices[0].nll - 0.5
+    torch.testing.assert_close(both.weights, torch.full((2,), 0.5, dtype=torch.float64))
+    worse = Choice(second, left - 1e-3, 1e-3 - float(left.mean()))
+    assert chosen([choices[0], worse], shares).nll <= choices[0].nll
+
+
+def test_standard_errors_are_clustered_by_place() -> None:
+    values = torch.randn(30, generator=seeded(), dtype=torch.float64)
+    shares = torch.full((30,), 1 / 30, dtype=torch.float64)
+    expected = float(values.std(correction=0)) / math.sqrt(30)
+    assert standard_error(values, shares, torch.arange(30)) == pytest.approx(expected)
+    # Four times the same points are no more information.
+    assert standard_error(values.repeat(4), shares.repeat(4) / 4, torch.arange(30).repeat(4)) == pytest.approx(expected)
+
+
+def test_repeats_are_one_point_of_more_weight() -> None:
+    x = torch.tensor([[1.0, 2.0], [-0.0, 1.0], [1.0, 2.0], [0.0, 1.0], [1.0, 2.0]])
+    found = merged(Points(x, None, torch.tensor([1.0, 2.0, 3.0, 0.0, 4.0])))
+    assert found.weights is not None
+    assert {tuple(a): b for a, b in zip(found.x.tolist(), found.weights.tolist(), strict=True)} == {
+        (1.0, 2.0): pytest.approx(0.8),
+        (0.0, 1.0): pytest.approx(0.2),
+    }
+    alone = Points(x[:2])
+    assert merged(alone) is alone
+
+
+def test_repeats_are_one_neighbour_also_where_they_are_carried_to() -> None:
+    """The refinement by repeated points is that by points with weights."""
+    m, x, held = Sphere(2), clumps(300, 1), Points(clumps(200, 11))
+    repeated, weighted = (Flow(m, wavy_field(m, size=0.5)) for _ in range(2))
+    refine(repeated, Points(torch.cat([x, x[:100]])), held)
+    refine(weighted, Points(x, None, torch.where(torch.arange(300) < 100, 2.0, 1.0)), held)
+    test = clumps(50, 21)
+    torch.testing.assert_close(repeated.log_prob(test), weighted.log_prob(test), atol=1e-4, rtol=1e-4)
+
+
+def test_kernels_alone_are_the_refinement_where_nothing_is_gained_by_the_flow() -> None:
+    """A field that does nothing: kernels at each time are those at time 1, and the choice is about what they are."""
+    m = Sphere(2)
+    flow = Flow(m, lambda x, t: 0 * x)
+    refine(flow, Points(clumps(600, 1)), Points(clumps(100, 11)))
+    own = flow.refinement
+    assert own is not None
+    assert own.validation_nll["refined"] <= own.validation_nll["kernels"]
+    kernels_alone = KernelMixture.adaptive(m, clumps(600, 1), clumps(100, 11))
+    test = clumps(300, 21)
+    assert -float(flow.log_prob(test).mean()) < -float(kernels_alone.log_prob(test).mean()) + 0.02
+
+
+def test_the_share_that_is_done_is_reported() -> None:
+    m = Sphere(2)
+    shares: list[float] = []
+    refine(Flow(m, wavy_field(m, size=0.5)), Points(clumps(100, 1)), Points(clumps(60, 11)), shares.append)
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert len(shares) > 5
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +424,8 @@ def test_candidates_are_densities_of_flows_from_their_starts() -> None:
     only = torch.zeros(found[-1].log_p.shape[1], dtype=torch.float64)
     only[-1] = 1
     assert found[-1].source(only) is source
-    torch.testing.assert_close(found[-1].log_p[:, -1], Flow(m, field).log_prob(x), atol=1e-4, rtol=1e-5)
+    # To a looser solver, as the source is broad.
+    torch.testing.assert_close(found[-1].log_p[:, -1], Flow(m, field).log_prob(x), atol=2e-3, rtol=1e-4)
 
 
 def uniform_sphere(n: int, seed: int) -> Points:
@@ -419,6 +493,7 @@ def test_a_fit_ends_with_a_refinement_that_is_saved_and_resumed(tmp_path: Path) 
     assert all(parameter.device.type == "cpu" for parameter in flow.parameters())
     fresh = clumps(200, 21)
     assert flow.log_prob(fresh).mean() > flow.base.log_prob(fresh).mean() + 1
+    assert flow.history[-1]["refinement_seconds"] > 0
     # The quick refinement tells what the last one will about reach.
     quick = min(record["validation_nll"] for record in flow.history)
     assert quick == pytest.approx(flow.refinement.validation_nll["refined"], abs=0.6)
@@ -429,6 +504,28 @@ def test_a_fit_ends_with_a_refinement_that_is_saved_and_resumed(tmp_path: Path) 
     assert plain.refinement_report == ""
     with pytest.raises(SavedFlowError, match="other data or with other settings"):
         rfm.fit(x, m, out=tmp_path, resume=True, refine=False, **settings)
+
+
+def test_progress_goes_on_through_the_refinement(capsys: pytest.CaptureFixture[str]) -> None:
+    m, seen = Sphere(2), list[tuple[float, dict[str, Any]]]()
+    field = VelocityField(m, width=16, depth=1, features=8)
+    settings: dict[str, Any] = {"steps": 20, "batch_size": 32, "device": "cpu", "validation": 0.2, "field": field}
+    flow = rfm.fit(clumps(400, 1), m, progress=lambda share, record: seen.append((share, record)), **settings)
+    shares = [record["refinement"] for _, record in seen if "refinement" in record]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    share, last = seen[-1]
+    assert share == 1
+    assert {name: last[name] for name in ("step", "loss", "validation_nll")}.items() <= flow.history[-1].items()
+    assert all("refinement" in record for _, record in seen[-len(shares) :])
+    with training_bar(True) as report:
+        assert report is not None
+        report(1.0, {"step": 20, "loss": 1.0})
+        for share in (0.0, 0.5, 1.0):
+            report(1.0, {"step": 20, "loss": 1.0, "refinement": share})
+    shown = capsys.readouterr().err
+    assert "fit 100%" in shown
+    assert "refine 100%" in shown.split("fit 100%")[-1]
 
 
 def test_the_command_line_tells_of_the_flow_with_and_without(
@@ -449,6 +546,7 @@ def test_the_command_line_tells_of_the_flow_with_and_without(
 
     fit = ["fit", tmp_path / "t.csv", "--manifold", "sphere", "--steps", 20, "--batch-size", 32, "--device", "cpu"]
     record = told(*fit, "--out", tmp_path / "a")
+    assert record["refinement_seconds"] > 0
     assert record["refinement"]["starts"][0] == 1
     assert record["refinement_report"].startswith("refined by sources at time 1")
     assert record["validation_nll_nats"] == record["refinement"]["validation_nll"]["refined"]

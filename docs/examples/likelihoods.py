@@ -4,7 +4,6 @@ import torch
 
 import rfm
 from manifolds import SO3, Sphere
-from rfm.integrators import FixedStep
 
 # --8<-- [start:integral]
 sphere = Sphere(2)
@@ -46,13 +45,14 @@ for value, error in zip(estimate.log_prob, estimate.standard_error, strict=True)
 assert bool(estimate.standard_error.isfinite().all())
 
 # --8<-- [start:training]
-cnf = rfm.fit(
+refined = rfm.fit(
     samples,
     sphere,
-    field=rfm.networks.VelocityField(sphere, width=32, depth=1, features=16, max_frequency=4.0),
-    objective=rfm.MaximumLikelihood(FixedStep(steps=4)),
-    steps=20,
+    field=flow.field,  # goes on from here, in place
+    objective=rfm.MaximumLikelihood(),
+    steps=4,
     batch_size=64,
 )
+print(refined.stopped)
 # --8<-- [end:training]
-assert len(cnf.history) > 0
+assert refined.history[0]["step"] == 0

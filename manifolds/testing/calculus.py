@@ -102,21 +102,25 @@ def derivatives_right(p: Probe) -> Iterator[Measurement]:
 
 @law(
     "coordinates for networks differentiate as said",
-    means="embed_jvp or tangent_from_vector_jvp is a closed form of another map: exact divergences would be wrong",
+    means="embed_jvp, tangent_from_vector_jvp or projx_jvp is a closed form of another map: exact densities would be "
+    "wrong",
     remedy="correct the closed form, or remove the override: the default differentiates",
     needs=(methods_run, embed_smooth, derivatives_right),
 )
 def coordinates_differentiate(p: Probe) -> Iterator[Measurement]:
-    """embed_jvp and tangent_from_vector_jvp return the value and the derivatives of the maps they are named after."""
+    """embed_jvp, tangent_from_vector_jvp, projx_jvp return value and derivatives of the maps they are named after."""
     eps = torch.finfo(p.dtype).eps
     v = torch.stack([p.v, p.w])
     w, dw = p.normal(len(p.x), p.m.field_dim), p.normal(2, len(p.x), p.m.field_dim)
+    # Off the manifold, as the stages of a step are.
+    near = p.x + 0.01 * (v[0] + 0.1 * p.normal(*p.x.shape))
     pairs = {
         "embed_jvp": (p.m.coordinates.embed_jvp(p.x, v), [jvp(p.m.embed, (p.x,), (a,)) for a in v]),
         "tangent_from_vector_jvp": (
             p.m.coordinates.tangent_from_vector_jvp(p.x, w, v, dw),
             [jvp(p.m.tangent_from_vector, (p.x, w), (a, b)) for a, b in zip(v, dw, strict=True)],
         ),
+        "projx_jvp": (p.m.projx_jvp(near, v), [jvp(p.m.projx, (near,), (a,)) for a in v]),
     }
     for name, ((value, changes), expected) in pairs.items():
         for change, (its_value, its_change) in zip(changes, expected, strict=True):
@@ -296,6 +300,10 @@ def _count_balls(p: Probe) -> Iterator[Balls]:
     else:
         radii = tuple(share * min(p.cut, p.logmap_radius) for share in (0.15, 0.3, 0.6, 0.95))
     centres = p.x[-6:]
+    if not bool(p.room.isinf().all()):
+        farthest = p.room.topk(6)
+        centres = p.x[farthest.indices]
+        radii = tuple(min(radius, float(farthest.values.min())) for radius in radii)
     generator = torch.Generator(p.device).manual_seed(p.seed)
     draws = p.m.random_uniform(_DRAWS, generator=generator, dtype=p.dtype, device=p.device)
     distances = torch.stack([p.m.dist(centre, draws) for centre in centres]).detach()

@@ -3,7 +3,8 @@
 **Inputs.** Points come from the caller, else from ``random_uniform``, else from projections of random ambient tensors,
 of which those are kept where the metric is least distorted: a point next to the rim of a ball or of a cone says nothing
 about a formula. A few special points (projections of the first axis and of the identity) have repeated eigenvalues and
-exact zeros. Tangent vectors stay within 0.9 of the injectivity radius, and within 2; within 0.5 where none is stated.
+exact zeros. Tangent vectors stay within 0.9 of the injectivity radius, and within 2; within 0.5 where none is stated,
+and within half of the distance to a border, which the points are chosen far from.
 
 **Allowances.** A law is evaluated in float64 once as it stands and a few times with relative noise of size ``_NOISE``
 put on every input and intermediate value. The change, divided by the noise, is how much this law amplifies rounding at
@@ -74,6 +75,7 @@ class Probe:
         y: points ``expmap(x, u)``.
         far: points unrelated to ``x``; equal to ``y`` where ``logmap`` is a solver's.
         t: times in (0, 1).
+        room: how far geodesics from ``x`` are followed at most: half of the way to a border, else infinity.
         generator: for whatever else is random.
         shared: what one law has worked out for another.
     """
@@ -104,7 +106,9 @@ class Probe:
         self.points_are_classes = bool(getattr(manifold, "points_are_classes", False))
         self.x = manifold_points(self.m, points.to(device=device, dtype=dtype))
         n = len(self.x)
-        lengths = self.reach * (0.05 + 0.95 * self.uniform(n))
+        border = self.m.distance_to_border(self.x)
+        self.room = self.x.new_full((n,), math.inf) if border is None else 0.5 * border.detach()
+        lengths = self.room.clamp(max=self.reach) * (0.05 + 0.95 * self.uniform(n))
         self.u = self.lift(lengths) * self.unit_tangent(self.x)
         self.v, self.w = self.unit_tangent(self.x), self.unit_tangent(self.x)
         self.y = self.m.expmap(self.x, self.u).detach()
@@ -255,6 +259,13 @@ def choose_points(manifold: Manifold, samples: int, generator: torch.Generator) 
     on = (moved < 1e-6) & (again < 1e-6)
     if drawn is not None:
         on[0] = False  # The origin: a projection that does nothing would let it pass.
+        border = m.distance_to_border(drawn)
+        if border is not None:
+            drawn = torch.cat([drawn, m.random_uniform(16 * samples, generator=generator, dtype=torch.float64)])
+            border = m.distance_to_border(drawn)
+            least = border.quantile(0.9)
+            drawn = drawn[border >= least]
+            on &= m.distance_to_border(projected) >= least
     else:
         scales = torch.tensor([0.3, 1.0], dtype=torch.float64).repeat(_CANDIDATES // 2)[(..., *(None,) * k)]
         ambient = scales * torch.randn(_CANDIDATES, *shape, generator=generator, dtype=torch.float64)

@@ -17,6 +17,7 @@ SUMMARY = "fit a flow to the points of a table"
 _MANIFOLD_HELP = """\
 sphere: the earth, from latitude and longitude in degrees, or x, y, z;
 torus: one angle per column, in degrees; euclidean: plain columns;
+simplex: shares of a whole that sum to 1, or to 100;
 so3: orientations, as Bunge's Euler angles (.ang files too), quaternions or matrices; so3/cubic and
 so3/hexagonal: of crystals; se3: poses, also of TUM, KITTI and EuRoC tracks;
 my_module:thing: a manifold of your own, an object or a class without arguments; the current
@@ -118,6 +119,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=positive, help="optimiser steps (default: by the number of points, 2000 to 8000)"
     )
+    parser.add_argument(
+        "--likelihood-steps",
+        type=positive,
+        metavar="N",
+        help="steps of maximum likelihood after flow matching, each some forty times as long\n(default: none); the "
+        "best on validation is kept, the flow before them included",
+    )
     parser.add_argument("--batch-size", type=positive, help="pairs per step (default: 512)")
     parser.add_argument(
         "--validations", type=positive, default=16, help="how many, spread over the steps; each writes a checkpoint"
@@ -158,7 +166,8 @@ def run(arguments: argparse.Namespace) -> None:
     source = None if arguments.source is None else source_by_name(arguments.source)
     folder = Path(arguments.out)
     before = steps_done(folder) if arguments.resume else None
-    flow = train_run(manifold, data, arguments, conditions, source, coupling_by_name(arguments.coupling, manifold))
+    coupling = coupling_by_name(arguments.coupling, manifold)
+    flow = train_run(manifold, data, arguments, conditions, source, coupling, arguments.likelihood_steps)
     record = fitted_record(flow, data, folder) | {"unused_columns": unused, "resumed_at_step": before}
     text = _resumed_text(flow, before) + fitted_text(flow, data, folder)
     report(arguments, record, "\n".join([text, *_hints(data, folder, unused)]))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifolds import Manifold
 from rfm.command_line.backbones import holds_backbones
@@ -17,9 +17,13 @@ from rfm.conditions import Conditions
 from rfm.couplings import Coupling, Independent
 from rfm.flow import Flow
 from rfm.flow.saved_flow import saved_manifold
+from rfm.objectives import MaximumLikelihood
 from rfm.records.descriptions import read_json
 from rfm.sources import Source
 from rfm.training import Training, fit
+
+_REFINED = "likelihood"
+"""The folder, in that of a run, where training by maximum likelihood keeps its checkpoint and its flow."""
 
 
 def train_run(
@@ -29,38 +33,85 @@ def train_run(
     conditions: Conditions | None = None,
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     coupling: Coupling = Independent(),
+    likelihood_steps: int | None = None,
 ) -> Flow:
-    """Fit a flow as the arguments say, into their folder."""
+    """Fit a flow as the arguments say, into their folder; with steps of maximum likelihood afterwards, if any."""
     folder = Path(arguments.out)
     index = torch.cat([data.split.train, data.split.validation])
     held = torch.arange(len(data.split.train), len(index))
     _refuse_existing(folder, arguments)
+    if likelihood_steps is not None and data.start is not None:
+        raise ValueError(
+            "--likelihood-steps trains a density, and a flow from given start points has none; leave out one of the two"
+        )
     if is_first_process() and not arguments.resume:
         data.save_stream(folder)
     # First, so that a run killed while training can be resumed from the folder alone.
+    settings: dict[str, Any] = {
+        "condition": data.conditions_at(index).get("condition"),
+        "conditions": conditions,
+        "weights": data.weights_at(index),
+        "validation": held,
+        "batch_size": arguments.batch_size,
+        "seed": arguments.seed,
+        "device": arguments.device,
+        "resume": arguments.resume,
+        "progress": not arguments.quiet,
+    }
     flow = fit(
         data.points[index],
         manifold,
-        condition=data.conditions_at(index).get("condition"),
-        conditions=conditions,
-        weights=data.weights_at(index),
-        **_start_arguments(data, index),
-        validation=held,
         source=source,
         coupling=coupling,
         refine=arguments.refine,
         steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
-        device=arguments.device,
         out=folder,
-        resume=arguments.resume,
-        progress=not arguments.quiet,
-        training=Training(max_seconds=arguments.max_seconds, force=arguments.force, validations=arguments.validations),
+        training=_training(arguments, arguments.max_seconds),
+        **_start_arguments(data, index),
+        **settings,
     )
     if is_first_process():
         data.save(folder)
+    left = _seconds_left(flow, arguments.max_seconds)
+    if likelihood_steps is not None and (left is None or left > 0):
+        flow = _by_likelihood(flow, data.points[index], arguments, likelihood_steps, left, settings)
+        if is_first_process():
+            # The record of flow matching stays, from which the same command with --resume finds its way here again.
+            flow.save(folder)
     return flow
+
+
+def _by_likelihood(
+    flow: Flow,
+    points: Tensor,
+    arguments: argparse.Namespace,
+    steps: int,
+    max_seconds: float | None,
+    settings: dict[str, Any],
+) -> Flow:
+    """Go on from a flow by maximum likelihood, in a folder within its own."""
+    assert isinstance(flow.field, nn.Module)
+    return fit(
+        points,
+        flow.manifold,
+        source=flow.source,
+        field=flow.field,
+        objective=MaximumLikelihood(),
+        refine=arguments.refine,
+        steps=steps,
+        out=Path(arguments.out) / _REFINED,
+        training=_training(arguments, max_seconds),
+        **settings,
+    )
+
+
+def _training(arguments: argparse.Namespace, max_seconds: float | None) -> Training:
+    return Training(max_seconds=max_seconds, force=arguments.force, validations=arguments.validations)
+
+
+def _seconds_left(flow: Flow, cap: float | None) -> float | None:
+    """Return how much of a cap on the time a flow's training has left; None where there is no cap."""
+    return None if cap is None else cap - float(flow.history[-1].get("seconds", 0.0))
 
 
 def _start_arguments(data: RunData, index: Tensor) -> dict[str, Any]:
@@ -125,6 +176,7 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
         **({} if flow.conditions is None else {"conditions": flow.conditions.to_dict()["columns"]}),
         "steps": last.get("step"),
         "seconds": last.get("seconds"),
+        "refinement_seconds": last.get("refinement_seconds", 0.0),
         "validation_nll_nats": nll,
         **({} if loss is None else {"validation_loss": loss}),
         "stopped": flow.stopped,
@@ -140,8 +192,9 @@ def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     validation = f"validation NLL {'not known' if best is None else f'{best:.3f} nats'}"
     if "validation_loss" in record:
         validation = f"validation loss {record['validation_loss']:.4g}, by pairs, as start points have no density"
+    refined = f" and {record['refinement_seconds']:.0f} s of refinement" if record["refinement_seconds"] >= 0.5 else ""
     return (
-        f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s; {validation}; "
+        f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s{refined}; {validation}; "
         f"{flow.stopped}\n{flow.refinement_report + chr(10) if flow.refinement_report else ''}"
         f"points from {data.coordinates.describe()}\n"
         f"{'' if flow.conditions is None else f'conditional on {flow.conditions.describe()}' + chr(10)}run: {folder}"

@@ -17,6 +17,7 @@ from manifolds import (
     Octahedral,
     Quotient,
     RightMultiplication,
+    Simplex,
     Sphere,
 )
 from rfm.couplings import Coupling, Independent, OptimalTransport, Sinkhorn
@@ -50,6 +51,7 @@ def manifold_by_name(
         "sphere": lambda: Sphere(max(2, len(columns or ()) - 1)),
         "torus": lambda: FlatTorus(len(columns or angle_columns(table, radians, reserved))),
         "euclidean": lambda: Euclidean(max(1, len(columns or coordinate_columns(table, reserved)))),
+        "simplex": lambda: Simplex(max(1, len(columns or coordinate_columns(table, reserved)) - 1)),
         "so3": SO3,
         "so3/cubic": lambda: Quotient(SO3(), RightMultiplication(Octahedral())),
         "so3/hexagonal": lambda: Quotient(SO3(), RightMultiplication(Dihedral(6))),

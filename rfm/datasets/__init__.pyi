@@ -25,6 +25,7 @@ from .pose_sets import TrackDataset as TrackDataset
 from .pose_sets import desk as desk
 from .pose_sets import steel as steel
 from .poses import Poses as Poses
+from .share_columns import Shares as Shares
 from .splits import Split as Split
 from .splits import block_labels as block_labels
 from .splits import deduplicated_split as deduplicated_split

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from manifolds import SE3, SO3, FlatTorus, Manifold, Quotient, Sphere
+from manifolds import SE3, SO3, FlatTorus, Manifold, Quotient, Simplex, Sphere
 from rfm.datasets.angle_units import bare_name, in_radians
 from rfm.datasets.column_names import (
     LATITUDE_NAMES,
@@ -25,12 +25,13 @@ from rfm.datasets.coordinates import Angles, Cartesian, Coordinates, LatitudeLon
 from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
 from rfm.datasets.orientations import Orientations, choose_orientations
 from rfm.datasets.poses import Poses, choose_poses
+from rfm.datasets.share_columns import Shares, in_percent
 from rfm.datasets.tables import Table, TableError
 from rfm.datasets.text_files import read_once
 from rfm.datasets.tracks import TRACK_FORMATS, read_commented_table, read_track, recognised_format
 
-_KINDS: dict[str, type[LatitudeLongitude | Cartesian | Angles | Orientations | Poses]] = {
-    cls.kind: cls for cls in (LatitudeLongitude, Cartesian, Angles, Orientations, Poses)
+_KINDS: dict[str, type[LatitudeLongitude | Cartesian | Angles | Orientations | Poses | Shares]] = {
+    cls.kind: cls for cls in (LatitudeLongitude, Cartesian, Angles, Orientations, Poses, Shares)
 }
 
 
@@ -99,10 +100,10 @@ def choose_coordinates(
     """Find the coordinates in which a table holds points of a manifold.
 
     On ``Sphere(2)``, two columns are latitude and longitude (in either order if they are called so) and three are x,
-    y, z. On a torus there is a column for each angle, elsewhere one for each ambient coordinate. Without ``columns``
-    they are found by name on the sphere; on a torus by name (direction, phi, heading, ...) or, where no column has such
-    a name, by their range; and elsewhere used in order if just enough columns hold numbers, not counting those that
-    are row numbers or times.
+    y, z. On a torus there is a column for each angle, on a simplex one for each share (in fractions or, where rows sum
+    to 100, in percent), elsewhere one for each ambient coordinate. Without ``columns`` they are found by name on the
+    sphere; on a torus by name (direction, phi, heading, ...) or, where no column has such a name, by their range; and
+    elsewhere used in order if just enough columns hold numbers, not counting those that are row numbers or times.
 
     Rotations are Bunge's Euler angles, quaternions or matrices, poses a position and a rotation, by the columns' names
     or by ``layout``: the order of a quaternion is never guessed.
@@ -166,6 +167,12 @@ def _(manifold: FlatTorus, table: Table, request: _Request) -> Coordinates:
     keys = _just_enough(manifold, table, request, angles=True)
     radians = in_radians(table, keys, request.radians, [2 * math.pi] * len(keys))
     return Angles(keys, radians, _counts_up(table.numbers(keys), math.pi if radians else 180.0))
+
+
+@_choose.register
+def _(manifold: Simplex, table: Table, request: _Request) -> Coordinates:
+    keys = _just_enough(manifold, table, request)
+    return Shares(keys, in_percent(table.numbers(keys)))
 
 
 @_choose.register

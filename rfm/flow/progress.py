@@ -8,7 +8,8 @@ from typing import Any
 
 Report = Callable[[float, dict[str, Any]], None]
 """Is called after every step of a training with the share of the budget that is spent and a record: step, loss, whether
-the step was replayed as a graph, the last validation."""
+the step was replayed as a graph, the last validation. While the flow is refined after that, the record has the share of
+this stage that is done too, ``refinement``."""
 
 
 def _clock(seconds: float) -> str:
@@ -39,6 +40,11 @@ def training_bar(show: bool | Report) -> Iterator[Report | None]:
 
         def report(spent: float, record: dict[str, Any]) -> None:
             now = time.monotonic()
+            if "refinement" in record:
+                spent = record["refinement"]
+                if bar.desc != "refine":
+                    bar.set_description_str("refine", refresh=False)
+                    first.clear()
             if not first:
                 first.extend([now, spent])
             if now - shown[0] < interval and spent < 1:

@@ -8,11 +8,15 @@ from rfm.likelihood.change_of_variables import (
     score,
     transport,
 )
+from rfm.likelihood.discrete_flow import DiscreteLogProb, LeavesDomainError, discrete_log_prob
 from rfm.likelihood.divergences import Hutchinson, divergence, divergence_estimates, rademacher
 
 __all__ = [
+    "DiscreteLogProb",
     "Hutchinson",
+    "LeavesDomainError",
     "LogProbEstimate",
+    "discrete_log_prob",
     "divergence",
     "divergence_estimates",
     "estimate_log_prob",

@@ -57,11 +57,32 @@ class Differentiable:
         Raises:
             ValueError: if the field is random, or cannot be differentiated in either mode.
         """
-        axis = x.ndim - len(manifold.event_shape)
         own = self.field.pushforward(x, t, vectors, **condition)
         if own is not None:
             u, du = own
-            return _raised((u, (du * covectors).flatten(axis + 1).sum(-1)))
+            return _raised((u, (du * covectors).flatten(vectors.ndim - len(manifold.event_shape)).sum(-1)))
+        return self._differentiated(manifold, x, t, vectors, covectors, condition)
+
+    def pushforward(
+        self, manifold: Manifold, x: Tensor, t: Tensor, vectors: Tensor, condition: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``u``, and its derivatives ``Du e_i`` along vectors ``e_i``, ``(*batch, k, *event_shape)``.
+
+        The arguments and errors are those of `along`.
+        """
+        own = self.field.pushforward(x, t, vectors, **condition)
+        return self._differentiated(manifold, x, t, vectors, None, condition) if own is None else _raised(own)
+
+    def _differentiated(
+        self,
+        manifold: Manifold,
+        x: Tensor,
+        t: Tensor,
+        vectors: Tensor,
+        covectors: Tensor | None,
+        condition: dict[str, Any],
+    ) -> tuple[Tensor, Tensor]:
+        axis = x.ndim - len(manifold.event_shape)
         if self._settled or torch.compiler.is_compiling():
             return _raised(self._terms(self.field, x, t, vectors, covectors, condition, axis))
         check_function("divergence", self.field)
@@ -123,7 +144,7 @@ def check_function(where: str, field: Callable[..., Tensor]) -> None:
 
 
 def _forward(
-    field: Field, x: Tensor, t: Tensor, vectors: Tensor, covectors: Tensor, condition: dict[str, Any], axis: int
+    field: Field, x: Tensor, t: Tensor, vectors: Tensor, covectors: Tensor | None, condition: dict[str, Any], axis: int
 ) -> tuple[Tensor, Tensor]:
     velocity = with_right_derivatives(lambda y: field(y, t, **condition))
 
@@ -135,11 +156,13 @@ def _forward(
     u, du = torch.func.vmap(along, in_dims=axis, out_dims=(None, 0))(vectors)  # type: ignore[arg-type]
     # Forward mode may take plain numbers for double precision where a point has no batch.
     du = du.movedim(0, axis).to(u.dtype)
-    return u, (du * covectors).flatten(axis + 1).sum(-1)
+    return u, du if covectors is None else (du * covectors).flatten(axis + 1).sum(-1)
 
 
 class _Reverse:
     """``<w_i, Du e_i>`` as ``<Du' w_i, e_i>``, one covector after the other: no operator needs a rule for batches.
+
+    Without covectors they are the units of the ambient space, and the result is all of ``Du e_i``.
 
     Args:
         recorded: whether results are differentiated again, as in training by maximum likelihood.
@@ -154,7 +177,7 @@ class _Reverse:
         x: Tensor,
         t: Tensor,
         vectors: Tensor,
-        covectors: Tensor,
+        covectors: Tensor | None,
         condition: dict[str, Any],
         axis: int,
     ) -> tuple[Tensor, Tensor]:
@@ -163,27 +186,36 @@ class _Reverse:
         with torch.enable_grad(), kernel:
             y = x if self.recorded and x.requires_grad else x.detach().requires_grad_()
             u = field(y, t, **condition)
-            terms = []
-            for e, w in zip(vectors.unbind(axis), covectors.unbind(axis), strict=True):
-                [pulled] = (
-                    torch.autograd.grad(
-                        u, [y], w.to(u.dtype), retain_graph=True, create_graph=self.recorded, materialize_grads=True
-                    )
-                    if u.requires_grad
-                    else [torch.zeros_like(y)]
-                )
-                terms.append((pulled * e).flatten(axis).sum(-1))
-        stacked = torch.stack(terms, -1)
+
+            def pull(w: Tensor) -> Tensor:
+                if not u.requires_grad:
+                    return torch.zeros_like(y)
+                return torch.autograd.grad(
+                    u, [y], w.to(u.dtype), retain_graph=True, create_graph=self.recorded, materialize_grads=True
+                )[0]
+
+            stacked = _pulled_terms(pull, u, vectors, covectors, axis)
         return (u, stacked) if self.recorded else (u.detach(), stacked.detach())
 
 
 def _reverse_in_transform(
-    field: Field, x: Tensor, t: Tensor, vectors: Tensor, covectors: Tensor, condition: dict[str, Any], axis: int
+    field: Field, x: Tensor, t: Tensor, vectors: Tensor, covectors: Tensor | None, condition: dict[str, Any], axis: int
 ) -> tuple[Tensor, Tensor]:
     with sdpa_kernel(SDPBackend.MATH):
         u, pull = torch.func.vjp(lambda y: field(y, t, **condition), x)[:2]
-    pairs = zip(vectors.unbind(axis), covectors.unbind(axis), strict=True)
-    return u, torch.stack([(pull(w)[0] * e).flatten(axis).sum(-1) for e, w in pairs], -1)
+    return u, _pulled_terms(lambda w: pull(w.to(u.dtype))[0], u, vectors, covectors, axis)
+
+
+def _pulled_terms(
+    pull: Callable[[Tensor], Tensor], u: Tensor, vectors: Tensor, covectors: Tensor | None, axis: int
+) -> Tensor:
+    """Return ``<Du' w_i, e_i>``, or all of ``Du e_i`` without covectors, from what maps ``w`` to ``Du' w``."""
+    if covectors is not None:
+        pairs = zip(vectors.unbind(axis), covectors.unbind(axis), strict=True)
+        return torch.stack([(pull(w) * e).flatten(axis).sum(-1) for e, w in pairs], -1)
+    units = torch.eye(u[(0,) * axis].numel(), dtype=u.dtype, device=u.device).reshape(-1, *u.shape[axis:])
+    rows = [pull(unit.expand(u.shape)).unsqueeze(axis) for unit in units]
+    return torch.stack([(row * vectors).flatten(axis + 1).sum(-1) for row in rows], -1).reshape(vectors.shape)
 
 
 def _raised(results: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """What a training step minimises."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -30,6 +30,16 @@ class Objective(ABC):
     """Whether its code does the same at every step, so that a GPU may replay the step as one graph."""
     splits: ClassVar[bool] = False
     """Whether the loss of a batch is the mean of those of its parts, so that several processes may share it."""
+    refines: ClassVar[bool] = False
+    """Whether it may go on from a trained field, whose own weights then compete with those that it finds."""
+    learning_rate: ClassVar[float] = 3e-3
+    """Peak learning rate where the run is given none."""
+
+    jitter: float = 0.0
+    """By how much data points are moved at random, anew in each batch: the standard deviation in each direction, as a
+    share of the distance to the sixth nearest of the other places."""
+    tolerance: float = 0.01
+    """By how much, in nats, the mean of `log_prob` over validation points may differ from that of an accurate solve."""
 
     @abstractmethod
     def __call__(
@@ -71,6 +81,23 @@ class Objective(ABC):
     def on(self, manifold: Manifold) -> Self:
         """Return the objective on a manifold, with nothing left to default."""
         return self
+
+    @property
+    def candidates(self) -> Sequence[Self]:
+        """The objective with ever finer solves: the first whose `log_prob` agrees with an accurate one is trained."""
+        return (self,)
+
+    @property
+    def solver_steps(self) -> int | None:
+        """How many steps the solve of `log_prob` takes; None where there is none."""
+        return None
+
+    def log_prob(self, field: Callable[..., Tensor], source: Source, x: Tensor, **condition: Any) -> Tensor | None:
+        """Return the log-density that the loss minimises minus the mean of, ``(*batch)``; None where there is none.
+
+        At each validation it is compared with that of an accurate solve, and training ends where they part.
+        """
+        return None
 
     def velocity_of(self, network: nn.Module) -> nn.Module:
         """Return the velocity field of the flow, for a network that predicts what the objective trains it to predict.

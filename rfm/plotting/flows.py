@@ -10,7 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Octahedral, Quotient, RightMultiplication, Sphere
+from manifolds import (
+    SE3,
+    SO3,
+    Euclidean,
+    FlatTorus,
+    Manifold,
+    Octahedral,
+    Quotient,
+    RightMultiplication,
+    Simplex,
+    Sphere,
+)
 from manifolds.arguments import check_instance
 from manifolds.checks import check_shape
 from rfm.arrays import tensor_of
@@ -136,6 +147,14 @@ def _(manifold: Euclidean, subject: Subject) -> "Figure":
     columns = subject.columns(lambda x: x[..., :k])
     chart = Chart(subject.names("x", k), _limits(columns))
     return _flat(manifold.n, subject, chart, columns, "unit of length", "unit of area")
+
+
+@_figure.register(Simplex)
+def _(manifold: Simplex, subject: Subject) -> "Figure":
+    k = min(3, manifold.n)
+    columns = subject.columns(lambda x: x[..., :k])
+    chart = Chart(subject.names("share ", k), [(0.0, 1.0)] * k)
+    return line(subject, chart, columns, None) if k == 1 else pairs(subject, chart, columns, scatter=True)
 
 
 @_figure.register(SO3)

@@ -10,6 +10,7 @@
 `CentredPoseSource`    several rigid bodies up to a translation
 `ProductSource`        products
 `PowerSource`          powers
+`RaggedSource`         products of several numbers of factors
 `ScaledSource`         scaled manifolds
 `Empirical`            given points, on every manifold: it has no density
 ====================== ======================================================
@@ -27,6 +28,7 @@ from rfm.sources.kernel_mixture import KernelMixture
 from rfm.sources.kernel_widths import kernel_concentrations
 from rfm.sources.mixture_weights import likeliest_weights
 from rfm.sources.product import PowerSource, ProductSource
+from rfm.sources.ragged import RaggedSource
 from rfm.sources.rigid_motion import RigidMotionSource
 from rfm.sources.scaled import ScaledSource
 from rfm.sources.von_mises_fisher import VonMisesFisher
@@ -39,6 +41,7 @@ __all__ = [
     "KernelMixture",
     "PowerSource",
     "ProductSource",
+    "RaggedSource",
     "RigidMotionSource",
     "ScaledSource",
     "Source",

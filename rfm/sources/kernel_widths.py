@@ -1,6 +1,6 @@
 """How wide kernels are: the same for all centres, or set by the distance to their neighbours."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -90,17 +90,37 @@ def kernel_concentrations(
 def neighbour_distances(manifold: Manifold, points: Tensor, neighbours: tuple[int, ...]) -> Tensor | None:
     """Return the distance of each point to its m-th other place for each m, ``(len(neighbours), n)``.
 
-    Distances are between embedded points, ``manifold.kernel.embed``, to the nearest of ``manifold.kernel.centres``.
-    Where there are fewer other places than m, the farthest counts; where all points are one place, the answer is None.
+    Distances are between embedded points, see `neighbours_of`. Where all points are one place, the answer is None.
+    """
+    found = neighbours_of(manifold, points, neighbours)
+    return None if found is None else found.distance
+
+
+class Neighbours(NamedTuple):
+    """The m-th other places of points, for several m."""
+
+    distance: Tensor
+    """Between embedded points, ``(len(neighbours), n)``."""
+    row: Tensor
+    """Which of the points is there, likewise."""
+
+
+def neighbours_of(manifold: Manifold, points: Tensor, neighbours: tuple[int, ...]) -> Neighbours | None:
+    """Return the m-th other place of each point for each m; None where all points are one place.
+
+    Distances are between embedded points, ``manifold.kernel.embed``, to the nearest of ``manifold.kernel.centres``;
+    where there is no kernel, between ``manifold.embed``. Where there are fewer other places than m, it is the farthest.
+
+    Args:
+        manifold: where the points live.
+        points: ``(n, *event_shape)``.
+        neighbours: the m, each at least 1.
     """
     from scipy.spatial import cKDTree
 
     m = [integer("kernel_concentrations", "each of neighbours", count) for count in neighbours]
-    kernel = checked_kernel(manifold)
-    centres = kernel.centres(points)
-    copies = centres.shape[1]
-    images = kernel.embed(centres.flatten(0, 1)).detach()
-    embedded = images.reshape(len(points), copies, -1).cpu().numpy()
+    embedded = _images(manifold, points)
+    copies = embedded.shape[1]
     unit = _TIE * max(1.0, float(np.abs(embedded).max()))
     # Which representatives are equal up to rounding; a place is known by the first of its own in that order.
     rows = np.unique(np.round(embedded.reshape(len(points) * copies, -1) / unit), axis=0, return_inverse=True)[1]
@@ -109,7 +129,7 @@ def neighbour_distances(manifold: Manifold, points: Tensor, neighbours: tuple[in
         return None
     m = [min(count, len(first) - 1) for count in m]
     tree = cKDTree(embedded[first].reshape(len(first) * copies, -1))
-    found = np.full((len(m), len(first)), np.nan)
+    found, found_row = np.full((len(m), len(first)), np.nan), np.zeros((len(m), len(first)), dtype=np.int64)
     todo, count = np.arange(len(first)), max(m) + copies
     while len(todo):
         count = min(count, len(first) * copies)
@@ -119,10 +139,21 @@ def neighbour_distances(manifold: Manifold, points: Tensor, neighbours: tuple[in
         order = np.cumsum(nearest, axis=1)
         enough = order[:, -1] >= max(m)
         for j, each in enumerate(m):
-            at = (order[enough] >= each).argmax(1)
-            found[j, todo[enough]] = np.take_along_axis(distance[enough], at[:, None], 1)[:, 0]
+            at = (order[enough] >= each).argmax(1)[:, None]
+            found[j, todo[enough]] = np.take_along_axis(distance[enough], at, 1)[:, 0]
+            found_row[j, todo[enough]] = first[np.take_along_axis(row[enough] // copies, at, 1)[:, 0]]
         todo, count = todo[~enough], 2 * count
-    return torch.from_numpy(found[:, place.reshape(-1)]).to(points.device)
+    at_points = (torch.from_numpy(each[:, place.reshape(-1)]).to(points.device) for each in (found, found_row))
+    return Neighbours(*at_points)
+
+
+def _images(manifold: Manifold, points: Tensor) -> Any:
+    """Return what distances are measured between, ``(n, r, embed_dim)``: r of them where points are classes."""
+    kernel = manifold.kernel
+    if kernel is None:
+        return manifold.embed(points).detach()[:, None].cpu().numpy()
+    centres = kernel.centres(points)
+    return kernel.embed(centres.flatten(0, 1)).detach().reshape(len(points), centres.shape[1], -1).cpu().numpy()
 
 
 def _first_of_each_place(place: Any, own: Any) -> Any:

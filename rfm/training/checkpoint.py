@@ -72,7 +72,7 @@ class Checkpoint:
         known = [record[self.measure] for record in self.history if self.measure in record]
         return {self.measure: known[-1]} if known else {}
 
-    def record(self, found: float | Validation, loss: float, average: nn.Module) -> None:
+    def record(self, found: float | Validation, loss: float | None, average: nn.Module) -> None:
         """Note a validation, and keep the averaged weights if it is the best.
 
         Before the first finite one there is nothing to improve on, and no patience to lose.
@@ -81,7 +81,9 @@ class Checkpoint:
         # A field that cannot be integrated yet has no likelihood; JSON has no word for that but leaving it out.
         known = {self.measure: value} if math.isfinite(value) else {}
         others = {name: number for name, number in beside.items() if math.isfinite(number)}
-        self.history.append({"step": self.step, "loss": loss, **known, **others, **self._clocks})
+        # Nor is there a loss before the first step.
+        losses = {} if loss is None else {"loss": loss}
+        self.history.append({"step": self.step, **losses, **known, **others, **self._clocks})
         if known and value < self.best_value:
             self.best_value, self.since_best = value, 0
             self.best = {key: value.detach().clone() for key, value in average.state_dict().items()}

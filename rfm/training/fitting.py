@@ -153,6 +153,7 @@ def fit(
         positive_integer("steps", steps, min(max(len(train_index), 2000), 8000)),
         positive_integer("batch_size", batch_size, _BATCH_SIZE),
         seed,
+        chosen.learning_rate,
     )
     identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index, refine]
     identity += [] if validation_source is None else [validation_source]

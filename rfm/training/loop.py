@@ -30,6 +30,10 @@ Loss = Callable[[nn.Module, int, int, int], Tensor]
 """From the field, the step's number, and this process's number of how many, to the loss of its share of the batch."""
 
 
+class TrainingStoppedError(Exception):
+    """Raised by a validation that ends the training, with the reason: the weights validated are not kept."""
+
+
 def optimise(
     field: nn.Module,
     loss: Loss,
@@ -38,6 +42,7 @@ def optimise(
     fabric: "Fabric",
     *,
     measure: str = "validation_nll",
+    validate_start: bool = False,
     generator: torch.Generator | None = None,
     capture: bool = True,
     folder: Path | None = None,
@@ -55,11 +60,12 @@ def optimise(
         field: the network; it is moved to the fabric's device and ends with the weights of the last step.
         loss: of a step.
         validate: from the network with averaged weights to a number that is to be small, alone or in a `Validation`;
-            the same in every process, and NaN where it is not known yet.
+            the same in every process, and NaN where it is not known yet. It may raise `TrainingStoppedError`.
         budget: steps, learning rate, seed, time, validations.
         fabric: a launched Fabric: device, precision, processes. The network runs in its precision; points and times are
             as the loss makes them.
         measure: what the number is called in the history.
+        validate_start: validate the weights before the first step too.
         generator: what the loss draws from, if that is all it needs of a step's number: it is seeded before each.
         capture: replay the step as one graph, where there is a ``generator``, on a GPU, in one process.
         folder: where to keep checkpoints; none are kept when None.
@@ -69,7 +75,8 @@ def optimise(
         clock: returns the seconds that have passed.
 
     Raises:
-        ValueError: if the loss is no longer finite, or the step cannot be captured though it seemed so.
+        ValueError: if the loss is no longer finite, the step cannot be captured though it seemed so, or a validation
+            raises `TrainingStoppedError` before any has been kept.
     """
     state = Checkpoint.start(measure) if checkpoint is None else checkpoint
     loop = _Loop(field, loss, budget, fabric, state, generator, capture, clock)
@@ -78,7 +85,9 @@ def optimise(
     every = max(1, budget.steps // budget.validations)
     spent = fabric.broadcast(budget.spent(state.step, state.seconds))
     with in_training_mode(field), _own_randomness(fabric.device) as seed_layers:
-        while spent < 1 and state.since_best < budget.patience:
+        if validate_start and checkpoint is None:
+            loop.validate(validate)
+        while spent < 1 and state.since_best < budget.patience and not state.stopped:
             seed_layers(step_seed(budget.seed + 1 + fabric.global_rank, state.step))
             loop.step(spent)
             spent = budget.spent(state.step, state.seconds)
@@ -91,8 +100,8 @@ def optimise(
                     loop.save(folder, fingerprint)
             if report is not None:
                 report(spent, loop.record())
-    state.stopped = _why(budget, state)
-    state.capped = state.step < budget.steps and state.since_best < budget.patience
+    state.capped = not state.stopped and state.step < budget.steps and state.since_best < budget.patience
+    state.stopped = state.stopped or _why(budget, state)
     return state
 
 
@@ -163,7 +172,7 @@ class _Loop:
         if state.step % self.ema_every == 0:
             self.average.update(self.field)
         state.seconds = self._clock() - self._started
-        if self.running is None and state.history:
+        if self.running is None and state.history and "loss" in state.history[-1]:
             self.running = loss.new_tensor(state.history[-1]["loss"])
         self.running = loss if self.running is None else torch.lerp(self.running, loss, 0.02)
 
@@ -187,7 +196,7 @@ class _Loop:
         """Note what a validation of the averaged weights finds, and keep them if they are the best.
 
         Raises:
-            ValueError: if the loss is no longer finite.
+            ValueError: if the loss is no longer finite, or the first validation ends the training.
         """
         state, device = self.state, self.fabric.device
         if device.type == "cuda":
@@ -200,15 +209,20 @@ class _Loop:
             for buffer in self.average.module.buffers():
                 torch.distributed.broadcast(buffer, 0)
         averaged = self.average.in_precision_of_field()
-        with precision_of_weights(averaged):
-            found = Validation.of(validate(averaged))
-        assert self.running is not None
-        if not math.isfinite(self.running):
+        try:
+            with precision_of_weights(averaged):
+                found = Validation.of(validate(averaged))
+        except TrainingStoppedError as reason:
+            if not state.best:
+                raise ValueError(str(reason)) from None
+            state.stopped = f"{reason}, at step {state.step} of {self.budget.steps}"
+            return
+        if self.running is not None and not math.isfinite(self.running):
             raise ValueError(
                 f"training diverged by step {state.step} (loss {float(self.running):g}, {_words(state.measure)} "
                 f"{found.value:g}); lower learning_rate, or look for outliers in the points"
             )
-        state.record(found, float(self.running), averaged)
+        state.record(found, None if self.running is None else float(self.running), averaged)
         state.seconds = self._clock() - self._started
         state.cpu_seconds = time.process_time() - self._cpu_started
 

@@ -19,7 +19,9 @@ from rfm.integrators import Adaptive, IntegrationError
 from rfm.likelihood import log_prob
 from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
+from rfm.training.agreement import ACCURATE, agreeing, check_agreement, condition_of, excess
 from rfm.training.checkpoint import Validation
+from rfm.training.jitter import jitter_scales, jittered
 from rfm.training.loop import step_seed
 from rfm.training.matching import MatchingValidation
 from rfm.training.refinement import reason_against, refine, validation_components
@@ -65,6 +67,7 @@ class BatchSampler:
         self.source, self.train, self.size, self.objective, self.coupling = source, train, size, objective, coupling
         self.drop_condition = drop_condition
         self.generator = torch.Generator(train.x.device)
+        self.jitter_scales = jitter_scales(source.manifold, train.x, objective.jitter) if objective.jitter else None
         self.cumulative = None if train.weights is None else (train.weights / train.weights.sum()).double().cumsum(0)
 
     def batch(self, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
@@ -78,6 +81,8 @@ class BatchSampler:
             index = torch.searchsorted(self.cumulative, uniform).clamp(max=len(x) - 1)
         paired, x_1 = self.train.start, x[index]
         x_0 = self.source.sample((size,), dtype=x.dtype, **like) if paired is None else paired[index]
+        if self.jitter_scales is not None:
+            x_1 = jittered(self.source.manifold, x_1, self.jitter_scales[index], generator)
         t = self.objective.draw_times((size,), dtype=x.dtype, **like)
         given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
@@ -139,7 +144,7 @@ def train(
     by_likelihood = data.start is None and flow.source.has_density
     if by_likelihood:
         centres = data if refined and not reason_against(flow, data, validation) else None
-        validate = _by_likelihood(flow, validation, fabric, centres)
+        objective, validate = _by_likelihood(flow, validation, run, objective, centres)
     else:
         start = (flow.source if validation_source is None else validation_source).to(fabric.device)
         held = BatchSampler(start, validation.to(fabric.device), size, objective, coupling, drop_condition=False)
@@ -153,7 +158,8 @@ def train(
         flow,
         loss,
         validate,
-        finish=(lambda: refine(flow, data, validation.to(fabric.device))) if refined else None,
+        validate_start=objective.refines,
+        finish=(lambda report: refine(flow, data, validation.to(fabric.device), report)) if refined else None,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
         measure="validation_nll" if by_likelihood else "validation_loss",
@@ -161,11 +167,13 @@ def train(
 
 
 def _by_likelihood(
-    flow: Flow, validation: Points, fabric: "Fabric", centres: Points | None
-) -> Callable[[nn.Module], float | Validation]:
+    flow: Flow, validation: Points, run: Run, objective: Objective, centres: Points | None
+) -> tuple[Objective, Callable[[nn.Module], float | Validation]]:
+    """Return the objective with a solve that is accurate enough for the flow, and what validates it."""
     # Evenly spaced: enough to tell better from worse, at a small share of the time that training takes.
-    held_out = thinned(validation, _VALIDATION_POINTS).to(fabric.device)
-    return lambda field: _validate(flow, field, held_out, fabric, centres)
+    held_out = thinned(validation, _VALIDATION_POINTS).to(run.fabric.device)
+    chosen = agreeing(objective, flow.to(run.fabric.device), held_out, run.history)
+    return chosen, lambda field: _validate(flow, field, held_out, run.fabric, chosen, centres)
 
 
 def _by_matching(flow: Flow, held: BatchSampler, run: Run) -> Callable[[nn.Module], float | Validation]:
@@ -176,31 +184,49 @@ def _by_matching(flow: Flow, held: BatchSampler, run: Run) -> Callable[[nn.Modul
 
 @torch.no_grad()
 def _validate(
-    flow: Flow, field: nn.Module, validation: Points, fabric: "Fabric", centres: Points | None = None
-) -> float:
+    flow: Flow,
+    field: nn.Module,
+    validation: Points,
+    fabric: "Fabric",
+    objective: Objective,
+    centres: Points | None = None,
+) -> Validation:
     """Return the mean negative log-likelihood of the validation points in nats, shared between the processes.
 
     With ``centres`` it is that of the flow in a mixture with kernels about them, weighted on these points: training for
     longer may improve the flow and worsen what it is refined to. NaN where the field cannot be integrated.
+
+    Raises:
+        TrainingStoppedError: the log-density that the objective trains on is not that of the flow.
     """
     rows = torch.arange(fabric.global_rank, len(validation.x), fabric.world_size).to(fabric.device)
     part = validation.take(rows)
-    condition: dict[str, Any] = {} if part.condition is None else {"condition": part.condition}
+    source, condition = flow.source, condition_of(part)
+    trained = objective.log_prob(field, source, part.x, **condition)
     log_p = None
     try:
-        log_p = log_prob(field, flow.source, part.x, _VALIDATION_SOLVER, **condition).double()[:, None]
+        columns = [] if trained is None else [trained.double()[:, None]]
+        solver = _VALIDATION_SOLVER if trained is None else ACCURATE
+        columns.append(log_prob(field, source, part.x, solver, **condition).double()[:, None])
         if centres is not None:
-            log_p = torch.cat([log_p, validation_components(field, flow.source, centres, part.x)], dim=1)
+            columns.append(validation_components(field, source, centres, part.x))
+        log_p = torch.cat(columns, dim=1)
     except IntegrationError:
         # Not raised here: the other processes wait for this one's share.
         pass
     log_p = _gathered(log_p, rows, len(validation.x), fabric)
+    beside: dict[str, float] = {} if objective.solver_steps is None else {"solver_steps": objective.solver_steps}
     if log_p is None:
-        return math.nan
+        return Validation(math.nan, beside)
     shares = validation.shares
+    if trained is not None:
+        trained, log_p = log_p[:, 0], log_p[:, 1:]
+        beside["solver_excess"] = excess(validation, trained, log_p[:, 0])
+        check_agreement(objective, beside["solver_excess"])
     if not bool(log_p.isfinite().all()):
-        return -float(shares @ log_p[:, 0])
-    return -float(shares @ torch.logsumexp(log_p + likeliest_weights(log_p, shares, _WEIGHT_STEPS).log(), dim=-1))
+        return Validation(-float(shares @ log_p[:, 0]), beside)
+    weights = likeliest_weights(log_p, shares, _WEIGHT_STEPS)
+    return Validation(-float(shares @ torch.logsumexp(log_p + weights.log(), dim=-1)), beside)
 
 
 def _gathered(part: Tensor | None, rows: Tensor, count: int, fabric: "Fabric") -> Tensor | None:

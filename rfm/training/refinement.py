@@ -4,7 +4,6 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,30 +12,31 @@ from manifolds import Manifold
 from rfm.field import as_field
 from rfm.flow import Flow, Refinement
 from rfm.integrators import Adaptive, IntegrationError, Method, integrate
-from rfm.likelihood import log_prob, transport
+from rfm.likelihood import transport
 from rfm.networks.modes import in_evaluation_mode
 from rfm.networks.precision import precision_of_weights
 from rfm.sources import KernelMixture, Source, kernel_concentrations
-from rfm.training.mixture_choice import Choice, chosen, folds_of
-from rfm.training.weighted_points import Points, thinned
+from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, standard_error, tried
+from rfm.training.weighted_points import Points, merged, thinned
 
-STARTS = (1.0, 0.99, 0.98, 0.96, 0.92, 0.84, 0.68, 0.0)
-"""Times at which kernels are tried, each twice as far from the data as the one before; at 0 stands the flow alone."""
+STARTS = (1.0, 0.98, 0.92, 0.0)
+"""Times at which sources stand: kernels, kernels where the flow has spread dense clusters a little and more, and the
+flow alone. Other starts between take as long again, and leave points held out as likely as these do."""
+_SUBSETS = ((0,), (0, 1, 3), (0, 1, 2, 3))
+"""Which of them the choice is among: kernels alone, the fewest, and all. Fewer weights are less noise."""
 _FEWEST = 40
 """Validation points, at different places, below which weights would be noise."""
-_SCREENED, _CARRIED, _CARRIED_FAR = 1536, 50_000, 4096
-"""Centres with which the starts are chosen, and that stand at one start at most; fewer where they have spread."""
-_FAR = 0.9
-"""Before this time kernels are so broad that fewer centres do, and each takes long to carry there."""
-_CARRYING_SOLVER = Adaptive(atol=1e-5, rtol=1e-5)
-"""Kernels of a thousandth of the unit are ten times as wide as its error; that of `rfm.Flow` is below it."""
-_SCREENED_BY, _VALIDATED = 400, 2048
-"""Validation points by which the starts are chosen, and the weights, at most."""
-_SCREENING_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
-_SCREENING_STEPS = (100,)
-_MOST_STARTS, _WORTH = 3, 1e-3
-"""Starts besides time 1, at most, and what each has to add, in nats."""
-_screening_family = functools.partial(kernel_concentrations, absolute=8, neighbours=(2, 6, 20), ratios=4)
+_CARRIED, _CARRIED_FAR = 50_000, 4096
+"""Centres at one start before time 1, at most; fewer where kernels are broad, as each takes long to carry there."""
+_FAR = 0.95
+"""From this time down they are."""
+_CARRYING_SOLVER = Adaptive(atol=1e-6, rtol=1e-6)
+"""Centres are as exact as the default solver makes the points that are scored; that of the narrowest kernels is a tenth
+of a thousandth."""
+_FLOW_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
+"""For the way from the last kernels to the flow's own source, which is broad."""
+_VALIDATED = 2048
+"""Validation points that decide on the weights, at most."""
 _LEAST_KERNEL, _LEAST_START = 1e-3, 0.02
 """Weights of a kernel, and of all that stands at one start, below which they are left out."""
 _ERROR_SHARE = 0.1
@@ -88,6 +88,7 @@ def candidates(
     family: Family = kernel_concentrations,
     method: Method = _CARRYING_SOLVER,
     bounded: bool = True,
+    report: Callable[[float], None] = lambda share: None,
 ) -> list[Candidate]:
     """Return what may stand at each of descending times, on the centres carried back there.
 
@@ -98,28 +99,41 @@ def candidates(
         centres: training points.
         x: validation points ``(m, *event_shape)``.
         family: the concentrations of the kernels on carried centres.
-        method: how to integrate.
+        method: how to integrate where there are kernels.
         bounded: measure the solver's error, and let no kernel be narrower than ten times that.
+        report: called with the share that is done.
 
     Raises:
         IntegrationError: if the field cannot be integrated.
     """
     manifold, at, found = source.manifold, 1.0, []
     integral = x.new_zeros(len(x))
+    # Each start takes a passage of the centres, one of the validation points, and the sums over all pairs.
+    done, stages = 0, 3 * len(starts)
+
+    def advance(stages_done: int) -> None:
+        nonlocal done
+        done += stages_done
+        report(done / stages)
+
+    report(0.0)
     for start in starts:
         narrowest = math.inf
         if start < at:
-            solution = transport(field, manifold, x, at, start, method)
+            solution = transport(field, manifold, x, at, start, method if start > 0 else _FLOW_SOLVER)
             assert solution.integral is not None
             x, integral = solution.final, integral + solution.integral[-1]
+            advance(1)
             if start > 0:
                 centres = thinned(centres, _CARRIED if start > _FAR else _CARRIED_FAR)
                 centres = replace(centres, x=integrate(field, manifold, centres.x, (at, start), method).final)
+                advance(1)
                 narrowest = _narrowest(field, manifold, centres, start, method) if bounded else math.inf
             at = start
         kernels = _kernels(source, centres, family, narrowest) if start > 0 else None
         own = source.log_prob(x)[:, None] if kernels is None else kernels.component_log_prob(x, truncate=True)
         found.append(Candidate(start, source, kernels, own.double() + integral.double()[:, None]))
+        advance(3 * len(found) - done)
     return found
 
 
@@ -189,106 +203,84 @@ def validation_components(field: Callable[..., Tensor], source: Source, centres:
         IntegrationError: if the field cannot be integrated.
     """
     few = thinned(centres, _QUICK_CENTRES)
-    return _joined(
-        candidates(field, source, _QUICK_STARTS, few, x, family=_quick_family, method=_QUICK_SOLVER, bounded=False)
-    )
+    quick = candidates(field, source, _QUICK_STARTS, few, x, family=_quick_family, method=_QUICK_SOLVER, bounded=False)
+    return torch.cat([c.log_p for c in quick], dim=1)
 
 
 @torch.no_grad()
-def refine(flow: Flow, data: Points, validation: Points) -> None:
+def refine(flow: Flow, data: Points, validation: Points, report: Callable[[float], None] = lambda share: None) -> None:
     """Refine a flow in place by kernels along it, where validation gains; ``flow.refinement_report`` says how.
 
-    Kernels of the standard family stand about the training points, carried back to each of `STARTS`; all of them, and
-    the flow itself, are weighted on the validation points by `rfm.training.mixture_choice.chosen`. At time 1 they are
-    the kernel density, which is therefore among what is chosen from. A kernel before time 1 is at least ten times as
-    wide as the solver's error. What is hardly used is left out. The flow stays as it is unless the points that were
-    left out of the choice are likelier by more than the standard error of the difference.
-
-    The starts are chosen with 1,536 of the centres, evenly spaced, where there are more. At most 50,000 are carried to
-    a start, and 4,096 to one before 0.9; at time 1 all of them stand.
+    Kernels of the standard family stand about the training points, at time 1 and, carried back, at 0.98 and 0.92. At
+    time 1 they are those of the kernel density `rfm.sources.KernelMixture.adaptive`. The choice is among these alone,
+    them with the kernels at 0.98 and the flow itself, everything, and mixtures of these, see
+    `rfm.training.mixture_choice.chosen`: what is likeliest on validation points that did not choose its weights. A
+    kernel before time 1 is at least ten times as wide as the solver's error; at most 50,000 stand at 0.98, and 4,096 at
+    0.92. What is hardly used is left out. The flow stays as it is unless the points that were left out of the choice
+    are likelier by more than the standard error of the difference, clustered by place.
 
     Args:
         flow: manifold, field and source, trained.
         data: training points, on the device of the flow.
         validation: points that decide on all weights, likewise.
+        report: called with the share that is done.
     """
-    flow.refinement, flow.refinement_report = _refinement(flow, data, validation)
+    flow.refinement, flow.refinement_report = _refinement(flow, data, validation, report)
 
 
-def _refinement(flow: Flow, data: Points, validation: Points) -> tuple[Refinement | None, str]:
+def _refinement(
+    flow: Flow, data: Points, validation: Points, report: Callable[[float], None]
+) -> tuple[Refinement | None, str]:
     data, validation = data.positive, validation.positive
     against = reason_against(flow, data, validation)
     if against:
         return None, f"not refined: {against}"
     validation = thinned(validation, _VALIDATED)
-    x, shares, field = validation.x, validation.shares, as_field(flow.field)
+    x, shares, place = validation.x, validation.shares, places_of(validation.x)
     try:
         with in_evaluation_mode(flow), precision_of_weights(flow):
-            starts = _promising_starts(field, flow.source, data, thinned(validation, _SCREENED_BY))
-            kept = candidates(field, flow.source, starts, data, x)
-            alone = kept[-1].log_p[:, -1] if starts[-1] == 0 else _of_flow(field, flow.source, x)
+            # Repeats are one centre: carried apart by rounding, they would pass for neighbours.
+            kept = candidates(as_field(flow.field), flow.source, STARTS, merged(data), x, report=report)
     except IntegrationError:
         return None, "not refined: the field could not be integrated back from all training points"
-    fold = folds_of(x)
-    kernels = chosen(kept[0].log_p, shares, fold)
-    weights, choice = _sparse(kept, shares, fold)
+    alone, kernels, choice = kept[-1].log_p[:, -1], *_choices(kept, shares, folds_of(place))
     known = {"flow": -float(shares @ alone), "kernels": kernels.nll, "refined": choice.nll}
     difference = choice.held_out - alone
-    gain = shares @ difference
-    if not gain > torch.linalg.vector_norm(shares * (difference - gain)):
+    if not float(shares @ difference) > standard_error(difference, shares, place):
         return None, (
             f"not refined: validation NLL {known['flow']:.3f} nats of the flow, {known['refined']:.3f} with kernels"
         )
+    weights = _sparse(kept, choice.weights)
     parts = [(c, w) for c, w in zip(kept, _by_start(kept, weights), strict=True) if float(w.sum()) > 0]
     sources = [c.source(w) for c, w in parts]
     refinement = Refinement([c.start for c, _ in parts], sources, torch.stack([w.sum() for _, w in parts]), known)
     return refinement, refinement.describe()
 
 
-def _promising_starts(field: Callable[..., Tensor], source: Source, data: Points, validation: Points) -> list[float]:
-    """Return time 1 and the others that add to the likelihood of points held out, one after the other, descending.
-
-    With a few kernels on some of the centres. Each is the one that adds most to those before it, while that is worth a
-    passage of the solver.
-    """
-    few: dict[str, Any] = {"family": _screening_family, "method": _SCREENING_SOLVER, "bounded": False}
-    tried = candidates(field, source, STARTS, thinned(data, _SCREENED), validation.x, **few)
-    shares, fold = validation.shares, folds_of(validation.x)
-    kept, rest = tried[:1], tried[1:]
-    best = chosen(_joined(kept), shares, fold, _SCREENING_STEPS).nll
-    while rest:
-        scored = [(chosen(_joined([*kept, c]), shares, fold, _SCREENING_STEPS).nll, c) for c in rest]
-        nll, most = min(scored, key=lambda pair: pair[0])
-        if not nll < best - _WORTH or len(kept) > _MOST_STARTS:
-            break
-        best, kept, rest = nll, [*kept, most], [c for c in rest if c is not most]
-    return sorted((c.start for c in kept), reverse=True)
+def _choices(kept: list[Candidate], shares: Tensor, fold: Tensor) -> tuple[Choice, Choice]:
+    """Return the best weights of the kernels at time 1 alone, and of everything, with zeros for what is left out."""
+    start = torch.cat([torch.full_like(c.log_p[0], i) for i, c in enumerate(kept)])
+    log_p, choices = torch.cat([c.log_p for c in kept], dim=1), list[Choice]()
+    for subset in _SUBSETS:
+        own = torch.isin(start, start.new_tensor(subset))
+        for choice in tried(log_p[:, own], shares, fold):
+            choices.append(replace(choice, weights=torch.zeros_like(start).masked_scatter(own, choice.weights)))
+    alone = [choice for choice in choices if not bool(choice.weights[start > 0].any())]
+    return min(alone, key=lambda choice: choice.nll), chosen(choices, shares)
 
 
-def _of_flow(field: Callable[..., Tensor], source: Source, x: Tensor) -> Tensor:
-    return log_prob(field, source, x, _SCREENING_SOLVER).double()
-
-
-def _sparse(parts: list[Candidate], shares: Tensor, fold: Tensor) -> tuple[Tensor, Choice]:
-    """Return weights of all components, those that are hardly used 0, and the choice among the others.
+def _sparse(parts: list[Candidate], weights: Tensor) -> Tensor:
+    """Return weights of which those that are hardly used are 0, with sum 1.
 
     The background at the first start, time 1, is never without weight.
     """
-    log_p = _joined(parts)
-    weights = chosen(log_p, shares, fold).weights
     totals = torch.cat([w.sum().expand(len(w)) for w in _by_start(parts, weights)])
-    used = (weights >= _LEAST_KERNEL) & (totals >= _LEAST_START)
-    choice = chosen(log_p[:, used], shares, fold)
-    weights = torch.zeros_like(weights)
-    weights[used] = choice.weights
+    weights = torch.where((weights >= _LEAST_KERNEL) & (totals >= _LEAST_START), weights, 0.0)
+    points = parts[0].log_p.shape[0]
     # As if one point more had been seen, far from all: the likelihood alone may leave nothing for such.
-    weights = weights * len(fold) / (len(fold) + 1)
-    weights[parts[0].log_p.shape[1] - 1] += 1 / (len(fold) + 1)
-    return weights, choice
-
-
-def _joined(parts: list[Candidate]) -> Tensor:
-    return torch.cat([c.log_p for c in parts], dim=1)
+    weights = weights / weights.sum() * points / (points + 1)
+    weights[parts[0].log_p.shape[1] - 1] += 1 / (points + 1)
+    return weights
 
 
 def _by_start(parts: list[Candidate], weights: Tensor) -> tuple[Tensor, ...]:

@@ -106,6 +106,11 @@ class Run:
         )
 
     @property
+    def history(self) -> list[dict[str, float]]:
+        """What the validations have found that came before the run, if it is resumed."""
+        return [] if self.checkpoint is None else self.checkpoint.history
+
+    @property
     def first_step(self) -> int:
         """The step that the run begins or goes on with."""
         return 0 if self.checkpoint is None else self.checkpoint.step
@@ -149,7 +154,8 @@ class Run:
         generator: torch.Generator | None = None,
         capture: bool = False,
         measure: str = "validation_nll",
-        finish: Callable[[], None] | None = None,
+        validate_start: bool = False,
+        finish: Callable[[Callable[[float], None]], None] | None = None,
     ) -> None:
         """Train a flow's field in place, once launched; leave the flow on the CPU, and in the folder if there is one.
 
@@ -162,7 +168,10 @@ class Run:
             generator: see `rfm.training.loop.optimise`, as for the arguments that follow.
             capture: replay the step as one graph, where there is a ``generator``, on a GPU, in one process.
             measure: what the number is called in the history.
-            finish: what is left to do to the flow, with its last weights, on the device, before it is saved.
+            validate_start: validate the weights before the first step too.
+            finish: what is left to do to the flow, with its last weights, on the device, before it is saved: its
+                refinement; it gets a function to call with the share that is done. Where it refines, the last record of
+                the history gets the seconds it took, ``refinement_seconds``.
 
         Raises:
             ValueError: if the loss is no longer finite, the step cannot be captured, or no validation was finite.
@@ -179,6 +188,7 @@ class Run:
             self.budget,
             fabric,
             measure=measure,
+            validate_start=validate_start,
             generator=generator,
             capture=capture,
             folder=self.folder,
@@ -189,11 +199,19 @@ class Run:
         )
         _adopt(flow, state)
         if finish is not None:
-            finish()
+            started = self.training.clock()
+            finish(lambda share: self._report_refinement(share, state))
+            if flow.refinement is not None:
+                flow.history[-1]["refinement_seconds"] = self.training.clock() - started
         flow.cpu()
         if self.folder is not None and fabric.is_global_zero:
             self._save(flow, self.folder, state)
         fabric.barrier()
+
+    def _report_refinement(self, share: float, state: Checkpoint) -> None:
+        if self._report is not None:
+            last = {"step": state.step, "loss": state.history[-1]["loss"], "replayed": False}
+            self._report(1.0, {**last, **state.last_validation, "refinement": share})
 
     def _save(self, flow: Flow, folder: Path, state: Checkpoint) -> None:
         """Save a flow at the end of its run, with what identifies the run, in place of the checkpoint.

@@ -21,9 +21,11 @@ class Training:
     """How `rfm.fit` and `rfm.fit_stream` train, where the defaults do not serve.
 
     Args:
-        learning_rate: peak learning rate of AdamW; it warms up over 100 steps and falls to zero along a cosine.
+        learning_rate: peak learning rate of AdamW; it warms up over 100 steps and falls to zero along a cosine. By
+            default that of the objective: 3e-3, and 5e-4 for maximum likelihood.
         max_seconds: a cap on the training time, all of it where a run is resumed; ``Flow.stopped`` says whether it was
-            reached. A run with a cap does not repeat exactly. The refinement that `rfm.fit` ends with is not in it.
+            reached. A run with a cap does not repeat exactly. The refinement that `rfm.fit` ends with is not in it; how
+            long that took, the last record of ``Flow.history`` says.
         fabric: a Lightning Fabric of your own, for precision or other strategies, instead of ``device``. "bf16-mixed",
             and "16-mixed" on a GPU, run the network's layers low, "bf16-true" keeps its weights low too, "64-true"
             makes all float64; geometry, points and times are never in less than float32.
@@ -44,7 +46,7 @@ class Training:
             be trained in.
     """
 
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     max_seconds: float | None = None
     fabric: "Fabric | None" = None
     force: bool = False
@@ -55,12 +57,12 @@ class Training:
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "max_gradient_norm"):
-            object.__setattr__(self, name, _above_zero(name, getattr(self, name)))
+        object.__setattr__(self, "max_gradient_norm", _above_zero("max_gradient_norm", self.max_gradient_norm))
         for name in ("validations", "patience"):
             object.__setattr__(self, name, integer("Training", name, getattr(self, name)))
-        if self.max_seconds is not None:
-            object.__setattr__(self, "max_seconds", _above_zero("max_seconds", self.max_seconds))
+        for name in ("learning_rate", "max_seconds"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _above_zero(name, getattr(self, name)))
         if self.precision not in _PRECISIONS:
             low = self.precision == "16-true"
             fault = "in float16 small gradients and their squares are 0" if low else "it replaces layers"
@@ -74,12 +76,12 @@ class Training:
         """The name of the precision that a network is trained in."""
         return "32-true" if self.fabric is None else str(self.fabric.strategy.precision.precision)
 
-    def budget(self, steps: int, batch_size: int, seed: int) -> "Budget":
-        """Return how long to train, for so many steps of batches of that size."""
+    def budget(self, steps: int, batch_size: int, seed: int, learning_rate: float) -> "Budget":
+        """Return how long to train, for so many steps of batches of that size, by default at that rate."""
         return Budget(
             steps,
             batch_size,
-            self.learning_rate,
+            learning_rate if self.learning_rate is None else self.learning_rate,
             seed,
             self.max_seconds,
             self.validations,

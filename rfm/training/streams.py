@@ -79,7 +79,9 @@ def fit_stream(
     chosen.check_source(flow.manifold, flow.source)
     chosen = chosen.on(flow.manifold)
     field = flow.field = training.converted(chosen.velocity_of(field))
-    budget = training.budget(positive_integer("steps", steps, steps), 0, seed_of("fit_stream", seed))
+    budget = training.budget(
+        positive_integer("steps", steps, steps), 0, seed_of("fit_stream", seed), chosen.learning_rate
+    )
     identity = [flow.manifold, architecture(field), flow.source, draw, chosen]
     run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
     if run.is_finished:

@@ -52,3 +52,12 @@ def thinned(points: Points, most: int) -> Points:
     if len(points.x) <= most:
         return points
     return points.take(torch.linspace(0, len(points.x) - 1, most).round().long().to(points.x.device))
+
+
+def merged(points: Points) -> Points:
+    """Return points without a condition, repeats as one point with the sum of their weights."""
+    # Adding 0 turns -0.0 into 0.0, which is the same place.
+    x, place = torch.unique(points.x + 0, dim=0, return_inverse=True)
+    if len(x) == len(points.x):
+        return points
+    return Points(x, None, points.shares.new_zeros(len(x)).index_add(0, place, points.shares))
