@@ -10,8 +10,7 @@ from torch import Tensor
 from experiments.inverse.problems import SOLVER, Mixture, Problem
 from manifolds import Euclidean
 from rfm.metrics import AmbientGaussianKernel, maximum_mean_discrepancy, wasserstein_distance
-from rfm.posterior import Measurement, Sampler
-from rfm.posterior.operators import matrix
+from rfm.posterior import Measurement, Sampler, operators
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def calibration(mixture: Mixture, rows: Tensor, noise: float, method: Sampler, r
     for _ in range(repeats):
         truth = mixture.sample(1, generator)[0]
         y = rows @ truth + noise * torch.randn(len(rows), generator=generator)
-        measurement = Measurement(matrix(rows), y, noise)
+        measurement = Measurement(operators.matrix(rows), y, noise)
         drawn = flow.posterior(measurement, 252, method=method, solver=SOLVER, generator=generator).points
         # Every fourth: neighbours may be copies of one another.
         ranks.append(int((drawn[::4, 0] < truth[0]).sum()))

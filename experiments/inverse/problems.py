@@ -10,8 +10,7 @@ from torch import Tensor
 import rfm
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Sphere
 from rfm.integrators import FixedStep
-from rfm.posterior import Measurement
-from rfm.posterior.operators import matrix
+from rfm.posterior import Measurement, operators
 from rfm.sources import WrappedNormal
 
 SOLVER = FixedStep(steps=8)
@@ -93,7 +92,7 @@ def mixture_problem(name: str, mixture: Mixture, rows: Tensor, y: Tensor, noise:
     def nearest(x: Tensor) -> Tensor:
         return torch.cdist(x.double(), means).argmin(-1)
 
-    return Problem(name, mixture.flow(), Measurement(matrix(rows), y, noise), exact, (nearest, weights))
+    return Problem(name, mixture.flow(), Measurement(operators.matrix(rows), y, noise), exact, (nearest, weights))
 
 
 def plane() -> Problem:
