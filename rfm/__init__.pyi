@@ -10,6 +10,7 @@ from . import networks as networks
 from . import objectives as objectives
 from . import paths as paths
 from . import plotting as plotting
+from . import posterior as posterior
 from . import proteins as proteins
 from . import sources as sources
 from . import steering as steering

@@ -10,13 +10,14 @@ from types import ModuleType
 from typing import NoReturn
 
 from rfm import __version__
-from rfm.command_line import check, demo, evaluate, fit, log_prob, plot, sample
+from rfm.command_line import check, demo, evaluate, fit, log_prob, plot, posterior, sample
 
 # Each declares its arguments (`add_arguments`) and does its work (`run`), where alone it imports what loads torch.
 _VERBS: dict[str, ModuleType] = {
     "fit": fit,
     "sample": sample,
     "log-prob": log_prob,
+    "posterior": posterior,
     "evaluate": evaluate,
     "plot": plot,
     "demo": demo,
@@ -29,6 +30,7 @@ examples:
   rfm fit quakes.csv --manifold sphere --out runs/quakes
   rfm sample runs/quakes -n 10000 --out samples.csv
   rfm log-prob runs/quakes points.csv --out scores.csv
+  rfm posterior runs/quakes --given latitude=10±2 longitude=179+-5 -n 1000 --out draws.csv
   rfm evaluate runs/quakes                             test likelihood beside kernel densities
   rfm plot runs/quakes --out map.png
   rfm fit track.txt --manifold se3 --blocks seconds=2 --out runs/track

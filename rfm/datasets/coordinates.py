@@ -59,6 +59,21 @@ class Coordinates(ABC):
         """The unit of the columns in words; empty where they have none, or several."""
         return ""
 
+    @property
+    def periods(self) -> tuple[float | None, ...]:
+        """After how much the values of each column of the output repeat, as angles do; None where they do not."""
+        return (None,) * len(self.names)
+
+    @property
+    def largest(self) -> tuple[float | None, ...]:
+        """The largest size of the values of each column of the output; None where there is none, or they repeat."""
+        return (None,) * len(self.names)
+
+    @property
+    def ambiguous(self) -> tuple[str, ...]:
+        """Columns of the output that one point may have several values of, as quaternions have two."""
+        return ()
+
     def describe(self, table: Table | None = None) -> str:
         """Return which columns hold the points, of the input or of another table, and in which unit."""
         keys = self.columns if table is None else self._columns_in(table)
@@ -157,6 +172,16 @@ class LatitudeLongitude(Coordinates):
     @property
     def names(self) -> tuple[str, ...]:
         return self._own[::-1] if self.longitude_first else self._own
+
+    @property
+    def periods(self) -> tuple[float | None, ...]:
+        turn = 2 * math.pi if self.radians else 360.0
+        return (turn, None) if self.longitude_first else (None, turn)
+
+    @property
+    def largest(self) -> tuple[float | None, ...]:
+        quarter = math.pi / 2 if self.radians else 90.0
+        return (None, quarter) if self.longitude_first else (quarter, None)
 
     @property
     def _own(self) -> tuple[str, ...]:
@@ -273,6 +298,10 @@ class Angles(Coordinates):
     @property
     def names(self) -> tuple[str, ...]:
         return output_names(self.columns, [f"angle_{i + 1}" for i in range(len(self.columns))])
+
+    @property
+    def periods(self) -> tuple[float | None, ...]:
+        return (2 * math.pi if self.radians else 360.0,) * len(self.columns)
 
     def points(self, table: Table) -> Tensor:
         angle = self._numbers(table)

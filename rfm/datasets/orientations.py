@@ -68,6 +68,10 @@ class Orientations(Coordinates):
     def names(self) -> tuple[str, ...]:
         return output_names(self.columns, ROTATION_NAMES[self.convention])
 
+    @property
+    def ambiguous(self) -> tuple[str, ...]:
+        return () if self.convention == "matrix" else self.names
+
     def read(self, path: str | os.PathLike[str]) -> Table:
         path = read_once(path)
         return read_orientation_map(path).table if is_orientation_map(path) else read_commented_table(path)

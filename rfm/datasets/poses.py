@@ -69,6 +69,10 @@ class Poses(Coordinates):
         return TRACK_FORMATS[self.layout].pose_columns if self.layout else self._own
 
     @property
+    def ambiguous(self) -> tuple[str, ...]:
+        return () if self.convention == "matrix" else tuple(name for name in self.names if name in self._own[3:])
+
+    @property
     def _own(self) -> tuple[str, ...]:
         numbered = any(column.isdecimal() for column in self.columns)
         return _NAMES[self.convention] if numbered else self.columns

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -10,21 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import check_function, check_instance, number
+from manifolds.arguments import check_function, check_instance, integer, number
 from manifolds.precision import at_least_float32
 from rfm.arrays import points_of, shape_of
 from rfm.conditions import Conditions
 from rfm.field import as_field
 from rfm.flow.condition_vectors import batches, check_field_reads, encoded, vectors_of
+from rfm.flow.posterior_target import corrected, flow_target, slice_target
 from rfm.flow.progress import counting_bar
 from rfm.flow.refinement import Refinement, check_unconditional, checked_start
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
 from rfm.flow.solves import carried, checked_time, densities, scores
-from rfm.integrators import Method, integrate
+from rfm.integrators import Adaptive, Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate
 from rfm.likelihood.differentiable_operations import check_scripted
 from rfm.networks.modes import evaluating
 from rfm.networks.precision import in_precision_of_weights
+from rfm.posterior import (
+    LogLikelihood,
+    PosteriorDraws,
+    Sampler,
+    Slice,
+    Tempering,
+    Unmeasured,
+    as_likelihood,
+)
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Source, Uniform
 from rfm.steering import Guidance, Steering
@@ -428,6 +439,73 @@ class Flow(nn.Module):
         [(y, own)] = batches(flat, given, batch, max(1, len(flat)))
         times = torch.full((len(y),), number("Flow.velocity", "t", t), dtype=y.dtype, device=y.device)
         return field(y, times, **own).reshape(*batch, *self.manifold.event_shape)
+
+    @evaluating
+    @in_precision_of_weights
+    def posterior(
+        self,
+        likelihood: LogLikelihood | None,
+        n: int,
+        *,
+        known: Slice | None = None,
+        method: Sampler | None = None,
+        condition: Tensor | Mapping[str, Any] | None = None,
+        solver: Method | None = None,
+        generator: torch.Generator | None = None,
+        batch_size: int = _BATCH,
+    ) -> PosteriorDraws:
+        """Draw points of the posterior: this flow as the prior, times a likelihood.
+
+        The field stays as it is and the source is reweighted, so draws are exact in the limit of many, for the flow as
+        ``solver`` carries it. What is ``known`` without error is exact too: draws are then of a slice of the density.
+        From a refined flow, draws of the posterior of its base are reweighted by the ratio of the two densities, which
+        is exact in the limit as well; methods that are not exact leave the refinement out.
+
+        Args:
+            likelihood: log-likelihoods ``(*batch)`` of points ``(*batch, *event_shape)``; a
+                `rfm.posterior.Measurement`, or any function; None where only ``known`` says something.
+            n: how many.
+            known: parts of the point that are known without error, see `rfm.posterior.Slice`. Each step then evaluates
+                the log-density, which costs more than a sample.
+            method: `rfm.posterior.Tempering` by default; also `Chains` and `Importance`, which are exact in the limit,
+                and the methods of `rfm.posterior` that are not.
+            condition: one condition ``(c,)`` of the prior, or by name, as in `sample`.
+            solver: how to carry points, or to evaluate densities; adaptive to 1e-3 by default.
+            generator: source of randomness.
+            batch_size: points computed together where no gradient is needed, which bounds memory.
+
+        Raises:
+            ValueError: the likelihood is zero everywhere the source reaches, NaN, or of the wrong shape, or nothing is
+                given.
+        """
+        n = integer("Flow.posterior", "n", n)
+        if likelihood is None and known is None:
+            raise ValueError("Flow.posterior: nothing is given; pass a likelihood, known=, or call sample")
+        fits = Unmeasured(self.manifold) if likelihood is None else as_likelihood(likelihood)
+        dtype, device = self._dtype_and_device()
+        like = torch.empty(0, dtype=dtype, device=device)
+        given = None if condition is None else vectors_of(self.conditions, condition)
+        check_unconditional("posterior", self.refinement is None or given is None)
+        if given is not None and given.ndim != 1:
+            raise ValueError(
+                f"Flow.posterior: takes one condition for all draws, shape (c,), got {tuple(given.shape)}; call it "
+                "once for each"
+            )
+        solver = Adaptive(atol=1e-3, rtol=1e-3) if solver is None else solver
+        method = Tempering() if method is None else method
+        own: dict[str, Any] = {"condition": given, "solver": solver, "batch_size": batch_size}
+        if known is not None:
+            known.check(self.manifold)
+            about = self.sample(1000, generator=generator, **own)
+            target = slice_target(known, lambda x: self.log_prob(x, **own), about, fits, batch_size)
+        else:
+            field, context = encoded(as_field(self.field), given, like)
+            target = flow_target(field, self.source, self.start, fits, context, solver, batch_size)
+        draws = method.run(target, n, generator, like)
+        if known is None and self.refinement is not None and draws.exact:
+            ratio = self.log_prob(draws.points, **own) - self.base.log_prob(draws.points, **own)
+            draws = corrected(draws, ratio, generator)
+        return replace(draws, warnings=(*draws.warnings, *fits.doubts(draws.points)))
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder: ``flow.json`` and the tensors it names.

@@ -70,8 +70,10 @@ def _validated(item: tuple[str, float]) -> str:
 
 
 @contextmanager
-def counting_bar(show: bool | Callable[[int], Any], name: str, total: int) -> Iterator[Callable[[int], Any]]:
-    """Yield a function that counts points done; tqdm shows the rate and the time left.
+def counting_bar(
+    show: bool | Callable[[int], Any], name: str, total: int, unit: str = "points"
+) -> Iterator[Callable[[int], Any]]:
+    """Yield a function that counts points, or another unit, done; tqdm shows the rate and the time left.
 
     Instead of whether to show them, the function that counts may be given, of a bar over more than these points.
     """
@@ -85,5 +87,5 @@ def counting_bar(show: bool | Callable[[int], Any], name: str, total: int) -> It
 
     # Where stderr is a file, each state is a line: a few of them do.
     interval = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(total=total, desc=name, unit=" points", file=sys.stderr, mininterval=interval) as bar:
+    with tqdm(total=total, desc=name, unit=f" {unit}", file=sys.stderr, mininterval=interval) as bar:
         yield bar.update

@@ -51,6 +51,7 @@ def plot_flow(
     coordinates: Coordinates | None = None,
     condition: Tensor | Mapping[str, Any] | None = None,
     evaluations: int = 16_000,
+    labels: tuple[str, str] = ("data", "samples"),
 ) -> "Figure":
     """Draw a flow: its density where a page can hold it, and data beside samples.
 
@@ -72,6 +73,7 @@ def plot_flow(
         condition: one condition for the density and the samples drawn here, as `Flow.sample` takes it; none for the
             unconditional density.
         evaluations: about how many times to evaluate the log-density; more take longer and show more detail.
+        labels: what to call the points and the samples.
 
     Returns:
         A figure; see `save_figure`.
@@ -87,9 +89,9 @@ def plot_flow(
         drawn = flow.sample(count, generator=torch.Generator(device).manual_seed(0), solver=SOLVER, condition=condition)
     else:
         drawn = _as_points(flow.manifold, samples, "samples")
-    sets = [Points("samples", SAMPLE_COLOUR, drawn)]
+    sets = [Points(labels[1], SAMPLE_COLOUR, drawn)]
     if data is not None:
-        sets.insert(0, Points("data", DATA_COLOUR, data))
+        sets.insert(0, Points(labels[0], DATA_COLOUR, data))
     count = min([len(s.all) for s in sets if len(s.all)] + [MOST_POINTS])
     # Without a density there are points to draw, in pairs of coordinates.
     draw = _figure if flow.source.has_density else _figure.dispatch(Manifold)

@@ -1,0 +1,71 @@
+"""Draws of a posterior: a flow is the prior, a measurement the likelihood.
+
+`rfm.Flow.posterior` calls these methods.
+
+==================== ============================================================================
+`Tempering`          exact in the limit; sequential Monte Carlo from the source to the posterior
+`Chains`             exact in the limit; `RandomWalk` or `Hamiltonian` moves on the source manifold
+`Importance`         exact in the limit; draws of the prior, weighted
+`Guided`             biased; follows a field steered by `FlowDPS`, `OTODE`, `FlowChef` or an energy
+`Flower`             biased; end point, Gaussian correction, fresh noise
+`FlowDPSSteps`       biased; the published code of FlowDPS
+`PnPFlow`, `DFlow`   one fitting point for each start, no draws of a posterior
+==================== ============================================================================
+
+Likelihoods are functions of points: `Measurement` of an operator (`rfm.posterior.operators`), `inside` a region, or one
+of your own. What is known without error is a `Slice`.
+"""
+
+from rfm.posterior import operators
+from rfm.posterior.chains import Chains
+from rfm.posterior.d_flow import DFlow, gaussian_shell
+from rfm.posterior.draws import PosteriorDraws, effective_size
+from rfm.posterior.flow_chef import FlowChef
+from rfm.posterior.flow_dps import FlowDPS, FlowDPSSteps
+from rfm.posterior.flower import Flower
+from rfm.posterior.guided import Guided
+from rfm.posterior.importance import Importance
+from rfm.posterior.likelihood import Likelihood, LogLikelihood, as_likelihood, inside
+from rfm.posterior.measurements import Measurement
+from rfm.posterior.operators import Operator, Polygon
+from rfm.posterior.ot_ode import OTODE
+from rfm.posterior.pnp_flow import PnPFlow
+from rfm.posterior.proposals import Hamiltonian, Proposal, RandomWalk
+from rfm.posterior.sampler import Sampler
+from rfm.posterior.slices import Slice, Unmeasured, slice_source
+from rfm.posterior.target import Carried, SourceTarget
+from rfm.posterior.tempering import Tempering
+
+__all__ = [
+    "OTODE",
+    "Carried",
+    "Chains",
+    "DFlow",
+    "FlowChef",
+    "FlowDPS",
+    "FlowDPSSteps",
+    "Flower",
+    "Guided",
+    "Hamiltonian",
+    "Importance",
+    "Likelihood",
+    "LogLikelihood",
+    "Measurement",
+    "Operator",
+    "PnPFlow",
+    "Polygon",
+    "PosteriorDraws",
+    "Proposal",
+    "RandomWalk",
+    "Sampler",
+    "Slice",
+    "SourceTarget",
+    "Tempering",
+    "Unmeasured",
+    "as_likelihood",
+    "effective_size",
+    "gaussian_shell",
+    "inside",
+    "operators",
+    "slice_source",
+]

@@ -1,0 +1,171 @@
+"""Parts of a point that are known without error: slices of the joint density.
+
+The density of the free part given the known one is the joint density on the slice, up to a constant. It has no field of
+its own, so draws come from a source on the free part, reweighted: `rfm.posterior.Tempering`, `Chains` and `Importance`
+do that as they do it for flows, exactly in the limit.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from manifolds import SO3, Euclidean, Manifold, Power, Product
+from manifolds.arguments import check_instance
+from rfm.arrays import points_of
+from rfm.posterior.likelihood import Likelihood
+from rfm.sources import Source, default_source
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Points that share a known part.
+
+    Args:
+        manifold: of the free part.
+        join: from free parts ``(*batch, *manifold.event_shape)`` to points.
+        free: from points to their free parts.
+        source: a distribution of the free part, from which draws are reweighted; by default the usual source of its
+            manifold, about draws of the flow.
+    """
+
+    manifold: Manifold
+    join: Callable[[Tensor], Tensor]
+    free: Callable[[Tensor], Tensor]
+    source: Source | None = None
+
+    @classmethod
+    def of_factors(cls, manifold: Product, known: Mapping[int, Any], source: Source | None = None) -> "Slice":
+        """Return the points of a product some of whose factors are known.
+
+        Args:
+            manifold: the product.
+            known: points of factors, by the factor's number from 0.
+            source: of the product of the other factors.
+        """
+        check_instance("Slice.of_factors", "manifold", manifold, Product, "Product(SO3(), Euclidean(3))")
+        factors = [cast(Manifold, factor) for factor in manifold.factors]
+        free = _free("Slice.of_factors", known, len(factors), "factors")
+        points = {i: _point("Slice.of_factors", factors[i], value) for i, value in known.items()}
+        part = Product(*(factors[i] for i in free), weights=[manifold.weights[i] for i in free])
+
+        def join(z: Tensor) -> Tensor:
+            rest = iter(part.split(z))
+            return manifold.join(*(points[i].to(z) if i in points else next(rest) for i in range(len(factors))))
+
+        return cls(part, join, lambda x: part.join(*(manifold.split(x)[i] for i in free)), source)
+
+    @classmethod
+    def of_copies(cls, manifold: Power, known: Mapping[int, Any], source: Source | None = None) -> "Slice":
+        """Return the points of a power some of whose copies are known, such as some frames of a chain.
+
+        Args:
+            manifold: the power.
+            known: points of the copies' manifold, by the copy's number from 0.
+            source: of the power of the other copies.
+        """
+        check_instance("Slice.of_copies", "manifold", manifold, Power, "Power(SO3(), 3)")
+        free = _free("Slice.of_copies", known, manifold.k, "copies")
+        rows = torch.tensor([*free, *known])
+        held = torch.stack([_point("Slice.of_copies", manifold.m, value) for value in known.values()])
+        rank = len(manifold.m.event_shape)
+
+        def join(z: Tensor) -> Tensor:
+            batch = z.shape[: z.ndim - rank - 1]
+            both = torch.cat([z, held.to(z).expand(*batch, *held.shape)], dim=-1 - rank)
+            return both.index_select(z.ndim - 1 - rank, rows.argsort().to(z.device))
+
+        def parts(x: Tensor) -> Tensor:
+            return x.index_select(x.ndim - 1 - rank, torch.tensor(free, device=x.device))
+
+        return cls(Power(manifold.m, len(free)), join, parts, source)
+
+    @classmethod
+    def of_position(cls, position: Any, source: Source | None = None) -> "Slice":
+        """Return the poses, 4 x 4 matrices, at a known position ``(3,)``; their rotations are free."""
+        known = _point("Slice.of_position", Euclidean(3), position)
+        return cls(SO3(), lambda z: _poses(z, known.to(z)), lambda x: x[..., :3, :3], source)
+
+    @classmethod
+    def of_orientation(cls, orientation: Any, source: Source | None = None) -> "Slice":
+        """Return the poses, 4 x 4 matrices, of a known orientation ``(3, 3)``; their positions are free."""
+        known = _point("Slice.of_orientation", SO3(), orientation)
+        return cls(Euclidean(3), lambda z: _poses(known.to(z), z), lambda x: x[..., :3, 3], source)
+
+    def check(self, manifold: Manifold) -> None:
+        """Raise ValueError unless points of the slice are points of a manifold."""
+        probe = self.join(torch.zeros(1, *self.manifold.event_shape))
+        if manifold.dim <= self.manifold.dim or probe.shape[1:] != manifold.event_shape:
+            raise ValueError(
+                f"Flow.posterior: the slice has a free part on {self.manifold}, which is no part of {manifold}"
+            )
+
+    def reweighted(self, joint: Callable[[Tensor], Tensor], source: Source, likelihood: Likelihood) -> Likelihood:
+        """Return the likelihood that turns a source of the free part into the slice of a joint density.
+
+        Args:
+            joint: log-density of points, in nats.
+            source: of the free part.
+            likelihood: of the points besides.
+        """
+        return _Reweighted(self, joint, source, likelihood)
+
+
+class _Reweighted(Likelihood):
+    def __init__(self, known: Slice, joint: Callable[[Tensor], Tensor], source: Source, likelihood: Likelihood) -> None:
+        self.known, self.joint, self.source, self.likelihood = known, joint, source, likelihood
+
+    def __call__(self, x: Tensor) -> Tensor:
+        own = self.joint(x).double() - self.source.log_prob(self.known.free(x)).double()
+        return own + self.likelihood(x).double()
+
+    def doubts(self, draws: Tensor) -> tuple[str, ...]:
+        return self.likelihood.doubts(draws)
+
+
+class Unmeasured(Likelihood):
+    """The likelihood of nothing measured: 0 everywhere."""
+
+    def __init__(self, manifold: Manifold) -> None:
+        self.manifold = manifold
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.zeros(self.manifold.batch_shape(x), dtype=torch.float64, device=x.device)
+
+
+def slice_source(known: Slice, draws: Tensor) -> Source:
+    """Return the source of a slice's free part: its own, or the usual one about draws of the flow ``(n, ...)``."""
+    if known.source is not None:
+        return known.source
+    return default_source(known.manifold, known.free(draws))
+
+
+def _free(owner: str, known: Mapping[int, Any], count: int, what: str) -> list[int]:
+    if not known or not all(isinstance(i, int) and 0 <= i < count for i in known) or len(known) == count:
+        raise ValueError(
+            f"{owner}: known must name some of the {what} by their numbers from 0 to {count - 1}, and not all of them, "
+            f"got {list(known)}"
+        )
+    return [i for i in range(count) if i not in known]
+
+
+def _point(owner: str, manifold: Manifold, value: Any) -> Tensor:
+    point = points_of(owner, manifold, value, torch.float64)
+    if point.shape != manifold.event_shape:
+        raise ValueError(
+            f"{owner}: takes one point of {manifold}, shape {tuple(manifold.event_shape)}, got {tuple(point.shape)}"
+        )
+    try:
+        manifold.check_point(point, tol=1e-3)
+    except ValueError as error:
+        raise ValueError(f"{owner}: {error}") from None
+    return manifold.projx(point)
+
+
+def _poses(rotation: Tensor, position: Tensor) -> Tensor:
+    batch = torch.broadcast_shapes(rotation.shape[:-2], position.shape[:-1])
+    top = torch.cat([rotation.expand(*batch, 3, 3), position[..., None].expand(*batch, 3, 1)], dim=-1)
+    last = torch.tensor([0.0, 0, 0, 1], dtype=top.dtype, device=top.device).expand(*batch, 1, 4)
+    return torch.cat([top, last], dim=-2)

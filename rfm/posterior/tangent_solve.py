@@ -1,0 +1,83 @@
+"""The linear-Gaussian step of methods that combine a predicted end point with a measurement.
+
+Around a point ``p`` of the manifold a measurement is linear in the tangent vector ``u`` of ``exp_p(u)``: with its
+whitened residual ``w`` and the derivative ``B`` of that, ``|w + B u|^2``. In flat space with a linear operator this is
+exact, elsewhere one step of Gauss and Newton. Adjoints are by automatic differentiation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from manifolds import Manifold
+from rfm.posterior.measurements import Measurement
+from rfm.steering.gradients import riemannian_gradient
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """A measurement as a linear function of tangent vectors at points ``p``.
+
+    Args:
+        manifold: where the points live.
+        p: points ``(n, *event_shape)``.
+        residual: whitened residuals at ``p``, ``(n, m)``.
+        forward: from tangent vectors to changes of the residual ``(n, m)``.
+        adjoint: from vectors ``(n, m)`` to tangent vectors.
+    """
+
+    manifold: Manifold
+    p: Tensor
+    residual: Tensor
+    forward: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
+
+
+def linearised(manifold: Manifold, measurement: Measurement, p: Tensor) -> Linearised:
+    """Return a measurement linearised at points ``p`` ``(n, *event_shape)``."""
+    p = p.detach()
+
+    def residual(u: Tensor) -> Tensor:
+        return measurement.whitened(manifold.expmap(p, u))
+
+    zero = torch.zeros_like(p)
+    found = torch.func.vjp(residual, zero)
+    w, pull = found[0], found[1]
+    return Linearised(
+        manifold,
+        p,
+        w.detach(),
+        lambda u: torch.func.jvp(residual, (zero,), (u,))[1],
+        lambda v: riemannian_gradient(manifold, p, pull(v)[0]),
+    )
+
+
+def solve(problem: Linearised, right: Tensor, precision: Tensor, iterations: int = 50, tol: float = 1e-5) -> Tensor:
+    """Return ``u`` with ``(B'B + precision) u = right``, by conjugate gradients.
+
+    Args:
+        problem: the measurement.
+        right: tangent vectors at its points ``(n, *event_shape)``.
+        precision: positive numbers ``(n,)``.
+        iterations: at most; each costs a derivative of the operator and an adjoint.
+        tol: of the residual's length, relative to that of ``right``.
+    """
+    manifold, p = problem.manifold, problem.p
+    lam = manifold.lift(precision.to(right))
+    u, r = torch.zeros_like(right), right
+    d, rho = r, manifold.inner(p, r, r)
+    goal = rho * tol**2
+    for _ in range(iterations):
+        going = rho > goal
+        if not bool(going.any()):
+            break
+        a = problem.adjoint(problem.forward(d)) + lam * d
+        curvature = manifold.inner(p, d, a)
+        step = torch.where(going, rho / torch.where(going, curvature, 1.0), 0.0)
+        u, r = u + manifold.lift(step) * d, r - manifold.lift(step) * a
+        following = manifold.inner(p, r, r)
+        ratio = torch.where(going, following / torch.where(going, rho, 1.0), 0.0)
+        d, rho = r + manifold.lift(ratio) * d, torch.where(going, following, rho)
+    return u

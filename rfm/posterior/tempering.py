@@ -1,0 +1,111 @@
+"""Sequential Monte Carlo: from the source to the posterior by powers of the likelihood."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rfm.posterior.draws import PosteriorDraws, clustered_size, effective_size, systematic
+from rfm.posterior.proposals import Proposal, RandomWalk, metropolis
+from rfm.posterior.target import SourceTarget, State
+
+
+@dataclass(frozen=True)
+class Tempering:
+    """Particles that go from the source to the posterior while the likelihood is raised to powers from 0 to 1.
+
+    Exact in the limit of many particles. Each power is the largest that leaves the particles worth ``share`` of their
+    number; they are resampled, and moved by Metropolis steps whose size adapts from power to power. It gives the
+    evidence, and finds modes that chains from few starts would miss.
+
+    Args:
+        proposal: of the moves.
+        moves: Metropolis steps after each power.
+        share: of the effective sample size kept at each step, in (0, 1).
+        particles: at least this many; as many as draws are requested, where that is more.
+        progress: called after each power with how many more hundredths of the likelihood are in; in all 100.
+
+    References:
+        Del Moral, Doucet and Jasra, Sequential Monte Carlo samplers, 2006; Jasra et al., Inference for Levy-driven
+        stochastic volatility models via adaptive sequential Monte Carlo, 2011, for the powers.
+    """
+
+    proposal: Proposal = field(default_factory=RandomWalk)
+    moves: int = 10
+    share: float = 0.5
+    particles: int = 1024
+    progress: Callable[[int], Any] = field(default=lambda done: None, repr=False)
+
+    def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
+        """Return ``n`` draws; arguments and errors are those of `Sampler`."""
+        count = max(n, self.particles)
+        state = target.drawn(count, generator, like)
+        # One size for all: a particle's own would remember where it has been.
+        scale = torch.full((count,), 0.5, dtype=torch.float64, device=like.device)
+        power, evidence, accepts, steps = 0.0, 0.0, [], 0
+        ancestors = torch.arange(count, device=like.device)
+        while power < 1:
+            following = self._next_power(state.log_likelihood, power)
+            log_w = _powers(state.log_likelihood, following - power)
+            evidence += float(log_w.logsumexp(0)) - math.log(count)
+            rows = systematic(log_w, count, generator)
+            done = round(100 * following) - round(100 * power)
+            state, ancestors, power = state.take(rows), ancestors[rows], following
+            steps += 1
+            for _ in range(self.moves if power < 1 else 2 * self.moves):
+                state, accept = metropolis(target, state, self.proposal, scale, power, generator)
+                accepts.append(accept.mean())
+                scale = (scale.log() + (accept.mean() - self.proposal.goal)).clamp(-16, 3).exp()
+            self.progress(done)
+        founders = len(ancestors.unique())
+        acceptance = float(torch.stack(accepts[-2 * self.moves :]).mean())
+        return PosteriorDraws(
+            state.x[:n].clone(),
+            torch.full((n,), -math.log(n), dtype=torch.float64, device=like.device),
+            f"sequential Monte Carlo, {count} particles, {steps} powers",
+            target.evaluations,
+            min(float(n), clustered_size(self._functions(target, state), ancestors)),
+            acceptance=acceptance,
+            log_evidence=evidence,
+            diagnostics={"founders": float(founders), "powers": float(steps)},
+            warnings=self._warnings(acceptance, founders),
+        )
+
+    @staticmethod
+    def _functions(target: SourceTarget, state: State) -> Tensor:
+        """Return functions of the state whose correlation within families is measured, ``(n, k)``."""
+        return torch.cat([target.manifold.embed(state.z).double(), state.log_likelihood[:, None]], dim=-1)
+
+    def _next_power(self, log_likelihood: Tensor, power: float) -> float:
+        """Return the largest power that keeps the share, by bisection; 1 where it does."""
+        n = len(log_likelihood)
+
+        def keeps(following: float) -> bool:
+            return effective_size(_powers(log_likelihood, following - power)) >= self.share * n
+
+        if keeps(1.0):
+            return 1.0
+        low, high = power, 1.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if keeps(middle) else (low, middle)
+        # Where most particles have no likelihood at all no power keeps the share: drop them at once.
+        return low if low > power else min(1.0, power + 1e-6)
+
+    def _warnings(self, acceptance: float, founders: int) -> tuple[str, ...]:
+        notes = []
+        if acceptance < 0.05:
+            notes.append(f"only {acceptance:.0%} of the last moves were accepted; raise moves")
+        if founders < 20:
+            notes.append(
+                f"all draws descend from {founders} draws of the source; modes may be missing: raise particles or share"
+            )
+        return tuple(notes)
+
+
+def _powers(log_likelihood: Tensor, power: float) -> Tensor:
+    """Return ``power * log_likelihood``, -inf where that is at any positive power."""
+    return log_likelihood * power if power > 0 else torch.zeros_like(log_likelihood)
