@@ -30,7 +30,7 @@ def true_log_prob(x: Tensor) -> Tensor:
     """Return the log-density that the directions come from, at angles ``(n, 1)`` in radians."""
     parts = []
     for degrees, concentration, share in LOBES:
-        lobe = torch.distributions.VonMises(math.radians(degrees), concentration)
+        lobe = torch.distributions.VonMises(torch.tensor(math.radians(degrees)), torch.tensor(concentration))
         parts.append(lobe.log_prob(x[:, 0]) + math.log(share))
     return torch.stack(parts).logsumexp(0)
 
