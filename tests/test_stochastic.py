@@ -175,8 +175,9 @@ def test_noise_keeps_the_marginals(m: Manifold, walk: Walk) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("walk", WALKS, ids=lambda w: type(w).__name__)
 @pytest.mark.parametrize("m", SPACES, ids=str)
-def test_a_hundred_thousand_points_with_noise_and_without(m: Manifold, walk: Walk) -> None:
-    field, n = exact(m), 100_000
+def test_many_points_with_noise_and_without(m: Manifold, walk: Walk) -> None:
+    # A hundred thousand where a bias would show that the sphere of two dimensions hides, a fifth of them elsewhere.
+    field, n = exact(m), 100_000 if m.same_as(Sphere(3)) and isinstance(walk, ProjectedWalk) else 20_000
     flow = Flow(m, field, field.source)
     solver = Stochastic(lambda t: 0.5 * (1 - t), field.score, steps=200, walk=walk, generator=seeded(1))
     x = flow.sample(n, time=0.5, generator=seeded(2), solver=solver)
