@@ -29,6 +29,8 @@ an overridden one claims constant speed and Gauss's lemma. `manifolds.testing.ch
 
 **Not checked.** Methods do not verify that ``x`` is on the manifold or ``u`` tangent: they run in inner loops. Call
 `check_point` and `check_tangent` where data enters.
+
+The contract in one place, hence longer than other files.
 """
 
 import math

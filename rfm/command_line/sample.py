@@ -25,12 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`, some of it for tables or for backbones alone."""
     source = add_run(parser)
     parser.add_argument("-n", type=positive, metavar="COUNT", help="how many (default: 1000)")
-    condition_group = parser.add_mutually_exclusive_group()
     group = parser.add_argument_group(
         "for flows of protein backbones", "which are written to a folder as .pdb and .cif"
     )
-    for_tables = [
-        source,
+    for_tables = [source, *_add_for_tables(parser), add_batch_size(parser), add_table_output(parser)]
+    for_backbones = _add_for_backbones(group)
+    add_seed(parser)
+    parser.set_defaults(for_tables=for_tables, for_backbones=for_backbones)
+
+
+def _add_for_tables(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    condition_group = parser.add_mutually_exclusive_group()
+    return [
         add_condition(condition_group),
         condition_group.add_argument(
             "--condition-file",
@@ -50,10 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="FILE",
             help="table of start points in the columns of the run; each row is carried to a sample",
         ),
-        add_batch_size(parser),
-        add_table_output(parser),
     ]
-    for_backbones = [
+
+
+def _add_for_backbones(group: argparse._ArgumentGroup) -> list[argparse.Action]:
+    return [
         group.add_argument(
             "--length", type=residues, nargs="+", metavar="RESIDUES", help="of the backbones; -n (16) of each are drawn"
         ),
@@ -83,8 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="leave residues where they were drawn, instead of closing the bonds between them",
         ),
     ]
-    add_seed(parser)
-    parser.set_defaults(for_tables=for_tables, for_backbones=for_backbones)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,8 @@
-"""A flow: a manifold, a velocity field and a source, as one distribution."""
+"""A flow: a manifold, a velocity field and a source, as one distribution.
+
+Longer than a file should be: it is one class, whose methods are short, but say at length what they take and, in typed
+signatures, what they return in each case. What they do is in `solves`, `refinement` and `posterior_target`.
+"""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
