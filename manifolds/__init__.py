@@ -1,32 +1,32 @@
 """Riemannian manifolds for PyTorch: exact, differentiable, batched geometry."""
 
 from manifolds.base import Manifold
-from manifolds.centred_poses import CentredPoses
+from manifolds.composed.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
+from manifolds.composed.power import Power
+from manifolds.composed.product import Product
+from manifolds.composed.quotient import Quotient
+from manifolds.composed.ragged import Ragged
+from manifolds.composed.scaled import Scaled
 from manifolds.coordinates import Coordinates
-from manifolds.correlation import Correlation
-from manifolds.ellipsoid import WGS84_AXES, Ellipsoid
 from manifolds.euclidean import Euclidean
-from manifolds.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
 from manifolds.flat_torus import FlatTorus
 from manifolds.fractional_coordinates import FractionalCoordinates
-from manifolds.grassmann import Grassmann
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
 from manifolds.kernel import Kernel
-from manifolds.level_set import LevelSet
+from manifolds.level_sets.ellipsoid import WGS84_AXES, Ellipsoid
+from manifolds.level_sets.level_set import LevelSet
 from manifolds.lie_group import LieGroup
-from manifolds.power import Power
-from manifolds.product import Product
-from manifolds.quotient import Quotient
-from manifolds.ragged import Ragged
-from manifolds.rotation_group import Cyclic, Dihedral, Icosahedral, Octahedral, RotationGroup, Tetrahedral
-from manifolds.rotations_of_n import SpecialOrthogonal
-from manifolds.scaled import Scaled
+from manifolds.matrices.correlation import Correlation
+from manifolds.matrices.grassmann import Grassmann
+from manifolds.matrices.spd import SPD, LogEuclideanSPD
+from manifolds.matrices.stiefel import Stiefel
+from manifolds.rotations.centred_poses import CentredPoses
+from manifolds.rotations.rotation_group import Cyclic, Dihedral, Icosahedral, Octahedral, RotationGroup, Tetrahedral
+from manifolds.rotations.rotations_of_n import SpecialOrthogonal
+from manifolds.rotations.special_euclidean import SE3
+from manifolds.rotations.special_orthogonal import SO3
 from manifolds.simplex import Simplex
-from manifolds.spd import SPD, LogEuclideanSPD
-from manifolds.special_euclidean import SE3
-from manifolds.special_orthogonal import SO3
 from manifolds.sphere import Sphere
-from manifolds.stiefel import Stiefel
 
 __all__ = [
     "SE3",

@@ -5,7 +5,8 @@ and times are ``(*batch)``. Everything broadcasts over batch shapes; dtype and d
 takes a ``generator`` and never touches global random state.
 
 **Precision.** Public methods compute in float32 or more: with autocast off, and from float16 or bfloat16 by way of
-float32, to which dtype the result is rounded in the end (`manifolds.precision`). A subclass need not know of it.
+float32, to which dtype the result is rounded in the end (`manifolds.numerics.precision`). A subclass need not know of
+it.
 
 **Required.** A subclass calls ``super().__init__(dim, event_shape)`` and writes four methods: ``projx``, ``proju``,
 ``expmap``, ``logmap``. It writes ``inner`` too, unless its metric is the one induced by the ambient space.
@@ -46,9 +47,9 @@ from manifolds.coordinates import Coordinates, jvp_along_all
 from manifolds.identity import same
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
-from manifolds.linear_algebra import log_abs_det
 from manifolds.numerics import differentiated, safe_sqrt
-from manifolds.precision import FullPrecisionModule
+from manifolds.numerics.linear_algebra import log_abs_det
+from manifolds.numerics.precision import FullPrecisionModule
 from manifolds.tangent_spaces import euclidean_basis, gram, log_volume_density
 
 

@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from manifolds.finite_group import FiniteGroup
-from manifolds.invariant_waves import InvariantWaves
-from manifolds.precision import FullPrecision
+from manifolds.composed.finite_group import FiniteGroup
+from manifolds.composed.invariant_waves import InvariantWaves
+from manifolds.numerics.precision import FullPrecision
 
 
 class Embedded(Protocol):

@@ -11,35 +11,8 @@ from manifolds.base import Manifold
 from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup, Translations
+from manifolds.numerics.angles import wrap_radians, wrap_radians_
 from manifolds.von_mises_fisher import draw_versine
-
-
-def wrap_radians(angle: Tensor) -> Tensor:
-    """Return ``angle`` modulo 2 pi in [-pi, pi), bit for bit the same when applied twice; its derivative is 1.
-
-    Angles already inside come back unchanged: less than half a turn from zero, they are no turns away from it.
-    Outside, subtracting a whole number of turns may round to +pi, which is -pi: a remainder would return +pi there, and
-    something else on the second call.
-    """
-    return _inside_(torch.add(angle, _turns(angle), alpha=-2 * math.pi))
-
-
-def _wrap_(angle: Tensor) -> Tensor:
-    """Do what `wrap_radians` does, in place: a million angles take half the time."""
-    return _inside_(angle.add_(_turns(angle), alpha=-2 * math.pi))
-
-
-def _turns(angle: Tensor) -> Tensor:
-    return (angle.detach() * (0.5 / math.pi)).round_()
-
-
-def _inside_(angle: Tensor) -> Tensor:
-    """Move to the other end, in place, what the subtraction of whole turns left outside of the interval.
-
-    Pi and above is one turn too much, below -pi one too few: what sticks out tells.
-    """
-    inside = angle.detach().clamp(-math.pi, math.pi - 2 * torch.finfo(angle.dtype).eps)
-    return angle.add_(inside.sub_(angle.detach()).sign_(), alpha=2 * math.pi)
 
 
 class FlatTorus(Manifold):
@@ -89,10 +62,10 @@ class FlatTorus(Manifold):
     # Geodesics.
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return _wrap_(x + u)
+        return wrap_radians_(x + u)
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        return _wrap_(y - x)
+        return wrap_radians_(y - x)
 
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x_t = wrap_radians(torch.addcmul(x, self.lift(t), u))

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from manifolds.composed.finite_group import FiniteGroup
 from manifolds.coordinates import Embedded
-from manifolds.finite_group import FiniteGroup
-from manifolds.precision import FullPrecision
+from manifolds.numerics.precision import FullPrecision
 
 
 class Kernel(FullPrecision, ABC):

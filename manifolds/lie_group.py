@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from manifolds.precision import FullPrecision
+from manifolds.numerics.precision import FullPrecision
 
 
 class LieGroup(FullPrecision, ABC):

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from manifolds.arguments import integer
 from manifolds.base import Manifold
-from manifolds.hyperbolic_functions import angle_over_sinh, asinh_over_argument, checked_curvature, gyrate
 from manifolds.numerics import (
     Components,
     components_first,
@@ -19,6 +18,7 @@ from manifolds.numerics import (
     safe_sqrt,
     size,
 )
+from manifolds.numerics.hyperbolic_functions import angle_over_sinh, asinh_over_argument, checked_curvature, gyrate
 
 
 class PoincareBall(Manifold):

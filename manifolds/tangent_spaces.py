@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from manifolds.linear_algebra import log_abs_det, orthonormal_rows
+from manifolds.numerics.linear_algebra import log_abs_det, orthonormal_rows
 
 
 class Projected(Protocol):

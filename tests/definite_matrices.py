@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from manifolds.spd import SPD, LogEuclideanSPD
-from manifolds.spectral import symmetrise
+from manifolds.matrices.spd import SPD, LogEuclideanSPD
+from manifolds.matrices.spectral import symmetrise
 
 SPACES = [SPD(3), LogEuclideanSPD(3), SPD(1), LogEuclideanSPD(2)]
 DTYPES = [torch.float32, torch.float64]

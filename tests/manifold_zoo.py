@@ -6,22 +6,22 @@
 from collections.abc import Callable
 
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
-from manifolds.centred_poses import CentredPoses
-from manifolds.correlation import Correlation
-from manifolds.finite_group import Antipodal
+from manifolds.composed.finite_group import Antipodal
+from manifolds.composed.power import Power
+from manifolds.composed.product import Product
+from manifolds.composed.quotient import Quotient
+from manifolds.composed.scaled import Scaled
 from manifolds.fractional_coordinates import FractionalCoordinates
-from manifolds.grassmann import Grassmann
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
-from manifolds.power import Power
-from manifolds.product import Product
-from manifolds.quotient import Quotient
-from manifolds.rotations_of_n import SpecialOrthogonal
-from manifolds.scaled import Scaled
+from manifolds.matrices.correlation import Correlation
+from manifolds.matrices.grassmann import Grassmann
+from manifolds.matrices.spd import SPD, LogEuclideanSPD
+from manifolds.matrices.stiefel import Stiefel
+from manifolds.rotations.centred_poses import CentredPoses
+from manifolds.rotations.rotations_of_n import SpecialOrthogonal
+from manifolds.rotations.special_euclidean import SE3
+from manifolds.rotations.special_orthogonal import SO3
 from manifolds.simplex import Simplex
-from manifolds.spd import SPD, LogEuclideanSPD
-from manifolds.special_euclidean import SE3
-from manifolds.special_orthogonal import SO3
-from manifolds.stiefel import Stiefel
 
 ZOO: list[tuple[str, Callable[[], Manifold]]] = [
     ("Euclidean(1)", lambda: Euclidean(1)),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import rfm
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Quotient, Sphere
-from manifolds.finite_group import Antipodal
+from manifolds.composed.finite_group import Antipodal
 from rfm.couplings import Coupling, Independent, OptimalTransport, Pairs, Sinkhorn
 from rfm.sources import Uniform
 from rfm.training.points import BatchSampler

@@ -22,6 +22,11 @@ from rfm.sources import Uniform, WrappedNormal
 CASES = [pytest.param(make(), id=name) for name, make in ZOO]
 
 
+def field_on(m: Manifold) -> Callable[..., Tensor]:
+    """Return a field that two steps neither fold, in a cell of unit length, nor carry across a border."""
+    return wavy_field(m, size=0.1 if any(name in str(m) for name in ("Fractional", "Simplex", "Correlation")) else 1.0)
+
+
 def discrete_map(field: Callable[..., Tensor], m: Manifold, x: Tensor, tableau: Tableau, times: list[float]) -> Tensor:
     """Return where projected Runge-Kutta steps lead: the textbook's loop."""
     for t, end in itertools.pairwise(times):
@@ -37,7 +42,7 @@ def discrete_map(field: Callable[..., Tensor], m: Manifold, x: Tensor, tableau: 
 @pytest.mark.parametrize("tableau", [KUTTA3, BOGACKI_SHAMPINE], ids=["steps", "first same as last"])
 @pytest.mark.parametrize("m", CASES)
 def test_the_jacobian_is_that_of_differences(m: Manifold, tableau: Tableau) -> None:
-    field, source, x = wavy_field(m), source_of(m), points(m, 3)
+    field, source, x = field_on(m), source_of(m), points(m, 3)
     times = [1.0, 1 / 3, 0.0]
     # By the shift, which moves the time in the middle from 1/2.
     found = discrete_log_prob(field, source, x, FixedStep(tableau, 2), shift=1 / 3).log_prob
@@ -49,12 +54,12 @@ def test_the_jacobian_is_that_of_differences(m: Manifold, tableau: Tableau) -> N
     matrix = m.inner(y, m.tangent_basis(y).movedim(1, 0)[:, None], columns[None]).movedim(-1, 0)
     expected = source.log_prob(y) + torch.linalg.slogdet(matrix).logabsdet
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=2e-6)
-    assert float(torch.linalg.slogdet(matrix).logabsdet.abs().max()) > 0.02
+    assert float(torch.linalg.slogdet(matrix).logabsdet.abs().max()) > 0.002
 
 
 @pytest.mark.parametrize("m", CASES)
 def test_automatic_differentiation_of_the_whole_map_agrees(m: Manifold) -> None:
-    field, source, x = wavy_field(m), source_of(m), points(m)
+    field, source, x = field_on(m), source_of(m), points(m)
     found = discrete_log_prob(field, source, x, FixedStep(KUTTA3, 1)).log_prob
 
     def end(coefficients: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from geographiclib.geodesic import Geodesic
 
 import rfm
 from manifolds import WGS84_AXES, Ellipsoid, LevelSet, Sphere
-from manifolds.ellipsoid import ellipsoid_area
+from manifolds.level_sets.ellipsoid import ellipsoid_area
 from manifolds.testing import LAWS, check_manifold
 from rfm.networks import VelocityField
 

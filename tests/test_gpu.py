@@ -17,9 +17,9 @@ from zoo_sources import source_of
 import rfm
 from experiments.symsol.training import Settings, batches, new_flow
 from manifolds import SO3, Manifold, Sphere
-from manifolds.grassmann import Grassmann
-from manifolds.spd import SPD, LogEuclideanSPD
-from manifolds.stiefel import Stiefel
+from manifolds.matrices.grassmann import Grassmann
+from manifolds.matrices.spd import SPD, LogEuclideanSPD
+from manifolds.matrices.stiefel import Stiefel
 from manifolds.testing import LAWS, check_manifold
 from rfm.couplings import OptimalTransport
 from rfm.integrators import RK4, Adams, Adaptive, FixedStep

@@ -8,7 +8,7 @@ from torch import nn
 
 import rfm
 from manifolds import Ellipsoid, LevelSet, Sphere
-from manifolds.collocation import Collocation
+from manifolds.level_sets.collocation import Collocation
 from manifolds.testing import check_manifold
 from rfm.networks import VelocityField
 

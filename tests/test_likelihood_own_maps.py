@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from zoo_sources import source_of
 
 from manifolds import LogEuclideanSPD, Manifold
-from manifolds.ellipsoid import Ellipsoid
-from manifolds.level_set import LevelSet
+from manifolds.level_sets.ellipsoid import Ellipsoid
+from manifolds.level_sets.level_set import LevelSet
 from rfm import negative_log_likelihood_loss
 from rfm.integrators import RK4, FixedStep
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from manifolds import SE3, SO3, Grassmann, Manifold, Sphere, Stiefel
 from manifolds import rotations as r
-from manifolds.ellipsoid import Ellipsoid
 from manifolds.hyperbolic import Hyperboloid, PoincareBall
+from manifolds.level_sets.ellipsoid import Ellipsoid
 
 RULE = 16.0
 SCALES = {

@@ -12,7 +12,7 @@ from random_fields import normal, points, tangents
 from torch import Tensor, nn
 
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Quotient, RightMultiplication, Sphere, Tetrahedral
-from manifolds.finite_group import Antipodal
+from manifolds.composed.finite_group import Antipodal
 from rfm.likelihood import divergence
 from rfm.networks import VelocityField
 

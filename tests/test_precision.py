@@ -15,8 +15,8 @@ from zoo_sources import source_of
 
 import rfm
 from manifolds import SO3, SPD, Manifold, Quotient, Sphere, finite_group, rotation_group
-from manifolds.ellipsoid import Ellipsoid
-from manifolds.precision import in_full_precision
+from manifolds.level_sets.ellipsoid import Ellipsoid
+from manifolds.numerics.precision import in_full_precision
 from rfm.couplings import OptimalTransport, Sinkhorn
 from rfm.metrics import AmbientGaussianKernel, maximum_mean_discrepancy, wasserstein_distance
 from rfm.paths import ConditionalFlowPath, GeodesicPath

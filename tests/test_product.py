@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
-from manifolds.power import Power
-from manifolds.product import Product
-from manifolds.special_euclidean import SE3
-from manifolds.special_orthogonal import SO3
+from manifolds.composed.power import Power
+from manifolds.composed.product import Product
+from manifolds.rotations.special_euclidean import SE3
+from manifolds.rotations.special_orthogonal import SO3
 from manifolds.tangent_spaces import gram
 
 # The first forward-mode derivative of a process compiles torch's own decompositions with torch.jit.script.

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from manifolds import FlatTorus, Manifold, Sphere
-from manifolds.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
-from manifolds.power import Power
-from manifolds.product import Product
-from manifolds.quotient import Quotient
-from manifolds.rotation_group import Cyclic, Dihedral, Icosahedral, Octahedral, RotationGroup, Tetrahedral
-from manifolds.special_euclidean import SE3
-from manifolds.special_orthogonal import SO3
+from manifolds.composed.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
+from manifolds.composed.power import Power
+from manifolds.composed.product import Product
+from manifolds.composed.quotient import Quotient
+from manifolds.rotations.rotation_group import Cyclic, Dihedral, Icosahedral, Octahedral, RotationGroup, Tetrahedral
+from manifolds.rotations.special_euclidean import SE3
+from manifolds.rotations.special_orthogonal import SO3
 
 # The first forward-mode derivative of a process compiles torch's own decompositions with torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

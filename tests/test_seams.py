@@ -9,10 +9,10 @@ PACKAGES = ("rfm", "manifolds", "experiments")
 # What is left, and why it has no argument.
 ALLOWED = {
     # Thresholds between two ways to the same numbers, deep inside maps: a caller has nothing to choose.
-    "manifolds.blocks.BLOCK": "above it, maps take a batch in parts",
-    "manifolds.rotation_rows.FEW": "above it, rotations are taken entry by entry",
-    "manifolds.stiefel_log._DESCENTS": "steps of a solver, cut short to see that it says so",
-    "manifolds.stiefel_log._NEWTONS": "the same",
+    "manifolds.numerics.blocks.BLOCK": "above it, maps take a batch in parts",
+    "manifolds.rotations.rotation_rows.FEW": "above it, rotations are taken entry by entry",
+    "manifolds.matrices.stiefel_log._DESCENTS": "steps of a solver, cut short to see that it says so",
+    "manifolds.matrices.stiefel_log._NEWTONS": "the same",
     "rfm.sources.kernel_components._TRUNCATED_PAIRS": "from it on, sums over kernels leave out those far away",
     "rfm.sources.truncated_sums.TRUNCATION": "how much they may leave out, which a density cannot show",
     "rfm.command_line.evaluation._WEIGHING": "how many points the baseline's weights are fitted to",

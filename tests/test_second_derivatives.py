@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev
 
 from manifolds import Ellipsoid, FlatTorus, Grassmann, Hyperboloid, LevelSet, Manifold, Power, Product, Sphere, Stiefel
-from manifolds.linear_algebra import log_abs_det, orthonormal_rows, solve
+from manifolds.numerics.linear_algebra import log_abs_det, orthonormal_rows, solve
 from manifolds.testing import check_manifold
 from manifolds.testing.second_derivatives import second_derivatives_right
 

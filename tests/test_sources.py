@@ -23,7 +23,7 @@ from manifolds import (
     RightMultiplication,
     Sphere,
 )
-from manifolds.spd import LogEuclideanSPD
+from manifolds.matrices.spd import LogEuclideanSPD
 from rfm.sources import RigidMotionSource, Source, Uniform, WrappedNormal, default_source
 
 COMPACT = [Sphere(1), Sphere(2), FlatTorus(2), SO3(), Power(Sphere(2), 2), Product(Sphere(2), FlatTorus(1))]

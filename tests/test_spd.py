@@ -8,8 +8,8 @@ from definite_matrices import SPACES, each_dtype, each_space, points, randn, tan
 from torch.func import jacfwd, jacrev, jvp, vmap
 
 from manifolds import Manifold
-from manifolds.spd import SPD, LogEuclideanSPD
-from manifolds.spectral import symmetrise
+from manifolds.matrices.spd import SPD, LogEuclideanSPD
+from manifolds.matrices.spectral import symmetrise
 
 # The first forward-mode derivative of a process compiles torch's own decompositions with torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

@@ -9,8 +9,8 @@ from definite_matrices import SPACES, each_dtype, points, randn, tangents
 from torch.func import grad
 
 from experiments.benchmarks.truth import truth_of
-from manifolds.spd import SPD, LogEuclideanSPD
-from manifolds.spectral import symmetrise
+from manifolds.matrices.spd import SPD, LogEuclideanSPD
+from manifolds.matrices.spectral import symmetrise
 
 
 def exact_value(m, name, *arrays):

@@ -5,7 +5,7 @@ import torch
 from definite_matrices import SPACES, each_space, points, randn
 from torch.func import grad, hessian, jacfwd, jacrev, jvp
 
-from manifolds.spectral import log_det_sinhc, log_det_sinhc_gradient, symmetric_exp, symmetric_log, symmetrise
+from manifolds.matrices.spectral import log_det_sinhc, log_det_sinhc_gradient, symmetric_exp, symmetric_log, symmetrise
 
 # The first forward-mode derivative of a process compiles torch's own decompositions with torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

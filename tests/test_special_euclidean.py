@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.special_euclidean import SE3
-from manifolds.special_orthogonal import SO3
+from manifolds.rotations.special_euclidean import SE3
+from manifolds.rotations.special_orthogonal import SO3
 
 # The first forward-mode derivative of a process compiles torch's own decompositions with torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

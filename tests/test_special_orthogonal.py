@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.rotation_entries import components, entries, exponential, logarithm, matrix, vector
 from manifolds.rotations import hat, matrix_from_rotvec
-from manifolds.special_orthogonal import SO3
+from manifolds.rotations.rotation_entries import components, entries, exponential, logarithm, matrix, vector
+from manifolds.rotations.special_orthogonal import SO3
 
 # The first forward-mode derivative of a process compiles torch's own decompositions with torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import rfm
 from manifolds import SO3, Sphere, Stiefel, stiefel_log
-from manifolds.orthonormal import polar
+from manifolds.matrices.orthonormal import polar
 from manifolds.rotations import cross
 from manifolds.testing import check_manifold
 from rfm.networks import VelocityField

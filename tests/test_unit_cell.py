@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from manifolds import SPD
-from manifolds.unit_cell import cell_parameters, cell_volume, metric_tensor
+from manifolds.matrices.unit_cell import cell_parameters, cell_volume, metric_tensor
 
 
 def edges(count: int, seed: int = 0) -> torch.Tensor:

@@ -29,8 +29,8 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.checks import check_deviation, check_shape
+from manifolds.composed.product import Product
 from manifolds.interop.transformable import apply_to_rows
-from manifolds.product import Product
 
 try:
     import geomstats.backend

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
+from manifolds.composed.power import Power
+from manifolds.composed.product import Product
+from manifolds.composed.scaled import Scaled
 from manifolds.interop.as_geoopt import Sizes, ToGeoopt, geoopt
 from manifolds.interop.shooting import shoot_at
 from manifolds.numerics import log_frames_volume, log_sphere_area
-from manifolds.power import Power
-from manifolds.product import Product
-from manifolds.scaled import Scaled
 from manifolds.tangent_spaces import projector
 
 

@@ -79,7 +79,7 @@ def poses_from_transform3d(transform: Any, tol: float = 1e-4) -> Tensor:
     Raises:
         ValueError: if it scales, shears, reflects or projects.
     """
-    from manifolds.special_euclidean import SE3
+    from manifolds.rotations.special_euclidean import SE3
 
     x = transform.get_matrix().mT
     try:

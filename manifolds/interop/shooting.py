@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.linear_algebra import solve
 from manifolds.numerics import differentiated
+from manifolds.numerics.linear_algebra import solve
 
 
 class Shot(NamedTuple):

@@ -46,7 +46,7 @@ _MODES = {"forward": _forward, "reverse": _reverse}
     means="a derivative is attached by a formula that is right to first order only (one Newton step from a detached "
     "solution, eigenvectors held constant), or an operation is used whose forward derivative PyTorch cannot "
     "differentiate (torch.linalg.solve, det, slogdet; layer_norm): training by maximum likelihood goes astray",
-    remedy="attach the next order too, or raise; for linear algebra use manifolds.linear_algebra",
+    remedy="attach the next order too, or raise; for linear algebra use manifolds.numerics.linear_algebra",
     needs=(
         methods_run,
         projx_corrects,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_instance, integer, number, positive
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 from rfm.arrays import points_of, tensor_of
 from rfm.couplings.assignment import assignment
 from rfm.couplings.coupling import Pairs, check_sizes

@@ -16,7 +16,7 @@ from manifolds.rotations import (
     wxyz_from_matrix,
     xyzw_from_matrix,
 )
-from manifolds.special_orthogonal import SO3
+from manifolds.rotations.special_orthogonal import SO3
 from rfm.datasets.coordinates import as_float64
 from rfm.datasets.tables import Table
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance, integer, number
-from manifolds.precision import at_least_float32
+from manifolds.numerics.precision import at_least_float32
 from rfm.arrays import points_of, shape_of
 from rfm.conditions import Conditions
 from rfm.field import as_field

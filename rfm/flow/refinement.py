@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import check_instance, number
-from manifolds.constants import Constants
+from manifolds.numerics.constants import Constants
 from rfm.arrays import tensor_of
 from rfm.conditions import Conditions
 from rfm.integrators import Method, integrate

@@ -11,7 +11,7 @@ from torch import Tensor
 from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance, shown
 from manifolds.checks import check_shape
-from manifolds.precision import at_least_float32
+from manifolds.numerics.precision import at_least_float32
 from rfm.arrays import tensor_of
 from rfm.integrators.adaptive import Adaptive
 from rfm.integrators.conditions import per_sample, unmarked

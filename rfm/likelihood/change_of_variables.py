@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.precision import at_least_float32
+from manifolds.numerics.precision import at_least_float32
 from rfm.integrators import Method, Solution, integrate
 from rfm.likelihood.derivatives import differentiable
 from rfm.likelihood.divergences import Hutchinson, divergence, divergence_estimates

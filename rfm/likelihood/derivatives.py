@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from manifolds import Manifold
-from manifolds.precision import at_least_float32
+from manifolds.numerics.precision import at_least_float32
 from rfm.field import Field, as_field
 from rfm.likelihood.differentiable_operations import with_right_derivatives
 

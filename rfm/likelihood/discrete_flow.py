@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.precision import at_least_float32, full_precision
+from manifolds.numerics.precision import at_least_float32, full_precision
 from rfm.arrays import points_of
 from rfm.integrators import BOGACKI_SHAMPINE, FixedStep, Projected, Tableau
 from rfm.integrators.conditions import unmarked

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import integer
-from manifolds.precision import at_least_float32
+from manifolds.numerics.precision import at_least_float32
 from rfm.arrays import points_of
 from rfm.integrators.conditions import unmarked
 from rfm.likelihood.derivatives import differentiable

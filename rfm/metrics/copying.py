@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 from rfm.metrics.estimates import Estimate, clustered_mean
 from rfm.metrics.two_sample import CHUNK_PAIRS, checked_samples, chunks
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 from rfm.arrays import array_of, tensor_of
 
 

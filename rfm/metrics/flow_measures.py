@@ -10,7 +10,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_instance, integer
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 from rfm.arrays import points_of
 from rfm.couplings import Coupling, Independent
 from rfm.flow import Flow

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Power, Product, Sphere
 from manifolds.arguments import check_instance, positive
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 
 
 class Kernel(ABC):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_instance, integer, seed_of
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 from rfm.arrays import tensor_of
 from rfm.couplings import assignment
 from rfm.metrics.estimates import Estimate, clustered_mean

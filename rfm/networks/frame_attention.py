@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 
 
 class FrameAttention(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 
 
 class FrameNeighbours(nn.Module):

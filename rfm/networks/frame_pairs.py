@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 from rfm.networks.precision import ExactBuffers
 
 _DISTANCES = 16

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import SE3, CentredPoses, Manifold
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 from rfm.field import Field
 from rfm.networks.frame_attention import FrameAttention
 from rfm.networks.frame_neighbours import FrameNeighbours

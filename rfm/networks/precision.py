@@ -1,8 +1,8 @@
 """Networks in low precision: which of their parts are rounded, and which never are.
 
-Geometry, times, conditional paths, losses and solves are in float32 or more (`manifolds.precision`). Of a network the
-linear layers run in float16 or bfloat16 where the caller's ``torch.autocast`` is on, or where the weights are of such
-a dtype: then the network runs under autocast to it, whoever calls it.
+Geometry, times, conditional paths, losses and solves are in float32 or more (`manifolds.numerics.precision`). Of a
+network the linear layers run in float16 or bfloat16 where the caller's ``torch.autocast`` is on, or where the weights
+are of such a dtype: then the network runs under autocast to it, whoever calls it.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from manifolds.precision import LOW, from_float32
+from manifolds.numerics.precision import LOW, from_float32
 
 F = TypeVar("F", bound=Callable[..., Any])
 

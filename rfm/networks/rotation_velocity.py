@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import SO3
-from manifolds.constants import Constants
-from manifolds.precision import in_full_precision
+from manifolds.numerics.constants import Constants
+from manifolds.numerics.precision import in_full_precision
 from rfm.field import Field
 from rfm.networks.precision import in_precision_of_weights
 

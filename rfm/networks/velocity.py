@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.precision import any_autocast, full_precision
+from manifolds.numerics.precision import any_autocast, full_precision
 from rfm.field import Field
 from rfm.networks.condition_inputs import FREQUENCIES, ConditionInputs
 from rfm.networks.precision import ExactBuffers, in_precision_of_weights

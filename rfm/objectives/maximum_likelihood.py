@@ -18,7 +18,7 @@ from torch import Tensor
 
 from manifolds import Euclidean, Manifold, Product
 from manifolds.arguments import number
-from manifolds.precision import at_least_float32
+from manifolds.numerics.precision import at_least_float32
 from rfm.field import as_field
 from rfm.integrators import FixedStep, integrate
 from rfm.likelihood import Hutchinson, divergence, divergence_estimates, estimate_log_prob, log_prob

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds.arguments import check_instance
-from manifolds.precision import at_least_float32
+from manifolds.numerics.precision import at_least_float32
 from rfm.arrays import points_of, tensor_of
 from rfm.paths import ConditionalPath, PathSample
 from rfm.paths.times import TimeSampler, UniformTimes

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance
-from manifolds.precision import FullPrecision
+from manifolds.numerics.precision import FullPrecision
 from rfm.paths.schedules import Kappa, Linear, Schedule
 from rfm.paths.times import check_times
 from rfm.sources import Source, WrappedNormal

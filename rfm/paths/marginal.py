@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from manifolds.arguments import check_instance, integer
-from manifolds.constants import Constants
-from manifolds.precision import at_least_float32
+from manifolds.numerics.constants import Constants
+from manifolds.numerics.precision import at_least_float32
 from rfm.arrays import points_of, tensor_of
 from rfm.field import Field
 from rfm.paths.conditional import ConditionalPath

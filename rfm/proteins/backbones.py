@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 
 N_CA, CA_C, C_O = 1.459, 1.525, 1.231
 """Bond lengths, Angstrom."""

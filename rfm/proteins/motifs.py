@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from manifolds.centred_poses import centred
+from manifolds.rotations.centred_poses import centred
 from rfm.field import Field
 from rfm.flow import Flow
 from rfm.networks import FrameField

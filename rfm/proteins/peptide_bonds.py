@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from manifolds import SO3
-from manifolds.precision import in_full_precision
+from manifolds.numerics.precision import in_full_precision
 from manifolds.rotations import hat
 from rfm.proteins.backbones import CA_C, N_CA, N_CA_C, dihedral
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_instance, positive, shown
-from manifolds.precision import FullPrecisionModule
+from manifolds.numerics.precision import FullPrecisionModule
 from rfm.arrays import points_of, shape_of, tensor_of
 
 

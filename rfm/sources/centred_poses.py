@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds import CentredPoses, Manifold
-from manifolds.centred_poses import centred
+from manifolds.rotations.centred_poses import centred
 from rfm.arrays import points_of
 from rfm.sources.base import Source, Uniform, checked_part, checked_scale, draws
 from rfm.sources.rigid_motion import rigid_motions

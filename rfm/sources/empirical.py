@@ -5,7 +5,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.checks import shape_remedy
-from manifolds.constants import Constants
+from manifolds.numerics.constants import Constants
 from rfm.arrays import tensor_of
 from rfm.sources.base import Source, draws
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from manifolds import SO3
-from manifolds.constants import Constants
 from manifolds.numerics import log_sinhc_of_root, sinc_of_root
+from manifolds.numerics.constants import Constants
 from manifolds.rotations import turn_rows
 from rfm.arrays import points_of
 from rfm.sources.base import Source, checked_point, checked_scale, draws

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.constants import Constants
+from manifolds.numerics.constants import Constants
 from rfm.sources.kernel_arguments import checked_kernel, log_normalisers
 from rfm.sources.kernel_sums import log_kernel_sums, log_varying_sums
 from rfm.sources.truncated_sums import truncated_log_sums

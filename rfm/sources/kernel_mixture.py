@@ -8,7 +8,7 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import integer
-from manifolds.constants import Constants
+from manifolds.numerics.constants import Constants
 from rfm.arrays import points_of, tensor_of
 from rfm.sources.base import Source, checked_part, draws
 from rfm.sources.default import default_source

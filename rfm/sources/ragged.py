@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Ragged
-from manifolds.constants import Constants
+from manifolds.numerics.constants import Constants
 from rfm.arrays import points_of, tensor_of
 from rfm.sources.base import Source, checked_part, draws
 

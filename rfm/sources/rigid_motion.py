@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds import SE3
-from manifolds.constants import Constants
+from manifolds.numerics.constants import Constants
 from rfm.arrays import points_of, tensor_of
 from rfm.sources.base import Source, Uniform, checked_part, checked_scale, draws
 

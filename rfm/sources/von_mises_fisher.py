@@ -7,7 +7,7 @@ from torch import Tensor
 
 from manifolds import Sphere
 from manifolds.arguments import number
-from manifolds.constants import Constants
+from manifolds.numerics.constants import Constants
 from rfm.arrays import points_of
 from rfm.sources.base import Source, checked_point, draws
 

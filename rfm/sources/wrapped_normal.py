@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from manifolds import SE3, SO3, FlatTorus, Manifold, Power, Product, Sphere
-from manifolds.constants import Constants
+from manifolds.numerics.constants import Constants
 from rfm.arrays import points_of
 from rfm.sources.base import Source, checked_point, checked_scale, draws
 

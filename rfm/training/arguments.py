@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from manifolds import Manifold
 from manifolds.arguments import call_of, check_function, check_instance, integer, number, required, shown
 from manifolds.checks import shape_remedy
-from manifolds.precision import any_autocast, at_least_float32
+from manifolds.numerics.precision import any_autocast, at_least_float32
 from rfm.arrays import indices_of, tensor_of
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling, Independent

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import seed_of, shown
-from manifolds.precision import at_least_float32
+from manifolds.numerics.precision import at_least_float32
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling, Independent
 from rfm.field import as_field

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds.arguments import check_function, check_instance, seed_of
-from manifolds.precision import at_least_float32
+from manifolds.numerics.precision import at_least_float32
 from rfm.flow import Flow
 from rfm.flow.progress import Report
 from rfm.networks.precision import weight_of

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from manifolds.precision import LOW, at_least_float32
+from manifolds.numerics.precision import LOW, at_least_float32
 
 _EMA_DECAY = 0.998
 _EMA_EVERY, _EMA_LONG = 4, 1000

@@ -1,0 +1,1 @@
+"""Manifolds made of others: products, powers, quotients, scaled and ragged ones."""

@@ -1,0 +1,1 @@
+"""Surfaces known by an equation, and the ellipsoid."""

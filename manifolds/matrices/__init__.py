@@ -1,0 +1,1 @@
+"""Manifolds of matrices: positive definite and correlation matrices, frames and subspaces."""
