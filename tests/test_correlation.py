@@ -98,6 +98,6 @@ def test_fit() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = WrappedNormal(m, m.from_flat(torch.tensor([0.8, -0.3, 0.5], dtype=torch.float64)), 0.4)
     points, test = truth.sample(1000, generator=generator), truth.sample(100, generator=generator)
-    flow = rfm.fit(points, m, steps=150, seed=0, progress=False)
+    flow = rfm.fit(points, m, steps=150, seed=0, refine=False, training=rfm.Training(validations=2), progress=False)
     m.check_point(flow.sample(100, generator=generator))
     assert abs(float((truth.log_prob(test) - flow.log_prob(test)).mean())) < 0.25

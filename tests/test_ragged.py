@@ -157,7 +157,8 @@ def test_fit_stream() -> None:
         solver = FixedStep(steps=10)
         return -float(rfm.Flow(m, field, source).log_prob(data[500:], solver=solver).mean())
 
-    rfm.fit_stream(draw, flow, validate=validate, steps=200, progress=False, device="cpu")
+    few = rfm.Training(validations=2)
+    rfm.fit_stream(draw, flow, validate=validate, steps=200, training=few, progress=False, device="cpu")
     gain = flow.log_prob(data[500:]).mean() - source.log_prob(data[500:]).mean()
     assert float(gain) > 1.5
     _, copies, there = m.unpack(flow.sample(300, generator=generator))

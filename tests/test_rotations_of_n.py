@@ -173,7 +173,9 @@ def test_fit() -> None:
     g = torch.Generator().manual_seed(0)
     centre = m.random_uniform(generator=g)
     u = 0.3 * m.proju(centre, torch.randn(200, 4, 4, generator=g))
-    flow = rfm.fit(m.expmap(centre, u), m, steps=60, seed=0, progress=False)
+    flow = rfm.fit(
+        m.expmap(centre, u), m, steps=60, seed=0, refine=False, training=rfm.Training(validations=2), progress=False
+    )
     draws = flow.sample(50, generator=torch.Generator().manual_seed(1))
     m.check_point(draws)
     gain = flow.log_prob(m.expmap(centre, u)[:20]).mean() + math.log(m.volume)

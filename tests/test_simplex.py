@@ -153,7 +153,15 @@ def test_velocities_of_networks_vanish_at_the_border() -> None:
 def test_fit() -> None:
     """A flow learns a Dirichlet distribution: its likelihood is near the true one, its samples have the right means."""
     m, alpha = Simplex(2), (6.0, 3.0, 2.0)
-    flow = rfm.fit(dirichlet(1000, *alpha), m, steps=150, seed=0, progress=False)
+    flow = rfm.fit(
+        dirichlet(1000, *alpha),
+        m,
+        steps=150,
+        seed=0,
+        refine=False,
+        training=rfm.Training(validations=2),
+        progress=False,
+    )
     draws = flow.sample(500, generator=torch.Generator().manual_seed(1))
     m.check_point(draws)
     assert (draws > 0).all()
