@@ -14,7 +14,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from manifolds import Ellipsoid, LevelSet, Manifold, Stiefel, blocks
+from manifolds import Ellipsoid, LevelSet, Manifold, Stiefel
+from manifolds.numerics import blocks
 
 BATCH = 512
 # Few steps: what they hold is given back before the next.

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from zoo_sources import source_of
 
 import rfm
-from manifolds import SO3, SPD, Manifold, Quotient, Sphere, finite_group, rotation_group
+from manifolds import SO3, SPD, Manifold, Quotient, Sphere
+from manifolds.composed import finite_group
 from manifolds.level_sets.ellipsoid import Ellipsoid
 from manifolds.numerics.precision import in_full_precision
+from manifolds.rotations import rotation_group
 from rfm.couplings import OptimalTransport, Sinkhorn
 from rfm.metrics import AmbientGaussianKernel, maximum_mean_discrepancy, wasserstein_distance
 from rfm.paths import ConditionalFlowPath, GeodesicPath

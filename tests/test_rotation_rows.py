@@ -7,7 +7,8 @@ import torch
 from random_fields import normal, points, tangents
 from torch import Tensor
 
-from manifolds import SE3, SO3, Manifold, rotation_rows
+from manifolds import SE3, SO3, Manifold
+from manifolds.rotations import rotation_rows
 from manifolds.testing import check_manifold
 from rfm.networks import VelocityField
 

@@ -9,7 +9,8 @@ from random_fields import normal, points, tangents, wavy_field
 from torch import Tensor
 
 import rfm
-from manifolds import SO3, Sphere, Stiefel, stiefel_log
+from manifolds import SO3, Sphere, Stiefel
+from manifolds.matrices import stiefel_log
 from manifolds.matrices.orthonormal import polar
 from manifolds.rotations import cross
 from manifolds.testing import check_manifold
