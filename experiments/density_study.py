@@ -175,7 +175,9 @@ def verdict(difference: Estimate) -> str:
     low, high = difference.interval_95
     if low > 0:
         return "clear"
-    return "behind" if low < -NOT_BEHIND_NATS else ("not behind" if high >= 0 else "a little behind")
+    if high < 0:
+        return "behind" if low < -NOT_BEHIND_NATS else "a little behind"
+    return "undecided" if low < -NOT_BEHIND_NATS else "not behind"
 
 
 def tables(problems: Mapping[str, tuple[Problem, Mapping[int, Scores]]]) -> str:

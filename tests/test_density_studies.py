@@ -17,7 +17,7 @@ from rfm.metrics import Estimate, paired_difference
     [
         (0.05, 0.01, "clear"),
         (0.001, 0.005, "not behind"),
-        (0.001, 0.05, "behind"),
+        (0.001, 0.05, "undecided"),
         (-0.05, 0.01, "behind"),
         (-0.005, 0.001, "a little behind"),
     ],
