@@ -18,8 +18,8 @@ def polar(x: Tensor, *, rotation: bool = False) -> Tensor:
     vector change sign where the determinant is negative.
 
     Near the manifold it comes from the Newton-Schulz iteration ``x (3 - x'x) / 2``, which has the right first
-    derivative and leaves alone what is orthonormal already; elsewhere from the singular value decomposition, with a
-    first derivative of its own, since that of the decomposition divides by differences of singular values. Where
+    derivative and leaves alone what is orthonormal already; elsewhere from the singular value decomposition, with first
+    and second derivatives of its own, since those of the decomposition divide by differences of singular values. Where
     several are nearest (a singular value is zero) it is one of them. A matrix that is not finite gives NaN for itself
     alone.
 
@@ -46,7 +46,17 @@ def _polar_by_svd(value: Tensor, x: Tensor, rotation: bool) -> Tensor:
         sign = torch.where(least & (torch.linalg.det(u @ vh) < 0)[..., None], -1.0, 1.0).to(s.dtype)
         u, s = u * sign[..., None, :], s * sign
     factor = u @ vh
-    return factor + _polar_change(u, s, vh, x - x.detach()) if differentiated(x) else factor
+    if not differentiated(x):
+        return factor
+    # A step of Newton's method, from a factor that has first derivatives, has second ones.
+    first = orthonormalised(factor + _polar_change(u, s, vh, x - x.detach()))
+    h = first.mT @ x
+    sums, v = s[..., :, None] + s[..., None, :], vh.mT
+    turn = v @ ((vh @ (h - h.mT) @ v) / torch.where(sums > 0, sums, 1.0)) @ vh
+    second = first @ turn
+    if u.shape[-1] != u.shape[-2]:
+        second = second + (x - first @ h) @ (v / torch.where(s > 0, s, 1.0)[..., None, :]) @ vh
+    return first + (second - second.detach())
 
 
 def _polar_change(u: Tensor, s: Tensor, vh: Tensor, change: Tensor) -> Tensor:
