@@ -179,8 +179,6 @@ def test_many_points_with_noise_and_without(m: Manifold, walk: Walk) -> None:
     # Rotations and the hyperboloid take twenty times as long as the others.
     field = exact(m)
     n, steps = (3000, 100) if m.same_as(SO3()) or m.same_as(Hyperboloid(2)) else (20_000, 200)
-    if m.same_as(Sphere(3)) and isinstance(walk, ProjectedWalk):
-        n = 100_000  # where a bias would show that the sphere of two dimensions hides
     flow = Flow(m, field, field.source)
     solver = Stochastic(lambda t: 0.5 * (1 - t), field.score, steps=steps, walk=walk, generator=seeded(1))
     x = flow.sample(n, time=0.5, generator=seeded(2), solver=solver)
