@@ -1,14 +1,14 @@
 """A flow: a manifold, a velocity field and a source, as one distribution.
 
-Longer than a file should be: it is one class, whose methods are short, but say at length what they take and, in typed
-signatures, what they return in each case. What they do is in `solves`, `refinement` and `posterior_target`.
+Longer than a file should be: it is one class, whose methods are short, but say at length what they take. What they do
+is in `solves`, `refinement` and `posterior_target`.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -48,6 +48,24 @@ from rfm.steering.steering import check_steering
 POINT_TOLERANCE = 1e-3
 """How far off the manifold points may be, relative to their size: tables round to a few digits."""
 _BATCH = 4096
+
+
+class DensityOptions(TypedDict, total=False):
+    """What `Flow.log_prob` takes besides points and what decides the type of its result."""
+
+    condition: Tensor | Mapping[str, Any] | None
+    time: float
+    solver: Method | None
+    batch_size: int
+    progress: bool | Callable[[int], Any]
+
+
+class SampleOptions(DensityOptions, total=False):
+    """What `Flow.sample` takes besides a shape and what decides the type of its result."""
+
+    guidance: float
+    steering: Sequence[Steering]
+    generator: torch.Generator | None
 
 
 class Flow(nn.Module):
@@ -144,16 +162,9 @@ class Flow(nn.Module):
         self,
         shape: int | Sequence[int],
         *,
-        condition: Tensor | Mapping[str, Any] | None = None,
-        time: float = 1.0,
-        guidance: float = 1.0,
-        steering: Sequence[Steering] = (),
-        generator: torch.Generator | None = None,
-        solver: Method | None = None,
-        batch_size: int = _BATCH,
         return_log_prob: Literal[False] = False,
         estimator: None = None,
-        progress: bool | Callable[[int], Any] = False,
+        **options: Unpack[SampleOptions],
     ) -> Tensor: ...
 
     @overload
@@ -161,16 +172,9 @@ class Flow(nn.Module):
         self,
         shape: int | Sequence[int],
         *,
-        condition: Tensor | Mapping[str, Any] | None = None,
-        time: float = 1.0,
-        guidance: float = 1.0,
-        steering: Sequence[Steering] = (),
-        generator: torch.Generator | None = None,
-        solver: Method | None = None,
-        batch_size: int = _BATCH,
         return_log_prob: Literal[True],
         estimator: None = None,
-        progress: bool | Callable[[int], Any] = False,
+        **options: Unpack[SampleOptions],
     ) -> tuple[Tensor, Tensor]: ...
 
     @overload
@@ -178,16 +182,9 @@ class Flow(nn.Module):
         self,
         shape: int | Sequence[int],
         *,
-        condition: Tensor | Mapping[str, Any] | None = None,
-        time: float = 1.0,
-        guidance: float = 1.0,
-        steering: Sequence[Steering] = (),
-        generator: torch.Generator | None = None,
-        solver: Method | None = None,
-        batch_size: int = _BATCH,
         return_log_prob: Literal[True],
         estimator: Hutchinson,
-        progress: bool | Callable[[int], Any] = False,
+        **options: Unpack[SampleOptions],
     ) -> tuple[Tensor, LogProbEstimate]: ...
 
     @evaluating
@@ -280,28 +277,12 @@ class Flow(nn.Module):
 
     @overload
     def log_prob(
-        self,
-        x: Tensor | np.ndarray[Any, Any],
-        *,
-        condition: Tensor | Mapping[str, Any] | None = None,
-        time: float = 1.0,
-        solver: Method | None = None,
-        batch_size: int = _BATCH,
-        estimator: None = None,
-        progress: bool | Callable[[int], Any] = False,
+        self, x: Tensor | np.ndarray[Any, Any], *, estimator: None = None, **options: Unpack[DensityOptions]
     ) -> Tensor: ...
 
     @overload
     def log_prob(
-        self,
-        x: Tensor | np.ndarray[Any, Any],
-        *,
-        condition: Tensor | Mapping[str, Any] | None = None,
-        time: float = 1.0,
-        solver: Method | None = None,
-        batch_size: int = _BATCH,
-        estimator: Hutchinson,
-        progress: bool | Callable[[int], Any] = False,
+        self, x: Tensor | np.ndarray[Any, Any], *, estimator: Hutchinson, **options: Unpack[DensityOptions]
     ) -> LogProbEstimate: ...
 
     @evaluating

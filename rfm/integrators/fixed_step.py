@@ -37,6 +37,7 @@ class FixedStep:
     grading: float = 1.0
 
     def __post_init__(self) -> None:
+        in_coordinates(self.scheme)  # raises for what is no scheme
         Mesh(self.steps, self.grading).check("FixedStep")
 
     def mesh(self, times: tuple[float, ...]) -> list[list[float]]:

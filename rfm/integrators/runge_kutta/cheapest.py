@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from manifolds import Manifold
+from manifolds.arguments import check_instance
 from rfm.integrators.right_hand_side import RightHandSide
 from rfm.integrators.runge_kutta.munthe_kaas import MuntheKaas
 from rfm.integrators.runge_kutta.runge_kutta import Projected, RungeKutta
@@ -42,5 +43,13 @@ class CheapestCoordinates(Scheme):
 
 
 def in_coordinates(scheme: Tableau | Scheme) -> Scheme:
-    """Return a scheme as it is, a bare tableau in the cheapest coordinates."""
-    return CheapestCoordinates(scheme) if isinstance(scheme, Tableau) else scheme
+    """Return a scheme as it is, a bare tableau in the cheapest coordinates.
+
+    Raises:
+        ValueError: if it is neither, such as a number of steps.
+    """
+    if isinstance(scheme, Tableau):
+        return CheapestCoordinates(scheme)
+    example = "a tableau such as RK4; steps and tolerances go by name, as in FixedStep(steps=20)"
+    check_instance("solver", "scheme", scheme, Scheme, example)
+    return scheme
