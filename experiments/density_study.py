@@ -136,9 +136,14 @@ def _fit_and_score(
     seconds[REFINED] = time.perf_counter() - start
     base = flow.base
     densities[FLOW], densities[REFINED] = base.log_prob, flow.log_prob
-    fits = {KERNELS: lambda *parts: KernelMixture.mixture(problem.manifold, *parts[:2]).log_prob}
-    fits[ADAPTIVE] = lambda *parts: KernelMixture.adaptive(problem.manifold, *parts[:2]).log_prob
-    for name, fit in {**fits, **problem.others}.items():
+    fits = {KERNELS: KernelMixture.mixture, ADAPTIVE: KernelMixture.adaptive}
+    kernels = {}
+    for name, fit_kernels in fits.items():
+        start = time.perf_counter()
+        kernels[name] = fit_kernels(problem.manifold, train, validation)
+        densities[name] = kernels[name].log_prob
+        seconds[name] = time.perf_counter() - start
+    for name, fit in problem.others.items():
         start = time.perf_counter()
         densities[name] = fit(train, validation, seed)
         seconds[name] = time.perf_counter() - start
@@ -146,9 +151,9 @@ def _fit_and_score(
         start = time.perf_counter()
         log_prob[name] = density(test).double()
         seconds[f"{name}, scored"] = time.perf_counter() - start
-    integrals = _integrals(problem, densities, KernelMixture.adaptive(problem.manifold, train, validation), options)
+    integrals = _integrals(problem, densities, kernels[ADAPTIVE], options)
     saved = {name: (z.mean, z.standard_error, z.count) for name, z in integrals.items()}
-    return log_prob, {"seconds": seconds, "integrals": saved, "choice": flow.stopped}
+    return log_prob, {"seconds": seconds, "integrals": saved, "choice": flow.refinement_report}
 
 
 def _integrals(

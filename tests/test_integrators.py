@@ -318,7 +318,7 @@ def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="DORMAND_PRINCE"):
         Adaptive(RK4)
     for make in (lambda: FixedStep(20), lambda: Adaptive(1e-3)):  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="scheme must be an object of Scheme.*go by name"):
+        with pytest.raises(ValueError, match=r"scheme must be an object of Scheme.*go by name"):
             make()
     for order in (7, 1, 5.0):
         with pytest.raises(ValueError, match=f"from 2 to 6, got {order}"):
