@@ -22,11 +22,12 @@ from rfm.flow import Refinement
 from rfm.flow.progress import training_bar
 from rfm.integrators import RK4, Adaptive, FixedStep
 from rfm.likelihood import log_prob
+from rfm.metrics import paired_difference
 from rfm.networks import VelocityField
 from rfm.records.descriptions import SavedFlowError, read_json, write_json
 from rfm.sources import KernelMixture, Uniform, VonMisesFisher, likeliest_weights
 from rfm.steering import SelfConditioning
-from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, standard_error, tried
+from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, tried
 from rfm.training.refinement import candidates, refine, solver_error
 from rfm.training.weighted_points import Points, merged, thinned
 
@@ -305,13 +306,14 @@ def test_the_choice_is_never_behind_any_that_it_is_made_from() -> None:
     assert chosen([choices[0], worse], shares).nll <= choices[0].nll
 
 
-def test_standard_errors_are_clustered_by_place() -> None:
+def test_gains_are_clustered_by_place() -> None:
+    """What decides whether a flow is refined: four times the same points are no more information."""
     values = torch.randn(30, generator=seeded(), dtype=torch.float64)
-    shares = torch.full((30,), 1 / 30, dtype=torch.float64)
-    expected = float(values.std(correction=0)) / math.sqrt(30)
-    assert standard_error(values, shares, torch.arange(30)) == pytest.approx(expected)
-    # Four times the same points are no more information.
-    assert standard_error(values.repeat(4), shares.repeat(4) / 4, torch.arange(30).repeat(4)) == pytest.approx(expected)
+    shares, none = torch.full((30,), 1 / 30, dtype=torch.float64), torch.zeros(30, dtype=torch.float64)
+    expected = float(values.std()) / math.sqrt(30)
+    assert paired_difference(values, none, torch.arange(30), shares).standard_error == pytest.approx(expected)
+    four = paired_difference(values.repeat(4), none.repeat(4), torch.arange(30).repeat(4), shares.repeat(4) / 4)
+    assert four.standard_error == pytest.approx(expected)
 
 
 def test_repeats_are_one_point_of_more_weight() -> None:

@@ -80,9 +80,3 @@ def folds_of(place: Tensor) -> Tensor:
     count = int(place.max()) + 1
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).to(place.device)
     return order[place] % min(_FOLDS, count)
-
-
-def standard_error(values: Tensor, shares: Tensor, place: Tensor) -> float:
-    """Return the standard error of the mean of values ``(m,)``, clustered by place."""
-    residual = shares * (values - shares @ values)
-    return float(torch.zeros_like(residual).index_add(0, place, residual).norm())

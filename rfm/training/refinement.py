@@ -13,10 +13,11 @@ from rfm.field import as_field
 from rfm.flow import Flow, Refinement
 from rfm.integrators import Adaptive, IntegrationError, Method, integrate
 from rfm.likelihood import transport
+from rfm.metrics import paired_difference
 from rfm.networks.modes import in_evaluation_mode
 from rfm.networks.precision import precision_of_weights
 from rfm.sources import KernelMixture, Source, kernel_concentrations
-from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, standard_error, tried
+from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, tried
 from rfm.training.weighted_points import Points, merged, thinned
 
 STARTS = (1.0, 0.98, 0.92, 0.0)
@@ -245,8 +246,8 @@ def _refinement(
         return None, "not refined: the field could not be integrated back from all training points"
     alone, kernels, choice = kept[-1].log_p[:, -1], *_choices(kept, shares, folds_of(place))
     known = {"flow": -float(shares @ alone), "kernels": kernels.nll, "refined": choice.nll}
-    difference = choice.held_out - alone
-    if not float(shares @ difference) > standard_error(difference, shares, place):
+    gain = paired_difference(choice.held_out, alone, place, shares)
+    if not gain.mean > gain.standard_error:
         return None, (
             f"not refined: validation NLL {known['flow']:.3f} nats of the flow, {known['refined']:.3f} with kernels"
         )
