@@ -4,7 +4,8 @@
 
 ==================== ============================================================================
 `Tempering`          exact in the limit; sequential Monte Carlo from the source to the posterior
-`Chains`             exact in the limit; `RandomWalk` or `Hamiltonian` moves on the source manifold
+`Chains`             exact in the limit; `RandomWalk`, `CrankNicolson` or `Hamiltonian` moves on the source manifold
+`Twisted`            exact in the limit; a stochastic sampler, guided and weighted
 `Importance`         exact in the limit; draws of the prior, weighted
 `Guided`             biased; follows a field steered by `FlowDPS`, `OTODE`, `FlowChef` or an energy
 `Flower`             biased; end point, Gaussian correction, fresh noise
@@ -18,6 +19,7 @@ of your own. What is known without error is a `Slice`.
 
 from rfm.posterior import operators
 from rfm.posterior.chains import Chains
+from rfm.posterior.crank_nicolson import CrankNicolson
 from rfm.posterior.d_flow import DFlow, gaussian_shell
 from rfm.posterior.draws import PosteriorDraws, effective_size
 from rfm.posterior.flow_chef import FlowChef
@@ -35,11 +37,13 @@ from rfm.posterior.sampler import Sampler
 from rfm.posterior.slices import Slice, Unmeasured, slice_source
 from rfm.posterior.target import Carried, SourceTarget
 from rfm.posterior.tempering import Tempering
+from rfm.posterior.twisted import Twisted
 
 __all__ = [
     "OTODE",
     "Carried",
     "Chains",
+    "CrankNicolson",
     "DFlow",
     "FlowChef",
     "FlowDPS",
@@ -61,6 +65,7 @@ __all__ = [
     "Slice",
     "SourceTarget",
     "Tempering",
+    "Twisted",
     "Unmeasured",
     "as_likelihood",
     "effective_size",

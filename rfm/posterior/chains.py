@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from manifolds.arguments import integer
+from rfm.posterior.crank_nicolson import CrankNicolson
 from rfm.posterior.diagnostics import chain_diagnostics
 from rfm.posterior.draws import PosteriorDraws, systematic
-from rfm.posterior.proposals import Proposal, RandomWalk, metropolis
-from rfm.posterior.target import SourceTarget
+from rfm.posterior.ladder import Ladder
+from rfm.posterior.proposals import Proposal, metropolis
+from rfm.posterior.target import SourceTarget, State
 
 
 @dataclass(frozen=True)
@@ -17,59 +20,94 @@ class Chains:
     """Metropolis-corrected chains on the source: exact in the limit of long chains.
 
     Chains start from draws of the source, chosen in proportion to their likelihood; step sizes adapt during the warm-up
-    alone, each chain its own, and stay fixed then, so that the chains are Markov.
+    alone, each chain its own, and stay fixed then, so that the chains are Markov. A chain alone does not go from one
+    separate mode to another: with ``rungs`` each has copies at lower powers of the likelihood, down to fresh draws of
+    the source, and exchanges states with them (parallel tempering).
 
     Args:
-        proposal: `RandomWalk` or `Hamiltonian`.
+        proposal: `CrankNicolson`, `RandomWalk` or `Hamiltonian`.
         chains: how many run side by side, at most; fewer where few draws are requested.
         warm_up: steps that are thrown away.
         thin: steps between two draws of a chain.
         starts: draws of the source per chain to choose starts from.
+        rungs: powers of the likelihood, from 1 to 0; each multiplies the cost. Powers between adapt in the warm-up.
 
     References:
         Robert and Casella, Monte Carlo statistical methods, 2004, chapter 7; Andrieu and Thoms, A tutorial on adaptive
-        MCMC, 2008, algorithm 4, for the step sizes.
+        MCMC, 2008, algorithm 4, for the step sizes; `rfm.posterior.ladder` for the exchanges.
     """
 
-    proposal: Proposal = field(default_factory=RandomWalk)
+    proposal: Proposal = field(default_factory=CrankNicolson)
     chains: int = 256
     warm_up: int = 200
     thin: int = 10
     starts: int = 32
+    rungs: int = 1
+
+    def __post_init__(self) -> None:
+        integer("Chains", "rungs", self.rungs)
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""
         # Some sixty draws of each chain: with fewer their agreement cannot be told from the time they need to mix.
         chains = min(self.chains, max(4, n // 64))
-        state = target.drawn(chains * self.starts, generator, like)
-        state = state.take(systematic(state.log_likelihood, chains, generator))
-        scale = torch.full((chains,), 0.5, dtype=torch.float64, device=like.device)
+        ladder = Ladder(self.rungs, chains, like.device)
+        state = self._started(target, ladder, generator, like)
+        scale = torch.full((len(ladder.of_copies),), 0.5, dtype=torch.float64, device=like.device)
         for i in range(self.warm_up):
-            state, accept = metropolis(target, state, self.proposal, scale, 1.0, generator)
+            state, accept = self._moved(target, ladder, state, scale, generator)
             # Robbins and Monro, with steps that shrink as the square root of time.
-            scale = (scale.log() + (accept - self.proposal.goal) * 2 / math.sqrt(i + 4)).clamp(-16, 3).exp()
+            change = (accept - self.proposal.goal) * 2 / math.sqrt(i + 4)
+            scale[: len(accept)] = (
+                (scale[: len(accept)].log() + change).clamp(-16, math.log(self.proposal.largest)).exp()
+            )
+            if i + 1 in (self.warm_up // 4, self.warm_up // 2, self.warm_up):
+                ladder.equalise()
         per_chain = -(-n // chains)
         points, log_likelihoods, accepts = [], [], []
         for _ in range(per_chain):
             for _ in range(self.thin):
-                state, accept = metropolis(target, state, self.proposal, scale, 1.0, generator)
-                accepts.append(accept.mean())
-            points.append(state.x)
-            log_likelihoods.append(state.log_likelihood)
+                state, accept = self._moved(target, ladder, state, scale, generator)
+                accepts.append(accept[:chains].mean())
+            points.append(state.x[:chains])
+            log_likelihoods.append(state.log_likelihood[:chains])
         drawn = torch.stack(points, dim=1)
         values = torch.cat(
             [target.manifold.embed(drawn).double(), torch.stack(log_likelihoods, dim=1)[..., None]], dim=-1
         )
         diagnostics, notes = chain_diagnostics(values)
+        if self.rungs > 1:
+            diagnostics["exchange"] = 1 - max(ladder.rejections)
         # Chains side by side: a cut takes the last draws of all of them.
         flat = drawn.transpose(0, 1).flatten(0, 1)[-n:]
         return PosteriorDraws(
             flat,
             torch.full((n,), -math.log(n), dtype=torch.float64, device=flat.device),
-            f"{chains} chains, {type(self.proposal).__name__}",
+            f"{chains} chains, {type(self.proposal).__name__}" + (f", {self.rungs} rungs" if self.rungs > 1 else ""),
             target.evaluations,
             min(diagnostics["bulk_ess"], float(n)),
             acceptance=float(torch.stack(accepts).mean()),
             diagnostics=diagnostics,
             warnings=notes,
         )
+
+    def _started(self, target: SourceTarget, ladder: Ladder, generator: torch.Generator | None, like: Tensor) -> State:
+        """Return states of all copies, drawn from the source in proportion to the power of their likelihood."""
+        state = target.drawn(ladder.chains * self.starts, generator, like)
+        rows = [systematic(state.at_power(power), ladder.chains, generator) for power in ladder.powers]
+        return state.take(torch.cat(rows))
+
+    def _moved(
+        self, target: SourceTarget, ladder: Ladder, state: State, scale: Tensor, generator: torch.Generator | None
+    ) -> tuple[State, Tensor]:
+        """Return the states after a step of every copy and exchanges, and probabilities of acceptance."""
+        if ladder.rungs == 1:
+            return metropolis(target, state, self.proposal, scale, 1.0, generator)
+        # At power 0 draws are anew and independent.
+        count = (ladder.rungs - 1) * ladder.chains
+        rows = torch.arange(count, device=scale.device)
+        moved, accept = metropolis(
+            target, state.take(rows), self.proposal, scale[:count], ladder.of_copies[:count], generator
+        )
+        fresh = target.at(target.noise(ladder.chains, generator, state.z))
+        return ladder.exchanged(moved.beside(fresh), generator), accept

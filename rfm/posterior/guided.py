@@ -34,14 +34,19 @@ class Guided:
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""
-        start: Field = as_field(target.field)
-        steered = functools.reduce(lambda f, steer: steer.applied_to(f), self.steering, start)
+        steered = steered_field(target, self.steering)
 
         def chain(count: int) -> Tensor:
             z = target.noise(count, generator, like)
             return integrate(steered, target.manifold, z, (0.0, 1.0), self.solver).final
 
         return biased_draws(target, chain, n, " and ".join(own.name for own in self.steering))
+
+
+def steered_field(target: SourceTarget, steering: Sequence[Steering]) -> Field:
+    """Return the field of a posterior's prior, steered by one after the other."""
+    start: Field = as_field(target.field)
+    return functools.reduce(lambda f, steer: steer.applied_to(f), steering, start)
 
 
 def biased_draws(target: SourceTarget, chain: Callable[[int], Tensor], n: int, method: str) -> PosteriorDraws:

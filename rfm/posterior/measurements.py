@@ -83,13 +83,17 @@ class Measurement(Likelihood):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return log-likelihoods in nats, normalised over ``y``, ``(*batch)``."""
-        log_scale = (self.noise.log() + math.log(2 * math.pi) / 2).expand(self.y.shape).sum()
         w = self.whitened(x)
         if self.period is None:
-            return -w.square().sum(-1) / 2 - log_scale
+            return -w.square().sum(-1) / 2 - self.log_scale
         turn = (self.period / self.noise).expand(self.y.shape).reshape(-1, 1).to(w)
         images = w[..., None] + turn * torch.arange(-_WINDINGS, _WINDINGS + 1, device=w.device)
-        return (-images.square() / 2).logsumexp(-1).sum(-1) - log_scale
+        return (-images.square() / 2).logsumexp(-1).sum(-1) - self.log_scale
+
+    @property
+    def log_scale(self) -> Tensor:
+        """The logarithm of what normalises the likelihood over ``y``."""
+        return (self.noise.log() + math.log(2 * math.pi) / 2).expand(self.y.shape).sum()
 
     def whitened(self, x: Tensor) -> Tensor:
         """Return ``(A(x) - y) / noise`` as vectors ``(*batch, m)``: standard normal for the true ``x``."""

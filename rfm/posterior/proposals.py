@@ -9,6 +9,9 @@ from torch import Tensor
 from manifolds import Manifold
 from rfm.posterior.target import SourceTarget, State
 
+Power = float | Tensor
+"""Of the likelihood in a target: of all chains, or of each ``(n,)``."""
+
 
 class Proposed(NamedTuple):
     """Where chains would go: the states and the log of the acceptance ratio, ``(n,)``."""
@@ -23,8 +26,16 @@ class Proposal(Protocol):
     goal: float
     """Acceptance that step sizes are adapted to."""
 
+    largest: float = 20.0
+    """Largest step size, beyond which none is tried."""
+
     def propose(
-        self, target: SourceTarget, state: State, scale: Tensor, power: float, generator: torch.Generator | None
+        self,
+        target: SourceTarget,
+        state: State,
+        scale: Tensor,
+        power: Power,
+        generator: torch.Generator | None,
     ) -> Proposed:
         """Propose a move of every chain.
 
@@ -52,7 +63,12 @@ class RandomWalk(Proposal):
     goal = 0.3
 
     def propose(
-        self, target: SourceTarget, state: State, scale: Tensor, power: float, generator: torch.Generator | None
+        self,
+        target: SourceTarget,
+        state: State,
+        scale: Tensor,
+        power: Power,
+        generator: torch.Generator | None,
     ) -> Proposed:
         manifold = target.manifold
         step = manifold.lift(scale.to(state.z)) * normal_velocities(manifold, state.z, generator)
@@ -83,7 +99,12 @@ class Hamiltonian(Proposal):
         self.steps = steps
 
     def propose(
-        self, target: SourceTarget, state: State, scale: Tensor, power: float, generator: torch.Generator | None
+        self,
+        target: SourceTarget,
+        state: State,
+        scale: Tensor,
+        power: Power,
+        generator: torch.Generator | None,
     ) -> Proposed:
         manifold = target.manifold
         z, v = state.z, normal_velocities(manifold, state.z, generator)
@@ -115,7 +136,7 @@ def metropolis(
     state: State,
     proposal: Proposal,
     scale: Tensor,
-    power: float,
+    power: Power,
     generator: torch.Generator | None,
 ) -> tuple[State, Tensor]:
     """Move every chain once; return the states and the probabilities of acceptance ``(n,)``."""

@@ -30,14 +30,23 @@ class State(NamedTuple):
     log_prior: Tensor
     log_likelihood: Tensor
 
-    def log_density(self, power: float) -> Tensor:
+    def log_density(self, power: float | Tensor) -> Tensor:
         """Return the unnormalised log-density of the source times the likelihood to a power ``(n,)``."""
-        # A power of 0 is the prior, also where the likelihood is zero.
-        return self.log_prior + (power * self.log_likelihood if power else 0.0)
+        return self.log_prior + self.at_power(power)
+
+    def at_power(self, power: float | Tensor) -> Tensor:
+        """Return the log-likelihood times a power ``(n,)``; a power of 0 is the prior, also where that is -inf."""
+        if isinstance(power, Tensor):
+            return torch.where(power > 0, power * self.log_likelihood, 0.0)
+        return power * self.log_likelihood if power else torch.zeros_like(self.log_likelihood)
 
     def take(self, rows: Tensor) -> "State":
         """Return the states at these rows."""
         return State(*(part[rows] for part in self))
+
+    def beside(self, other: "State") -> "State":
+        """Return the own states, then others."""
+        return State(*(torch.cat(parts) for parts in zip(self, other, strict=True)))
 
     def where(self, chosen: Tensor, lifted: Tensor, other: "State") -> "State":
         """Return the own states where ``chosen`` ``(n,)``, others elsewhere; ``lifted`` broadcasts to points."""
@@ -137,7 +146,7 @@ class SourceTarget:
         self.evaluations += evaluations
         return State(z, x, self.source.log_prob(z).double(), checked_log_likelihood(self.likelihood, x, z.shape[:1]))
 
-    def with_gradient(self, z: Tensor, power: float) -> tuple[State, Tensor]:
+    def with_gradient(self, z: Tensor, power: float | Tensor) -> tuple[State, Tensor]:
         """Return the states, and the Riemannian gradient of `State.log_density` at ``z``, ``(n, *event_shape)``.
 
         Where a likelihood is zero, or not differentiable at all, its gradient counts as zero: moves along it stay

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rfm.posterior.crank_nicolson import CrankNicolson
 from rfm.posterior.draws import PosteriorDraws, clustered_size, effective_size, systematic
-from rfm.posterior.proposals import Proposal, RandomWalk, metropolis
+from rfm.posterior.proposals import Proposal, metropolis
 from rfm.posterior.target import SourceTarget, State
 
 
@@ -33,7 +34,7 @@ class Tempering:
         stochastic volatility models via adaptive sequential Monte Carlo, 2011, for the powers.
     """
 
-    proposal: Proposal = field(default_factory=RandomWalk)
+    proposal: Proposal = field(default_factory=CrankNicolson)
     moves: int = 10
     share: float = 0.5
     particles: int = 1024
@@ -58,7 +59,11 @@ class Tempering:
             for _ in range(self.moves if power < 1 else 2 * self.moves):
                 state, accept = metropolis(target, state, self.proposal, scale, power, generator)
                 accepts.append(accept.mean())
-                scale = (scale.log() + (accept.mean() - self.proposal.goal)).clamp(-16, 3).exp()
+                scale = (
+                    (scale.log() + (accept.mean() - self.proposal.goal))
+                    .clamp(-16, math.log(self.proposal.largest))
+                    .exp()
+                )
             self.progress(done)
         founders = len(ancestors.unique())
         acceptance = float(torch.stack(accepts[-2 * self.moves :]).mean())
