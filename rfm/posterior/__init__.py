@@ -2,16 +2,16 @@
 
 `rfm.Flow.posterior` calls these methods.
 
-==================== ============================================================================
+==================== =================================================================================
 `Tempering`          exact in the limit; sequential Monte Carlo from the source to the posterior
-`Chains`             exact in the limit; `RandomWalk`, `CrankNicolson` or `Hamiltonian` moves on the source manifold
+`Chains`             exact in the limit; `CrankNicolson`, `RandomWalk` or `Hamiltonian` moves on the source
 `Twisted`            exact in the limit; a stochastic sampler, guided and weighted
 `Importance`         exact in the limit; draws of the prior, weighted
 `Guided`             biased; follows a field steered by `FlowDPS`, `OTODE`, `FlowChef` or an energy
 `Flower`             biased; end point, Gaussian correction, fresh noise
 `FlowDPSSteps`       biased; the published code of FlowDPS
 `PnPFlow`, `DFlow`   one fitting point for each start, no draws of a posterior
-==================== ============================================================================
+==================== =================================================================================
 
 Likelihoods are functions of points: `Measurement` of an operator (`rfm.posterior.operators`), `inside` a region, or one
 of your own. What is known without error is a `Slice`.
@@ -37,7 +37,7 @@ from rfm.posterior.sampler import Sampler
 from rfm.posterior.slices import Slice, Unmeasured, slice_source
 from rfm.posterior.target import Carried, SourceTarget
 from rfm.posterior.tempering import Tempering
-from rfm.posterior.twisted import Twisted
+from rfm.posterior.twisted import Twisted, score_of_normal_noise
 
 __all__ = [
     "OTODE",
@@ -72,5 +72,6 @@ __all__ = [
     "gaussian_shell",
     "inside",
     "operators",
+    "score_of_normal_noise",
     "slice_source",
 ]

@@ -58,9 +58,8 @@ class Chains:
             state, accept = self._moved(target, ladder, state, scale, generator)
             # Robbins and Monro, with steps that shrink as the square root of time.
             change = (accept - self.proposal.goal) * 2 / math.sqrt(i + 4)
-            scale[: len(accept)] = (
-                (scale[: len(accept)].log() + change).clamp(-16, math.log(self.proposal.largest)).exp()
-            )
+            scale[: len(accept)] *= change.exp()
+            scale.clamp_(1e-7, self.proposal.largest)
             if i + 1 in (self.warm_up // 4, self.warm_up // 2, self.warm_up):
                 ladder.equalise()
         per_chain = -(-n // chains)

@@ -59,11 +59,7 @@ class Tempering:
             for _ in range(self.moves if power < 1 else 2 * self.moves):
                 state, accept = metropolis(target, state, self.proposal, scale, power, generator)
                 accepts.append(accept.mean())
-                scale = (
-                    (scale.log() + (accept.mean() - self.proposal.goal))
-                    .clamp(-16, math.log(self.proposal.largest))
-                    .exp()
-                )
+                scale = (scale * (accept.mean() - self.proposal.goal).exp()).clamp(1e-7, self.proposal.largest)
             self.progress(done)
         founders = len(ancestors.unique())
         acceptance = float(torch.stack(accepts[-2 * self.moves :]).mean())
