@@ -7,10 +7,10 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from experiments.inverse.problems import SOLVER, Mixture, Problem
+from experiments.inverse.problems import SOLVER, Problem
 from manifolds import Euclidean
 from rfm.metrics import AmbientGaussianKernel, maximum_mean_discrepancy, wasserstein_distance
-from rfm.posterior import Measurement, Sampler, operators
+from rfm.posterior import Measurement, Sampler
 
 
 @dataclass(frozen=True)
@@ -80,22 +80,24 @@ def modes_found(problem: Problem, x: Tensor) -> float:
     return float((held[due] >= weights[due] / 2).double().mean())
 
 
-def calibration(mixture: Mixture, rows: Tensor, noise: float, method: Sampler, repeats: int, seed: int) -> float:
+def calibration(problem: Problem, method: Sampler, replications: int, seed: int) -> float:
     """Return the p-value of uniform ranks of true points among posterior draws.
 
-    Each time a point is drawn from the prior and measured; the rank of its projection among 63 posterior draws is
+    Each time a point is drawn from the prior and measured; the ranks of its coordinates among 63 posterior draws are
     uniform if these are draws of the posterior: Talts et al., Validating Bayesian inference algorithms with simulation-
-    based calibration, 2018, arXiv:1804.06788.
+    based calibration, 2018, arXiv:1804.06788. Of several coordinates the least p-value counts, times their number.
     """
     generator = torch.Generator().manual_seed(seed)
-    flow, ranks = mixture.flow(), []
-    for _ in range(repeats):
-        truth = mixture.sample(1, generator)[0]
-        y = rows @ truth + noise * torch.randn(len(rows), generator=generator)
-        measurement = Measurement(operators.matrix(rows), y, noise)
+    flow, known, ranks = problem.flow, problem.measurement, []
+    truths = flow.sample(replications, generator=generator, solver=SOLVER)
+    for truth in truths:
+        value = known.residual(truth[None])[0] + known.y.to(truth)
+        y = value + known.noise.to(truth) * torch.randn(value.shape, generator=generator)
+        measurement = Measurement(known.operator, y, known.noise, known.period)
         drawn = flow.posterior(measurement, 252, method=method, solver=SOLVER, generator=generator).points
         # Every fourth: neighbours may be copies of one another.
-        ranks.append(int((drawn[::4, 0] < truth[0]).sum()))
-    bins = max(2, min(8, repeats // 5))
-    counts = torch.histc(torch.tensor(ranks).float(), bins, 0, 64)
-    return float(chisquare(counts.numpy()).pvalue)
+        coordinates = flow.manifold.embed(torch.cat([truth[None], drawn[::4]]))
+        ranks.append((coordinates[1:] < coordinates[:1]).sum(0))
+    bins = max(2, min(8, replications // 5))
+    counts = [torch.histc(column.float(), bins, 0, 64) for column in torch.stack(ranks).unbind(1)]
+    return min(1.0, len(counts) * min(float(chisquare(count.numpy()).pvalue) for count in counts))

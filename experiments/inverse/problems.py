@@ -10,7 +10,7 @@ from torch import Tensor
 import rfm
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Sphere
 from rfm.integrators import FixedStep
-from rfm.posterior import Measurement, operators
+from rfm.posterior import Measurement, operators, score_of_normal_noise
 from rfm.sources import WrappedNormal
 
 SOLVER = FixedStep(steps=8)
@@ -27,6 +27,8 @@ class Problem:
         measurement: the likelihood.
         exact: from a number and a generator to draws.
         modes: from points to the number of the mode they belong to, and the modes' weights; None where they are none.
+        score: from points, times and velocities to the score; None for that of the flow's density.
+        brief: the flow is a network, and too slow for every method.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Problem:
     measurement: Measurement
     exact: Callable[[int, torch.Generator], Tensor]
     modes: tuple[Callable[[Tensor], Tensor], Tensor] | None = None
+    score: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    brief: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ def mixture_problem(name: str, mixture: Mixture, rows: Tensor, y: Tensor, noise:
     def nearest(x: Tensor) -> Tensor:
         return torch.cdist(x.double(), means).argmin(-1)
 
-    return Problem(name, mixture.flow(), Measurement(operators.matrix(rows), y, noise), exact, (nearest, weights))
+    flow, measurement = mixture.flow(), Measurement(operators.matrix(rows), y, noise)
+    return Problem(name, flow, measurement, exact, (nearest, weights), score_of_normal_noise(flow.source))
 
 
 def plane() -> Problem:
@@ -175,8 +180,3 @@ def rotations(quick: bool) -> Problem:
     tilt = torch.stack([cosine, zero, sine, zero, one, zero, -sine, zero, cosine], -1).reshape(-1, 3, 3)
     grid = about_z(alpha) @ tilt @ about_z(gamma)
     return quadrature_problem("rotations", SO3(), grid, lambda x: x[..., 2, 2], 0.5, 0.3)
-
-
-def problems(quick: bool = False) -> list[Problem]:
-    """Return all problems; with coarse grids if ``quick``."""
-    return [plane(), eighty(), sphere(quick), torus(quick), rotations(quick)]

@@ -52,11 +52,15 @@ def effective_size(log_weights: Tensor) -> float:
     return float((2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp())
 
 
+_FEW_FAMILIES = 20
+
+
 def clustered_size(values: Tensor, families: Tensor) -> float:
     """Return how many independent draws equally weighted ones are worth that fall into families of common descent.
 
     The least over several functions of ``n sum (f - mean)^2 / sum over families of (sum in the family of (f -
-    mean))^2``, at most n: draws in a family count as one only as far as they still agree.
+    mean))^2``, at most n: draws in a family count as one only as far as they still agree. Of fewer than 20 families it is
+    their number: what they differ by is then no measure of what was lost.
 
     Args:
         values: functions of the draws ``(n, k)``.
@@ -71,6 +75,8 @@ def clustered_size(values: Tensor, families: Tensor) -> float:
         0, labels, off
     )
     total, between = off.square().sum(0), sums.square().sum(0)
+    if len(sums) < _FEW_FAMILIES:
+        return float(len(sums))
     varying = total > 1e-12 * (1 + values.double().square().sum(0))
     if not bool(varying.any()):
         return float(len(sums))

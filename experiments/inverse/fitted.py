@@ -1,0 +1,117 @@
+"""Priors that were fitted to real data: earthquakes, torsion angles, and fragments of protein backbones.
+
+Their exact posteriors are of the *fitted* density: by quadrature on the sphere (HEALPix) and on the torus, and by very
+many weighted draws for fragments. Fits are kept in a folder, and made once.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import rfm
+from experiments.inverse.problems import Problem
+from experiments.torsions import backbone_angles
+from manifolds import SE3, FlatTorus, Manifold, Power, Sphere
+from rfm.datasets import load
+from rfm.integrators import FixedStep
+from rfm.posterior import Measurement, operators
+from rfm.proteins import frames_from_atoms
+
+POINTS = 6000
+"""Rows of a set that are fitted."""
+
+FRAMES = 3
+"""Residues of a fragment after its first, whose frame is the origin."""
+
+
+def fitted(name: str, folder: Path, points: Tensor, manifold: Manifold, steps: int, refine: bool) -> rfm.Flow:
+    """Return a flow of some rows of a data set, from a folder if it is there."""
+    if (folder / name / "flow.json").exists():
+        return rfm.Flow.load(folder / name)
+    rows = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:POINTS]
+    flow = rfm.fit(points[rows], manifold, steps=steps, refine=refine, seed=0, progress=False)
+    flow.save(folder / name)
+    return flow
+
+
+def on_grid(name: str, flow: rfm.Flow, measurement: Measurement, grid: Tensor, solver: FixedStep) -> Problem:
+    """Return a problem whose exact draws are of a fitted density on a grid, as far as five deviations of the noise.
+
+    Args:
+        name: of the problem.
+        flow: the prior.
+        measurement: the likelihood.
+        grid: points of equal shares of the volume.
+        solver: of the density.
+    """
+    log_likelihood = measurement(grid).double()
+    kept = log_likelihood > log_likelihood.max() - 5**2 / 2
+    grid = grid[kept]
+    log_p = flow.log_prob(grid, solver=solver).double() + log_likelihood[kept]
+    shares = torch.softmax(log_p, 0)
+    return Problem(
+        name, flow, measurement, lambda n, g: grid[torch.multinomial(shares, n, True, generator=g)], brief=True
+    )
+
+
+def earthquakes(folder: Path, quick: bool) -> Problem:
+    """Return a distance from Tokyo, of a refined flow of all earthquakes."""
+    from astropy_healpix import HEALPix
+
+    points = load("earthquake").points
+    flow = fitted("earthquakes", folder, points, Sphere(2), 5 if quick else 800, True)
+    pixels = HEALPix(nside=16 if quick else 128)
+    longitude, latitude = (torch.from_numpy(a.value) for a in pixels.healpix_to_lonlat(np.arange(pixels.npix)))
+    level = latitude.cos()
+    grid = torch.stack([level * longitude.cos(), level * longitude.sin(), latitude.sin()], -1).float()
+    where = torch.tensor([35.7, 139.7]).deg2rad()
+    tokyo = torch.stack([where[0].cos() * where[1].cos(), where[0].cos() * where[1].sin(), where[0].sin()])
+    measurement = Measurement(operators.distance_to(Sphere(2), tokyo), np.radians(20.0), np.radians(3.0))
+    # A refined density looks back only as far as its earliest source.
+    span = 1.0 if flow.refinement is None else 1 - min(flow.refinement.starts)
+    steps = max(2, round(16 * span))
+    return on_grid("earthquakes, fitted", flow, measurement, grid, FixedStep(steps=steps))
+
+
+def torsions(folder: Path, quick: bool) -> Problem:
+    """Return the angle psi of a residue, of a flow of phi and psi."""
+    points = backbone_angles("general")[0]
+    flow = fitted("torsions", folder, points, FlatTorus(2), 5 if quick else 400, False)
+    n = 40 if quick else 180
+    line = (torch.arange(n) + 0.5) * (2 * np.pi / n) - np.pi
+    measurement = Measurement(operators.angles(1), np.radians(120.0), np.radians(25.0))
+    grid = torch.cartesian_prod(line, line)
+    return on_grid("torsions, fitted", flow, measurement, grid, FixedStep(steps=8))
+
+
+def fragments() -> Tensor:
+    """Return frames relative to that of the residue before them, of unbroken stretches: ``(n, FRAMES, 4, 4)``."""
+    path = Path(os.environ.get("RFM_DATA", "data")) / "protein" / "backbones.npz"
+    with np.load(path) as file:
+        atoms, linked = torch.from_numpy(file["xyz"]), torch.from_numpy(file["linked_to_prev"])
+    starts = torch.arange(0, len(atoms) - FRAMES, 29)
+    starts = starts[torch.stack([linked[starts + i] for i in range(1, FRAMES + 1)]).all(0)]
+    frames = frames_from_atoms(atoms[starts[:, None] + torch.arange(FRAMES + 1)].double())
+    return torch.linalg.solve(frames[:, :1], frames[:, 1:])
+
+
+def motif(folder: Path, quick: bool) -> Problem:
+    """Return a backbone of which the first frame and the last are given, and those between are sought."""
+    pose, points = SE3(length=3.0), fragments()
+    chain = Power(pose, FRAMES)
+    flow = fitted("fragments", folder, points, chain, 5 if quick else 800, False)
+    last = points[0, -1]
+    scale = torch.full((6,), np.radians(20.0))
+    scale[3:] = 0.7 / pose.length
+    ends = operators.displacement(pose, last, part=lambda x: x[..., -1, :, :])
+    measurement = Measurement(ends, torch.zeros(6), scale)
+    generator = torch.Generator().manual_seed(1)
+    x = flow.sample(500 if quick else 60_000, generator=generator, solver=FixedStep(steps=8))
+    shares = torch.softmax(measurement(x).double(), 0)
+    print(f"motif: {len(x)} draws are worth {float(1 / shares.square().sum()):.0f} of the posterior", flush=True)
+    return Problem(
+        "motif, fitted", flow, measurement, lambda n, g: x[torch.multinomial(shares, n, True, generator=g)], brief=True
+    )
