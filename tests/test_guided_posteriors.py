@@ -122,6 +122,24 @@ def test_guiding_fields_are_their_formulas_in_flat_space() -> None:
         assert torch.equal(steering.applied_to(flow.field)(x, early), flow.field(x, early))
 
 
+@pytest.mark.parametrize("centre", [torch.zeros(2), None], ids=["mixed", "replaced"])
+def test_flow_dps_as_its_code_takes_more_fresh_noise_the_nearer_the_data(centre: Tensor | None) -> None:
+    # Where nothing moves and nothing is measured, end point and start are where the point is.
+    flow = rfm.Flow(PLANE, lambda x, t: torch.zeros_like(x), WrappedNormal(PLANE, torch.zeros(2), 1.0))
+    method = FlowDPSSteps(steps=4, gradient_steps=0, centre=centre, shift=2.0)
+    x = run(method, 20_000, flow)
+    variance = 1.0
+    for left in (2 * 0.75 / 1.75, 2 * 0.5 / 1.5, 2 * 0.25 / 1.25):
+        t = 1 - left
+        if centre is None:
+            variance = t * (t**2 * variance + left**2) + left * variance
+        else:
+            variance = (t + left * math.sqrt(left)) ** 2 * variance + left**2 * t
+    assert torch.cov(x.T).diagonal().tolist() == pytest.approx([variance] * 2, rel=0.04)
+    with pytest.raises(ValueError, match="shift"):
+        FlowDPSSteps(shift=0.0)
+
+
 MANIFOLDS = [
     Euclidean(3),
     Sphere(2),

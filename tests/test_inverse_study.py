@@ -1,14 +1,19 @@
 """The study of inverse problems: its truths against brute force, its command in the quick form."""
 
 import math
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import rfm
 from experiments.inverse import __main__ as study
-from experiments.inverse.measures import sliced_wasserstein
+from experiments.inverse.measures import calibration, sliced_wasserstein
 from experiments.inverse.problems import SOLVER, plane
+from rfm.posterior import Importance, PosteriorDraws
 
 
 def test_the_exact_posterior_of_a_mixture_is_the_prior_times_the_likelihood() -> None:
@@ -42,10 +47,35 @@ def test_sliced_distances_are_those_of_a_shift() -> None:
     assert sliced_wasserstein(x, x + torch.tensor([1.0, 0])) == pytest.approx(math.sqrt(0.5), rel=0.15)
 
 
+def test_ranks_of_exact_draws_are_uniform_and_those_of_the_prior_are_not() -> None:
+    problem, exact = plane(), Importance(1500)
+    assert calibration(problem, exact, 40, 0) > 0.01
+    # A sampler that takes no notice of what was measured.
+    assert calibration(replace(problem, flow=_Heedless(problem.flow)), exact, 40, 0) < 0.01
+
+
+class _Heedless(rfm.Flow):
+    def __init__(self, flow: rfm.Flow) -> None:
+        super().__init__(flow.manifold, flow.field, flow.source)
+
+    def posterior(self, likelihood: object, n: int, **own: Any) -> PosteriorDraws:  # type: ignore[override]
+        return super().posterior(lambda x: torch.zeros(len(x)), n, **own)
+
+
 @pytest.mark.slow
-def test_the_study_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study.main(["--quick", "--figure", str(tmp_path / "figure.png")])
+@pytest.mark.parametrize("name", ["mixture, 2-D", "sphere", "rotations", "earthquakes", "torsions", "motif"])
+def test_the_study_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if name in ("earthquakes", "torsions", "motif") and "RFM_DATA" not in os.environ:
+        pytest.skip("the data sets are where RFM_DATA says, and it says nothing")
+    study.main(["--quick", "--problems", name, "--replications", "0", "--fits", str(tmp_path)])
     out = capsys.readouterr().out
-    for name in ("mixture, 80-D | exact draws", "rotations | Tempering", "sphere | FLOWER", "| Importance |"):
-        assert name in out
+    for method in ("exact draws", "Tempering", "Chains, tempered", "FLOWER"):
+        assert f"| {method} |" in out
+    assert ("| Twisted |" in out) == (name in ("mixture, 2-D", "sphere", "rotations"))
+
+
+@pytest.mark.slow
+def test_the_study_draws_its_figure_and_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study.main(["--quick", "--problems", "--figure", str(tmp_path / "figure.png")])
+    assert "| sphere | Importance | 10 |" in capsys.readouterr().out
     assert (tmp_path / "figure.png").stat().st_size > 1000

@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a few coarse steps, to see that it runs")
     parser.add_argument("--draws", type=int, default=1000, help="of each method (default 1000)")
     parser.add_argument("--seeds", type=int, default=3, help="how many (default 3)")
-    parser.add_argument("--problems", nargs="+", metavar="NAME", help="such as sphere and torus (default: all)")
+    parser.add_argument("--problems", nargs="*", metavar="NAME", help="such as sphere and torus (default: all)")
     parser.add_argument("--replications", type=int, default=200, help="of the calibration (default 200; 0: none)")
     parser.add_argument("--fits", type=Path, default=Path("runs/inverse"), help="folder of fits to real data")
     parser.add_argument("--figure", type=Path, help="PNG file of draws on the plane")
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.figure is not None:
         problem = plane()
         chosen = methods(problem, options.quick)
-        some = ("Tempering", "FLOWER", "OT-ODE", "FlowDPS", "FlowChef", "PnP-Flow", "D-Flow")
+        some = ("Tempering", "Twisted", "FLOWER", "OT-ODE", "FlowDPS", "FlowChef", "PnP-Flow")
         draw(problem, {name: chosen[name] for name in some}, draws, options.figure)
 
 

@@ -59,8 +59,8 @@ def clustered_size(values: Tensor, families: Tensor) -> float:
     """Return how many independent draws equally weighted ones are worth that fall into families of common descent.
 
     The least over several functions of ``n sum (f - mean)^2 / sum over families of (sum in the family of (f -
-    mean))^2``, at most n: draws in a family count as one only as far as they still agree. Of fewer than 20 families it is
-    their number: what they differ by is then no measure of what was lost.
+    mean))^2``, at most n: draws in a family count as one only as far as they still agree. Of fewer than 20 families it
+    is their number: what they differ by is then no measure of what was lost.
 
     Args:
         values: functions of the draws ``(n, k)``.

@@ -74,7 +74,8 @@ class Twisted:
     Args:
         steering: such as `FlowDPS`, `OTODE` or `FlowChef` in place of the twisting function's gradient. What it adds
             to the field, ``G``, moves the mean by ``h G (1 + g t / (1 - t))``: the same, where ``G`` is ``(1 - t) / t``
-            times that gradient. An empty sequence leads nowhere: a filter that only resamples.
+            times that gradient. It should fall to 0 with the noise towards the data, as a constant rate of `FlowChef`
+            does not. An empty sequence leads nowhere: a filter that only resamples.
         score_from_velocity: ``(x, t, velocity)`` to the score, where the one follows from the other, as in
             `rfm.integrators.Stochastic`, such as `score_of_normal_noise`; by default the score is that of the flow's
             own density, whatever its coupling, which costs a solve with second derivatives in each step.
