@@ -181,18 +181,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=1000, help="of each method (default 1000)")
     parser.add_argument("--seeds", type=int, default=3, help="how many (default 3)")
     parser.add_argument("--problems", nargs="*", metavar="NAME", help="such as sphere and torus (default: all)")
+    parser.add_argument("--methods", nargs="*", metavar="NAME", help="such as Tempering and OT-ODE (default: all)")
     parser.add_argument("--replications", type=int, default=200, help="of the calibration (default 200; 0: none)")
     parser.add_argument("--fits", type=Path, default=Path("runs/inverse"), help="folder of fits to real data")
     parser.add_argument("--figure", type=Path, help="PNG file of draws on the plane")
     options = parser.parse_args(arguments)
     draws, seeds = (64, 1) if options.quick else (options.draws, options.seeds)
-    rows = []
-    for name, make in makers(options.fits, options.quick).items():
+    known, rows = makers(options.fits, options.quick), []
+    for name in set(options.problems or ()) - known.keys():
+        parser.error(f"there is no problem {name!r}, or RFM_DATA does not say where its data are; take {[*known]}")
+    for name, make in known.items():
         if options.problems is not None and name not in options.problems:
             continue
         problem = make()
         rows.append(assess(problem, "exact draws", Tempering(), draws, seeds))
-        rows += [assess(problem, n, m, draws, seeds) for n, m in methods(problem, options.quick).items()]
+        chosen = methods(problem, options.quick)
+        for other in set(options.methods or ()) - chosen.keys():
+            parser.error(f"there is no method {other!r} of {name}; take {[*chosen]}")
+        kept = {n: m for n, m in chosen.items() if options.methods is None or n in options.methods}
+        rows += [assess(problem, n, m, draws, seeds) for n, m in kept.items()]
     print(f"{draws} draws, seeds 0 to {seeds - 1}, CPU, {datetime.date.today()}\n\n{table(rows)}", flush=True)
     if options.replications:
         print(f"\n{ranks(10 if options.quick else options.replications, options.quick)}", flush=True)

@@ -63,7 +63,7 @@ def earthquakes(folder: Path, quick: bool) -> Problem:
 
     points = load("earthquake").points
     flow = fitted("earthquakes", folder, points, Sphere(2), 5 if quick else 800, True)
-    pixels = HEALPix(nside=16 if quick else 128)
+    pixels = HEALPix(nside=16 if quick else 64)
     longitude, latitude = (torch.from_numpy(a.value) for a in pixels.healpix_to_lonlat(np.arange(pixels.npix)))
     level = latitude.cos()
     grid = torch.stack([level * longitude.cos(), level * longitude.sin(), latitude.sin()], -1).float()
@@ -80,7 +80,7 @@ def torsions(folder: Path, quick: bool) -> Problem:
     """Return the angle psi of a residue, of a flow of phi and psi."""
     points = backbone_angles("general")[0]
     flow = fitted("torsions", folder, points, FlatTorus(2), 5 if quick else 400, False)
-    n = 40 if quick else 180
+    n = 40 if quick else 90
     line = (torch.arange(n) + 0.5) * (2 * np.pi / n) - np.pi
     measurement = Measurement(operators.angles(1), np.radians(120.0), np.radians(25.0))
     grid = torch.cartesian_prod(line, line)
@@ -109,7 +109,7 @@ def motif(folder: Path, quick: bool) -> Problem:
     ends = operators.displacement(pose, last, part=lambda x: x[..., -1, :, :])
     measurement = Measurement(ends, torch.zeros(6), scale)
     generator = torch.Generator().manual_seed(1)
-    x = flow.sample(500 if quick else 60_000, generator=generator, solver=FixedStep(steps=8))
+    x = flow.sample(500 if quick else 20_000, generator=generator, solver=FixedStep(steps=8))
     shares = torch.softmax(measurement(x).double(), 0)
     print(f"motif: {len(x)} draws are worth {float(1 / shares.square().sum()):.0f} of the posterior", flush=True)
     return Problem(
