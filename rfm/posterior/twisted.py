@@ -190,7 +190,8 @@ class _Sampler:
         near = torch.stack([riemannian_gradient(manifold, x, by.nan_to_num()) for by, _ in pulls], dim=1)
         far = [manifold.transp(at, x, riemannian_gradient(manifold, at, by.nan_to_num())) for _, by in pulls]
         base = x[:, None, None]
-        gram = manifold.inner(base, near[:, :, None], torch.stack(far, dim=1)[:, None]).double()
+        # What has left the finite weighs nothing later, and must not stop the others here.
+        gram = manifold.inner(base, near[:, :, None], torch.stack(far, dim=1)[:, None]).double().nan_to_num()
         # Where the field is no conditional mean the covariance need not be one: its positive part is.
         values, vectors = torch.linalg.eigh((gram + gram.mT) / 2)
         values = 1 + self.noise_variance * (1 - t) ** 2 / t * values.clamp(min=0)
