@@ -44,7 +44,14 @@ def check_moments(draws: PosteriorDraws, mean: Tensor, spread: Tensor, features:
     assert (features.double().std(0) / spread - 1).abs().max() < 4.5 / math.sqrt(draws.effective_sample_size) + 0.05
 
 
-@pytest.mark.parametrize("steering", STEERINGS.values(), ids=STEERINGS.keys())
+CASES = [
+    # Conjugate gradients in every step.
+    pytest.param(steering, id=name, marks=[pytest.mark.slow] if name == "ot-ode" else [])
+    for name, steering in STEERINGS.items()
+]
+
+
+@pytest.mark.parametrize("steering", CASES)
 def test_every_steering_is_corrected_to_the_normal_posterior(steering: Sequence[Steering] | None) -> None:
     flow = rfm.Flow(PLANE, normal_field, NORMAL)
     method = Twisted(steering, score_of_normal_noise(NORMAL), steps=40, particles=1500)
