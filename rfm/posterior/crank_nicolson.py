@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import singledispatch
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ def _(source: WrappedNormal) -> Refresh | None:
 
 @refreshing.register
 def _(source: ProductSource) -> Refresh | None:
-    parts = [refreshing(own) for own in source.sources]
+    parts = [refreshing(cast(Source, own)) for own in source.sources]
 
     def move(z: Tensor, share: Tensor, generator: torch.Generator | None) -> Tensor:
         moved = [own(part, share, generator) for own, part in zip(known, source.manifold.split(z), strict=True)]
