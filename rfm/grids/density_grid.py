@@ -117,7 +117,7 @@ class DensityGrid:
             return f"{cells} cells of {steps}{unit} in the window {window}, which holds {self.integral:.4f} of the mass"
         text = f"{cells} cells of {steps}{unit}; the integral over them is {self.integral:.4f}"
         if abs(self.integral - 1) > _CLOSE:
-            text += ", and should be 1: the density varies within cells; give a finer --resolution"
+            text += ", and should be 1: the density varies within cells; choose a finer resolution"
         return text
 
 
