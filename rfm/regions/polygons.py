@@ -80,7 +80,8 @@ class Polygon(Region):
 
     def contains(self, x: Tensor) -> Tensor:
         latitude, longitude = degrees_of(x)
-        inside = self._shapely.contains_xy(self.geometry, longitude.cpu().numpy(), latitude.cpu().numpy())
+        # With their borders: a pole is a whole edge.
+        inside = self._shapely.intersects_xy(self.geometry, longitude.cpu().numpy(), latitude.cpu().numpy())
         return torch.from_numpy(np.asarray(inside)).to(x.device)
 
     def describe(self) -> str:

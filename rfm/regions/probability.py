@@ -25,6 +25,8 @@ _MOST = 20_000
 _CHECKING_DRAWS, _DRAWS = 2000, 20_000
 _NODES = 17
 """Of the rule that each piece of a plane region takes at least: if they are too many, draws are cheaper."""
+_ROUGH = 0.01
+"""Relative error of cubature that has not converged, above which draws are tried."""
 _Z95 = 1.96
 
 
@@ -182,21 +184,14 @@ def probability(
     if charts is None:
         return by_share
     density = _density_in(flow, charts, options)
-    if _NODES * charts.pieces > most:
-        value, error, used = _by_draws(charts, density, tolerance, most)
-        method = "draws in the region"
-        interval = (max(value - _Z95 * error, 0.0), min(value + _Z95 * error, 1.0))
-    else:
-        found = cubature(density, charts.pieces, charts.dim, relative=tolerance, absolute=_ABSOLUTE, most=most)
-        value, error, used = found.value, found.error, found.evaluations
-        method = "cubature"
-        interval = (max(value - error, 0.0), min(value + error, 1.0))
+    value, error, used, method = _integrated(charts, density, tolerance, most)
     if not share.agrees_with(value, error):
         note = (
             f"{method} found {value:.4g} with an error of {error:.1g}, which {share.inside:,} of {count:,} draws "
             "contradict: the density varies within its boxes; more evaluations may do"
         )
         return Probability(share.mean, share.interval_95, "draws of the flow", count, share, region.describe(), note)
+    interval = (max(value - error, 0.0), min(value + error, 1.0))
     return Probability(min(value, 1.0), interval, method, used, share, region.describe())
 
 
@@ -211,10 +206,25 @@ def _density_in(flow: Flow, charts: Charts, options: Mapping[str, Any]) -> Calla
     return density
 
 
+def _integrated(
+    charts: Charts, density: Callable[[NDArray[np.int64], Array], Array], tolerance: float, most: int
+) -> tuple[float, float, int, str]:
+    """Return the integral over a region, its error, the evaluations that it took, and by which method."""
+    if _NODES * charts.pieces > most:
+        return _by_draws(charts, density, tolerance, most)
+    found = cubature(density, charts.pieces, charts.dim, relative=tolerance, absolute=_ABSOLUTE, most=most)
+    own = found.value, found.error, found.evaluations, "cubature"
+    if found.converged or found.error <= _ROUGH * abs(found.value):
+        return own
+    # The budget was spent on a first look at many pieces, or along an edge of the density.
+    value, error, used, method = _by_draws(charts, density, tolerance, most)
+    return (value, error, used + found.evaluations, method) if error < found.error else own
+
+
 def _by_draws(
     charts: Charts, density: Callable[[NDArray[np.int64], Array], Array], tolerance: float, most: int
-) -> tuple[float, float, int]:
-    """Return the mean of the density over draws in a region times its size, its standard error, and how many drawn."""
+) -> tuple[float, float, int, str]:
+    """Return the integral over a region by draws in it, half its 95 % interval, how many were drawn, and the method."""
     generator = np.random.default_rng(0)
     middle = np.full((charts.pieces, charts.dim), 0.5)
     sizes = charts.place(np.arange(charts.pieces), middle)[1]
@@ -231,4 +241,4 @@ def _by_draws(
         error = float(values.std(ddof=1)) / math.sqrt(len(values))
         if error <= tolerance * values.mean():
             break
-    return float(values.mean()), error, len(values)
+    return float(values.mean()), _Z95 * error, len(values), "draws in the region"
