@@ -11,6 +11,7 @@ from torch import Tensor
 from manifolds.arguments import check_instance, number, positive
 from rfm.datasets.coordinates import Cartesian, Coordinates
 from rfm.flow import Flow
+from rfm.flow.progress import counting_bar
 from rfm.grids.axes import Array, Grid, Unit
 from rfm.grids.manifold_grids import GridRequest, Limits, grid_of
 from rfm.integrators import Adaptive, Method
@@ -86,7 +87,7 @@ class DensityGrid:
         p = number("DensityGrid.level", "probability", probability)
         if not 0 < p < 1:
             raise ValueError(f"DensityGrid.level: probability must be above 0 and below 1, got {p}; for 90 % pass 0.9")
-        # Log-densities vary within a cell: as if evenly, by half of what they do from one neighbour to the other. A level
+        # Log-densities vary within a cell, as if evenly by half of what they do from neighbour to neighbour. A level
         # would else jump from one row of cells to the next where a row is all alike.
         own, masses = self.log_density, self.masses / self.integral
         slopes = np.gradient(own) if own.ndim > 1 else [np.gradient(own)]
@@ -138,7 +139,7 @@ def density_grid(
     condition: Tensor | Mapping[str, Any] | None = None,
     solver: Method | None = None,
     batch_size: int = _BATCH,
-    progress: Callable[[int, int], Any] = lambda done, total: None,
+    progress: bool | Callable[[int], Any] = False,
 ) -> DensityGrid:
     """Return the density of a flow on a grid of its manifold.
 
@@ -155,7 +156,7 @@ def density_grid(
         condition: one condition, as `rfm.Flow.log_prob` takes it.
         solver: how to integrate; adaptive to 1e-4 by default.
         batch_size: points computed together, which bounds memory.
-        progress: called with the number of points done and their total.
+        progress: show on stderr how many cells are done; or a function that is called with their number each time.
 
     Raises:
         ValueError: the manifold has no grid, the flow no density, or an argument is not as said.
@@ -175,12 +176,10 @@ def density_grid(
             raise ValueError(
                 f"density_grid: limits are of a window of Euclidean space, not of {flow.manifold}; leave them out"
             )
-        scores = []
-        for part in grid.points.split(batch_size):
-            scores.append(flow.log_prob(part, condition=condition, solver=solver, batch_size=batch_size))
-            progress(sum(map(len, scores)), grid.size)
-        values = torch.cat(scores).detach().cpu().double().numpy().reshape(grid.shape)
-        found = DensityGrid(grid, values)
+        with counting_bar(progress, "grid", grid.size, "cells") as advance:
+            options: dict[str, Any] = {"condition": condition, "batch_size": batch_size, "progress": advance}
+            scores = flow.log_prob(grid.points, solver=solver, **options)
+        found = DensityGrid(grid, scores.detach().cpu().double().numpy().reshape(grid.shape))
         if resolution is not None or not grid.complete or abs(found.integral - 1) <= _CLOSE:
             break
     assert found is not None

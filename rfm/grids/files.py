@@ -26,15 +26,19 @@ def write_grid(density: DensityGrid, path: str | os.PathLike[str]) -> None:
         MissingPackageError: xarray with h5netcdf, or rasterio is not installed.
     """
     file = Path(path)
-    check_ending(file)
+    check_ending(file, density.grid.earth)
     _WRITERS[file.suffix.lower()](density, file)
 
 
-def check_ending(path: Path) -> None:
-    """Raise ValueError unless a file's name ends as one that `write_grid` writes."""
+def check_ending(path: Path, earth: bool) -> None:
+    """Raise ValueError unless a file's name ends as one that `write_grid` writes, of the earth or of something else."""
     if path.suffix.lower() not in _WRITERS:
         raise ValueError(
             f"write_grid: {path.name!r} ends in none of {', '.join(_WRITERS)}; choose netCDF, GeoTIFF or a table"
+        )
+    if not earth and path.suffix.lower() not in (".nc", ".csv"):
+        raise ValueError(
+            f"write_grid: {path.name!r} is to be a GeoTIFF, which holds maps of the earth; choose .nc or .csv here"
         )
 
 
@@ -51,11 +55,6 @@ def _write_netcdf(density: DensityGrid, path: Path) -> None:
 
 
 def _write_geotiff(density: DensityGrid, path: Path) -> None:
-    if not density.grid.earth:
-        raise ValueError(
-            f"write_grid: {path.name!r} is to be a GeoTIFF, which holds maps of the earth; choose .nc or .csv for a "
-            f"grid of {', '.join(axis.name for axis in density.grid.axes)}"
-        )
     rasterio = optional_package("rasterio", "geo", "a GeoTIFF file")
     latitude, longitude = density.grid.axes
     bands = [(unit.name, density.density(unit)) for unit in density.units]

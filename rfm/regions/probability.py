@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from manifolds.arguments import check_instance, integer, positive
 from rfm.flow import Flow
+from rfm.flow.progress import counting_bar
 from rfm.integrators import Adaptive, Method
 from rfm.regions.cubature import Array, cubature
 from rfm.regions.region import Charts, Region
@@ -134,7 +135,7 @@ def probability(
     generator: torch.Generator | None = None,
     solver: Method | None = None,
     batch_size: int = _BATCH,
-    progress: Callable[[int], Any] = lambda count: None,
+    progress: bool | Callable[[int], Any] = False,
 ) -> Probability:
     """Return the probability of a region with its error.
 
@@ -152,7 +153,8 @@ def probability(
         generator: source of randomness; seed 0 by default.
         solver: how to integrate; adaptive to 1e-4 by default.
         batch_size: points computed together, which bounds memory.
-        progress: called with the number of densities or draws done each time.
+        progress: show on stderr how many densities and draws are done, of those at most; or a function that is called
+            with their number each time.
 
     Raises:
         ValueError: the region lies on another manifold, or an argument is not as said.
@@ -164,35 +166,33 @@ def probability(
             f"probability: the region lies on {region.manifold}, the flow on {flow.manifold}; make one for the "
             "flow's manifold"
         )
-    tolerance, most = (
-        positive("probability", "tolerance", tolerance),
-        integer("probability", "evaluations", evaluations),
-    )
+    tolerance = positive("probability", "tolerance", tolerance)
+    most = integer("probability", "evaluations", evaluations)
     if generator is None:
         generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(0)
-    options: dict[str, Any] = {
-        "condition": condition,
-        "solver": SOLVER if solver is None else solver,
-        "batch_size": batch_size,
-        "progress": progress,
-    }
     charts = region.charts if flow.source.has_density else None
     usual = _CHECKING_DRAWS if charts is not None else _DRAWS
     count = integer("probability", "draws", usual if draws is None else draws)
-    share = Share(int(region.contains(flow.sample(count, generator=generator, **options)).sum()), count)
-    by_share = Probability(share.mean, share.interval_95, "draws of the flow", count, share, region.describe())
-    if charts is None:
-        return by_share
-    density = _density_in(flow, charts, options)
-    value, error, used, method = _integrated(charts, density, tolerance, most)
+    with counting_bar(progress, "probability", count + (0 if charts is None else most)) as advance:
+        options: dict[str, Any] = {
+            "condition": condition,
+            "solver": SOLVER if solver is None else solver,
+            "batch_size": batch_size,
+            "progress": advance,
+        }
+        share = Share(int(region.contains(flow.sample(count, generator=generator, **options)).sum()), count)
+        by_share = Probability(share.mean, share.interval_95, "draws of the flow", count, share, region.describe())
+        if charts is None:
+            return by_share
+        value, error, used, method = _integrated(charts, _density_in(flow, charts, options), tolerance, most)
     if not share.agrees_with(value, error):
         note = (
             f"{method} found {value:.4g} with an error of {error:.1g}, which {share.inside:,} of {count:,} draws "
             "contradict: the density varies within its boxes; more evaluations may do"
         )
-        return Probability(share.mean, share.interval_95, "draws of the flow", count, share, region.describe(), note)
+        return replace(by_share, note=note)
     interval = (max(value - error, 0.0), min(value + error, 1.0))
-    return Probability(min(value, 1.0), interval, method, used, share, region.describe())
+    return replace(by_share, value=min(value, 1.0), interval_95=interval, method=method, evaluations=used)
 
 
 def _density_in(flow: Flow, charts: Charts, options: Mapping[str, Any]) -> Callable[[NDArray[np.int64], Array], Array]:
