@@ -12,8 +12,11 @@ from rfm.command_line.arguments import (
 )
 from rfm.command_line.messages import report, report_columns
 from rfm.command_line.rate_arguments import add_rate, rate_of, rate_text
+from rfm.command_line.solver_option import add_error, density_solver
 
 SUMMARY = "write the density on a grid: netCDF for xarray, QGIS and GMT, GeoTIFF, or a table"
+_CELLS = 20_000
+"""Log-densities of a grid, at least about."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_condition(parser)
     add_rate(parser)
+    add_error(parser, "nats")
     add_batch_size(parser)
     add_output(parser)
 
@@ -76,6 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
         limits=None if arguments.window is None else window_of(data.coordinates, arguments.window),
         coordinates=data.coordinates,
         condition=condition,
+        solver=density_solver(arguments, flow, data, condition, _CELLS),
         batch_size=arguments.batch_size,
         progress=not arguments.quiet,
     )

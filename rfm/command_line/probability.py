@@ -16,6 +16,7 @@ from rfm.command_line.arguments import (
 )
 from rfm.command_line.messages import report, report_columns
 from rfm.command_line.rate_arguments import add_rate, rate_of, rate_text
+from rfm.command_line.solver_option import add_error, density_solver
 
 if TYPE_CHECKING:
     from rfm.regions import Probability, Rate, Region
@@ -72,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draws to compare with, or to count where a region\ncannot be integrated over (default: 2,000, or 20,000)",
     )
     add_seed(parser)
+    add_error(parser, "nats")
     add_batch_size(parser)
     add_output(parser)
 
@@ -97,6 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
         tolerance=arguments.tolerance,
         evaluations=arguments.evaluations,
         draws=arguments.draws,
+        solver=density_solver(arguments, flow, data, condition, arguments.evaluations),
         generator=torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed),
         batch_size=arguments.batch_size,
         progress=not arguments.quiet,

@@ -15,16 +15,20 @@ from rfm.command_line.arguments import (
     positive_number,
 )
 from rfm.command_line.messages import report, report_columns
+from rfm.command_line.solver_option import add_error, density_solver
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rfm.command_line.run_folder import RunData
     from rfm.flow import Flow
+    from rfm.integrators import Method
     from rfm.regions import Coverage, Level, Outline
 
 SUMMARY = "print highest-density regions, the share of test points in them, and write their outlines as GeoJSON"
 _DRAWS = 4000
+_CELLS = 20_000
+"""Log-densities of the map of outlines, at least about."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_condition(parser, "; without it, of each test point its own")
     add_seed(parser)
+    add_error(parser, "nats")
     add_batch_size(parser)
     add_output(parser)
 
@@ -74,11 +79,12 @@ def run(arguments: argparse.Namespace) -> None:
     condition = given_condition(flow, arguments)
     check_required(flow, condition, arguments)
     probabilities = sorted(value / 100 for value in arguments.probabilities)
-    shown: dict[str, Any] = {"batch_size": arguments.batch_size, "progress": not arguments.quiet}
+    solver = density_solver(arguments, flow, data, condition, arguments.draws + (_CELLS if earth else 0))
+    shown: dict[str, Any] = {"solver": solver, "batch_size": arguments.batch_size, "progress": not arguments.quiet}
     generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
-    regions = HighestDensity(flow, max(arguments.draws, 20), condition=condition, generator=generator, **shown)
+    regions = HighestDensity(flow, arguments.draws, condition=condition, generator=generator, **shown)
     levels = [regions.level(p) for p in probabilities]
-    covered = _coverage(flow, data, probabilities, condition, arguments)
+    covered = _coverage(flow, data, probabilities, condition, solver, arguments)
     found: tuple[Outline, ...] = ()
     if earth:
         density = density_grid(
@@ -92,7 +98,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _coverage(
-    flow: "Flow", data: "RunData", probabilities: list[float], condition: "Tensor | None", arguments: argparse.Namespace
+    flow: "Flow",
+    data: "RunData",
+    probabilities: list[float],
+    condition: "Tensor | None",
+    solver: "Method | None",
+    arguments: argparse.Namespace,
 ) -> "Coverage | None":
     """Return which share of the test points the regions hold; None where there are none, or a condition is given."""
     from rfm.regions import coverage
@@ -107,6 +118,7 @@ def _coverage(
         probabilities=probabilities,
         groups=data.points[test] if blocks is None else blocks,
         weights=data.weights_at(test),
+        solver=solver,
         batch_size=arguments.batch_size,
         **data.conditions_at(test),
     )
