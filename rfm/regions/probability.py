@@ -217,14 +217,21 @@ def _integrated(
     if found.converged or found.error <= _ROUGH * abs(found.value):
         return own
     # The budget was spent on a first look at many pieces, or along an edge of the density.
-    value, error, used, method = _by_draws(charts, density, tolerance, most)
+    value, error, used, method = _by_draws(charts, density, tolerance, most, found.error)
     return (value, error, used + found.evaluations, method) if error < found.error else own
 
 
 def _by_draws(
-    charts: Charts, density: Callable[[NDArray[np.int64], Array], Array], tolerance: float, most: int
+    charts: Charts,
+    density: Callable[[NDArray[np.int64], Array], Array],
+    tolerance: float,
+    most: int,
+    useful: float = math.inf,
 ) -> tuple[float, float, int, str]:
-    """Return the integral over a region by draws in it, half its 95 % interval, how many were drawn, and the method."""
+    """Return the integral over a region by draws in it, half its 95 % interval, how many were drawn, and the method.
+
+    They end where the last of them would leave no error below ``useful``.
+    """
     generator = np.random.default_rng(0)
     middle = np.full((charts.pieces, charts.dim), 0.5)
     sizes = charts.place(np.arange(charts.pieces), middle)[1]
@@ -239,6 +246,6 @@ def _by_draws(
             likelihood = likelihood * 2 * u[:, 0]
         values = np.append(values, density(piece, u) / likelihood)
         error = float(values.std(ddof=1)) / math.sqrt(len(values))
-        if error <= tolerance * values.mean():
+        if error <= tolerance * values.mean() or _Z95 * error * math.sqrt(len(values) / most) >= useful:
             break
     return float(values.mean()), _Z95 * error, len(values), "draws in the region"
