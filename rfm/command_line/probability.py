@@ -139,8 +139,7 @@ def _expected(
     for years in horizons:
         p, least, most = rate.at_least_one(found.value, years, found.interval_95)
         record["at_least_one"][f"{years:g}"] = {"probability": p, "interval_95": [least, most]}
-        lines.append(
-            f"at least one in {years:g} year{'s' * (years != 1)}: probability {p:.4g} (95 % interval {least:.4g} to {most:.4g})"
-        )
+        time = f"{years:g} year{'s' * (years != 1)}"
+        lines.append(f"at least one in {time}: probability {p:.4g} (95 % interval {least:.4g} to {most:.4g})")
     lines.append("events are taken as independent and equally frequent at all times; the density, as it was fitted")
     return record, lines

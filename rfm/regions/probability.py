@@ -14,7 +14,7 @@ from manifolds.arguments import check_instance, integer, positive
 from rfm.flow import Flow
 from rfm.flow.progress import counting_bar
 from rfm.integrators import Adaptive, Method
-from rfm.regions.cubature import Array, cubature
+from rfm.regions.cubature import Array, Integrand, cubature
 from rfm.regions.region import Charts, Region
 
 SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
@@ -195,7 +195,7 @@ def probability(
     return replace(by_share, value=min(value, 1.0), interval_95=interval, method=method, evaluations=used)
 
 
-def _density_in(flow: Flow, charts: Charts, options: Mapping[str, Any]) -> Callable[[NDArray[np.int64], Array], Array]:
+def _density_in(flow: Flow, charts: Charts, options: Mapping[str, Any]) -> Integrand:
     """Return the function that is integrated over the unit cubes of a region."""
 
     def density(piece: NDArray[np.int64], u: Array) -> Array:
@@ -206,9 +206,7 @@ def _density_in(flow: Flow, charts: Charts, options: Mapping[str, Any]) -> Calla
     return density
 
 
-def _integrated(
-    charts: Charts, density: Callable[[NDArray[np.int64], Array], Array], tolerance: float, most: int
-) -> tuple[float, float, int, str]:
+def _integrated(charts: Charts, density: Integrand, tolerance: float, most: int) -> tuple[float, float, int, str]:
     """Return the integral over a region, its error, the evaluations that it took, and by which method."""
     if _NODES * charts.pieces > most:
         return _by_draws(charts, density, tolerance, most)
@@ -223,7 +221,7 @@ def _integrated(
 
 def _by_draws(
     charts: Charts,
-    density: Callable[[NDArray[np.int64], Array], Array],
+    density: Integrand,
     tolerance: float,
     most: int,
     useful: float = math.inf,
