@@ -123,11 +123,11 @@ def share(text: str) -> float:
 
 
 def percentage(text: str) -> float:
-    """Return a number of percent, above 0 and below 100."""
-    value = number(text)
+    """Return a percentage as a probability above 0 and below 1."""
+    value = number(text.removesuffix("%"))
     if not 0 < value < 100:
         raise argparse.ArgumentTypeError(f"must be above 0 and below 100 percent, got {text}")
-    return value
+    return value / 100
 
 
 for _convert, _kind in ((number, "number"), (positive_number, "number"), (positive, "whole number")):

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=percentage,
         metavar="PERCENT",
-        default=[50.0, 90.0, 99.0],
+        default=[0.5, 0.9, 0.99],
         help="of the regions (default: 50 90 99)",
     )
     parser.add_argument("--out", type=path, metavar="FILE", help="GeoJSON file with the outlines, of the earth")
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     condition = given_condition(flow, arguments)
     check_required(flow, condition, arguments)
-    probabilities = sorted(value / 100 for value in arguments.probabilities)
+    probabilities = sorted(set(arguments.probabilities))
     solver = density_solver(arguments, flow, data, condition, arguments.draws + (_CELLS if earth else 0))
     shown: dict[str, Any] = {"solver": solver, "batch_size": arguments.batch_size, "progress": not arguments.quiet}
     generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)

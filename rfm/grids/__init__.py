@@ -5,8 +5,8 @@
 """
 
 from rfm.grids.axes import Axis, Grid, Unit
-from rfm.grids.datasets import to_xarray
 from rfm.grids.density_grid import DensityGrid, density_grid
 from rfm.grids.files import check_ending, write_grid
+from rfm.grids.xarray_datasets import to_xarray
 
 __all__ = ["Axis", "DensityGrid", "Grid", "Unit", "check_ending", "density_grid", "to_xarray", "write_grid"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from rfm.datasets import write_table
-from rfm.grids.datasets import to_xarray
 from rfm.grids.density_grid import DensityGrid
+from rfm.grids.xarray_datasets import to_xarray
 from rfm.records.descriptions import write_atomically
 from rfm.records.packages import optional_package
 
