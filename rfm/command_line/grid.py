@@ -59,11 +59,10 @@ def run(arguments: argparse.Namespace) -> None:
     from rfm.command_line.given_conditions import check_required, given_condition
     from rfm.command_line.region_arguments import window_of
     from rfm.command_line.table_output import checked_output
-    from rfm.datasets import LatitudeLongitude
-    from rfm.grids import check_ending, density_grid, write_grid
+    from rfm.grids import check_ending, density_grid, on_earth, write_grid
 
     flow, data = load_run(arguments)
-    earth = data.coordinates.kind == LatitudeLongitude.kind
+    earth = on_earth(data.coordinates)
     check_ending(Path(arguments.out), earth)
     out = checked_output(arguments)
     assert out is not None

@@ -85,6 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import check_required, given_condition
     from rfm.command_line.region_arguments import region_of
+    from rfm.grids import on_earth
     from rfm.regions import probability
 
     flow, data = load_run(arguments)
@@ -104,7 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         progress=not arguments.quiet,
     )
-    area = _area_km2(region, data.coordinates.kind)
+    area = _area_km2(region) if on_earth(data.coordinates) else None
     record, lines = found.record(), [found.describe()]
     if area is not None:
         record |= {"area_km2": area, "mean_density_per_km2": found.value / area}
@@ -117,12 +118,12 @@ def run(arguments: argparse.Namespace) -> None:
     report_columns(arguments, data)
 
 
-def _area_km2(region: "Region", kind: str) -> float | None:
-    """Return the area of a region of the earth; None where the run is on something else."""
-    from rfm.datasets import EARTH_RADIUS_KM, LatitudeLongitude
+def _area_km2(region: "Region") -> float | None:
+    """Return the area of a region of the earth; None where it is not known."""
+    from rfm.grids import geography_of
 
-    volume = region.volume if kind == LatitudeLongitude.kind else None
-    return None if volume is None else volume * EARTH_RADIUS_KM**2
+    volume, unit = region.volume, geography_of(region.manifold).kilometres
+    return None if volume is None or unit is None else volume * unit**2
 
 
 def _expected(

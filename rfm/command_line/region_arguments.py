@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
-from manifolds import SO3, Euclidean, FlatTorus, Manifold, Quotient, Sphere
+from manifolds import SO3, Ellipsoid, Euclidean, FlatTorus, Manifold, Quotient, Sphere
 from rfm import datasets
 from rfm.command_line.messages import warn
 from rfm.datasets.coordinates import Coordinates
 from rfm.datasets.text_files import FileContent
+from rfm.grids import geography_of, on_earth
 from rfm.regions import AngleBox, Ball, CoordinateBox, LatitudeLongitudeBox, Polygon, Region
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def region_of(arguments: argparse.Namespace, flow: "Flow", data: "RunData") -> R
         return _box(flow.manifold, data.coordinates, arguments.box)
     if arguments.ball is not None:
         return _ball(flow.manifold, data.coordinates, arguments.ball)
-    if flow.manifold.event_shape != (3,) or not Sphere(2).same_as(flow.manifold):
-        raise ValueError(f"--polygon is a region of the sphere, and the run is on {flow.manifold}; use --box or --ball")
-    region = Polygon.from_geojson(arguments.polygon)
+    if not on_earth(data.coordinates):
+        raise ValueError(f"--polygon is a region of the earth, and the run is on {flow.manifold}; use --box or --ball")
+    region = Polygon.from_geojson(arguments.polygon, flow.manifold)
     warn(arguments, region.notes)
     return region
 
@@ -47,10 +48,19 @@ def _box(manifold: Manifold, coordinates: Coordinates, words: Sequence[str]) -> 
 def _(manifold: Sphere, coordinates: Coordinates, words: Sequence[str]) -> Region:
     if manifold.n != 2:
         return _box.dispatch(Manifold)(manifold, coordinates, words)
+    return _between(manifold, words)
+
+
+@_box.register
+def _(manifold: Ellipsoid, coordinates: Coordinates, words: Sequence[str]) -> Region:
+    return _between(manifold, words)
+
+
+def _between(manifold: Manifold, words: Sequence[str]) -> Region:
     values = dict(_ROUND)
     for name, text in _named(words, _SIDES, "south=30 north=40 west=-10 east=20").items():
         values[name] = _number(text, f"--box {name}={text}")
-    return LatitudeLongitudeBox(**values)
+    return LatitudeLongitudeBox(**values, surface=manifold)
 
 
 @_box.register
@@ -58,7 +68,7 @@ def _(manifold: FlatTorus, coordinates: Coordinates, words: Sequence[str]) -> Re
     names = coordinates.names
     found = _named(words, names, f"{names[0]}=-90..-30")
     turn = next((period for period in coordinates.periods if period), 360.0)
-    ranges = []
+    ranges: list[tuple[float, float] | None] = []
     for name in names:
         if name not in found:
             ranges.append(None)
@@ -79,7 +89,7 @@ def _(manifold: Euclidean, coordinates: Coordinates, words: Sequence[str]) -> Re
 
 def _ball(manifold: Manifold, coordinates: Coordinates, numbers: Sequence[float]) -> Region:
     """Return the ball about a point in the columns of the run; the radius comes last."""
-    earth = coordinates.kind == datasets.LatitudeLongitude.kind
+    earth = on_earth(coordinates)
     own = datasets.LatitudeLongitude(("latitude", "longitude")) if earth else coordinates
     numbered = any(column.isdecimal() for column in own.columns)
     names = own.names if numbered else own.columns
@@ -90,8 +100,14 @@ def _ball(manifold: Manifold, coordinates: Coordinates, numbers: Sequence[float]
         )
     rows = "\n".join(",".join(cells) for cells in (names, [repr(value) for value in numbers[:-1]]))
     table = datasets.read_table(FileContent("--ball", rows.encode(), streamed=True))
-    scale = 1 / datasets.EARTH_RADIUS_KM if earth else math.radians(1) if in_degrees(manifold) else 1.0
-    return Ball(manifold, own.points(table)[0], numbers[-1] * scale)
+    if not earth:
+        scale = math.radians(1) if in_degrees(manifold) else 1.0
+        return Ball(manifold, own.points(table)[0], numbers[-1] * scale)
+    geography = geography_of(manifold)
+    if geography.kilometres is None:
+        raise ValueError(f"--ball has a radius in kilometres, and {manifold} has not the earth's shape; use --box")
+    latitude, longitude = (degrees.numpy() for degrees in geography_of(Sphere(2)).degrees(own.points(table)))
+    return Ball(manifold, geography.points(latitude, longitude)[0], numbers[-1] / geography.kilometres)
 
 
 def window_of(coordinates: Coordinates, words: Sequence[str]) -> list[tuple[float, float]]:

@@ -64,13 +64,12 @@ def run(arguments: argparse.Namespace) -> None:
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import check_required, given_condition
     from rfm.command_line.table_output import checked_output
-    from rfm.datasets import LatitudeLongitude
-    from rfm.grids import density_grid
+    from rfm.grids import density_grid, on_earth
     from rfm.regions import HighestDensity, outlines, write_geojson
 
     flow, data = load_run(arguments)
     out = checked_output(arguments)
-    earth = data.coordinates.kind == LatitudeLongitude.kind
+    earth = on_earth(data.coordinates)
     if out is not None and not earth:
         raise ValueError(
             f"--out {out} is to hold outlines on the earth, and the run is on {flow.manifold}; leave it out, or use "

@@ -59,5 +59,6 @@ def density_solver(
 ) -> "Method | None":
     """Return the fastest solver for ``total`` log-densities anywhere, compared at some of the run's points."""
     some = data.points[:: max(1, len(data.points) // TRIED)][:TRIED]
-    own = {} if condition is None else {"condition": condition}
-    return chosen_solver(arguments, total, "nats", lambda solver: flow.log_prob(some, solver=solver, **own))
+    return chosen_solver(
+        arguments, total, "nats", lambda solver: flow.log_prob(some, solver=solver, condition=condition)
+    )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from manifolds.arguments import check_instance, number, positive
-from rfm.datasets.coordinates import Cartesian, Coordinates
+from rfm.datasets.coordinates import Coordinates, LatitudeLongitude
 from rfm.flow import Flow
 from rfm.flow.progress import counting_bar
 from rfm.grids.axes import Array, Grid, Unit
@@ -130,6 +130,11 @@ class DensityGrid:
         return text
 
 
+def on_earth(coordinates: Coordinates) -> bool:
+    """Return whether coordinates are latitudes and longitudes of the earth."""
+    return coordinates.kind == LatitudeLongitude.kind
+
+
 def density_grid(
     flow: Flow,
     *,
@@ -152,7 +157,8 @@ def density_grid(
         resolution: the width of cells in degrees, a divisor of 90; in Euclidean space in its unit of length. By default
             about 20,000 cells or, where the integral over these is farther than 1 % from 1, 80,000.
         limits: a pair for each coordinate of Euclidean space; those of 1000 draws with a margin by default.
-        coordinates: name the axes. On ``Sphere(2)``, `rfm.datasets.Cartesian` ones mean that it is not the earth.
+        coordinates: name the axes. On ``Sphere(2)``, others than `rfm.datasets.LatitudeLongitude` mean that it is not
+            the earth.
         condition: one condition, as `rfm.Flow.log_prob` takes it.
         solver: how to integrate; adaptive to 1e-4 by default.
         batch_size: points computed together, which bounds memory.
@@ -166,7 +172,7 @@ def density_grid(
         resolution = positive("density_grid", "resolution", resolution)
     flow.source.check_density("density_grid")
     names = () if coordinates is None else coordinates.names
-    earth = coordinates is None or coordinates.kind != Cartesian.kind
+    earth = coordinates is None or on_earth(coordinates)
     solver = SOLVER if solver is None else solver
     found: DensityGrid | None = None
     for cells in _CELLS:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def _write_netcdf(density: DensityGrid, path: Path) -> None:
     optional_package("h5netcdf", "geo", "a netCDF file")
     dataset = to_xarray(density)
     compressed = {"zlib": True, "complevel": 4}
-    encoding = {
+    encoding: dict[Any, dict[str, Any]] = {
         name: compressed for name, variable in dataset.data_vars.items() if variable.ndim == len(density.grid.axes)
     }
     # Coordinates have no gaps, and a fill value would be one.

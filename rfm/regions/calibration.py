@@ -54,8 +54,8 @@ class Coverage:
         text = f"the region of {100 * p:.0f} % holds {100 * share:.1f} % of the points"
         if math.isnan(error):
             return f"{text}; a single independent observation has no interval"
-        # The farthest of several shares is farther than one share chosen beforehand would be: Kolmogorov's and, as draws
-        # are finite too, Smirnov's bound.
+        # The farthest of several shares is farther than one chosen beforehand would be: Kolmogorov's bound, or
+        # Smirnov's where draws are finite too.
         if abs(share - p) < _KOLMOGOROV_95 * math.sqrt(1 / self.shares[0].count + 1 / self.draws):
             return f"{text}, the farthest off of all; this is within what chance explains"
         kind = "too concentrated" if share < p else "too spread"
