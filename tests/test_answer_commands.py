@@ -137,6 +137,7 @@ def test_the_probability_of_a_ball_in_kilometres(runs: Path, capsys: pytest.Capt
     region = ["--ball", latitude, longitude, 2000, "--years", 50, "--horizon", 1, 10]
     text, _ = run(capsys, "probability", runs / "quakes", *region, "--quiet")
     assert "by cubature" in text
+    assert text.startswith("ball of radius 2000 km about latitude 53.1301, longitude 90\n")
     record = json.loads(run(capsys, "probability", runs / "quakes", *region, "--quiet", "--json")[0])
     radius = 2000 / EARTH_RADIUS_KM
     truth = cap(radius)

@@ -80,11 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the probability of a region."""
+    from dataclasses import replace
+
     import torch
 
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import check_required, given_condition
-    from rfm.command_line.region_arguments import region_of
+    from rfm.command_line.region_arguments import ball_in_words, region_of
     from rfm.grids import on_earth
     from rfm.regions import probability
 
@@ -105,6 +107,8 @@ def run(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         progress=not arguments.quiet,
     )
+    if arguments.ball is not None:
+        found = replace(found, region=ball_in_words(flow.manifold, data.coordinates, arguments.ball))
     area = _area_km2(region) if on_earth(data.coordinates) else None
     record, lines = found.record(), [found.describe()]
     if area is not None:

@@ -110,6 +110,15 @@ def _ball(manifold: Manifold, coordinates: Coordinates, numbers: Sequence[float]
     return Ball(manifold, geography.points(latitude, longitude)[0], numbers[-1] / geography.kilometres)
 
 
+def ball_in_words(manifold: Manifold, coordinates: Coordinates, numbers: Sequence[float]) -> str:
+    """Return the ball that numbers stand for, in the columns and units in which they are given."""
+    earth = on_earth(coordinates)
+    names = ("latitude", "longitude") if earth else coordinates.names
+    centre = ", ".join(f"{name} {value:g}" for name, value in zip(names, numbers, strict=False))
+    unit = " km" if earth else " degrees" if in_degrees(manifold) else ""
+    return f"ball of radius {numbers[-1]:g}{unit} about {centre}"
+
+
 def window_of(coordinates: Coordinates, words: Sequence[str]) -> list[tuple[float, float]]:
     """Return the range of each coordinate that ``--window`` names.
 

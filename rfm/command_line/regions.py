@@ -127,16 +127,18 @@ def _table(levels: "list[Level]", covered: "Coverage | None", found: "tuple[Outl
     """Return a row for each region."""
     import torch
 
-    unit = next(iter(data.coordinates.score_columns(torch.zeros(1, dtype=torch.float64))))
+    # In the run's first unit of densities.
+    scores = torch.tensor([[level.log_density, *level.interval_95] for level in levels], dtype=torch.float64)
+    unit, values = next(iter(data.coordinates.score_columns(scores.flatten()).items()))
     head = f"{'region':<8}{'log-density':>12}  {'95 % interval':<20}{'test points inside':<22}"
     lines = [head + ("area, km2" if found else "")]
     for i, level in enumerate(levels):
-        low, high = level.interval_95
+        border, low, high = values.reshape(-1, 3)[i]
         share = "not known"
         if covered is not None:
             own = covered.shares[i]
             share = f"{100 * own.mean:.1f} %" + (f" (error {100 * own.standard_error:.1f})" if own.has_error else "")
-        row = f"{100 * level.probability:<4g} % {level.log_density:>13.3f}  {f'{low:.3f} to {high:.3f}':<20}{share:<22}"
+        row = f"{100 * level.probability:<4g} % {border:>13.3f}  {f'{low:.3f} to {high:.3f}':<20}{share:<22}"
         lines.append(row + (f"{found[i].area_km2:,.0f}" if found else ""))
     if covered is not None:
         lines.append(covered.describe())
