@@ -11,7 +11,7 @@ import xarray
 from scipy import stats
 
 import rfm
-from manifolds import SO3, SPD, Euclidean, FlatTorus, Octahedral, Quotient, RightMultiplication, Sphere
+from manifolds import SPD, Euclidean, FlatTorus, Sphere
 from rfm.command_line import main as cli
 from rfm.command_line.run_folder import RunData
 from rfm.conditions import Conditions
@@ -63,8 +63,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(folder / "torsions", WrappedNormal(FlatTorus(2), torch.tensor([-1.0, 2.9]), 0.5), angles)
     write_run(folder / "plane", WrappedNormal(Euclidean(2), torch.zeros(2)), Cartesian(("x", "y")))
     write_run(folder / "turns", IsotropicGaussianSO3(torch.eye(3), 0.4), Orientations(("phi1", "Phi", "phi2")))
-    cubic = Quotient(SO3(), RightMultiplication(Octahedral()))
-    write_run(folder / "steel", Uniform(cubic), Orientations(("phi1", "Phi", "phi2")))
     write_run(folder / "covariances", WrappedNormal(SPD(2), torch.eye(2)), Cartesian(("a", "b", "c", "d")))
     known = Conditions.of({"magnitude": np.linspace(4, 8, 200)})
     write_run(folder / "by-magnitude", Uniform(Sphere(2)), places, conditions=known)
@@ -102,7 +100,7 @@ def _grid(runs: Path, out: Path) -> list[object]:
 
 @pytest.mark.parametrize(
     ("name", "axes"),
-    [("torsions", ["phi", "psi"]), ("plane", ["x", "y"]), ("turns", ["phi1", "Phi", "phi2"]), ("steel", ["phi1"])],
+    [("torsions", ["phi", "psi"]), ("plane", ["x", "y"]), ("turns", ["phi1", "Phi", "phi2"])],
 )
 def test_grids_of_other_manifolds(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, axes: list[str]
@@ -179,9 +177,6 @@ def test_boxes_and_balls_in_the_units_of_the_run(runs: Path, capsys: pytest.Capt
     half = value("plane", "--box", "x=0..", "--draws", 4000)
     assert half == pytest.approx(0.5, abs=0.03)
     assert value("plane", "--ball", 0, 0, 1.5) == pytest.approx(stats.chi2(2).cdf(1.5**2), rel=1e-3)
-    angle = math.radians(20)
-    crystal = value("steel", "--ball", 10, 20, 30, 20, "--evaluations", 2000, "--draws", 100)
-    assert crystal == pytest.approx(24 * (angle - math.sin(angle)) / math.pi, rel=1e-3)
     assert value("turns", "--ball", 0, 0, 0, 180) == pytest.approx(1, abs=1e-3)
     far = math.degrees(1.2)
     assert value("torsions", "--ball", math.degrees(-1.0), math.degrees(2.9), far) == pytest.approx(

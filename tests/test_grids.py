@@ -1,6 +1,7 @@
 """Densities on grids: areas and integrals in closed form, and files that other programs read."""
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from manifolds import (
 )
 from rfm import Flow
 from rfm.datasets import EARTH_RADIUS_KM, Angles, Cartesian
-from rfm.grids import DensityGrid, density_grid, geography_of, to_xarray, write_grid
+from rfm.grids import DensityGrid, cell_count, density_grid, geography_of, to_xarray, write_grid
 from rfm.grids.files import check_ending
 from rfm.records.packages import MissingPackageError, optional_package
 from rfm.sources import IsotropicGaussianSO3, KernelMixture, Source, Uniform, VonMisesFisher, WrappedNormal
@@ -129,6 +130,9 @@ def test_a_window_of_euclidean_space_holds_its_probability(n: int) -> None:
     truth = math.prod(stats.norm.cdf(high) - stats.norm.cdf(low) for low, high in limits)
     assert found.integral == pytest.approx(truth, abs=1e-3)
     assert "in the window" in found.describe()
+    if n < 3:
+        mean = density_grid(flow, limits=limits, resolution=0.7, average=5)
+        assert mean.integral == pytest.approx(truth, abs=3e-3)
     default = density_grid(flow)
     assert default.integral == pytest.approx(1, abs=0.02)
 
@@ -138,7 +142,7 @@ def test_resolution_is_chosen_and_refined_where_the_integral_shows_the_need(monk
     assert broad.grid.shape == (90, 180)
     # A spike of two degrees' width.
     spike = at_rest(VonMisesFisher(Sphere(2), torch.tensor([0.8, 0.0, 0.6]), 8000.0))
-    monkeypatch.setattr("rfm.grids.density_grid._CELLS", (200, 1000))
+    monkeypatch.setattr(sys.modules["rfm.grids.density_grid"], "_CELLS", (200, 1000))
     assert density_grid(spike).grid.shape == (18, 36)
     coarse = density_grid(spike, resolution=10)
     assert "should be 1" in coarse.describe()
@@ -254,6 +258,36 @@ def test_every_manifold_writes_netcdf_and_csv(tmp_path: Path) -> None:
         assert all(back[axis.name].attrs["units"] == "degrees" for axis in found.grid.axes)
 
 
+def test_cells_are_counted_beforehand() -> None:
+    assert cell_count(Sphere(2)) == density_grid(broad_flow()).grid.size == 16_200
+    assert cell_count(crystal(Octahedral()), 30) == 12 * 3 * 3
+    assert cell_count(Euclidean(2), 1e-9) == 20_000
+    with pytest.raises(ValueError, match="divides 90"):
+        cell_count(Sphere(2), 7)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        VonMisesFisher(Sphere(2), _normalised(0.3, 0.2, 0.8), 300.0),
+        WrappedNormal(FlatTorus(1), torch.tensor([3.1]), 0.05),
+        IsotropicGaussianSO3(torch.eye(3), 0.7),
+    ],
+    ids=["sphere", "circle", "SO3"],
+)
+def test_cells_may_hold_the_mean_of_several_points(source: Source) -> None:
+    flow = at_rest(source)
+    coarse, mean = (density_grid(flow, resolution=30, average=k) for k in (1, 6 if source.manifold.dim < 3 else 3))
+    assert mean.grid.shape == coarse.grid.shape
+    np.testing.assert_allclose(mean.grid.volumes, coarse.grid.volumes)
+    assert abs(mean.integral - 1) < 0.02
+    assert abs(mean.integral - 1) <= abs(coarse.integral - 1)
+    fine = density_grid(flow, resolution=5 if source.manifold.dim < 3 else 10)
+    assert mean.integral == pytest.approx(fine.integral)
+    [first, *_] = mean.grid.axes
+    np.testing.assert_allclose(first.edges, coarse.grid.axes[0].edges)
+
+
 # Bad input.
 
 
@@ -267,6 +301,7 @@ def test_every_manifold_writes_netcdf_and_csv(tmp_path: Path) -> None:
         (lambda: density_grid(broad_flow(), resolution=-1), "resolution must be"),
         (lambda: density_grid(broad_flow(), resolution=0.01), "choose a coarser one"),
         (lambda: density_grid(broad_flow(), limits=[(0, 1)] * 2), "leave them out"),
+        (lambda: density_grid(broad_flow(), average=2), "give resolution too"),
         (lambda: density_grid(Sphere(2)), "flow must be"),
         (lambda: density_grid(broad_flow(), resolution=30).level(50), "for 90 % pass 0.9"),
         (lambda: density_grid(at_rest(Uniform(FlatTorus(1)))).with_rate(1.0), "of the earth alone"),

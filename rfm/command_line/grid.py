@@ -8,6 +8,7 @@ from rfm.command_line.arguments import (
     add_output,
     add_run,
     path,
+    positive,
     positive_number,
 )
 from rfm.command_line.messages import report, report_columns
@@ -15,8 +16,6 @@ from rfm.command_line.rate_arguments import add_rate, rate_of, rate_text
 from rfm.command_line.solver_option import add_error, density_solver
 
 SUMMARY = "write the density on a grid: netCDF for xarray, QGIS and GMT, GeoTIFF, or a table"
-_CELLS = 20_000
-"""Log-densities of a grid, at least about."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STEP",
         help="width of the cells: degrees that divide 90, or the unit of Euclidean\ncoordinates (default: about 20,000 "
         "cells, 80,000 where these are too coarse)",
+    )
+    parser.add_argument(
+        "--average",
+        type=positive,
+        default=1,
+        metavar="COUNT",
+        help="with --resolution: points along each side of a cell, whose mean is its density,\nfor peaks narrower than "
+        "cells (default: 1, its centre)",
     )
     parser.add_argument(
         "--window",
@@ -59,13 +66,14 @@ def run(arguments: argparse.Namespace) -> None:
     from rfm.command_line.given_conditions import check_required, given_condition
     from rfm.command_line.region_arguments import window_of
     from rfm.command_line.table_output import checked_output
-    from rfm.grids import check_ending, density_grid, on_earth, write_grid
+    from rfm.grids import cell_count, check_ending, density_grid, on_earth, write_grid
 
     flow, data = load_run(arguments)
     earth = on_earth(data.coordinates)
     check_ending(Path(arguments.out), earth)
     out = checked_output(arguments)
     assert out is not None
+    cells = cell_count(flow.manifold, arguments.resolution) * arguments.average**flow.manifold.dim
     condition = given_condition(flow, arguments)
     check_required(flow, condition, arguments)
     rate = rate_of(arguments, data)
@@ -76,10 +84,11 @@ def run(arguments: argparse.Namespace) -> None:
     found = density_grid(
         flow,
         resolution=arguments.resolution,
+        average=arguments.average,
         limits=None if arguments.window is None else window_of(data.coordinates, arguments.window),
         coordinates=data.coordinates,
         condition=condition,
-        solver=density_solver(arguments, flow, data, condition, _CELLS),
+        solver=density_solver(arguments, flow, data, condition, cells),
         batch_size=arguments.batch_size,
         progress=not arguments.quiet,
     )

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "print highest-density regions, the share of test points in them, and write their outlines as GeoJSON"
 _DRAWS = 4000
-_CELLS = 20_000
-"""Log-densities of the map of outlines, at least about."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import check_required, given_condition
     from rfm.command_line.table_output import checked_output
-    from rfm.grids import density_grid, on_earth
+    from rfm.grids import cell_count, density_grid, on_earth
     from rfm.regions import HighestDensity, outlines, write_geojson
 
     flow, data = load_run(arguments)
@@ -78,7 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
     condition = given_condition(flow, arguments)
     check_required(flow, condition, arguments)
     probabilities = sorted(set(arguments.probabilities))
-    solver = density_solver(arguments, flow, data, condition, arguments.draws + (_CELLS if earth else 0))
+    cells = cell_count(flow.manifold, arguments.resolution) if earth else 0
+    solver = density_solver(arguments, flow, data, condition, arguments.draws + cells)
     shown: dict[str, Any] = {"solver": solver, "batch_size": arguments.batch_size, "progress": not arguments.quiet}
     generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
     regions = HighestDensity(flow, arguments.draws, condition=condition, generator=generator, **shown)

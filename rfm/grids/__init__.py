@@ -5,7 +5,7 @@
 """
 
 from rfm.grids.axes import Axis, Grid, Unit
-from rfm.grids.density_grid import DensityGrid, density_grid, on_earth
+from rfm.grids.density_grid import DensityGrid, cell_count, density_grid, on_earth
 from rfm.grids.files import check_ending, write_grid
 from rfm.grids.geography import Geography, geography_of
 from rfm.grids.xarray_datasets import to_xarray
@@ -16,6 +16,7 @@ __all__ = [
     "Geography",
     "Grid",
     "Unit",
+    "cell_count",
     "check_ending",
     "density_grid",
     "geography_of",

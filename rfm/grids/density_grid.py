@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manifolds.arguments import check_instance, number, positive
+from manifolds import Manifold
+from manifolds.arguments import check_instance, integer, number, positive
 from rfm.datasets.coordinates import Coordinates, LatitudeLongitude
 from rfm.flow import Flow
 from rfm.flow.progress import counting_bar
@@ -24,6 +25,7 @@ _CELLS = (20_000, 80_000)
 _CLOSE = 0.01
 _DRAWS, _MARGIN = 1000, 0.15
 _HALVINGS = 60
+_TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,19 @@ class DensityGrid:
             low, high = (middle, high) if float((masses * above).sum()) > p else (low, middle)
         return (low + high) / 2
 
+    def coarsened(self, count: int) -> "DensityGrid":
+        """Return it on cells of ``count`` by ``count`` of these, with the means of their densities.
+
+        Args:
+            count: cells along each axis that become one; divides their numbers.
+        """
+        shape = [n for size in self.grid.shape for n in (size // count, count)]
+        axes = tuple(axis.coarsened(count) for axis in self.grid.axes)
+        grid = replace(self.grid, axes=axes)
+        masses = self.masses.reshape(shape).sum(tuple(range(1, 2 * len(axes), 2)))
+        # A mass of zero is one below the smallest number.
+        return replace(self, grid=grid, log_density=np.log(np.maximum(masses, _TINY) / grid.volumes))
+
     def with_rate(self, events_per_year: float) -> "DensityGrid":
         """Return it with the expected number of events per square kilometre and year as one more unit.
 
@@ -126,8 +141,26 @@ class DensityGrid:
             return f"{cells} cells of {steps}{unit} in the window {window}, which holds {self.integral:.4f} of the mass"
         text = f"{cells} cells of {steps}{unit}; the integral over them is {self.integral:.4f}"
         if abs(self.integral - 1) > _CLOSE:
-            text += ", and should be 1: the density varies within cells; choose a finer resolution"
+            text += ", and should be 1: the density varies within cells; choose a finer resolution, or average"
         return text
+
+
+def cell_count(manifold: Manifold, resolution: float | None = None) -> int:
+    """Return how many cells a grid has, before it is computed; about, for a window of Euclidean space.
+
+    Args:
+        manifold: of the grid.
+        resolution: see `density_grid`.
+
+    Raises:
+        ValueError: the manifold has no grid, or not one of this resolution.
+    """
+    for own in (None, resolution):
+        request = GridRequest(own, _CELLS[0], (), lambda: [(0.0, 1.0)] * manifold.dim, earth=False)
+        grid = grid_of(manifold, request)
+        if not grid.complete:
+            return _CELLS[0]
+    return grid.size
 
 
 def on_earth(coordinates: Coordinates) -> bool:
@@ -139,6 +172,7 @@ def density_grid(
     flow: Flow,
     *,
     resolution: float | None = None,
+    average: int = 1,
     limits: Limits | None = None,
     coordinates: Coordinates | None = None,
     condition: Tensor | Mapping[str, Any] | None = None,
@@ -156,6 +190,8 @@ def density_grid(
         flow: a flow with a density.
         resolution: the width of cells in degrees, a divisor of 90; in Euclidean space in its unit of length. By default
             about 20,000 cells or, where the integral over these is farther than 1 % from 1, 80,000.
+        average: points along each axis of a cell, whose mean is its density; 1 takes the density at its centre. For
+            densities with peaks narrower than cells.
         limits: a pair for each coordinate of Euclidean space; those of 1000 draws with a margin by default.
         coordinates: name the axes. On ``Sphere(2)``, others than `rfm.datasets.LatitudeLongitude` mean that it is not
             the earth.
@@ -174,9 +210,12 @@ def density_grid(
     names = () if coordinates is None else coordinates.names
     earth = coordinates is None or on_earth(coordinates)
     solver = SOLVER if solver is None else solver
+    average = integer("density_grid", "average", average)
+    if average > 1 and resolution is None:
+        raise ValueError("density_grid: average is the number of points in cells of a given size; give resolution too")
     found: DensityGrid | None = None
     for cells in _CELLS:
-        request = GridRequest(resolution, cells, names, lambda: _window(flow, limits, condition), earth)
+        request = GridRequest(resolution, cells, names, lambda: _window(flow, limits, condition), earth, average)
         grid = grid_of(flow.manifold, request)
         if limits is not None and grid.complete:
             raise ValueError(
@@ -189,7 +228,7 @@ def density_grid(
         if resolution is not None or not grid.complete or abs(found.integral - 1) <= _CLOSE:
             break
     assert found is not None
-    return found
+    return found if average == 1 else found.coarsened(average)
 
 
 def _window(flow: Flow, limits: Limits | None, condition: Tensor | Mapping[str, Any] | None) -> Limits:

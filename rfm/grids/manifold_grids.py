@@ -34,6 +34,7 @@ class GridRequest:
         names: of the coordinates, where the manifold gives them none.
         limits: of each coordinate on Euclidean space, found by calling.
         earth: whether a sphere is the earth.
+        average: into how many parts each cell is cut along each axis.
     """
 
     resolution: float | None
@@ -41,6 +42,7 @@ class GridRequest:
     names: tuple[str, ...]
     limits: Callable[[], Limits]
     earth: bool
+    average: int = 1
 
     def counts(self, spans: Sequence[float]) -> list[int]:
         """Return into how many cells of the resolution each span of degrees is cut.
@@ -57,13 +59,14 @@ class GridRequest:
                     f"density_grid: {span:g} degrees are no whole number of cells of {self.resolution:g} degrees; "
                     "choose a resolution that divides 90, such as 2, 1 or 0.5"
                 )
-        return _bounded(counts)
+        return _bounded([count * self.average for count in counts])
 
     def counts_in_window(self, limits: Limits) -> list[int]:
         """Return the number of cells along each coordinate of a window."""
         if self.resolution is None:
             return [max(2, int(self.cells ** (1 / len(limits))))] * len(limits)
-        return _bounded([max(1, math.ceil((high - low) / self.resolution - 1e-9)) for low, high in limits])
+        counts = [max(1, math.ceil((high - low) / self.resolution - 1e-9)) for low, high in limits]
+        return _bounded([count * self.average for count in counts])
 
     def _finest(self, choices: list[list[int]]) -> list[int]:
         """Return the most of several numbers of cells that are within bounds, the fewest where none is."""
