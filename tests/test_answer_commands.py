@@ -204,7 +204,9 @@ def test_regions_and_their_outlines(runs: Path, tmp_path: Path, capsys: pytest.C
     assert rows[0].split("  ")[0] == "region"
     assert rows[1].startswith("50")
     assert "area, km2" in rows[0]
-    assert "nats per steradian" in rows[-1]
+    assert "nats per steradian" in rows[-2]
+    assert "outlines are of 60 lat x 120 lon cells" in rows[-1]
+    assert "the integral over them is 1.0" in rows[-1]
     record = json.loads(run(capsys, *command, "--json")[0])
     for row, p in zip(record["regions"], (0.5, 0.9), strict=True):
         area = -2 * math.pi * math.log1p(-p) / _CONCENTRATION * EARTH_RADIUS_KM**2

@@ -288,6 +288,15 @@ def test_cells_may_hold_the_mean_of_several_points(source: Source) -> None:
     np.testing.assert_allclose(first.edges, coarse.grid.axes[0].edges)
 
 
+def test_a_density_that_vanishes_has_levels() -> None:
+    grid = density_grid(at_rest(Uniform(FlatTorus(1))), resolution=30).grid
+    half = np.where(grid.coordinates[:, 0] > 0, -math.log(math.pi), -math.inf)
+    found = DensityGrid(grid, half)
+    assert found.integral == pytest.approx(1)
+    assert (found.region_probabilities[:6] >= 1 - 1e-9).all()
+    assert -math.inf < found.level(0.5) <= 1e-6 - math.log(math.pi)
+
+
 # Bad input.
 
 

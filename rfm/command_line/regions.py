@@ -84,14 +84,17 @@ def run(arguments: argparse.Namespace) -> None:
     levels = [regions.level(p) for p in probabilities]
     covered = _coverage(flow, data, probabilities, condition, solver, arguments)
     found: tuple[Outline, ...] = ()
+    record, remarks = dict[str, Any](), list[str]()
     if earth:
         density = density_grid(
             flow, resolution=arguments.resolution, coordinates=data.coordinates, condition=condition, **shown
         )
         found = outlines(density, probabilities)[::-1]
+        record, remarks = {"integral": density.integral}, [f"outlines are of {density.describe()}"]
     if out is not None:
         write_geojson(found[::-1], out)
-    report(arguments, _record(levels, covered, found), _table(levels, covered, found, data))
+    text = "\n".join([_table(levels, covered, found, data), *remarks])
+    report(arguments, _record(levels, covered, found) | record, text)
     report_columns(arguments, data)
 
 

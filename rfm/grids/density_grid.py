@@ -26,6 +26,7 @@ _CLOSE = 0.01
 _DRAWS, _MARGIN = 1000, 0.15
 _HALVINGS = 60
 _TINY = 1e-300
+_FLOOR = -1e4
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class DensityGrid:
             raise ValueError(f"DensityGrid.level: probability must be above 0 and below 1, got {p}; for 90 % pass 0.9")
         # Log-densities vary within a cell, as if evenly by half of what they do from neighbour to neighbour. A level
         # would else jump from one row of cells to the next where a row is all alike.
-        own, masses = self.log_density, self.masses / self.integral
+        own, masses = np.maximum(self.log_density, _FLOOR), self.masses / self.integral
         slopes = np.gradient(own) if own.ndim > 1 else [np.gradient(own)]
         spread = np.maximum(sum(np.abs(slope) for slope in slopes) / 2, 1e-12)
         low, high = float((own - spread).min()), float((own + spread).max())

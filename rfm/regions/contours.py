@@ -19,6 +19,8 @@ from rfm.regions.region import Array
 
 _DIGITS = 6
 """Of degrees: a tenth of a metre."""
+_DEEP = 50.0
+"""Nats below a level."""
 _LEAST_AREA = 1e-12
 """Steradians: rings smaller than this are a point or a line."""
 
@@ -117,6 +119,8 @@ def _polygons(longitude: Array, latitude: Array, values: Array, level: float) ->
     from contourpy import FillType, contour_generator
 
     above = float(max(values.max(), level)) + 1
+    # Where a density vanishes no line can be interpolated.
+    values = np.maximum(values, level - _DEEP)
     generator = contour_generator(longitude, latitude, values, fill_type=FillType.OuterOffset)
     polygons = []
     for points, offsets in zip(*generator.filled(level, above), strict=True):
