@@ -28,12 +28,13 @@ from rfm.arrays import tensor_of
 from rfm.datasets.coordinates import Cartesian, Coordinates
 from rfm.flow import Flow
 from rfm.plotting import maps
-from rfm.plotting.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
+from rfm.plotting.figures import DATA_COLOUR, SAMPLE_COLOUR
 from rfm.plotting.layouts import SOLVER, Chart, Points, Subject, line, pairs, plane
 from rfm.plotting.orientations import orientation_figure
 from rfm.plotting.panels import Array, Limits, robust_limits
 from rfm.plotting.pole_figures import BODY_AXES, CUBIC_POLES, plot_pole_figures
 from rfm.plotting.trajectories import pose_figure
+from rfm.plotting.views import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +53,8 @@ def plot_flow(
     condition: Tensor | Mapping[str, Any] | None = None,
     evaluations: int = 16_000,
     labels: tuple[str, str] = ("data", "samples"),
+    view: View | None = None,
+    progress: bool = False,
 ) -> "Figure":
     """Draw a flow: its density where a page can hold it, and data beside samples.
 
@@ -74,6 +77,9 @@ def plot_flow(
             unconditional density.
         evaluations: about how many times to evaluate the log-density; more take longer and show more detail.
         labels: what to call the points and the samples.
+        view: what a map of ``Sphere(2)`` shows; the region of the points, or the sphere cut where few of them lie, if
+            the sphere is the earth.
+        progress: show on stderr how far samples and densities are.
 
     Returns:
         A figure; see `save_figure`.
@@ -86,7 +92,8 @@ def plot_flow(
     if samples is None:
         _, device = flow._dtype_and_device()
         count = 2000 if data is None or not len(data) else min(len(data), MOST_POINTS)
-        drawn = flow.sample(count, generator=torch.Generator(device).manual_seed(0), solver=SOLVER, condition=condition)
+        generator = torch.Generator(device).manual_seed(0)
+        drawn = flow.sample(count, generator=generator, solver=SOLVER, condition=condition, progress=progress)
     else:
         drawn = _as_points(flow.manifold, samples, "samples")
     sets = [Points(labels[1], SAMPLE_COLOUR, drawn)]
@@ -95,7 +102,8 @@ def plot_flow(
     count = min([len(s.all) for s in sets if len(s.all)] + [MOST_POINTS])
     # Without a density there are points to draw, in pairs of coordinates.
     draw = _figure if flow.source.has_density else _figure.dispatch(Manifold)
-    return draw(flow.manifold, Subject(flow, sets, count, title, coordinates, evaluations, condition))
+    subject = Subject(flow, sets, count, title, coordinates, evaluations, condition, view, progress)
+    return draw(flow.manifold, subject)
 
 
 def _as_points(manifold: Manifold, values: Tensor | NDArray[Any], what: str) -> Tensor:
@@ -121,15 +129,7 @@ def _(manifold: Sphere, subject: Subject) -> "Figure":
     if manifold.dim != 2:
         return _figure.dispatch(Manifold)(manifold, subject)
     earth = subject.coordinates is None or subject.coordinates.kind != Cartesian.kind
-    figure = new_figure(12, 9, subject.title)
-    grid = figure.add_gridspec(2, len(subject.sets), height_ratios=(1.7, 1))
-    maps.draw_density(
-        figure, grid[0, :], subject.flow, subject.evaluations, SOLVER, earth=earth, condition=subject.condition
-    )
-    for i, (s, columns) in enumerate(zip(subject.sets, subject.columns(lambda x: x), strict=True)):
-        axes = maps.world_map(figure, grid[1, i], s.title(len(columns)), earth=earth)
-        maps.draw_points(axes, columns, s.colour, subject.count)
-    return figure
+    return maps.sphere_figure(subject, earth=earth)
 
 
 @_figure.register(FlatTorus)

@@ -13,6 +13,7 @@ from torch import Tensor
 from rfm.datasets.coordinates import Coordinates
 from rfm.flow import Flow
 from rfm.integrators import Adaptive
+from rfm.plotting.densities import log_density
 from rfm.plotting.figures import INK, PAPER, finish, new_figure
 from rfm.plotting.panels import (
     Array,
@@ -25,6 +26,7 @@ from rfm.plotting.panels import (
     point_style,
     shares,
 )
+from rfm.plotting.views import View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,6 +65,8 @@ class Subject:
     coordinates: Coordinates | None
     evaluations: int
     condition: Tensor | Mapping[str, Any] | None = None
+    view: View | None = None
+    progress: bool = False
 
     def columns(self, chart: Callable[[Tensor], Tensor]) -> list[Array]:
         """Return what is drawn of each set, in the coordinates of a page, ``(count, k)``."""
@@ -76,12 +80,7 @@ class Subject:
 
     def log_density(self, x: Array) -> Array:
         """Return the flow's log-density at points ``(n, d)``, nats."""
-        return (
-            self.flow.log_prob(torch.from_numpy(x).float(), solver=SOLVER, condition=self.condition)
-            .double()
-            .cpu()
-            .numpy()
-        )
+        return log_density(self.flow, x, SOLVER, self.condition, self.progress)
 
 
 @dataclass(frozen=True)
