@@ -37,6 +37,7 @@ from rfm.plotting import plot_flow, plot_history, save_figure
 from rfm.plotting.maps import coastlines, log_density_grid
 from rfm.plotting.orientations import axis_and_turn
 from rfm.plotting.panels import bin_count, colour_limits, point_style, robust_limits, shares
+from rfm.plotting.views import WORLD, View
 from rfm.sources import default_source
 
 # What each picture consists of: panels with data and samples, then with samples alone; colour bars count as axes.
@@ -134,7 +135,8 @@ def test_coastlines_are_drawn_on_the_earth_alone() -> None:
     for coordinates, maps in ((None, 3), (LatitudeLongitude(), 3), (Cartesian(("x", "y", "z"), True), 0)):
         figure = plot(Sphere(2), x, x, coordinates=coordinates)
         lines = [len(c.get_segments()) for axes in figure.axes for c in axes.collections if type(c) is LineCollection]
-        assert lines.count(len(coastlines())) == maps
+        # Cut anew where the map's edge is.
+        assert sum(n >= len(coastlines()) for n in lines) == maps
 
 
 def test_coastlines_do_not_cross_the_map() -> None:
@@ -155,7 +157,9 @@ def test_coastlines_do_not_cross_the_map() -> None:
 def test_density_on_the_map_is_that_of_the_flow() -> None:
     flow = towards_first(Sphere(2))
     solver = Adaptive(atol=1e-5, rtol=1e-5)
-    longitude, latitude, log_density = log_density_grid(flow, 3000, solver)
+    longitude, latitude, log_density = log_density_grid(
+        lambda x: flow.log_prob(torch.from_numpy(x).float(), solver=solver).numpy(), 3000
+    )
     assert log_density.shape == (len(latitude), len(longitude))
     assert (log_density[:, 0] == log_density[:, -1]).all()
     along, north = np.meshgrid(longitude, latitude)
@@ -167,15 +171,15 @@ def test_density_on_the_map_is_that_of_the_flow() -> None:
 
 
 @pytest.mark.parametrize("evaluations", [500, 16_000])
-def test_evaluations_are_as_many_as_asked_for(evaluations: int) -> None:
+@pytest.mark.parametrize("view", [WORLD, View.about(150), View(170, -170, -10, 50)])
+def test_evaluations_are_as_many_as_asked_for(evaluations: int, view: View) -> None:
     seen = []
 
-    class Counted(Flow):
-        def log_prob(self, x: Tensor, **options: Any) -> Tensor:
-            seen.append(len(x))
-            return torch.zeros(len(x))
+    def counted(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        seen.append(len(x))
+        return np.zeros(len(x))
 
-    log_density_grid(Counted(Sphere(2), lambda x, t: x), evaluations, Adaptive())
+    log_density_grid(counted, evaluations, view)
     assert 0.9 * evaluations < sum(seen) < 1.01 * evaluations
 
 

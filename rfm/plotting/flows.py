@@ -87,6 +87,43 @@ def plot_flow(
     Raises:
         ValueError: points or samples have another shape than points of the manifold.
     """
+    return picture(
+        subject_of(
+            flow,
+            points,
+            samples,
+            title=title,
+            coordinates=coordinates,
+            condition=condition,
+            evaluations=evaluations,
+            labels=labels,
+            view=view,
+            progress=progress,
+        )
+    )
+
+
+def picture(subject: Subject) -> "Figure":
+    """Return the picture of a subject, as `plot_flow` draws it."""
+    # Without a density there are points to draw, in pairs of coordinates.
+    draw = _figure if subject.flow.source.has_density else _figure.dispatch(Manifold)
+    return draw(subject.flow.manifold, subject)
+
+
+def subject_of(
+    flow: Flow,
+    points: Tensor | NDArray[Any] | None = None,
+    samples: Tensor | NDArray[Any] | None = None,
+    *,
+    title: str | None = None,
+    coordinates: Coordinates | None = None,
+    condition: Tensor | Mapping[str, Any] | None = None,
+    evaluations: int = 16_000,
+    labels: tuple[str, str] = ("data", "samples"),
+    view: View | None = None,
+    progress: bool = False,
+) -> Subject:
+    """Return what `plot_flow` draws with the same arguments; samples are drawn where none are given."""
     check_instance("plot_flow", "flow", flow, Flow, "Flow(manifold, field)")
     data = None if points is None else _as_points(flow.manifold, points, "points")
     if samples is None:
@@ -100,10 +137,7 @@ def plot_flow(
     if data is not None:
         sets.insert(0, Points(labels[0], DATA_COLOUR, data))
     count = min([len(s.all) for s in sets if len(s.all)] + [MOST_POINTS])
-    # Without a density there are points to draw, in pairs of coordinates.
-    draw = _figure if flow.source.has_density else _figure.dispatch(Manifold)
-    subject = Subject(flow, sets, count, title, coordinates, evaluations, condition, view, progress)
-    return draw(flow.manifold, subject)
+    return Subject(flow, sets, count, title, coordinates, evaluations, condition, view, progress)
 
 
 def _as_points(manifold: Manifold, values: Tensor | NDArray[Any], what: str) -> Tensor:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from torch import Tensor
 from rfm.datasets.coordinates import Coordinates
 from rfm.flow import Flow
 from rfm.integrators import Adaptive
-from rfm.plotting.densities import log_density
 from rfm.plotting.figures import INK, PAPER, finish, new_figure
 from rfm.plotting.panels import (
     Array,
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 
 # Colours do not show a hundredth of a nat.
 SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
+_PART = 1024
+"""Points between two reports of progress."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ class Points:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a picture shows; ``count`` points of each set are drawn."""
+    """What a picture shows; ``count`` points of each set are drawn.
+
+    One subject may be drawn in several ways: log-densities are kept in ``computed``.
+    """
 
     flow: Flow
     sets: list[Points]
@@ -67,6 +71,7 @@ class Subject:
     condition: Tensor | Mapping[str, Any] | None = None
     view: View | None = None
     progress: bool = False
+    computed: dict[Any, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def columns(self, chart: Callable[[Tensor], Tensor]) -> list[Array]:
         """Return what is drawn of each set, in the coordinates of a page, ``(count, k)``."""
@@ -79,8 +84,14 @@ class Subject:
         return [(names[i] if fits else f"{usual}{i + 1}") + unit for i in range(k)]
 
     def log_density(self, x: Array) -> Array:
-        """Return the flow's log-density at points ``(n, d)``, nats."""
-        return log_density(self.flow, x, SOLVER, self.condition, self.progress)
+        """Return the flow's log-density at points ``(n, *event_shape)``, nats; the same points are computed once."""
+        key = (x.shape, x.tobytes())
+        if key not in self.computed:
+            points = torch.from_numpy(x).float()
+            options: dict[str, Any] = {"batch_size": _PART, "progress": True} if self.progress else {}
+            values = self.flow.log_prob(points, solver=SOLVER, condition=self.condition, **options)
+            self.computed[key] = values.double().cpu().numpy()
+        return self.computed[key]
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,16 @@
 """Maps of the sphere in equal-area projections: equal densities of points look equally dense everywhere."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from rfm.flow import Flow
-from rfm.integrators import Method
-from rfm.plotting import densities
 from rfm.plotting.figures import DENSITY_COLOURS, INK, PAPER, finish, new_figure
-from rfm.plotting.layouts import SOLVER, Subject
+from rfm.plotting.layouts import Subject
 from rfm.plotting.panels import Array, colour_bar, colour_limits, point_style
 from rfm.plotting.views import WORLD, View, chosen_view, latitude_label, longitude_label, places
 
@@ -137,9 +133,7 @@ def draw_density(
 ) -> None:
     """Add a map of a flow's log-density, in nats per steradian, with a colour bar at ``bar``."""
     axes = world_map(figure, place, "density of the flow", earth=earth, dark=True, view=view)
-    longitude, latitude, log_density = log_density_grid(
-        subject.flow, subject.evaluations, SOLVER, subject.condition, view, subject.progress
-    )
+    longitude, latitude, log_density = log_density_grid(subject.log_density, subject.evaluations, view)
     low, high = colour_limits(log_density, np.log(np.cos(latitude).clip(min=1e-9))[:, None])
     x, y = (longitude, latitude) if view.is_full else (np.degrees(longitude) + view.centre, np.degrees(latitude))
     shown = axes.pcolormesh(
@@ -157,39 +151,30 @@ def draw_points(axes: "Axes", points: NDArray[Any], colour: str, count: int, vie
 
 
 def log_density_grid(
-    flow: Flow,
-    evaluations: int,
-    solver: Method,
-    condition: Tensor | Mapping[str, Any] | None = None,
-    view: View = WORLD,
-    progress: bool = False,
+    log_density_of: Callable[[Array], Array], evaluations: int, view: View = WORLD
 ) -> tuple[Array, Array, Array]:
-    """Return longitudes and latitudes in radians, and the log-density of a flow on ``Sphere(2)`` where they cross.
+    """Return longitudes and latitudes in radians, and the log-density on ``Sphere(2)`` where they cross.
 
     Longitudes are counted from the middle of the view; both of its edges are included, and both poles where they are in
     it. Of the sphere, the log-density is evaluated at the centres of cells of equal size, fewer along a parallel near
     the poles, and interpolated along the parallels; of a region, where the lines cross.
 
     Args:
-        flow: a flow on ``Sphere(2)``.
+        log_density_of: from unit vectors ``(n, 3)`` to log-densities ``(n,)``.
         evaluations: about how many evaluations of the log-density to spend.
-        solver: how to integrate.
-        condition: one condition.
         view: what of the sphere.
-        progress: show it on stderr.
     """
     middle = math.radians(view.centre)
     if not view.is_full:
         longitude, latitude = _region_grid(view, evaluations)
         points = np.concatenate([_unit_vectors(longitude + middle, north) for north in latitude])
-        values = densities.log_density(flow, points, solver, condition, progress)
-        return longitude, latitude, values.reshape(len(latitude), len(longitude))
+        return longitude, latitude, log_density_of(points).reshape(len(latitude), len(longitude))
     rows = max(6, int(math.sqrt(evaluations * math.pi / 4)))
     latitude = (np.arange(rows) + 0.5) * math.pi / rows - math.pi / 2
     counts = np.maximum(4, 2 * rows * np.cos(latitude)).astype(int)
     parallels = [(np.arange(n) + 0.5) * 2 * math.pi / n - math.pi for n in counts]
     points = np.concatenate([_unit_vectors(a + middle, north) for a, north in zip(parallels, latitude, strict=True)])
-    log_density = densities.log_density(flow, points, solver, condition, progress)
+    log_density = log_density_of(points)
 
     longitude = np.linspace(-math.pi, math.pi, 2 * rows + 1)
     values_by_row = np.split(log_density, np.cumsum(counts)[:-1])
