@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from rfm import __version__
-from rfm.command_line import check, demo, evaluate, fit, log_prob, plot, posterior, sample
+from rfm.command_line import check, demo, evaluate, fit, log_prob, plot, posterior, report, sample
 
 # Each declares its arguments (`add_arguments`) and does its work (`run`), where alone it imports what loads torch.
 _VERBS: dict[str, ModuleType] = {
@@ -20,6 +20,7 @@ _VERBS: dict[str, ModuleType] = {
     "posterior": posterior,
     "evaluate": evaluate,
     "plot": plot,
+    "report": report,
     "demo": demo,
     "check": check,
 }
@@ -32,7 +33,8 @@ examples:
   rfm log-prob runs/quakes points.csv --out scores.csv
   rfm posterior runs/quakes --given latitude=10±2 longitude=179+-5 -n 1000 --out draws.csv
   rfm evaluate runs/quakes                             test likelihood beside kernel densities
-  rfm plot runs/quakes --out map.png
+  rfm plot runs/quakes --out map.png                   or .pdf, .svg; .html turns and zooms
+  rfm report runs/quakes --out report.html             one page: data, fit, likelihoods, map, calibration, caveats
   rfm fit track.txt --manifold se3 --blocks seconds=2 --out runs/track
   rfm fit quakes.csv --manifold sphere --condition magnitude region --out runs/by-region
   rfm sample runs/by-region --condition magnitude=6 region=chile --guidance 2

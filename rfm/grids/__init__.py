@@ -1,1 +1,12 @@
-"""Densities on grids."""
+"""Densities on grids: values with units and coordinates that other programs read.
+
+`density_grid` evaluates a flow at the centres of the cells of a grid, `to_xarray` gives it names and units, and
+`write_grid` writes netCDF, GeoTIFF or CSV.
+"""
+
+from rfm.grids.axes import Axis, Grid, Unit
+from rfm.grids.datasets import to_xarray
+from rfm.grids.density_grid import DensityGrid, density_grid
+from rfm.grids.files import check_ending, write_grid
+
+__all__ = ["Axis", "DensityGrid", "Grid", "Unit", "check_ending", "density_grid", "to_xarray", "write_grid"]
