@@ -56,7 +56,7 @@ def _of_the_data(flow: Flow, data: RunData) -> list[str]:
     if data.blocks is None and ratio is not None and ratio < _ORDERED:
         sentences.append(
             f"Rows are ordered, in time or in space: a row is {ratio:.2f} times as far from the next as from any "
-            "other. The split is by row, so that test points have their neighbours among the training points, and the test "
+            "other. The split is by row: test points have their neighbours among the training points, and the test "
             "likelihood is too good for new times or places; hold out blocks of rows (--blocks)."
         )
     return sentences

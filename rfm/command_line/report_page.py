@@ -38,12 +38,13 @@ def page(report: Report, pictures: Mapping[str, str]) -> str:
     )
 
 
-def image(figure: "Figure", description: str, dots_per_inch: int = 90) -> str:
+def image(figure: "Figure", description: str, dots_per_inch: int = 100) -> str:
     """Return a figure as an HTML element that holds its pixels."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dots_per_inch, metadata={"Software": None})
+    # A density is smooth: a fifth of the bytes of a PNG.
+    figure.savefig(file, format="webp", dpi=dots_per_inch, pil_kwargs={"quality": 92})
     data = base64.b64encode(file.getvalue()).decode()
-    return f'<p><img alt="{escape(description)}" src="data:image/png;base64,{data}"></p>'
+    return f'<p><img alt="{escape(description)}" src="data:image/webp;base64,{data}"></p>'
 
 
 def _section(section: Section, picture: str) -> str:

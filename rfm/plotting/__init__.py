@@ -1,8 +1,8 @@
 """Pictures of flows: a world map, a Ramachandran plot, marginals, by manifold; pole figures; backbones; fits.
 
-Every ``plot_`` function returns a matplotlib figure with a canvas of its own, `interactive` a page that turns. No window
-is opened, and matplotlib's global state (pyplot, rcParams) is neither read for a current figure nor left changed.
-Importing this package imports neither matplotlib nor plotly.
+Every ``plot_`` function returns a matplotlib figure with a canvas of its own, `interactive` a page that turns. No
+window is opened, and matplotlib's global state (pyplot, rcParams) is neither read for a current figure nor left
+changed. Importing this package imports neither matplotlib nor plotly.
 """
 
 from rfm.plotting.backbones import plot_backbone
