@@ -25,20 +25,23 @@ from manifolds import (
 from manifolds.arguments import check_instance
 from manifolds.checks import check_shape
 from rfm.arrays import tensor_of
-from rfm.datasets.coordinates import Cartesian, Coordinates
+from rfm.datasets.coordinates import Angles, Cartesian, Coordinates
 from rfm.flow import Flow
 from rfm.plotting import maps
-from rfm.plotting.figures import DATA_COLOUR, SAMPLE_COLOUR
-from rfm.plotting.layouts import SOLVER, Chart, Points, Subject, line, pairs, plane
+from rfm.plotting.figures import DATA_COLOUR, PAPER, SAMPLE_COLOUR, new_figure
+from rfm.plotting.layouts import SOLVER, Chart, Points, Subject, draw_line, line, pair_matrix, pairs, plane
 from rfm.plotting.orientations import orientation_figure
 from rfm.plotting.panels import Array, Limits, robust_limits
 from rfm.plotting.pole_figures import BODY_AXES, CUBIC_POLES, plot_pole_figures
+from rfm.plotting.roses import draw_roses
 from rfm.plotting.trajectories import pose_figure
 from rfm.plotting.views import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST_PAIRED = 8
+"""Coordinates whose pairs are drawn, the first ones."""
 MOST_POINTS = 5000
 """Points drawn of each kind: more would hide each other."""
 
@@ -58,8 +61,10 @@ def plot_flow(
 ) -> "Figure":
     """Draw a flow: its density where a page can hold it, and data beside samples.
 
-    The picture is a world map on ``Sphere(2)``; a histogram with the density on the line and the circle; a plane with
-    the density on ``Euclidean(2)`` and ``FlatTorus(2)`` (a Ramachandran plot); a map of where an axis points, coloured
+    The picture is a world map on ``Sphere(2)``; roses and a histogram with the density on the circle, a
+    histogram on the line; a plane with
+    the density on ``Euclidean(2)`` and ``FlatTorus(2)`` (a Ramachandran plot); all pairs of coordinates in more
+    dimensions, of the first `MOST_PAIRED`; a map of where an axis points, coloured
     by the turn about it, on ``SO3()``, and pole figures where crystals' symmetry divides it; frames in space on
     ``SE3()``; and elsewhere marginals of the first three coordinates, in pairs. As many data as samples are drawn, in
     the same style: if there are more, a random
@@ -168,16 +173,32 @@ def _(manifold: Sphere, subject: Subject) -> "Figure":
 
 @_figure.register(FlatTorus)
 def _(manifold: FlatTorus, subject: Subject) -> "Figure":
-    k = min(3, manifold.n)
-    columns = subject.columns(lambda x: torch.rad2deg(x[..., :k]))
+    k = min(MOST_PAIRED, manifold.n)
+    positive = isinstance(subject.coordinates, Angles) and subject.coordinates.positive_angles
+    low = 0.0 if positive else -180.0
+    columns = [(c - low) % 360 + low for c in subject.columns(lambda x: torch.rad2deg(x[..., :k]))]
     names = subject.names("angle ", k, " (degrees)")
-    chart = Chart(names, [(-180.0, 180.0)] * k, unit=math.pi / 180, ticks=60, most_bins=72 if k == 1 else 60)
+    chart = Chart(names, [(low, low + 360)] * k, unit=math.pi / 180, ticks=60, most_bins=72 if k == 1 else 60)
+    if manifold.n == 1:
+        return _circle_figure(subject, chart, columns, positive)
     return _flat(manifold.n, subject, chart, columns, "degree", "square radian")
+
+
+def _circle_figure(subject: Subject, chart: Chart, columns: list[Array], positive: bool) -> "Figure":
+    """Draw roses above the density along a line."""
+    figure = new_figure(12, 9.5, subject.title)
+    rows = figure.add_gridspec(2, len(columns), height_ratios=(1.4, 1))
+    angles = [np.radians(column[:, 0]) for column in columns]
+    (name,) = subject.names("angle ", 1)
+    draw_roses(figure, [rows[0, i] for i in range(len(columns))], subject, angles, name, positive)
+    axes = figure.add_subplot(rows[1, :], facecolor=PAPER)
+    draw_line(axes, subject, chart, columns, "probability per degree" if subject.flow.source.has_density else None)
+    return figure
 
 
 @_figure.register(Euclidean)
 def _(manifold: Euclidean, subject: Subject) -> "Figure":
-    k = min(3, manifold.n)
+    k = min(MOST_PAIRED, manifold.n)
     columns = subject.columns(lambda x: x[..., :k])
     chart = Chart(subject.names("x", k), _limits(columns))
     return _flat(manifold.n, subject, chart, columns, "unit of length", "unit of area")
@@ -217,7 +238,9 @@ def _flat(n: int, subject: Subject, chart: Chart, columns: list[Array], length: 
         return line(subject, chart, columns, f"probability per {length}")
     if n == 2:
         return plane(subject, chart, columns, f"log-density (nats per {area})")
-    return pairs(subject, chart, columns, scatter=False)
+    if n == 3:
+        return pairs(subject, chart, columns, scatter=False)
+    return pair_matrix(subject, chart, columns)
 
 
 def _limits(columns: list[Array]) -> list[Limits]:
