@@ -1,7 +1,7 @@
 """The picture of a flow, chosen by its manifold."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,10 @@ from rfm.datasets.coordinates import Angles, Cartesian, Coordinates
 from rfm.flow import Flow
 from rfm.plotting import maps
 from rfm.plotting.figures import DATA_COLOUR, PAPER, SAMPLE_COLOUR, new_figure
+from rfm.plotting.fundamental_zones import plot_fundamental_zone
+from rfm.plotting.inverse_pole_figures import plot_inverse_pole_figures
 from rfm.plotting.layouts import SOLVER, Chart, Points, Subject, draw_line, line, pair_matrix, pairs, plane
-from rfm.plotting.orientations import orientation_figure
+from rfm.plotting.orientations import crystal_symmetry, orientation_figure
 from rfm.plotting.panels import Array, Limits, robust_limits
 from rfm.plotting.pole_figures import BODY_AXES, CUBIC_POLES, plot_pole_figures
 from rfm.plotting.roses import draw_roses
@@ -58,6 +60,7 @@ def plot_flow(
     labels: tuple[str, str] = ("data", "samples"),
     view: View | None = None,
     progress: bool = False,
+    regions: Sequence[float] = (),
 ) -> "Figure":
     """Draw a flow: its density where a page can hold it, and data beside samples.
 
@@ -85,6 +88,7 @@ def plot_flow(
         view: what a map of ``Sphere(2)`` shows; the region of the points, or the sphere cut where few of them lie, if
             the sphere is the earth.
         progress: show on stderr how far samples and densities are.
+        regions: probabilities of the highest-density regions to outline, on a map and in a plane.
 
     Returns:
         A figure; see `save_figure`.
@@ -104,6 +108,7 @@ def plot_flow(
             labels=labels,
             view=view,
             progress=progress,
+            regions=regions,
         )
     )
 
@@ -127,6 +132,7 @@ def subject_of(
     labels: tuple[str, str] = ("data", "samples"),
     view: View | None = None,
     progress: bool = False,
+    regions: Sequence[float] = (),
 ) -> Subject:
     """Return what `plot_flow` draws with the same arguments; samples are drawn where none are given."""
     check_instance("plot_flow", "flow", flow, Flow, "Flow(manifold, field)")
@@ -142,7 +148,7 @@ def subject_of(
     if data is not None:
         sets.insert(0, Points(labels[0], DATA_COLOUR, data))
     count = min([len(s.all) for s in sets if len(s.all)] + [MOST_POINTS])
-    return Subject(flow, sets, count, title, coordinates, evaluations, condition, view, progress)
+    return Subject(flow, sets, count, title, coordinates, evaluations, condition, view, progress, tuple(regions))
 
 
 def _as_points(manifold: Manifold, values: Tensor | NDArray[Any], what: str) -> Tensor:
@@ -246,3 +252,23 @@ def _flat(n: int, subject: Subject, chart: Chart, columns: list[Array], length: 
 def _limits(columns: list[Array]) -> list[Limits]:
     """Return the limits of each coordinate that data and samples share."""
     return [robust_limits(values) for values in np.concatenate(columns).T]
+
+
+def inverse_pole_figures(subject: Subject) -> "Figure":
+    """Return `plot_inverse_pole_figures` of a subject's points.
+
+    Raises:
+        ValueError: its flow is not one of orientations.
+    """
+    sets = {s.title(min(subject.count, len(s.all))): s.some(subject.count) for s in subject.sets}
+    return plot_inverse_pole_figures(sets, crystal_symmetry(subject), title=subject.title)
+
+
+def fundamental_zone(subject: Subject) -> "Figure":
+    """Return `plot_fundamental_zone` of a subject's points.
+
+    Raises:
+        ValueError: its flow is not one of orientations.
+    """
+    sets = {s.title(min(subject.count, len(s.all))): s.some(subject.count) for s in subject.sets}
+    return plot_fundamental_zone(sets, crystal_symmetry(subject), title=subject.title)

@@ -26,6 +26,7 @@ from rfm.plotting.panels import (
     shares,
 )
 from rfm.plotting.views import View
+from rfm.regions import HighestDensity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 _PART = 1024
 """Points between two reports of progress."""
+_DRAWS = 2000
+"""From which the levels of highest-density regions are found."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Subject:
     condition: Tensor | Mapping[str, Any] | None = None
     view: View | None = None
     progress: bool = False
+    regions: tuple[float, ...] = ()
     computed: dict[Any, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def columns(self, chart: Callable[[Tensor], Tensor]) -> list[Array]:
@@ -93,6 +97,24 @@ class Subject:
             values = self.flow.log_prob(points, solver=SOLVER, condition=self.condition, **options)
             self.computed[key] = values.double().cpu().numpy()
         return self.computed[key]
+
+
+def draw_regions(axes: "Axes", subject: Subject, x: Array, y: Array, log_density: Array) -> None:
+    """Outline the highest-density regions that a subject requests on a panel of its density, with their percentages.
+
+    Args:
+        axes: the panel.
+        subject: whose flow it is of.
+        x: the axes' coordinates of the columns of ``log_density``.
+        y: those of its rows.
+        log_density: nats.
+    """
+    if not subject.regions:
+        return
+    draws = HighestDensity(subject.flow, _DRAWS, condition=subject.condition, solver=SOLVER, progress=subject.progress)
+    labels = {draws.level(p).log_density: f"{100 * p:g} %" for p in sorted(subject.regions, reverse=True)}
+    lines = axes.contour(x, y, log_density, levels=list(labels), colors="white", linewidths=0.9, zorder=2.5)
+    axes.clabel(lines, fmt=labels, fontsize=7)
 
 
 @dataclass(frozen=True)
@@ -161,6 +183,7 @@ def plane(subject: Subject, chart: Chart, columns: list[Array], density_label: s
     place = figure.add_subplot(rows[1, 0])
     colour_bar(figure, shown, density_label, cax=place, orientation="horizontal", extend="both")
     chart.dress(density, "density of the flow", 0, 1)
+    draw_regions(density, subject, *centres, subject.log_density(chart.unit * grid).reshape(n, n))
     for axes, s, column in zip(others, subject.sets, columns, strict=True):
         axes.scatter(column[:, 0], column[:, 1], color=s.colour, **point_style(subject.count))
         axes.set_facecolor(PAPER)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfm.plotting.figures import DENSITY_COLOURS, INK, PAPER, finish, new_figure
-from rfm.plotting.layouts import Subject
+from rfm.plotting.layouts import Subject, draw_regions
 from rfm.plotting.panels import Array, colour_bar, colour_limits, point_style
 from rfm.plotting.views import WORLD, View, chosen_view, latitude_label, longitude_label, places
 
@@ -139,6 +139,7 @@ def draw_density(
     shown = axes.pcolormesh(
         x, y, log_density, shading="gouraud", cmap=DENSITY_COLOURS, vmin=low, vmax=high, zorder=0, rasterized=True
     )
+    draw_regions(axes, subject, x, y, log_density)
     # pcolormesh turns the grid off.
     axes.grid(color="white", linewidth=0.4, alpha=0.25)
     place_of_bar = bar if "cax" in bar else bar | {"ax": axes}

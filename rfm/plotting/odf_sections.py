@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from manifolds import SO3, Quotient
 from manifolds.rotations import matrix_from_euler
 from rfm.plotting.figures import DENSITY_COLOURS, INK, finish, new_figure
 from rfm.plotting.layouts import Subject
+from rfm.plotting.orientations import crystal_symmetry
 from rfm.plotting.panels import Array
 
 if TYPE_CHECKING:
@@ -26,15 +26,17 @@ def odf_sections(subject: Subject) -> "Figure":
     three times, as usual.
 
     Args:
-        subject: of a flow on ``SO3()`` or its quotient by the crystal's rotations.
+        subject: of a flow on ``SO3()`` or its quotient by the crystal's rotations; see `subject_of`.
+
+    Raises:
+        ValueError: the flow is on another manifold, or has no density.
 
     References:
         Bunge: Texture Analysis in Materials Science, 1982, section 2.1.
     """
-    manifold = subject.flow.manifold
-    group = manifold.group.orbit(torch.eye(3, dtype=torch.float64)) if isinstance(manifold, Quotient) else None
-    phi2_end, phi_end = (360.0, 180.0) if group is None else euler_ranges(group.numpy())
-    volume = manifold.volume
+    group = crystal_symmetry(subject)
+    volume = subject.flow.manifold.volume
+    phi2_end, phi_end = euler_ranges(group.matrices.double().cpu().numpy())
     assert volume is not None
     sections = np.arange(_SECTIONS) * phi2_end / _SECTIONS
     step = max(2.0, math.sqrt(360 * phi_end * _SECTIONS / subject.evaluations))
@@ -86,9 +88,3 @@ def _draw(title: str | None, sections: Array, phi_end: float, density: Array) ->
     bar.ax.tick_params(labelsize=9, colors=INK)
     bar.outline.set_linewidth(0)
     return figure
-
-
-def is_of_orientations(subject: Subject) -> bool:
-    """Return whether a flow is one of orientations, of bodies or of crystals."""
-    manifold = subject.flow.manifold
-    return isinstance(manifold, SO3) or (isinstance(manifold, Quotient) and isinstance(manifold.m, SO3))
