@@ -1,0 +1,98 @@
+"""The pictures of the page on pictures, of kernel densities: flows that do not move, which take seconds.
+
+Drawn by ``RFM_DATA=data python -m experiments.pictures [--only earthquakes winds steel rna] [--out docs/images]``.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import rfm
+from experiments.torsions import rna_angles
+from experiments.winds import winds as directions
+from manifolds import SO3, FlatTorus, Manifold, Octahedral, Quotient, RightMultiplication, Sphere
+from rfm import datasets, plotting
+from rfm.datasets import Angles
+from rfm.sources import KernelMixture
+
+EVALUATIONS = 8000
+
+
+def kernel_flow(manifold: Manifold, points: Tensor, centres: int = 2000) -> rfm.Flow:
+    """Return a flow that is a kernel density of points: its field is zero."""
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
+    fitted, chosen = points[order[:centres]], points[order[centres : centres + 500]]
+    chosen = chosen if len(chosen) else fitted[::5]
+    source = KernelMixture.one_bandwidth(manifold, fitted.double(), chosen.double())
+    return rfm.Flow(manifold, lambda x, t: torch.zeros_like(x), source)
+
+
+def earthquakes(folder: Path) -> list[Path]:
+    """Draw a map about the Pacific with regions of half and nine tenths of the probability, and of Japan."""
+    points = datasets.load("earthquake").points
+    flow = kernel_flow(Sphere(2), points)
+    files = [folder / "map-pacific.png", folder / "map-japan.png"]
+    title = "Significant earthquakes"
+    figure = plotting.plot_flow(flow, points, evaluations=EVALUATIONS, title=title, regions=(0.5, 0.9))
+    plotting.save_figure(figure, files[0])
+    view = plotting.View(126, 150, 28, 47)
+    figure = plotting.plot_flow(flow, points, evaluations=2000, title=f"{title} of Japan", view=view)
+    plotting.save_figure(figure, files[1])
+    return files
+
+
+def winds(folder: Path) -> list[Path]:
+    """Draw roses of simulated directions of the wind."""
+    points = directions(0.0)
+    flow = kernel_flow(FlatTorus(1), points, 1200)
+    coordinates = Angles(("wind_direction",), positive_angles=True)
+    figure = plotting.plot_flow(flow, points, coordinates=coordinates, title="Directions of the wind")
+    plotting.save_figure(figure, folder / "rose.png")
+    return [folder / "rose.png"]
+
+
+def steel(folder: Path) -> list[Path]:
+    """Draw inverse pole figures, sections and the fundamental zone of the grains of a steel."""
+    points = datasets.steel().points
+    flow = kernel_flow(Quotient(SO3(), RightMultiplication(Octahedral())), points)
+    subject = plotting.subject_of(flow, points, title="Grains of a steel", evaluations=EVALUATIONS)
+    drawn: dict[str, Callable[..., object]] = {
+        "inverse-pole-figures": plotting.inverse_pole_figures,
+        "odf-sections": plotting.odf_sections,
+        "fundamental-zone": plotting.fundamental_zone,
+    }
+    files = [folder / f"{name}.png" for name in drawn]
+    for file, make in zip(files, drawn.values(), strict=True):
+        plotting.save_figure(make(subject), file)  # type: ignore[arg-type]
+    return files
+
+
+def rna(folder: Path) -> list[Path]:
+    """Draw all pairs of the seven torsion angles of RNA."""
+    points, _ = rna_angles(published=True)
+    names = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "chi")
+    flow = kernel_flow(FlatTorus(7), points)
+    figure = plotting.plot_flow(flow, points, coordinates=Angles(names), title="Torsion angles of RNA")
+    plotting.save_figure(figure, folder / "torsion-pairs.png")
+    return [folder / "torsion-pairs.png"]
+
+
+_PICTURES = {"earthquakes": earthquakes, "winds": winds, "steel": steel, "rna": rna}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.pictures", description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=_PICTURES, default=list(_PICTURES), help="which (default: all)")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder (default: docs/images)")
+    chosen = parser.parse_args(arguments)
+    for name in chosen.only:
+        for file in _PICTURES[name](chosen.out):
+            print(file)
+
+
+if __name__ == "__main__":
+    main()
