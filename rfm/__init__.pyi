@@ -14,7 +14,9 @@ from . import plotting as plotting
 from . import posterior as posterior
 from . import proteins as proteins
 from . import regions as regions
+from . import sklearn as sklearn
 from . import sources as sources
+from . import statistics as statistics
 from . import steering as steering
 from . import training as training
 from .field import Field as Field

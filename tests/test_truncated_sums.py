@@ -123,3 +123,12 @@ def test_many_points_are_scored_so_by_default() -> None:
     assert torch.equal(density.log_prob(y.reshape(5, 300, 3)), together.reshape(5, 300))
     assert density.log_prob(y.float()).dtype == torch.float32
     assert math.isfinite(float(together.min()))
+
+
+def test_far_from_all_centres_the_background_alone_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    m = Sphere(2)
+    x = m.projx(torch.tensor([0.0, 0.0, 1.0], dtype=F64) + 0.01 * torch.randn(60, 3, generator=generator(), dtype=F64))
+    density = varying(m, x, torch.tensor([300.0], dtype=F64))
+    y = m.projx(torch.tensor([0.0, 0.0, -1.0], dtype=F64) + 0.01 * torch.randn(40, 3, generator=generator(1), dtype=F64))
+    truncated, complete = both(density, y, monkeypatch)
+    torch.testing.assert_close(truncated, complete, rtol=0, atol=TRUNCATION)
