@@ -126,9 +126,8 @@ def test_many_points_are_scored_so_by_default() -> None:
 
 
 def test_far_from_all_centres_the_background_alone_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    m = Sphere(2)
-    x = m.projx(torch.tensor([0.0, 0.0, 1.0], dtype=F64) + 0.01 * torch.randn(60, 3, generator=generator(), dtype=F64))
-    density = varying(m, x, torch.tensor([300.0], dtype=F64))
-    y = m.projx(torch.tensor([0.0, 0.0, -1.0], dtype=F64) + 0.01 * torch.randn(40, 3, generator=generator(1), dtype=F64))
-    truncated, complete = both(density, y, monkeypatch)
+    m, pole = Sphere(2), torch.tensor([0.0, 0.0, 1.0], dtype=F64)
+    noise = [0.01 * torch.randn(n, 3, generator=generator(n), dtype=F64) for n in (60, 40)]
+    x, y = m.projx(pole + noise[0]), m.projx(noise[1] - pole)
+    truncated, complete = both(varying(m, x, torch.tensor([300.0], dtype=F64)), y, monkeypatch)
     torch.testing.assert_close(truncated, complete, rtol=0, atol=TRUNCATION)
