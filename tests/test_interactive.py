@@ -29,14 +29,15 @@ def points_of(manifold: Manifold, n: int) -> Tensor:
     return manifold.projx(torch.randn(n, *manifold.event_shape, generator=generator))
 
 
-def subject(manifold: Manifold, **options: Any) -> Subject:
+def subject(manifold: Manifold, counts: tuple[int, int] = (40, 30), **options: Any) -> Subject:
     target = torch.eye(manifold.event_shape[0])[0]
 
     def field(x: Tensor, t: Tensor) -> Tensor:
         return manifold.proju(x, torch.sin(target - x))
 
     flow = Flow(manifold, field, default_source(manifold, points_of(manifold, 9)))
-    return subject_of(flow, points_of(manifold, 40), points_of(manifold, 30), evaluations=400, **options)
+    data, samples = (points_of(manifold, n) for n in counts)
+    return subject_of(flow, data, samples, evaluations=400, **options)
 
 
 def page(manifold: Manifold, **options: Any) -> PageFigure:
@@ -166,7 +167,7 @@ def _click(window: Browser, name: str) -> Any:
 def test_a_browser_shows_the_globe_turns_it_and_hides_what_is_clicked(tmp_path: Path) -> None:
     pytest.importorskip("plotly")
     path = tmp_path / "globe.html"
-    save_page(page(Sphere(2), title="Globe"), path)
+    save_page(page(Sphere(2), counts=(300, 600), title="Globe"), path)
     with browser() as window:
         window.open(path)
         window.wait_for("document.querySelector('#turning canvas') !== null")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "draw a flow: a map, a Ramachandran plot, ... by manifold; or a page that turns"
 KINDS = ("density", "inverse-pole-figures", "odf-sections", "fundamental-zone")
+_PAGES = (".html", ".htm")
+_ENDINGS = (".png", ".pdf", ".svg", *_PAGES)
 _PAGE_EVALUATIONS = 8000
 """Of the log-density for a page, which holds the numbers."""
 
@@ -67,10 +69,12 @@ def run(arguments: argparse.Namespace) -> None:
     from rfm.command_line.table_output import checked_output
 
     view = _view(arguments)
-    flow, data = load_run(arguments)
     arguments.out = arguments.out or str(Path(arguments.run) / "density.png")
     out = checked_output(arguments)
     assert out is not None
+    if out.suffix.lower() not in _ENDINGS:
+        raise ValueError(f"--out {out.name} has no known ending; end it in {', '.join(_ENDINGS)}")
+    flow, data = load_run(arguments)
     condition = given_condition(flow, arguments)
     check_required(flow, condition, arguments)
     points, title = data.points, data.source
@@ -117,7 +121,7 @@ def _draw(
     """Draw a picture, or write a page, to a file."""
     from rfm import plotting
 
-    page = out.suffix.lower() in (".html", ".htm")
+    page = out.suffix.lower() in _PAGES
     if kind == KINDS[0] and not page:
         draw(flow, points, data, out, title, **options)
         return
