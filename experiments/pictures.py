@@ -4,8 +4,10 @@ Drawn by ``RFM_DATA=data python -m experiments.pictures [--only earthquakes wind
 """
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +23,22 @@ from rfm.sources import KernelMixture
 EVALUATIONS = 8000
 
 
-def kernel_flow(manifold: Manifold, points: Tensor, centres: int = 2000) -> rfm.Flow:
+def kernel_flow(
+    manifold: Manifold, points: Tensor, centres: int = 2000, width_degrees: float | None = None
+) -> rfm.Flow:
     """Return a flow that is a kernel density of points: its field is zero."""
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
     fitted, chosen = points[order[:centres]], points[order[centres : centres + 500]]
     chosen = chosen if len(chosen) else fitted[::5]
-    source = KernelMixture.one_bandwidth(manifold, fitted.double(), chosen.double())
+    widths = None if width_degrees is None else torch.tensor([math.radians(width_degrees) ** -2], dtype=torch.float64)
+    source = KernelMixture.one_bandwidth(manifold, fitted.double(), chosen.double(), concentrations=widths)
     return rfm.Flow(manifold, lambda x, t: torch.zeros_like(x), source)
+
+
+def _write(figure: Any, file: Path) -> None:
+    # A page is some nine hundred pixels wide.
+    figure.set_dpi(min(120, 950 / figure.get_figwidth()))
+    plotting.save_figure(figure, file)
 
 
 def earthquakes(folder: Path) -> list[Path]:
@@ -37,10 +48,10 @@ def earthquakes(folder: Path) -> list[Path]:
     files = [folder / "map-pacific.png", folder / "map-japan.png"]
     title = "Significant earthquakes"
     figure = plotting.plot_flow(flow, points, evaluations=EVALUATIONS, title=title, regions=(0.5, 0.9))
-    plotting.save_figure(figure, files[0])
+    _write(figure, files[0])
     view = plotting.View(126, 150, 28, 47)
     figure = plotting.plot_flow(flow, points, evaluations=2000, title=f"{title} of Japan", view=view)
-    plotting.save_figure(figure, files[1])
+    _write(figure, files[1])
     return files
 
 
@@ -50,23 +61,23 @@ def winds(folder: Path) -> list[Path]:
     flow = kernel_flow(FlatTorus(1), points, 1200)
     coordinates = Angles(("wind_direction",), positive_angles=True)
     figure = plotting.plot_flow(flow, points, coordinates=coordinates, title="Directions of the wind")
-    plotting.save_figure(figure, folder / "rose.png")
+    _write(figure, folder / "rose.png")
     return [folder / "rose.png"]
 
 
 def steel(folder: Path) -> list[Path]:
     """Draw inverse pole figures, sections and the fundamental zone of the grains of a steel."""
     points = datasets.steel().points
-    flow = kernel_flow(Quotient(SO3(), RightMultiplication(Octahedral())), points)
+    flow = kernel_flow(Quotient(SO3(), RightMultiplication(Octahedral())), points, width_degrees=7.0)
     subject = plotting.subject_of(flow, points, title="Grains of a steel", evaluations=EVALUATIONS)
-    drawn: dict[str, Callable[..., object]] = {
+    drawn: dict[str, Callable[..., Any]] = {
         "inverse-pole-figures": plotting.inverse_pole_figures,
         "odf-sections": plotting.odf_sections,
         "fundamental-zone": plotting.fundamental_zone,
     }
     files = [folder / f"{name}.png" for name in drawn]
     for file, make in zip(files, drawn.values(), strict=True):
-        plotting.save_figure(make(subject), file)  # type: ignore[arg-type]
+        _write(make(subject), file)
     return files
 
 
@@ -76,7 +87,7 @@ def rna(folder: Path) -> list[Path]:
     names = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "chi")
     flow = kernel_flow(FlatTorus(7), points)
     figure = plotting.plot_flow(flow, points, coordinates=Angles(names), title="Torsion angles of RNA")
-    plotting.save_figure(figure, folder / "torsion-pairs.png")
+    _write(figure, folder / "torsion-pairs.png")
     return [folder / "torsion-pairs.png"]
 
 

@@ -119,7 +119,7 @@ def test_inverse_pole_figures_are_in_multiples_of_uniform(laue: str) -> None:
     group = GROUPS[laue]
     figure = plot_inverse_pole_figures({"data": orientations(400)}, group, cells=24, halfwidth_degrees=15)
     images = [np.asarray(axes.images[0].get_array()) for axes in figure.axes[:3]]
-    assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == ["data; sample x", "sample y", "sample z"]
+    assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == ["data\nsample x", "\nsample y", "\nsample z"]
     for values in images:
         assert np.nanmean(values) == pytest.approx(1, abs=0.2)
     # All crystals alike, with [001] along z: the peak is at that corner.

@@ -135,6 +135,6 @@ def test_points_off_the_map_are_counted_and_regions_outlined(monkeypatch: pytest
     view = View(-10, 20, -10, 20)
     figure = plot_flow(flow, points, points, evaluations=100, view=view, regions=(0.5, 0.9))
     titles = [axes.get_title() for axes in figure.axes]
-    assert "data: 3 points, 1 of them off the map" in titles
+    assert "data: 3 points,\n1 of them off the map" in titles
     density = figure.axes[titles.index("density of the flow")]
     assert any(type(c).__name__ == "QuadContourSet" for c in density.collections)

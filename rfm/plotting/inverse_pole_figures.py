@@ -67,7 +67,7 @@ def plot_inverse_pole_figures(
         style: dict[str, Any] = {"origin": "lower", "extent": extent, "cmap": DENSITY_COLOURS}
         shown = axes.imshow(values.reshape(len(edge_y), len(edge_x)), vmin=0, vmax=high, **style)
         _dress(axes, sector, shown)
-        axes.set_title(f"{name}; {label}" if name else label, loc="left", fontsize=11, color=INK, parse_math=False)
+        axes.set_title(f"{name}\n{label}", loc="left", fontsize=11, color=INK, parse_math=False)
     bar = figure.colorbar(shown, cax=figure.add_subplot(places[:, columns]))
     bar.set_label("multiples of uniform", fontsize=10, color=INK)
     bar.ax.tick_params(labelsize=9, colors=INK)

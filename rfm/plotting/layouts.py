@@ -38,6 +38,8 @@ _PART = 1024
 """Points between two reports of progress."""
 _DRAWS = 2000
 """From which the levels of highest-density regions are found."""
+_OUTLINE = "#5ee6ff"
+"""Of regions: apart from the density's colours and from coastlines."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def draw_regions(axes: "Axes", subject: Subject, x: Array, y: Array, log_density
         return
     draws = HighestDensity(subject.flow, _DRAWS, condition=subject.condition, solver=SOLVER, progress=subject.progress)
     labels = {draws.level(p).log_density: f"{100 * p:g} %" for p in sorted(subject.regions, reverse=True)}
-    lines = axes.contour(x, y, log_density, levels=list(labels), colors="white", linewidths=0.9, zorder=2.5)
+    style: dict[str, Any] = {"colors": _OUTLINE, "linewidths": 1.0, "linestyles": "solid", "zorder": 2.5}
+    lines = axes.contour(x, y, log_density, levels=sorted(labels), **style)
     axes.clabel(lines, fmt=labels, fontsize=7)
 
 

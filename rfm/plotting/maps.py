@@ -122,7 +122,7 @@ def sphere_figure(subject: Subject, *, earth: bool) -> "Figure":
     draw_density(figure, places[0], subject, view, earth=earth, bar=bar)
     for place, s, points in zip(places[1:], subject.sets, columns, strict=True):
         away = int(np.sum(~view.holds(points)))
-        title = s.title(len(points)) + (f", {away:,} of them off the map" if away else "")
+        title = s.title(len(points)) + (f",\n{away:,} of them off the map" if away else "")
         axes = world_map(figure, place, title, earth=earth, view=view)
         draw_points(axes, points, s.colour, subject.count, view)
     return figure

@@ -45,7 +45,11 @@ def odf_sections(subject: Subject) -> "Figure":
     rotations = matrix_from_euler(torch.from_numpy(np.radians(angles.reshape(-1, 3))), "zxz", "intrinsic")
     log_density = subject.log_density(rotations.numpy()).reshape(angles.shape[:-1])
     density = np.exp(log_density) * float(volume)
-    return _draw(subject.title, sections, phi_end, density)
+    # Uniform orientations have sin(Phi) as the density of Phi; the mean over all is 1.
+    measure = np.sin(np.radians(phi))[:, None]
+    mean = float((density * measure).mean() / measure.mean())
+    missed = "" if 0.5 < mean < 2 else ", between which there are sharper peaks"
+    return _draw(subject.title, sections, phi_end, density, f"values every {phi_end / len(phi):.1f}°{missed}")
 
 
 def euler_ranges(group: Array) -> tuple[float, float]:
@@ -60,7 +64,7 @@ def _centres(end: float, step: float) -> Array:
     return (np.arange(n) + 0.5) * end / n
 
 
-def _draw(title: str | None, sections: Array, phi_end: float, density: Array) -> "Figure":
+def _draw(title: str | None, sections: Array, phi_end: float, density: Array, note: str) -> "Figure":
     rows = len(sections) // _COLUMNS
     figure = new_figure(4.3 * _COLUMNS, (3.7 * phi_end / 360 + 0.5) * rows + (1.2 if title else 0.7), title)
     panels = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True)
@@ -83,6 +87,7 @@ def _draw(title: str | None, sections: Array, phi_end: float, density: Array) ->
         axes.set_xlabel("\N{GREEK SMALL LETTER PHI}1 (degrees)", fontsize=11, color=INK)
     for axes in panels[:, 0]:
         axes.set_ylabel("\N{GREEK CAPITAL LETTER PHI} (degrees)", fontsize=11, color=INK)
+    figure.supxlabel(note, fontsize=9, color=INK)
     bar = figure.colorbar(shown, ax=list(panels.flat), shrink=0.8, extend="max")
     bar.set_label("multiples of uniform", fontsize=10, color=INK)
     bar.ax.tick_params(labelsize=9, colors=INK)

@@ -85,6 +85,8 @@ def draw_roses(
             axes.plot(turn, np.sqrt(density), color=INK, linewidth=1.6)
         axes.set_title(s.title(min(subject.count, len(s.all))), fontsize=12, color=INK, parse_math=False)
         _dress(axes, dial, top)
+        # Where fewest points are, they are not in the way of the label.
+        axes.set_rlabel_position(math.degrees((edges[height.argmin()] + edges[height.argmin() + 1]) / 2))
 
 
 def _dress(axes: Any, dial: Dial, top: float) -> None:
