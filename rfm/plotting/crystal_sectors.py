@@ -87,7 +87,7 @@ class Sector:
         start = np.array([0.0, 0.0, 1.0]) if len(self.corners) else np.array([1.0, 0.0, 0.0])
         first = start - (start @ centre) * centre
         first /= np.linalg.norm(first)
-        return first, np.cross(centre, first)
+        return first, np.cross(centre, first).astype(np.float64)
 
     def _edge(self, azimuth: Array) -> Array:
         """Return the angles from the centre to the edge in these directions."""

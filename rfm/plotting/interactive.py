@@ -296,7 +296,9 @@ def _joined(lines: Sequence[Array]) -> Array:
 def _numbers(values: Array, digits: int = 4) -> Any:
     """Return nested lists of rounded numbers, None for NaN, as JSON has none."""
     rounded = np.round(values, digits)
-    return np.where(np.isnan(rounded), None, rounded).tolist()
+    nested = rounded.astype(object)
+    nested[np.isnan(rounded)] = None
+    return nested.tolist()
 
 
 def _bare_scene(eye: Array) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import RotationGroup
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
+Mask: TypeAlias = NDArray[np.bool_]
 SAMPLE_AXES = {"sample x": (1, 0, 0), "sample y": (0, 1, 0), "sample z": (0, 0, 1)}
 _ROWS_AT_ONCE = 512
 _REACH = 4.0
@@ -100,7 +102,7 @@ def _dress(axes: "Axes", sector: Sector, shown: "ScalarMappable") -> None:
     for (x, y), label in zip(projected(sector.corners), sector.labels, strict=True):
         away = np.array([x, y]) - middle
         dx, dy = 0.045 * away / max(float(np.linalg.norm(away)), 1e-9) * np.ptp(edge, axis=0).max()
-        place = {"ha": "left" if dx > 0 else "right", "va": "bottom" if dy > 0 else "top"}
+        place: dict[str, Any] = {"ha": "left" if dx > 0 else "right", "va": "bottom" if dy > 0 else "top"}
         axes.text(x + dx, y + dy, label, color=INK, fontsize=9, **place)
     margin = 0.13 * np.ptp(edge, axis=0).max()
     (left, bottom), (right, top) = edge.min(0) - margin, edge.max(0) + margin
@@ -129,7 +131,7 @@ def outline(sector: Sector, steps: int = 60) -> Array:
     return projected(np.concatenate(arcs))
 
 
-def _grid(sector: Sector, cells: int) -> tuple[Array, Array, Array, "np.ndarray[Any, np.dtype[np.bool_]]"]:
+def _grid(sector: Sector, cells: int) -> tuple[Array, Array, Array, Mask]:
     """Return pixel centres along both axes about the sector, their directions, and which of them are needed."""
     edge = outline(sector)
     (left, bottom), (right, top) = edge.min(0), edge.max(0)
@@ -144,7 +146,7 @@ def _grid(sector: Sector, cells: int) -> tuple[Array, Array, Array, "np.ndarray[
     return x, y, directions, inside
 
 
-def _density(sector: Sector, directions: Array, grid: Array, inside: Array, halfwidth_degrees: float) -> Array:
+def _density(sector: Sector, directions: Array, grid: Array, inside: Mask, halfwidth_degrees: float) -> Array:
     """Return the density of crystal directions at those of a grid over the uniform one; NaN where it is not needed."""
     values = np.full(len(grid), math.nan)
     if not len(directions):

@@ -186,7 +186,7 @@ def plane(subject: Subject, chart: Chart, columns: list[Array], density_label: s
     place = figure.add_subplot(rows[1, 0])
     colour_bar(figure, shown, density_label, cax=place, orientation="horizontal", extend="both")
     chart.dress(density, "density of the flow", 0, 1)
-    draw_regions(density, subject, *centres, subject.log_density(chart.unit * grid).reshape(n, n))
+    draw_regions(density, subject, centres[0], centres[1], subject.log_density(chart.unit * grid).reshape(n, n))
     for axes, s, column in zip(others, subject.sets, columns, strict=True):
         axes.scatter(column[:, 0], column[:, 1], color=s.colour, **point_style(subject.count))
         axes.set_facecolor(PAPER)

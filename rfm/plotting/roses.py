@@ -78,7 +78,8 @@ def draw_roses(
     heights = [np.histogram(x, edges)[0] * bins / (2 * math.pi * max(len(x), 1)) for x in turned]
     top = max(float(values.max()) for values in (*heights, density) if len(values))
     for place, s, height in zip(places, subject.sets, heights, strict=True):
-        axes = figure.add_subplot(place, projection="polar")
+        # matplotlib's panel around a circle has no published types.
+        axes: Any = figure.add_subplot(place, projection="polar")
         style: dict[str, Any] = {"alpha": 0.45, "edgecolor": "white", "linewidth": 0.3}
         axes.bar((edges[1:] + edges[:-1]) / 2, np.sqrt(height), 2 * math.pi / bins, color=s.colour, **style)
         if len(density):

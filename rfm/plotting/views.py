@@ -110,7 +110,8 @@ class View:
 
     def _ticks(self, low: float, high: float, most: float) -> Array:
         step = next((s for s in _TICK_STEPS if (high - low) / s <= most), 60)
-        return np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1) * float(step)
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        return np.arange(first, last + 1, dtype=np.float64) * step
 
 
 WORLD = View()
