@@ -37,8 +37,7 @@ def kernel_flow(
 
 def _write(figure: Any, file: Path) -> None:
     # A page is some nine hundred pixels wide.
-    figure.set_dpi(min(120, 950 / figure.get_figwidth()))
-    plotting.save_figure(figure, file)
+    plotting.save_figure(figure, file, dots_per_inch=min(120, 950 / figure.get_figwidth()))
 
 
 def earthquakes(folder: Path) -> list[Path]:

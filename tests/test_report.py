@@ -17,12 +17,13 @@ from rfm.command_line import report
 from rfm.command_line.caveats import caveats
 from rfm.command_line.evaluation import evaluate
 from rfm.command_line.report_content import Report, report_on
-from rfm.command_line.run_folder import RunData
+from rfm.command_line.run_folder import RunData, StartData
 from rfm.datasets.coordinates import LatitudeLongitude
 from rfm.datasets.splits import Split
 from rfm.networks import VelocityField
 from rfm.plotting import plot_reliability
 from rfm.regions import coverage
+from rfm.sources import Empirical
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +149,13 @@ def test_the_reliability_curve_shows_the_shares(content: Report) -> None:
     assert list(y) == [0, *(e.mean for e in found.shares), 1]
     assert sum(bar.get_height() * bar.get_width() for bar in histogram.patches) == pytest.approx(1)
     assert not math.isnan(histogram.get_ylim()[1])
+
+
+def test_a_flow_from_given_points_is_reported_by_distances(run: Path, data: RunData) -> None:
+    start = Sphere(2).random_uniform(60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    flow = Flow(Sphere(2), Flow.load(run).field, Empirical(Sphere(2), start))
+    written = report_on(flow, replace(data, start=StartData(start, test=torch.arange(30))), run)
+    assert "squared MMD" in written.text()
+    assert "has no density" in written.text()
+    assert written.coverage is None
+    assert "beside_test_points" in written.record()["test"]

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from manifolds import Sphere
+from manifolds import Euclidean, FlatTorus, Sphere
 from rfm.flow import Flow
 from rfm.plotting import layouts, new_figure, plot_flow, world_map
 from rfm.plotting.maps import coastlines, log_density_grid
 from rfm.plotting.views import WORLD, View, chosen_view, latitude_label, longitude_label, places
+from rfm.sources import WrappedNormal
 
 PACIFIC = View(120, -60, -50, 60)
 VIEWS = [WORLD, View.about(150), View.about(-90), PACIFIC, View(-10, 20, 30, 45), View(170, 190, 60, 90)]
@@ -138,3 +139,20 @@ def test_points_off_the_map_are_counted_and_regions_outlined(monkeypatch: pytest
     assert "data: 3 points,\n1 of them off the map" in titles
     density = figure.axes[titles.index("density of the flow")]
     assert any(type(c).__name__ == "QuadContourSet" for c in density.collections)
+
+
+def test_regions_are_outlined_in_a_plane_and_refused_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "_DRAWS", 60)
+    plane = Flow(
+        Euclidean(2), lambda x, t: torch.zeros_like(x), WrappedNormal(Euclidean(2), torch.zeros(2), torch.ones(()))
+    )
+    figure = plot_flow(plane, None, torch.randn(5, 2), evaluations=400, regions=(0.5,))
+    (outline,) = (c for axes in figure.axes for c in axes.collections if type(c).__name__ == "QuadContourSet")
+    # Of the normal distribution, half lies within sqrt(2 ln 2) of the middle.
+    radii = np.concatenate([np.hypot(*path.vertices.T) for path in outline.get_paths() if len(path.vertices)])
+    assert np.median(radii) == pytest.approx(math.sqrt(2 * math.log(2)), rel=0.2)
+    torus = Flow(FlatTorus(3), lambda x, t: torch.zeros_like(x))
+    with pytest.raises(ValueError, match="regions are outlined on a map and in a plane"):
+        plot_flow(torus, regions=(0.5,))
+    with pytest.raises(ValueError, match="view is what a map of Sphere"):
+        plot_flow(torus, view=WORLD)

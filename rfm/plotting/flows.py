@@ -136,6 +136,7 @@ def subject_of(
 ) -> Subject:
     """Return what `plot_flow` draws with the same arguments; samples are drawn where none are given."""
     check_instance("plot_flow", "flow", flow, Flow, "Flow(manifold, field)")
+    _check_options(flow.manifold, view, regions)
     data = None if points is None else _as_points(flow.manifold, points, "points")
     if samples is None:
         _, device = flow._dtype_and_device()
@@ -149,6 +150,17 @@ def subject_of(
         sets.insert(0, Points(labels[0], DATA_COLOUR, data))
     count = min([len(s.all) for s in sets if len(s.all)] + [MOST_POINTS])
     return Subject(flow, sets, count, title, coordinates, evaluations, condition, view, progress, tuple(regions))
+
+
+def _check_options(manifold: Manifold, view: View | None, regions: Sequence[float]) -> None:
+    on_map = isinstance(manifold, Sphere) and manifold.dim == 2
+    if view is not None and not on_map:
+        raise ValueError(f"plot_flow: view is what a map of Sphere(2) shows, got a flow on {manifold}; leave it out")
+    in_plane = isinstance(manifold, FlatTorus | Euclidean) and manifold.n == 2
+    if regions and not (on_map or in_plane):
+        raise ValueError(
+            f"plot_flow: regions are outlined on a map and in a plane, got a flow on {manifold}; leave them out"
+        )
 
 
 def _as_points(manifold: Manifold, values: Tensor | NDArray[Any], what: str) -> Tensor:

@@ -50,6 +50,8 @@ def interactive(subject: Subject) -> PageFigure | None:
     figure = _traces(subject.flow.manifold, subject)
     if figure is None:
         return None
+    # The legend stands below the scene.
+    figure["layout"]["scene"]["domain"] = {"x": [0, 1], "y": [0.08, 1]}
     figure["layout"] |= {
         "title": {"text": escape(subject.title or ""), "font": {"color": INK}},
         "margin": {"l": 0, "r": 0, "t": 50 if subject.title else 10, "b": 0},
