@@ -12,9 +12,11 @@ from scipy import stats
 from manifolds import (
     SO3,
     SPD,
+    WGS84_AXES,
     Antipodal,
     Cyclic,
     Dihedral,
+    Ellipsoid,
     Euclidean,
     FlatTorus,
     Icosahedral,
@@ -27,7 +29,7 @@ from manifolds import (
 )
 from rfm import Flow
 from rfm.datasets import EARTH_RADIUS_KM, Angles, Cartesian
-from rfm.grids import DensityGrid, density_grid, to_xarray, write_grid
+from rfm.grids import DensityGrid, density_grid, geography_of, to_xarray, write_grid
 from rfm.grids.files import check_ending
 from rfm.records.packages import MissingPackageError, optional_package
 from rfm.sources import IsotropicGaussianSO3, KernelMixture, Source, Uniform, VonMisesFisher, WrappedNormal
@@ -84,7 +86,7 @@ def test_cells_have_the_volume_of_the_manifold_and_centres_on_it(manifold: Manif
         (WrappedNormal(FlatTorus(1), torch.tensor([3.1]), 0.2), 1),
         (WrappedNormal(FlatTorus(2), torch.tensor([3.1, -1.0]), 0.4), 3),
         (WrappedNormal(FlatTorus(3), torch.tensor([3.1, 0.0, -1.0]), 0.9), 15),
-        (IsotropicGaussianSO3(torch.eye(3), 0.5), 7.5),
+        (IsotropicGaussianSO3(torch.eye(3), 0.7), 10),
     ],
     ids=["sphere", "circle", "T1", "T2", "T3", "SO3"],
 )
@@ -100,10 +102,10 @@ def test_a_part_of_the_euler_angles_stands_for_all_orientations_of_a_crystal() -
     manifold = crystal(Octahedral())
     points = SO3().random_uniform(5, generator=torch.Generator().manual_seed(0))
     flow = at_rest(KernelMixture.one_bandwidth(manifold, points[:3], points[3:], concentrations=torch.tensor([10.0])))
-    found = density_grid(flow, resolution=5)
-    assert found.grid.shape == (72, 18, 18)
+    found = density_grid(flow, resolution=7.5)
+    assert found.grid.shape == (48, 12, 12)
     assert found.grid.multiplicity == 8
-    assert found.integral == pytest.approx(1, abs=5e-3)
+    assert found.integral == pytest.approx(1, abs=0.02)
     # The mean of multiples of uniform, by volume, is 1.
     odf = found.density(found.units[0])
     assert found.units[0].name == "multiples_of_uniform"
@@ -131,17 +133,18 @@ def test_a_window_of_euclidean_space_holds_its_probability(n: int) -> None:
     assert default.integral == pytest.approx(1, abs=0.02)
 
 
-def test_resolution_is_chosen_and_refined_where_the_integral_shows_the_need() -> None:
+def test_resolution_is_chosen_and_refined_where_the_integral_shows_the_need(monkeypatch: pytest.MonkeyPatch) -> None:
     broad = density_grid(at_rest(VonMisesFisher(Sphere(2), torch.tensor([1.0, 0.0, 0.0]), 20.0)))
     assert broad.grid.shape == (90, 180)
     # A spike of two degrees' width.
-    narrow = density_grid(at_rest(VonMisesFisher(Sphere(2), torch.tensor([0.8, 0.0, 0.6]), 8000.0)))
-    assert narrow.grid.shape == (180, 360)
-    coarse = density_grid(at_rest(VonMisesFisher(Sphere(2), torch.tensor([0.8, 0.0, 0.6]), 8000.0)), resolution=10)
+    spike = at_rest(VonMisesFisher(Sphere(2), torch.tensor([0.8, 0.0, 0.6]), 8000.0))
+    monkeypatch.setattr("rfm.grids.density_grid._CELLS", (200, 1000))
+    assert density_grid(spike).grid.shape == (18, 36)
+    coarse = density_grid(spike, resolution=10)
     assert "should be 1" in coarse.describe()
-    seen: list[tuple[int, int]] = []
-    density_grid(broad_flow(), resolution=30, batch_size=20, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(20, 72), (40, 72), (60, 72), (72, 72)]
+    seen: list[int] = []
+    density_grid(broad_flow(), resolution=30, batch_size=20, progress=seen.append)
+    assert seen == [20, 20, 20, 12]
 
 
 def broad_flow() -> Flow:
@@ -267,7 +270,7 @@ def test_every_manifold_writes_netcdf_and_csv(tmp_path: Path) -> None:
         (lambda: density_grid(Sphere(2)), "flow must be"),
         (lambda: density_grid(broad_flow(), resolution=30).level(50), "for 90 % pass 0.9"),
         (lambda: density_grid(at_rest(Uniform(FlatTorus(1)))).with_rate(1.0), "of the earth alone"),
-        (lambda: check_ending(Path("density.png")), "ends in none of .nc, .tif"),
+        (lambda: check_ending(Path("density.png"), earth=True), "ends in none of .nc, .tif"),
         (lambda: optional_package("no_such_package", "geo", "a netCDF file"), r"pip install .*\[geo\]"),
     ],
 )
@@ -296,3 +299,40 @@ def test_values_that_are_no_densities_are_refused() -> None:
     grid = density_grid(at_rest(Uniform(FlatTorus(1))), resolution=30).grid
     with pytest.raises(ValueError, match="grid's shape"):
         DensityGrid(grid, np.zeros(5))
+
+
+# Ellipsoids.
+
+
+def test_the_earths_ellipsoid_has_its_area_and_densities_per_square_kilometre() -> None:
+    earth = Ellipsoid([axis / WGS84_AXES[0] for axis in WGS84_AXES])
+    flow = Flow(earth, lambda x, t: torch.zeros_like(x), Uniform(earth))
+    found = density_grid(flow, resolution=15)
+    assert earth.volume is not None
+    assert found.grid.volumes.sum() == pytest.approx(earth.volume, rel=1e-12)
+    assert found.integral == pytest.approx(1, abs=1e-6)
+    assert found.grid.earth
+    # National Geospatial-Intelligence Agency: the area of the ellipsoid is 510,065,621.724 square kilometres.
+    np.testing.assert_allclose(found.density(found.units[0]), 1 / 510065621.724, rtol=1e-6)
+    latitude, longitude = earth.to_geodetic(found.grid.points)
+    np.testing.assert_allclose(np.stack([latitude, longitude], axis=1), found.grid.coordinates, atol=1e-9)
+
+
+def test_bands_of_an_ellipsoid_are_those_of_geographiclib() -> None:
+    from geographiclib.geodesic import Geodesic
+
+    own = geography_of(Ellipsoid(WGS84_AXES))
+    assert own.kilometres == pytest.approx(1e-3)
+    [band] = own.bands(np.array([30.0, 50.0]))
+    polygon = Geodesic.WGS84.Polygon()
+    # Parallels in small steps, as the polygon's sides are geodesics.
+    for latitude, longitudes in ((30.0, range(4001)), (50.0, range(4000, -1, -1))):
+        for step in longitudes:
+            polygon.AddPoint(latitude, step / 100)
+    assert band * math.radians(40) == pytest.approx(polygon.Compute(False, True)[2], rel=1e-7)
+
+
+@pytest.mark.parametrize("manifold", [Ellipsoid([1.0, 2.0, 3.0]), Ellipsoid([1.0, 2.0]), Sphere(3)], ids=str)
+def test_surfaces_without_parallels(manifold: Manifold) -> None:
+    with pytest.raises(ValueError, match="latitude"):
+        geography_of(manifold)

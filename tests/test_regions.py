@@ -14,7 +14,9 @@ from torch import Tensor
 from manifolds import (
     SO3,
     SPD,
+    WGS84_AXES,
     Antipodal,
+    Ellipsoid,
     Euclidean,
     FlatTorus,
     Hyperboloid,
@@ -131,6 +133,23 @@ def test_areas(region: Region, area: float | None) -> None:
     x = Sphere(2).random_uniform(20_000, generator=torch.Generator().manual_seed(0))
     share = Share(int(region.contains(x).sum()), len(x))
     assert share.agrees_with(volume / (4 * math.pi), 0.0)
+
+
+def test_regions_of_the_earths_ellipsoid() -> None:
+    earth = Ellipsoid([axis / WGS84_AXES[0] for axis in WGS84_AXES])
+    flow = at_rest(Uniform(earth))
+    assert earth.volume is not None
+    box = LatitudeLongitudeBox(30, 50, 170, -170, surface=earth)
+    polygon = Polygon([[rectangle(170, 30, 190, 50)]], surface=earth)
+    assert box.volume is not None
+    assert polygon.volume == pytest.approx(box.volume, rel=1e-8)
+    for region in (box, polygon):
+        assert probability(flow, region, draws=500).value == pytest.approx(box.volume / earth.volume, rel=1e-4)
+    assert LatitudeLongitudeBox(-90, 90, -180, 180, surface=earth).volume == pytest.approx(earth.volume, rel=1e-12)
+    place = earth.from_geodetic(torch.tensor([40.0, 40.0]), torch.tensor([179.0, 160.0]))
+    assert box.contains(place).tolist() == polygon.contains(place).tolist() == [True, False]
+    with pytest.raises(ValueError, match="the flow on Ellipsoid"):
+        probability(flow, LatitudeLongitudeBox(30, 50, 0, 10))
 
 
 def test_a_hole_is_left_out_and_overlaps_count_once() -> None:

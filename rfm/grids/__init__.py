@@ -5,8 +5,21 @@
 """
 
 from rfm.grids.axes import Axis, Grid, Unit
-from rfm.grids.datasets import to_xarray
-from rfm.grids.density_grid import DensityGrid, density_grid
+from rfm.grids.density_grid import DensityGrid, density_grid, on_earth
 from rfm.grids.files import check_ending, write_grid
+from rfm.grids.geography import Geography, geography_of
+from rfm.grids.xarray_datasets import to_xarray
 
-__all__ = ["Axis", "DensityGrid", "Grid", "Unit", "check_ending", "density_grid", "to_xarray", "write_grid"]
+__all__ = [
+    "Axis",
+    "DensityGrid",
+    "Geography",
+    "Grid",
+    "Unit",
+    "check_ending",
+    "density_grid",
+    "geography_of",
+    "on_earth",
+    "to_xarray",
+    "write_grid",
+]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from manifolds.arguments import check_instance, number, positive
-from rfm.datasets.coordinates import Cartesian, Coordinates
+from rfm.datasets.coordinates import Coordinates, LatitudeLongitude
 from rfm.flow import Flow
+from rfm.flow.progress import counting_bar
 from rfm.grids.axes import Array, Grid, Unit
 from rfm.grids.manifold_grids import GridRequest, Limits, grid_of
 from rfm.integrators import Adaptive, Method
@@ -86,7 +87,7 @@ class DensityGrid:
         p = number("DensityGrid.level", "probability", probability)
         if not 0 < p < 1:
             raise ValueError(f"DensityGrid.level: probability must be above 0 and below 1, got {p}; for 90 % pass 0.9")
-        # Log-densities vary within a cell: as if evenly, by half of what they do from one neighbour to the other. A level
+        # Log-densities vary within a cell, as if evenly by half of what they do from neighbour to neighbour. A level
         # would else jump from one row of cells to the next where a row is all alike.
         own, masses = self.log_density, self.masses / self.integral
         slopes = np.gradient(own) if own.ndim > 1 else [np.gradient(own)]
@@ -129,6 +130,11 @@ class DensityGrid:
         return text
 
 
+def on_earth(coordinates: Coordinates) -> bool:
+    """Return whether coordinates are latitudes and longitudes of the earth."""
+    return coordinates.kind == LatitudeLongitude.kind
+
+
 def density_grid(
     flow: Flow,
     *,
@@ -138,7 +144,7 @@ def density_grid(
     condition: Tensor | Mapping[str, Any] | None = None,
     solver: Method | None = None,
     batch_size: int = _BATCH,
-    progress: Callable[[int, int], Any] = lambda done, total: None,
+    progress: bool | Callable[[int], Any] = False,
 ) -> DensityGrid:
     """Return the density of a flow on a grid of its manifold.
 
@@ -151,11 +157,12 @@ def density_grid(
         resolution: the width of cells in degrees, a divisor of 90; in Euclidean space in its unit of length. By default
             about 20,000 cells or, where the integral over these is farther than 1 % from 1, 80,000.
         limits: a pair for each coordinate of Euclidean space; those of 1000 draws with a margin by default.
-        coordinates: name the axes. On ``Sphere(2)``, `rfm.datasets.Cartesian` ones mean that it is not the earth.
+        coordinates: name the axes. On ``Sphere(2)``, others than `rfm.datasets.LatitudeLongitude` mean that it is not
+            the earth.
         condition: one condition, as `rfm.Flow.log_prob` takes it.
         solver: how to integrate; adaptive to 1e-4 by default.
         batch_size: points computed together, which bounds memory.
-        progress: called with the number of points done and their total.
+        progress: show on stderr how many cells are done; or a function that is called with their number each time.
 
     Raises:
         ValueError: the manifold has no grid, the flow no density, or an argument is not as said.
@@ -165,7 +172,7 @@ def density_grid(
         resolution = positive("density_grid", "resolution", resolution)
     flow.source.check_density("density_grid")
     names = () if coordinates is None else coordinates.names
-    earth = coordinates is None or coordinates.kind != Cartesian.kind
+    earth = coordinates is None or on_earth(coordinates)
     solver = SOLVER if solver is None else solver
     found: DensityGrid | None = None
     for cells in _CELLS:
@@ -175,12 +182,10 @@ def density_grid(
             raise ValueError(
                 f"density_grid: limits are of a window of Euclidean space, not of {flow.manifold}; leave them out"
             )
-        scores = []
-        for part in grid.points.split(batch_size):
-            scores.append(flow.log_prob(part, condition=condition, solver=solver, batch_size=batch_size))
-            progress(sum(map(len, scores)), grid.size)
-        values = torch.cat(scores).detach().cpu().double().numpy().reshape(grid.shape)
-        found = DensityGrid(grid, values)
+        with counting_bar(progress, "grid", grid.size, "cells") as advance:
+            options: dict[str, Any] = {"condition": condition, "batch_size": batch_size, "progress": advance}
+            scores = flow.log_prob(grid.points, solver=solver, **options)
+        found = DensityGrid(grid, scores.detach().cpu().double().numpy().reshape(grid.shape))
         if resolution is not None or not grid.complete or abs(found.integral - 1) <= _CLOSE:
             break
     assert found is not None

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rfm.datasets import write_table
-from rfm.grids.datasets import to_xarray
 from rfm.grids.density_grid import DensityGrid
+from rfm.grids.xarray_datasets import to_xarray
 from rfm.records.descriptions import write_atomically
 from rfm.records.packages import optional_package
 
@@ -26,15 +27,19 @@ def write_grid(density: DensityGrid, path: str | os.PathLike[str]) -> None:
         MissingPackageError: xarray with h5netcdf, or rasterio is not installed.
     """
     file = Path(path)
-    check_ending(file)
+    check_ending(file, density.grid.earth)
     _WRITERS[file.suffix.lower()](density, file)
 
 
-def check_ending(path: Path) -> None:
-    """Raise ValueError unless a file's name ends as one that `write_grid` writes."""
+def check_ending(path: Path, earth: bool) -> None:
+    """Raise ValueError unless a file's name ends as one that `write_grid` writes, of the earth or of something else."""
     if path.suffix.lower() not in _WRITERS:
         raise ValueError(
             f"write_grid: {path.name!r} ends in none of {', '.join(_WRITERS)}; choose netCDF, GeoTIFF or a table"
+        )
+    if not earth and path.suffix.lower() not in (".nc", ".csv"):
+        raise ValueError(
+            f"write_grid: {path.name!r} is to be a GeoTIFF, which holds maps of the earth; choose .nc or .csv here"
         )
 
 
@@ -42,7 +47,7 @@ def _write_netcdf(density: DensityGrid, path: Path) -> None:
     optional_package("h5netcdf", "geo", "a netCDF file")
     dataset = to_xarray(density)
     compressed = {"zlib": True, "complevel": 4}
-    encoding = {
+    encoding: dict[Any, dict[str, Any]] = {
         name: compressed for name, variable in dataset.data_vars.items() if variable.ndim == len(density.grid.axes)
     }
     # Coordinates have no gaps, and a fill value would be one.
@@ -51,11 +56,6 @@ def _write_netcdf(density: DensityGrid, path: Path) -> None:
 
 
 def _write_geotiff(density: DensityGrid, path: Path) -> None:
-    if not density.grid.earth:
-        raise ValueError(
-            f"write_grid: {path.name!r} is to be a GeoTIFF, which holds maps of the earth; choose .nc or .csv for a "
-            f"grid of {', '.join(axis.name for axis in density.grid.axes)}"
-        )
     rasterio = optional_package("rasterio", "geo", "a GeoTIFF file")
     latitude, longitude = density.grid.axes
     bands = [(unit.name, density.density(unit)) for unit in density.units]

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manifolds import SO3, Euclidean, FlatTorus, Manifold, Quotient, Sphere
+from manifolds import SO3, Ellipsoid, Euclidean, FlatTorus, Manifold, Quotient, Sphere
 from manifolds.rotations import matrix_from_euler
-from rfm.datasets import EARTH_RADIUS_KM
 from rfm.datasets.crystal_symmetry import crystal_rotations
 from rfm.grids.axes import Array, Axis, Grid, Unit, as_tensor, equal_cells
+from rfm.grids.geography import geography_of
 
 Limits = Sequence[tuple[float, float]]
 
@@ -88,8 +88,8 @@ def grid_of(manifold: Manifold, request: GridRequest) -> Grid:
     """
     raise ValueError(
         f"density_grid: {manifold} has {manifold.dim} dimensions and no usual coordinates for a grid; grids are for "
-        "Sphere(1), Sphere(2), FlatTorus and Euclidean of up to three dimensions, SO3, and their quotients; elsewhere "
-        "call flow.log_prob at points of your own"
+        "Sphere(1), Sphere(2), Ellipsoid, FlatTorus and Euclidean of up to three dimensions, SO3, and their quotients; "
+        "elsewhere call flow.log_prob at points of your own"
     )
 
 
@@ -107,17 +107,12 @@ def _(manifold: Sphere, request: GridRequest) -> Grid:
         return replace(_angle_grid(1, request), place=_on_circle)
     if manifold.n != 2:
         return grid_of.dispatch(Manifold)(manifold, request)
-    rows, columns = request.counts((180.0, 360.0))
-    edges = np.linspace(-90, 90, rows + 1)
-    sphere = {"standard_name": "latitude", "axis": "Y", "long_name": "latitude"}
-    latitude = Axis("lat", edges, np.diff(np.sin(np.radians(edges))), "degrees_north", None, sphere)
-    longitude = equal_cells("lon", -180, 180, columns, "degrees_east", math.pi / 180, 360.0)
-    longitude = replace(longitude, attributes={"standard_name": "longitude", "axis": "X", "long_name": "longitude"})
-    units = [Unit("density_per_steradian", "sr-1", 1.0, "probability density per steradian")]
-    if request.earth:
-        factor = EARTH_RADIUS_KM**-2
-        units.insert(0, Unit("density_per_km2", "km-2", factor, "probability density per square kilometre"))
-    return Grid((latitude, longitude), _on_sphere, tuple(units), earth=request.earth)
+    return _geographic_grid(manifold, request)
+
+
+@grid_of.register
+def _(manifold: Ellipsoid, request: GridRequest) -> Grid:
+    return _geographic_grid(manifold, request)
 
 
 @grid_of.register
@@ -142,6 +137,27 @@ def _(manifold: Euclidean, request: GridRequest) -> Grid:
 @grid_of.register
 def _(manifold: SO3, request: GridRequest) -> Grid:
     return _euler_grid(request, 360.0, 180.0, 1)
+
+
+def _geographic_grid(manifold: Sphere | Ellipsoid, request: GridRequest) -> Grid:
+    own = geography_of(manifold)
+    rows, columns = request.counts((180.0, 360.0))
+    edges = np.linspace(-90, 90, rows + 1)
+    names = {"standard_name": "latitude", "axis": "Y", "long_name": "latitude"}
+    latitude = Axis("lat", edges, own.bands(edges), "degrees_north", None, names)
+    longitude = equal_cells("lon", -180, 180, columns, "degrees_east", math.pi / 180, 360.0)
+    longitude = replace(longitude, attributes={"standard_name": "longitude", "axis": "X", "long_name": "longitude"})
+    sphere = manifold.same_as(Sphere(2))
+    units = [
+        Unit("density_per_steradian", "sr-1", 1.0, "probability density per steradian")
+        if sphere
+        else Unit("density", "1", 1.0, "probability density per square of the unit of length")
+    ]
+    earth = request.earth and own.kilometres is not None
+    if earth and own.kilometres is not None:
+        title = "probability density per square kilometre"
+        units.insert(0, Unit("density_per_km2", "km-2", own.kilometres**-2, title))
+    return Grid((latitude, longitude), lambda x: own.points(x[:, 0], x[:, 1]), tuple(units), earth=earth)
 
 
 def _angle_grid(n: int, request: GridRequest) -> Grid:
@@ -208,13 +224,6 @@ def _rotations(degrees: Array) -> Tensor:
 def _on_circle(degrees: Array) -> Tensor:
     angle = as_tensor(np.radians(degrees[:, 0]))
     return torch.stack([angle.cos(), angle.sin()], dim=-1)
-
-
-def _on_sphere(degrees: Array) -> Tensor:
-    """Return the unit vectors at latitudes and longitudes."""
-    latitude, longitude = as_tensor(np.radians(degrees)).unbind(-1)
-    parallel = latitude.cos()
-    return torch.stack([parallel * longitude.cos(), parallel * longitude.sin(), latitude.sin()], dim=-1)
 
 
 def _names(names: Sequence[str], n: int, usual: str) -> list[str]:

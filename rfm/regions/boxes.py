@@ -10,14 +10,15 @@ from torch import Tensor
 
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
 from manifolds.arguments import check_instance, number
-from rfm.regions.region import Array, Charts, Region, degrees_of
+from rfm.grids.geography import geography_of
+from rfm.regions.region import Array, Charts, Region
 
 Interval = tuple[float, float] | None
 """A range of a coordinate; None for all of it."""
 
 
 class LatitudeLongitudeBox(Region):
-    """The part of the sphere between two parallels and two meridians.
+    """The part of a sphere or an ellipsoid between two parallels and two meridians.
 
     It reaches from ``west`` eastwards to ``east``, over the meridian of 180 degrees where east is less than west:
     ``west=170, east=-170`` is 20 degrees wide. ``west=-180, east=180`` is all the way round.
@@ -27,13 +28,15 @@ class LatitudeLongitudeBox(Region):
         north: latitude, above ``south``.
         west: longitude in degrees, -360 to 360.
         east: longitude.
+        surface: ``Sphere(2)`` by default, or an ellipsoid.
 
     Raises:
         ValueError: it is empty, or out of range.
     """
 
-    def __init__(self, south: float, north: float, west: float, east: float) -> None:
-        super().__init__(Sphere(2))
+    def __init__(self, south: float, north: float, west: float, east: float, surface: Manifold | None = None) -> None:
+        super().__init__(Sphere(2) if surface is None else surface)
+        self._geography = geography_of(self.manifold)
         south, north = (number("LatitudeLongitudeBox", *named) for named in (("south", south), ("north", north)))
         west, east = (number("LatitudeLongitudeBox", *named) for named in (("west", west), ("east", east)))
         if not -90 <= south < north <= 90:
@@ -51,7 +54,7 @@ class LatitudeLongitudeBox(Region):
         """In degrees of longitude."""
 
     def contains(self, x: Tensor) -> Tensor:
-        latitude, longitude = degrees_of(x)
+        latitude, longitude = self._geography.degrees(x)
         between = (latitude >= self.south) & (latitude <= self.north)
         return between & (torch.remainder(longitude - self.west, 360.0) <= self.width)
 
@@ -60,20 +63,17 @@ class LatitudeLongitudeBox(Region):
 
     @property
     def volume(self) -> float:
-        low, high = (math.sin(math.radians(value)) for value in (self.south, self.north))
-        return math.radians(self.width) * (high - low)
+        return math.radians(self.width) * float(self._geography.bands(np.array([self.south, self.north]))[0])
 
     @property
     def charts(self) -> Charts:
         low, high = (math.sin(math.radians(value)) for value in (self.south, self.north))
 
         def place(piece: NDArray[np.int64], u: Array) -> tuple[Tensor, Array]:
-            # Of equal areas: the sine of the latitude varies evenly.
-            height = np.clip(low + u[:, 0] * (high - low), -1, 1)
-            longitude = np.radians(self.west + u[:, 1] * self.width)
-            parallel = np.sqrt((1 - height) * (1 + height))
-            x = np.stack([parallel * np.cos(longitude), parallel * np.sin(longitude), height], axis=1)
-            return torch.from_numpy(x), np.full(len(u), self.volume)
+            # On the sphere of equal areas: the sine of the latitude varies evenly.
+            sine = np.clip(low + u[:, 0] * (high - low), -1, 1)
+            x = self._geography.points(np.degrees(np.arcsin(sine)), self.west + u[:, 1] * self.width)
+            return x, self._geography.density(sine) * (high - low) * math.radians(self.width)
 
         return Charts(1, 2, place)
 

@@ -33,11 +33,13 @@ class Coverage:
             equal to the probabilities; lower ones mean that it is too concentrated, higher ones that it is too spread.
         transforms: the probability integral transform of each point, ``(n,)``: the probability of the smallest region
             that holds it, uniform for points drawn from the density.
+        draws: how many draws all points were compared with; infinite where each was compared with its own.
     """
 
     probabilities: tuple[float, ...]
     shares: tuple[Estimate, ...]
     transforms: Tensor
+    draws: float = math.inf
 
     @property
     def largest_deviation(self) -> tuple[float, float, float]:
@@ -52,8 +54,9 @@ class Coverage:
         text = f"the region of {100 * p:.0f} % holds {100 * share:.1f} % of the points"
         if math.isnan(error):
             return f"{text}; a single independent observation has no interval"
-        # The farthest of several shares is farther than one share chosen beforehand would be: Kolmogorov's bound.
-        if abs(share - p) < _KOLMOGOROV_95 / math.sqrt(self.shares[0].count):
+        # The farthest of several shares is farther than one chosen beforehand would be: Kolmogorov's bound, or
+        # Smirnov's where draws are finite too.
+        if abs(share - p) < _KOLMOGOROV_95 * math.sqrt(1 / self.shares[0].count + 1 / self.draws):
             return f"{text}, the farthest off of all; this is within what chance explains"
         kind = "too concentrated" if share < p else "too spread"
         return f"{text} (standard error {100 * error:.1f} %): the density is {kind}"
@@ -139,7 +142,7 @@ def coverage(
         share = clustered_mean((transforms <= p).double(), groups, shares, "coverage")
         error = math.hypot(share.standard_error, math.sqrt(p * (1 - p) / common))
         estimates.append(Estimate(share.mean, error, share.count))
-    return Coverage(levels, tuple(estimates), transforms)
+    return Coverage(levels, tuple(estimates), transforms, common)
 
 
 def _against_own_draws(

@@ -21,28 +21,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifolds import Sphere
+from manifolds import Manifold, Sphere
+from rfm.grids.geography import geography_of
 from rfm.records.packages import optional_package
-from rfm.regions.region import Array, Charts, Region, degrees_of, from_degrees
+from rfm.regions.region import Array, Charts, Region
 
 _HALF_TURN = 180.0
 _WGS84 = ("crs84", "4326")
 
 
 class Polygon(Region):
-    """One or several polygons with holes on the sphere, edges straight in longitude and latitude.
+    """One or several polygons with holes on a sphere or an ellipsoid, edges straight in longitude and latitude.
 
     Args:
         polygons: each a sequence of rings, the outer one first, then its holes; a ring is a sequence of longitudes and
             latitudes in degrees, the first repeated at its end. Where polygons overlap, points count once.
+        surface: ``Sphere(2)`` by default, or an ellipsoid.
 
     Raises:
         ValueError: a ring crosses itself, a place is out of range, or there is no polygon.
         MissingPackageError: shapely is not installed.
     """
 
-    def __init__(self, polygons: Sequence[Sequence[Sequence[Sequence[float]]]]) -> None:
-        super().__init__(Sphere(2))
+    def __init__(
+        self, polygons: Sequence[Sequence[Sequence[Sequence[float]]]], surface: Manifold | None = None
+    ) -> None:
+        super().__init__(Sphere(2) if surface is None else surface)
+        self._geography = geography_of(self.manifold)
         shapely = optional_package("shapely", "geo", "a region bounded by polygons")
         if not polygons:
             raise ValueError("Polygon: there is no polygon; give at least one")
@@ -55,7 +60,7 @@ class Polygon(Region):
         self._shapely, self._count = shapely, len(own)
 
     @classmethod
-    def from_geojson(cls, source: str | os.PathLike[str] | Mapping[str, Any]) -> Self:
+    def from_geojson(cls, source: str | os.PathLike[str] | Mapping[str, Any], surface: Manifold | None = None) -> Self:
         """Return the polygons of a GeoJSON file, or of its content.
 
         All polygons and multipolygons of its features count, heights are left out.
@@ -74,12 +79,12 @@ class Polygon(Region):
         if not polygons:
             raise ValueError(f"{name}: holds no Polygon or MultiPolygon; a region needs at least one")
         try:
-            return cls(polygons)
+            return cls(polygons, surface)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
     def contains(self, x: Tensor) -> Tensor:
-        latitude, longitude = degrees_of(x)
+        latitude, longitude = self._geography.degrees(x)
         # With their borders: a pole is a whole edge.
         inside = self._shapely.intersects_xy(self.geometry, longitude.cpu().numpy(), latitude.cpu().numpy())
         return torch.from_numpy(np.asarray(inside)).to(x.device)
@@ -90,7 +95,9 @@ class Polygon(Region):
         return f"{what} within latitudes {south:g} to {north:g}, longitudes {west:g} to {east:g}"
 
     @property
-    def volume(self) -> float:
+    def volume(self) -> float | None:
+        if not self.manifold.same_as(Sphere(2)):
+            return super().volume
         return sum(
             abs(ring_area(np.asarray(part.exterior.coords)))
             - sum(abs(ring_area(np.asarray(hole.coords))) for hole in part.interiors)
@@ -108,8 +115,9 @@ class Polygon(Region):
         def place(piece: NDArray[np.int64], u: Array) -> tuple[Tensor, Array]:
             # A square with one side shrunk to the corner a.
             degrees = a[piece] + u[:, :1] * (ab[piece] + u[:, 1:] * bc[piece])
-            element = twice[piece] * u[:, 0] * np.cos(np.radians(degrees[:, 1]))
-            return from_degrees(degrees[:, 1], degrees[:, 0]), element
+            latitude = np.radians(degrees[:, 1])
+            element = twice[piece] * u[:, 0] * np.cos(latitude) * self._geography.density(np.sin(latitude))
+            return self._geography.points(degrees[:, 1], degrees[:, 0]), element
 
         return Charts(len(triangles), 2, place, triangles=True)
 

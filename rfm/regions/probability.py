@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from manifolds.arguments import check_instance, integer, positive
 from rfm.flow import Flow
+from rfm.flow.progress import counting_bar
 from rfm.integrators import Adaptive, Method
-from rfm.regions.cubature import Array, cubature
+from rfm.regions.cubature import Array, Integrand, cubature
 from rfm.regions.region import Charts, Region
 
 SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
@@ -134,7 +135,7 @@ def probability(
     generator: torch.Generator | None = None,
     solver: Method | None = None,
     batch_size: int = _BATCH,
-    progress: Callable[[int], Any] = lambda count: None,
+    progress: bool | Callable[[int], Any] = False,
 ) -> Probability:
     """Return the probability of a region with its error.
 
@@ -152,7 +153,8 @@ def probability(
         generator: source of randomness; seed 0 by default.
         solver: how to integrate; adaptive to 1e-4 by default.
         batch_size: points computed together, which bounds memory.
-        progress: called with the number of densities or draws done each time.
+        progress: show on stderr how many densities and draws are done, of those at most; or a function that is called
+            with their number each time.
 
     Raises:
         ValueError: the region lies on another manifold, or an argument is not as said.
@@ -164,38 +166,36 @@ def probability(
             f"probability: the region lies on {region.manifold}, the flow on {flow.manifold}; make one for the "
             "flow's manifold"
         )
-    tolerance, most = (
-        positive("probability", "tolerance", tolerance),
-        integer("probability", "evaluations", evaluations),
-    )
+    tolerance = positive("probability", "tolerance", tolerance)
+    most = integer("probability", "evaluations", evaluations)
     if generator is None:
         generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(0)
-    options: dict[str, Any] = {
-        "condition": condition,
-        "solver": SOLVER if solver is None else solver,
-        "batch_size": batch_size,
-        "progress": progress,
-    }
     charts = region.charts if flow.source.has_density else None
     usual = _CHECKING_DRAWS if charts is not None else _DRAWS
     count = integer("probability", "draws", usual if draws is None else draws)
-    share = Share(int(region.contains(flow.sample(count, generator=generator, **options)).sum()), count)
-    by_share = Probability(share.mean, share.interval_95, "draws of the flow", count, share, region.describe())
-    if charts is None:
-        return by_share
-    density = _density_in(flow, charts, options)
-    value, error, used, method = _integrated(charts, density, tolerance, most)
+    with counting_bar(progress, "probability", count + (0 if charts is None else most)) as advance:
+        options: dict[str, Any] = {
+            "condition": condition,
+            "solver": SOLVER if solver is None else solver,
+            "batch_size": batch_size,
+            "progress": advance,
+        }
+        share = Share(int(region.contains(flow.sample(count, generator=generator, **options)).sum()), count)
+        by_share = Probability(share.mean, share.interval_95, "draws of the flow", count, share, region.describe())
+        if charts is None:
+            return by_share
+        value, error, used, method = _integrated(charts, _density_in(flow, charts, options), tolerance, most)
     if not share.agrees_with(value, error):
         note = (
             f"{method} found {value:.4g} with an error of {error:.1g}, which {share.inside:,} of {count:,} draws "
             "contradict: the density varies within its boxes; more evaluations may do"
         )
-        return Probability(share.mean, share.interval_95, "draws of the flow", count, share, region.describe(), note)
+        return replace(by_share, note=note)
     interval = (max(value - error, 0.0), min(value + error, 1.0))
-    return Probability(min(value, 1.0), interval, method, used, share, region.describe())
+    return replace(by_share, value=min(value, 1.0), interval_95=interval, method=method, evaluations=used)
 
 
-def _density_in(flow: Flow, charts: Charts, options: Mapping[str, Any]) -> Callable[[NDArray[np.int64], Array], Array]:
+def _density_in(flow: Flow, charts: Charts, options: Mapping[str, Any]) -> Integrand:
     """Return the function that is integrated over the unit cubes of a region."""
 
     def density(piece: NDArray[np.int64], u: Array) -> Array:
@@ -206,9 +206,7 @@ def _density_in(flow: Flow, charts: Charts, options: Mapping[str, Any]) -> Calla
     return density
 
 
-def _integrated(
-    charts: Charts, density: Callable[[NDArray[np.int64], Array], Array], tolerance: float, most: int
-) -> tuple[float, float, int, str]:
+def _integrated(charts: Charts, density: Integrand, tolerance: float, most: int) -> tuple[float, float, int, str]:
     """Return the integral over a region, its error, the evaluations that it took, and by which method."""
     if _NODES * charts.pieces > most:
         return _by_draws(charts, density, tolerance, most)
@@ -217,14 +215,21 @@ def _integrated(
     if found.converged or found.error <= _ROUGH * abs(found.value):
         return own
     # The budget was spent on a first look at many pieces, or along an edge of the density.
-    value, error, used, method = _by_draws(charts, density, tolerance, most)
+    value, error, used, method = _by_draws(charts, density, tolerance, most, found.error)
     return (value, error, used + found.evaluations, method) if error < found.error else own
 
 
 def _by_draws(
-    charts: Charts, density: Callable[[NDArray[np.int64], Array], Array], tolerance: float, most: int
+    charts: Charts,
+    density: Integrand,
+    tolerance: float,
+    most: int,
+    useful: float = math.inf,
 ) -> tuple[float, float, int, str]:
-    """Return the integral over a region by draws in it, half its 95 % interval, how many were drawn, and the method."""
+    """Return the integral over a region by draws in it, half its 95 % interval, how many were drawn, and the method.
+
+    They end where the last of them would leave no error below ``useful``.
+    """
     generator = np.random.default_rng(0)
     middle = np.full((charts.pieces, charts.dim), 0.5)
     sizes = charts.place(np.arange(charts.pieces), middle)[1]
@@ -239,6 +244,6 @@ def _by_draws(
             likelihood = likelihood * 2 * u[:, 0]
         values = np.append(values, density(piece, u) / likelihood)
         error = float(values.std(ddof=1)) / math.sqrt(len(values))
-        if error <= tolerance * values.mean():
+        if error <= tolerance * values.mean() or _Z95 * error * math.sqrt(len(values) / most) >= useful:
             break
     return float(values.mean()), _Z95 * error, len(values), "draws in the region"

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy.special import gammaincinv
 
 from manifolds.arguments import number, positive
 
@@ -45,8 +45,8 @@ class Rate:
         References:
             Garwood, Fiducial limits for the Poisson distribution, Biometrika 28, 1936.
         """
-        low = stats.chi2.ppf(_TAIL, 2 * self.events) / 2 if self.events > 0 else 0.0
-        high = stats.chi2.ppf(1 - _TAIL, 2 * self.events + 2) / 2
+        low = gammaincinv(self.events, _TAIL) if self.events > 0 else 0.0
+        high = gammaincinv(self.events + 1, 1 - _TAIL)
         return float(low) / self.years, float(high) / self.years
 
     def expected(self, probability: float, interval: tuple[float, float] | None = None) -> tuple[float, float, float]:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -74,16 +73,3 @@ class Region(ABC):
             most=100_000,
         )
         return charts.multiplicity * found.value
-
-
-def degrees_of(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return latitudes and longitudes in degrees of points ``(*batch, 3)`` of the sphere, float64."""
-    a, b, c = x.detach().double().unbind(-1)
-    return torch.rad2deg(torch.atan2(c, torch.hypot(a, b))), torch.rad2deg(torch.atan2(b, a))
-
-
-def from_degrees(latitude: Array, longitude: Array) -> Tensor:
-    """Return the unit vectors at latitudes and longitudes in degrees, ``(n, 3)``, float64."""
-    north, east = np.radians(latitude), np.radians(longitude)
-    parallel = np.cos(north)
-    return torch.from_numpy(np.stack([parallel * np.cos(east), parallel * np.sin(east), np.sin(north)], axis=-1))

@@ -63,10 +63,10 @@ def to_xarray(density: DensityGrid) -> "Dataset":
         density.region_probabilities,
         {"units": "1", "long_name": "probability of the smallest region that holds the cell"} | shared,
     )
-    attributes = {
+    about: dict[str, Any] = {
         "Conventions": "CF-1.8",
         "title": density.title or "probability density",
         "source": "riemannian flow matching (rfm)",
         "integral_over_cells": density.integral,
     }
-    return xarray.Dataset(variables, coordinates, attributes)
+    return xarray.Dataset(variables, coordinates, about)
