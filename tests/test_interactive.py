@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from headless_browser import PROGRAM, REASON, Browser, browser
 from torch import Tensor
 
 from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Octahedral, Quotient, RightMultiplication, Sphere
+from rfm.command_line.report import _EVALUATIONS
 from rfm.datasets import Cartesian
 from rfm.flow import Flow
 from rfm.plotting import interactive, save_page, subject_of
@@ -117,6 +119,17 @@ def test_crystals_are_shown_by_their_smallest_rotations() -> None:
     lengths = np.linalg.norm(xyz(trace(page(CRYSTAL), "data")), axis=-1)
     assert lengths.max() < 62.81
     assert np.linalg.norm(xyz(trace(page(SO3()), "data")), axis=-1).max() > 90
+
+
+@pytest.mark.parametrize("manifold", [Sphere(2), FlatTorus(2)], ids=str)
+def test_a_full_page_leaves_room_in_a_report(manifold: Manifold, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report holds the script, 4.8 MB, and three images, in 6 MB."""
+    monkeypatch.setattr(Subject, "log_density", lambda self, x: -np.abs(1e3 * x[:, 0]))
+    drawn = replace(subject(manifold, counts=(6000, 6000)), evaluations=_EVALUATIONS)
+    figure = interactive(drawn)
+    assert figure is not None
+    assert len(trace(figure, "data")["x"]) == 2000
+    assert len(json.dumps(figure)) < 850_000
 
 
 def test_a_page_needs_no_network(tmp_path: Path) -> None:

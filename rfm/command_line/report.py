@@ -94,5 +94,5 @@ def _page(report: "Report", flow: "Flow", data: "RunData", arguments: argparse.N
     return page(report, pictures)
 
 
-_EVALUATIONS = 6000
-"""Of the log-density: one grid serves the picture and the one that turns."""
+_EVALUATIONS = 5000
+"""Of the log-density: one grid serves the picture and the one that turns; with more, the page would pass 6 MB."""
