@@ -176,9 +176,8 @@ def _test(evaluation: Evaluation | TransportEvaluation | None) -> Section:
 
 def _density(flow: Flow, folder: Path) -> Section:
     measure = f"the Riemannian volume of {flow.manifold}"
-    sentences = [f"Densities are with respect to {measure}."] if flow.source.has_density else []
-    drawn = f"As a picture: rfm plot {folder}." if _has_picture(flow) else "A picture needs a condition: rfm plot."
-    return Section("density", "Density", [*sentences, drawn], record={"measure": measure})
+    drawn = f"Drawn by rfm plot {folder}" if _has_picture(flow) else "A picture needs a condition: rfm plot --condition"
+    return Section("density", "Density", [f"{drawn}."], record={"measure": measure})
 
 
 def _has_picture(flow: Flow) -> bool:

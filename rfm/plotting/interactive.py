@@ -76,7 +76,7 @@ def page_fragment(figure: PageFigure, *, script: bool = True, height: str = "640
     options: dict[str, Any] = {"full_html": False, "validate": False, "default_height": height}
     config = {"displaylogo": False, "scrollZoom": True, "responsive": True}
     text: str = to_html(figure, include_plotlyjs=script, config=config, div_id="turning", **options)
-    return text
+    return f'{text}\n<p style="margin:0.5em 1em">{_HINT}</p>'
 
 
 def save_page(figure: PageFigure, path: str | os.PathLike[str]) -> None:
@@ -95,8 +95,8 @@ def save_page(figure: PageFigure, path: str | os.PathLike[str]) -> None:
     title = figure["layout"]["title"]["text"] or "density of a flow"
     text = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title></head>\n'
-        f'<body style="margin:0;font-family:sans-serif;color:{INK}">\n{page_fragment(figure, height="92vh")}\n'
-        f'<p style="margin:0.5em 1em">{_HINT}</p>\n</body>\n</html>\n'
+        f'<body style="margin:0;font-family:sans-serif;color:{INK}">\n'
+        f'{page_fragment(figure, height="92vh")}\n</body>\n</html>\n'
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: _write(file, text))
