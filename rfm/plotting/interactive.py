@@ -96,7 +96,7 @@ def save_page(figure: PageFigure, path: str | os.PathLike[str]) -> None:
     text = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title></head>\n'
         f'<body style="margin:0;font-family:sans-serif;color:{INK}">\n'
-        f'{page_fragment(figure, height="92vh")}\n</body>\n</html>\n'
+        f"{page_fragment(figure, height='92vh')}\n</body>\n</html>\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: _write(file, text))
