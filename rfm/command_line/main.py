@@ -22,6 +22,7 @@ from rfm.command_line import (
     posterior,
     probability,
     regions,
+    report,
     sample,
 )
 
@@ -37,6 +38,7 @@ _VERBS: dict[str, ModuleType] = {
     "probability": probability,
     "regions": regions,
     "plot": plot,
+    "report": report,
     "demo": demo,
     "check": check,
 }
@@ -53,7 +55,8 @@ examples:
   rfm grid runs/quakes --out density.nc                for xarray, QGIS and GMT; .tif and .csv too
   rfm probability runs/quakes --box south=30 north=40 west=-10 east=20
   rfm regions runs/quakes --probabilities 50 90 --out regions.geojson
-  rfm plot runs/quakes --out map.png
+  rfm plot runs/quakes --out map.png                   or .pdf, .svg; .html turns and zooms
+  rfm report runs/quakes --out report.html             one page: data, fit, likelihoods, map, calibration, caveats
   rfm fit track.txt --manifold se3 --blocks seconds=2 --out runs/track
   rfm fit quakes.csv --manifold sphere --condition magnitude region --out runs/by-region
   rfm sample runs/by-region --condition magnitude=6 region=chile --guidance 2
