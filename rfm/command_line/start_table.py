@@ -60,9 +60,10 @@ def _held_out(points: Tensor, arguments: argparse.Namespace) -> Tensor | None:
 def weights_of(table: Table, column: str) -> Tensor:
     """Return the weights in a column, refused where one is negative."""
     weights = table.numbers([column])[:, 0]
-    if (weights < 0).any():
-        row = int(np.flatnonzero(weights < 0)[0])
-        raise table.error(row, f"weight {weights[row]:.6g} is negative", "weights are at least 0; correct that row")
+    rows = np.flatnonzero(weights < 0).tolist()
+    if rows:
+        finding, remedy = f"weight {weights[rows[0]]:.6g} is negative", "weights are at least 0; correct that row"
+        raise table.error(rows[0], finding, remedy, rows)
     return torch.from_numpy(weights)
 
 

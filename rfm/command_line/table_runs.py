@@ -1,7 +1,6 @@
 """What ``rfm fit`` reads: a table, and what its columns are."""
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,11 +52,11 @@ def read_run(arguments: argparse.Namespace) -> tuple[Manifold, RunData, Conditio
         _split(points, blocks, arguments),
         coordinates,
         file.name if file.streamed else Path(file).name,
-        hashlib.sha256(file.content).hexdigest(),
+        file.sha256,
         condition,
         weights_of(table, arguments.weights) if arguments.weights else None,
         blocks,
-        stream=file.content if file.streamed else None,
+        stream=file.raw if file.streamed else None,
         start=start_of_table(arguments, coordinates, len(points)),
     )
     return manifold, data, conditions, unused
@@ -76,8 +75,8 @@ def read_input(path: str, run: Path | None = None) -> FileContent:
         file = FileContent(_STANDARD_INPUT, b"", streamed=True)
     else:
         file = FileContent(_STANDARD_INPUT, sys.stdin.buffer.read(), streamed=True)
-    saved = saved_stream(run) if run is not None and file.streamed and not file.content else None
-    return file if saved is None else replace(file, content=saved)
+    saved = saved_stream(run) if run is not None and file.streamed and not file.raw else None
+    return file if saved is None else replace(file, raw=saved)
 
 
 def _check_map(name: str, manifold: Manifold, file: FileContent) -> None:

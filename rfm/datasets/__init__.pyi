@@ -36,7 +36,7 @@ from .table_files import Layout as Layout
 from .table_files import json_writer as json_writer
 from .table_files import table_writer as table_writer
 from .table_files import write_table as write_table
+from .table_reading import read_table as read_table
 from .tables import Table as Table
 from .tables import TableError as TableError
-from .tables import read_table as read_table
 from .tracks import read_track as read_track

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rfm.conditions import Conditions, Picture
-from rfm.datasets.tables import Table, TableError, parse_number
-
-_NO_NUMBER = frozenset({"", "-", "?", "na", "n/a", "null", "none"})
+from rfm.datasets.tables import MISSING, Table, TableError
 
 
 def find_conditions(
@@ -83,7 +81,7 @@ def read_conditions(table: Table, conditions: Conditions) -> Tensor:
             vectors.append(_pictures(table, column))
             continue
         if not column.labels:
-            vectors.append(np.array(_numbers(table, column.name))[:, None])
+            vectors.append(_numbers(table, column.name)[:, None])
             continue
         texts = _texts(table, column.name)
         entries = {}
@@ -109,26 +107,25 @@ def _pictures(table: Table, column: Picture) -> NDArray[np.float64]:
     return np.stack([seen[text] for text in texts])
 
 
-def _texts(table: Table, key: str) -> list[str]:
-    index = table.index(key)
-    return [row[index] for row in table.rows]
+def _texts(table: Table, key: str) -> Sequence[str]:
+    return table.texts(key)
 
 
 def _mostly_numbers(table: Table, key: str) -> bool:
-    known = [text for text in _texts(table, key) if text.casefold() not in _NO_NUMBER]
-    return 2 * sum(parse_number(text) is not None for text in known) >= len(known)
+    return table.columns[table.index(key)].mostly_numbers()
 
 
-def _numbers(table: Table, key: str) -> list[float]:
+def _numbers(table: Table, key: str) -> NDArray[np.float64]:
     """Return a column's numbers, NaN where not known."""
-    values = []
-    for row, text in enumerate(_texts(table, key)):
-        value = math.nan if text.casefold() in _NO_NUMBER else parse_number(text)
-        if value is None or math.isinf(value):
-            raise table.error(
-                row,
-                f"{text[:40]!r} is not a finite number in column {key!r}",
-                f"repair or empty that cell, or say that they are labels: --label {key}",
-            )
-        values.append(value)
+    values = table.values(key)
+    doubtful = np.flatnonzero(~np.isfinite(values))
+    column = table.columns[table.index(key)]
+    bad = [row for row in doubtful.tolist() if column.text(row).casefold() not in MISSING]
+    if bad:
+        raise table.error(
+            bad[0],
+            f"{column.text(bad[0])[:40]!r} is not a finite number in column {key!r}",
+            f"repair or empty that cell, or say that they are labels: --label {key}",
+            bad,
+        )
     return values

@@ -21,7 +21,8 @@ from manifolds import FlatTorus
 from rfm.arrays import array_of
 from rfm.datasets.column_names import is_latitude, is_longitude
 from rfm.datasets.table_files import CSV, Layout
-from rfm.datasets.tables import Table, TableError, read_table
+from rfm.datasets.table_reading import read_table
+from rfm.datasets.tables import Table, TableError
 
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius (2 a + b) / 3 of the earth's ellipsoid. Source: Moritz, Geodetic Reference System 1980, J. Geod. 2000."""
@@ -259,9 +260,9 @@ class Cartesian(Coordinates):
                 norm = np.linalg.norm(x, axis=1)
             bad = np.flatnonzero(~(np.abs(norm - 1) <= SPHERE_TOLERANCE))
             if len(bad):
-                also = f" ({len(bad)} of {len(table)} rows are like that)" if len(bad) > 1 else ""
-                finding = f"this point is not on the unit sphere, its norm is {norm[bad[0]]:.6g}{also}"
-                raise table.error(int(bad[0]), finding, "divide each row by its norm, or name other columns")
+                finding = f"this point is not on the unit sphere, its norm is {norm[bad[0]]:.6g}"
+                remedy = "divide each row by its norm, or name other columns"
+                raise table.error(int(bad[0]), finding, remedy, bad.tolist())
             x = x / norm[:, None]
         return torch.from_numpy(x + 0.0)
 
@@ -331,9 +332,8 @@ _REPAIR = "repair or remove that row"
 def _out_of_range(
     table: Table, bad: NDArray[np.bool_], what: str, values: NDArray[np.float64], bounds: str, remedy: str
 ) -> TableError:
-    row = int(np.flatnonzero(bad)[0])
-    also = f" ({int(bad.sum())} of {len(table)} rows are like that)" if bad.sum() > 1 else ""
-    return table.error(row, f"{what} {values[row]:.6g} is not {bounds} degrees{also}", remedy)
+    rows = np.flatnonzero(bad).tolist()
+    return table.error(rows[0], f"{what} {values[rows[0]]:.6g} is not {bounds} degrees", remedy, rows)
 
 
 def output_names(columns: Sequence[str], usual: Sequence[str]) -> tuple[str, ...]:

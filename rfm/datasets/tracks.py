@@ -22,7 +22,8 @@ from math import isfinite
 from statistics import median
 
 from rfm.datasets.pose_columns import POSITION, QUATERNION, TIME, header_names, pose_roles, time_ticks
-from rfm.datasets.tables import Table, TableError, parse_number, read_header, read_table
+from rfm.datasets.table_reading import comment_lines, read_table
+from rfm.datasets.tables import Table, TableError, parse_number
 from rfm.datasets.text_files import read_lines, read_once
 
 
@@ -94,7 +95,7 @@ def recognised_format(path: str | os.PathLike[str]) -> str | None:
     Raises:
         TableError: the file cannot be read.
     """
-    for names in map(header_names, read_header(path)):
+    for names in map(header_names, comment_lines(path)):
         ticks, roles = time_ticks(names), pose_roles(names)
         if roles[: len(_TUM.columns)] == _TUM.roles:
             return _OF_TICKS[ticks or 1]
@@ -119,7 +120,7 @@ def read_commented_table(path: str | os.PathLike[str], minimum_rows: int = 1) ->
     """
     path = read_once(path)
     table = read_table(path, minimum_rows)
-    comments = [header_names(line) for line in read_header(path)]
+    comments = [header_names(line) for line in comment_lines(path)]
     _refuse_jpl(table, [list(table.names)] if table.has_header else comments)
     for names in comments:
         names_quaternion = set(QUATERNION) <= set(pose_roles(names))
@@ -150,7 +151,7 @@ def read_track(
     """
     path = read_once(path)
     raw = read_table(path, minimum_rows)
-    header = [list(raw.names)] if raw.has_header else [header_names(line) for line in read_header(path)]
+    header = [list(raw.names)] if raw.has_header else [header_names(line) for line in comment_lines(path)]
     layout = layout or recognised_format(path) or ("kitti" if is_kitti(raw) else None)
     if layout is None:
         raise TableError(
@@ -175,7 +176,7 @@ def read_track(
     added, start = _seconds(raw, known.ticks_per_second or 1, start)
     # What follows the pose (velocities, biases, covariances) is not read.
     rows = [[*row[:width], more] for row, more in zip(raw.rows, added, strict=True)]
-    return Table(raw.file, (*known.columns, SECONDS), True, rows, raw.lines, start), layout
+    return Table.of_rows(raw.file, (*known.columns, SECONDS), True, rows, raw.lines, start), layout
 
 
 def is_kitti(raw: Table) -> bool:
@@ -203,7 +204,7 @@ def _matrices(raw: Table, known: TrackFormat) -> Table:
     if raw.has_header or len(raw.names) not in (12, 13, 16, 17):
         raise _wrong_width(raw, "kitti", known)
     rows = [[*cells, frame] for frame, cells in _kitti_cells(raw)]
-    return Table(raw.file, (*known.columns, FRAME), True, rows, raw.lines, 0)
+    return Table.of_rows(raw.file, (*known.columns, FRAME), True, rows, raw.lines, 0)
 
 
 def _kitti_cells(raw: Table) -> list[tuple[str, Sequence[str]]]:
@@ -303,7 +304,7 @@ def _with_unit(raw: Table, layout: str, header: Sequence[Sequence[str]]) -> str:
     units = [ticks for names in over if (ticks := time_ticks(names)) is not None]
     if units:
         return _OF_TICKS[units[0]] if layout == "tum" else layout
-    times = [value for row in raw.rows if (value := parse_number(row[0])) is not None and isfinite(value)]
+    times = [value for cell in raw.columns[0].texts if (value := parse_number(cell)) is not None and isfinite(value)]
     step = median(abs(b - a) for a, b in pairwise(times)) if len(times) > 1 else 0.0
     ticks = known.ticks_per_second or 1
     if step == 0 or _SHORT_STEP <= step / ticks <= _LONG_STEP:
@@ -323,11 +324,11 @@ def _with_unit(raw: Table, layout: str, header: Sequence[Sequence[str]]) -> str:
 def _seconds(raw: Table, ticks: int, start: int | float | None) -> tuple[list[str], int | float]:
     """Return seconds since the start as text, exact to the digits of the file; and the start."""
     times = []
-    for row, cells in enumerate(raw.rows):
+    for row, cell in enumerate(raw.columns[0].texts):
         try:
-            times.append(Fraction(cells[0]))
+            times.append(Fraction(cell))
         except (ValueError, ZeroDivisionError):
-            raise raw.error(row, f"{cells[0][:40]!r} is no time", "repair or remove that row") from None
+            raise raw.error(row, f"{cell[:40]!r} is no time", "repair or remove that row") from None
     if start is None:
         _check_order(raw, times)
         # Nanoseconds since 1970 are whole numbers, with more digits than a float has.
@@ -341,10 +342,11 @@ def _check_order(raw: Table, times: Sequence[Fraction]) -> None:
     equal = [row for row in range(1, len(times)) if times[row] == times[row - 1]]
     back = [row for row in range(1, len(times)) if times[row] < times[row - 1]]
     if back:
-        finding = f"the time {raw.rows[back[0]][0]} is before that of the row above"
+        finding = f"the time {raw.columns[0].text(back[0])} is before that of the row above"
         raise raw.error(back[0], finding, "sort the rows by time")
     if len(equal) > max(1, _EQUAL_SHARE * len(times)):
-        finding = f"the time {raw.rows[equal[0]][0]} is that of the row above, as in {len(equal)} of {len(raw)} rows"
+        cell = raw.columns[0].text(equal[0])
+        finding = f"the time {cell} is that of the row above, as in {len(equal)} of {len(raw)} rows"
         raise raw.error(equal[0], finding, "name the right --format, or keep one row for each time")
 
 
