@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from rfm import __version__
-from rfm.command_line import check, demo, evaluate, fit, log_prob, plot, posterior, sample
+from rfm.command_line import check, data, demo, evaluate, fit, log_prob, plot, posterior, sample
 
 # Each declares its arguments (`add_arguments`) and does its work (`run`), where alone it imports what loads torch.
 _VERBS: dict[str, ModuleType] = {
@@ -21,12 +21,14 @@ _VERBS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "plot": plot,
     "demo": demo,
+    "data": data,
     "check": check,
 }
 
 _EPILOG = """\
 examples:
   rfm demo                                             fit the world's airports, print a table, draw a map
+  rfm data earthquakes --out quakes.csv                write a published data set
   rfm fit quakes.csv --manifold sphere --out runs/quakes
   rfm sample runs/quakes -n 10000 --out samples.csv
   rfm log-prob runs/quakes points.csv --out scores.csv

@@ -81,7 +81,7 @@ def angle_columns(table: Table, radians: bool | None, reserved: Sequence[str] = 
 
 
 def _is_angle(name: str) -> bool:
-    words = _words(name)
+    words = words_of(name)
     called = any(word in _ANGLES or word.endswith(_ENDS) for word in words)
     return not _NO_ANGLES & set(words) and (called or unit_in_name(name) is not None)
 
@@ -98,7 +98,7 @@ def _numbers_rows(table: Table, key: str) -> bool:
     index = table.index(key)
     if table.has_header:
         name = table.names[index]
-        words = _words(name)
+        words = words_of(name)
         return unit_in_name(name) is None and (not words or words[0] == "unnamed" or words[-1] in _INDEX | _TIMES)
     if index > 0 or len(table.names) == 1 or len(table) < _FEWEST_NUMBERED:
         return False
@@ -107,11 +107,11 @@ def _numbers_rows(table: Table, key: str) -> bool:
 
 
 def _last_word(name: str) -> str:
-    words = _words(name)
+    words = words_of(name)
     return words[-1] if words else ""
 
 
-def _words(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
     """Return the words of a name, in lower case, without numbers and a unit of angles at the end."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", bare_name(name))
     return re.findall(r"[^\W\d_]+", spaced.casefold())

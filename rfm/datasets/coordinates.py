@@ -9,23 +9,28 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifolds import FlatTorus
+from manifolds import Ellipsoid, FlatTorus
+from manifolds.level_sets.ellipsoid import WGS84_AXES
 from rfm.arrays import array_of
 from rfm.datasets.column_names import is_latitude, is_longitude
+from rfm.datasets.rounding import Rounding, find_rounding
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.table_reading import read_table
 from rfm.datasets.tables import Table, TableError
 
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius (2 a + b) / 3 of the earth's ellipsoid. Source: Moritz, Geodetic Reference System 1980, J. Geod. 2000."""
+
+EARTH_AXES = tuple(axis / WGS84_AXES[0] for axis in WGS84_AXES)
+"""Semi-axes of the earth's ellipsoid, WGS 84, in units of the first, 6378.137 km."""
 
 SPHERE_TOLERANCE = 1e-3
 """Rows whose norm differs from 1 by no more than this are projected to the sphere: files hold few digits."""
@@ -69,6 +74,29 @@ class Coordinates(ABC):
     def largest(self) -> tuple[float | None, ...]:
         """The largest size of the values of each column of the output; None where there is none, or they repeat."""
         return (None,) * len(self.names)
+
+    def in_columns(self, table: Table, columns: Sequence[str]) -> Self:
+        """Return the same coordinates, in other columns of a table: by name or number, in the same order and units.
+
+        Raises:
+            TableError: one is missing, or there are more or fewer.
+        """
+        keys = tuple(table.key(table.index(column)) for column in columns)
+        if len(set(keys)) < len(keys) or len(keys) != len(self.columns):
+            raise TableError(
+                f"{table.file}: --columns names {' '.join(keys)}, where {len(self.columns)} different columns are needed "
+                f"in place of {' '.join(self.columns)}; name these in that order"
+            )
+        return replace(self, columns=keys)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether each column alone may be rounded, as angles are; the parts of a unit vector or a quaternion are not."""
+        return False
+
+    def within_range(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return values of ``columns`` ``(n, len(columns))`` that were moved a little, back within their range."""
+        return values
 
     @property
     def ambiguous(self) -> tuple[str, ...]:
@@ -121,6 +149,18 @@ class Coordinates(ABC):
         record = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {"kind": self.kind, **record}
 
+    def rounding(self, table: Table) -> Rounding | None:
+        """Return to what a table's points are rounded, where many are equal because of it; see `find_rounding`."""
+        if not self.rounds:
+            return None
+        periods = dict(zip(self.names, self.periods, strict=True))
+        return find_rounding(self._numbers(table), [periods[name] for name in self._own])
+
+    def spread(self, table: Table, rounding: Rounding, seed: int) -> Table:
+        """Return a table whose rounded points are spread evenly over their cells, the same for the same seed."""
+        values = self.within_range(rounding.spread(self._numbers(table), seed))
+        return table.with_numbers(dict(zip(self._columns_in(table), values.T, strict=True)))
+
     def _numbers(self, table: Table) -> NDArray[np.float64]:
         """Return the numbers of ``columns``, in that order.
 
@@ -152,6 +192,7 @@ class LatitudeLongitude(Coordinates):
         positive_longitudes: write longitudes in [0, 360), not in [-180, 180].
         longitude_first: write the longitude before the latitude.
         radians: the table is in radians, not in degrees.
+        ellipsoid: points are on the earth's ellipsoid, ``Ellipsoid(EARTH_AXES)``, and latitudes geodetic, as on maps.
     """
 
     kind: ClassVar[str] = "latitude_longitude"
@@ -160,6 +201,7 @@ class LatitudeLongitude(Coordinates):
     positive_longitudes: bool = False
     longitude_first: bool = False
     radians: bool = False
+    ellipsoid: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -188,12 +230,29 @@ class LatitudeLongitude(Coordinates):
     def _own(self) -> tuple[str, ...]:
         return output_names(self.columns, ("latitude", "longitude"))
 
+    @property
+    def rounds(self) -> bool:
+        return True
+
+    def within_range(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        half = math.pi if self.radians else 180.0
+        latitude, longitude = values.T
+        # Beyond a pole is a place at the same distance before it.
+        latitude = np.where(np.abs(latitude) > half / 2, np.sign(latitude) * half - latitude, latitude)
+        longitude = np.where(longitude > 2 * half, longitude - 2 * half, longitude)
+        return np.stack([latitude, np.where(longitude < -half, longitude + 2 * half, longitude)], axis=1)
+
     def points(self, table: Table) -> Tensor:
         degrees = self._numbers(table)
         if self.radians:
             # A pole or the date line, rounded to the digits of the file, may lie beyond itself.
             degrees = _off_the_edge(np.degrees(degrees))
         self._check(table, degrees[:, 0], degrees[:, 1])
+        if self.ellipsoid:
+            wrapped = torch.from_numpy(_wrapped_degrees(degrees))
+            # At a pole all longitudes are one place.
+            longitude = torch.where(wrapped[:, 0].abs() == 90, 0.0, wrapped[:, 1])
+            return Ellipsoid(EARTH_AXES).from_geodetic(wrapped[:, 0], longitude)
         # Wrapped in degrees, where it is exact, so that one place written in two ways stays one place.
         latitude, longitude = np.radians(_wrapped_degrees(degrees)).T
         # Exactly 0 at the poles: all longitudes are one place there.
@@ -205,6 +264,10 @@ class LatitudeLongitude(Coordinates):
         x, y, z = as_float64(points).T
         latitude = np.degrees(np.arctan2(z, np.hypot(x, y)))
         longitude = np.degrees(np.arctan2(y, x))
+        if self.ellipsoid:
+            latitude, longitude = map(
+                as_float64, Ellipsoid(EARTH_AXES).to_geodetic(torch.from_numpy(as_float64(points)))
+            )
         if self.positive_longitudes:
             longitude = _positive(longitude)
         degrees = np.stack([longitude, latitude] if self.longitude_first else [latitude, longitude], axis=1)
@@ -212,6 +275,8 @@ class LatitudeLongitude(Coordinates):
 
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
         score = as_array(log_prob)
+        if self.ellipsoid:
+            return {"log_prob_nats_per_km2": score - 2 * math.log(WGS84_AXES[0] / 1000)}
         return {
             "log_prob_nats_per_steradian": score,
             "log_prob_nats_per_km2": score - 2 * math.log(EARTH_RADIUS_KM),
@@ -252,6 +317,10 @@ class Cartesian(Coordinates):
     def names(self) -> tuple[str, ...]:
         n = len(self.columns)
         return output_names(self.columns, "xyz"[:n] if n <= 3 else [f"x{i + 1}" for i in range(n)])
+
+    @property
+    def rounds(self) -> bool:
+        return not self.unit_norm
 
     def points(self, table: Table) -> Tensor:
         x = self._numbers(table)
@@ -303,6 +372,10 @@ class Angles(Coordinates):
     @property
     def periods(self) -> tuple[float | None, ...]:
         return (2 * math.pi if self.radians else 360.0,) * len(self.columns)
+
+    @property
+    def rounds(self) -> bool:
+        return True
 
     def points(self, table: Table) -> Tensor:
         angle = self._numbers(table)

@@ -24,9 +24,7 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
 
 
-def read_text_table(
-    path: str | os.PathLike[str], minimum_rows: int = 1, skipped: SkippedRows | None = None
-) -> Table:
+def read_text_table(path: str | os.PathLike[str], minimum_rows: int = 1, skipped: SkippedRows | None = None) -> Table:
     """Read a table from a text file.
 
     Args:

@@ -22,6 +22,7 @@ from math import isfinite
 from statistics import median
 
 from rfm.datasets.pose_columns import POSITION, QUATERNION, TIME, header_names, pose_roles, time_ticks
+from rfm.datasets.skipped_rows import SkippedRows
 from rfm.datasets.table_reading import comment_lines, read_table
 from rfm.datasets.tables import Table, TableError, parse_number
 from rfm.datasets.text_files import read_lines, read_once
@@ -112,14 +113,16 @@ def _is_euroc(names: Sequence[str], ticks: int | None) -> bool:
 _EUROC_NAMES = list(TRACK_FORMATS["euroc"].pose_columns)
 
 
-def read_commented_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
+def read_commented_table(
+    path: str | os.PathLike[str], minimum_rows: int = 1, skipped: SkippedRows | None = None
+) -> Table:
     """Read a table whose columns may be named in a comment line: one that names a quaternion.
 
     Raises:
         TableError: as `rfm.datasets.tables.read_table`; or the quaternion is one that turns the other way.
     """
     path = read_once(path)
-    table = read_table(path, minimum_rows)
+    table = read_table(path, minimum_rows, skipped)
     comments = [header_names(line) for line in comment_lines(path)]
     _refuse_jpl(table, [list(table.names)] if table.has_header else comments)
     for names in comments:

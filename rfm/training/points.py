@@ -21,6 +21,7 @@ from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
 from rfm.training.agreement import ACCURATE, agreeing, check_agreement, condition_of, excess
 from rfm.training.checkpoint import Validation
+from rfm.training.cross_fitting import CrossFitted
 from rfm.training.jitter import jitter_scales, jittered
 from rfm.training.loop import step_seed
 from rfm.training.matching import MatchingValidation
@@ -109,6 +110,7 @@ def train(
     drop_condition: bool = False,
     refined: bool = False,
     validation_source: Source | None = None,
+    cross_fitted: CrossFitted | None = None,
 ) -> None:
     """Train ``flow.field`` in place; the flow ends with the averaged weights of the best validation.
 
@@ -124,6 +126,7 @@ def train(
         drop_condition: see `BatchSampler`.
         refined: end with `rfm.training.refinement.refine`, and let the likelihood under a quick refinement decide.
         validation_source: distribution of the start points of validation; the flow's source by default.
+        cross_fitted: what other fits found on points that they held out, in place of validation points.
 
     Raises:
         ValueError: if the batch or the objective cannot be shared by the processes there are, the loss is no longer
@@ -142,7 +145,14 @@ def train(
     sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition)
     # A pair says more than the likelihood of its end, which a source of points does not have.
     by_likelihood = data.start is None and flow.source.has_density
-    if by_likelihood:
+    validate: Callable[[nn.Module], float | Validation]
+    finish: Callable[[Callable[[float], None]], None] | None = None
+    if refined:
+        finish = lambda report: refine(flow, data, validation.to(fabric.device), report)  # noqa: E731
+    if cross_fitted is not None:
+        validate = cross_fitted.validation(len(run.history))
+        finish = lambda report: cross_fitted.refine(flow, data, report)  # noqa: E731
+    elif by_likelihood:
         centres = data if refined and not reason_against(flow, data, validation) else None
         objective, validate = _by_likelihood(flow, validation, run, objective, centres)
     else:
@@ -158,8 +168,8 @@ def train(
         flow,
         loss,
         validate,
-        validate_start=objective.refines,
-        finish=(lambda report: refine(flow, data, validation.to(fabric.device), report)) if refined else None,
+        validate_start=objective.refines or run.training.validate_start,
+        finish=finish,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
         measure="validation_nll" if by_likelihood else "validation_loss",

@@ -47,7 +47,9 @@ def _read(source: FileContent) -> EbsdMap:
         data, header = _by_name(scan["Data"]), _by_name(scan.get("Header", {}))
         angles = _angles(shown, data, degrees="bruker" in maker.casefold())
         known, symmetries = _phases(header)
-        phases = np.asarray(data["phase"][()], dtype=np.float64).reshape(-1) if "phase" in data else np.zeros(len(angles))
+        phases = (
+            np.asarray(data["phase"][()], dtype=np.float64).reshape(-1) if "phase" in data else np.zeros(len(angles))
+        )
         x, y = _places(shown, data)
         confidence = _column(data, "ci")
     unindexed = (np.abs(angles) >= 4 * math.pi - 1e-3).all(1) | (phases < 0)

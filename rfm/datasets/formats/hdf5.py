@@ -57,4 +57,6 @@ def _values(values: Any) -> Any:
     return np.asarray(values)
 
 
-HDF5 = FileFormat("an HDF5 file (NetCDF-4 and MATLAB 7.3 files are such)", begins(b"\x89HDF\r\n\x1a\n"), _read, "tables")
+HDF5 = FileFormat(
+    "an HDF5 file (NetCDF-4 and MATLAB 7.3 files are such)", begins(b"\x89HDF\r\n\x1a\n"), _read, "tables"
+)

@@ -48,9 +48,7 @@ def _table(file: str, array: np.ndarray[Any, Any]) -> Table:
         )
     rows = array.reshape(len(array), -1).astype(np.float64)
     names = tuple(str(i + 1) for i in range(rows.shape[1]))
-    return Table(
-        file, names, False, [NumberColumn(cells) for cells in rows.T], range(1, len(rows) + 1), row_word="row"
-    )
+    return Table(file, names, False, [NumberColumn(cells) for cells in rows.T], range(1, len(rows) + 1), row_word="row")
 
 
 ARRAY = FileFormat("a NumPy array (.npy)", begins(b"\x93NUMPY"), _read_array)

@@ -46,7 +46,9 @@ def _is_shapefile(source: FileContent) -> bool:
 def _read(source: FileContent) -> Table:
     file = shown_path(source)
     pyogrio, raw = package("pyogrio"), package("pyogrio.raw")
-    layers = {str(name): str(name) for name, kind in pyogrio.list_layers(io.BytesIO(source.content)) if kind is not None}
+    layers = {
+        str(name): str(name) for name, kind in pyogrio.list_layers(io.BytesIO(source.content)) if kind is not None
+    }
     name = chosen_part(source, layers, "layer")
     meta, _, geometry, fields = raw.read(io.BytesIO(source.content), layer=name)
     places = _geographic(file, coordinates_of(file, geometry), meta["crs"])

@@ -1,0 +1,133 @@
+"""Tables out of what other libraries hold in memory: frames of pandas and polars, xarray's data sets, mappings of arrays.
+
+None of these libraries is imported here: an object says itself which it is of.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rfm.datasets.formats.file_format import point_names
+from rfm.datasets.table_error import TableError
+from rfm.datasets.tables import Table
+
+_NAME = "the data"
+
+
+def table_from(data: Any) -> Table:
+    """Return a table from an object in memory.
+
+    Args:
+        data: a frame of pandas, polars or geopandas (whose points become longitude and latitude), a table of pyarrow or
+            astropy, a ``Dataset`` or ``DataArray`` of xarray (a row for each cell), an array of records, or a mapping
+            from names to columns. The levels of a named index of pandas are columns too.
+
+    Raises:
+        TableError: it is something else, or holds no rows.
+    """
+    if isinstance(data, Table):
+        return data
+    for kind in type(data).__mro__:
+        read = _READERS.get((kind.__module__.partition(".")[0], kind.__name__))
+        if read is not None:
+            return read(data)
+    if isinstance(data, Mapping):
+        return Table.of_columns(_NAME, data)
+    raise TableError(
+        f"a table is a frame of pandas or polars, a data set of xarray, or a mapping from names to columns, got "
+        f"{type(data).__name__}; pass one of these, or points to rfm.fit"
+    )
+
+
+def _pandas_columns(frame: Any) -> dict[str, Any]:
+    levels = [level for level in frame.index.names if level is not None and level not in frame.columns]
+    if levels:
+        frame = frame.reset_index(level=levels)
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TableError(f"{_NAME}: {names.count(twice)} columns are named {twice!r}; give each a name of its own")
+    return {name: _pandas_values(frame.iloc[:, i]) for i, name in enumerate(names)}
+
+
+def _pandas_values(series: Any) -> Any:
+    kind = series.dtype.kind if isinstance(series.dtype, np.dtype) else ""
+    if kind in set("fiubmM"):
+        return series.to_numpy()
+    if isinstance(series.dtype, np.dtype) or series.dtype.name in ("category", "string", "str"):
+        return _objects([None if missing else cell for cell, missing in zip(series, series.isna(), strict=True)])
+    if series.dtype.name.startswith("datetime64"):
+        return series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
+    if series.dtype.kind in set("fiub"):
+        return series.to_numpy(dtype=np.float64, na_value=np.nan)
+    return _objects([None if missing else cell for cell, missing in zip(series, series.isna(), strict=True)])
+
+
+def _objects(cells: list[Any]) -> np.ndarray[Any, Any]:
+    array = np.empty(len(cells), dtype=object)
+    array[:] = cells
+    return array
+
+
+def _of_pandas(frame: Any) -> Table:
+    return Table.of_columns(_NAME, _pandas_columns(frame))
+
+
+def _of_geopandas(frame: Any) -> Table:
+    geometry = frame.geometry if frame.crs is None else frame.geometry.to_crs("EPSG:4326")
+    kinds = set(geometry.geom_type)
+    if kinds != {"Point"}:
+        raise TableError(
+            f"{_NAME}: geometries are {', '.join(map(str, kinds))}, where points are needed; take centroids"
+        )
+    columns = _pandas_columns(frame.drop(columns=frame.geometry.name))
+    (longitude, latitude), renamed = point_names(list(columns), heights=False)
+    own = {longitude: geometry.x.to_numpy(), latitude: geometry.y.to_numpy()}
+    return Table.of_columns(_NAME, own | {renamed.get(name, name): values for name, values in columns.items()})
+
+
+def _of_polars(frame: Any) -> Table:
+    # Integers that are not known come as NaN, texts as None.
+    return Table.of_columns(_NAME, {name: frame[name].to_numpy() for name in frame.columns})
+
+
+def _of_arrow(data: Any) -> Table:
+    from rfm.datasets.formats.arrow import table_of_arrow
+
+    return table_of_arrow(_NAME, data)
+
+
+def _of_dataset(data: Any) -> Table:
+    from rfm.datasets.formats.netcdf import table_of_dataset
+
+    return table_of_dataset(_NAME, data)
+
+
+def _of_data_array(data: Any) -> Table:
+    return _of_dataset(data.to_dataset(name=data.name or "value"))
+
+
+def _of_astropy(data: Any) -> Table:
+    return Table.of_columns(_NAME, {name: np.ma.asarray(data[name]) for name in data.colnames})
+
+
+def _of_records(data: Any) -> Table:
+    if data.dtype.names is None:
+        raise TableError(
+            f"an array without names of columns, of shape {data.shape}, is no table; pass points to rfm.fit"
+        )
+    return Table.of_columns(_NAME, {name: data[name] for name in data.dtype.names})
+
+
+_READERS: Mapping[tuple[str, str], Callable[[Any], Table]] = {
+    ("geopandas", "GeoDataFrame"): _of_geopandas,
+    ("pandas", "DataFrame"): _of_pandas,
+    ("polars", "DataFrame"): _of_polars,
+    ("pyarrow", "Table"): _of_arrow,
+    ("xarray", "Dataset"): _of_dataset,
+    ("xarray", "DataArray"): _of_data_array,
+    ("astropy", "Table"): _of_astropy,
+    ("numpy", "ndarray"): _of_records,
+}
+"""By the package and the name of a class."""
