@@ -32,7 +32,9 @@ def table_of(*lines: str) -> Table:
     has_header = rows[0][0][:1].isalpha()
     names = rows[0] if has_header else [str(i + 1) for i in range(len(rows[0]))]
     rows = rows[has_header:]
-    return Table.of_rows("points.csv", tuple(names), has_header, rows, range(1 + has_header, 1 + has_header + len(rows)))
+    return Table.of_rows(
+        "points.csv", tuple(names), has_header, rows, range(1 + has_header, 1 + has_header + len(rows))
+    )
 
 
 def message_of(manifold: Manifold, table: Table, columns: list[str] | None = None) -> str:
@@ -165,7 +167,9 @@ def test_scores_name_their_measure() -> None:
 )
 def test_choice(manifold: Manifold, lines: list[str], columns: list[str] | None, expected: Coordinates) -> None:
     has_header = lines[0] != "id,1,2,General"
-    table = table_of(*lines) if has_header else Table.of_rows("f", ("1", "2", "3", "4"), False, [lines[0].split(",")], [1])
+    table = (
+        table_of(*lines) if has_header else Table.of_rows("f", ("1", "2", "3", "4"), False, [lines[0].split(",")], [1])
+    )
     assert choose_coordinates(manifold, table, columns) == expected
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from manifolds.arguments import integer
+from manifolds.arguments import integer, shown
 from manifolds.numerics.constants import Constants
 
 

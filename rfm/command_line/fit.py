@@ -115,8 +115,8 @@ def _add_repairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-ties",
         action="store_true",
-        help="leave rounded points as they are, equal ones held out together; by default points that are\nequal because "
-        "they are rounded are spread evenly over their cells, and split row by row",
+        help="leave rounded points as they are, equal ones held out together; by default points that are\nequal "
+        "because they are rounded are spread evenly over their cells, and split row by row",
     )
 
 

@@ -37,7 +37,8 @@ def warnings_before(run: TableRun, arguments: argparse.Namespace) -> Iterator[st
     if found.rounding is not None:
         words = found.rounding.describe(found.coordinates.columns, found.coordinates.unit)
         side = "and split row by row" if found.groups is None else "and split by group"
-        yield f"{words}; these are ties, not repeats: points are spread evenly over their cells, {side} (--keep-ties leaves them)"
+        yield f"{words}; these are ties, not repeats: points are spread evenly over their cells, {side} (--keep-ties "
+        "leaves them)"
     if found.conditions is not None:
         yield from _periodic_names(found.conditions)
     if found.groups is None and arguments.test_share + arguments.validation > 0:
@@ -80,8 +81,9 @@ def _alike_by_name(manifold: Manifold, points: Tensor, table: Table) -> str:
         first, second = _some(first[same]), _some(second[same])
         if len(first) and _typical(manifold, points[first], points[second]) < _NEAR * apart:
             return (
-                f"rows that share {name!r} ({len(counts):,} different in {len(texts):,} rows) are near each other, and are "
-                f"held out one by one: --groups {table.key(index)} holds them out together, else the test is too easy"
+                f"rows that share {name!r} ({len(counts):,} different in {len(texts):,} rows) are near each other, "
+                f"and are held out one by one: --groups {table.key(index)} holds them out together, else the test is "
+                "too easy"
             )
     return ""
 

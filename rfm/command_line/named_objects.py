@@ -69,8 +69,8 @@ def manifold_by_name(
         return Quotient(SO3(), RightMultiplication(rotations)) if rotations.order > 1 else SO3()
     if name not in makers:
         raise ValueError(
-            f"unknown manifold {name!r}; choose {', '.join(makers)}, so3/ with a Laue group ({', '.join(LAUE_NAMES)}), or "
-            "a manifold of your own as my_module:thing"
+            f"unknown manifold {name!r}; choose {', '.join(makers)}, so3/ with a Laue group "
+            f"({', '.join(LAUE_NAMES)}), or a manifold of your own as my_module:thing"
         )
     return makers[name]()
 
@@ -105,8 +105,8 @@ def check_symmetry(name: str, manifold: Manifold, measured: OrientationMap) -> l
             own = {"so3/cubic": " is 43", "so3/hexagonal": " is 62"}.get(name, f" has {len(rotations)} other rotations")
             right = f"so3/{laue} for {code}" if laue is not None else "so3/ and the Laue group of that"
             raise ValueError(
-                f"{measured.table.file}: phase {phase} has the symmetry {code}, and {name}{own}; choose {right}, so3 for "
-                "no symmetry, or a quotient of your own that has it"
+                f"{measured.table.file}: phase {phase} has the symmetry {code}, and {name}{own}; choose {right}, so3 "
+                "for no symmetry, or a quotient of your own that has it"
             )
         if settings_vary(laue):
             notes.append(f"along which axes the crystal's frame lies in phase {phase} ({laue}) was not verified")

@@ -2,7 +2,6 @@
 
 import argparse
 
-import torch
 from torch import Tensor
 
 from rfm.command_line.run_folder import RunData, StartData

@@ -11,9 +11,9 @@ import torch
 
 from manifolds import SE3, Manifold
 from rfm import datasets
+from rfm.command_line.messages import progress_note
 from rfm.command_line.named_objects import check_symmetry, length_of, manifold_by_name
 from rfm.command_line.run_folder import RunData, saved_stream
-from rfm.command_line.messages import progress_note
 from rfm.command_line.start_table import start_of_table
 from rfm.datasets.observations import Observations, Roles, days_or_numbers, observations_of
 from rfm.datasets.skipped_rows import SkippedRows
@@ -177,7 +177,9 @@ def _split(found: Observations, arguments: argparse.Namespace) -> datasets.Split
     except ValueError as error:
         if found.groups is None:
             raise
-        option, remedy = ("--blocks", "make them smaller") if arguments.blocks else ("--groups", "name another column")
-        raise ValueError(
-            f"{option} makes {len(found.groups.unique())} groups of all rows ({error}); {remedy}"
-        ) from None
+        count = len(found.groups.unique())
+        if arguments.blocks:
+            what, remedy = f"--blocks makes {count} blocks", "make them smaller"
+        else:
+            what, remedy = f"--groups names {count} groups", "name a column in which they are more"
+        raise ValueError(f"{what} of all rows ({error}); {remedy}") from None

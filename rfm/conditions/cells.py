@@ -1,4 +1,4 @@
-"""What people give as values of conditions: from arrays and sequences to cells, and from cells to entries of vectors."""
+"""What is given as values of conditions: from arrays and sequences to cells, and from cells to entries of vectors."""
 
 import datetime
 import math

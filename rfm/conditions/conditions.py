@@ -49,12 +49,12 @@ class Conditions:
         """Find the columns' kinds, ranges and labels from data.
 
         Args:
-            values_by_column: for each column an array, or a sequence of numbers, of times or of texts. Texts are labels,
-                except those of times in ISO 8601.
+            values_by_column: for each column an array, or a sequence of numbers, of times or of texts. Texts are
+                labels, except those of times in ISO 8601.
             labels: columns whose numbers or times are labels too, such as years.
             units: units of columns of numbers, in words.
-            periods: columns whose values come round again, and after how much: 12 for months; or "year", "week" or "day"
-                for times.
+            periods: columns whose values come round again, and after how much: 12 for months; or "year", "week" or
+                "day" for times.
 
         Raises:
             ValueError: a column holds nothing known, infinite numbers, or hardly two values alike that could be labels.

@@ -1,4 +1,4 @@
-"""Conditions that are times: points in time as numbers since the first, and what comes round again as places on a circle.
+"""Conditions that are times: points in time as numbers since the first, and what comes round as places on a circle.
 
 Times are texts in ISO 8601, such as ``2020-03-01`` or ``2020-03-01T12:30:00Z``, or datetime objects; without an offset
 they count as UTC.
@@ -153,7 +153,8 @@ CLOCKS: Mapping[str, tuple[float, str, Callable[[datetime.datetime], float]]] = 
 class Periodic:
     """A column whose values come round again, such as months, hours and directions: a place on a circle, two entries.
 
-    So December is as near to January as to November, and the density is the same where a period ends and the next begins.
+    So December is as near to January as to November, and the density is the same where a period ends and the next
+    begins.
 
     Args:
         name: what it is called.

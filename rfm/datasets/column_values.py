@@ -1,4 +1,4 @@
-"""From arrays that other libraries hold to the columns of a table: numbers, texts, and times as ISO texts."""
+"""From arrays that other libraries hold to the columns of tables: numbers, texts, and times as texts in ISO 8601."""
 
 import datetime
 from collections.abc import Mapping
@@ -6,24 +6,30 @@ from typing import Any
 
 import numpy as np
 
-from rfm.datasets.tables import Column, NumberColumn, TextColumn
+from rfm.datasets.tables import Column, NumberColumn, Table, TableError, TextColumn
 
 _EXACT = 2**53
 
 
-def columns_of(file: str, values_by_name: Mapping[str, Any]) -> dict[str, Column]:
-    """Return columns by name; arrays of more than one dimension, and of structures, are left out.
+def table_of_columns(file: str, values_by_name: Mapping[str, Any]) -> Table:
+    """Return a table of columns by name; arrays of more than one dimension, and of structures, are left out.
 
     Args:
         file: for messages.
         values_by_name: arrays or sequences of numbers, texts, times, true and false; masked where not known.
+
+    Raises:
+        TableError: columns differ in length, or there are none, or no rows.
     """
-    found = {}
-    for name, values in values_by_name.items():
-        column = column_of(values)
-        if column is not None:
-            found[str(name).strip()] = column
-    return found
+    found = {str(name).strip(): column_of(values) for name, values in values_by_name.items()}
+    cells = {name: column for name, column in found.items() if column is not None}
+    lengths = {len(column) for column in cells.values()}
+    if len(lengths) > 1:
+        raise TableError(f"{file}: columns have different lengths, {sorted(lengths)}; give one value for each row")
+    if not cells or lengths == {0}:
+        raise TableError(f"{file}: there are no {'rows' if cells else 'columns'} in it; add points, one in a row")
+    lines = range(1, lengths.pop() + 1)
+    return Table(file, tuple(cells), True, list(cells.values()), lines, row_word="row")
 
 
 def column_of(values: Any) -> Column | None:
@@ -63,6 +69,8 @@ def _numbers(array: np.ndarray[Any, Any]) -> Any:
     """Return objects as numbers where each is one or None, else None."""
     cells = array.tolist()
     if not any(isinstance(cell, int | float) for cell in cells):
+        return None
+    if any(isinstance(cell, int) and abs(cell) > _EXACT for cell in cells):
         return None
     known = all(cell is None or isinstance(cell, int | float) or cell != cell for cell in cells)
     return np.array([np.nan if cell is None else float(cell) for cell in cells]) if known else None

@@ -71,8 +71,8 @@ def _requested(table: Table, word: str) -> tuple[str, str, float | str | None]:
     if period in CLOCKS:
         return f"{key}:{period}", key, period
     raise TableError(
-        f"{table.file}: {word!r} says that column {key!r} comes round after {period[:40]!r}; write a number in its unit, "
-        f"such as {key}:12, or {', '.join(f'{key}:{clock}' for clock in CLOCKS)} of a column of times"
+        f"{table.file}: {word!r} says that column {key!r} comes round after {period[:40]!r}; write a number in its "
+        f"unit, such as {key}:12, or {', '.join(f'{key}:{clock}' for clock in CLOCKS)} of a column of times"
     )
 
 

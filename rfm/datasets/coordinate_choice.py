@@ -74,7 +74,7 @@ def read_points(
     minimum_rows: int = 1,
     skipped: SkippedRows | None = None,
 ) -> tuple[Table, str | None]:
-    """Read a table of points in whatever format it is written: see `read_table`, a map of orientations, a track of poses.
+    """Read a table of points in whatever format it is written: a map of orientations, a track, or see `read_table`.
 
     Args:
         path: the file, which is read once, so that it may be a pipe; ``*.ang`` is an orientation map, and a track is

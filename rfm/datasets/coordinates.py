@@ -32,6 +32,9 @@ EARTH_RADIUS_KM = 6371.0088
 EARTH_AXES = tuple(axis / WGS84_AXES[0] for axis in WGS84_AXES)
 """Semi-axes of the earth's ellipsoid, WGS 84, in units of the first, 6378.137 km."""
 
+_ROUNDED_DEGREES = 0.02
+"""How far radians of three or four digits are from a degree."""
+
 SPHERE_TOLERANCE = 1e-3
 """Rows whose norm differs from 1 by no more than this are projected to the sphere: files hold few digits."""
 
@@ -84,14 +87,14 @@ class Coordinates(ABC):
         keys = tuple(table.key(table.index(column)) for column in columns)
         if len(set(keys)) < len(keys) or len(keys) != len(self.columns):
             raise TableError(
-                f"{table.file}: --columns names {' '.join(keys)}, where {len(self.columns)} different columns are needed "
-                f"in place of {' '.join(self.columns)}; name these in that order"
+                f"{table.file}: --columns names {' '.join(keys)}, where {len(self.columns)} different columns are "
+                f"needed in place of {' '.join(self.columns)}; name these in that order"
             )
         return replace(self, columns=keys)
 
     @property
     def rounds(self) -> bool:
-        """Whether each column alone may be rounded, as angles are; the parts of a unit vector or a quaternion are not."""
+        """Whether each column alone may be rounded, as angles are, and the parts of a unit vector are not."""
         return False
 
     def within_range(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -154,7 +157,15 @@ class Coordinates(ABC):
         if not self.rounds:
             return None
         periods = dict(zip(self.names, self.periods, strict=True))
-        return find_rounding(self._numbers(table), [periods[name] for name in self._own])
+        values, own = self._numbers(table), [periods[name] for name in self._own]
+        if self.unit != "radians":
+            return find_rounding(values, own)
+        # Rounded in degrees, most likely, before they were converted.
+        degrees = np.rint(np.degrees(values))
+        if np.abs(np.degrees(values) - degrees).max() > _ROUNDED_DEGREES:
+            return find_rounding(values, own)
+        found = find_rounding(degrees, [None if period is None else math.degrees(period) for period in own])
+        return None if found is None else replace(found, steps=tuple(math.radians(step) for step in found.steps))
 
     def spread(self, table: Table, rounding: Rounding, seed: int) -> Table:
         """Return a table whose rounded points are spread evenly over their cells, the same for the same seed."""

@@ -80,8 +80,8 @@ def group_named(name: str) -> RotationGroup:
         return _SETTINGS[laue]()
     if laue is None:
         raise ValueError(
-            f"unknown crystal symmetry so3/{name[:40]}; choose a Laue group ({', '.join(LAUE_NAMES)}) or a point group, "
-            "such as so3/432"
+            f"unknown crystal symmetry so3/{name[:40]}; choose a Laue group ({', '.join(LAUE_NAMES)}) or a point "
+            "group, such as so3/432"
         )
     return _ROTATIONS[laue]()
 

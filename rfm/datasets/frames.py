@@ -1,4 +1,4 @@
-"""Tables out of what other libraries hold in memory: frames of pandas and polars, xarray's data sets, mappings of arrays.
+"""Tables out of what other libraries hold in memory: frames of pandas and polars, data sets of xarray, mappings.
 
 None of these libraries is imported here: an object says itself which it is of.
 """
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rfm.datasets.column_values import table_of_columns
 from rfm.datasets.formats.file_format import point_names
 from rfm.datasets.table_error import TableError
 from rfm.datasets.tables import Table
@@ -33,7 +34,7 @@ def table_from(data: Any) -> Table:
         if read is not None:
             return read(data)
     if isinstance(data, Mapping):
-        return Table.of_columns(_NAME, data)
+        return table_of_columns(_NAME, data)
     raise TableError(
         f"a table is a frame of pandas or polars, a data set of xarray, or a mapping from names to columns, got "
         f"{type(data).__name__}; pass one of these, or points to rfm.fit"
@@ -59,7 +60,10 @@ def _pandas_values(series: Any) -> Any:
         return _objects([None if missing else cell for cell, missing in zip(series, series.isna(), strict=True)])
     if series.dtype.name.startswith("datetime64"):
         return series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
-    if series.dtype.kind in set("fiub"):
+    whole = series.dtype.kind in set("iu")
+    if whole and not series.isna().any():
+        return series.to_numpy(dtype=np.int64 if series.dtype.kind == "i" else np.uint64)
+    if series.dtype.kind in set("fb"):
         return series.to_numpy(dtype=np.float64, na_value=np.nan)
     return _objects([None if missing else cell for cell, missing in zip(series, series.isna(), strict=True)])
 
@@ -71,7 +75,7 @@ def _objects(cells: list[Any]) -> np.ndarray[Any, Any]:
 
 
 def _of_pandas(frame: Any) -> Table:
-    return Table.of_columns(_NAME, _pandas_columns(frame))
+    return table_of_columns(_NAME, _pandas_columns(frame))
 
 
 def _of_geopandas(frame: Any) -> Table:
@@ -84,12 +88,12 @@ def _of_geopandas(frame: Any) -> Table:
     columns = _pandas_columns(frame.drop(columns=frame.geometry.name))
     (longitude, latitude), renamed = point_names(list(columns), heights=False)
     own = {longitude: geometry.x.to_numpy(), latitude: geometry.y.to_numpy()}
-    return Table.of_columns(_NAME, own | {renamed.get(name, name): values for name, values in columns.items()})
+    return table_of_columns(_NAME, own | {renamed.get(name, name): values for name, values in columns.items()})
 
 
 def _of_polars(frame: Any) -> Table:
     # Integers that are not known come as NaN, texts as None.
-    return Table.of_columns(_NAME, {name: frame[name].to_numpy() for name in frame.columns})
+    return table_of_columns(_NAME, {name: frame[name].to_numpy() for name in frame.columns})
 
 
 def _of_arrow(data: Any) -> Table:
@@ -109,7 +113,7 @@ def _of_data_array(data: Any) -> Table:
 
 
 def _of_astropy(data: Any) -> Table:
-    return Table.of_columns(_NAME, {name: np.ma.asarray(data[name]) for name in data.colnames})
+    return table_of_columns(_NAME, {name: np.ma.asarray(data[name]) for name in data.colnames})
 
 
 def _of_records(data: Any) -> Table:
@@ -117,7 +121,7 @@ def _of_records(data: Any) -> Table:
         raise TableError(
             f"an array without names of columns, of shape {data.shape}, is no table; pass points to rfm.fit"
         )
-    return Table.of_columns(_NAME, {name: data[name] for name in data.dtype.names})
+    return table_of_columns(_NAME, {name: data[name] for name in data.dtype.names})
 
 
 _READERS: Mapping[tuple[str, str], Callable[[Any], Table]] = {

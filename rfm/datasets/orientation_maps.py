@@ -1,9 +1,9 @@
 """Maps of crystal orientations: the files of electron backscatter diffraction.
 
-Those of Oxford Instruments and others (.ctf), and the vendors' HDF5, are read by `rfm.datasets.formats`. In an .ang file a
-row holds Bunge's Euler angles in radians, the place on the map, image quality, confidence and phase. Rows that the
-file marks as not indexed are dropped: a negative confidence, Euler angles of 4 pi, or a phase that is negative, or 0
-among rows of phases that the header lists. In a map of one phase all rows may say 0. Headers are those of EDAX's
+Those of Oxford Instruments and others (.ctf), and the vendors' HDF5, are read by `rfm.datasets.formats`. In an .ang
+file a row holds Bunge's Euler angles in radians, the place on the map, image quality, confidence and phase. Rows that
+the file marks as not indexed are dropped: a negative confidence, Euler angles of 4 pi, or a phase that is negative, or
+0 among rows of phases that the header lists. In a map of one phase all rows may say 0. Headers are those of EDAX's
 programs, of EMsoft, orix and MTEX.
 """
 

@@ -1,12 +1,12 @@
 """Values that an instrument or a report has rounded: found, and spread evenly over the cells that they stand for.
 
-Equal rows come about in two ways. An event that is recorded again repeats a place exactly, and must not be on both sides of
-a split. A direction that is rounded to ten degrees ties with a third of its neighbours, which are independent of it: where
-ties are held out together, whole directions are missing from the training points; and where they are left as they are, a
-density has no maximum, since it may be a spike at each value.
+Equal rows come about in two ways. An event that is recorded again repeats a place exactly, and must not be on both
+sides of a split. A direction that is rounded to ten degrees ties with a third of its neighbours, which are independent
+of it: where ties are held out together, whole directions are missing from the training points; and where they are left
+as they are, a density has no maximum, since it may be a spike at each value.
 
-The two are told apart by the cells beside: rounded values of a smooth density fill neighbouring cells of the grid about as
-densely as their own, repeats do not.
+The two are told apart by the cells beside: rounded values of a smooth density fill neighbouring cells of the grid about
+as densely as their own, repeats do not.
 """
 
 import math

@@ -136,8 +136,8 @@ def group_labels(values: Any) -> Tensor:
     unknown = int(np.array([cell is None or cell != cell or cell == "" for cell in rows.reshape(-1).tolist()]).sum())
     if unknown:
         raise ValueError(
-            f"group_labels: {unknown} of {len(rows)} points have no group; name one for each, and for a point that stands "
-            "alone one of its own"
+            f"group_labels: {unknown} of {len(rows)} points have no group; name one for each, and for a point that "
+            "stands alone one of its own"
         )
     # Names and numbers sort apart, and only whether they are equal counts.
     rows = rows.astype(str) if rows.dtype.kind == "O" else rows

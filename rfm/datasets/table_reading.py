@@ -14,7 +14,6 @@ FORMATS: tuple[FileFormat[Table], ...] = (
     arrow.PARQUET,
     arrow.ARROW,
     arrow.ARROW_STREAM,
-    arrow.FEATHER_1,
     workbooks.WORKBOOK,
     geojson.GEOJSON,
     vector_layers.GEOPACKAGE,
@@ -54,8 +53,8 @@ def read_table(path: str | os.PathLike[str], minimum_rows: int = 1, skipped: Ski
     table = known.content_of(source)
     if len(table) < minimum_rows:
         raise TableError(
-            f"{shown_path(source)}: the file has {len(table)} row{'s' * (len(table) != 1)}, and at least {minimum_rows} "
-            "are needed; add points, one in a row"
+            f"{shown_path(source)}: the file has {len(table)} row{'s' * (len(table) != 1)}, and at least "
+            f"{minimum_rows} are needed; add points, one in a row"
         )
     return table
 

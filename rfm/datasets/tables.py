@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,22 +146,8 @@ class Table:
         start: int | float = 0,
     ) -> "Table":
         """Make a table from rows of text, each with a cell for each name."""
-        columns = [TextColumn(cells) for cells in zip(*rows, strict=True)] or [TextColumn(()) for _ in names]
+        columns = [TextColumn(list(cells)) for cells in zip(*rows, strict=True)] or [TextColumn(()) for _ in names]
         return cls(file, names, has_header, columns, lines, start)
-
-    @classmethod
-    def of_columns(cls, file: str, columns: Mapping[str, Any]) -> "Table":
-        """Make a table from arrays of numbers, times or texts by name: see `rfm.datasets.column_values.column_of`."""
-        from rfm.datasets.column_values import columns_of
-
-        cells = columns_of(file, columns)
-        lengths = {len(column) for column in cells.values()}
-        if len(lengths) > 1:
-            raise TableError(f"{file}: columns have different lengths, {sorted(lengths)}; give one value for each row")
-        if not cells or lengths == {0}:
-            raise TableError(f"{file}: there are no {'rows' if cells else 'columns'} in it; add points, one in a row")
-        count = range(1, lengths.pop() + 1)
-        return cls(file, tuple(cells), True, list(cells.values()), count, row_word="row")
 
     def __len__(self) -> int:
         return len(self.lines)

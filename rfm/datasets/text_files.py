@@ -140,6 +140,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x28\xb5\x2f\xfd", "a zstd archive", _UNPACK.format("zstd -dc")),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it, and name the table in it"),
     (b"Rar!\x1a\x07", "a RAR archive", "unpack it, and name the table in it"),
+    (b"FEA1", "a Feather file of version 1", "write it again, as version 2, which is Arrow"),
     (b"\x0e\x03\x13\x01", "an HDF4 file", "convert it to CSV, with pyhdf"),
     (b"GRIB", "a GRIB file", "convert it to CSV, with cfgrib and xarray"),
     (b"MATLAB 5.0 MAT-file", "a MATLAB file (.mat)", "write CSV in MATLAB, or load it with scipy.io.loadmat"),

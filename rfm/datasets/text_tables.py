@@ -84,6 +84,8 @@ def _separator_and_width(lines: Sequence[str]) -> tuple[str | None, int]:
     """
     best: tuple[float, str | None, int] = (0.0, ",", 1)
     for separator in _SEPARATORS:
+        if separator is None and best[1] == "\t" and best[0] >= 1:
+            continue  # blanks are inside of cells where tabs cut all lines alike
         rows = [_cells(line, separator) for line in lines]
         width, count = Counter(len(row) for row in rows).most_common(1)[0]
         # Half of the lines will do, except for spaces, since names and prose hold those too.

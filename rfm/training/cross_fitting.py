@@ -1,12 +1,13 @@
 """Fitting to all points: what validation points decide elsewhere is decided by fits that hold out a part each.
 
-Five fits hold out a fifth of the points each, equal ones or those of a group together. Their validations, step by step, say
-when the fit to all points stops and which weights it keeps; the densities of their kernels at the points that they held out
-choose the weights of the refinement, with all points in turn. No point decides on a model that it was trained in.
+Five fits hold out a fifth of the points each, equal ones or those of a group together. Their validations, step by step,
+say when the fit to all points stops and which weights it keeps; the densities of their kernels at the points that they
+held out choose the weights of the refinement, with all points in turn. No point decides on a model that it was trained
+in.
 
 References:
-    Stone, Cross-validatory choice and assessment of statistical predictions, 1974. Wolpert, Stacked generalization, 1992:
-    weights of a mixture from densities at points held out.
+    Stone, Cross-validatory choice and assessment of statistical predictions, 1974. Wolpert, Stacked generalization,
+    1992: weights of a mixture from densities at points held out.
 """
 
 import copy
@@ -80,8 +81,8 @@ def check_all_points(has_density: bool, objective: Objective) -> None:
         raise ValueError("fit: validation=0 goes by the likelihood, which start points do not have; hold out a share")
     if objective.refines:
         raise ValueError(
-            f"fit: {type(objective).__name__} goes on from a trained field, and validation=0 trains several; hold out a "
-            "share"
+            f"fit: {type(objective).__name__} goes on from a trained field, and validation=0 trains several; hold "
+            "out a share"
         )
 
 

@@ -124,8 +124,8 @@ def fit(
         seed: of every random draw; the same seed on the same device gives the same flow.
         device: "cpu", "cuda", ...; the first GPU where there is one.
         out: folder for checkpoints and the saved flow.
-        more_steps: go on with the finished flow in ``out`` for so many steps, from a third of the learning rate; its weights
-            are kept where none after are better. A run that is not finished is finished first.
+        more_steps: go on with the finished flow in ``out`` for so many steps, from a third of the learning rate; its
+            weights are kept where none after are better. A run that is not finished is finished first.
         resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run, also
             one that ended early, is loaded. One that a cap stopped goes on with what is left of the new cap.
         progress: show a progress bar on stderr; or a function that is called after every step with the share of the

@@ -251,6 +251,7 @@ def _refinement(
     return refinement, refinement.describe()
 
 
+@torch.no_grad()
 def candidates_of(
     flow: Flow, data: Points, x: Tensor, merging: bool = True, report: Callable[[float], None] = lambda share: None
 ) -> list[Candidate] | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rfm.datasets.column_values import table_of_columns
 from rfm.datasets.formats.file_format import FileFormat, begins, package, point_names, refuse_part
 from rfm.datasets.table_error import TableError, shown_path
 from rfm.datasets.tables import Table
@@ -13,7 +14,7 @@ from rfm.datasets.text_files import FileContent
 
 def table_of_arrow(file: str, columns: Any) -> Table:
     """Return the table in a ``pyarrow.Table``; lists and structures are left out."""
-    return Table.of_columns(file, {name: _values(columns.column(name)) for name in columns.column_names})
+    return table_of_columns(file, {name: _values(columns.column(name)) for name in columns.column_names})
 
 
 def _values(column: Any) -> Any:
@@ -49,11 +50,6 @@ def _read_stream(source: FileContent) -> Table:
         return _with_points(source, reader.read_all())
 
 
-def _read_feather_1(source: FileContent) -> Table:
-    refuse_part(source, "a Feather file")
-    return _with_points(source, package("pyarrow.feather").read_table(io.BytesIO(source.content)))
-
-
 def _with_points(source: FileContent, columns: Any) -> Table:
     """Return a table with the points of GeoParquet's geometry as longitude and latitude."""
     if b"geo" not in (columns.schema.metadata or {}) or "geometry" not in columns.column_names:
@@ -67,7 +63,7 @@ def _with_points(source: FileContent, columns: Any) -> Table:
     if (np.abs(places) > (360, 90)).any():
         raise TableError(f"{shown_path(source)}: its points are not in degrees; reproject it to EPSG:4326")
     own = dict(zip(names, places.T, strict=True))
-    return Table.of_columns(
+    return table_of_columns(
         shown_path(source), own | {name: _values(columns.column(name)) for name in columns.column_names}
     )
 
@@ -75,4 +71,3 @@ def _with_points(source: FileContent, columns: Any) -> Table:
 PARQUET = FileFormat("a Parquet file", begins(b"PAR1"), _read_parquet, "tables")
 ARROW = FileFormat("an Arrow (Feather) file", begins(b"ARROW1\0\0"), _read_file, "tables")
 ARROW_STREAM = FileFormat("an Arrow stream", begins(b"\xff\xff\xff\xff"), _read_stream, "tables")
-FEATHER_1 = FileFormat("a Feather file", begins(b"FEA1"), _read_feather_1, "tables")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rfm.datasets.column_values import table_of_columns
 from rfm.datasets.formats.file_format import FileFormat, begins, chosen_part, package
 from rfm.datasets.table_error import TableError, shown_path
 from rfm.datasets.tables import Table
@@ -19,7 +20,7 @@ def _read(source: FileContent) -> Table:
             if isinstance(unit, fits.BinTableHDU | fits.TableHDU):
                 tables[unit.name or str(i)] = unit
         unit = chosen_part(source, tables, "table")
-        return Table.of_columns(file, dict(_column(file, column, unit) for column in unit.columns))
+        return table_of_columns(file, dict(_column(file, column, unit) for column in unit.columns))
 
 
 def _column(file: str, column: Any, unit: Any) -> tuple[str, Any]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from rfm.datasets.column_values import table_of_columns
 from rfm.datasets.formats.file_format import FileFormat, point_names, refuse_part
 from rfm.datasets.table_error import TableError, shown_path
 from rfm.datasets.tables import Table
@@ -61,7 +62,7 @@ def _table(file: str, places: list[list[float]], rows: list[dict[str, Any]]) -> 
     columns: dict[str, Any] = {name: [float(place[i]) for place in places] for i, name in enumerate(names)}
     for name in properties:
         columns[renamed.get(name, name)] = _array([row.get(name) for row in rows])
-    return Table.of_columns(file, columns)
+    return table_of_columns(file, columns)
 
 
 def _array(values: list[Any]) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rfm.datasets.column_values import table_of_columns
 from rfm.datasets.formats.file_format import FileFormat, begins, chosen_part, package
 from rfm.datasets.formats.netcdf import read_netcdf
 from rfm.datasets.table_error import shown_path
@@ -20,7 +21,7 @@ def _read(source: FileContent) -> Table:
         else:
             is_netcdf, groups = False, dict(_tables(file))
             columns = {} if is_netcdf else chosen_part(source, groups, "group")
-    return read_netcdf(source) if is_netcdf else Table.of_columns(shown_path(source), columns)
+    return read_netcdf(source) if is_netcdf else table_of_columns(shown_path(source), columns)
 
 
 def _is_scale(item: Any) -> bool:

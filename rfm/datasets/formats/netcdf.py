@@ -1,7 +1,7 @@
 """NetCDF files and xarray's data sets: variables over the same dimensions as columns, a row for each cell of a grid.
 
-A variable over fewer dimensions, such as the latitudes of a grid, is repeated along the others. Cells where all variables
-are missing are no rows.
+A variable over fewer dimensions, such as the latitudes of a grid, is repeated along the others. Cells where all
+variables are missing are no rows.
 """
 
 import io
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rfm.datasets.column_values import table_of_columns
 from rfm.datasets.formats.file_format import FileFormat, begins, package
 from rfm.datasets.table_error import TableError, shown_path
 from rfm.datasets.tables import Table
@@ -49,7 +50,7 @@ def table_of_dataset(file: str, dataset: Any, variable: str = "") -> Table:
     if measured and len(dims) > 1:
         known = ~np.all([np.isnan(values) for values in measured], axis=0)
         columns = {name: values[known] for name, values in columns.items()}
-    return Table.of_columns(file, columns)
+    return table_of_columns(file, columns)
 
 
 def _row_dimensions(file: str, dataset: Any, variable: str) -> tuple[Any, ...]:
@@ -70,8 +71,9 @@ def _row_dimensions(file: str, dataset: Any, variable: str) -> tuple[Any, ...]:
     apart = [name for name, dims in over.items() if not set(dims) <= set(over[longest])]
     if apart:
         raise TableError(
-            f"{file}: variables in it are over different dimensions, {longest} over {', '.join(map(str, over[longest]))} "
-            f"and {apart[0]} over {', '.join(map(str, over[apart[0]]))}; name one, for instance {file}#{longest}"
+            f"{file}: variables in it are over different dimensions, {longest} over "
+            f"{', '.join(map(str, over[longest]))} and {apart[0]} over {', '.join(map(str, over[apart[0]]))}; name "
+            f"one, for instance {file}#{longest}"
         )
     return over[longest]
 

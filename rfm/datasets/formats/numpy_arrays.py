@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rfm.datasets.column_values import table_of_columns
 from rfm.datasets.formats.file_format import FileFormat, begins, chosen_part, refuse_part
 from rfm.datasets.table_error import TableError, shown_path
 from rfm.datasets.tables import NumberColumn, Table
@@ -29,18 +30,18 @@ def _read_array(source: FileContent) -> Table:
 
 
 def _read_archive(source: FileContent) -> Table:
-    """Return arrays of one dimension and one length as columns; of other arrays, the only one or that which is named."""
+    """Return arrays of one dimension and one length as columns; of others, the only one or that which is named."""
     with np.load(io.BytesIO(source.content), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     columns = {name: array for name, array in arrays.items() if array.ndim == 1 and array.dtype.names is None}
     if not source.part and len(columns) == len(arrays) and len({len(array) for array in columns.values()}) == 1:
-        return Table.of_columns(shown_path(source), columns)
+        return table_of_columns(shown_path(source), columns)
     return _table(shown_path(source), chosen_part(source, arrays, "array"))
 
 
 def _table(file: str, array: np.ndarray[Any, Any]) -> Table:
     if array.dtype.names is not None and array.ndim == 1:
-        return Table.of_columns(file, {name: array[name] for name in array.dtype.names})
+        return table_of_columns(file, {name: array[name] for name in array.dtype.names})
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiu" or not array.size:
         raise TableError(
             f"{file}: this NumPy array (.npy) has shape {array.shape} and type {array.dtype}, where numbers (n, d) are "

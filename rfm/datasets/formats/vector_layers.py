@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfm.datasets.column_values import table_of_columns
 from rfm.datasets.formats.file_format import FileFormat, begins, chosen_part, package, point_names
 from rfm.datasets.table_error import TableError, shown_path
 from rfm.datasets.tables import Table
@@ -55,7 +56,7 @@ def _read(source: FileContent) -> Table:
     names, renamed = point_names(list(meta["fields"]), heights=False)
     columns: dict[str, Any] = dict(zip(names, places.T, strict=True))
     columns |= {renamed.get(own, own): values for own, values in zip(meta["fields"], fields, strict=True)}
-    return Table.of_columns(file, columns)
+    return table_of_columns(file, columns)
 
 
 def _geographic(file: str, places: NDArray[np.float64], system: str | None) -> NDArray[np.float64]:

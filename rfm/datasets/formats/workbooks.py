@@ -37,11 +37,12 @@ def _read(source: FileContent) -> Table:
 
 def _table(file: str, rows: list[tuple[int, list[str]]]) -> Table:
     """Return the table in the rows of a sheet: empty columns at its edges, and lines before its header, are none."""
+    most = max(sum(map(bool, row)) for _, row in rows)
+    while most > 1 and sum(map(bool, rows[0][1])) == 1:
+        rows = rows[1:]  # a title above the header
     used = max(max(i for i, cell in enumerate(row) if cell) for _, row in rows) + 1
     first = min(min(i for i, cell in enumerate(row) if cell) for _, row in rows)
     cells = [(i, [*row, *([""] * used)][first:used]) for i, row in rows]
-    while len(cells) > 1 and is_header(cells[0][1]) and "" in cells[0][1] and is_header(cells[1][1]):
-        cells.pop(0)  # a title above the header
     has_header = is_header(cells[0][1])
     names = tuple(cells[0][1]) if has_header else tuple(str(i + 1) for i in range(used - first))
     body = cells[1:] if has_header else cells
