@@ -14,6 +14,9 @@ from rfm.records.descriptions import SavedFlowError, read_json, read_tensors, re
 
 _FILE = "checkpoint.json"
 _STEM = "checkpoint"
+_TIE = 0.01
+"""Share of the flow's own likelihood that decides between refined ones: where kernels alone are as likely from the
+first steps on, the flow is to be trained all the same, and may pass them later."""
 
 
 class Validation(NamedTuple):
@@ -23,6 +26,13 @@ class Validation(NamedTuple):
     """What is to be small; NaN where it is not known yet."""
     beside: Mapping[str, float] = MappingProxyType({})
     """What the history notes besides."""
+    tie: float = 0.0
+    """Is added where validations are compared: a little of what decides between values that are alike."""
+
+    @classmethod
+    def refined(cls, value: float, alone: float, beside: Mapping[str, float] = MappingProxyType({})) -> "Validation":
+        """Return the validation of a refined flow, which notes that of the flow alone too."""
+        return cls(value, {**beside, "flow_nll": alone}, _TIE * alone)
 
     @classmethod
     def of(cls, found: "float | Validation") -> "Validation":
@@ -77,15 +87,15 @@ class Checkpoint:
 
         Before the first finite one there is nothing to improve on, and no patience to lose.
         """
-        value, beside = Validation.of(found)
+        value, beside, tie = Validation.of(found)
         # A field that cannot be integrated yet has no likelihood; JSON has no word for that but leaving it out.
         known = {self.measure: value} if math.isfinite(value) else {}
         others = {name: number for name, number in beside.items() if math.isfinite(number)}
         # Nor is there a loss before the first step.
         losses = {} if loss is None else {"loss": loss}
         self.history.append({"step": self.step, **losses, **known, **others, **self._clocks})
-        if known and value < self.best_value:
-            self.best_value, self.since_best = value, 0
+        if known and value + tie < self.best_value:
+            self.best_value, self.since_best = value + tie, 0
             self.best = {key: value.detach().clone() for key, value in average.state_dict().items()}
         elif math.isfinite(self.best_value):
             self.since_best += 1

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from rfm.flow import Flow
 from rfm.objectives import Objective
+from rfm.training.checkpoint import Validation
 from rfm.training.mixture_choice import folds_of, places_of
 from rfm.training.refinement import (
     NOT_INTEGRATED,
@@ -46,21 +47,21 @@ class CrossFitted:
     """What fits to parts of the points found.
 
     Args:
-        nll: the mean validation NLL at each validation, in order, in nats; NaN where not known.
+        validations: means at each validation, in order; NaN where one of the fits has none.
         weights: those of all components of the refinement; None for no refinement.
         known: the NLL of flow, kernels and both on points held out.
         reason: why there is no refinement, in words; empty where it was not requested.
     """
 
-    nll: Sequence[float]
+    validations: Sequence[Validation]
     weights: Tensor | None
     known: Mapping[str, float]
     reason: str
 
-    def validation(self, first: int) -> Callable[[nn.Module], float]:
+    def validation(self, first: int) -> Callable[[nn.Module], Validation]:
         """Return what stands for the validations of a run that has had some already."""
-        remaining = iter(self.nll[first:])
-        return lambda field: next(remaining, math.nan)
+        remaining = iter(self.validations[first:])
+        return lambda field: next(remaining, Validation(math.nan))
 
     def refine(self, flow: Flow, data: Points, report: Callable[[float], None]) -> None:
         """Refine a flow that is trained on all points in place, with the weights found."""
@@ -123,13 +124,13 @@ def cross_fit(
         flows.append(fit(**_of_fold(settings, i, part, budget, training)))
         parts.append(part)
     sizes = torch.tensor([float(data.shares[part].sum()) for part in parts], dtype=torch.float64)
-    nll = _mean_curve([flow.history for flow in flows], sizes)
+    validations = _means([flow.history for flow in flows], sizes)
     if not refined:
-        return CrossFitted(nll, None, {}, "")
+        return CrossFitted(validations, None, {}, "")
     found = _weights(flows, parts, data, place)
     if isinstance(found, str):
-        return CrossFitted(nll, None, {}, found)
-    return CrossFitted(nll, *found, "")
+        return CrossFitted(validations, None, {}, found)
+    return CrossFitted(validations, *found, "")
 
 
 def remove_folds(out: str | Path | None) -> None:
@@ -158,13 +159,18 @@ def _of_fold(
     }
 
 
-def _mean_curve(histories: Sequence[Sequence[Mapping[str, float]]], sizes: Tensor) -> list[float]:
+def _means(histories: Sequence[Sequence[Mapping[str, float]]], sizes: Tensor) -> list[Validation]:
     """Return the mean NLL at each validation that all fits came to; NaN where one has none."""
     shares = (sizes / sizes.sum()).tolist()
-    return [
-        sum(share * record.get("validation_nll", math.nan) for share, record in zip(shares, records, strict=True))
-        for records in zip(*histories, strict=False)
-    ]
+
+    def mean(records: Sequence[Mapping[str, float]], name: str) -> float:
+        return sum(share * record.get(name, math.nan) for share, record in zip(shares, records, strict=True))
+
+    found = []
+    for records in zip(*histories, strict=False):
+        nll, alone = mean(records, "validation_nll"), mean(records, "flow_nll")
+        found.append(Validation.refined(nll, alone) if math.isfinite(alone) else Validation(nll))
+    return found
 
 
 def _weights(

@@ -233,10 +233,12 @@ def _validate(
         trained, log_p = log_p[:, 0], log_p[:, 1:]
         beside["solver_excess"] = excess(validation, trained, log_p[:, 0])
         check_agreement(objective, beside["solver_excess"])
-    if not bool(log_p.isfinite().all()):
-        return Validation(-float(shares @ log_p[:, 0]), beside)
+    alone = -float(shares @ log_p[:, 0])
+    if centres is None or not bool(log_p.isfinite().all()):
+        return Validation(alone, beside)
     weights = likeliest_weights(log_p, shares, _WEIGHT_STEPS)
-    return Validation(-float(shares @ torch.logsumexp(log_p + weights.log(), dim=-1)), beside)
+    refined = -float(shares @ torch.logsumexp(log_p + weights.log(), dim=-1))
+    return Validation.refined(refined, alone, beside)
 
 
 def _gathered(part: Tensor | None, rows: Tensor, count: int, fabric: "Fabric") -> Tensor | None:
