@@ -1,10 +1,10 @@
+from .angles import Angles as Angles
 from .condition_columns import find_conditions as find_conditions
 from .condition_columns import read_conditions as read_conditions
 from .coordinate_choice import choose_coordinates as choose_coordinates
 from .coordinate_choice import coordinates_from_dict as coordinates_from_dict
 from .coordinate_choice import read_points as read_points
 from .coordinates import EARTH_RADIUS_KM as EARTH_RADIUS_KM
-from .coordinates import Angles as Angles
 from .coordinates import Cartesian as Cartesian
 from .coordinates import Coordinates as Coordinates
 from .coordinates import LatitudeLongitude as LatitudeLongitude

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifolds import Ellipsoid, FlatTorus
+from manifolds import Ellipsoid
 from manifolds.level_sets.ellipsoid import WGS84_AXES
 from rfm.arrays import array_of
 from rfm.datasets.column_names import is_latitude, is_longitude
@@ -260,12 +260,12 @@ class LatitudeLongitude(Coordinates):
             degrees = _off_the_edge(np.degrees(degrees))
         self._check(table, degrees[:, 0], degrees[:, 1])
         if self.ellipsoid:
-            wrapped = torch.from_numpy(_wrapped_degrees(degrees))
+            wrapped = torch.from_numpy(wrapped_degrees(degrees))
             # At a pole all longitudes are one place.
             longitude = torch.where(wrapped[:, 0].abs() == 90, 0.0, wrapped[:, 1])
             return Ellipsoid(EARTH_AXES).from_geodetic(wrapped[:, 0], longitude)
         # Wrapped in degrees, where it is exact, so that one place written in two ways stays one place.
-        latitude, longitude = np.radians(_wrapped_degrees(degrees)).T
+        latitude, longitude = np.radians(wrapped_degrees(degrees)).T
         # Exactly 0 at the poles: all longitudes are one place there.
         cosine = np.where(np.abs(degrees[:, 0]) == 90, 0.0, np.cos(latitude))
         x = np.stack([cosine * np.cos(longitude), cosine * np.sin(longitude), np.sin(latitude)], axis=1)
@@ -280,7 +280,7 @@ class LatitudeLongitude(Coordinates):
                 as_float64, Ellipsoid(EARTH_AXES).to_geodetic(torch.from_numpy(as_float64(points)))
             )
         if self.positive_longitudes:
-            longitude = _positive(longitude)
+            longitude = positive_angles(longitude)
         degrees = np.stack([longitude, latitude] if self.longitude_first else [latitude, longitude], axis=1)
         return np.radians(degrees) if self.radians else degrees
 
@@ -354,59 +354,6 @@ class Cartesian(Coordinates):
         return {"log_prob_nats_per_steradian" if on_s2 else "log_prob_nats": as_array(log_prob)}
 
 
-@final
-@dataclass(frozen=True)
-class Angles(Coordinates):
-    """Angles, one column each, for points of ``FlatTorus(len(columns))``; whole turns make no difference.
-
-    Scores are densities with respect to radians, and to degrees where the table is in degrees.
-
-    Args:
-        columns: the columns, in the order of the coordinates.
-        radians: the table is in radians, not in degrees.
-        positive_angles: write angles from 0 to a full turn, not from minus half a turn to half a turn.
-    """
-
-    kind: ClassVar[str] = "angles"
-
-    radians: bool = False
-    positive_angles: bool = False
-
-    @property
-    def unit(self) -> str:
-        return "radians" if self.radians else "degrees"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return output_names(self.columns, [f"angle_{i + 1}" for i in range(len(self.columns))])
-
-    @property
-    def periods(self) -> tuple[float | None, ...]:
-        return (2 * math.pi if self.radians else 360.0,) * len(self.columns)
-
-    @property
-    def rounds(self) -> bool:
-        return True
-
-    def points(self, table: Table) -> Tensor:
-        angle = self._numbers(table)
-        radians = np.fmod(angle, 2 * math.pi) if self.radians else np.radians(_wrapped_degrees(angle))
-        return FlatTorus(len(self.columns)).projx(torch.from_numpy(radians)) + 0.0
-
-    def columns_of(self, points: Tensor) -> NDArray[np.float64]:
-        angle = as_float64(points) if self.radians else np.degrees(as_float64(points))
-        return _positive(angle, 2 * math.pi if self.radians else 360.0) if self.positive_angles else angle
-
-    def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
-        n = len(self.columns)
-        power = "" if n == 1 else str(n)
-        score = as_array(log_prob)
-        scores = {f"log_prob_nats_per_radian{power}": score}
-        if not self.radians:
-            scores[f"log_prob_nats_per_degree{power}"] = score + n * math.log(math.pi / 180)
-        return scores
-
-
 # Checks and conversions.
 
 
@@ -432,13 +379,14 @@ def _off_the_edge(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.abs(degrees - inside) < 0.03, inside, degrees)
 
 
-def _wrapped_degrees(angle: NDArray[np.float64]) -> NDArray[np.float64]:
+def wrapped_degrees(angle: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return angles in [-180, 180)."""
     angle = np.fmod(angle, 360.0)
     return np.where(angle >= 180, angle - 360, np.where(angle < -180, angle + 360, angle))
 
 
-def _positive(angle: NDArray[np.float64], turn: float = 360.0) -> NDArray[np.float64]:
+def positive_angles(angle: NDArray[np.float64], turn: float = 360.0) -> NDArray[np.float64]:
+    """Return angles in [0, turn)."""
     shifted = np.where(angle < 0, angle + turn, angle)
     # A tiny negative angle plus a turn rounds to the turn, which is 0.
     return np.where(shifted >= turn, 0.0, shifted)
