@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pyogrio.raw
 import pytest
 import shapely
@@ -166,3 +168,13 @@ def test_missing_cells_are_no_rows_and_variables_apart_are_named(tmp_path: Path)
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(TableError, match="cannot be read"):
         read_table(file)
+
+
+def test_points_of_geoparquet(tmp_path: Path) -> None:
+    geometry = list(shapely.to_wkb(shapely.points(PLACES)))
+    columns = pyarrow.table({"geometry": geometry, "depth": DEPTHS, "lat": [1, 2, 3]})
+    columns = columns.replace_schema_metadata({"geo": json.dumps({"primary_column": "geometry", "columns": {}})})
+    pyarrow.parquet.write_table(columns, file := tmp_path / "q.parquet")
+    table = read_table(file)
+    assert table.names == ("longitude", "latitude", "depth", "property_lat")
+    np.testing.assert_array_equal(table.numbers(["longitude", "latitude"]), PLACES)

@@ -201,7 +201,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Fit a flow to a table, and report the result."""
     from rfm.command_line.fit_remarks import remarks, warnings_before
     from rfm.command_line.fitted_runs import fitted_record, fitted_text, steps_done, train_run
-    from rfm.command_line.messages import warn
+    from rfm.command_line.messages import is_first_process, warn
     from rfm.command_line.named_objects import coupling_by_name, source_by_name
     from rfm.command_line.table_runs import read_run
 
@@ -209,7 +209,8 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.resume |= arguments.more_steps is not None
     run = read_run(arguments)
     manifold, data, conditions = run.manifold, run.data, run.observations.conditions
-    warn(arguments, list(warnings_before(run, arguments)))
+    if is_first_process():
+        warn(arguments, list(warnings_before(run, arguments)))
     source = None if arguments.source is None else source_by_name(arguments.source)
     folder = Path(arguments.out)
     before = steps_done(folder) if arguments.resume else None

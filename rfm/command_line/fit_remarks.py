@@ -23,7 +23,7 @@ from rfm.sources import KernelMixture
 _PERIODS = {"month": "12", "hour": "24", "weekday": "7", "dayofweek": "7", "dayofyear": "365.25", "doy": "365.25"}
 _FEWEST = 50
 """Rows, below which nothing is concluded about their order."""
-_PAIRS = 1000
+_PAIRS = 300
 _NEAR = 0.3
 """Rows are alike where their distance is, in the middle, this share of that of rows at random."""
 _VALIDATED, _CENTRES = 512, 5000

@@ -44,6 +44,8 @@ def train_run(
         raise ValueError(
             "--likelihood-steps trains a density, and a flow from given start points has none; leave out one of the two"
         )
+    if likelihood_steps is not None and not len(held):
+        raise ValueError("--likelihood-steps goes by validation points, and --validation 0 leaves none; leave out one")
     if is_first_process() and not arguments.resume:
         data.save_stream(folder)
     # First, so that a run killed while training can be resumed from the folder alone.

@@ -77,6 +77,7 @@ def read_run(arguments: argparse.Namespace) -> TableRun:
         found.groups,
         stream=file.raw if file.streamed else None,
         start=start_of_table(arguments, found.coordinates, len(found.points)),
+        rounding="" if found.rounding is None else found.rounding.describe(coordinates.columns, coordinates.unit),
     )
     return TableRun(manifold, data, found, found.unused(roles))
 

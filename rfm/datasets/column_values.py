@@ -34,8 +34,9 @@ def table_of_columns(file: str, values_by_name: Mapping[str, Any]) -> Table:
 
 def column_of(values: Any) -> Column | None:
     """Return the column of an array ``(n,)``; None where it holds something else than numbers, texts or times."""
-    masked = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else None
-    array = np.ma.getdata(values) if masked is not None else np.asarray(values)
+    array, masked = np.asarray(values), None
+    if isinstance(values, np.ma.MaskedArray):
+        array, masked = np.asarray(values.data), np.broadcast_to(values.mask, values.shape)
     if array.ndim != 1:
         return None
     kind = array.dtype.kind

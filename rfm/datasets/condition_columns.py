@@ -172,7 +172,8 @@ def _texts(table: Table, key: str) -> Sequence[str]:
 
 
 def _mostly_numbers(table: Table, key: str) -> bool:
-    return table.columns[table.index(key)].mostly_numbers()
+    column = table.columns[table.index(key)]
+    return column.mostly_numbers() or all(text.casefold() in MISSING for text in column.texts)
 
 
 def _numbers(table: Table, key: str) -> NDArray[np.float64]:

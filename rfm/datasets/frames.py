@@ -113,7 +113,7 @@ def _of_data_array(data: Any) -> Table:
 
 
 def _of_astropy(data: Any) -> Table:
-    return table_of_columns(_NAME, {name: np.ma.asarray(data[name]) for name in data.colnames})
+    return table_of_columns(_NAME, {name: data[name] for name in data.colnames})
 
 
 def _of_records(data: Any) -> Table:

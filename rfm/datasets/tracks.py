@@ -212,7 +212,8 @@ def _matrices(raw: Table, known: TrackFormat) -> Table:
 
 def _kitti_cells(raw: Table) -> list[tuple[str, Sequence[str]]]:
     """Return the frame's number and the first three rows of the matrix, for each row of the table."""
-    numbered, matrices, last = len(raw.names) % 4 == 1, [], -1
+    numbered, last = len(raw.names) % 4 == 1, -1
+    matrices: list[tuple[str, Sequence[str]]] = []
     for i, row in enumerate(raw.rows):
         frame, cells = (row[0], row[1:]) if numbered else (str(i), row)
         if not re.fullmatch(r"\d+", frame) or int(frame) <= last:

@@ -6,7 +6,7 @@ processes takes its share of the batch that one process would have drawn.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,6 +54,7 @@ class BatchSampler:
         drop_condition: make a tenth of the conditions unknown (NaN), so that the field learns the unconditional
             velocity too (Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598), and random parts
             of three more tenths where a condition has several entries, so that any of them may be given.
+        condition_widths: how many entries belong together, and are hidden together; one each by default.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class BatchSampler:
         objective: Objective,
         coupling: Coupling,
         drop_condition: bool,
+        condition_widths: Sequence[int] | None = None,
     ) -> None:
         self.source, self.train, self.size, self.objective, self.coupling = source, train, size, objective, coupling
-        self.drop_condition = drop_condition
+        self.drop_condition, self.condition_widths = drop_condition, condition_widths
         self.generator = torch.Generator(train.x.device)
         self.jitter_scales = jitter_scales(source.manifold, train.x, objective.jitter) if objective.jitter else None
         self.cumulative = None if train.weights is None else (train.weights / train.weights.sum()).double().cumsum(0)
@@ -87,11 +89,18 @@ class BatchSampler:
         t = self.objective.draw_times((size,), dtype=x.dtype, **like)
         given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
-            given = torch.where(_hidden(given.shape, like), math.nan, given)
+            given = torch.where(self._hidden_entries(len(given), like), math.nan, given)
         pairs = checked_pairs(self.coupling, self.coupling(x_0, x_1, condition=given, generator=generator), x_1, given)
         share = slice(rank, None, world)
         condition = {} if pairs.condition is None else {"condition": pairs.condition[share]}
         return pairs.x_0[share], pairs.x_1[share], t[share], condition
+
+    def _hidden_entries(self, count: int, like: dict[str, Any]) -> Tensor:
+        """Return which entries of a batch of conditions are to be unknown, ``(n, c)``."""
+        assert self.train.condition is not None
+        widths = self.condition_widths or [1] * self.train.condition.shape[-1]
+        hidden = _hidden(torch.Size((count, len(widths))), like)
+        return hidden if max(widths) == 1 else hidden.repeat_interleave(torch.tensor(widths, device=hidden.device), 1)
 
     def seeded_batch(self, seed: int) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
         """Return the batch of a seed."""
@@ -142,7 +151,8 @@ def train(
             "leave objective out"
         )
     data = data.to(fabric.device)
-    sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition)
+    widths = None if flow.conditions is None else [column.width for column in flow.conditions.columns]
+    sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition, widths)
     # A pair says more than the likelihood of its end, which a source of points does not have.
     by_likelihood = data.start is None and flow.source.has_density
     validate: Callable[[nn.Module], float | Validation]
@@ -256,7 +266,7 @@ def _gathered(part: Tensor | None, rows: Tensor, count: int, fabric: "Fabric") -
 
 
 def _hidden(shape: torch.Size, like: dict[str, Any]) -> Tensor:
-    """Return which entries of a batch of conditions ``(n, c)`` are to be unknown."""
+    """Return which of the parts of a batch of conditions ``(n, c)`` are to be unknown."""
     n, c = shape
     draw = torch.rand(n, 1, **like)
     hidden = (draw < _CONDITION_DROPOUT).expand(n, c)

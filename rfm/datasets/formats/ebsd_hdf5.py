@@ -30,7 +30,7 @@ _WITHOUT_CONFIDENCE = -1
 
 def _is_ebsd(source: FileContent) -> bool:
     """Return whether an HDF5 file names a group EBSD."""
-    return source.content.startswith(_SIGNATURE) and b"EBSD\0" in source.content
+    return source.content.startswith(_SIGNATURE) and b"EBSD" in source.content
 
 
 def _read(source: FileContent) -> EbsdMap:
@@ -40,9 +40,10 @@ def _read(source: FileContent) -> EbsdMap:
         TableError: there is no scan, or several and none is named, or one without orientations.
     """
     shown = shown_path(source)
-    with package("h5py").File(io.BytesIO(source.content), "r") as file:
+    h5py = package("h5py")
+    with h5py.File(io.BytesIO(source.content), "r") as file:
         maker = next((_text(file[name]) for name in file if name.strip().casefold() == "manufacturer"), "")
-        scans = {name: item["EBSD"] for name, item in file.items() if hasattr(item, "keys") and "EBSD" in item}
+        scans = {name: item["EBSD"] for name, item in file.items() if isinstance(item, h5py.Group) and "EBSD" in item}
         scan = chosen_part(source, scans, "scan")
         data, header = _by_name(scan["Data"]), _by_name(scan.get("Header", {}))
         angles = _angles(shown, data, degrees="bruker" in maker.casefold())
