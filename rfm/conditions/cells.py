@@ -27,7 +27,7 @@ def cells_of(values: Any) -> Any:
                 f"a condition is a number or a text for each point, got spans of time ({values.dtype}); {TIMES}"
             )
         if values.dtype.kind == "M":
-            values = np.where(np.isnat(values), "", np.datetime_as_string(values))
+            values = np.where(np.isnat(values), "", np.datetime_as_string(values.astype("M8[us]")))
         values = values.tolist()
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         return _cell(values)

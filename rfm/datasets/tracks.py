@@ -3,8 +3,8 @@
 The order of a quaternion is read from the header or from a requested format; it is never guessed, and a header that
 contradicts the format is refused, however it calls the columns: `rfm.datasets.pose_columns`. TUM: time in seconds,
 position in metres, quaternion with the real part last; ``tum_ns`` and its like for other units of time. KITTI: the
-first three rows of the pose matrix, or all four; KITTI-360 has the number of the frame before them. EuRoC: time in
-nanoseconds, position, quaternion with the real part first.
+first three rows of the pose matrix, or all four, also on four lines; KITTI-360 has the number of the frame before them.
+EuRoC: time in nanoseconds, position, quaternion with the real part first.
 
 References:
     Sturm et al., A Benchmark for the Evaluation of RGB-D SLAM Systems, 2012, doi:10.1109/IROS.2012.6385773.
@@ -20,6 +20,8 @@ from fractions import Fraction
 from itertools import pairwise
 from math import isfinite
 from statistics import median
+
+import numpy as np
 
 from rfm.datasets.pose_columns import POSITION, QUATERNION, TIME, header_names, pose_roles, time_ticks
 from rfm.datasets.skipped_rows import SkippedRows
@@ -122,7 +124,7 @@ def read_commented_table(
         TableError: as `rfm.datasets.tables.read_table`; or the quaternion is one that turns the other way.
     """
     path = read_once(path)
-    table = read_table(path, minimum_rows, skipped)
+    table = _unstacked(read_table(path, minimum_rows, skipped))
     comments = [header_names(line) for line in comment_lines(path)]
     _refuse_jpl(table, [list(table.names)] if table.has_header else comments)
     for names in comments:
@@ -153,7 +155,7 @@ def read_track(
             is in doubt.
     """
     path = read_once(path)
-    raw = read_table(path, minimum_rows)
+    raw = _unstacked(read_table(path, minimum_rows))
     header = [list(raw.names)] if raw.has_header else [header_names(line) for line in comment_lines(path)]
     layout = layout or recognised_format(path) or ("kitti" if is_kitti(raw) else None)
     if layout is None:
@@ -201,6 +203,18 @@ def _wrong_width(raw: Table, layout: str, known: TrackFormat) -> TableError:
 
 
 # KITTI.
+
+
+def _unstacked(raw: Table) -> Table:
+    """Return a table of 4 x 4 matrices, each on four lines of which the last is 0 0 0 1, with one on a line."""
+    if raw.has_header or len(raw.names) != 4 or len(raw) % 4:
+        return raw
+    values = np.stack([column.numbers for column in raw.columns], axis=1).reshape(-1, 4, 4)
+    if not (values[:, 3] == (0, 0, 0, 1)).all():
+        return raw
+    cells = raw.rows
+    rows = [[cell for row in cells[i : i + 4] for cell in row] for i in range(0, len(cells), 4)]
+    return Table.of_rows(raw.file, tuple(str(i + 1) for i in range(16)), False, rows, raw.lines[::4])
 
 
 def _matrices(raw: Table, known: TrackFormat) -> Table:
