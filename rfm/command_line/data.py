@@ -1,6 +1,7 @@
 """``rfm data``: a published data set, written as a file that the other commands read."""
 
 import argparse
+from collections.abc import Callable
 
 from rfm.command_line.arguments import path
 
@@ -45,7 +46,12 @@ def run(arguments: argparse.Namespace) -> None:
         datasets.write_table(out, ("latitude", "longitude"), earth.degrees)
         count, own = len(earth), (earth.source, earth.licence, earth.citation)
     else:
-        found = {"airports": datasets.airports, "steel": datasets.steel, "desk": datasets.desk}[arguments.dataset]()
+        loaders: dict[str, Callable[[], datasets.Dataset | datasets.MapDataset | datasets.TrackDataset]] = {
+            "airports": datasets.airports,
+            "steel": datasets.steel,
+            "desk": datasets.desk,
+        }
+        found = loaders[arguments.dataset]()
         # With all columns, in its own format.
         shutil.copyfile(found.path, out)
         count, own = len(found), (found.source, found.licence, found.citation)

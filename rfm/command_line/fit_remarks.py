@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import Manifold
@@ -119,7 +120,7 @@ def _typical(manifold: Manifold, x: Tensor, y: Tensor) -> float:
     return float(manifold.dist(x, y).median())
 
 
-def _some(index: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _some(index: NDArray[np.int64]) -> NDArray[np.int64]:
     return index if len(index) <= _PAIRS else index[np.linspace(0, len(index) - 1, _PAIRS).round().astype(int)]
 
 

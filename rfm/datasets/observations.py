@@ -167,7 +167,7 @@ def observations_of(
     """
 
     def read(rows: Table) -> tuple[Tensor, tuple[Conditions | None, Tensor | None], Tensor | None, Tensor | None]:
-        found = (None, None)
+        found: tuple[Conditions | None, Tensor | None] = (None, None)
         if roles.condition:
             found = find_conditions(rows, roles.condition, roles.labels, coordinates.columns)
         weights = read_weights(rows, roles.weights) if roles.weights else None
