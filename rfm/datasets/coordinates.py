@@ -36,7 +36,7 @@ _ROUNDED_DEGREES = 0.02
 """How far radians of three or four digits are from a degree."""
 
 SPHERE_TOLERANCE = 1e-3
-"""Rows whose norm differs from 1 by no more than this are projected to the sphere: files hold few digits."""
+"""Rows whose norm is as near to 1 are projected to the sphere: files hold few digits."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,7 @@ class Coordinates(ABC):
         return (None,) * len(self.names)
 
     def in_columns(self, table: Table, columns: Sequence[str]) -> Self:
-        """Return the same coordinates, in other columns of a table: by name or number, in the same order and units.
-
-        Raises:
-            TableError: one is missing, or there are more or fewer.
-        """
+        """Return the same coordinates, in other columns of a table; a TableError unless there are as many of them."""
         keys = tuple(table.key(table.index(column)) for column in columns)
         if len(set(keys)) < len(keys) or len(keys) != len(self.columns):
             raise TableError(
@@ -160,7 +156,7 @@ class Coordinates(ABC):
         values, own = self._numbers(table), [periods[name] for name in self._own]
         if self.unit != "radians":
             return find_rounding(values, own)
-        # Rounded in degrees, most likely, before they were converted.
+        # In degrees, before they were converted.
         degrees = np.rint(np.degrees(values))
         if np.abs(np.degrees(values) - degrees).max() > _ROUNDED_DEGREES:
             return find_rounding(values, own)

@@ -48,7 +48,11 @@ def continued(
         validation: indices of the validation points.
         budget: of the first steps.
         settings: the arguments of the fit.
+
+    A run that a cap on the time stopped is not finished, and is returned as it is.
     """
+    if (Path(settings["out"]) / "checkpoint.json").exists():
+        return flow
     own = flow.base
     assert isinstance(own.field, nn.Module)
     training = settings["training"] or Training()
