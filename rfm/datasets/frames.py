@@ -1,4 +1,4 @@
-"""Tables out of what other libraries hold in memory: frames of pandas and polars, data sets of xarray, mappings.
+"""Tables out of what other libraries hold in memory: frames of pandas, data sets of xarray, mappings.
 
 None of these libraries is imported here: an object says itself which it is of.
 """
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from rfm.datasets.column_values import table_of_columns
-from rfm.datasets.formats.file_format import point_names
 from rfm.datasets.table_error import TableError
 from rfm.datasets.tables import Table
 
@@ -20,9 +19,9 @@ def table_from(data: Any) -> Table:
     """Return a table from an object in memory.
 
     Args:
-        data: a frame of pandas, polars or geopandas (whose points become longitude and latitude), a table of pyarrow or
-            astropy, a ``Dataset`` or ``DataArray`` of xarray (a row for each cell), an array of records, or a mapping
-            from names to columns. The levels of a named index of pandas are columns too.
+        data: a frame of pandas, a table of pyarrow (as polars makes it: ``frame.to_arrow()``) or astropy, a ``Dataset``
+            or ``DataArray`` of xarray (a row for each cell), an array of records, or a mapping from names to columns.
+            The levels of a named index of pandas are columns too.
 
     Raises:
         TableError: it is something else, or holds no rows.
@@ -36,7 +35,7 @@ def table_from(data: Any) -> Table:
     if isinstance(data, Mapping):
         return table_of_columns(_NAME, data)
     raise TableError(
-        f"a table is a frame of pandas or polars, a data set of xarray, or a mapping from names to columns, got "
+        f"a table is a frame of pandas, a data set of xarray, or a mapping from names to columns, got "
         f"{type(data).__name__}; pass one of these, or points to rfm.fit"
     )
 
@@ -53,19 +52,16 @@ def _pandas_columns(frame: Any) -> dict[str, Any]:
 
 
 def _pandas_values(series: Any) -> Any:
-    kind = series.dtype.kind if isinstance(series.dtype, np.dtype) else ""
-    if kind in set("fiubmM"):
+    if isinstance(series.dtype, np.dtype) and series.dtype.kind in "fiubmM":
         return series.to_numpy()
-    if isinstance(series.dtype, np.dtype) or series.dtype.name in ("category", "string", "str"):
-        return _objects([None if missing else cell for cell, missing in zip(series, series.isna(), strict=True)])
-    if series.dtype.name.startswith("datetime64"):
+    name, kind, unknown = series.dtype.name, series.dtype.kind, series.isna()
+    if name.startswith("datetime64"):
         return series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
-    whole = series.dtype.kind in set("iu")
-    if whole and not series.isna().any():
-        return series.to_numpy(dtype=np.int64 if series.dtype.kind == "i" else np.uint64)
-    if series.dtype.kind in set("fb"):
+    if kind in "iu" and not unknown.any():
+        return series.to_numpy(dtype=np.int64 if kind == "i" else np.uint64)
+    if kind in "fb" and name != "category":
         return series.to_numpy(dtype=np.float64, na_value=np.nan)
-    return _objects([None if missing else cell for cell, missing in zip(series, series.isna(), strict=True)])
+    return _objects([None if missing else cell for cell, missing in zip(series, unknown, strict=True)])
 
 
 def _objects(cells: list[Any]) -> np.ndarray[Any, Any]:
@@ -76,24 +72,6 @@ def _objects(cells: list[Any]) -> np.ndarray[Any, Any]:
 
 def _of_pandas(frame: Any) -> Table:
     return table_of_columns(_NAME, _pandas_columns(frame))
-
-
-def _of_geopandas(frame: Any) -> Table:
-    geometry = frame.geometry if frame.crs is None else frame.geometry.to_crs("EPSG:4326")
-    kinds = set(geometry.geom_type)
-    if kinds != {"Point"}:
-        raise TableError(
-            f"{_NAME}: geometries are {', '.join(map(str, kinds))}, where points are needed; take centroids"
-        )
-    columns = _pandas_columns(frame.drop(columns=frame.geometry.name))
-    (longitude, latitude), renamed = point_names(list(columns), heights=False)
-    own = {longitude: geometry.x.to_numpy(), latitude: geometry.y.to_numpy()}
-    return table_of_columns(_NAME, own | {renamed.get(name, name): values for name, values in columns.items()})
-
-
-def _of_polars(frame: Any) -> Table:
-    # Integers that are not known come as NaN, texts as None.
-    return table_of_columns(_NAME, {name: frame[name].to_numpy() for name in frame.columns})
 
 
 def _of_arrow(data: Any) -> Table:
@@ -125,9 +103,7 @@ def _of_records(data: Any) -> Table:
 
 
 _READERS: Mapping[tuple[str, str], Callable[[Any], Table]] = {
-    ("geopandas", "GeoDataFrame"): _of_geopandas,
     ("pandas", "DataFrame"): _of_pandas,
-    ("polars", "DataFrame"): _of_polars,
     ("pyarrow", "Table"): _of_arrow,
     ("xarray", "Dataset"): _of_dataset,
     ("xarray", "DataArray"): _of_data_array,
