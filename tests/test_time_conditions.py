@@ -159,3 +159,22 @@ def test_the_time_of_year_week_and_day(clock: str, text: str, value: float) -> N
 def test_other_records_are_refused(record: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="these are not conditions"):
         Conditions.from_dict({"columns": [record]})
+
+
+def test_a_time_counts_for_all_that_is_taken_from_it() -> None:
+    values = ["2020-01-01T06:00", "2021-01-01T18:00"]
+    periods = {"time:year": "year", "time:day": "day"}
+    conditions = Conditions.of(dict.fromkeys(("time", *periods), values), periods=periods)
+    by_time = conditions.encode({"Time": "2020-07-01T12:00"})
+    each = conditions.encode(dict.fromkeys(("time", *periods), "2020-07-01T12:00"))
+    assert torch.equal(by_time, each)
+    # What is given by its own name goes first.
+    mixed = conditions.encode({"time:day": 6, "time": "2020-07-01T12:00"})
+    assert torch.equal(mixed[:3], each[:3])
+    assert conditions.decode(mixed)["time:day"] == [6.0]
+    derived = Conditions.of({"time:day": values}, periods={"time:day": "day"})
+    assert torch.equal(derived.encode({"time": "2020-07-01T12:00"}), each[3:])
+    with pytest.raises(ValueError, match="is given twice"):
+        conditions.encode({"time": "2020-07-01", "TIME": "2020-07-01"})
+    with pytest.raises(ValueError, match="there is no condition 'day'"):
+        conditions.encode({"day": "2020-07-01"})

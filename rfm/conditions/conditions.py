@@ -92,7 +92,8 @@ class Conditions:
         """Return condition vectors.
 
         Args:
-            values_by_column: for each column one value, or one for each point. What is left out is not known.
+            values_by_column: for each column one value, or one for each point. What is left out is not known. A time
+                counts for all that is taken from it too: ``time`` for ``time:year`` and ``time:day``.
 
         Returns:
             ``(c,)`` if every value is one value, else ``(n, c)``; float64.
@@ -190,17 +191,33 @@ class Conditions:
         return vectors.split([column.width for column in self.columns], dim=-1)
 
     def _indexed(self, values_by_column: Mapping[str, Any]) -> dict[int, Any]:
-        indexed = {self._index(name): values for name, values in values_by_column.items()}
-        if len(indexed) < len(values_by_column):
-            raise ValueError(f"a condition is given twice in {', '.join(values_by_column)}; give each once")
-        return indexed
+        """Return the values of each column by its position: one that is taken from a time also by the time's name."""
+        indexed: dict[int, Any] = {}
+        derived: dict[int, Any] = {}
+        for name, values in values_by_column.items():
+            taken = [i for i, column in enumerate(self.columns) if _source(column) == _key(name)]
+            derived |= dict.fromkeys(taken, values)
+            if not taken or any(_key(column.name) == _key(name) for column in self.columns):
+                index = self._index(name)
+                if index in indexed:
+                    raise ValueError(f"a condition is given twice in {', '.join(values_by_column)}; give each once")
+                indexed[index] = values
+        return derived | indexed
 
     def _index(self, name: str) -> int:
-        key = str(name).strip().casefold()
         for i, column in enumerate(self.columns):
-            if column.name.casefold() == key:
+            if _key(column.name) == _key(name):
                 return i
         raise ValueError(f"there is no condition {str(name)[:40]!r}; the conditions are {self.describe()}")
+
+
+def _key(name: str) -> str:
+    return str(name).strip().casefold()
+
+
+def _source(column: Column) -> str:
+    """Return the name of the times that a column is taken from; empty for none."""
+    return _key(column.source) if isinstance(column, Periodic) else ""
 
 
 def _known(name: str, values: Any) -> list[Any]:
