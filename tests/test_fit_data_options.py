@@ -209,12 +209,13 @@ def test_times_and_months_are_conditions(here: Path, capsys: pytest.CaptureFixtu
     assert "conditional on time (a time, 2000-01-01" in out
     assert "month (a number, which comes round after 12)" in out
     assert "plain number" not in err
-    args = ["--condition", "time=2005-03-01", "time:year=2005-03-01", "month=3"]
+    # A time counts for the time of year and of day, too.
+    args = ["--condition", "time=2005-03-01T12:00", "month=3"]
     out, err = run(capsys, "sample", "r", "-n", "3", *args, "--log-prob", "--quiet")
-    header, first = out.replace('"', "").splitlines()[:2]
-    assert header.split(",")[-3:] == ["time", "time:year", "month"]
-    assert first.split(",")[-3] == "2005-03-01"
-    assert float(first.split(",")[-1]) == 3
+    header, first = (line.split(",")[-4:] for line in out.replace('"', "").splitlines()[:2])
+    assert header == ["time", "time:year", "time:day", "month"]
+    assert first[0] == "2005-03-01T12:00:00"
+    np.testing.assert_allclose([float(cell) for cell in first[1:]], [59.5 / 365 * 365.2425, 12, 3], atol=1e-3)
     (here / "s.csv").write_text(out)
     known = [float(line.split(",")[2]) for line in out.splitlines()[1:]]
     again = run(capsys, "log-prob", "r", "s.csv", *args, "--quiet")[0]
