@@ -7,11 +7,14 @@ from typing import Any
 import h5py
 import numpy as np
 import orix.io
+import orix.quaternion.symmetry
 import pytest
+import torch
 from orix.quaternion import Rotation
 
+from manifolds import SO3, Cyclic, Turned
 from rfm.datasets import TableError, read_orientation_map, read_points, read_table
-from rfm.datasets.crystal_symmetry import laue_group
+from rfm.datasets.crystal_symmetry import LAUE_NAMES, group_named, laue_group
 
 RNG = np.random.default_rng(0)
 ROWS, COLUMNS = 3, 4
@@ -240,3 +243,51 @@ def test_other_hdf5_is_a_table(tmp_path: Path) -> None:
         out["scale"] = 3.0
     with pytest.raises(TableError, match="there is no group with a table in it"):
         read_table(file)
+
+
+_POINT_GROUPS = {
+    "-1": "Ci",
+    "2/m": "C2h",
+    "mmm": "D2h",
+    "4/m": "C4h",
+    "4/mmm": "D4h",
+    "-3": "S6",
+    "-3m": "D3d",
+    "6/m": "C6h",
+    "6/mmm": "D6h",
+    "m-3": "Th",
+    "m-3m": "Oh",
+}
+
+
+def as_set(elements: np.ndarray) -> set[tuple[float, ...]]:  # type: ignore[type-arg]
+    return {tuple(np.round(element, 6).reshape(-1) + 0.0) for element in elements}
+
+
+@pytest.mark.parametrize("name", _POINT_GROUPS)
+def test_laue_groups_are_those_of_orix(name: str) -> None:
+    theirs = getattr(orix.quaternion.symmetry, _POINT_GROUPS[name]).laue_proper_subgroup
+    own = group_named(name)
+    assert as_set(own.matrices.numpy()) == as_set(theirs.to_matrix())
+    assert as_set(group_named(name.replace("/", "")).matrices.numpy()) == as_set(own.matrices.numpy())
+
+
+@pytest.mark.parametrize("name", LAUE_NAMES)
+def test_invariants_tell_classes_apart(name: str) -> None:
+    group = group_named(name)
+    x = SO3().random_uniform(20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    invariants = group.invariants(x)
+    for element in group.matrices.double():
+        torch.testing.assert_close(group.invariants(x @ element), invariants, atol=1e-12, rtol=0)
+    assert float(torch.cdist(invariants, invariants).fill_diagonal_(1).min()) > 1e-3
+
+
+def test_settings_are_the_same_groups_about_other_axes() -> None:
+    for name, other in (("2/m", "2/m-b"), ("-3m", "-31m")):
+        plain, turned = group_named(name), group_named(other)
+        assert as_set(plain.matrices.numpy()) != as_set(turned.matrices.numpy())
+        assert plain.order == turned.order
+        half = torch.diag(torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64))
+        assert as_set(half.numpy()[None]) <= as_set(turned.matrices.numpy())
+    with pytest.raises(ValueError, match="rotation must be three rows of a rotation"):
+        Turned(Cyclic(2), ((1, 0, 0), (0, 1, 0), (0, 0, 2)))
