@@ -25,8 +25,27 @@ _PERIODS = {"month": "12", "hour": "24", "weekday": "7", "dayofweek": "7", "dayo
 _FEWEST = 50
 """Rows, below which nothing is concluded about their order."""
 _PAIRS = 300
+_LOOKED = 20_000
+"""Rows whose names are looked at."""
+_PLACES = {
+    "country",
+    "state",
+    "region",
+    "city",
+    "town",
+    "municipality",
+    "county",
+    "province",
+    "continent",
+    "subd",
+    "tz",
+}
+_PLACES |= {"timezone", "zone", "location", "place", "iso", "icao", "iata"}
+"""Words in names of columns that say where a row is: such rows are near each other, and no one event."""
 _NEAR = 0.3
 """Rows are alike where their distance is, in the middle, this share of that of rows at random."""
+_NEXT = 0.02
+"""And this share, where no column says that rows follow each other in time."""
 _VALIDATED, _CENTRES = 512, 5000
 
 
@@ -43,7 +62,8 @@ def warnings_before(run: TableRun, arguments: argparse.Namespace) -> Iterator[st
     if found.conditions is not None:
         yield from _periodic_names(found.conditions)
     if found.groups is None and arguments.test_share + arguments.validation > 0:
-        hint = _alike_by_name(run.manifold, data.points, found.table) or _alike_in_order(
+        used = {column.name for column in found.conditions.columns} if found.conditions is not None else set()
+        hint = _alike_by_name(run.manifold, data.points, found.table, used) or _alike_in_order(
             run.manifold, data.points, found.table
         )
         if hint:
@@ -61,7 +81,7 @@ def _periodic_names(conditions: Conditions) -> Iterator[str]:
             )
 
 
-def _alike_by_name(manifold: Manifold, points: Tensor, table: Table) -> str:
+def _alike_by_name(manifold: Manifold, points: Tensor, table: Table, used: set[str]) -> str:
     """Return a hint where rows with one name in a column are near each other, in a sentence; empty for none."""
     if len(points) < _FEWEST:
         return ""
@@ -70,7 +90,9 @@ def _alike_by_name(manifold: Manifold, points: Tensor, table: Table) -> str:
         cells = table.columns[index]
         if not table.has_header or cells.mostly_numbers(_FEWEST):
             continue
-        texts = np.array(cells.texts)
+        if table.key(index) in used or _PLACES & set(words_of(name)):
+            continue
+        texts = np.array(cells.texts[:_LOOKED])
         if parse_time(str(texts[0])) is not None:
             continue
         labels, counts = np.unique(texts, return_inverse=True, return_counts=True)[1:]
@@ -82,9 +104,9 @@ def _alike_by_name(manifold: Manifold, points: Tensor, table: Table) -> str:
         first, second = _some(first[same]), _some(second[same])
         if len(first) and _typical(manifold, points[first], points[second]) < _NEAR * apart:
             return (
-                f"rows that share {name!r} ({len(counts):,} different in {len(texts):,} rows) are near each other, "
-                f"and are held out one by one: --groups {table.key(index)} holds them out together, else the test is "
-                "too easy"
+                f"rows that share {name!r} ({len(counts):,} different in {len(texts):,} rows) are near each other, and "
+                "are held out one by one: if they are of one event or object, the test is too easy, and "
+                f"--groups {table.key(index)} holds them out together"
             )
     return ""
 
@@ -93,15 +115,13 @@ def _alike_in_order(manifold: Manifold, points: Tensor, table: Table) -> str:
     """Return a hint where each row is near the one before it, in a sentence; empty for none."""
     if len(points) < _FEWEST:
         return ""
+    words = {"time", "seconds", "timestamp", "date"}
+    times = [name for name in table.names if table.has_header and words & set(words_of(name))]
     index = torch.from_numpy(_some(np.arange(len(points) - 1)))
     apart = _typical(manifold, *_random_pairs(points))
-    if not _typical(manifold, points[index], points[index + 1]) < _NEAR * apart:
+    # Catalogues that are sorted by a code have neighbours, too, if not as near ones.
+    if not _typical(manifold, points[index], points[index + 1]) < (_NEAR if times else _NEXT) * apart:
         return ""
-    times = [
-        name
-        for name in table.names
-        if table.has_header and {"time", "seconds", "timestamp", "date"} & set(words_of(name))
-    ]
     column = times[0] if times else "COLUMN"
     return (
         "each row is near the one before it, as in a track or a sequence, and rows are held out one by one: "
