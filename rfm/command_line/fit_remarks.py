@@ -122,7 +122,7 @@ def _alike_in_order(manifold: Manifold, points: Tensor, table: Table) -> str:
     # Catalogues that are sorted by a code have neighbours, too, if not as near ones.
     if not _typical(manifold, points[index], points[index + 1]) < (_NEAR if times else _NEXT) * apart:
         return ""
-    column = times[0] if times else "COLUMN"
+    column = "seconds" if "seconds" in times else [*times, "COLUMN"][0]
     return (
         "each row is near the one before it, as in a track or a sequence, and rows are held out one by one: "
         f"--blocks {column}=SIZE holds out neighbours together, or --groups names them, else the test is too easy"
