@@ -13,6 +13,7 @@ from rfm import __version__
 from rfm.command_line import (
     check,
     compare,
+    data,
     demo,
     evaluate,
     fit,
@@ -40,12 +41,14 @@ _VERBS: dict[str, ModuleType] = {
     "plot": plot,
     "report": report,
     "demo": demo,
+    "data": data,
     "check": check,
 }
 
 _EPILOG = """\
 examples:
   rfm demo                                             fit the world's airports, print a table, draw a map
+  rfm data earthquakes --out quakes.csv                write a published data set
   rfm fit quakes.csv --manifold sphere --out runs/quakes
   rfm sample runs/quakes -n 10000 --out samples.csv
   rfm log-prob runs/quakes points.csv --out scores.csv
