@@ -104,8 +104,10 @@ def motif(folder: Path, quick: bool) -> Problem:
     chain = Power(pose, FRAMES)
     flow = fitted("fragments", folder, points, chain, 5 if quick else 800, False)
     last = points[0, -1]
-    scale = torch.full((6,), np.radians(20.0))
-    scale[3:] = 0.7 / pose.length
+    scale = torch.full((6,), np.radians(40.0))
+    scale[3:] = 1.5 / pose.length
+    # Few draws of a flow that is hardly fitted lie near: a blunt measurement leaves enough of them.
+    scale = 4 * scale if quick else scale
     ends = operators.displacement(pose, last, part=lambda x: x[..., -1, :, :])
     measurement = Measurement(ends, torch.zeros(6), scale)
     generator = torch.Generator().manual_seed(1)
