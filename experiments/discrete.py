@@ -116,7 +116,7 @@ def run(chain: Chain, arguments: argparse.Namespace) -> tuple[list[str], list[st
     rows, seconds = [], []
     for name, source in (("masked", MaskedLabels(chain.classes)), ("uniform", UniformLabels(chain.classes))):
         start = time.perf_counter()
-        flow = discrete.fit(data, MixturePath(source), steps=arguments.steps, batch_size=batch, seed=seed)
+        flow = discrete.fit(data, MixturePath(source), steps=arguments.steps, batch_size=batch, seed=seed, progress=False)
         seconds.append(f"{name} {time.perf_counter() - start:.0f} s")
         _log(f"{name}: {seconds[-1]}, cross-entropy {flow.history[-1]['cross_entropy']:.4f}")
         for steps in arguments.jumps:

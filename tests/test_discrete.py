@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rfm import discrete
+from rfm import Training, discrete
 from rfm.discrete import DiscreteFlow, MaskedLabels, MixturePath, UniformLabels
 from rfm.discrete.mixture_path import LabelSource
 from rfm.paths.schedules import CosineKappa, LinearKappa, PolynomialKappa
@@ -137,7 +137,7 @@ def test_loss_is_least_at_the_exact_posterior() -> None:
 def test_fit(source: LabelSource) -> None:
     """A trained network's law is near the chain's, as its bigrams are; far from that of independent positions."""
     law = chain_law()
-    flow = discrete.fit(drawn(law, 4000), MixturePath(source), steps=250, learning_rate=4e-3, seed=0)
+    flow = discrete.fit(drawn(law, 4000), MixturePath(source), steps=250, seed=0, progress=False, training=Training(learning_rate=4e-3))
     found = flow.law(steps=32)
     sequences = discrete.every_sequence(CLASSES, LENGTH)
     marginals = [torch.zeros(CLASSES).double().index_add(0, sequences[:, i], law) for i in range(LENGTH)]
@@ -147,8 +147,8 @@ def test_fit(source: LabelSource) -> None:
     bigrams = [torch.zeros(CLASSES**2).double().index_add(0, pairs, p) for p in (found, law)]
     assert discrete.total_variation(*bigrams) < 0.08
     assert flow.history[-1]["cross_entropy"] < flow.history[0]["cross_entropy"]
-    again = discrete.fit(drawn(law, 4000), MixturePath(source), steps=5, seed=3)
-    repeated = discrete.fit(drawn(law, 4000), MixturePath(source), steps=5, seed=3)
+    again = discrete.fit(drawn(law, 4000), MixturePath(source), steps=5, seed=3, progress=False)
+    repeated = discrete.fit(drawn(law, 4000), MixturePath(source), steps=5, seed=3, progress=False)
     assert torch.equal(again.law(steps=2), repeated.law(steps=2))
 
 

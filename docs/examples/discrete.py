@@ -11,7 +11,7 @@ steps = torch.randint(2, (2000, 3), generator=torch.Generator().manual_seed(1))
 sequences = torch.cat([start, start + steps.cumsum(-1)], dim=-1) % 3
 
 path = discrete.MixturePath(discrete.MaskedLabels(3))
-flow = discrete.fit(sequences, path, steps=300)
+flow = discrete.fit(sequences, path, steps=300, progress=False)
 draws = flow.sample(500, steps=16, generator=torch.Generator().manual_seed(2))
 # --8<-- [end:fit]
 

@@ -21,6 +21,7 @@ from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
 from rfm.training.agreement import ACCURATE, agreeing, check_agreement, condition_of, excess
 from rfm.training.checkpoint import Validation
+from rfm.training.floor import check_floor, loss_above_floor
 from rfm.training.jitter import jitter_scales, jittered
 from rfm.training.loop import step_seed
 from rfm.training.matching import MatchingValidation
@@ -138,6 +139,8 @@ def train(
             f"objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "
             "leave objective out"
         )
+    if run.training.floor:
+        check_floor(flow, data, objective, coupling)
     data = data.to(fabric.device)
     sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition)
     # A pair says more than the likelihood of its end, which a source of points does not have.
@@ -154,12 +157,22 @@ def train(
         x_0, x_1, t, condition = sampler.batch(rank, world)
         return objective(model, flow.source, x_0, x_1, t, generator=sampler.generator, **condition)
 
+    def finish(report: Callable[[float], None]) -> None:
+        if run.training.floor:
+            drawn = sampler.seeded_batch(step_seed(run.budget.seed, _APART + _VALIDATION_BATCHES))
+            flow.history[-1] |= loss_above_floor(flow, data, objective, *drawn[:3])
+        if refined:
+            started = run.training.clock()
+            refine(flow, data, validation.to(fabric.device), report)
+            if flow.refinement is not None:
+                flow.history[-1]["refinement_seconds"] = run.training.clock() - started
+
     run.train(
         flow,
         loss,
         validate,
         validate_start=objective.refines,
-        finish=(lambda report: refine(flow, data, validation.to(fabric.device), report)) if refined else None,
+        finish=finish,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
         measure="validation_nll" if by_likelihood else "validation_loss",
