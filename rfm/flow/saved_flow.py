@@ -167,8 +167,9 @@ def read_record(folder: Path, kind: str, versions: Sequence[int]) -> dict[str, A
     if found != kind or not isinstance(record.get("weights"), str):
         raise SavedFlowError(f"{path} is not a saved flow, or is damaged; fit again")
     if record.get("version") not in versions:
+        known = " and ".join(map(str, versions))
         raise SavedFlowError(
-            f"{path} has format version {record.get('version')}, this library reads {' and '.join(map(str, versions))}; "
+            f"{path} has format version {record.get('version')}, this library reads {known}; "
             "load it with the version of the library that saved it"
         )
     if not re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", record["weights"]):
