@@ -14,9 +14,9 @@ def shuffled(train: Sequence[Crystal], count: int, seed: int) -> list[Crystal]:
     """Return crystals whose types, places and cell are those of three training crystals of as many atoms."""
     rng, made = np.random.default_rng(seed), []
     for _ in range(count):
-        k = len(train[rng.integers(len(train))].numbers)
+        k = len(train[int(rng.integers(len(train)))].numbers)
         same = [crystal for crystal in train if len(crystal.numbers) == k]
-        types, places, cell = (same[rng.integers(len(same))] for _ in range(3))
+        types, places, cell = (same[int(rng.integers(len(same)))] for _ in range(3))
         made.append(Crystal(rng.permutation(types.numbers), places.fractions, cell.lattice))
     return made
 

@@ -49,10 +49,15 @@ class Crystal(NamedTuple):
             for z, c in zip(values, counts, strict=True)
         )
 
+    @property
+    def cell(self) -> tuple[list[list[float]], list[list[float]], list[int]]:
+        """Edges, places and numbers as spglib takes them."""
+        return self.lattice.tolist(), self.fractions.tolist(), self.numbers.tolist()
+
     def space_group(self, tolerance: float) -> int:
         """Return the number of the space group that spglib finds within a tolerance in angstroms; 0 for none."""
         try:
-            found = spglib.get_symmetry_dataset((self.lattice, self.fractions, self.numbers), symprec=tolerance)
+            found = spglib.get_symmetry_dataset(self.cell, symprec=tolerance)
         except spglib.error.SpglibError:
             return 0
         return 0 if found is None else int(found.number)
@@ -95,7 +100,7 @@ def prototypes() -> Path:
 def reduced(crystal: Crystal) -> Crystal | None:
     """Return a crystal in Niggli's reduced primitive cell, the shortest edge first; None where spglib finds none."""
     try:
-        primitive = spglib.find_primitive((crystal.lattice, crystal.fractions, crystal.numbers), symprec=_TIGHT)
+        primitive = spglib.find_primitive(crystal.cell, symprec=_TIGHT)
         lattice, fractions, numbers = primitive or (crystal.lattice, crystal.fractions, crystal.numbers)
         edges = spglib.niggli_reduce(lattice)
     except spglib.error.SpglibError:

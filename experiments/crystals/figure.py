@@ -35,7 +35,7 @@ def draw(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6.2), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1))
+    above, below = np.ravel(figure.subfigures(2, 1))
     panels = above.subplots(1, 3)
     values = {
         "volume per atom, cubic angstroms": {name: [m.volume for m in found] for name, found in sets.items()},

@@ -37,9 +37,10 @@ class CrystalNetwork(nn.Module):
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.logits, self.move = nn.Linear(width, classes), nn.Linear(width, 3)
-        self.strain = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 9))
-        for layer in (self.move, self.strain[2]):
-            nn.init.zeros_(layer.weight)
+        last = nn.Linear(width, 9)
+        self.strain = nn.Sequential(nn.Linear(width, width), nn.SiLU(), last)
+        nn.init.zeros_(self.move.weight)
+        nn.init.zeros_(last.weight)
 
     def forward(self, labels: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits ``(n, k, classes)`` and velocities ``(n, 3 k + 9)``, see `rfm.discrete.JointNetwork`."""

@@ -79,7 +79,7 @@ def fit_joint(
     run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
     if run.is_finished:
         assert run.folder is not None
-        return JointFlow.load(run.folder, network=flow.network, sources=list(flow.sources))
+        return JointFlow.load(run.folder, network=flow.network, sources=[flow.source(k) for k in flow.lengths])
     training.converted(flow.network)
     with run.launched() as fabric:
         if fabric.world_size > 1:
