@@ -20,7 +20,7 @@ from experiments.crystals.baselines import scattered, shaken, shuffled
 from experiments.crystals.data import Crystal, Split, load, split
 from experiments.crystals.figure import draw
 from experiments.crystals.measures import Measured, Row, measured, row
-from experiments.crystals.model import Elements, NearestOrder, decoded, encoded, joint_flow
+from experiments.crystals.model import Elements, NearestOrder, decoded, encoded, joint_flow, turned
 from experiments.crystals.page import page, table_of
 from rfm import Training
 from rfm.discrete import JointFlow, fit_joint
@@ -54,7 +54,7 @@ def trained(parts: Split, elements: Elements, arguments: argparse.Namespace) -> 
     """Return the flow of the training crystals."""
     flow = joint_flow(parts.train, elements, arguments.seed, arguments.width, arguments.layers)
     return fit_joint(
-        encoded(parts.train, elements),
+        turned(encoded(parts.train, elements)),
         flow,
         held_out=encoded([c for c in parts.validation if len(c.numbers) in flow.lengths], elements),
         label_weight=arguments.label_weight,

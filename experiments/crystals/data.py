@@ -14,6 +14,9 @@ import numpy as np
 import spglib
 from numpy.typing import NDArray
 
+# Errors are to be raised, not printed and returned as None.
+spglib.error.OLD_ERROR_HANDLING = False
+
 _FILE = "pymatgen/analysis/prototypes/aflow_prototypes.json.gz"
 _TIGHT = 1e-3
 """Within which symmetry is found in the prototypes themselves, in angstroms."""

@@ -34,7 +34,7 @@ def draw(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 6.2), layout="constrained")
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
     above, below = np.ravel(figure.subfigures(2, 1))
     panels = above.subplots(1, 3)
     values = {

@@ -1,5 +1,6 @@
 """Crystals as labels with points, and the joint flow of both."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,6 +53,26 @@ def encoded(crystals: Sequence[Crystal], elements: Elements) -> list[Labelled]:
         x = m.projx(m.join(places, cells))
         batches.append(Labelled(torch.stack([elements.labels(c.numbers) for c in same]), x))
     return batches
+
+
+def turned(batches: Sequence[Labelled]) -> list[Labelled]:
+    """Return crystals in every order and direction of their edges, 48 times as many: each describes the same one.
+
+    Of these isometries of the space a network would else learn the one that Niggli's rules pick.
+    """
+    axes = torch.eye(3, dtype=torch.float64)
+    turns = [
+        axes[list(order)] * torch.tensor(signs, dtype=torch.float64)
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product((1, -1), repeat=3)
+    ]
+    made = []
+    for labels, x in batches:
+        m = space(labels.shape[1])
+        places, cells = m.split(x)
+        many = [m.join(places @ turn.mT, turn @ cells @ turn.mT) for turn in turns]
+        made.append(Labelled(labels.repeat(len(turns), 1), m.projx(torch.cat(many))))
+    return made
 
 
 def decoded(batches: Sequence[Labelled], elements: Elements) -> list[Crystal]:

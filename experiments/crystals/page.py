@@ -56,8 +56,9 @@ puts the atoms anywhere; *shaken* moves the atoms of training crystals by 0.1 Å
 **What is exact.** The marginals of labels, places and cell on the way are those of the joint path, whatever the data;
 with an exact network draws have the law of the data in the limit of many steps, which the tests show for data of which
 posterior and velocity are known. The origin counts for nothing, exactly; the order of the atoms neither, as the network
-sees them as a set. The choice of the cell does count: it is Niggli's, which is unique but jumps where two choices are
-as short. Symmetry is nowhere built in.
+sees them as a set. The order and direction of the cell's edges are shown in all 48 ways, so that they count for little.
+The choice of the cell does count: it is Niggli's, which is unique but jumps where two choices are as short. Symmetry is
+nowhere built in.
 """
 
 
