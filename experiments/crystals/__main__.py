@@ -29,7 +29,7 @@ from rfm.discrete import JointFlow, fit_joint
 def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the settings of a run."""
     parser = argparse.ArgumentParser(prog="python -m experiments.crystals", description=__doc__)
-    parser.add_argument("--steps", type=int, default=6000, help="optimiser steps (default: 6000)")
+    parser.add_argument("--steps", type=int, default=1500, help="optimiser steps (default: 1500)")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="its peak (default: 0.002)")
     parser.add_argument("--label-weight", type=float, default=0.02, help="of the cross-entropy (default: 0.02)")
     parser.add_argument("--batch", type=int, default=32, help="crystals in a batch (default: 32)")
