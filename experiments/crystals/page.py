@@ -110,10 +110,14 @@ def page(
 
 def _reading(rows: Sequence[Row]) -> str:
     """Return what the table says of the flow, in a sentence that its figures fill."""
-    flow, apart = next(r for r in rows if r.name == "joint flow"), next(r for r in rows if r.name == "atoms scattered")
-    real = next(r for r in rows if r.name == "real, held out")
+    by_name = {r.name: r for r in rows}
+    flow, real, train = (by_name[name] for name in ("joint flow", "real, held out", "training"))
+    scattered, shuffled = by_name["atoms scattered"].touching, by_name["parts shuffled"].touching
     return (
-        f"Of the flow's draws {flow.touching:.0%} keep contacts of at least 0.75 ({real.touching:.0%} of the real ones "
-        f"held out, {apart.touching:.0%} of scattered atoms), {flow.symmetric:.0%} have a symmetry within 0.1 Å "
-        f"({real.symmetric:.0%} of real ones have), and {flow.repeated:.0%} repeat a training crystal."
+        f"Of the flow's draws {flow.touching:.0%} keep contacts of at least 0.75: {real.touching:.0%} of the real ones do\n"
+        f"that are held out, {scattered:.0%} of scattered atoms, {shuffled:.0%} of shuffled parts, whose places are those\n"
+        f"of a real crystal. Charges balance in {flow.balanced:.0%} (real {real.balanced:.0%}), {flow.symmetric:.0%} have "
+        f"a symmetry within 0.1 Å (real\n{real.symmetric:.0%}), {flow.repeated:.0%} repeat a training crystal. Volumes and "
+        f"densities are {flow.volume:.1f} Å³ and {flow.density:.2f} g/cm³ from\nthose held out, where the training "
+        f"crystals are {train.volume:.1f} and {train.density:.2f}."
     )
