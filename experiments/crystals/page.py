@@ -60,6 +60,13 @@ sees them as a set. The order and direction of the cell's edges are shown in all
 The choice of the cell does count: it is Niggli's, which is unique but jumps where two choices are as short. Symmetry is
 nowhere built in.
 """
+_READING = """\
+Of the flow's draws {flow.touching:.0%} keep contacts of at least 0.75: {real.touching:.0%} of the real ones do
+that are held out, {scattered.touching:.0%} of scattered atoms, {shuffled.touching:.0%} of shuffled parts, whose places
+are those of a real crystal. Charges balance in {flow.balanced:.0%} (real {real.balanced:.0%}), {flow.symmetric:.0%} have
+a symmetry within 0.1 Å (real {real.symmetric:.0%}), {flow.repeated:.0%} repeat a training crystal. Volumes and densities
+are {flow.volume:.1f} Å³ and {flow.density:.2f} g/cm³ from those held out, where the training crystals are
+{train.volume:.1f} and {train.density:.2f}."""
 
 
 def table_of(rows: Sequence[Row]) -> str:
@@ -109,15 +116,12 @@ def page(
 
 
 def _reading(rows: Sequence[Row]) -> str:
-    """Return what the table says of the flow, in a sentence that its figures fill."""
+    """Return what the table says of the flow."""
     by_name = {r.name: r for r in rows}
-    flow, real, train = (by_name[name] for name in ("joint flow", "real, held out", "training"))
-    scattered, shuffled = by_name["atoms scattered"].touching, by_name["parts shuffled"].touching
-    return (
-        f"Of the flow's draws {flow.touching:.0%} keep contacts of at least 0.75: {real.touching:.0%} of the real ones do\n"
-        f"that are held out, {scattered:.0%} of scattered atoms, {shuffled:.0%} of shuffled parts, whose places are those\n"
-        f"of a real crystal. Charges balance in {flow.balanced:.0%} (real {real.balanced:.0%}), {flow.symmetric:.0%} have "
-        f"a symmetry within 0.1 Å (real\n{real.symmetric:.0%}), {flow.repeated:.0%} repeat a training crystal. Volumes and "
-        f"densities are {flow.volume:.1f} Å³ and {flow.density:.2f} g/cm³ from\nthose held out, where the training "
-        f"crystals are {train.volume:.1f} and {train.density:.2f}."
+    return _READING.format(
+        flow=by_name["joint flow"],
+        real=by_name["real, held out"],
+        train=by_name["training"],
+        scattered=by_name["atoms scattered"],
+        shuffled=by_name["parts shuffled"],
     )
