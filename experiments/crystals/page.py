@@ -65,8 +65,8 @@ Of the flow's draws {flow.touching:.0%} keep contacts of at least 0.75: {real.to
 that are held out, {scattered.touching:.0%} of scattered atoms, {shuffled.touching:.0%} of shuffled parts, whose places
 are those of a real crystal. Charges balance in {flow.balanced:.0%} (real {real.balanced:.0%}),
 {flow.symmetric:.0%} have a symmetry within 0.1 Å (real {real.symmetric:.0%}), {flow.repeated:.0%} repeat a training
-crystal. Volumes and densities are {flow.volume:.1f} Å³ and {flow.density:.2f} g/cm³ from those held out, where the training crystals are
-{train.volume:.1f} and {train.density:.2f}."""
+crystal. Volumes and densities are {flow.volume:.1f} Å³ and {flow.density:.2f} g/cm³ from those held out, where the
+training crystals are {train.volume:.1f} and {train.density:.2f}."""
 
 
 def table_of(rows: Sequence[Row]) -> str:
