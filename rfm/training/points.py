@@ -5,6 +5,7 @@ depends on nothing but the step: a resumed run sees what the uninterrupted one w
 processes takes its share of the batch that one process would have drawn.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
 from rfm.training.agreement import ACCURATE, agreeing, check_agreement, condition_of, excess
 from rfm.training.checkpoint import Validation
+from rfm.training.conditional_refinement import refine_given
 from rfm.training.jitter import jitter_scales, jittered
 from rfm.training.loop import step_seed
 from rfm.training.matching import MatchingValidation
@@ -143,7 +145,8 @@ def train(
     # A pair says more than the likelihood of its end, which a source of points does not have.
     by_likelihood = data.start is None and flow.source.has_density
     if by_likelihood:
-        centres = data if refined and not reason_against(flow, data, validation) else None
+        unconditional = refined and data.condition is None
+        centres = data if unconditional and not reason_against(flow, data, validation) else None
         objective, validate = _by_likelihood(flow, validation, run, objective, centres)
     else:
         start = (flow.source if validation_source is None else validation_source).to(fabric.device)
@@ -154,12 +157,13 @@ def train(
         x_0, x_1, t, condition = sampler.batch(rank, world)
         return objective(model, flow.source, x_0, x_1, t, generator=sampler.generator, **condition)
 
+    last_stage = refine if data.condition is None else refine_given
     run.train(
         flow,
         loss,
         validate,
         validate_start=objective.refines,
-        finish=(lambda report: refine(flow, data, validation.to(fabric.device), report)) if refined else None,
+        finish=functools.partial(last_stage, flow, data, validation.to(fabric.device)) if refined else None,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
         measure="validation_nll" if by_likelihood else "validation_loss",
