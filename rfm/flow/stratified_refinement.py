@@ -1,6 +1,6 @@
 """Kernels of the strata of a condition along a flow: the density of a conditional flow that is refined."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -177,7 +177,9 @@ class StratifiedRefinement(FlowMixture):
         text = f"kernels of {len(counts)} strata at {parts}"
         text += f", those of n points weighing n / (n + {self.tau:g}) and the rest those of broader strata"
         text += f"; {own['knots'][0]} knots in each number" if own["knots"] else ""
-        text += f"; {few} strata of a single point lean on the rest by {100 * self.tau / (1 + self.tau):.0f} %" * (few > 0)
+        text += f"; {few} strata of a single point lean on the rest by {100 * self.tau / (1 + self.tau):.0f} %" * (
+            few > 0
+        )
         return text
 
     def record(self, shared: Mapping[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Strata of conditions: which points tell of a condition, from those that share all of it to all there are."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +47,7 @@ class Strata:
             )
         for i in self.entries:
             own = self.knots[i]
-            ordered = all(a < b for a, b in zip(own, own[1:], strict=False)) and all(map(math.isfinite, own))
+            ordered = all(a < b for a, b in itertools.pairwise(own)) and all(map(math.isfinite, own))
             if bool(own) == bool(self.labels[i]) or not ordered:
                 raise ValueError(
                     f"Strata: entry {i} of {self.labels[i]} labels needs {'no' if self.labels[i] else 'ascending'} "

@@ -199,8 +199,9 @@ def stratified_concentrations(
     """
     among_all = family(manifold, points)
     members = members_of(strata, condition)
-    parts, sizes = [], members.stratum.unique_consecutive(return_counts=True)[1]
-    for rows in members.point.split(sizes.tolist()):
-        own = family(manifold, points[rows])
+    parts, sizes = [], members.stratum.unique_consecutive(return_counts=True)[1].tolist()
+    for rows in members.point.split(sizes):
+        alone = len(rows) == 1 or len(sizes) == 1
+        own = among_all[:, rows] if alone else family(manifold, points[rows])
         parts.append(own if len(own) == len(among_all) else among_all[:, rows])
     return torch.cat(parts, dim=1)
