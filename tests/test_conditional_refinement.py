@@ -203,6 +203,9 @@ def test_estimates_scores_and_posteriors_are_of_the_refined_density() -> None:
     step = 1e-3
     up, down = (flow.log_prob(m.expmap(x[:3], s * u), condition=c, solver=FixedStep(RK4, 8)) for s in (step, -step))
     torch.testing.assert_close((score * u).sum(-1), ((up - down) / (2 * step)).to(score), atol=2e-3, rtol=2e-3)
+    # Where a label has no points, nor has a start.
+    unseen = torch.tensor([3.0, 0.0])
+    assert bool(flow.score(x[:3], condition=unseen, solver=STEPS).isfinite().all())
     draws = flow.posterior(lambda y: 2 * y[..., 0], 300, condition=c, generator=seeded(), solver=STEPS)
     prior = flow.sample(300, condition=c, generator=seeded(), solver=STEPS)
     assert float(draws.points[:, 0].mean()) > float(prior[:, 0].mean()) + 0.2

@@ -16,6 +16,8 @@ from rfm.sources import Source, StratifiedKernels
 from rfm.sources.base import check_same_manifold
 
 _OWNER = "StratifiedRefinement"
+_NOTHING = -1e30
+"""The log of a density that is zero beside any other, in float32 too."""
 
 
 class StratifiedRefinement(FlowMixture):
@@ -144,12 +146,14 @@ class StratifiedRefinement(FlowMixture):
 
     def log_terms(self, start: int, x: Tensor, condition: Tensor | None) -> Tensor:
         c = _given(condition)
-        log_mass = self.part_masses(c).log()
+        mass = self.part_masses(c)
         terms = []
         for p, at in enumerate(self.part_starts):
             if at == self.starts[start] and bool((self.weights[:, p] > 0).any()):
                 own = self.source.log_prob(x) if p >= len(self.kernels) else self._kernel(p).log_prob(x, c)
-                terms.append(own + log_mass[:, p].to(x))
+                log_mass = torch.where(mass[:, p] > 0, mass[:, p], 1.0).log().to(x)
+                # Not -inf: of a sum of nothing but that the gradient is NaN.
+                terms.append(torch.where(mass[:, p] > 0, own + log_mass, _NOTHING))
         return torch.logsumexp(torch.stack(terms), dim=0)
 
     def kernel_log_prob(self, x: Tensor, condition: Tensor) -> Tensor:

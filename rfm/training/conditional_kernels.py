@@ -26,6 +26,8 @@ _TAUS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Numbers of centres by which broader strata may count."""
 _KNOTS = (4, 8, 16, 32)
 """Numbers of knots in each number."""
+_LEAST_POINTS = 4
+"""Points of a stratum on average, below which there are no more knots."""
 _LEAST_BROAD = 0.02
 """As `LEAST_KERNEL`, in broader strata: all points are their centres, which takes long, and little is theirs."""
 _QUICK_STEPS = (50,)
@@ -183,6 +185,8 @@ def chosen_strata(
     for count in _KNOTS if numbers else (1,):
         strata = Strata.of(train.condition, labels, entries, count)
         first, *others = strata.levels
+        if best[0] < math.inf and _mean_size(strata, train.condition) < _LEAST_POINTS:
+            break
         # Broader strata have no numbers, so they are the same for any number of knots.
         broad = broad or tuple(level_of(source, i, s, train, held, family) for i, s in enumerate(others, start=1))
         found = Components((level_of(source, 0, first, train, held, family), *broad), background)
@@ -193,6 +197,12 @@ def chosen_strata(
             break
         best = nlls[tau], tau, found
     return best[1:]
+
+
+def _mean_size(strata: Strata, condition: Tensor) -> float:
+    """Return how many points lie in a stratum that has some, on average, with their parts."""
+    stratum, part = strata.members(condition)
+    return float(part.sum()) / max(1, len(stratum[part > 0].unique()))
 
 
 def _quick_nll(found: Components, tau: float, shares: Tensor, fold: Tensor, one_width: bool) -> float:
