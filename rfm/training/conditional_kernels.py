@@ -22,7 +22,7 @@ from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, tri
 from rfm.training.refinement import CARRIED, LEAST_KERNEL, VALIDATED, Family
 from rfm.training.weighted_points import Points, merged, thinned
 
-_TAUS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+_TAUS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Numbers of centres by which broader strata may count."""
 _KNOTS = (4, 8, 16, 32)
 """Numbers of knots in each number."""
@@ -190,13 +190,17 @@ def chosen_strata(
         # Broader strata have no numbers, so they are the same for any number of knots.
         broad = broad or tuple(level_of(source, i, s, train, held, family) for i, s in enumerate(others, start=1))
         found = Components((level_of(source, 0, first, train, held, family), *broad), background)
-        nlls = {tau: _quick_nll(found, tau, shares, fold, one_width) for tau in _TAUS}
-        tau = min(nlls, key=lambda each: nlls[each])
-        if nlls[tau] >= best[0]:
+        nll, tau = best_tau(found, shares, fold, one_width)
+        if nll >= best[0]:
             # With more knots strata become fewer points each, and each of these takes long.
             break
-        best = nlls[tau], tau, found
+        best = nll, tau, found
     return best[1:]
+
+
+def best_tau(found: Components, shares: Tensor, fold: Tensor, one_width: bool = False) -> tuple[float, float]:
+    """Return the mean NLL of points left out of the choice of weights, and the tau of which it is the smallest."""
+    return min((_quick_nll(found, tau, shares, fold, one_width), tau) for tau in _TAUS)
 
 
 def _mean_size(strata: Strata, condition: Tensor) -> float:

@@ -18,6 +18,7 @@ from rfm.networks.precision import precision_of_weights
 from rfm.sources import kernel_concentrations
 from rfm.training.conditional_kernels import (
     Components,
+    best_tau,
     chosen_strata,
     density_of,
     known_points,
@@ -149,13 +150,13 @@ def _given_entries(
     except IntegrationError:
         return None, "not refined: the field could not be integrated back from all training points"
     assert found.flow is not None
-    alone, choices = _choices(kernels, found, tau, shares, fold)
-    best = chosen([*alone, *choices], shares)
-    nll = {
-        "flow": -float(shares @ found.flow),
-        "kernels": min(choice.nll for choice in alone),
-        "refined": best.nll,
-    }
+    # Broader strata count for less where there are kernels alone, and for more where the flow is among what they hold.
+    tries = {own: _choices(kernels, found, own, shares, fold) for own in (tau, best_tau(found, shares, fold)[1])}
+    bests = {own: chosen([*alone, *choices], shares) for own, (alone, choices) in tries.items()}
+    nll = {"flow": -float(shares @ found.flow), "kernels": min(choice.nll for choice in tries[tau][0])}
+    tau = min(bests, key=lambda own: bests[own].nll)
+    best = bests[tau]
+    nll["refined"] = best.nll
     gain = paired_difference(best.held_out, found.flow, place, shares)
     values = (
         f"validation NLL {nll['refined']:.3f} nats, of the flow alone {nll['flow']:.3f}, of its kernels alone "
