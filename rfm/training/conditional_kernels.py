@@ -19,13 +19,17 @@ from rfm.sources import (
     stratified_concentrations,
 )
 from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, tried
-from rfm.training.refinement import CARRIED, LEAST_KERNEL, VALIDATED, Family
+from rfm.training.refinement import CARRIED, LEAST_KERNEL, Family
 from rfm.training.weighted_points import Points, merged, thinned
 
 _TAUS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Numbers of centres by which broader strata may count."""
-_KNOTS = (4, 8, 16, 32)
-"""Numbers of knots in each number."""
+_KNOTS = (8, 32)
+"""Numbers of knots in each number; those between take as long again each, and differ little."""
+WEIGHED = 1024
+"""Validation points that decide on the weights of one density, at most; each set of known conditions has one."""
+_BROADEST = 4096
+"""Centres of the one stratum of all points, at most: little of the weight is theirs."""
 _LEAST_POINTS = 4
 """Points of a stratum on average, below which there are no more knots."""
 _LEAST_BROAD = 0.02
@@ -135,7 +139,7 @@ def conditional_kernels(
         ValueError: there is no kernel, or there are too few points whose conditions are known.
     """
     entries = tuple(range(len(labels)))
-    train, validation = known_points(train, entries), thinned(known_points(validation, entries), VALIDATED)
+    train, validation = known_points(train, entries), thinned(known_points(validation, entries), WEIGHED)
     if not len(train.x) or not len(validation.x):
         raise ValueError(
             f"conditional_kernels: {len(train.x)} training and {len(validation.x)} validation points have a condition "
@@ -227,8 +231,10 @@ def level_of(
     narrowest: float = math.inf,
 ) -> Level:
     """Return kernels of equal weights about the training points, at the validation points where they are at a time."""
-    assert train.condition is not None
     assert held.condition is not None
+    if not strata.entries:
+        train = thinned(train, _BROADEST)
+    assert train.condition is not None
     k = stratified_concentrations(source.manifold, train.x, train.condition, strata, family).clamp(max=narrowest)
     # Rows that the bound has made alike are one kernel.
     k = torch.unique_consecutive(k, dim=0)

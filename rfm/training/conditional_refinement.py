@@ -17,6 +17,7 @@ from rfm.networks.modes import in_evaluation_mode
 from rfm.networks.precision import precision_of_weights
 from rfm.sources import kernel_concentrations
 from rfm.training.conditional_kernels import (
+    WEIGHED,
     Components,
     best_tau,
     chosen_strata,
@@ -31,7 +32,6 @@ from rfm.training.refinement import (
     CARRYING_SOLVER,
     FEWEST,
     FLOW_SOLVER,
-    VALIDATED,
     narrowest_kernel,
     reason_against,
     unconditional_refinement,
@@ -83,7 +83,7 @@ def refine_given(
             if entries:
                 density, text = _given_entries(flow, data, validation, labels, entries, own_report)
             else:
-                plain = [Points(part.x, None, part.weights) for part in (data, validation)]
+                plain = [Points(part.x, None, part.weights) for part in (data, thinned(validation, WEIGHED))]
                 density, text = unconditional_refinement(flow, *plain, own_report)
         reports.append(f"given {_names(flow.conditions, entries)}: {text}")
         if density is not None:
@@ -136,7 +136,7 @@ def _given_entries(
     report: Callable[[float], None],
 ) -> tuple[StratifiedRefinement | None, str]:
     """Return the density given some entries, None where validation does not gain, and what it is in words."""
-    train, held = merged(known_points(data, entries)), thinned(known_points(validation, entries), VALIDATED)
+    train, held = merged(known_points(data, entries)), thinned(known_points(validation, entries), WEIGHED)
     places = len(torch.unique(held.x.flatten(1), dim=0)) if len(held.x) else 0
     if places < FEWEST or not len(train.x):
         return None, f"not refined: {places} different validation points are too few, {FEWEST} are needed"
