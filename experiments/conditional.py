@@ -8,14 +8,17 @@ per condition" are adaptive kernels on the points of a label, or near in a numbe
 chosen on validation, as `rfm evaluate` does. Intervals are clustered by place, or by block.
 
     python -m experiments.conditional [--problems country phase elevation] [--seeds 1] [--out runs/conditional]
+        [--figure docs/images/conditions.png]
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+import rfm
 from experiments.density_study import (
     FLOW,
     ONE_KERNEL,
@@ -29,6 +32,7 @@ from experiments.density_study import (
     place_labels,
     tables,
 )
+from experiments.guidance_on_airports import COUNTRIES, draw, picture
 from experiments.orientations import BLOCK_MICROMETRES, CUBIC, split_of
 from manifolds import Sphere
 from rfm.conditions import Conditions
@@ -36,7 +40,8 @@ from rfm.datasets import airports, block_labels, find_conditions, group_split, r
 from rfm.networks import VelocityField
 
 PROBLEMS = ("country", "phase", "elevation")
-COUNTRIES = 30
+LISTED = 30
+"""Labels in the table, of all sizes."""
 EVERY_ORIENTATION = 4
 """Of a row of the map every fourth: those between lie in the same grain."""
 
@@ -87,7 +92,7 @@ def by_phase(seeds: int, every: int) -> Problem:
     )
 
 
-def by_label(problem: Problem, found: Mapping[int, Scores], count: int = COUNTRIES) -> str:
+def by_label(problem: Problem, found: Mapping[int, Scores], count: int = LISTED) -> str:
     """Return a Markdown table of so many labels of all sizes: their points, and the mean test NLL of each model."""
     assert problem.condition is not None
     assert problem.conditions is not None
@@ -111,6 +116,18 @@ def by_label(problem: Problem, found: Mapping[int, Scores], count: int = COUNTRI
     return "\n".join(lines)
 
 
+def draw_samples(problem: Problem, folder: Path, path: Path) -> None:
+    """Draw the airports of two countries beside samples of the first flow: refined, not refined, and under guidance."""
+    assert problem.condition is not None
+    assert problem.conditions is not None
+    flow = rfm.Flow.load(folder / problem.name / "seed-0" / "flow")
+    kinds = {"refined": (flow, 1.0), "not refined": (flow.base, 1.0), "guidance 2": (flow.base, 2.0)}
+    drawn = {
+        country: {title: draw(own, country, weight) for title, (own, weight) in kinds.items()} for country in COUNTRIES
+    }
+    picture(drawn, problem.points, problem.conditions.decode(problem.condition)["country"], path)
+
+
 def _mean(found: Mapping[int, Scores], model: str, here: Tensor) -> float:
     return -float(torch.cat([scores.log_prob[model] for scores in found.values()])[here].mean())
 
@@ -120,13 +137,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.conditional", description=__doc__.split("\n")[0])
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS, help="default: all")
     add_arguments(parser, "runs/conditional", seeds=1)
+    parser.add_argument("--every", type=int, default=1, help="take each so-manieth point (default 1, all)")
+    parser.add_argument("--figure", type=Path, help="PNG file for maps of airports given their country")
     options = parser.parse_args(arguments)
-    every = 1
+    every = options.every
     if options.quick:
         options.seeds, options.steps, every = 1, options.steps or 20, 30
     torch.manual_seed(0)
     problems = [
-        by_phase(options.seeds, 1 + every // 10) if name == "phase" else by_column(name, options.seeds, every)
+        by_phase(options.seeds, every) if name == "phase" else by_column(name, options.seeds, every)
         for name in options.problems
     ]
     found = {problem.name: (problem, measure(problem, options)) for problem in problems}
@@ -137,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"\n{problem.name}, seed {seed}: {own.choice}")
         if problem.conditions.labels[0] > 2:
             print(f"\n{by_label(problem, scores)}")
+        if options.figure is not None and problem.conditions.names == ("country",):
+            draw_samples(problem, options.out, options.figure)
 
 
 if __name__ == "__main__":

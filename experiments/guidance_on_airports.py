@@ -1,11 +1,11 @@
 """Airports given their country and elevation: what each condition is worth, and what guidance does.
 
 Two tables and a map. Test negative log-likelihood in nats per steradian, with none, some and all conditions known, of
-one flow, refined and not. Then samples given a country, for each weight of guidance: the share whose nearest airport in
-the data lies in that country, and the share of the country's airports that have a sample within 200 km. Guidance is for
-the flow without its refinement, so weight 1 stands there twice.
+one flow. Then samples given a country, for each weight of guidance: the share whose nearest airport in the data lies in
+that country, and the share of the country's airports that have a sample within 200 km. Guidance is for flows as they
+are trained, so this one is not refined; `experiments.conditional` says what that adds.
 
-    python -m experiments.guidance_on_airports [--steps 1500] [--run FOLDER] [--figure docs/images/conditions.png]
+    python -m experiments.guidance_on_airports [--steps 1500] [--run FOLDER] [--figure runs/guidance.png]
 """
 
 import argparse
@@ -26,8 +26,7 @@ from rfm.plotting import DATA_COLOUR, SAMPLE_COLOUR, draw_points, new_figure, wo
 
 COUNTRIES = ("CA", "CL")
 WEIGHTS = (1.0, 1.5, 2.0, 3.0)
-REFINED, PLAIN = "refined", "not refined"
-SHOWN = ((REFINED, 1.0), (PLAIN, 1.0), (PLAIN, 2.0))
+SHOWN = (1.0, 1.5, 3.0)
 SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 SAMPLES = 1000
 TEST_POINTS = 1000
@@ -46,6 +45,7 @@ def fitted(
         condition=condition[index],
         conditions=conditions,
         validation=held,
+        refine=False,
         steps=steps,
         device="cpu",
         out=run,
@@ -56,15 +56,13 @@ def fitted(
 def likelihoods(flow: rfm.Flow, points: Tensor, condition: Tensor) -> str:
     """Return a Markdown table of the test NLL by what is known."""
     assert flow.conditions is not None
-    lines = ["| known | test NLL, nats | standard error | not refined |", "|---|---:|---:|---:|"]
+    lines = ["| known | test NLL, nats | standard error |", "|---|---:|---:|"]
     names = flow.conditions.names
     for known in ((), *((name,) for name in names), names):
         hidden = torch.tensor([name not in known for name in names])
         own = torch.where(hidden, torch.nan, condition)
-        nll = negative_log_likelihood(flow.log_prob(points, condition=own).double(), groups=points)
-        plain = -float(flow.base.log_prob(points, condition=own, solver=SOLVER).double().mean())
-        name = " and ".join(known) or "nothing"
-        lines.append(f"| {name} | {nll.mean:.3f} | {nll.error_text()} | {plain:.3f} |")
+        nll = negative_log_likelihood(flow.log_prob(points, condition=own, solver=SOLVER).double(), groups=points)
+        lines.append(f"| {' and '.join(known) or 'nothing'} | {nll.mean:.3f} | {nll.error_text()} |")
     return "\n".join(lines)
 
 
@@ -76,45 +74,31 @@ def draw(flow: rfm.Flow, country: str, weight: float) -> Tensor:
     ).double()
 
 
-Samples = dict[tuple[str, str, float], Tensor]
-"""Points by country, refined or not, and the weight of guidance."""
-
-
-def all_samples(flow: rfm.Flow) -> Samples:
-    """Return samples given each country: of the refined flow, and of the flow without for each weight."""
-    found = {}
-    for country in COUNTRIES:
-        found[country, REFINED, 1.0] = draw(flow, country, 1.0)
-        found |= {(country, PLAIN, weight): draw(flow.base, country, weight) for weight in WEIGHTS}
-    return found
-
-
-def guided(samples: Samples, points: Tensor, countries: Sequence[str | None]) -> str:
+def guided(samples: dict[tuple[str, float], Tensor], points: Tensor, countries: Sequence[str | None]) -> str:
     """Return a Markdown table of how true to its country, and how spread over it, each set of samples is."""
     reach = 2 * torch.sin(torch.tensor(REACH_KM / EARTH_RADIUS_KM / 2))
-    lines = ["| country | flow | guidance | samples in it | its airports reached |", "|---|---|---:|---:|---:|"]
-    for (country, kind, weight), drawn in samples.items():
+    lines = ["| country | guidance | samples in it | its airports reached |", "|---|---:|---:|---:|"]
+    for (country, weight), drawn in samples.items():
         there = torch.tensor([own == country for own in countries])
         true = there[torch.cdist(drawn, points).argmin(1)].double().mean()
         reached = (torch.cdist(points[there], drawn).amin(1) < reach).double().mean()
-        lines.append(f"| {country} | {kind} | {weight:g} | {100 * true:.1f} % | {100 * reached:.1f} % |")
+        lines.append(f"| {country} | {weight:g} | {100 * true:.1f} % | {100 * reached:.1f} % |")
     return "\n".join(lines)
 
 
-def picture(samples: Samples, points: Tensor, countries: Sequence[str | None], path: Path) -> None:
-    """Draw a row of maps for each country: its airports, and samples of some kinds and weights."""
-    figure = new_figure(18, 5.6, "Airports given their country")
-    grid = figure.add_gridspec(len(COUNTRIES), 1 + len(SHOWN))
-    for row, country in enumerate(COUNTRIES):
+def picture(drawn: dict[str, dict[str, Tensor]], points: Tensor, countries: Sequence[str | None], path: Path) -> None:
+    """Draw a row of maps for each country: its airports, and samples by title."""
+    columns = 1 + max(len(samples) for samples in drawn.values())
+    figure = new_figure(4.5 * columns, 2.8 * len(drawn), "Airports given their country")
+    grid = figure.add_gridspec(len(drawn), columns)
+    for row, (country, samples) in enumerate(drawn.items()):
         own = points[torch.tensor([name == country for name in countries])]
         data = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))[:SAMPLES]]
         axes = world_map(figure, grid[row, 0], f"{country}: data, {len(data):,} airports", earth=True)
         draw_points(axes, data.numpy(), DATA_COLOUR, SAMPLES)
-        for column, (kind, weight) in enumerate(SHOWN, start=1):
-            drawn = samples[country, kind, weight]
-            title = f"{country}: {len(drawn):,} samples, {kind}, guidance {weight:g}"
-            axes = world_map(figure, grid[row, column], title, earth=True)
-            draw_points(axes, drawn.numpy(), SAMPLE_COLOUR, SAMPLES)
+        for column, (title, x) in enumerate(samples.items(), start=1):
+            axes = world_map(figure, grid[row, column], f"{country}: {len(x):,} samples, {title}", earth=True)
+            draw_points(axes, x.numpy(), SAMPLE_COLOUR, SAMPLES)
     rfm.plotting.save_figure(figure, path)
 
 
@@ -135,11 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{flow.stopped}, {flow.history[-1]['seconds']:.0f} s", file=sys.stderr)
     test = split.test[:TEST_POINTS]
     print(likelihoods(flow, dataset.points[test], condition[test]), end="\n\n")
-    print(flow.refinement_report, file=sys.stderr)
-    samples = all_samples(flow)
+    samples = {(country, weight): draw(flow, country, weight) for country in COUNTRIES for weight in WEIGHTS}
     print(guided(samples, dataset.points, countries))
     if options.figure is not None:
-        picture(samples, dataset.points, countries, options.figure)
+        shown = {c: {f"guidance {weight:g}": samples[c, weight] for weight in SHOWN} for c in COUNTRIES}
+        picture(shown, dataset.points, countries, options.figure)
 
 
 if __name__ == "__main__":
