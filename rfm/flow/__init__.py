@@ -1,6 +1,7 @@
 """A flow: a manifold, a velocity field and a source, as one distribution; and the folder that it is saved in."""
 
 from rfm.flow.conditional_refinement import ConditionalRefinement
+from rfm.flow.fastest_solver import SolverChoice, fastest_solver
 from rfm.flow.flow import POINT_TOLERANCE, Flow
 from rfm.flow.flow_mixture import FlowMixture, RefinedDensity
 from rfm.flow.refinement import Refinement
@@ -13,5 +14,7 @@ __all__ = [
     "FlowMixture",
     "RefinedDensity",
     "Refinement",
+    "SolverChoice",
     "StratifiedRefinement",
+    "fastest_solver",
 ]
