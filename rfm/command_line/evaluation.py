@@ -245,10 +245,9 @@ def _conditional_kernels(flow: Flow, fitted: RunData, note: Callable[[str], None
         return {}
     labels = condition_labels(flow, fitted.condition)
     train, validation = (
-        Points(fitted.points[rows], fitted.condition[rows], fitted.weights_at(rows)).positive
+        Points(fitted.points[rows], fitted.condition[rows], fitted.weights_at(rows))
         for rows in (fitted.split.train, fitted.split.validation)
     )
-    # Of a condition in parts there are kernels for what is known alone.
     if not all(_is_known(part) for part in (train, validation)):
         return {}
     kernels = {}
@@ -259,8 +258,9 @@ def _conditional_kernels(flow: Flow, fitted: RunData, note: Callable[[str], None
 
 
 def _is_known(points: Points) -> bool:
-    """Return whether all of the condition is known of some points."""
-    return points.condition is not None and bool((~points.condition.isnan()).all(-1).any())
+    """Return whether all of the condition is known of some points that have weight."""
+    condition = points.positive.condition
+    return condition is not None and bool((~condition.isnan()).all(-1).any())
 
 
 def _copying(flow: Flow, data: RunData, test: Tensor, note: Callable[[str], None]) -> NearestTraining:

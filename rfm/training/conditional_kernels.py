@@ -139,13 +139,13 @@ def conditional_kernels(
         ValueError: there is no kernel, or there are too few points whose conditions are known.
     """
     entries = tuple(range(len(labels)))
-    train, validation = known_points(train, entries), thinned(known_points(validation, entries), WEIGHED)
+    train, validation = known_points(train.positive, entries), known_points(validation.positive, entries)
     if not len(train.x) or not len(validation.x):
         raise ValueError(
             f"conditional_kernels: {len(train.x)} training and {len(validation.x)} validation points have a condition "
             "of which all is known; give it some of both"
         )
-    train = thinned(merged(train), CARRIED)
+    train, validation = thinned(merged(train), CARRIED), thinned(validation, WEIGHED)
     source = default_source(manifold, train.x) if background is None else background
     family = _one_row_each if one_width else kernel_concentrations
     tau, found = chosen_strata(source, train, validation, labels, entries, family, one_width)
