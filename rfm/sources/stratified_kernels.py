@@ -83,7 +83,8 @@ class StratifiedKernels(Constants):
         check_instance(_OWNER, "strata", strata, Strata, "Strata.of(condition, labels, entries, count)")
         self.manifold, self.strata, self.background = manifold, strata, background
         self.constant("points", checked_points(manifold, points, "points"))
-        self.constant("condition", tensor_of(_OWNER, "condition", condition, torch.float64).detach())
+        device = self.points.device
+        self.constant("condition", tensor_of(_OWNER, "condition", condition, torch.float64).detach().to(device))
         if self.condition.shape != (len(self.points), len(strata.labels)):
             raise ValueError(
                 f"{_OWNER}: condition must have shape ({len(self.points)}, {len(strata.labels)}), a vector for each "
@@ -92,18 +93,19 @@ class StratifiedKernels(Constants):
         shares = checked_shares(sample_weights, self.points, "sample_weights")
         self.register_buffer("sample_weights", None)
         if sample_weights is not None:
-            self.constant("sample_weights", tensor_of(_OWNER, "sample_weights", sample_weights, torch.float64).detach())
+            given = tensor_of(_OWNER, "sample_weights", sample_weights, torch.float64)
+            self.constant("sample_weights", given.detach().to(device))
         members = members_of(strata, self.condition)
-        k = tensor_of(_OWNER, "concentrations", concentrations, torch.float64).detach()
+        k = tensor_of(_OWNER, "concentrations", concentrations, torch.float64).detach().to(device)
         self.constant("concentrations", checked_concentrations(k, len(members.point)))
-        self.constant("weights", tensor_of(_OWNER, "weights", weights, torch.float64).detach())
+        self.constant("weights", tensor_of(_OWNER, "weights", weights, torch.float64).detach().to(device))
         # Strata themselves are found by comparison: below 2^53 their numbers are exact in float64.
         numbers, sizes = members.stratum.unique_consecutive(return_counts=True)
         self.constant("strata_with_points", numbers)
         share = members.part * shares[members.point]
         mixtures, counts = [], []
         kernel_weights = torch.cat([self.weights, self.weights.new_zeros(1)])
-        for rows in torch.arange(len(members.point), device=k.device).split(sizes.tolist()):
+        for rows in torch.arange(len(members.point), device=device).split(sizes.tolist()):
             own = share[rows]
             counts.append(own.sum() ** 2 / own.square().sum())
             equal = sample_weights is None and bool((own == own[0]).all())

@@ -238,7 +238,7 @@ def level_of(
     k = stratified_concentrations(source.manifold, train.x, train.condition, strata, family).clamp(max=narrowest)
     # Rows that the bound has made alike are one kernel.
     k = torch.unique_consecutive(k, dim=0)
-    weights = torch.full((len(k),), 1 / len(k), dtype=torch.float64)
+    weights = k.new_full((len(k),), 1 / len(k))
     own = StratifiedKernels(source.manifold, train.x, train.condition, strata, k, weights, source, train.weights)
     log_p = own.component_log_prob(held.x, held.condition)
     return Level(number, start, own, log_p, own.counts(held.condition))
@@ -295,7 +295,7 @@ def density_of(
             levels.append(own.number)
             starts.append(own.start)
             kept_parts.append(i)
-    matrix = torch.zeros(found.depth, len(kernels) + 2, dtype=torch.float64)
+    matrix = torch.zeros(found.depth, len(kernels) + 2, dtype=torch.float64, device=weights.device)
     _, level = found.scored(tau)
     parts = [*kept_parts, len(found.levels), len(found.levels) + 1]
     for place, part in enumerate(parts):
