@@ -14,6 +14,7 @@ chosen on validation, as `rfm evaluate` does. Intervals are clustered by place, 
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +76,8 @@ def by_phase(seeds: int, every: int) -> Problem:
     def network(seed: int) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            own = {"width": 128, "depth": 3, "features": 256, "max_frequency": 20.0}
-            return VelocityField(CUBIC, **own, condition_dim=1, condition_labels=conditions.labels)
+            own: dict[str, Any] = {"condition_dim": 1, "condition_labels": conditions.labels}
+            return VelocityField(CUBIC, width=128, depth=3, features=256, max_frequency=20.0, **own)
 
     return Problem(
         "steel, phase",

@@ -189,9 +189,9 @@ def _kernel_density(problem: Problem, name: str, rows: Split) -> Density:
         fit = {KERNELS: KernelMixture.mixture, ADAPTIVE: KernelMixture.adaptive}[name]
         return fit(problem.manifold, train, validation).log_prob
     assert problem.conditions is not None
-    parts = [Points(problem.points[part], problem.condition[part]) for part in (rows.train, rows.validation)]
+    centres, held = (Points(problem.points[part], problem.condition[part]) for part in (rows.train, rows.validation))
     labels = problem.conditions.labels
-    kernels = conditional_kernels(problem.manifold, *parts, labels, one_width=name == ONE_KERNEL)
+    kernels = conditional_kernels(problem.manifold, centres, held, labels, one_width=name == ONE_KERNEL)
     return functools.partial(kernels.kernel_log_prob, condition=problem.condition[rows.test])
 
 

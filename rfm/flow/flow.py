@@ -255,14 +255,13 @@ class Flow(nn.Module):
             with counting_bar(progress, "sample", size.numel()) as advance:
                 like: dict[str, Any] = {"generator": generator, "dtype": dtype, "device": device}
                 like |= {"batch_size": batch_size, "advance": advance}
-                rows = rows_of(given, size, torch.empty(0, dtype=dtype, device=device))
-                own = {"condition": rows, "method": solver}
-                points = refinement.sample(as_field(self.field), self.manifold, size.numel(), **own, **like)
+                like["condition"] = rows_of(given, size, torch.empty(0, dtype=dtype, device=device))
+                points = refinement.sample(as_field(self.field), self.manifold, size.numel(), solver, **like)
             points = points.reshape(*size, *self.manifold.event_shape)
             if not return_log_prob:
                 return points
-            own = {"condition": given, "solver": solver, "batch_size": batch_size}
-            scored: Any = self.log_prob(points, **own, estimator=estimator)
+            of_draws: dict[str, Any] = {"condition": given, "solver": solver, "estimator": estimator}
+            scored: Any = self.log_prob(points, batch_size=batch_size, **of_draws)
             return points, scored
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
         field, given = encoded(as_field(self.field), given, x_0)

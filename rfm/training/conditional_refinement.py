@@ -83,8 +83,8 @@ def refine_given(
             if entries:
                 density, text = _given_entries(flow, data, validation, labels, entries, own_report)
             else:
-                plain = [Points(part.x, None, part.weights) for part in (data, thinned(validation, WEIGHED))]
-                density, text = unconditional_refinement(flow, *plain, own_report)
+                plain, held = (Points(part.x, None, part.weights) for part in (data, thinned(validation, WEIGHED)))
+                density, text = unconditional_refinement(flow, plain, held, own_report)
         reports.append(f"given {_names(flow.conditions, entries)}: {text}")
         if density is not None:
             known.append(entries)

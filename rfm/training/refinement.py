@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -163,7 +164,7 @@ def solver_error(
     x: Tensor,
     start: float,
     method: Method | None = None,
-    **condition: Tensor,
+    **condition: Any,
 ) -> float:
     """Return how far a solve from ``start`` to 1 and back takes points from where they were, at most.
 
