@@ -39,6 +39,8 @@ ONE_KERNEL, PER_CONDITION = "one kernel in the condition", "kernels per conditio
 """Kernel densities of a conditional problem, in place of those two."""
 NOT_BEHIND_NATS = 0.01
 """How far the worse end of an interval may reach for "not behind"."""
+_ROUNDING_NATS = 1e-5
+"""Two ways to the same density differ by this."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,8 @@ def verdict(difference: Estimate) -> str:
     if not difference.has_error:
         return "one observation"
     low, high = difference.interval_95
+    if abs(difference.mean) < _ROUNDING_NATS:
+        return "not behind"
     if low > 0:
         return "clear"
     if high < 0:

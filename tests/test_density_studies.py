@@ -20,6 +20,7 @@ from rfm.metrics import Estimate, paired_difference
         (0.001, 0.05, "undecided"),
         (-0.05, 0.01, "behind"),
         (-0.005, 0.001, "a little behind"),
+        (1e-8, 1e-10, "not behind"),
     ],
 )
 def test_a_model_is_clear_where_its_interval_excludes_zero(mean: float, error: float, words: str) -> None:
