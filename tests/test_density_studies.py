@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import earth, torsions, winds
+from experiments import conditional, earth, torsions, winds
 from experiments.density_study import labels_of, place_labels, verdict
 from rfm.metrics import Estimate, paired_difference
 
@@ -20,6 +20,7 @@ from rfm.metrics import Estimate, paired_difference
         (0.001, 0.05, "undecided"),
         (-0.05, 0.01, "behind"),
         (-0.005, 0.001, "a little behind"),
+        (1e-8, 1e-10, "not behind"),
     ],
 )
 def test_a_model_is_clear_where_its_interval_excludes_zero(mean: float, error: float, words: str) -> None:
@@ -90,3 +91,13 @@ def test_the_study_of_winds_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_study_of_torsions_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torsions.main(["--sets", "proline", "rna", "--quick", "--out", str(tmp_path)])
     assert "rna" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_study_of_conditions_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conditional.main(["--problems", "country", "elevation", "--quick", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "| kernels per condition | airports, country | " in printed
+    assert "| one kernel in the condition | airports, elevation | " in printed
+    assert "knots in each number" in printed
+    assert "| US |" in printed

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from rfm.conditions import Conditions
-from rfm.flow.refinement import Refinement
+from rfm.flow.conditional_refinement import recorded_refinement
+from rfm.flow.flow_mixture import RefinedDensity
 from rfm.records.descriptions import (
     SavedFlowError,
     build,
@@ -48,7 +49,7 @@ class SavedFlow:
     history: list[dict[str, float]]
     stopped: str
     start: float = 0.0
-    refinement: Refinement | None = None
+    refinement: RefinedDensity | None = None
     refinement_report: str = ""
 
 
@@ -100,7 +101,7 @@ def read_flow(
         raise SavedFlowError(f"{path} is damaged: it names no field or no source; fit again")
     refinement = record.get("refinement")
     if refinement is not None:
-        refinement = Refinement.recorded(refinement, f"{path}: refinement", shared | {"source": source}, arguments)
+        refinement = recorded_refinement(refinement, f"{path}: refinement", shared | {"source": source}, arguments)
     named, history = record.get("conditions"), record.get("history")
     try:
         conditions = None if named is None else Conditions.from_dict(named)

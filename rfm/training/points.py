@@ -21,6 +21,7 @@ from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
 from rfm.training.agreement import ACCURATE, agreeing, check_agreement, condition_of, excess
 from rfm.training.checkpoint import Validation
+from rfm.training.conditional_refinement import refine_given
 from rfm.training.cross_fitting import CrossFitted
 from rfm.training.floor import check_floor, loss_above_floor
 from rfm.training.jitter import jitter_scales, jittered
@@ -161,12 +162,14 @@ def train(
     validate: Callable[[nn.Module], float | Validation]
     last_stage: Callable[[Callable[[float], None]], None] | None = None
     if refined:
-        last_stage = lambda report: refine(flow, data, validation.to(fabric.device), report)  # noqa: E731
+        refining = refine if data.condition is None else refine_given
+        last_stage = lambda report: refining(flow, data, validation.to(fabric.device), report)  # noqa: E731
     if cross_fitted is not None:
         validate = cross_fitted.validation(len(run.history))
         last_stage = lambda report: cross_fitted.refine(flow, data, report)  # noqa: E731
     elif by_likelihood:
-        centres = data if refined and not reason_against(flow, data, validation) else None
+        unconditional = refined and data.condition is None
+        centres = data if unconditional and not reason_against(flow, data, validation) else None
         objective, validate = _by_likelihood(flow, validation, run, objective, centres)
     else:
         start = (flow.source if validation_source is None else validation_source).to(fabric.device)
