@@ -67,7 +67,9 @@ def seaports() -> Tensor:
 def galaxies() -> Tensor:
     """Return declination and right ascension in degrees, ``(n, 2)``, of galaxies, J2000."""
     with contextlib.closing(sqlite3.connect(packaged("pyongc", "pyongc/ongc.db"))) as database:
-        rows = database.execute("SELECT dec, ra FROM objects WHERE type = 'G' AND ra IS NOT NULL ORDER BY id").fetchall()
+        rows = database.execute(
+            "SELECT dec, ra FROM objects WHERE type = 'G' AND ra IS NOT NULL ORDER BY id"
+        ).fetchall()
     return torch.tensor(rows, dtype=torch.float64).rad2deg()
 
 
