@@ -62,7 +62,7 @@ def time_table(found: Mapping[str, tuple[Problem, Mapping[int, Scores]]], out: P
     Training validates with few kernels; only the refinement at its end has all of them.
     """
     lines = [
-        "| data | published NLL | validation there in training | fit | refinement, clock | test NLL | seeds at or below |",
+        "| data | published NLL | validated in training | fit | refinement, clock | test NLL | seeds at or below |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, (_, scores) in found.items():

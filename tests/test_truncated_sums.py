@@ -79,6 +79,28 @@ def test_where_the_background_vanishes_nothing_is_lost(monkeypatch: pytest.Monke
         torch.testing.assert_close(truncated, complete, rtol=1e-9, atol=1e-9)
 
 
+def test_where_no_kernel_matters_the_background_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opposite all centres no term is a billionth of the background."""
+    m = Sphere(2)
+    x = smeared(m)
+    pole = m.projx(x[:1] + 1e-2 * torch.randn(60, 3, generator=generator(), dtype=F64))
+    truncated, complete = both(varying(m, pole, 1e6 * widths(2, 60)), -pole, monkeypatch)
+    torch.testing.assert_close(truncated, complete, rtol=0, atol=TRUNCATION)
+
+
+def test_regions_are_as_exact_as_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many blocks, clustered and scattered, in regions of any number of them."""
+    m = Sphere(2)
+    x = torch.cat([smeared(m, 150), m.random_uniform(150, generator=generator(), dtype=F64)])
+    density = varying(m, x, kernel_concentrations(m, x)[::3])
+    y = torch.cat([m.projx(x + 1e-2 * torch.randn(300, 3, generator=generator(1), dtype=F64)), smeared(m, 300, seed=4)])
+    monkeypatch.setattr("rfm.sources.truncated_sums._BLOCK", 7)
+    for region in (1, 3, 1000):
+        monkeypatch.setattr("rfm.sources.truncated_sums._REGION", region)
+        truncated, complete = both(density, y, monkeypatch)
+        torch.testing.assert_close(truncated, complete, rtol=0, atol=TRUNCATION)
+
+
 def test_narrow_kernels_keep_their_digits_in_a_wide_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Points at a ten-thousandth from their centres, scattered over the sphere: products would lose them."""
     m = Sphere(2)
