@@ -110,6 +110,7 @@ def pairs(runs: Path, evaluations: int) -> Any:
     drawn = flow.sample(len(order), generator=torch.Generator().manual_seed(0), solver=SOLVER)
     samples = np.degrees(drawn.double().numpy())
     figure = new_figure(10, 10, None)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     for i, name in enumerate(ANGLES):
         for j, other in enumerate(ANGLES):
             axes = figure.add_subplot(len(ANGLES), len(ANGLES), len(ANGLES) * i + j + 1)
