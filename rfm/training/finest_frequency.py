@@ -11,8 +11,8 @@ from rfm.sources import KernelMixture, default_source
 
 _LOWEST, _HIGHEST, _DIRECTIONS = 4.0, 128.0, 2**14
 """Bounds, and how many directions waves may have at most."""
-_PER_UNIT = 2.0
-"""Frequency times length, of the width of the best kernel and of the distance between neighbours."""
+_PER_WIDTH, _PER_DISTANCE = 0.5, 2.0
+"""Frequency times length: of the width of the best kernel, and of the distance between neighbours."""
 _CENTRES, _HELD, _FEWEST = 2048, 256, 20
 """Points that the width is chosen by: centres, those left out, and how many places there have to be."""
 _STEP = 1e-4
@@ -22,7 +22,7 @@ _STEP = 1e-4
 def finest_frequency(manifold: Manifold, points: Tensor, scale: float) -> float:
     """Return the highest frequency of a network, in the unit of ``embed`` over ``scale``, between 4 and 128.
 
-    It is the power of two nearest to 2 over the width of the kernel that makes points left out likeliest: finer
+    It is the power of two nearest to a half over the width of the kernel that makes points left out likeliest: finer
     structure is noise to a kernel density, and to a network, which would learn where the training points are and not
     where others will be. Where there is no kernel, it is 2 over the median distance between neighbours, and at most
     that elsewhere. Above 128, at a scale of half a degree on a sphere, noise between neighbours is all there is to
@@ -48,24 +48,26 @@ def finest_frequency(manifold: Manifold, points: Tensor, scale: float) -> float:
     bound = min(_HIGHEST, _DIRECTIONS ** (1 / max(manifold.dim - 1, 1)))
     width = _kernel_width(manifold, points[torch.from_numpy(rows)], scale)
     # Rounded, so that another draw of the points is read through the same waves.
-    found = 2.0 ** round(math.log2(_PER_UNIT / max(distance, width)))
-    return max(min(found, bound), _LOWEST)
+    finest = _PER_DISTANCE / distance
+    if width is not None:
+        finest = min(finest, _PER_WIDTH / width)
+    return max(min(2.0 ** round(math.log2(finest)), bound), _LOWEST)
 
 
-def _kernel_width(manifold: Manifold, places: Tensor, scale: float) -> float:
+def _kernel_width(manifold: Manifold, places: Tensor, scale: float) -> float | None:
     """Return the width of the best kernel about different places, in the unit of ``embed`` over ``scale``.
 
-    Zero where there is no kernel, or nothing is known of the density far from all places. With fewer centres the best
+    None where there is no kernel, or nothing is known of the density far from all places. With fewer centres the best
     kernel is wider, by ``n^(1 / (dim + 4))`` (Silverman, Density Estimation for Statistics and Data Analysis, 1986,
     section 4.3).
     """
     kernel = manifold.kernel
     if kernel is None or len(places) < _FEWEST:
-        return 0.0
+        return None
     try:
         background = default_source(manifold, places)
     except ValueError:
-        return 0.0
+        return None
     generator = torch.Generator(places.device).manual_seed(0)
     order = torch.randperm(len(places), generator=generator, device=places.device)
     held = min(_HELD, len(places) // 5)

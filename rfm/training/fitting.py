@@ -97,7 +97,7 @@ def fit(
             ``KernelMixture.fit``; it gets ``weights`` too if it has an argument ``sample_weights``. By default that of
             the objective, if it presumes one, else see `rfm.sources.default_source`.
         field: a velocity network ``field(x, t, **condition)``; a `rfm.networks.VelocityField` by default, whose finest
-            scale is half the width of the kernel that suits the points best, as far as points can fill the dimensions
+            scale follows the width of the kernel that suits the points best, as far as points can fill the dimensions
             there are. It is trained in place: a second fit of the same object changes the first flow.
         objective: what each step minimises: `rfm.FlowMatching` along geodesics by default, with a path or
             times of your own if given them; `rfm.MaximumLikelihood`; any `rfm.objectives.Objective`, or a function like
