@@ -24,7 +24,6 @@ from experiments.density_study import Problem
 from manifolds import FlatTorus
 from rfm.integrators import Adaptive
 from rfm.plotting import DATA_COLOUR, SAMPLE_COLOUR, draw_points, finish, new_figure, save_figure, world_map
-from rfm.plotting.maps import log_density_grid
 
 Array = NDArray[Any]
 
@@ -61,6 +60,24 @@ def saved(problem: Problem, runs: Path) -> tuple[rfm.Flow, Array]:
     return flow, problem.points[problem.split(0).test].numpy()
 
 
+def sphere_grid(flow: rfm.Flow, evaluations: int) -> tuple[Array, Array, Array]:
+    """Return longitudes and latitudes in radians, and the log-density where they cross.
+
+    It is evaluated at the centres of cells of equal size, fewer along a parallel near the poles, and interpolated.
+    """
+    rows = math.isqrt(round(evaluations * math.pi / 4))
+    longitude = np.linspace(-math.pi, math.pi, 2 * rows + 1)
+    latitude = (np.arange(rows) + 0.5) * math.pi / rows - math.pi / 2
+    places = [(np.arange(n) + 0.5) * 2 * math.pi / n - math.pi for n in (2 * rows * np.cos(latitude)).astype(int) + 4]
+    north = np.repeat(latitude, [len(along) for along in places])
+    east = np.concatenate(places)
+    points = np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=-1)
+    log_density = flow.log_prob(torch.from_numpy(points).float(), solver=SOLVER).double().numpy()
+    parts = np.split(log_density, np.cumsum([len(along) for along in places])[:-1])
+    inner = [np.interp(longitude, along, part, period=2 * math.pi) for along, part in zip(places, parts, strict=True)]
+    return longitude, latitude, np.stack(inner)
+
+
 def maps(runs: Path, evaluations: int) -> Any:
     """Return maps of places on the earth."""
     figure = new_figure(11, 6.4, None)
@@ -70,9 +87,8 @@ def maps(runs: Path, evaluations: int) -> Any:
     ):
         flow, test = saved(earth.problem(dataset, split, 1), runs)
         axes = world_map(figure, cells[divmod(i, 2)], dataset, earth=True)
-        longitude, latitude, log_density = log_density_grid(flow, evaluations, SOLVER)
-        # No area at the poles themselves.
-        log_area = np.log(np.cos(latitude).clip(min=1e-9))[:, None] + np.zeros_like(log_density)
+        longitude, latitude, log_density = sphere_grid(flow, evaluations)
+        log_area = np.log(np.cos(latitude))[:, None] + np.zeros_like(log_density)
         contours(axes, longitude, latitude, log_density, log_area)
         draw_points(axes, test, SAMPLE_COLOUR, 4 * len(test))
     return figure
@@ -115,7 +131,7 @@ def pairs(runs: Path, evaluations: int) -> Any:
         for j, other in enumerate(ANGLES):
             axes = figure.add_subplot(len(ANGLES), len(ANGLES), len(ANGLES) * i + j + 1)
             if i == j:
-                bins = np.linspace(-180, 180, 73)
+                bins = np.linspace(-180, 180, 73).tolist()
                 for values, colour in ((data, DATA_COLOUR), (samples, SAMPLE_COLOUR)):
                     axes.hist(values[:, i], bins=bins, histtype="step", color=colour, linewidth=0.9)
                 axes.set_yticks([])
@@ -132,7 +148,7 @@ def pairs(runs: Path, evaluations: int) -> Any:
 
 
 PICTURES: dict[str, tuple[Callable[[Path, int], Any], int]] = {
-    "earth": (maps, 12_000),
+    "earth": (maps, 8_000),
     "backbones": (ramachandran, 10_000),
     "rna": (pairs, DRAWN),
 }

@@ -4,16 +4,18 @@ import itertools
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from experiments import earth, foreign, torsions, winds
+import rfm
+from experiments import density_pictures, earth, foreign, torsions, winds
 from experiments.density_integrals import Integrator
 from experiments.density_study import labels_of, place_labels, verdict
 from manifolds import FlatTorus, Manifold, Sphere
 from rfm.datasets import DatasetError
 from rfm.metrics import Estimate, paired_difference
-from rfm.sources import KernelMixture
+from rfm.sources import KernelMixture, Uniform
 
 
 @pytest.mark.parametrize(
@@ -135,3 +137,28 @@ def test_the_study_of_winds_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_study_of_torsions_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torsions.main(["--sets", "proline", "rna", "--quick", "--out", str(tmp_path)])
     assert "rna" in capsys.readouterr().out
+
+
+def test_contours_enclose_their_shares_of_the_probability() -> None:
+    """Of a Gaussian in the plane, whose regions are discs; and of a density that is constant."""
+    x = np.linspace(-5, 5, 201)
+    square = x[:, None] ** 2 + x[None, :] ** 2
+    found = density_pictures.levels(-square / 2, np.zeros_like(square))
+    truth = [math.log(1 - share) for share in density_pictures.SHARES]
+    np.testing.assert_allclose(found[:-1], truth, atol=0.02)
+    flat = density_pictures.levels(np.zeros((4, 4)), np.zeros((4, 4)))
+    assert (np.diff(flat) > 0).all()
+
+
+def test_the_grid_of_a_map_holds_the_density_of_its_points() -> None:
+    """With a flow that does not move, from kernels: it integrates to one over the sphere."""
+    manifold = Sphere(2)
+    centre = manifold.projx(torch.tensor([[1.0, 0.5, 0.3]]))
+    kernels = KernelMixture(manifold, centre, torch.tensor([20.0]), torch.tensor([0.9, 0.1]), Uniform(manifold))
+    flow = rfm.Flow(manifold, lambda x, t: torch.zeros_like(x), kernels)
+    longitude, latitude, log_density = density_pictures.sphere_grid(flow, 4000)
+    mass = np.exp(log_density[:, :-1]) * np.cos(latitude)[:, None] * (math.pi / len(latitude))
+    assert mass.sum() * (longitude[1] - longitude[0]) == pytest.approx(1, abs=5e-3)
+    north, east = np.unravel_index(log_density.argmax(), log_density.shape)
+    assert np.degrees(latitude[north]) == pytest.approx(15.0, abs=4)
+    assert np.degrees(longitude[east]) == pytest.approx(26.6, abs=4)
