@@ -35,10 +35,9 @@ class Integrator:
         n = round(UNIFORM_SHARE * count)
         parts = [kernels.sample(count - n, generator, torch.float64), uniform.sample(n, generator, torch.float64)]
         self.x = torch.cat(parts)
-        components = torch.cat(
-            [kernels.component_log_prob(self.x, truncate=True), uniform.log_prob(self.x)[:, None]], dim=-1
-        )
-        self.log_kernels = (components[:, :-1] + kernels.weights.log()).logsumexp(-1)
+        log_p, used = kernels.component_log_prob(self.x, truncate=True), kernels.weights > 0
+        components = torch.cat([log_p[:, used], uniform.log_prob(self.x)[:, None]], dim=-1)
+        self.log_kernels = (components[:, :-1] + kernels.weights[used].log()).logsumexp(-1)
         own = torch.stack([self.log_kernels + math.log1p(-n / count), components[:, -1] + math.log(n / count)])
         self.log_q = own.logsumexp(0)
         controls = (components - self.log_q[:, None]).exp() - 1

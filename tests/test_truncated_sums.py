@@ -118,6 +118,13 @@ def test_a_component_of_weight_zero_is_no_component(monkeypatch: pytest.MonkeyPa
     truncated, complete = both(density, x, monkeypatch)
     assert torch.equal(complete, both(some, x, monkeypatch)[1])
     torch.testing.assert_close(truncated, complete, rtol=0, atol=TRUNCATION)
+    monkeypatch.setattr("rfm.sources.kernel_components._TRUNCATED_PAIRS", 0)
+    for weights in ([0.4, 0.0, 0.5, 0.1], [0.4, 0.1, 0.5, 0.0]):
+        density = KernelMixture(m, x, k, torch.tensor(weights), Uniform(m))
+        components = density.component_log_prob(x, truncate=True)
+        assert bool((components[:, density.weights == 0] == -math.inf).all())
+        mixed = torch.logsumexp(components + density.weights.log(), dim=-1)
+        torch.testing.assert_close(mixed, density.log_prob(x), rtol=0, atol=TRUNCATION)
 
 
 def test_a_gradient_comes_from_complete_sums(monkeypatch: pytest.MonkeyPatch) -> None:
