@@ -1,7 +1,7 @@
 """Pictures of the studies of densities, from the flows that they left: maps, Ramachandran plots, pairs of angles.
 
 Contours enclose a quarter, half, three quarters and nineteen twentieths of a refined flow's probability, the smallest
-regions that do. Points are those of the test split.
+regions that do. Points are some of those of the test split.
 
     python -m experiments.density_pictures earth --runs runs/earth --figure docs/images/earth.png
     python -m experiments.density_pictures backbones --runs runs/torsions --figure docs/images/ramachandran.png
@@ -33,6 +33,8 @@ COLOURS = ("#e3eef6", "#b3d0e6", "#6fa5cd", "#2c6ca3")
 SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 """A thousandth cannot be seen."""
 ANGLES = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "chi")
+SHOWN = 400
+"""Points on a map, at most: more would hide the contours."""
 DRAWN = 2000
 """Samples."""
 
@@ -90,7 +92,8 @@ def maps(runs: Path, evaluations: int) -> Any:
         longitude, latitude, log_density = sphere_grid(flow, evaluations)
         log_area = np.log(np.cos(latitude))[:, None] + np.zeros_like(log_density)
         contours(axes, longitude, latitude, log_density, log_area)
-        draw_points(axes, test, SAMPLE_COLOUR, 4 * len(test))
+        # As many on each map, and few: in a split's own order, which is random.
+        draw_points(axes, test[:SHOWN], SAMPLE_COLOUR, 6 * SHOWN)
     return figure
 
 
