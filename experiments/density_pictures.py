@@ -128,8 +128,10 @@ def pairs(runs: Path, evaluations: int) -> Any:
     data = np.degrees(problem.points[order].numpy())
     drawn = flow.sample(len(order), generator=torch.Generator().manual_seed(0), solver=SOLVER)
     samples = np.degrees(drawn.double().numpy())
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     figure = new_figure(10, 10, None)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01))
     for i, name in enumerate(ANGLES):
         for j, other in enumerate(ANGLES):
             axes = figure.add_subplot(len(ANGLES), len(ANGLES), len(ANGLES) * i + j + 1)
