@@ -10,7 +10,8 @@ import torch
 from rfm.command_line import main as cli
 from rfm.command_line.column_measurements import Given, column_likelihood, parse_given
 from rfm.datasets import read_table
-from rfm.datasets.coordinates import Angles, Cartesian, LatitudeLongitude
+from rfm.datasets.angles import Angles
+from rfm.datasets.coordinates import Cartesian, LatitudeLongitude
 from rfm.networks import VelocityField
 
 

@@ -13,6 +13,7 @@ from rfm import __version__
 from rfm.command_line import (
     check,
     compare,
+    data,
     demo,
     evaluate,
     fit,
@@ -22,6 +23,7 @@ from rfm.command_line import (
     posterior,
     probability,
     regions,
+    report,
     sample,
 )
 
@@ -37,13 +39,16 @@ _VERBS: dict[str, ModuleType] = {
     "probability": probability,
     "regions": regions,
     "plot": plot,
+    "report": report,
     "demo": demo,
+    "data": data,
     "check": check,
 }
 
 _EPILOG = """\
 examples:
   rfm demo                                             fit the world's airports, print a table, draw a map
+  rfm data earthquakes --out quakes.csv                write a published data set
   rfm fit quakes.csv --manifold sphere --out runs/quakes
   rfm sample runs/quakes -n 10000 --out samples.csv
   rfm log-prob runs/quakes points.csv --out scores.csv
@@ -53,7 +58,8 @@ examples:
   rfm grid runs/quakes --out density.nc                for xarray, QGIS and GMT; .tif and .csv too
   rfm probability runs/quakes --box south=30 north=40 west=-10 east=20
   rfm regions runs/quakes --probabilities 50 90 --out regions.geojson
-  rfm plot runs/quakes --out map.png
+  rfm plot runs/quakes --out map.png                   or .pdf, .svg; .html turns and zooms
+  rfm report runs/quakes --out report.html             one page: data, fit, likelihoods, map, calibration, caveats
   rfm fit track.txt --manifold se3 --blocks seconds=2 --out runs/track
   rfm fit quakes.csv --manifold sphere --condition magnitude region --out runs/by-region
   rfm sample runs/by-region --condition magnitude=6 region=chile --guidance 2

@@ -121,11 +121,18 @@ class Flow(nn.Module):
         self.history: list[dict[str, float]] = []
         """One record per validation during the fit: step, loss, seconds, and validation_nll in nats unless the field
         could not be integrated yet; where the fit is to refine the flow, that of a quick refinement, with flow_nll of
-        the flow alone beside it. From start points validation_loss and validation_mmd2 in its place."""
+        the flow alone beside it. From start points validation_loss and validation_mmd2 in its place. The last has the
+        loss_floor and the loss_above_floor of the weights that are kept, where `rfm.Training` asks for them."""
         self.stopped = ""
         """Why the fit ended, in words."""
         self.refinement_report = ""
         """What the fit refined the flow by, in words, or why it did not."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The field as a module: what training changes."""
+        assert isinstance(self.field, nn.Module), "a field in training is a module"
+        return self.field
 
     @property
     def base(self) -> "Flow":
