@@ -79,15 +79,6 @@ def test_where_the_background_vanishes_nothing_is_lost(monkeypatch: pytest.Monke
         torch.testing.assert_close(truncated, complete, rtol=1e-9, atol=1e-9)
 
 
-def test_where_no_kernel_matters_the_background_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opposite all centres no term is a billionth of the background."""
-    m = Sphere(2)
-    x = smeared(m)
-    pole = m.projx(x[:1] + 1e-2 * torch.randn(60, 3, generator=generator(), dtype=F64))
-    truncated, complete = both(varying(m, pole, 1e6 * widths(2, 60)), -pole, monkeypatch)
-    torch.testing.assert_close(truncated, complete, rtol=0, atol=TRUNCATION)
-
-
 def test_regions_are_as_exact_as_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many blocks, clustered and scattered, in regions of any number of them."""
     m = Sphere(2)
