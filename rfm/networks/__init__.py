@@ -5,6 +5,7 @@ conditional on, `FrameField` for rigid bodies in a row, such as proteins; `Pictu
 conditional on pictures. `PredictedVelocity` is the velocity of a network that predicts score, noise or end point.
 """
 
+from rfm.networks.convolutional import ConvolutionalField
 from rfm.networks.encoded import Encoded
 from rfm.networks.frames import FrameField
 from rfm.networks.picture_encoder import PictureEncoder
@@ -13,6 +14,7 @@ from rfm.networks.rotation_velocity import RotationVelocity
 from rfm.networks.velocity import VelocityField
 
 __all__ = [
+    "ConvolutionalField",
     "Encoded",
     "FrameField",
     "PictureEncoder",
