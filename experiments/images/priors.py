@@ -44,7 +44,7 @@ class Prior:
 
 
 PRIORS = {
-    "digits": Prior(digits, steps=4000, patch=1),
+    "digits": Prior(digits, steps=4000, width=16, patch=1),
     "mnist": Prior(mnist, steps=2500),
     "phantoms": Prior(phantoms, steps=2000),
 }
