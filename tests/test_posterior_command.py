@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rfm.command_line import main as cli
-from rfm.command_line.column_measurements import Given, column_likelihood, parse_given
+from rfm.command_line.column_measurements import Given, likelihood_and_slice, parse_given
 from rfm.datasets import read_table
 from rfm.datasets.coordinates import Angles, Cartesian, LatitudeLongitude
 from rfm.networks import VelocityField
