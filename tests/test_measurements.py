@@ -11,7 +11,6 @@ import rfm
 from manifolds import SE3, SO3, Euclidean, FlatTorus, Power, Product, Sphere
 from rfm.integrators import FixedStep
 from rfm.posterior import Chains, Guided, Importance, Measurement, Polygon, Slice, Tempering, operators
-from rfm.posterior.tangent_solve import linearised
 from rfm.sources import PowerSource, ProductSource, RigidMotionSource, Uniform, WrappedNormal
 
 
@@ -116,37 +115,6 @@ def test_a_measurement_that_nothing_reaches_is_reported() -> None:
     assert any("miss the measurement" in note for note in draws.warnings)
     fine = Measurement(operators.distance_to(Sphere(2), torch.tensor([0.0, 0, 1])), 2.0, 0.05)
     assert not flow.posterior(fine, 256, solver=FixedStep(steps=1)).warnings
-
-
-class Blur:
-    """A physics as deepinv writes it, on pictures (n, 1, 1, 4)."""
-
-    def A(self, x: Tensor) -> Tensor:  # noqa: N802
-        return (x + x.roll(1, -1)) / 2
-
-    def A_adjoint(self, y: Tensor) -> Tensor:  # noqa: N802
-        return (y + y.roll(-1, -1)) / 2
-
-
-def test_physics_are_taken_as_they_are_with_the_adjoint_of_their_own() -> None:
-    x, v = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
-    y = torch.tensor([[[1.0, 0, 2, 3]]])
-    measured = Measurement(Blur(), y, 0.5, shape=(1, 1, 4))
-    assert torch.allclose(measured.whitened(x), ((x + x.roll(1, -1)) / 2 - y[0, 0]) / 0.5)
-    problem = linearised(Euclidean(4), measured, x)
-    assert torch.allclose(problem.adjoint(v), Blur().A_adjoint(v) / 0.5)
-
-
-def test_deepinv_physics_are_taken_as_they_are() -> None:
-    physics = pytest.importorskip("deepinv.physics", exc_type=ImportError)
-    kept = torch.ones(1, 1, 4)
-    kept[..., 1] = 0
-    inpainting = physics.Inpainting(img_size=(1, 1, 4), mask=kept)
-    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    found = Measurement(inpainting, torch.tensor([[[1.0, 0, 2, 3]]]), 0.5, shape=(1, 1, 4))(x)
-    own = Measurement(operators.mask(kept[0, 0] > 0), [1.0, 2, 3], 0.5)(x)
-    # The entry that is masked is zero on both sides.
-    assert torch.allclose(found, own - math.log(0.5 * math.sqrt(2 * math.pi)), atol=1e-5)
 
 
 # Slices.

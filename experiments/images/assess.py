@@ -1,9 +1,9 @@
 """How good restored pictures are: peak signal-to-noise ratio, and whether the spread of draws is that of their errors."""
 
+import functools
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor
 
 import rfm
 from experiments.images.methods import TV_WEIGHTS, Method, methods, total_variation
+from experiments.images.pictures import Pictures
 from experiments.images.problems import Restoration
-from rfm.integrators import FixedStep, IntegrationError
-from rfm.posterior import Sampler
+from rfm.integrators import IntegrationError
 
 _TUNED_ON = 8
 """Pictures that settings are chosen on, one draw for each."""
@@ -43,6 +43,23 @@ class Row:
     spread: float = math.nan
     evaluations: float = 0.0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found on a task.
+
+    Args:
+        rows: of the table.
+        truth: the pictures ``(n, pixels)``.
+        draws: by method ``(k, n, pixels)``; one where a method has no prior.
+        chosen: the methods with their settings.
+    """
+
+    rows: list[Row]
+    truth: Tensor
+    draws: dict[str, Tensor]
+    chosen: dict[str, tuple[Method, float]]
 
 
 def signal_to_noise(x: Tensor, truth: Tensor) -> Tensor:
@@ -77,51 +94,67 @@ def restored(flow: rfm.Flow, task: Restoration, method: Method, setting: float, 
     return found.points.unflatten(0, (draws, len(y))), found.evaluations / len(found.points)
 
 
-def tuned(settings: Sequence[float], quality: Callable[[float], float]) -> float:
-    """Return the setting of the highest quality; the only one untried."""
-    if len(settings) == 1:
-        return settings[0]
-    found = {setting: quality(setting) for setting in settings}
-    return max(found, key=lambda setting: -math.inf if math.isnan(found[setting]) else found[setting])
+def tuned(task: Restoration, flow: rfm.Flow, held_out: Tensor, quick: bool) -> dict[str, tuple[Method, float]]:
+    """Return the methods with the setting that does best on pictures held out, by their single draws.
+
+    Args:
+        task: what is measured.
+        flow: the prior.
+        held_out: pictures ``(n, pixels)``.
+        quick: few steps, nothing tuned.
+    """
+    chosen, y = {}, task.measured(held_out[:_TUNED_ON], seed=2)
+
+    def quality(method: Method, setting: float) -> float:
+        [found], _ = restored(flow, task, method, setting, y, 1)
+        # What left the range of numbers is worse than anything.
+        return float(signal_to_noise(found, held_out[: len(y)]).mean().nan_to_num(-math.inf))
+
+    for name, method in methods(task, flow, quick).items():
+        settings = method.settings[:1] if quick else method.settings
+        best = settings[0] if len(settings) == 1 else max(settings, key=functools.partial(quality, method))
+        chosen[name] = method, best
+    return chosen
 
 
-def assess(task: Restoration, flow: rfm.Flow, x: Tensor, held_out: Tensor, draws: int, quick: bool) -> list[Row]:
+def tuned_weight(task: Restoration, held_out: Tensor) -> float:
+    """Return the weight of total variation that does best on pictures held out."""
+    x = held_out[:_TUNED_ON]
+    y = task.measured(x, seed=2)
+    return max(TV_WEIGHTS, key=lambda weight: _mean(total_variation(task, y, weight), x))
+
+
+def assess(task: Restoration, flow: rfm.Flow, pictures: Pictures, count: int, draws: int, quick: bool) -> Result:
     """Return how all methods do on a task.
 
     Args:
         task: what is measured.
         flow: the prior.
-        x: test pictures ``(n, pixels)``.
-        held_out: pictures to choose settings on.
+        pictures: those held out for settings, and for tests.
+        count: number of test pictures.
         draws: for each picture.
         quick: few steps, nothing tuned.
     """
-    held_out = held_out[: 2 if quick else _TUNED_ON]
-    y, other = task.measured(x, seed=1), task.measured(held_out, seed=2)
-    weight = tuned(TV_WEIGHTS[-1:] if quick else TV_WEIGHTS, lambda w: _mean(total_variation(task, other, w), held_out))
+    x = pictures.test[:count]
+    y = task.measured(x, seed=1)
+    weight = TV_WEIGHTS[0] if quick else tuned_weight(task, pictures.validation)
+    naive, smooth = task.without_prior(y), total_variation(task, y, weight)
     rows = [
-        Row(task.prior, task.name, task.naive_name, _mean(task.without_prior(y), x)),
-        Row(task.prior, task.name, f"total variation, {weight:g}", _mean(total_variation(task, y, weight), x)),
+        Row(task.prior, task.name, task.naive_name, _mean(naive, x)),
+        Row(task.prior, task.name, f"total variation, {weight:g}", _mean(smooth, x)),
     ]
-    for name, method in methods(task, flow, quick).items():
-        settings = method.settings[:1] if quick else method.settings
-        setting = tuned(settings, lambda s: _mean(restored(flow, task, method, s, other, 1)[0][0], held_out))
+    chosen = tuned(task, flow, pictures.validation, quick)
+    result = Result(rows, x, {task.naive_name: naive[None], "total variation": smooth[None]}, chosen)
+    for name, (method, setting) in chosen.items():
         begun = time.perf_counter()
         found, evaluations = restored(flow, task, method, setting, y, min(draws, method.draws or draws))
-        rows.append(
-            Row(
-                task.prior,
-                task.name,
-                name if len(method.settings) == 1 else f"{name}, {setting:g}",
-                _mean(found.mean(0), x),
-                _mean(found, x),
-                relative_spread(found, x),
-                evaluations,
-                time.perf_counter() - begun,
-            )
-        )
+        seconds = time.perf_counter() - begun
+        full_name = name if len(method.settings) == 1 else f"{name}, {setting:g}"
+        quality = _mean(found.mean(0), x), _mean(found, x), relative_spread(found, x)
+        rows.append(Row(task.prior, task.name, full_name, *quality, evaluations, seconds))
+        result.draws[name] = found
         print(rows[-1], file=sys.stderr, flush=True)
-    return rows
+    return result
 
 
 def _mean(x: Tensor, truth: Tensor) -> float:

@@ -135,8 +135,14 @@ def _summary(n: int, found: "Sequence[PosteriorDraws]") -> str:
 def _plot(
     arguments: argparse.Namespace, flow: "Flow", data: "RunData", points: "Tensor", condition: "Tensor | None"
 ) -> None:
-    from rfm.plotting import plot_flow, save_figure
+    import torch
 
-    own: dict[str, Any] = {"coordinates": data.coordinates, "condition": condition, "labels": ("posterior", "prior")}
-    figure = plot_flow(flow, points, title=f"given {', '.join(arguments.given)}", **own)
+    from rfm.plotting import plot_flow, save_figure
+    from rfm.plotting.flows import MOST_POINTS
+
+    generator = torch.Generator(points.device).manual_seed(arguments.seed)
+    prior = flow.sample(min(len(points), MOST_POINTS), condition=condition, generator=generator)
+    own: dict[str, Any] = {"coordinates": data.coordinates, "condition": condition, "labels": ("prior", "posterior")}
+    # The prior first: it is the wider one, whose box holds both.
+    figure = plot_flow(flow, prior, points, title=f"given {', '.join(arguments.given)}", **own)
     save_figure(figure, arguments.plot)

@@ -29,7 +29,8 @@ class Flower:
         steps: N, times ``k / N``.
         draw: add the matching Gaussian draw, for draws of a posterior; without it, as in the published code, the most
             likely end point is taken.
-        coupled: draw from a flow with coupled source and data all the same; the draws then say so.
+        coupled: draw from a flow whose source and data may be coupled all the same; that is then not tested, and the
+            draws say so.
         iterations: of conjugate gradients, at most.
 
     References:
