@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, help="folder of the trained priors, which are trained where it lacks them")
     parser.add_argument("--pictures", type=int, default=8, help="of each task (default 8)")
     parser.add_argument("--draws", type=int, default=6, help="for each picture (default 6)")
-    parser.add_argument("--exact", type=int, default=0, metavar="PICTURES", help="digits to draw exactly too (default 0)")
+    parser.add_argument(
+        "--exact", type=int, default=0, metavar="PICTURES", help="digits to draw exactly too (default 0)"
+    )
     parser.add_argument("--figures", type=Path, help="folder for a PNG file of each set of pictures")
     options = parser.parse_args(arguments)
     count, draws = (2, 2) if options.quick else (options.pictures, options.draws)

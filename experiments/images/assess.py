@@ -79,7 +79,9 @@ def relative_spread(draws: Tensor, truth: Tensor) -> float:
     return float((draws.var(0).mean() * (1 + 1 / len(draws)) / error).sqrt())
 
 
-def restored(flow: rfm.Flow, task: Restoration, method: Method, setting: float, y: Tensor, draws: int) -> tuple[Tensor, float]:
+def restored(
+    flow: rfm.Flow, task: Restoration, method: Method, setting: float, y: Tensor, draws: int
+) -> tuple[Tensor, float]:
     """Return draws ``(k, n, pixels)`` for each of ``n`` measurements, and evaluations of the velocity for each.
 
     A method that leaves the range of numbers gives NaN.
@@ -87,7 +89,10 @@ def restored(flow: rfm.Flow, task: Restoration, method: Method, setting: float, 
     likelihood = task.likelihood(y)
     try:
         found = flow.posterior(
-            likelihood, draws * len(y), method=method.make(setting, likelihood), generator=torch.Generator().manual_seed(0)
+            likelihood,
+            draws * len(y),
+            method=method.make(setting, likelihood),
+            generator=torch.Generator().manual_seed(0),
         )
     except IntegrationError:
         return torch.full((draws, len(y), flow.manifold.dim), math.nan), math.nan

@@ -42,11 +42,19 @@ def draw(results: Mapping[str, Result], shape: tuple[int, int, int], path: Path)
 def _panels(result: Result) -> list[tuple[str, Tensor, bool]]:
     """Return title, picture and whether it is a spread, for the first picture of a task."""
     naive, smooth, *_ = result.draws.values()
-    found = [("truth", result.truth[0], False), ("no prior", naive[0, 0], False), ("total variation", smooth[0, 0], False)]
+    found = [
+        ("truth", result.truth[0], False),
+        ("no prior", naive[0, 0], False),
+        ("total variation", smooth[0, 0], False),
+    ]
     for k, name in enumerate(_SHOWN):
         own = result.draws[name][:, 0]
         found.append((f"{name}\nmean", own.mean(0), False))
         if k == 0:
-            found += [("\ndraw", own[0], False), ("\nanother", own[1 % len(own)], False), ("\nthird", own[2 % len(own)], False)]
+            found += [
+                ("\ndraw", own[0], False),
+                ("\nanother", own[1 % len(own)], False),
+                ("\nthird", own[2 % len(own)], False),
+            ]
         found.append(("\nspread", own.std(0) if len(own) > 1 else torch.zeros_like(own[0]), True))
     return found

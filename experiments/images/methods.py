@@ -39,20 +39,20 @@ def methods(task: Restoration, flow: rfm.Flow, quick: bool) -> dict[str, Method]
         quick: few steps.
     """
     m, norm = flow.manifold, task.norm()
-    unit, steps = task.noise**2 / norm**2, 4 if quick else 50
+    unit, steps = task.noise**2 / norm**2, 4 if quick else 40
     # Steered fields are stiff where a measurement is exact: many cheap steps do better than few good ones.
     solver = FixedStep(EULER, steps=2 * steps)
     return {
         "FLOWER": Method(lambda _, y: Flower(steps, coupled=True)),
         "FLOWER, as published": Method(lambda _, y: Flower(steps, draw=False, coupled=True)),
         "OT-ODE": Method(lambda _, y: Guided([OTODE(m, y)], solver)),
-        "FlowDPS": Method(lambda w, y: Guided([FlowDPS(m, y, w)], solver), (1.0, 0.3, 0.1, 0.03, 0.01)),
+        "FlowDPS": Method(lambda w, y: Guided([FlowDPS(m, y, w)], solver), (1.0, 0.1, 0.03, 0.01)),
         "FlowDPS, as its code": Method(
             lambda rate, y: FlowDPSSteps(28, rate=rate / norm, centre=torch.zeros(m.event_shape)), (0.3, 1.0, 3.0)
         ),
         "FlowChef": Method(lambda rate, y: Guided([FlowChef(m, y, rate * unit)], solver), (3.0, 10.0, 30.0)),
         "PnP-Flow": Method(lambda _, y: PnPFlow(steps, draws=1 if quick else 3, rate=1 / norm**2, coupled=True)),
-        "D-Flow": Method(lambda _, y: DFlow(1, 3 if quick else 30, weight=0.01 / (2 * task.noise**2)), draws=2),
+        "D-Flow": Method(lambda _, y: DFlow(1, 3 if quick else 20, weight=0.01 / (2 * task.noise**2)), draws=2),
     }
 
 

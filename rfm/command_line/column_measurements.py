@@ -116,7 +116,10 @@ def _measurement(given: Given, reader: Callable[[Tensor], Tensor], period: float
 
 
 def _slice(
-    given: Sequence[Given], coordinates: Coordinates, manifold: Manifold, known: "np.ndarray[tuple[int], np.dtype[np.float64]]"
+    given: Sequence[Given],
+    coordinates: Coordinates,
+    manifold: Manifold,
+    known: "np.ndarray[tuple[int], np.dtype[np.float64]]",
 ) -> Slice:
     exact = next(own for own in given if own.deviation is None)
     try:

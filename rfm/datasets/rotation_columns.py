@@ -67,7 +67,9 @@ def rotation_of(numbers: Sequence[float], convention: str) -> Tensor:
     if convention == "matrix":
         return x.unflatten(-1, (3, 3))
     if not abs(float(x.norm()) - 1) <= TOLERANCE:
-        raise ValueError(f"{', '.join(f'{value:g}' for value in numbers)} is no unit quaternion, its norm is {x.norm():.6g}")
+        raise ValueError(
+            f"{', '.join(f'{value:g}' for value in numbers)} is no unit quaternion, its norm is {x.norm():.6g}"
+        )
     return matrix_from_xyzw(x) if convention == "xyzw" else matrix_from_wxyz(x)
 
 

@@ -57,7 +57,9 @@ class ConvolutionalField(nn.Module, Field):
             raise ValueError(f"ConvolutionalField: width must be a multiple of {_GROUPS}, got {width}")
         self.condition_dim = 1 if labels else 0
         self.condition_labels = [labels] if labels else None
-        self.condition_inputs = ConditionInputs([0.0] * self.condition_dim, [1.0] * self.condition_dim, [labels][:labels])
+        self.condition_inputs = ConditionInputs(
+            [0.0] * self.condition_dim, [1.0] * self.condition_dim, [labels][:labels]
+        )
         self.context = nn.Sequential(
             nn.Linear(1 + 2 * _TIME_WAVES + self.condition_inputs.width, _CONTEXT_WIDTH),
             nn.SiLU(),
@@ -68,12 +70,8 @@ class ConvolutionalField(nn.Module, Field):
         pixels = self.shape[0] * patch**2
         self.first = nn.Conv2d(pixels, width, 3, padding=1)
         self.down = nn.ModuleList(nn.ModuleList(_Block(w, w) for _ in range(blocks)) for w in widths)
-        self.narrow = nn.ModuleList(
-            nn.Conv2d(w, 2 * w, 3, stride=2, padding=1) for w in widths[:-1]
-        )
-        self.up = nn.ModuleList(
-            nn.ModuleList(_Block(2 * w if i == 0 else w, w) for i in range(blocks)) for w in widths
-        )
+        self.narrow = nn.ModuleList(nn.Conv2d(w, 2 * w, 3, stride=2, padding=1) for w in widths[:-1])
+        self.up = nn.ModuleList(nn.ModuleList(_Block(2 * w if i == 0 else w, w) for i in range(blocks)) for w in widths)
         self.widen = nn.ModuleList(nn.Conv2d(2 * w, w, 3, padding=1) for w in widths[:-1])
         self.norm = nn.GroupNorm(_GROUPS, width)
         self.last = nn.Conv2d(width, pixels, 3, padding=1)
@@ -97,9 +95,12 @@ class ConvolutionalField(nn.Module, Field):
         batch = x.shape[:-1]
         check_times(type(self).__name__, t, batch)
         context = self._context(t.expand(batch), condition).reshape(-1, _CONTEXT_WIDTH)
-        h = nn.functional.pixel_unshuffle(x.reshape(-1, *self.shape), self.patch)
-        h = self._levels(h.contiguous(memory_format=torch.channels_last), context)
-        return nn.functional.pixel_shuffle(h, self.patch).reshape(x.shape)
+        # Not torch's pixel_unshuffle, which leaves an empty batch as it is.
+        channels, height, width = self.shape
+        p, coarse = self.patch, (height // self.patch, width // self.patch)
+        cells = x.reshape(-1, channels, coarse[0], p, coarse[1], p).permute(0, 1, 3, 5, 2, 4)
+        h = self._levels(cells.reshape(-1, channels * p * p, *coarse), context)
+        return h.reshape(-1, channels, p, p, *coarse).permute(0, 1, 4, 2, 5, 3).reshape(x.shape)
 
     def without_and_with(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Return the unconditional and the conditional velocity at ``x``, from one evaluation of twice the batch."""
