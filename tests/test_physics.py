@@ -12,7 +12,7 @@ from torch import Tensor
 import rfm
 from manifolds import Euclidean
 from rfm.integrators import FixedStep
-from rfm.posterior import DFlow, FlowChef, FlowDPS, Flower, Guided, Measurement, OTODE, PnPFlow, operators
+from rfm.posterior import OTODE, DFlow, FlowChef, FlowDPS, Flower, Guided, Measurement, PnPFlow, operators
 from rfm.posterior.tangent_solve import linearised, solve
 from rfm.sources import WrappedNormal
 
@@ -119,17 +119,17 @@ def test_an_adjoint_that_is_none_is_refused_in_one_sentence(make: Callable[[], o
 
 
 class _Affine(Shift):
-    def A(self, x: Tensor) -> Tensor:
+    def A(self, x: Tensor) -> Tensor:  # noqa: N802
         return super().A(x) + 1
 
 
 class _Scalar(Shift):
-    def A_adjoint(self, y: Tensor) -> Tensor:
+    def A_adjoint(self, y: Tensor) -> Tensor:  # noqa: N802
         return y @ torch.zeros(99, 99)
 
 
 class _Wider(Shift):
-    def A(self, x: Tensor) -> Tensor:
+    def A(self, x: Tensor) -> Tensor:  # noqa: N802
         return torch.cat([x, x], -1)
 
 

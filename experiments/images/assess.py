@@ -1,4 +1,4 @@
-"""How good restored pictures are: peak signal-to-noise ratio, and whether the spread of draws is that of their errors."""
+"""How good restored pictures are: their signal-to-noise ratio, and whether draws spread as much as they err."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ import rfm
 from experiments.images.methods import TV_WEIGHTS, Method, methods, total_variation
 from experiments.images.pictures import Pictures
 from experiments.images.problems import Restoration
-from rfm.integrators import IntegrationError
+from rfm.posterior import DivergenceError
 
 _TUNED_ON = 8
 """Pictures that settings are chosen on, one draw for each."""
@@ -94,7 +94,7 @@ def restored(
             method=method.make(setting, likelihood),
             generator=torch.Generator().manual_seed(0),
         )
-    except IntegrationError:
+    except DivergenceError:
         return torch.full((draws, len(y), flow.manifold.dim), math.nan), math.nan
     return found.points.unflatten(0, (draws, len(y))), found.evaluations / len(found.points)
 

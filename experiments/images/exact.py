@@ -1,4 +1,4 @@
-"""How far methods are from draws that are exact in the limit, where these can be had: small pictures, coarsely measured.
+"""How far methods are from draws that are exact in the limit, where these can be had.
 
 A picture of 8 x 8 pixels is a point of 64 dimensions, which particles can explore; one of 28 x 28 is not within reach.
 """

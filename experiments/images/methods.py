@@ -48,10 +48,12 @@ def methods(task: Restoration, flow: rfm.Flow, quick: bool) -> dict[str, Method]
         "OT-ODE": Method(lambda _, y: Guided([OTODE(m, y)], solver)),
         "FlowDPS": Method(lambda w, y: Guided([FlowDPS(m, y, w)], solver), (1.0, 0.1, 0.03, 0.01)),
         "FlowDPS, as its code": Method(
-            lambda rate, y: FlowDPSSteps(28, rate=rate / norm, centre=torch.zeros(m.event_shape)), (0.3, 1.0, 3.0)
+            lambda rate, y: FlowDPSSteps(28, rate=rate / norm, centre=torch.zeros(m.event_shape)), (1.0, 3.0, 10.0)
         ),
-        "FlowChef": Method(lambda rate, y: Guided([FlowChef(m, y, rate * unit)], solver), (3.0, 10.0, 30.0)),
-        "PnP-Flow": Method(lambda _, y: PnPFlow(steps, draws=1 if quick else 3, rate=1 / norm**2, coupled=True)),
+        "FlowChef": Method(lambda rate, y: Guided([FlowChef(m, y, rate * unit)], solver), (10.0, 30.0, 100.0)),
+        "PnP-Flow": Method(
+            lambda power, y: PnPFlow(steps, 1 if quick else 3, 1 / norm**2, power, coupled=True), (0.1, 0.5, 1.0)
+        ),
         "D-Flow": Method(lambda _, y: DFlow(1, 3 if quick else 20, weight=0.01 / (2 * task.noise**2)), draws=2),
     }
 

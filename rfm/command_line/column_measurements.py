@@ -147,7 +147,8 @@ def _column(given: Given, coordinates: Coordinates) -> int:
     largest = coordinates.largest[column]
     if largest is not None and abs(given.value) > largest:
         raise ValueError(
-            f"{given.source}: {given.column} is from {-largest:g} to {largest:g} {coordinates.unit}, got {given.value:g}"
+            f"{given.source}: {given.column} is from {-largest:g} to {largest:g} {coordinates.unit}, got "
+            f"{given.value:g}"
         )
     return column
 

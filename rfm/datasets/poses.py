@@ -18,8 +18,8 @@ from rfm.datasets.rotation_columns import MATRIX_NAMES, numbers_from, rotation_o
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.tables import Table, TableError, read_table
 from rfm.datasets.text_files import read_once
-from rfm.posterior import Slice
 from rfm.datasets.tracks import SECONDS, TRACK_FORMATS, is_kitti, read_commented_table, read_track
+from rfm.posterior import Slice
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "xyzw": (*POSITION, "qx", "qy", "qz", "qw"),
@@ -115,7 +115,8 @@ class Poses(Coordinates):
             return Slice.of_position(position)
         if not all(rotated) or any(placed):
             raise ValueError(
-                f"an orientation is known without error by all of {', '.join(self._own[3:])}, and the position is then not"
+                f"an orientation is known without error by all of {', '.join(self._own[3:])}, and the position is then "
+                "not"
             )
         return Slice.of_orientation(rotation_of(rotation, self.convention))
 

@@ -22,9 +22,9 @@ class ConvolutionalField(nn.Module, Field):
     """A velocity field on flat space whose points are pictures, row by row: a U-Net.
 
     Residual blocks with group normalisation, scaled and shifted by time and label (Dhariwal and Nichol, Diffusion
-    Models Beat GANs on Image Synthesis, 2021, arXiv:2105.05233), on resolutions that halve from level to level and back,
-    with skips between equal ones (Ronneberger et al., U-Net, 2015, arXiv:1505.04597). Square patches of the picture are
-    the channels of the first level, which is where most of the cost would be. There is no attention: a picture of up
+    Models Beat GANs on Image Synthesis, 2021, arXiv:2105.05233), on resolutions that halve from level to level and
+    back, with skips between equal ones (Ronneberger et al., U-Net, 2015, arXiv:1505.04597). Square patches of the
+    picture are the channels of the first level, which is where most of the cost would be. There is no attention: a picture of up
     to some 64 pixels is within reach of the coarsest level's convolutions.
 
     Values are expected to be of order 1, such as from -1 to 1, and the source standard normal.
@@ -50,8 +50,8 @@ class ConvolutionalField(nn.Module, Field):
         unit = patch * 2 ** (levels - 1)
         if len(self.shape) != 3 or any(size % unit for size in self.shape[1:]):
             raise ValueError(
-                f"ConvolutionalField: shape is channels, height and width, the last two multiples of {unit} (patch times "
-                f"2^(levels - 1)), got {tuple(self.shape)}"
+                f"ConvolutionalField: shape is channels, height and width, the last two multiples of {unit} (patch "
+                f"times 2^(levels - 1)), got {tuple(self.shape)}"
             )
         if width < _GROUPS or width % _GROUPS:
             raise ValueError(f"ConvolutionalField: width must be a multiple of {_GROUPS}, got {width}")

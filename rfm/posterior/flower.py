@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from manifolds.arguments import integer
 from rfm.posterior.draws import PosteriorDraws
 from rfm.posterior.guided import biased_draws
 from rfm.posterior.proposals import normal_velocities
@@ -41,6 +42,10 @@ class Flower:
     draw: bool = True
     coupled: bool = False
     iterations: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "iterations"):
+            integer("Flower", name, getattr(self, name))
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""

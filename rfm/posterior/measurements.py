@@ -48,12 +48,14 @@ class Measurement(Likelihood):
         shape: Sequence[int] | None = None,
     ) -> None:
         self.y = tensor_of("Measurement", "y", y, torch.float64).detach()
+        self.noise = tensor_of("Measurement", "noise", noise, torch.float64).detach()
+        if not self.y.numel():
+            raise ValueError("Measurement: y is empty; leave out what was not measured")
+        if not bool(torch.isfinite(self.y).all()):
+            raise ValueError("Measurement: y must be finite; leave out what was not measured, with a Mask")
         self.operator: Callable[[Tensor], Tensor] = function_of(operator, tensor_of("Measurement", "y", y).detach())
         if not callable(self.operator):
             raise ValueError(f"Measurement: operator must be a function of points, got {shown(operator)}")
-        self.noise = tensor_of("Measurement", "noise", noise, torch.float64).detach()
-        if not bool(torch.isfinite(self.y).all()):
-            raise ValueError("Measurement: y must be finite; leave out what was not measured, with a Mask")
         if not bool((self.noise > 0).all()) or not bool(torch.isfinite(self.noise).all()):
             raise ValueError(
                 "Measurement: noise, a standard deviation, must be positive and finite, got "
@@ -92,7 +94,9 @@ class Measurement(Likelihood):
 
     def residual(self, x: Tensor) -> Tensor:
         """Return ``A(x) - y``, ``(*batch, *y.shape)``."""
-        value = self.operator(x if self.shape is None else x.reshape(-1, *self.shape))
+        value = self.operator(x if self.shape is None else self._shaped(x, self.shape))
+        if not isinstance(value, Tensor):
+            raise ValueError(f"Measurement: the operator must return a tensor, got {shown(value)}")
         y = self.y.to(value)
         if value.shape[value.ndim - y.ndim :] != y.shape:
             raise ValueError(
@@ -104,9 +108,22 @@ class Measurement(Likelihood):
             difference = difference - self.period * (difference / self.period).round()
         return difference
 
+    @staticmethod
+    def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return points in the shape that the operator takes, ``(n, *shape)``."""
+        count = len(x) if x.ndim > 1 else 1
+        if x.numel() != count * math.prod(shape):
+            raise ValueError(
+                f"Measurement: shape={shape} is {math.prod(shape)} numbers for each point, got points of shape "
+                f"{tuple(x.shape)}"
+            )
+        return x.reshape(count, *shape)
+
     def doubts(self, draws: Tensor) -> tuple[str, ...]:
         """Return a sentence if draws miss the measurement by far more than its noise."""
         misfit = float(self.whitened(draws).double().square().mean().sqrt())
+        if math.isnan(misfit):
+            raise ValueError("Measurement: the operator is NaN at some of the draws; it must be finite everywhere")
         if misfit <= _FAR:
             return ()
         return (

@@ -45,6 +45,10 @@ def function_of(operator: Any, y: Tensor) -> Any:
     Raises:
         ValueError: the adjoint is none, or does not take the measurement.
     """
+    if isinstance(operator, type):
+        raise ValueError(
+            f"Measurement: operator must be an object or a function, got the class {operator.__name__}; pass one of it"
+        )
     if not isinstance(operator, LinearPhysics):
         return operator.A if isinstance(operator, Physics) else operator
     check_adjoint(operator, y)
@@ -84,8 +88,8 @@ def check_adjoint(physics: LinearPhysics, y: Tensor) -> None:
     scale = float(ahead.double().norm() * v.double().norm() + x.double().norm() * back.double().norm())
     if not abs(left - right) <= _TOLERANCE * scale:
         raise ValueError(
-            f"Measurement: A_adjoint of {name} is not the adjoint of its A: <A x, v> is {left:.6g} and <x, A_adjoint v> "
-            f"{right:.6g} for random x and v; correct it, or pass the method A alone, which torch differentiates"
+            f"Measurement: A_adjoint of {name} is not the adjoint of its A: <A x, v> is {left:.6g} and <x, A_adjoint "
+            f"v> {right:.6g} for random x and v; correct it, or pass the method A alone, which torch differentiates"
         )
 
 
