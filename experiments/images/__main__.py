@@ -1,7 +1,7 @@
 """Pictures restored from measurements, by a flow and the methods of the literature.
 
 python -m experiments.images [--quick] [--priors digits mnist phantoms] [--runs FOLDER] [--pictures 8] [--draws 6]
-    [--exact 2] [--figures FOLDER]
+    [--exact 1] [--figures FOLDER] [--page FILE]
 """
 
 import argparse
@@ -43,6 +43,16 @@ def deviation_table(rows: Sequence[Deviation]) -> str:
     return "\n".join(lines)
 
 
+def write_into(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the marks ``<!-- name -->`` and ``<!-- end of name -->`` of a page."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{page}: there are no marks {begin} and {end}; add them where the table belongs")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables, and draw the figures."""
     parser = argparse.ArgumentParser(prog="python -m experiments.images", description=__doc__.split("\n")[0])
@@ -55,16 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--exact", type=int, default=0, metavar="PICTURES", help="digits to draw exactly too (default 0)"
     )
     parser.add_argument("--figures", type=Path, help="folder for a PNG file of each set of pictures")
+    parser.add_argument("--page", type=Path, help="page of the documentation whose tables to replace")
     options = parser.parse_args(arguments)
     count, draws = (2, 2) if options.quick else (options.pictures, options.draws)
-    print(f"{count} pictures, {draws} draws each, seed 0, CPU, {datetime.date.today()}\n", flush=True)
+    title = f"{count} pictures, {draws} draws each, seed 0, CPU, {datetime.date.today()}"
     for name in options.priors:
         out = None if options.runs is None else options.runs / name
         flow = train(name, out, 3 if options.quick else None, progress=sys.stderr.isatty())
         pictures, results = PRIORS[name].pictures(), dict[str, Result]()
         for task in restorations(name):
             results[task.name] = assess(task, flow, pictures, count, draws, options.quick)
-        print(table([row for result in results.values() for row in result.rows]), end="\n\n", flush=True)
+        text = f"{title}\n\n{table([row for result in results.values() for row in result.rows])}"
         if options.figures is not None:
             draw(results, pictures.shape, options.figures / f"restored-{name}.png")
         if options.exact and name == "digits":
@@ -72,7 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             y = task.measured(pictures.test[: options.exact], seed=1)
             chosen = results[task.name].chosen
             found = deviations(task, flow, y, chosen, 8 if options.quick else 64, options.quick)
-            print(f"{task.name}, beside exact draws\n\n{deviation_table(found)}", end="\n\n", flush=True)
+            text += f"\n\n{task.name}, {options.exact} pictures, beside exact draws\n\n{deviation_table(found)}"
+        print(text, end="\n\n", flush=True)
+        if options.page is not None:
+            write_into(options.page, name, text)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Prior:
 PRIORS = {
     "digits": Prior(digits, steps=4000, width=16, patch=1),
     "mnist": Prior(mnist, steps=2500),
-    "phantoms": Prior(phantoms, steps=700, batch_size=32, width=16, learning_rate=3e-3),
+    "phantoms": Prior(phantoms, steps=2000, batch_size=48),
 }
 
 

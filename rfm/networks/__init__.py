@@ -1,8 +1,9 @@
 """Velocity networks, which take points of a manifold to tangent vectors.
 
-`VelocityField` serves any manifold. `ConvolutionalField` is for points that are pictures. `RotationVelocity` is for densities on SO(3) that turn with what they are
-conditional on, `FrameField` for rigid bodies in a row, such as proteins; `PictureEncoder` and `Encoded` make a field
-conditional on pictures. `PredictedVelocity` is the velocity of a network that predicts score, noise or end point.
+`VelocityField` serves any manifold. `ConvolutionalField` is for points that are pictures, `RotationVelocity` for
+densities on SO(3) that turn with what they are conditional on, `FrameField` for rigid bodies in a row, such as
+proteins; `PictureEncoder` and `Encoded` make a field conditional on pictures. `PredictedVelocity` is the velocity of a
+network that predicts score, noise or end point.
 """
 
 from rfm.networks.convolutional import ConvolutionalField

@@ -24,8 +24,8 @@ class ConvolutionalField(nn.Module, Field):
     Residual blocks with group normalisation, scaled and shifted by time and label (Dhariwal and Nichol, Diffusion
     Models Beat GANs on Image Synthesis, 2021, arXiv:2105.05233), on resolutions that halve from level to level and
     back, with skips between equal ones (Ronneberger et al., U-Net, 2015, arXiv:1505.04597). Square patches of the
-    picture are the channels of the first level, which is where most of the cost would be. There is no attention: a picture of up
-    to some 64 pixels is within reach of the coarsest level's convolutions.
+    picture are the channels of the first level, which is where most of the cost would be. There is no attention: a
+    picture of up to some 64 pixels is within reach of the coarsest level's convolutions.
 
     Values are expected to be of order 1, such as from -1 to 1, and the source standard normal.
 

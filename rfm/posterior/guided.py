@@ -49,8 +49,8 @@ class DivergenceError(ValueError):
 
     def __init__(self, method: str) -> None:
         super().__init__(
-            f"{method}: the draws became NaN or infinite: the steps are too long for a measurement as exact as this, or "
-            "the likelihood is NaN; take more steps or a lower weight or rate, or use Tempering"
+            f"{method}: the draws became NaN or infinite: the steps are too long for a measurement as exact as this, "
+            "or the likelihood is NaN; take more steps or a lower weight or rate, or use Tempering"
         )
 
 
