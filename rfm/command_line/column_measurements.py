@@ -53,12 +53,13 @@ def parse_given(word: str) -> Given:
         raise ValueError(f"--given {word!r} is neither COLUMN=VALUE±SD nor a file; {_EXAMPLE}")
     mark = next((mark for mark in _MARKS if mark in rest), None)
     try:
-        numbers = [float(part) for part in (rest.split(mark) if mark else [rest])]
-        value, deviation = numbers if mark else (*numbers, None)
+        value, *deviation = [float(part) for part in (rest.split(mark) if mark else [rest])]
+        if len(deviation) != bool(mark):
+            raise ValueError
     except ValueError:
         about = f"two numbers about {mark}" if mark else "number"
         raise ValueError(f"--given {word!r} holds no {about}; {_EXAMPLE}") from None
-    return Given(name.strip(), value, deviation, f"--given {word!r}")
+    return Given(name.strip(), value, deviation[0] if mark else None, f"--given {word!r}")
 
 
 class ColumnLikelihood(Likelihood):

@@ -107,11 +107,11 @@ class _Applied(torch.autograd.Function):
         _, ctx.ahead, ctx.adjoint = inputs
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None]:
         pulled: Tensor = _Applied.apply(v, ctx.adjoint, ctx.ahead)  # type: ignore[no-untyped-call]
         return pulled, None, None
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
         moved: Tensor = _Applied.apply(dx, ctx.ahead, ctx.adjoint)  # type: ignore[no-untyped-call]
         return moved
