@@ -12,7 +12,9 @@ from . import paths as paths
 from . import plotting as plotting
 from . import posterior as posterior
 from . import proteins as proteins
+from . import sklearn as sklearn
 from . import sources as sources
+from . import statistics as statistics
 from . import steering as steering
 from . import training as training
 from .field import Field as Field

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.inline_examples import current
 from rfm.command_line import main as cli
 
 ROOT = Path(__file__).parent.parent
@@ -122,10 +123,21 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=identify)
-def test_snippets_exist(page: Path) -> None:
-    for name, section in re.findall(r'^--8<-- "([^":]+)(?::(\w+))?"$', page.read_text(encoding="utf-8"), re.MULTILINE):
-        text = (DOCS / "examples" / name).read_text(encoding="utf-8")
-        assert not section or (f"[start:{section}]" in text and f"[end:{section}]" in text)
+def test_examples_in_pages_are_current(page: Path) -> None:
+    """Pages hold the code itself, to be read in the repository too; `python -m experiments.inline_examples`."""
+    text = page.read_text(encoding="utf-8")
+    assert current(text) == text
+    assert "--8" + "<--" not in text, "a mark, which the repository would show as it is"
+
+
+def test_a_page_shows_what_the_example_says(tmp_path: Path) -> None:
+    (tmp_path / "some.py").write_text("a = 1\n\nif a:\n    # --8<-- [start:b]\n    b = 2\n    # --8<-- [end:b]\n")
+    page = "Text.\n\n<!-- example: some.py:b -->\n```python\nold\n```\n\nMore.\n"
+    assert current(page, tmp_path) == page.replace("old", "b = 2")
+    assert current(page.replace(":b", ""), tmp_path).count("\n") == page.count("\n") + 3
+    for name, finding in (("other.py", "no other.py"), ("some.py:c", "no section c")):
+        with pytest.raises(ValueError, match=finding):
+            current(page.replace("some.py:b", name), tmp_path)
 
 
 def test_every_example_is_shown() -> None:
@@ -138,11 +150,3 @@ def test_targets_of_make_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"`make ([a-z]+)`", page.read_text(encoding="utf-8")):
             assert re.search(rf"^{target}:", rules, re.MULTILINE), f"{page}: make {target}"
-
-
-def test_marks_that_include_examples_are_whole():
-    """A formatter that takes the marks for Python breaks them, and the page then shows the mark."""
-    lines = [(page.name, line) for page in DOCS.rglob("*.md") for line in page.read_text(encoding="utf-8").splitlines()]
-    marks = [(name, line) for name, line in lines if line.lstrip().startswith("--8")]
-    assert marks
-    assert [(name, line) for name, line in marks if not line.lstrip().startswith('--8<-- "')] == []

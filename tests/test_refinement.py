@@ -25,8 +25,9 @@ from rfm.likelihood import log_prob
 from rfm.metrics import paired_difference
 from rfm.networks import VelocityField
 from rfm.records.descriptions import SavedFlowError, read_json, write_json
-from rfm.sources import KernelMixture, Uniform, VonMisesFisher, likeliest_weights
+from rfm.sources import KernelMixture, Uniform, VonMisesFisher, WrappedNormal, likeliest_weights
 from rfm.steering import SelfConditioning
+from rfm.training.checkpoint import Checkpoint, Validation
 from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, tried
 from rfm.training.refinement import candidates, refine, solver_error
 from rfm.training.weighted_points import Points, merged, thinned
@@ -559,3 +560,18 @@ def test_the_command_line_tells_of_the_flow_with_and_without(
     record = told(*fit, "--out", tmp_path / "b", "--no-refine")
     assert (record["refinement"], record["refinement_report"]) == ({}, "")
     assert "flow" in told("evaluate", tmp_path / "b")["test_nll_nats"]
+
+
+def test_where_kernels_decide_nothing_the_flow_is_trained_all_the_same() -> None:
+    """Values that are alike are told apart by the flow's own likelihood, so that training goes on while that falls."""
+    state, average = Checkpoint.start(), nn.Linear(1, 1)
+    for step, (refined, flow) in enumerate([(1.0, 2.0), (1.001, 1.8), (1.001, 1.9), (0.9, 1.9)]):
+        state.step = step
+        state.record(Validation(refined, {"flow_nll": flow}, 0.01 * flow), None, average)
+        assert state.since_best == (1 if step == 2 else 0)
+    assert [record["validation_nll"] for record in state.history] == [1.0, 1.001, 1.001, 0.9]
+    x = WrappedNormal(FlatTorus(1), torch.zeros(1), 0.5).sample(400, torch.Generator().manual_seed(0))
+    field = VelocityField(FlatTorus(1), width=16, depth=1, features=16)
+    flow = rfm.fit(x, FlatTorus(1), field=field, steps=300, batch_size=128, progress=False)
+    history = [record["flow_nll"] for record in flow.history]
+    assert history[-1] < history[0] - 0.2

@@ -1,9 +1,14 @@
 """``rfm log-prob``: the density at the points of a table."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from rfm.command_line.arguments import add_batch_size, add_condition, add_run, add_table_output
 from rfm.command_line.messages import report_columns, shows_progress, warn
+from rfm.command_line.solver_option import TRIED, add_error, chosen_solver
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUMMARY = "score the points of a table: log-density in nats, in row order"
 
@@ -13,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("table", help="text file with the same columns as the table that was fitted, or - for stdin")
     add_condition(parser, "; the table's columns by default")
+    add_error(parser, "nats")
     add_batch_size(parser)
     add_table_output(parser)
 
@@ -34,13 +40,25 @@ def run(arguments: argparse.Namespace) -> None:
     if condition is None and flow.conditions is not None:
         condition = read_conditions(table, flow.conditions)
         warn(arguments, flow.conditions.extrapolations(condition))
+
+    def given(part: slice) -> "Tensor | None":
+        return condition if condition is None or condition.ndim == 1 else condition[part]
+
+    first = slice(0, TRIED)
+    solver = chosen_solver(
+        arguments,
+        len(points),
+        "nats",
+        lambda solver: flow.log_prob(points[first], condition=given(first), solver=solver),
+    )
     show, total = shows_progress(arguments, len(points)), len(points)
     with output_writer(arguments, out) as write, counting_bar(show, "log-prob", total) as advance:
         for rows in parts(total, arguments.part_rows):
             part = slice(rows.start, rows.stop)
             scores = flow.log_prob(
                 points[part],
-                condition=condition if condition is None or condition.ndim == 1 else condition[part],
+                condition=given(part),
+                solver=solver,
                 batch_size=arguments.batch_size,
                 progress=advance,
             )

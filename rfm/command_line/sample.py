@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rfm.command_line.arguments import (
     add_batch_size,
@@ -16,6 +17,10 @@ from rfm.command_line.arguments import (
     residues,
 )
 from rfm.command_line.messages import shows_progress
+from rfm.command_line.solver_option import TRIED, add_error, chosen_solver
+
+if TYPE_CHECKING:
+    from rfm.integrators import Method
 
 SUMMARY = "draw points, in the columns and units of the table that was fitted"
 _DRAWN = 1000
@@ -51,6 +56,7 @@ def _add_for_tables(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             "condition than the data are",
         ),
         parser.add_argument("--log-prob", action="store_true", help="add columns with the log-density of each sample"),
+        add_error(parser, "the unit of the metric (radians on spheres and tori), with --log-prob in nats"),
         parser.add_argument(
             "--start",
             metavar="FILE",
@@ -137,7 +143,27 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
         if start is not None and len(condition) != total:
             raise ValueError(f"--condition-file has {len(condition)} rows, --start {total}; give one for each point")
         total = len(condition)
-    generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
+    device = flow._dtype_and_device()[1]
+
+    def tried(solver: "Method") -> torch.Tensor:
+        given = condition if condition is None or condition.ndim == 1 else condition[:TRIED]
+        few = min(TRIED, total)
+        if start is not None:
+            return flow.transport(start[:few], condition=given, solver=solver)
+        own = torch.Generator(device).manual_seed(arguments.seed)
+        drawn = flow.sample(
+            few,
+            condition=given,
+            guidance=arguments.guidance,
+            generator=own,
+            return_log_prob=arguments.log_prob,
+            solver=solver,
+        )
+        return drawn[1] if arguments.log_prob else drawn
+
+    unit, distance = ("nats", None) if arguments.log_prob else ("units of the metric", flow.manifold.dist)
+    solver = chosen_solver(arguments, total, unit, tried, distance)
+    generator = torch.Generator(device).manual_seed(arguments.seed)
     show = shows_progress(arguments, total)
     known = known_columns(flow, condition)
     # The formats of tracks have no column for a score.
@@ -151,13 +177,14 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
                     condition=own,
                     guidance=arguments.guidance,
                     generator=generator,
+                    solver=solver,
                     return_log_prob=arguments.log_prob,
                     batch_size=arguments.batch_size,
                     progress=advance,
                 )
             else:
                 part = start[rows.start : rows.stop]
-                drawn = flow.transport(part, condition=own, batch_size=arguments.batch_size)
+                drawn = flow.transport(part, condition=own, batch_size=arguments.batch_size, solver=solver)
                 advance(len(rows))
             points, scores = drawn if arguments.log_prob else (drawn, None)
             cells_by_name = {

@@ -120,8 +120,8 @@ class Flow(nn.Module):
             refinement.check(manifold, conditions)
         self.history: list[dict[str, float]] = []
         """One record per validation during the fit: step, loss, seconds, and validation_nll in nats unless the field
-        could not be integrated yet; where the fit is to refine the flow, that of a quick refinement. From start points
-        validation_loss and validation_mmd2 in its place."""
+        could not be integrated yet; where the fit is to refine the flow, that of a quick refinement, with flow_nll of
+        the flow alone beside it. From start points validation_loss and validation_mmd2 in its place."""
         self.stopped = ""
         """Why the fit ended, in words."""
         self.refinement_report = ""

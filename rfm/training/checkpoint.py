@@ -23,6 +23,8 @@ class Validation(NamedTuple):
     """What is to be small; NaN where it is not known yet."""
     beside: Mapping[str, float] = MappingProxyType({})
     """What the history notes besides."""
+    tie: float = 0.0
+    """Is added where validations are compared: a little of what decides between values that are alike."""
 
     @classmethod
     def of(cls, found: "float | Validation") -> "Validation":
@@ -77,15 +79,15 @@ class Checkpoint:
 
         Before the first finite one there is nothing to improve on, and no patience to lose.
         """
-        value, beside = Validation.of(found)
+        value, beside, tie = Validation.of(found)
         # A field that cannot be integrated yet has no likelihood; JSON has no word for that but leaving it out.
         known = {self.measure: value} if math.isfinite(value) else {}
         others = {name: number for name, number in beside.items() if math.isfinite(number)}
         # Nor is there a loss before the first step.
         losses = {} if loss is None else {"loss": loss}
         self.history.append({"step": self.step, **losses, **known, **others, **self._clocks})
-        if known and value < self.best_value:
-            self.best_value, self.since_best = value, 0
+        if known and value + tie < self.best_value:
+            self.best_value, self.since_best = value + tie, 0
             self.best = {key: value.detach().clone() for key, value in average.state_dict().items()}
         elif math.isfinite(self.best_value):
             self.since_best += 1

@@ -36,6 +36,7 @@ from rfm.training.arguments import (
     hold_out,
     positive_integer,
 )
+from rfm.training.finest_frequency import finest_frequency
 from rfm.training.points import train
 from rfm.training.run import Run
 from rfm.training.settings import Training
@@ -43,8 +44,6 @@ from rfm.training.start_points import check_start, check_start_use
 from rfm.training.weighted_points import Points
 
 _BATCH_SIZE = 512
-_LOWEST, _HIGHEST, _DIRECTIONS = 4.0, 128.0, 2**14
-"""Bounds of a default field's finest frequency, and how many directions its waves may have at most."""
 
 
 def fit(
@@ -98,8 +97,8 @@ def fit(
             ``KernelMixture.fit``; it gets ``weights`` too if it has an argument ``sample_weights``. By default that of
             the objective, if it presumes one, else see `rfm.sources.default_source`.
         field: a velocity network ``field(x, t, **condition)``; a `rfm.networks.VelocityField` by default, whose finest
-            scale is that of the distances between neighbouring points, as far as points can fill the dimensions there
-            are. It is trained in place: a second fit of the same object changes the first flow.
+            scale follows the width of the kernel that suits the points best, as far as points can fill the dimensions
+            there are. It is trained in place: a second fit of the same object changes the first flow.
         objective: what each step minimises: `rfm.FlowMatching` along geodesics by default, with a path or
             times of your own if given them; `rfm.MaximumLikelihood`; any `rfm.objectives.Objective`, or a function like
             it.
@@ -265,27 +264,8 @@ def default_field(
             "condition_labels": condition_labels,
         }
     return VelocityField(
-        manifold, max_frequency=_finest_frequency(embedded / scale, manifold.dim), offset=offset, scale=scale, **known
+        manifold, max_frequency=finest_frequency(manifold, points.double(), scale), offset=offset, scale=scale, **known
     )
-
-
-def _finest_frequency(embedded: Tensor, dim: int) -> float:
-    """Return the inverse of half the median distance between neighbours, between 4 and 128, or less in many dimensions.
-
-    Above 128, at a scale of half a degree on a sphere, noise between neighbours is all there is to learn. Waves of
-    frequency f have f^(dim - 1) different directions in the unit of length; given more than features and points can
-    cover, 2^14, a network learns where the training points are and not where others will be. In many dimensions
-    near-copies alone are close neighbours, and their distance is no guide.
-    """
-    from scipy.spatial import cKDTree
-
-    rows = torch.unique(embedded, dim=0).numpy()
-    if len(rows) < 2:
-        return _LOWEST
-    some = rows[:: max(1, len(rows) // 2000)]
-    distance = float(np.median(np.asarray(cKDTree(rows).query(some, k=2)[0])[:, 1]))
-    bound = min(_HIGHEST, _DIRECTIONS ** (1 / max(dim - 1, 1)))
-    return max(min(2.0 / distance, bound), _LOWEST)
 
 
 @contextmanager

@@ -38,6 +38,9 @@ _WEIGHT_STEPS = 100
 _VALIDATION_BATCHES = 4
 _APART = 2**40
 """Numbers of steps that no run comes to."""
+_TIE = 0.01
+"""Share of the flow's own likelihood that decides between refined ones: where kernels alone are as likely from the
+first steps on, the flow is to be trained all the same, and may pass them later."""
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 
 
@@ -223,10 +226,12 @@ def _validate(
         trained, log_p = log_p[:, 0], log_p[:, 1:]
         beside["solver_excess"] = excess(validation, trained, log_p[:, 0])
         check_agreement(objective, beside["solver_excess"])
-    if not bool(log_p.isfinite().all()):
-        return Validation(-float(shares @ log_p[:, 0]), beside)
+    alone = -float(shares @ log_p[:, 0])
+    if centres is None or not bool(log_p.isfinite().all()):
+        return Validation(alone, beside)
     weights = likeliest_weights(log_p, shares, _WEIGHT_STEPS)
-    return Validation(-float(shares @ torch.logsumexp(log_p + weights.log(), dim=-1)), beside)
+    refined = -float(shares @ torch.logsumexp(log_p + weights.log(), dim=-1))
+    return Validation(refined, {**beside, "flow_nll": alone}, _TIE * alone)
 
 
 def _gathered(part: Tensor | None, rows: Tensor, count: int, fabric: "Fabric") -> Tensor | None:
