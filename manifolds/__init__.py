@@ -21,7 +21,15 @@ from manifolds.matrices.grassmann import Grassmann
 from manifolds.matrices.spd import SPD, LogEuclideanSPD
 from manifolds.matrices.stiefel import Stiefel
 from manifolds.rotations.centred_poses import CentredPoses
-from manifolds.rotations.rotation_group import Cyclic, Dihedral, Icosahedral, Octahedral, RotationGroup, Tetrahedral
+from manifolds.rotations.rotation_group import (
+    Cyclic,
+    Dihedral,
+    Icosahedral,
+    Octahedral,
+    RotationGroup,
+    Tetrahedral,
+    Turned,
+)
 from manifolds.rotations.rotations_of_n import SpecialOrthogonal
 from manifolds.rotations.special_euclidean import SE3
 from manifolds.rotations.special_orthogonal import SO3
@@ -67,4 +75,5 @@ __all__ = [
     "Sphere",
     "Stiefel",
     "Tetrahedral",
+    "Turned",
 ]

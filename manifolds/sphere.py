@@ -61,6 +61,15 @@ class Sphere(Manifold):
         ring = torch.cos(latitude)
         return torch.stack([ring * torch.cos(longitude), ring * torch.sin(longitude), torch.sin(latitude)], dim=-1)
 
+    @staticmethod
+    def to_degrees(x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return latitude and longitude of points of ``Sphere(2)`` ``(*batch, 3)``, in degrees: undoes `from_degrees`.
+
+        Longitudes are in [-180, 180], latitudes exact near the poles too.
+        """
+        latitude = torch.atan2(x[..., 2], torch.hypot(x[..., 0], x[..., 1]))
+        return torch.rad2deg(latitude), torch.rad2deg(torch.atan2(x[..., 1], x[..., 0]))
+
     @property
     def other_forms(self) -> Mapping[tuple[int, ...], str]:
         if self.n != 2:

@@ -3,6 +3,7 @@ from . import couplings as couplings
 from . import datasets as datasets
 from . import discrete as discrete
 from . import field as field
+from . import grids as grids
 from . import integrators as integrators
 from . import likelihood as likelihood
 from . import metrics as metrics
@@ -12,6 +13,7 @@ from . import paths as paths
 from . import plotting as plotting
 from . import posterior as posterior
 from . import proteins as proteins
+from . import regions as regions
 from . import sklearn as sklearn
 from . import sources as sources
 from . import statistics as statistics

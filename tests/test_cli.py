@@ -25,7 +25,8 @@ from rfm.command_line.table_output import parts
 from rfm.datasets.coordinates import EARTH_RADIUS_KM
 
 _FIT = ["--steps", "20", "--validations", "2", "--batch-size", "32", "--device", "cpu"]
-_COMMANDS = ["fit", "sample", "log-prob", "evaluate", "plot", "demo", "check"]
+_COMMANDS = ["fit", "sample", "log-prob", "evaluate", "plot", "report", "demo", "check"]
+_COMMANDS += ["compare", "grid", "probability", "regions"]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -32,7 +32,9 @@ def table_of(*lines: str) -> Table:
     has_header = rows[0][0][:1].isalpha()
     names = rows[0] if has_header else [str(i + 1) for i in range(len(rows[0]))]
     rows = rows[has_header:]
-    return Table("points.csv", tuple(names), has_header, rows, range(1 + has_header, 1 + has_header + len(rows)))
+    return Table.of_rows(
+        "points.csv", tuple(names), has_header, rows, range(1 + has_header, 1 + has_header + len(rows))
+    )
 
 
 def message_of(manifold: Manifold, table: Table, columns: list[str] | None = None) -> str:
@@ -165,7 +167,9 @@ def test_scores_name_their_measure() -> None:
 )
 def test_choice(manifold: Manifold, lines: list[str], columns: list[str] | None, expected: Coordinates) -> None:
     has_header = lines[0] != "id,1,2,General"
-    table = table_of(*lines) if has_header else Table("f", ("1", "2", "3", "4"), False, [lines[0].split(",")], [1])
+    table = (
+        table_of(*lines) if has_header else Table.of_rows("f", ("1", "2", "3", "4"), False, [lines[0].split(",")], [1])
+    )
     assert choose_coordinates(manifold, table, columns) == expected
 
 
@@ -305,7 +309,7 @@ def test_angles_are_taken_by_name_or_range(
 
 def greek(header: str, rows: list[str]) -> Table:
     names = tuple(header.split(","))
-    return Table("points.csv", names, True, [row.split(",") for row in rows], range(2, len(rows) + 2))
+    return Table.of_rows("points.csv", names, True, [row.split(",") for row in rows], range(2, len(rows) + 2))
 
 
 @pytest.mark.parametrize(
@@ -362,7 +366,7 @@ def test_two_places_in_a_row_are_not_clear() -> None:
 
 @pytest.mark.parametrize("other", ["id", "event_id", "index", "Row", "time", "startTime", "year", "Unnamed: 0", ""])
 def test_an_index_or_a_time_is_no_coordinate_unasked(other: str) -> None:
-    table = Table("points.csv", (other, "x", "y"), True, [["7", "1", "2"], ["9", "3", "4"]], [2, 3])
+    table = Table.of_rows("points.csv", (other, "x", "y"), True, [["7", "1", "2"], ["9", "3", "4"]], [2, 3])
     assert choose_coordinates(Euclidean(2), table).columns == ("x", "y")
     assert "no index or time" in message_of(Euclidean(3), table)
     if other:
@@ -417,7 +421,7 @@ def test_units_in_names(name: str, unit: str | None, bare: str) -> None:
 
 def angle_table(names: str, values: np.ndarray) -> Table:
     rows = [[repr(float(cell)) for cell in row] for row in values]
-    return Table("angles.csv", tuple(names.split()), True, rows, list(range(2, len(rows) + 2)))
+    return Table.of_rows("angles.csv", tuple(names.split()), True, rows, list(range(2, len(rows) + 2)))
 
 
 ANGLE_CASES = {

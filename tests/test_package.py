@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 # Lowest first: a room imports those before it, itself, and manifolds.
 _ROOMS = [
     *("arrays", "records", "conditions", "couplings", "field", "integrators", "steering", "sources", "paths"),
-    *("networks", "likelihood", "objectives", "posterior", "flow", "datasets", "proteins", "metrics", "training"),
-    *("statistics", "sklearn", "plotting", "discrete", "command_line", "__main__"),
+    *("networks", "likelihood", "objectives", "posterior", "flow", "datasets", "proteins", "metrics", "grids"),
+    *("regions", "training", "statistics", "sklearn", "plotting", "discrete", "command_line", "__main__"),
 ]
 
 

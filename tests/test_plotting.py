@@ -37,6 +37,7 @@ from rfm.plotting import plot_flow, plot_history, save_figure
 from rfm.plotting.maps import coastlines, log_density_grid
 from rfm.plotting.orientations import axis_and_turn
 from rfm.plotting.panels import bin_count, colour_limits, point_style, robust_limits, shares
+from rfm.plotting.views import WORLD, View
 from rfm.sources import default_source
 
 # What each picture consists of: panels with data and samples, then with samples alone; colour bars count as axes.
@@ -44,12 +45,12 @@ PANELS = [
     (Sphere(2), 4, 3),
     (Sphere(1), 2, 1),
     (Sphere(3), 6, 3),
-    (FlatTorus(1), 1, 1),
+    (FlatTorus(1), 3, 2),
     (FlatTorus(2), 4, 3),
-    (FlatTorus(5), 9, 6),
+    (FlatTorus(5), 26, 26),
     (Euclidean(1), 1, 1),
     (Euclidean(2), 4, 3),
-    (Euclidean(4), 9, 6),
+    (Euclidean(4), 17, 17),
     (SO3(), 3, 2),
     (SE3(), 2, 1),
     (Quotient(SO3(), RightMultiplication(Octahedral())), 7, 4),
@@ -134,7 +135,8 @@ def test_coastlines_are_drawn_on_the_earth_alone() -> None:
     for coordinates, maps in ((None, 3), (LatitudeLongitude(), 3), (Cartesian(("x", "y", "z"), True), 0)):
         figure = plot(Sphere(2), x, x, coordinates=coordinates)
         lines = [len(c.get_segments()) for axes in figure.axes for c in axes.collections if type(c) is LineCollection]
-        assert lines.count(len(coastlines())) == maps
+        # Cut anew where the map's edge is.
+        assert sum(n >= len(coastlines()) for n in lines) == maps
 
 
 def test_coastlines_do_not_cross_the_map() -> None:
@@ -155,7 +157,9 @@ def test_coastlines_do_not_cross_the_map() -> None:
 def test_density_on_the_map_is_that_of_the_flow() -> None:
     flow = towards_first(Sphere(2))
     solver = Adaptive(atol=1e-5, rtol=1e-5)
-    longitude, latitude, log_density = log_density_grid(flow, 3000, solver)
+    longitude, latitude, log_density = log_density_grid(
+        lambda x: flow.log_prob(torch.from_numpy(x).float(), solver=solver).numpy(), 3000
+    )
     assert log_density.shape == (len(latitude), len(longitude))
     assert (log_density[:, 0] == log_density[:, -1]).all()
     along, north = np.meshgrid(longitude, latitude)
@@ -167,25 +171,86 @@ def test_density_on_the_map_is_that_of_the_flow() -> None:
 
 
 @pytest.mark.parametrize("evaluations", [500, 16_000])
-def test_evaluations_are_as_many_as_asked_for(evaluations: int) -> None:
+@pytest.mark.parametrize("view", [WORLD, View.about(150), View(170, -170, -10, 50)])
+def test_evaluations_are_as_many_as_asked_for(evaluations: int, view: View) -> None:
     seen = []
 
-    class Counted(Flow):
-        def log_prob(self, x: Tensor, **options: Any) -> Tensor:
-            seen.append(len(x))
-            return torch.zeros(len(x))
+    def counted(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        seen.append(len(x))
+        return np.zeros(len(x))
 
-    log_density_grid(Counted(Sphere(2), lambda x, t: x), evaluations, Adaptive())
+    log_density_grid(counted, evaluations, view)
     assert 0.9 * evaluations < sum(seen) < 1.01 * evaluations
 
 
 def test_density_of_the_circle_is_per_degree() -> None:
     figure = plot_flow(towards_first(FlatTorus(1)), points_of(FlatTorus(1), 500), coordinates=Angles(("phi",)))
-    (axes,) = figure.axes
+    axes = figure.axes[-1]
     degrees, density = axes.lines[0].get_data()
     assert np.trapezoid(density, degrees) == pytest.approx(1, abs=1e-3)
     assert axes.get_xlim() == (-180, 180)
     assert axes.get_xlabel() == "phi (degrees)"
+
+
+def test_roses_follow_the_columns_dial() -> None:
+    where = {
+        ("wind_direction", True): ((math.pi / 2, (1, 0)), (0, (0, 1)), "E"),
+        ("hour_angle", True): ((math.pi / 2, (1, 0)), (0, (0, 1)), "6"),
+        ("phi", False): ((math.pi / 2, (0, 1)), (0, (1, 0)), "90°"),
+    }
+    for (name, positive), ((angle, quarter), (zero, start), label) in where.items():
+        coordinates = Angles((name,), positive_angles=positive)
+        figure = plot(FlatTorus(1), points_of(FlatTorus(1), 40), points_of(FlatTorus(1), 40), coordinates=coordinates)
+        rose = figure.axes[0]
+        figure.draw_without_rendering()
+        centre = rose.transAxes.transform((0.5, 0.5))
+        for at, direction in ((angle, quarter), (zero, start)):
+            there = rose.transData.transform((at, rose.get_ylim()[1])) - centre
+            np.testing.assert_allclose(there / np.linalg.norm(there), direction, atol=1e-6)
+        labels = {
+            round(tick, 3): text.get_text()
+            for tick, text in zip(rose.get_xticks(), rose.get_xticklabels(), strict=True)
+        }
+        assert labels[round(math.pi / 2, 3)] == label
+        low = 0 if positive else -180
+        assert figure.axes[-1].get_xlim() == (low, low + 360)
+        # Areas of sectors, r^2 / 2 times their angles, are shares.
+        areas = [bar.get_height() ** 2 * bar.get_width() for bar in rose.patches]
+        assert sum(areas) == pytest.approx(1)
+
+
+def test_all_pairs_of_seven_angles_are_drawn_and_named() -> None:
+    names = tuple("abcdefg")
+    x, y = points_of(FlatTorus(7), 300), points_of(FlatTorus(7), 200)
+    figure = plot(FlatTorus(7), x, y, coordinates=Angles(names))
+    panels = np.array(figure.axes[:49]).reshape(7, 7)
+    assert [axes.get_xlabel() for axes in panels[-1]] == [f"{name} (degrees)" for name in names]
+    assert [axes.get_ylabel() for axes in panels[:, 0]] == [f"{name} (degrees)" for name in names]
+    for i, j in itertools.product(range(7), repeat=2):
+        if i != j:
+            shown = np.asarray(panels[i, j].images[0].get_array())
+            assert shown.sum() == pytest.approx(100)
+            # Samples, all of which are drawn, stand above the diagonal: one angle across, the other up.
+            if i < j:
+                drawn, edges = np.degrees(y.double().numpy()), np.linspace(-180, 180, len(shown) + 1)
+                assert np.allclose(shown.sum(0) * 2, np.histogram(drawn[:, j], edges)[0])
+                assert np.allclose(shown.sum(1) * 2, np.histogram(drawn[:, i], edges)[0])
+
+
+def test_flat_tracks_are_seen_from_above() -> None:
+    t = torch.linspace(0, 6, 300)
+    poses = torch.eye(4).repeat(300, 1, 1)
+    poses[:, :3, 3] = torch.stack([100 * t.cos(), 0.5 * t.sin(), 80 * t.sin()], dim=1)
+    figure = plot(SE3(), poses, poses[::2])
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [("x", "z")] * 2
+    assert figure.axes[0].get_title().endswith("from above")
+    # The camera's y axis stands upright, and is not drawn; the course is, of the data.
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["body's x", "body's z"]
+    assert len(figure.axes[0].lines) == 1
+    upright = poses.clone()
+    upright[:, :3, 3] = upright[:, [0, 2, 1], 3]
+    labels = {(axes.get_xlabel(), axes.get_ylabel()) for axes in plot(SE3(), upright, upright).axes}
+    assert labels == {("x", "y")}
 
 
 def test_ramachandran_plot_has_degrees_and_units() -> None:
@@ -294,13 +359,14 @@ def test_limits_bins_and_dots_suit_the_points() -> None:
 # Files.
 
 
-def test_the_same_picture_makes_the_same_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_the_same_picture_makes_the_same_file(tmp_path: Path, kind: str) -> None:
     flow = towards_first(Euclidean(1))
-    for name in ("a.png", "b.png"):
-        save_figure(plot_flow(flow, points_of(Euclidean(1), 40), title="Title"), tmp_path / "new" / name)
-    content = (tmp_path / "new" / "a.png").read_bytes()
-    assert content.startswith(b"\x89PNG")
-    assert content == (tmp_path / "new" / "b.png").read_bytes()
+    for name in ("a", "b"):
+        save_figure(plot_flow(flow, points_of(Euclidean(1), 40), title="Title"), tmp_path / "new" / f"{name}.{kind}")
+    content = (tmp_path / "new" / f"a.{kind}").read_bytes()
+    assert content.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[kind])
+    assert content == (tmp_path / "new" / f"b.{kind}").read_bytes()
     assert len(list((tmp_path / "new").iterdir())) == 2
 
 
@@ -321,8 +387,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"end it in \.png"):
-        save_figure(Figure(), tmp_path / "figure.pdf")
+    with pytest.raises(ValueError, match=r"end it in \.png, \.pdf, \.svg"):
+        save_figure(Figure(), tmp_path / "figure.bmp")
     assert not list(tmp_path.iterdir())
 
 

@@ -11,7 +11,8 @@ from manifolds import FlatTorus, Manifold, Sphere
 from rfm.command_line import main as cli
 from rfm.command_line.column_measurements import Given, likelihood_and_slice, parse_given
 from rfm.datasets import read_table
-from rfm.datasets.coordinates import Angles, Cartesian, Coordinates, LatitudeLongitude
+from rfm.datasets.angles import Angles
+from rfm.datasets.coordinates import Cartesian, Coordinates, LatitudeLongitude
 from rfm.networks import VelocityField
 from rfm.posterior import Likelihood
 

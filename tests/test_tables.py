@@ -187,31 +187,34 @@ def _archive(**files: bytes) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in files.items():
-            archive.writestr(name.replace("__", "/").replace("_dot_", "."), content)
+            archive.writestr(name if "/" in name else name.replace("__", "/").replace("_dot_", "."), content)
     return stream.getvalue()
 
 
-def _npy() -> bytes:
+def _npy(array: Any = ((1.0, 0.0), (0.0, 1.0))) -> bytes:
     stream = io.BytesIO()
-    np.save(stream, np.eye(2))
+    np.save(stream, np.asarray(array))
     return stream.getvalue()
 
 
 PLAIN = b"lat,lon\n1,2\n3,4\n"
 OTHER_FILES = {
-    "gzip": (gzip.compress(PLAIN), "gzip"),
-    "gzip, cut short": (gzip.compress(PLAIN)[:9], "gzip"),
-    "bzip2": (bz2.compress(PLAIN), "bzip2"),
-    "xz": (lzma.compress(PLAIN), "xz"),
+    "gzip, cut short in its header": (gzip.compress(PLAIN)[:9], "gzip"),
+    "gzip, cut short": (gzip.compress(PLAIN)[:-6], "gzip"),
+    "gzip, changed": (gzip.compress(PLAIN)[:12] + b"xx" + gzip.compress(PLAIN)[14:], "gzip"),
+    "gzip, empty": (gzip.compress(b""), "the file is empty"),
+    "bzip2, cut short": (bz2.compress(PLAIN)[:-6], "bzip2"),
+    "xz, cut short": (lzma.compress(PLAIN)[:-6], "xz"),
     "zstd": (b"\x28\xb5\x2f\xfd\x24\x05", "zstd"),
-    "zip": (_archive(table_dot_csv=PLAIN), "zip"),
+    "zip of two": (_archive(a_dot_csv=PLAIN, b_dot_csv=PLAIN), "zip"),
     "xlsx": (_archive(xl__workbook_dot_xml=b"<a/>"), "Excel workbook (.xlsx)"),
     "ods": (_archive(content_dot_xml=b"<a/>"), "OpenDocument"),
-    "npz": (_archive(a_dot_npy=_npy()), "NumPy arrays (.npz)"),
+    "npz": (_archive(a_dot_npy=_npy(), b_dot_npy=_npy()), "arrays"),
+    "npz of objects": (_archive(a_dot_npy=_npy(np.array([None]))), "NumPy arrays (.npz)"),
     "torch": (_archive(archive__data_dot_pkl=b""), "torch.save"),
     "a broken zip": (b"PK\x03\x04abc", "zip"),
     "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00", "Excel workbook (.xls)"),
-    "npy": (_npy(), "NumPy array (.npy)"),
+    "npy": (_npy(np.zeros((2, 2, 2))), "NumPy array (.npy)"),
     "parquet": (b"PAR1\x15\x04\x15\x10PAR1", "Parquet"),
     "feather": (b"ARROW1\0\0\xff\xff", "Arrow (Feather)"),
     "NetCDF": (b"CDF\x01\0\0\0\0", "NetCDF"),
@@ -236,7 +239,7 @@ OTHER_FILES = {
     "JSON of rows": (b"[[1, 2], [3, 4]]", "JSON"),
     "KML": (b'<?xml version="1.0"?>\n<kml xmlns="x">', "KML"),
     "HTML": (b"<!DOCTYPE html>\n<html><body>", "HTML"),
-    "ctf": (b"Channel Text File\r\nPrj\tmap.cpr\r\nAuthor\tM\xfcller\r\n", "Channel Text File (.ctf)"),
+    "ctf, cut short": (b"Channel Text File\r\nPrj\tmap.cpr\r\nAuthor\tM\xfcller\r\n", "channel text file (.ctf)"),
 }
 
 
@@ -258,8 +261,50 @@ def test_columns_that_are_called_like_a_format(tmp_path: Path, header: str) -> N
     assert table_of(tmp_path, f"{header}\n1,2\n3,4\n").names == tuple(header.split(","))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        gzip.compress(PLAIN),
+        bz2.compress(PLAIN),
+        lzma.compress(PLAIN),
+        gzip.compress(gzip.compress(PLAIN)),
+        _archive(table_dot_csv=PLAIN),
+        _archive(folder__table_dot_csv=gzip.compress(PLAIN), **{"__MACOSX/x.csv": b"?"}),
+    ],
+)
+def test_compressed_files_are_tables(tmp_path: Path, content: bytes) -> None:
+    table = table_of(tmp_path, content)
+    np.testing.assert_array_equal(table.numbers(["lat", "lon"]), [[1, 2], [3, 4]])
+
+
+def test_numpy_arrays_are_tables(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(5, 3))
+    np.save(file := tmp_path / "rows.npy", rows.astype(">f8"))
+    np.testing.assert_array_equal(read_table(file).numbers(["1", "2", "3"]), rows)
+    np.savez(file := tmp_path / "columns.npz", lat=rows[:, 0], lon=rows[:, 1])
+    np.testing.assert_array_equal(read_table(file).numbers(["lat", "lon"]), rows[:, :2])
+    np.savez_compressed(file := tmp_path / "several.npz", points=rows, other=rows[:2])
+    np.testing.assert_array_equal(read_table(f"{file}#points").numbers(["1", "2", "3"]), rows)
+    with pytest.raises(TableError, match="there are 2 arrays in it, points, other; name one, for instance"):
+        read_table(file)
+    with pytest.raises(TableError, match="there is no array 'x' in it; it has points, other"):
+        read_table(f"{file}#x")
+    records = np.array([(1.0, b"a"), (2.0, b"b")], dtype=[("lat", ">f4"), ("name", "S4")])
+    np.save(file := tmp_path / "records.npy", records)
+    assert read_table(file).rows == [("1", "a"), ("2", "b")]
+
+
+def test_a_part_of_a_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(PLAIN)
+    with pytest.raises(TableError, match="a text file has no parts to name; leave out #b"):
+        read_table(tmp_path / "a.csv#b")
+    (tmp_path / "a.csv#b").write_bytes(b"1,2\n")
+    assert read_table(tmp_path / "a.csv#b").rows == [("1", "2")]
+
+
 PIPED = {
     "plain": (PLAIN, None),
+    "gzip": (gzip.compress(PLAIN), None),
     "tum": (b"# timestamp tx ty tz qx qy qz qw\n0 0 0 0 0 0 0 1\n", None),
     "euroc": (b"#timestamp[ns],p_x,p_y,p_z,q_w,q_x,q_y,q_z\n0,0,0,0,1,0,0,0\n", "euroc"),
     "euroc without names": (b"0,0,0,0,1,0,0,0\n", "euroc"),
@@ -287,7 +332,7 @@ def test_a_pipe_is_read_once_and_like_a_file(tmp_path: Path, kind: str) -> None:
     wanted, own = read_points(file, layout)
     found, recognised = through_pipe(lambda path: read_points(path, layout))
     assert (found.names, found.rows, recognised) == (wanted.names, wanted.rows, own)
-    manifold: Manifold = Euclidean(2) if kind == "plain" else SE3() if recognised in TRACK_FORMATS else SO3()
+    manifold: Manifold = Euclidean(2) if kind in ("plain", "gzip") else SE3() if recognised in TRACK_FORMATS else SO3()
     coordinates = choose_coordinates(manifold, found, layout=recognised)
     assert through_pipe(coordinates.read).rows == coordinates.read(file).rows
 

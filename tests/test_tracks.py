@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from manifolds import SE3
+from manifolds import SE3, SO3
 from manifolds.rotations import wxyz_from_matrix, xyzw_from_matrix
 from rfm.datasets import Poses, TableError, choose_coordinates, desk, read_points, write_table
 from rfm.datasets.coordinate_choice import coordinates_from_dict
@@ -325,3 +325,30 @@ def test_the_desk_is_as_published() -> None:
     assert float(dataset.seconds[-1]) == pytest.approx(99.3645, abs=1e-6)
     SE3().check_point(dataset.points)
     assert math.isclose(float(dataset.points[0, 2, 3]), 1.4764)
+
+
+def test_matrices_on_four_lines_are_those_on_one(tmp_path: Path) -> None:
+    x = _poses(3)
+    lines = [" ".join(f"{value:.17g}" for value in row) for pose in x.tolist() for row in pose]
+    (stacked := tmp_path / "stacked.txt").write_text("\n".join(lines) + "\n")
+    (flat := tmp_path / "flat.txt").write_text("\n".join(" ".join(lines[i : i + 4]) for i in (0, 4, 8)) + "\n")
+    for layout in (None, "kitti"):
+        found = []
+        for file in (stacked, flat):
+            table, recognised = read_points(file, layout)
+            coordinates = choose_coordinates(SE3(), table, layout=recognised)
+            found.append(coordinates.points(table))
+            torch.testing.assert_close(coordinates.points(coordinates.read(file)), x, atol=1e-12, rtol=0)
+        assert torch.equal(*found)
+    stacked.write_text("\n".join(lines[:-1]) + "\n0 0 0 2\n")
+    table, layout = read_points(stacked)
+    with pytest.raises(TableError, match="it is not clear which columns hold the pose"):
+        choose_coordinates(SE3(), table, layout=layout)
+
+
+def _poses(count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
+    x[:, :3, :3] = SO3().random_uniform(count, generator=generator, dtype=torch.float64)
+    x[:, :3, 3] = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    return x

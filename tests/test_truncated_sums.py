@@ -123,3 +123,11 @@ def test_many_points_are_scored_so_by_default() -> None:
     assert torch.equal(density.log_prob(y.reshape(5, 300, 3)), together.reshape(5, 300))
     assert density.log_prob(y.float()).dtype == torch.float32
     assert math.isfinite(float(together.min()))
+
+
+def test_far_from_all_centres_the_background_alone_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    m, pole = Sphere(2), torch.tensor([0.0, 0.0, 1.0], dtype=F64)
+    noise = [0.01 * torch.randn(n, 3, generator=generator(n), dtype=F64) for n in (60, 40)]
+    x, y = m.projx(pole + noise[0]), m.projx(noise[1] - pole)
+    truncated, complete = both(varying(m, x, torch.tensor([300.0], dtype=F64)), y, monkeypatch)
+    torch.testing.assert_close(truncated, complete, rtol=0, atol=TRUNCATION)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from manifolds.arguments import integer
+from manifolds.arguments import integer, shown
 from manifolds.numerics.constants import Constants
 
 
@@ -115,6 +115,32 @@ class Icosahedral(RotationGroup):
         super().__init__(cosets.flatten(0, 1), 2 * math.pi / 5, [(axes, 6)])
 
 
+class Turned(RotationGroup):
+    """The rotations of another group about other axes: ``r g r'`` for each of its elements g.
+
+    Args:
+        group: the group.
+        rotation: r, three rows of three numbers.
+
+    Raises:
+        ValueError: unless that is a rotation.
+    """
+
+    def __init__(self, group: RotationGroup, rotation: Sequence[Sequence[float]]) -> None:
+        r = torch.tensor(rotation, dtype=torch.float64)
+        if r.shape != (3, 3) or float((r @ r.mT - torch.eye(3)).abs().max()) > 1e-9 or not torch.linalg.det(r) > 0:
+            raise ValueError(f"Turned: rotation must be three rows of a rotation of R^3, got {shown(rotation)}")
+        tensors = [
+            ((torch.complex(part.real, part.imag) @ r.mT.to(torch.complex128)).tolist(), part.power)
+            for part in (_checked_tensor(module) for module in group.tensors)
+        ]
+        super().__init__(r @ group.matrices.double() @ r.mT, group.smallest_angle, tensors)
+        self.group, self.rotation = group, tuple(map(tuple, rotation))
+
+    def extra_repr(self) -> str:
+        return f"{self.group}, {self.rotation}"
+
+
 class _RotatedTensor(Constants):
     """The map x -> coordinates of Re sum_z (x z)^power, less its mean over rotations x, in an orthonormal basis.
 
@@ -157,6 +183,11 @@ class _RotatedTensor(Constants):
         im_ab = re[..., a, 0, :] * im[..., b, 1, :] + im[..., a, 0, :] * re[..., b, 1, :]
         monomials = (re_ab * re[..., c, 2, :] - im_ab * im[..., c, 2, :]).sum(-1)
         return self.coefficients.to(x) * (monomials - self.mean.to(x))
+
+
+def _checked_tensor(module: nn.Module) -> _RotatedTensor:
+    assert isinstance(module, _RotatedTensor)
+    return module
 
 
 def _sphere_moment(exponents: Sequence[int]) -> float:

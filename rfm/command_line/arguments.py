@@ -122,8 +122,16 @@ def share(text: str) -> float:
     return value
 
 
+def percentage(text: str) -> float:
+    """Return a percentage as a probability above 0 and below 1."""
+    value = number(text.removesuffix("%"))
+    if not 0 < value < 100:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below 100 percent, got {text}")
+    return value / 100
+
+
 for _convert, _kind in ((number, "number"), (positive_number, "number"), (positive, "whole number")):
     # argparse words a value that does not convert as "invalid KIND value".
     _convert.__name__ = _kind
 seed.__name__ = residues.__name__ = "whole number"
-share.__name__ = "number"
+share.__name__ = percentage.__name__ = "number"

@@ -28,4 +28,6 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         result = evaluate(flow, data, progress_note(arguments))
     text = f"{result.table()}\npoints from {data.coordinates.describe()}"
+    if data.rounding:
+        text += f"\n{data.rounding}; points are spread evenly over their cells, for all models alike"
     report(arguments, describe_run(data) | result.record(), text)

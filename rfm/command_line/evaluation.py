@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rfm.command_line.run_folder import RunData
+from rfm.datasets.splits import group_split
 from rfm.flow import Flow
 from rfm.metrics import Estimate, NearestTraining, nearest_training, negative_log_likelihood, paired_difference
 from rfm.sources import KernelMixture, Uniform
@@ -206,6 +207,11 @@ def _copying(flow: Flow, data: RunData, test: Tensor, note: Callable[[str], None
 
 
 def _subsampling(data: RunData, fitted: RunData) -> str:
+    if not len(data.split.validation):
+        return (
+            f"kernels stand on {len(fitted.split.train):,} of {len(data.split.train):,} training points, and "
+            f"{len(fitted.split.validation):,} others of these chose their widths, as none were held out to validate"
+        )
     return (
         f"kernels stand on {len(fitted.split.train):,} of {len(data.split.train):,} training points, and were chosen "
         f"by {len(fitted.split.validation):,} of {len(data.split.validation):,} validation points, drawn at random"
@@ -226,7 +232,15 @@ def _kernels(flow: Flow, fitted: RunData, note: Callable[[str], None]) -> dict[s
 
 
 def _for_kernels(data: RunData) -> RunData:
-    """Return the data with no more points to fit kernels to than can be scored in minutes, chosen at random."""
+    """Return the data with no more points to fit kernels to than can be scored in minutes, chosen at random.
+
+    Where a fit to all points has left none to validate, a tenth of the training points chooses the kernels' widths.
+    """
+    if not len(data.split.validation):
+        rows = data.points[data.split.train] if data.blocks is None else data.blocks[data.split.train]
+        parts = group_split(rows, 0, test=0.0)
+        train, validation = data.split.train[parts.train], data.split.train[parts.validation]
+        return _for_kernels(replace(data, split=data.split._replace(train=train, validation=validation)))
     if len(data.split.train) <= _CENTRES and len(data.split.validation) <= _WEIGHING:
         return data
     train, validation = _some(data.split.train, _CENTRES), _some(data.split.validation, _WEIGHING)

@@ -1,7 +1,6 @@
 """``rfm fit``: a table in, a run folder out."""
 
 import argparse
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,17 +8,19 @@ from rfm.command_line.arguments import add_device, add_output, add_seed, path, p
 from rfm.command_line.messages import report
 
 if TYPE_CHECKING:
-    from rfm.command_line.run_folder import RunData
     from rfm.flow import Flow
 
 SUMMARY = "fit a flow to the points of a table"
 
 _MANIFOLD_HELP = """\
-sphere: the earth, from latitude and longitude in degrees, or x, y, z;
-torus: one angle per column, in degrees; euclidean: plain columns;
-simplex: shares of a whole that sum to 1, or to 100;
-so3: orientations, as Bunge's Euler angles (.ang files too), quaternions or matrices; so3/cubic and
-so3/hexagonal: of crystals; se3: poses, also of TUM, KITTI and EuRoC tracks;
+sphere: the earth or the sky, from latitude and longitude (ra and dec, glon and glat) in degrees,
+or x, y, z; ellipsoid: the earth's, WGS 84; circle: one angle, in degrees; torus: one angle per
+column; euclidean: plain columns; simplex: shares of a whole that sum to 1, or to 100;
+so3: orientations, as Bunge's Euler angles (.ang, .ctf and the vendors' HDF5 too), quaternions or
+matrices; of crystals with their Laue group: so3/m-3m (or so3/cubic), so3/m-3, so3/6/mmm (or
+so3/hexagonal), so3/6/m, so3/4/mmm, so3/4/m, so3/-3m (half turns about x; so3/-31m about y),
+so3/-3, so3/mmm, so3/2/m (the axis z is unique; so3/2/m-b: y), so3/-1; a point group, so3/432, or
+without the stroke, so3/4mmm, too; se3: poses, also of TUM, KITTI and EuRoC tracks;
 my_module:thing: a manifold of your own, an object or a class without arguments; the current
 folder counts as importable"""
 
@@ -32,7 +33,10 @@ points (default: uniform where the volume is finite, else a wrapped normal)"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     parser.add_argument(
-        "table", help="text file or - (stdin), a point per row: comma, tab, semicolon or space separated"
+        "table",
+        help="a point per row, - for stdin: text (comma, tab, semicolon or space separated), Parquet, Arrow,\n.xlsx, "
+        "GeoJSON, GeoPackage, NetCDF, FITS, HDF5, .npy, maps of orientations, tracks; also compressed.\n"
+        "FILE#PART names a sheet, layer, variable or group",
     )
     parser.add_argument("--manifold", required=True, metavar="NAME", help=_MANIFOLD_HELP)
     parser.add_argument(
@@ -40,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_coordinates(parser)
     _add_conditions(parser)
+    _add_repairs(parser)
     _add_training(parser)
     _add_test(parser)
     add_device(parser)
@@ -89,13 +94,29 @@ def _add_conditions(parser: argparse.ArgumentParser) -> None:
         "--condition",
         nargs="+",
         metavar="COLUMN",
-        help="columns the density is conditional on: numbers, or text, which is labels;\nempty cells are not known",
+        help="columns the density is conditional on: numbers, times (2020-03-01), or text, which is labels;\nmonth:12 "
+        "for numbers that come round after 12, time:year, time:week, time:day for times;\nempty cells are not known",
     )
     parser.add_argument(
         "--label", nargs="+", metavar="COLUMN", help="those of --condition whose numbers are labels, such as years"
     )
     parser.add_argument(
         "--weights", metavar="COLUMN", help="column of weights of the points, in training, validation and rfm evaluate"
+    )
+
+
+def _add_repairs(parser: argparse.ArgumentParser) -> None:
+    """Add what is done about rows that cannot be used, or are equal by rounding."""
+    parser.add_argument(
+        "--skip-bad-rows",
+        action="store_true",
+        help="leave out rows that cannot be used, such as with missing or impossible values, and say which",
+    )
+    parser.add_argument(
+        "--keep-ties",
+        action="store_true",
+        help="leave rounded points as they are, equal ones held out together; by default points that are\nequal "
+        "because they are rounded are spread evenly over their cells, and split row by row",
     )
 
 
@@ -126,6 +147,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="steps of maximum likelihood after flow matching, each some forty times as long\n(default: none); the "
         "best on validation is kept, the flow before them included",
     )
+    parser.add_argument(
+        "--more-steps",
+        type=positive,
+        metavar="N",
+        help="go on with the finished run in --out for so many steps, from a third of the learning rate",
+    )
     parser.add_argument("--batch-size", type=positive, help="pairs per step (default: 512)")
     parser.add_argument(
         "--validations", type=positive, default=16, help="how many, spread over the steps; each writes a checkpoint"
@@ -148,6 +175,20 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
         help="share of the points held out for rfm evaluate (default: 0.1);\nequal points never cross the split",
     )
     parser.add_argument(
+        "--validation",
+        type=share,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the points that decides when to stop, and how to refine (default: 0.1);\n0 trains on these too, "
+        "and fits six times: five hold out a part each, and decide",
+    )
+    parser.add_argument(
+        "--groups",
+        nargs="+",
+        metavar="COLUMN",
+        help="rows alike in these columns, such as storm_id or chain, are held out together",
+    )
+    parser.add_argument(
         "--blocks",
         nargs="+",
         metavar="COLUMN=SIZE",
@@ -158,19 +199,31 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Fit a flow to a table, and report the result."""
+    from rfm.command_line.fit_remarks import remarks, warnings_before
     from rfm.command_line.fitted_runs import fitted_record, fitted_text, steps_done, train_run
+    from rfm.command_line.messages import is_first_process, warn
     from rfm.command_line.named_objects import coupling_by_name, source_by_name
     from rfm.command_line.table_runs import read_run
 
-    manifold, data, conditions, unused = read_run(arguments)
+    # More steps go on with a run that is there, under the same settings.
+    arguments.resume |= arguments.more_steps is not None
+    run = read_run(arguments)
+    manifold, data, conditions = run.manifold, run.data, run.observations.conditions
+    if is_first_process():
+        warn(arguments, list(warnings_before(run, arguments)))
     source = None if arguments.source is None else source_by_name(arguments.source)
     folder = Path(arguments.out)
     before = steps_done(folder) if arguments.resume else None
     coupling = coupling_by_name(arguments.coupling, manifold)
     flow = train_run(manifold, data, arguments, conditions, source, coupling, arguments.likelihood_steps)
-    record = fitted_record(flow, data, folder) | {"unused_columns": unused, "resumed_at_step": before}
+    record = fitted_record(flow, data, folder) | {
+        "unused_columns": run.unused,
+        "resumed_at_step": before,
+        "skipped_rows": run.observations.skipped.lines_by_finding,
+    }
+    found = remarks(flow, run, folder)
     text = _resumed_text(flow, before) + fitted_text(flow, data, folder)
-    report(arguments, record, "\n".join([text, *_hints(data, folder, unused)]))
+    report(arguments, record | {"remarks": found}, "\n".join([text, *found]))
 
 
 def _resumed_text(flow: "Flow", before: int | None) -> str:
@@ -181,15 +234,3 @@ def _resumed_text(flow: "Flow", before: int | None) -> str:
     if last == before:
         return f"resumed at step {before}: nothing left to train, {flow.stopped}\n"
     return f"resumed at step {before}, trained to step {last}\n"
-
-
-def _hints(data: "RunData", folder: Path, unused: Sequence[str]) -> Iterator[str]:
-    """Yield further remarks on a fit, in lines."""
-    from rfm.command_line.run_folder import describe_run
-
-    if unused:
-        yield f"columns of numbers that are not used: {', '.join(unused[:12])}{', ...' if len(unused) > 12 else ''}"
-    if describe_run(data).get("test_blocks") == 1:
-        yield "one block tests, which tells nothing of how a test score varies: make --blocks smaller"
-    if (folder / "checkpoint.json").exists():
-        yield "--resume with a larger --max-seconds goes on"

@@ -44,6 +44,8 @@ def train_run(
         raise ValueError(
             "--likelihood-steps trains a density, and a flow from given start points has none; leave out one of the two"
         )
+    if likelihood_steps is not None and not len(held):
+        raise ValueError("--likelihood-steps goes by validation points, and --validation 0 leaves none; leave out one")
     if is_first_process() and not arguments.resume:
         data.save_stream(folder)
     # First, so that a run killed while training can be resumed from the folder alone.
@@ -51,11 +53,14 @@ def train_run(
         "condition": data.conditions_at(index).get("condition"),
         "conditions": conditions,
         "weights": data.weights_at(index),
-        "validation": held,
+        "validation": held if len(held) else 0.0,
+        # Beside indices, groups are of no use; without them, of parts that are held out in turn.
+        "groups": None if data.blocks is None or len(held) else data.blocks[index],
         "batch_size": arguments.batch_size,
         "seed": arguments.seed,
         "device": arguments.device,
         "resume": arguments.resume,
+        "more_steps": arguments.more_steps,
         "progress": not arguments.quiet,
     }
     flow = fit(
@@ -101,7 +106,7 @@ def _by_likelihood(
         steps=steps,
         out=Path(arguments.out) / _REFINED,
         training=_training(arguments, max_seconds),
-        **settings,
+        **{**settings, "more_steps": None},
     )
 
 
@@ -129,7 +134,7 @@ def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
     """Raise with a remedy in terms of the command line, before the library raises in its own terms."""
     if arguments.resume or arguments.force:
         return
-    if (folder / "flow.json").exists() or (folder / "checkpoint.json").exists():
+    if any((folder / name).exists() for name in ("flow.json", "checkpoint.json", "folds")):
         what = "a flow" if (folder / "flow.json").exists() else "an unfinished run"
         raise FileExistsError(f"{folder} already holds {what}; use --resume, --force, or another --out")
 
@@ -168,6 +173,7 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
         min((record[name] for record in flow.history if name in record), default=None)
         for name in ("validation_nll", "validation_loss")
     )
+    crossed = not len(data.split.validation)
     if flow.refinement is not None:
         nll = flow.refinement.validation_nll.get("refined", nll)
     return {
@@ -179,6 +185,7 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
         "refinement_seconds": last.get("refinement_seconds", 0.0),
         "validation_nll_nats": nll,
         **({} if loss is None else {"validation_loss": loss}),
+        **({"validated_on": "points held out by five other fits"} if crossed else {}),
         "stopped": flow.stopped,
         "refinement": {} if flow.refinement is None else flow.refinement.summary(),
         "refinement_report": flow.refinement_report,
@@ -192,6 +199,7 @@ def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
     validation = f"validation NLL {'not known' if best is None else f'{best:.3f} nats'}"
     if "validation_loss" in record:
         validation = f"validation loss {record['validation_loss']:.4g}, by pairs, as start points have no density"
+    validation += f" on {record['validated_on']}" if "validated_on" in record else ""
     refined = f" and {record['refinement_seconds']:.0f} s of refinement" if record["refinement_seconds"] >= 0.5 else ""
     return (
         f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s{refined}; {validation}; "

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rfm.command_line.column_measurements import Given, parse_given
 from rfm.datasets.coordinates import Coordinates
-from rfm.datasets.tables import Table, parse_number, read_table
+from rfm.datasets.table_reading import read_table
+from rfm.datasets.tables import Table, parse_number
 from rfm.datasets.text_files import read_once
 
 DEVIATION = "_sd"
@@ -59,13 +60,13 @@ def _rows(table: Table, coordinates: Coordinates) -> tuple[list[list[Given]], li
 
 def _cell(table: Table, row: int, name: str, column: int, deviation: int | None) -> Given | None:
     """Return what a cell says; None where it is empty."""
-    text = table.rows[row][column]
+    text = table.columns[column].text(row)
     if not text:
         return None
-    spread = "" if deviation is None else table.rows[row][deviation]
+    spread = "" if deviation is None else table.columns[deviation].text(row)
     numbers = [parse_number(cell) for cell in ([text] if deviation is None else [text, spread])]
     if any(value is None for value in numbers):
         finding = f"{text!r}{f' ± {spread!r}' if deviation is not None else ''} in column {name} is no number"
         raise table.error(row, finding, "correct it; an empty value is one that is not known")
     value, *rest = (float(number) for number in numbers if number is not None)
-    return Given(name, value, rest[0] if rest else None, f"{table.file}, line {table.lines[row]}")
+    return Given(name, value, rest[0] if rest else None, f"{table.file}, {table.row_word} {table.lines[row]}")

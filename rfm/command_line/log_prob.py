@@ -1,6 +1,7 @@
 """``rfm log-prob``: the density at the points of a table."""
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rfm.command_line.arguments import add_batch_size, add_condition, add_run, add_table_output
@@ -16,7 +17,14 @@ SUMMARY = "score the points of a table: log-density in nats, in row order"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     add_run(parser)
-    parser.add_argument("table", help="text file with the same columns as the table that was fitted, or - for stdin")
+    parser.add_argument("table", help="file with the same columns as the table that was fitted, or - for stdin")
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="COLUMN",
+        help="columns that hold the points, where they are called otherwise than in the table that was fitted;\nin the "
+        "same order and units",
+    )
     add_condition(parser, "; the table's columns by default")
     add_error(parser, "nats")
     add_batch_size(parser)
@@ -34,8 +42,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     flow, data = load_run(arguments)
     out = checked_output(arguments)
-    table = data.coordinates.read(read_input(arguments.table))
-    points = data.coordinates.points(table)
+    own = data.coordinates
+    table = own.read(read_input(arguments.table))
+    if arguments.columns:
+        own = own.in_columns(table, arguments.columns)
+    points = own.points(table)
     condition = given_condition(flow, arguments)
     if condition is None and flow.conditions is not None:
         condition = read_conditions(table, flow.conditions)
@@ -63,4 +74,4 @@ def run(arguments: argparse.Namespace) -> None:
                 progress=advance,
             )
             write(data.coordinates.score_columns(scores), {})
-    report_columns(arguments, data, table)
+    report_columns(arguments, replace(data, coordinates=own), table)

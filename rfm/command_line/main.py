@@ -10,7 +10,22 @@ from types import ModuleType
 from typing import NoReturn
 
 from rfm import __version__
-from rfm.command_line import check, demo, evaluate, fit, log_prob, plot, posterior, sample
+from rfm.command_line import (
+    check,
+    compare,
+    data,
+    demo,
+    evaluate,
+    fit,
+    grid,
+    log_prob,
+    plot,
+    posterior,
+    probability,
+    regions,
+    report,
+    sample,
+)
 
 # Each declares its arguments (`add_arguments`) and does its work (`run`), where alone it imports what loads torch.
 _VERBS: dict[str, ModuleType] = {
@@ -19,20 +34,32 @@ _VERBS: dict[str, ModuleType] = {
     "log-prob": log_prob,
     "posterior": posterior,
     "evaluate": evaluate,
+    "compare": compare,
+    "grid": grid,
+    "probability": probability,
+    "regions": regions,
     "plot": plot,
+    "report": report,
     "demo": demo,
+    "data": data,
     "check": check,
 }
 
 _EPILOG = """\
 examples:
   rfm demo                                             fit the world's airports, print a table, draw a map
+  rfm data earthquakes --out quakes.csv                write a published data set
   rfm fit quakes.csv --manifold sphere --out runs/quakes
   rfm sample runs/quakes -n 10000 --out samples.csv
   rfm log-prob runs/quakes points.csv --out scores.csv
   rfm posterior runs/quakes --given latitude=10±2 longitude=179+-5 -n 1000 --out draws.csv
   rfm evaluate runs/quakes                             test likelihood beside kernel densities
-  rfm plot runs/quakes --out map.png
+  rfm compare runs/quakes runs/other points.csv        which of two fits is the better one
+  rfm grid runs/quakes --out density.nc                for xarray, QGIS and GMT; .tif and .csv too
+  rfm probability runs/quakes --box south=30 north=40 west=-10 east=20
+  rfm regions runs/quakes --probabilities 50 90 --out regions.geojson
+  rfm plot runs/quakes --out map.png                   or .pdf, .svg; .html turns and zooms
+  rfm report runs/quakes --out report.html             one page: data, fit, likelihoods, map, calibration, caveats
   rfm fit track.txt --manifold se3 --blocks seconds=2 --out runs/track
   rfm fit quakes.csv --manifold sphere --condition magnitude region --out runs/by-region
   rfm sample runs/by-region --condition magnitude=6 region=chile --guidance 2

@@ -10,11 +10,10 @@ from torch import Tensor
 from manifolds import (
     SE3,
     SO3,
-    Dihedral,
+    Ellipsoid,
     Euclidean,
     FlatTorus,
     Manifold,
-    Octahedral,
     Quotient,
     RightMultiplication,
     Simplex,
@@ -22,7 +21,15 @@ from manifolds import (
 )
 from rfm.couplings import Coupling, Independent, OptimalTransport, Sinkhorn
 from rfm.datasets.column_names import angle_columns, coordinate_columns
-from rfm.datasets.crystal_symmetry import crystal_rotations, has_symmetry, laue_group, settings_vary
+from rfm.datasets.coordinates import EARTH_AXES
+from rfm.datasets.crystal_symmetry import (
+    LAUE_NAMES,
+    crystal_rotations,
+    group_named,
+    has_symmetry,
+    laue_group,
+    settings_vary,
+)
 from rfm.datasets.orientation_maps import OrientationMap
 from rfm.datasets.tables import Table
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal
@@ -52,14 +59,18 @@ def manifold_by_name(
         "torus": lambda: FlatTorus(len(columns or angle_columns(table, radians, reserved))),
         "euclidean": lambda: Euclidean(max(1, len(columns or coordinate_columns(table, reserved)))),
         "simplex": lambda: Simplex(max(1, len(columns or coordinate_columns(table, reserved)) - 1)),
+        "circle": lambda: FlatTorus(1),
+        "ellipsoid": lambda: Ellipsoid(EARTH_AXES),
         "so3": SO3,
-        "so3/cubic": lambda: Quotient(SO3(), RightMultiplication(Octahedral())),
-        "so3/hexagonal": lambda: Quotient(SO3(), RightMultiplication(Dihedral(6))),
         "se3": SE3,
     }
+    if name.startswith("so3/"):
+        rotations = group_named(name.removeprefix("so3/"))
+        return Quotient(SO3(), RightMultiplication(rotations)) if rotations.order > 1 else SO3()
     if name not in makers:
         raise ValueError(
-            f"unknown manifold {name!r}; choose {', '.join(makers)}, or a manifold of your own as my_module:thing"
+            f"unknown manifold {name!r}; choose {', '.join(makers)}, so3/ with a Laue group "
+            f"({', '.join(LAUE_NAMES)}), or a manifold of your own as my_module:thing"
         )
     return makers[name]()
 
@@ -92,9 +103,10 @@ def check_symmetry(name: str, manifold: Manifold, measured: OrientationMap) -> l
         laue = laue_group(code)
         if laue is None or not has_symmetry(rotations, laue):
             own = {"so3/cubic": " is 43", "so3/hexagonal": " is 62"}.get(name, f" has {len(rotations)} other rotations")
+            right = f"so3/{laue} for {code}" if laue is not None else "so3/ and the Laue group of that"
             raise ValueError(
-                f"{measured.table.file}: phase {phase} has the symmetry {code}, and {name}{own}; choose so3/cubic for "
-                "43 (m-3m), so3/hexagonal for 62 (6/mmm), so3 for no symmetry, or a quotient of your own that has it"
+                f"{measured.table.file}: phase {phase} has the symmetry {code}, and {name}{own}; choose {right}, so3 "
+                "for no symmetry, or a quotient of your own that has it"
             )
         if settings_vary(laue):
             notes.append(f"along which axes the crystal's frame lies in phase {phase} ({laue}) was not verified")

@@ -85,6 +85,7 @@ class RunData:
         blocks: labels ``(n,)`` of points that are not independent of each other, such as neighbours on a map: they are
             on one side of the split, and intervals are clustered by them; None where each point stands alone.
         start: start points, where the flow begins at given points.
+        rounding: to what the points were rounded before they were spread over their cells, in words; empty if not.
         stream: the input's bytes if they came through a pipe, which cannot be read again to resume the run.
     """
 
@@ -98,6 +99,7 @@ class RunData:
     blocks: Tensor | None = None
     stream: bytes | None = field(default=None, repr=False)
     start: StartData | None = None
+    rounding: str = ""
 
     def blocks_at(self, index: Tensor) -> Tensor | None:
         """Return the labels of the blocks that some points lie in; None where there are none."""
@@ -137,6 +139,7 @@ class RunData:
             "source": self.source,
             "sha256": self.sha256,
             "coordinates": self.coordinates.to_dict(),
+            "rounding": self.rounding,
             "fit": _fit_of(folder),
         }
         write_json(folder / _FILE, record)
@@ -172,6 +175,7 @@ class RunData:
                 tensors.get("weights"),
                 tensors.get("blocks"),
                 start=StartData.of(tensors),
+                rounding=str(record.get("rounding", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SavedFlowError(f"{folder / _FILE} is damaged ({error}); fit again") from None
@@ -208,6 +212,7 @@ def describe_run(data: RunData) -> dict[str, Any]:
         "validation": len(data.split.validation),
         "test": len(data.split.test),
         "weighted": data.weights is not None,
+        **({"rounding": data.rounding} if data.rounding else {}),
         **({} if data.start is None else {"start": len(data.start.points), "paired": data.start.paired}),
         **({} if data.blocks is None else {"test_blocks": len(data.blocks[data.split.test].unique())}),
     }

@@ -11,6 +11,8 @@ from rfm.command_line.messages import is_first_process
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rfm.command_line.run_folder import RunData
+    from rfm.flow import Flow
     from rfm.integrators import Method
 
 TRIED = 200
@@ -50,3 +52,13 @@ def chosen_solver(
     if not arguments.quiet and is_first_process():
         print(f"rfm {arguments.command}: {choice.describe(unit)}", file=sys.stderr)
     return choice.solver
+
+
+def density_solver(
+    arguments: argparse.Namespace, flow: "Flow", data: "RunData", condition: "Tensor | None", total: int
+) -> "Method | None":
+    """Return the fastest solver for ``total`` log-densities anywhere, compared at some of the run's points."""
+    some = data.points[:: max(1, len(data.points) // TRIED)][:TRIED]
+    return chosen_solver(
+        arguments, total, "nats", lambda solver: flow.log_prob(some, solver=solver, condition=condition)
+    )

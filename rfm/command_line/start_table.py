@@ -2,12 +2,11 @@
 
 import argparse
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from rfm.command_line.run_folder import RunData, StartData
 from rfm.datasets.coordinates import Coordinates
+from rfm.datasets.observations import read_weights
 from rfm.datasets.splits import group_split
 from rfm.datasets.tables import Table
 from rfm.datasets.text_files import read_once
@@ -37,7 +36,7 @@ def start_of_table(arguments: argparse.Namespace, coordinates: Coordinates, coun
         raise ValueError("--start says where the flow starts; leave out --source")
     table, points = read_start(arguments.start, coordinates)
     if not arguments.pairs:
-        weights = weights_of(table, arguments.start_weights) if arguments.start_weights else None
+        weights = read_weights(table, arguments.start_weights) if arguments.start_weights else None
         return StartData(points, False, weights, _held_out(points, arguments))
     if arguments.start_weights:
         raise ValueError("pairs have one weight, --weights; leave out --start-weights, or --pairs")
@@ -55,15 +54,6 @@ def _held_out(points: Tensor, arguments: argparse.Namespace) -> Tensor | None:
     if arguments.test_share == 0 or len(points) < _FEW:
         return None
     return group_split(points, arguments.seed, test=arguments.test_share).test
-
-
-def weights_of(table: Table, column: str) -> Tensor:
-    """Return the weights in a column, refused where one is negative."""
-    weights = table.numbers([column])[:, 0]
-    if (weights < 0).any():
-        row = int(np.flatnonzero(weights < 0)[0])
-        raise table.error(row, f"weight {weights[row]:.6g} is negative", "weights are at least 0; correct that row")
-    return torch.from_numpy(weights)
 
 
 def start_points(data: RunData, arguments: argparse.Namespace) -> Tensor | None:

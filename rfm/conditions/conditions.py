@@ -13,8 +13,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from rfm.conditions.kinds import Column, Label, Number, cells_of, column_from_dict, number_of, text_of
+from rfm.conditions.cells import cells_of, number_of, text_of
+from rfm.conditions.kinds import Column, Label, Number, column_from_dict
 from rfm.conditions.pictures import Picture
+from rfm.conditions.times import CLOCKS, Periodic, Time, parse_time
 
 _MOST_LABELS = 1000
 
@@ -37,21 +39,31 @@ class Conditions:
 
     @classmethod
     def of(
-        cls, values_by_column: Mapping[str, Any], *, labels: Iterable[str] = (), units: Mapping[str, str] | None = None
+        cls,
+        values_by_column: Mapping[str, Any],
+        *,
+        labels: Iterable[str] = (),
+        units: Mapping[str, str] | None = None,
+        periods: Mapping[str, float | str] | None = None,
     ) -> "Conditions":
         """Find the columns' kinds, ranges and labels from data.
 
         Args:
-            values_by_column: for each column an array, or a sequence of numbers or of texts. Texts are labels.
-            labels: columns whose numbers are labels too, such as years.
+            values_by_column: for each column an array, or a sequence of numbers, of times or of texts. Texts are
+                labels, except those of times in ISO 8601.
+            labels: columns whose numbers or times are labels too, such as years.
             units: units of columns of numbers, in words.
+            periods: columns whose values come round again, and after how much: 12 for months; or "year", "week" or
+                "day" for times.
 
         Raises:
             ValueError: a column holds nothing known, infinite numbers, or hardly two values alike that could be labels.
         """
-        forced = set(labels)
+        forced, periods = set(labels), periods or {}
         columns = [
-            _column(name, values, name in forced, (units or {}).get(name, ""))
+            _periodic(name, values, periods[name])
+            if name in periods
+            else _column(name, values, name in forced, (units or {}).get(name, ""))
             for name, values in values_by_column.items()
         ]
         return cls(tuple(columns))
@@ -80,7 +92,8 @@ class Conditions:
         """Return condition vectors.
 
         Args:
-            values_by_column: for each column one value, or one for each point. What is left out is not known.
+            values_by_column: for each column one value, or one for each point. What is left out is not known. A time
+                counts for all that is taken from it too: ``time`` for ``time:year`` and ``time:day``.
 
         Returns:
             ``(c,)`` if every value is one value, else ``(n, c)``; float64.
@@ -130,15 +143,20 @@ class Conditions:
         """Return a sentence for each column with numbers outside the range of the data."""
         sentences = []
         for column, entries in zip(self.columns, self._parts(vectors), strict=True):
-            if isinstance(column, Number):
+            if isinstance(column, Number | Time):
+                low, high = column.bounds
                 # Vectors may have passed through single precision.
-                slack = 1e-6 * max(abs(column.low), abs(column.high))
-                outside = entries[(entries < column.low - slack) | (entries > column.high + slack)]
+                slack = 1e-6 * max(abs(low), abs(high))
+                outside = entries[(entries < low - slack) | (entries > high + slack)]
                 if len(outside):
                     also = f" and {len(outside) - 1} more are" if len(outside) > 1 else " is"
+                    first, *ends = (
+                        column.title(entry).partition(" = ")[2]
+                        for entry in outside.new_tensor([[float(outside[0])], [low], [high]])
+                    )
                     sentences.append(
-                        f"{column.name}={float(outside[0]):.6g}{also} outside of the data's range, {column.low:.6g} to "
-                        f"{column.high:.6g}: the flow extrapolates"
+                        f"{column.name}={first}{also} outside of the data's range, {' to '.join(ends)}: the flow "
+                        "extrapolates"
                     )
         return sentences
 
@@ -173,26 +191,70 @@ class Conditions:
         return vectors.split([column.width for column in self.columns], dim=-1)
 
     def _indexed(self, values_by_column: Mapping[str, Any]) -> dict[int, Any]:
-        indexed = {self._index(name): values for name, values in values_by_column.items()}
-        if len(indexed) < len(values_by_column):
-            raise ValueError(f"a condition is given twice in {', '.join(values_by_column)}; give each once")
-        return indexed
+        """Return the values of each column by its position: one that is taken from a time also by the time's name."""
+        indexed: dict[int, Any] = {}
+        derived: dict[int, Any] = {}
+        for name, values in values_by_column.items():
+            taken = [i for i, column in enumerate(self.columns) if _source(column) == _key(name)]
+            derived |= dict.fromkeys(taken, values)
+            if not taken or any(_key(column.name) == _key(name) for column in self.columns):
+                index = self._index(name)
+                if index in indexed:
+                    raise ValueError(f"a condition is given twice in {', '.join(values_by_column)}; give each once")
+                indexed[index] = values
+        return derived | indexed
 
     def _index(self, name: str) -> int:
-        key = str(name).strip().casefold()
         for i, column in enumerate(self.columns):
-            if column.name.casefold() == key:
+            if _key(column.name) == _key(name):
                 return i
         raise ValueError(f"there is no condition {str(name)[:40]!r}; the conditions are {self.describe()}")
 
 
-def _column(name: str, values: Any, as_labels: bool, unit: str) -> Column:
+def _key(name: str) -> str:
+    return str(name).strip().casefold()
+
+
+def _source(column: Column) -> str:
+    """Return the name of the times that a column is taken from; empty for none."""
+    return _key(column.source) if isinstance(column, Periodic) else ""
+
+
+def _known(name: str, values: Any) -> list[Any]:
+    """Return the values that are known, of a column with one for each point."""
     cells = cells_of(values)
     if not isinstance(cells, list):
         raise ValueError(f"condition {name} is one value, {str(cells)[:40]}; give one for each point")
     known = [cell for cell in cells if cell is not None]
     if not known:
         raise ValueError(f"condition {name} holds nothing that is known; leave it out")
+    return known
+
+
+def _periodic(name: str, values: Any, period: float | str) -> Column:
+    """Return a column whose values come round again."""
+    known = _known(name, values)
+    if isinstance(period, str):
+        if period not in CLOCKS:
+            raise ValueError(
+                f"condition {name}: a period is a number, or one of {', '.join(CLOCKS)}, got {period[:40]!r}"
+            )
+        column = Periodic.of_clock(name, name.removesuffix(f":{period}"), period)
+        for cell in set(known):
+            column.number(cell)
+        return column
+    numbers = [number_of(cell) for cell in known]
+    bad = next((cell for cell, found in zip(known, numbers, strict=True) if found is None or math.isinf(found)), None)
+    if bad is not None:
+        raise ValueError(f"condition {name} comes round after {period:g}, and {str(bad)[:40]!r} is not a finite number")
+    return Periodic.of(name, period, [float(found) for found in numbers if found is not None])
+
+
+def _column(name: str, values: Any, as_labels: bool, unit: str) -> Column:
+    known = _known(name, values)
+    texts = {cell for cell in known if isinstance(cell, str)}
+    if not as_labels and len(texts) and len(texts) == len(set(known)) and all(map(parse_time, texts)):
+        return Time.of(name, texts)
     if as_labels or any(isinstance(cell, str | bool) for cell in known):
         return Label(name, _labels(name, known))
     if any(math.isinf(cell) for cell in known):

@@ -1,19 +1,17 @@
-"""The kinds of columns that `rfm.conditions` has: numbers, labels, and pictures, each with its entries in a vector."""
+"""The kinds of columns that `rfm.conditions` has: numbers, labels, times, what comes round, and pictures."""
 
-import datetime
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, final
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from manifolds.arguments import number
-from rfm.arrays import TIMES, tensor_of
+from rfm.conditions.cells import check_name, entries_of, number_of, text_of
 from rfm.conditions.pictures import Picture
+from rfm.conditions.times import Periodic, Time
 
 _LISTED = 20
 """Labels that a message lists."""
@@ -40,7 +38,7 @@ class Number:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        check_name(self.name)
         for name in ("low", "high"):
             object.__setattr__(self, name, number("Number", name, getattr(self, name)))
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
@@ -50,6 +48,11 @@ class Number:
     def labels(self) -> int:
         """The number of labels: none."""
         return 0
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest entry in the data."""
+        return self.low, self.high
 
     def entry(self, value: Any) -> float:
         """Return the entry of a vector that a value means.
@@ -64,7 +67,7 @@ class Number:
 
     def vectors(self, values: Any) -> Tensor:
         """Return the entries that values mean, ``(1,)`` of one and ``(n, 1)`` of several."""
-        return _entries(self, values)
+        return entries_of(values, lambda value: [self.entry(value)], self.width)
 
     def value(self, entries: Tensor) -> float:
         """Return what an entry ``(1,)`` means."""
@@ -101,7 +104,7 @@ class Label:
     values: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        check_name(self.name)
         texts = isinstance(self.values, tuple) and all(isinstance(value, str) and value for value in self.values)
         if not texts or not self.values or len(set(self.values)) < len(self.values):
             raise ValueError(f"Label: values is a tuple of different texts, got {str(self.values)[:80]}")
@@ -129,7 +132,7 @@ class Label:
 
     def vectors(self, values: Any) -> Tensor:
         """Return the entries that values mean, ``(1,)`` of one and ``(n, 1)`` of several."""
-        return _entries(self, values)
+        return entries_of(values, lambda value: [self.entry(value)], self.width)
 
     def value(self, entries: Tensor) -> str:
         """Return what an entry ``(1,)`` means."""
@@ -148,8 +151,8 @@ class Label:
         return {"name": self.name, "values": list(self.values)}
 
 
-Column: TypeAlias = Number | Label | Picture
-_KINDS: dict[str, Any] = {Number.kind: Number, Label.kind: Label, Picture.kind: Picture}
+Column: TypeAlias = Number | Label | Time | Periodic | Picture
+_KINDS: dict[str, Any] = {kind.kind: kind for kind in (Number, Label, Time, Periodic, Picture)}
 
 
 def column_from_dict(values: dict[str, Any]) -> Column:
@@ -165,67 +168,16 @@ def column_from_dict(values: dict[str, Any]) -> Column:
             raise TypeError("low and high are numbers")
         if not isinstance(values.get("unit", ""), str):
             raise TypeError("unit is text")
+    if kind is Periodic and not all(isinstance(values[key], int | float) for key in ("period", "low")):
+        raise TypeError("period and low are numbers")
+    if kind in (Time, Periodic) and not all(
+        isinstance(values.get(key, ""), str) for key in ("unit", "clock", "source")
+    ):
+        raise TypeError("unit, clock and source are texts")
     column: Column = kind(**values)
     return column
-
-
-def is_unknown(value: Any) -> bool:
-    """Return whether a value stands for not known: None, NaN or empty text."""
-    return value is None or (isinstance(value, str) and not value.strip()) or value != value
-
-
-def cells_of(values: Any) -> Any:
-    """Return a list of cells, or one cell: a number, a text, or None where not known."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    if isinstance(values, np.ndarray | np.generic):
-        if values.dtype.kind in "mM":
-            raise ValueError(f"a condition is a number or a text for each point, got times ({values.dtype}); {TIMES}")
-        values = values.tolist()
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        return _cell(values)
-    return [_cell(value) for value in values]
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, datetime.date | datetime.timedelta | np.datetime64 | np.timedelta64):
-        raise ValueError(f"a condition is a number or a text for each point, got the time {str(value)[:40]}; {TIMES}")
-    value = value.item() if isinstance(value, np.generic | Tensor) else value
-    if isinstance(value, list | tuple | dict | bytes | complex):
-        raise ValueError(
-            f"a condition is a number or a text for each point, got {str(value)[:40]}; give one column each"
-        )
-    return None if is_unknown(value) else value
-
-
-def number_of(value: Any) -> float | None:
-    """Return a value as a number; None if it is none."""
-    try:
-        return None if isinstance(value, bool) or (isinstance(value, str) and "_" in value) else float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def text_of(value: Any) -> str:
-    """Return a label as text; a whole number is written without decimals."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
-
-
-def _entries(column: Number | Label, values: Any) -> Tensor:
-    cells = cells_of(values)
-    known = set(cells if isinstance(cells, list) else [cells])
-    entry = {cell: math.nan if cell is None else column.entry(cell) for cell in known}
-    own = [entry[cell] for cell in cells] if isinstance(cells, list) else entry[cells]
-    return tensor_of(column.name, "entries", own, torch.float64).unsqueeze(-1)
 
 
 def _listed(values: Sequence[str]) -> str:
     more = f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
     return ", ".join(value if len(value) <= 40 else value[:37] + "..." for value in values[:_LISTED]) + more
-
-
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"a condition has a name, got {name!r}")

@@ -1,10 +1,10 @@
+from .angles import Angles as Angles
 from .condition_columns import find_conditions as find_conditions
 from .condition_columns import read_conditions as read_conditions
 from .coordinate_choice import choose_coordinates as choose_coordinates
 from .coordinate_choice import coordinates_from_dict as coordinates_from_dict
 from .coordinate_choice import read_points as read_points
 from .coordinates import EARTH_RADIUS_KM as EARTH_RADIUS_KM
-from .coordinates import Angles as Angles
 from .coordinates import Cartesian as Cartesian
 from .coordinates import Coordinates as Coordinates
 from .coordinates import LatitudeLongitude as LatitudeLongitude
@@ -17,6 +17,9 @@ from .earth import fire as fire
 from .earth import flood as flood
 from .earth import load as load
 from .earth import volcano as volcano
+from .frames import table_from as table_from
+from .observations import Observations as Observations
+from .observations import read_observations as read_observations
 from .orientation_maps import OrientationMap as OrientationMap
 from .orientation_maps import read_orientation_map as read_orientation_map
 from .orientations import Orientations as Orientations
@@ -25,10 +28,13 @@ from .pose_sets import TrackDataset as TrackDataset
 from .pose_sets import desk as desk
 from .pose_sets import steel as steel
 from .poses import Poses as Poses
+from .rounding import Rounding as Rounding
+from .rounding import find_rounding as find_rounding
 from .share_columns import Shares as Shares
 from .splits import Split as Split
 from .splits import block_labels as block_labels
 from .splits import deduplicated_split as deduplicated_split
+from .splits import group_labels as group_labels
 from .splits import group_split as group_split
 from .splits import raw_split as raw_split
 from .table_files import CSV as CSV
@@ -36,7 +42,7 @@ from .table_files import Layout as Layout
 from .table_files import json_writer as json_writer
 from .table_files import table_writer as table_writer
 from .table_files import write_table as write_table
+from .table_reading import read_table as read_table
 from .tables import Table as Table
 from .tables import TableError as TableError
-from .tables import read_table as read_table
 from .tracks import read_track as read_track

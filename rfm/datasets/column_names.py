@@ -14,6 +14,15 @@ from rfm.datasets.tables import Table, TableError
 
 LATITUDE_NAMES = frozenset({"lat", "latitude"})
 LONGITUDE_NAMES = frozenset({"lon", "long", "lng", "longitude"})
+SKY_NAMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
+    (
+        frozenset({"dec", "de", "decl", "declination", "dej2000", "de_icrs", "dec_icrs", "dec_j2000", "decdeg"}),
+        frozenset({"ra", "right_ascension", "rightascension", "raj2000", "ra_icrs", "ra_j2000", "radeg"}),
+    ),
+    (frozenset({"glat", "gal_lat"}), frozenset({"glon", "gal_lon"})),
+    (frozenset({"elat", "ecl_lat", "beta_ecl"}), frozenset({"elon", "ecl_lon", "lambda_ecl"})),
+)
+"""What astronomers call latitudes and longitudes: equatorial, galactic and ecliptic."""
 
 _COMPASS = {"azimuth", "azim", "bearing", "heading", "course", "cog", "direction", "dir", "wdir", "wd", "longitude"}
 _ENDS = ("direction", "azimuth", "bearing", "heading", "longitude", "angle")
@@ -31,13 +40,13 @@ _FEWEST_NUMBERED = 3
 
 
 def is_latitude(name: str) -> bool:
-    """Return whether a column is called like a latitude."""
-    return _last_word(name) in LATITUDE_NAMES
+    """Return whether a column is called like a latitude, or a declination."""
+    return _last_word(name) in LATITUDE_NAMES or any(bare_name(name).casefold() in names for names, _ in SKY_NAMES)
 
 
 def is_longitude(name: str) -> bool:
-    """Return whether a column is called like a longitude."""
-    return _last_word(name) in LONGITUDE_NAMES
+    """Return whether a column is called like a longitude, or a right ascension."""
+    return _last_word(name) in LONGITUDE_NAMES or any(bare_name(name).casefold() in names for _, names in SKY_NAMES)
 
 
 def number_columns(table: Table, reserved: Sequence[str] = ()) -> list[str]:
@@ -72,7 +81,7 @@ def angle_columns(table: Table, radians: bool | None, reserved: Sequence[str] = 
 
 
 def _is_angle(name: str) -> bool:
-    words = _words(name)
+    words = words_of(name)
     called = any(word in _ANGLES or word.endswith(_ENDS) for word in words)
     return not _NO_ANGLES & set(words) and (called or unit_in_name(name) is not None)
 
@@ -89,20 +98,20 @@ def _numbers_rows(table: Table, key: str) -> bool:
     index = table.index(key)
     if table.has_header:
         name = table.names[index]
-        words = _words(name)
+        words = words_of(name)
         return unit_in_name(name) is None and (not words or words[0] == "unnamed" or words[-1] in _INDEX | _TIMES)
     if index > 0 or len(table.names) == 1 or len(table) < _FEWEST_NUMBERED:
         return False
-    cells = [row[0] for row in table.rows]
+    cells = table.columns[0].texts
     return all(cell.isdecimal() for cell in cells) and all(int(b) == int(a) + 1 for a, b in pairwise(cells))
 
 
 def _last_word(name: str) -> str:
-    words = _words(name)
+    words = words_of(name)
     return words[-1] if words else ""
 
 
-def _words(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
     """Return the words of a name, in lower case, without numbers and a unit of angles at the end."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", bare_name(name))
     return re.findall(r"[^\W\d_]+", spaced.casefold())

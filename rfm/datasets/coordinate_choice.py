@@ -3,15 +3,16 @@
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import singledispatch
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from manifolds import SE3, SO3, FlatTorus, Manifold, Quotient, Simplex, Sphere
-from rfm.datasets.angle_units import bare_name, in_radians
+from manifolds import SE3, SO3, Ellipsoid, FlatTorus, Manifold, Quotient, Simplex, Sphere
+from rfm.datasets.angle_units import bare_name, in_radians, unit_in_name
+from rfm.datasets.angles import Angles
 from rfm.datasets.column_names import (
     LATITUDE_NAMES,
     LONGITUDE_NAMES,
@@ -21,14 +22,18 @@ from rfm.datasets.column_names import (
     is_longitude,
     number_columns,
 )
-from rfm.datasets.coordinates import Angles, Cartesian, Coordinates, LatitudeLongitude
+from rfm.datasets.coordinates import EARTH_AXES, Cartesian, Coordinates, LatitudeLongitude
 from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
 from rfm.datasets.orientations import Orientations, choose_orientations
 from rfm.datasets.poses import Poses, choose_poses
 from rfm.datasets.share_columns import Shares, in_percent
+from rfm.datasets.skipped_rows import SkippedRows
 from rfm.datasets.tables import Table, TableError
 from rfm.datasets.text_files import read_once
 from rfm.datasets.tracks import TRACK_FORMATS, read_commented_table, read_track, recognised_format
+
+_MANY_HOURS = 50
+"""Right ascensions, of which it is no chance that all are below 24 degrees and spread over most of that."""
 
 _KINDS: dict[str, type[LatitudeLongitude | Cartesian | Angles | Orientations | Poses | Shares]] = {
     cls.kind: cls for cls in (LatitudeLongitude, Cartesian, Angles, Orientations, Poses, Shares)
@@ -65,15 +70,19 @@ def _alike(value: Any, default: Any) -> bool:
 
 
 def read_points(
-    path: str | os.PathLike[str], layout: str | None = None, minimum_rows: int = 1
+    path: str | os.PathLike[str],
+    layout: str | None = None,
+    minimum_rows: int = 1,
+    skipped: SkippedRows | None = None,
 ) -> tuple[Table, str | None]:
-    """Read a table of points in whatever format it is written: CSV and its like, an .ang map, a track of poses.
+    """Read a table of points in whatever format it is written: a map of orientations, a track, or see `read_table`.
 
     Args:
         path: the file, which is read once, so that it may be a pipe; ``*.ang`` is an orientation map, and a track is
             recognised by its comment header.
         layout: what `choose_coordinates` takes; the formats of `rfm.datasets.tracks` decide how the file is read.
         minimum_rows: fewer are an error.
+        skipped: notes rows of a text with another number of cells, which are left out; they are an error when None.
 
     Returns:
         The table, and its layout as requested or recognised.
@@ -86,7 +95,7 @@ def read_points(
         return read_orientation_map(path, minimum_rows).table, "ang"
     if layout in TRACK_FORMATS or (layout is None and recognised_format(path)):
         return read_track(path, layout, minimum_rows=minimum_rows)
-    return read_commented_table(path, minimum_rows), layout
+    return read_commented_table(path, minimum_rows, skipped), layout
 
 
 def choose_coordinates(
@@ -188,6 +197,7 @@ def _(manifold: Sphere, table: Table, request: _Request) -> Coordinates:
             f"longitude) or 3 (x, y, z); {table.describe_columns()}"
         )
     latitude, longitude = _by_role(table, keys)
+    _refuse_hours(table, longitude, request)
     radians = in_radians(table, (latitude, longitude), request.radians, (math.pi / 2, 2 * math.pi))
     return LatitudeLongitude(
         (latitude, longitude),
@@ -195,6 +205,15 @@ def _(manifold: Sphere, table: Table, request: _Request) -> Coordinates:
         table.index(longitude) < table.index(latitude),
         radians,
     )
+
+
+@_choose.register
+def _(manifold: Ellipsoid, table: Table, request: _Request) -> Coordinates:
+    """The earth's is written as geodetic latitude and longitude, any other in ambient coordinates."""
+    if manifold.axes != EARTH_AXES or (request.keys is not None and len(request.keys) == 3):
+        return Cartesian(_just_enough(manifold, table, request))
+    found = _choose(Sphere(2), table, request)
+    return replace(found, ellipsoid=True) if isinstance(found, LatitudeLongitude) else Cartesian(found.columns)
 
 
 def _columns_on_s2(table: Table) -> tuple[str, ...]:
@@ -214,6 +233,19 @@ def _columns_on_s2(table: Table) -> tuple[str, ...]:
     example = "LATITUDE LONGITUDE" if table.has_header else "1 2 for latitude and longitude"
     remedy = f"name them, with --columns {example} or --columns {'X Y Z' if table.has_header else '1 2 3 for x, y, z'}"
     raise TableError(f"{table.file}: {finding}; {table.describe_columns()}; {remedy}")
+
+
+def _refuse_hours(table: Table, longitude: str, request: _Request) -> None:
+    """Refuse right ascensions that look like hours, where nothing states that they are degrees."""
+    name = table.names[table.index(longitude)]
+    if request.radians is not None or unit_in_name(name) or not bare_name(name).casefold().startswith(("ra", "right")):
+        return
+    values = table.numbers([longitude])[:, 0]
+    if len(values) >= _MANY_HOURS and values.min() >= 0 and 12 < values.max() < 24 and np.ptp(values) > 12:
+        raise TableError(
+            f"{table.file}: the values of {longitude} run from {values.min():.6g} to {values.max():.6g}, as hours do; "
+            "multiply them by 15, or add --degrees if they are degrees"
+        )
 
 
 def _called(table: Table, names: frozenset[str], alike: Callable[[str], bool]) -> list[str]:

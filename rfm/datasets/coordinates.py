@@ -9,26 +9,35 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifolds import FlatTorus, Manifold
+from manifolds import Ellipsoid, Manifold
+from manifolds.level_sets.ellipsoid import WGS84_AXES
 from rfm.arrays import array_of
 from rfm.datasets.column_names import is_latitude, is_longitude
+from rfm.datasets.rounding import Rounding, find_rounding
 from rfm.datasets.table_files import CSV, Layout
-from rfm.datasets.tables import Table, TableError, read_table
+from rfm.datasets.table_reading import read_table
+from rfm.datasets.tables import Table, TableError
 from rfm.posterior import Slice
 
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius (2 a + b) / 3 of the earth's ellipsoid. Source: Moritz, Geodetic Reference System 1980, J. Geod. 2000."""
 
+EARTH_AXES = tuple(axis / WGS84_AXES[0] for axis in WGS84_AXES)
+"""Semi-axes of the earth's ellipsoid, WGS 84, in units of the first, 6378.137 km."""
+
+_ROUNDED_DEGREES = 0.02
+"""How far radians of three or four digits are from a degree."""
+
 SPHERE_TOLERANCE = 1e-3
-"""Rows whose norm differs from 1 by no more than this are projected to the sphere: files hold few digits."""
+"""Rows whose norm is as near to 1 are projected to the sphere: files hold few digits."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,25 @@ class Coordinates(ABC):
     def largest(self) -> tuple[float | None, ...]:
         """The largest size of the values of each column of the output; None where there is none, or they repeat."""
         return (None,) * len(self.names)
+
+    def in_columns(self, table: Table, columns: Sequence[str]) -> Self:
+        """Return the same coordinates, in other columns of a table; a TableError unless there are as many of them."""
+        keys = tuple(table.key(table.index(column)) for column in columns)
+        if len(set(keys)) < len(keys) or len(keys) != len(self.columns):
+            raise TableError(
+                f"{table.file}: --columns names {' '.join(keys)}, where {len(self.columns)} different columns are "
+                f"needed in place of {' '.join(self.columns)}; name these in that order"
+            )
+        return replace(self, columns=keys)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether each column alone may be rounded, as angles are, and the parts of a unit vector are not."""
+        return False
+
+    def within_range(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return values of ``columns`` ``(n, len(columns))`` that were moved a little, back within their range."""
+        return values
 
     @property
     def ambiguous(self) -> tuple[str, ...]:
@@ -133,6 +161,26 @@ class Coordinates(ABC):
         record = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {"kind": self.kind, **record}
 
+    def rounding(self, table: Table) -> Rounding | None:
+        """Return to what a table's points are rounded, where many are equal because of it; see `find_rounding`."""
+        if not self.rounds:
+            return None
+        periods = dict(zip(self.names, self.periods, strict=True))
+        values, own = self._numbers(table), [periods[name] for name in self._own]
+        if self.unit != "radians":
+            return find_rounding(values, own)
+        # In degrees, before they were converted.
+        degrees = np.rint(np.degrees(values))
+        if np.abs(np.degrees(values) - degrees).max() > _ROUNDED_DEGREES:
+            return find_rounding(values, own)
+        found = find_rounding(degrees, [None if period is None else math.degrees(period) for period in own])
+        return None if found is None else replace(found, steps=tuple(math.radians(step) for step in found.steps))
+
+    def spread(self, table: Table, rounding: Rounding, seed: int) -> Table:
+        """Return a table whose rounded points are spread evenly over their cells, the same for the same seed."""
+        values = self.within_range(rounding.spread(self._numbers(table), seed))
+        return table.with_numbers(dict(zip(self._columns_in(table), values.T, strict=True)))
+
     def _numbers(self, table: Table) -> NDArray[np.float64]:
         """Return the numbers of ``columns``, in that order.
 
@@ -164,6 +212,7 @@ class LatitudeLongitude(Coordinates):
         positive_longitudes: write longitudes in [0, 360), not in [-180, 180].
         longitude_first: write the longitude before the latitude.
         radians: the table is in radians, not in degrees.
+        ellipsoid: points are on the earth's ellipsoid, ``Ellipsoid(EARTH_AXES)``, and latitudes geodetic, as on maps.
     """
 
     kind: ClassVar[str] = "latitude_longitude"
@@ -172,6 +221,7 @@ class LatitudeLongitude(Coordinates):
     positive_longitudes: bool = False
     longitude_first: bool = False
     radians: bool = False
+    ellipsoid: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -200,14 +250,31 @@ class LatitudeLongitude(Coordinates):
     def _own(self) -> tuple[str, ...]:
         return output_names(self.columns, ("latitude", "longitude"))
 
+    @property
+    def rounds(self) -> bool:
+        return True
+
+    def within_range(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        half = math.pi if self.radians else 180.0
+        latitude, longitude = values.T
+        # Beyond a pole is a place at the same distance before it.
+        latitude = np.where(np.abs(latitude) > half / 2, np.sign(latitude) * half - latitude, latitude)
+        longitude = np.where(longitude > 2 * half, longitude - 2 * half, longitude)
+        return np.stack([latitude, np.where(longitude < -half, longitude + 2 * half, longitude)], axis=1)
+
     def points(self, table: Table) -> Tensor:
         degrees = self._numbers(table)
         if self.radians:
             # A pole or the date line, rounded to the digits of the file, may lie beyond itself.
             degrees = _off_the_edge(np.degrees(degrees))
         self._check(table, degrees[:, 0], degrees[:, 1])
+        if self.ellipsoid:
+            wrapped = torch.from_numpy(wrapped_degrees(degrees))
+            # At a pole all longitudes are one place.
+            longitude = torch.where(wrapped[:, 0].abs() == 90, 0.0, wrapped[:, 1])
+            return Ellipsoid(EARTH_AXES).from_geodetic(wrapped[:, 0], longitude)
         # Wrapped in degrees, where it is exact, so that one place written in two ways stays one place.
-        latitude, longitude = np.radians(_wrapped_degrees(degrees)).T
+        latitude, longitude = np.radians(wrapped_degrees(degrees)).T
         # Exactly 0 at the poles: all longitudes are one place there.
         cosine = np.where(np.abs(degrees[:, 0]) == 90, 0.0, np.cos(latitude))
         x = np.stack([cosine * np.cos(longitude), cosine * np.sin(longitude), np.sin(latitude)], axis=1)
@@ -217,13 +284,19 @@ class LatitudeLongitude(Coordinates):
         x, y, z = as_float64(points).T
         latitude = np.degrees(np.arctan2(z, np.hypot(x, y)))
         longitude = np.degrees(np.arctan2(y, x))
+        if self.ellipsoid:
+            latitude, longitude = map(
+                as_float64, Ellipsoid(EARTH_AXES).to_geodetic(torch.from_numpy(as_float64(points)))
+            )
         if self.positive_longitudes:
-            longitude = _positive(longitude)
+            longitude = positive_angles(longitude)
         degrees = np.stack([longitude, latitude] if self.longitude_first else [latitude, longitude], axis=1)
         return np.radians(degrees) if self.radians else degrees
 
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
         score = as_array(log_prob)
+        if self.ellipsoid:
+            return {"log_prob_nats_per_km2": score - 2 * math.log(WGS84_AXES[0] / 1000)}
         return {
             "log_prob_nats_per_steradian": score,
             "log_prob_nats_per_km2": score - 2 * math.log(EARTH_RADIUS_KM),
@@ -265,6 +338,10 @@ class Cartesian(Coordinates):
         n = len(self.columns)
         return output_names(self.columns, "xyz"[:n] if n <= 3 else [f"x{i + 1}" for i in range(n)])
 
+    @property
+    def rounds(self) -> bool:
+        return not self.unit_norm
+
     def points(self, table: Table) -> Tensor:
         x = self._numbers(table)
         if self.unit_norm:
@@ -272,9 +349,9 @@ class Cartesian(Coordinates):
                 norm = np.linalg.norm(x, axis=1)
             bad = np.flatnonzero(~(np.abs(norm - 1) <= SPHERE_TOLERANCE))
             if len(bad):
-                also = f" ({len(bad)} of {len(table)} rows are like that)" if len(bad) > 1 else ""
-                finding = f"this point is not on the unit sphere, its norm is {norm[bad[0]]:.6g}{also}"
-                raise table.error(int(bad[0]), finding, "divide each row by its norm, or name other columns")
+                finding = f"this point is not on the unit sphere, its norm is {norm[bad[0]]:.6g}"
+                remedy = "divide each row by its norm, or name other columns"
+                raise table.error(int(bad[0]), finding, remedy, bad.tolist())
             x = x / norm[:, None]
         return torch.from_numpy(x + 0.0)
 
@@ -289,59 +366,6 @@ class Cartesian(Coordinates):
         return {"log_prob_nats_per_steradian" if on_s2 else "log_prob_nats": as_array(log_prob)}
 
 
-@final
-@dataclass(frozen=True)
-class Angles(Coordinates):
-    """Angles, one column each, for points of ``FlatTorus(len(columns))``; whole turns make no difference.
-
-    Scores are densities with respect to radians, and to degrees where the table is in degrees.
-
-    Args:
-        columns: the columns, in the order of the coordinates.
-        radians: the table is in radians, not in degrees.
-        positive_angles: write angles from 0 to a full turn, not from minus half a turn to half a turn.
-    """
-
-    kind: ClassVar[str] = "angles"
-
-    radians: bool = False
-    positive_angles: bool = False
-
-    @property
-    def unit(self) -> str:
-        return "radians" if self.radians else "degrees"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return output_names(self.columns, [f"angle_{i + 1}" for i in range(len(self.columns))])
-
-    @property
-    def periods(self) -> tuple[float | None, ...]:
-        return (2 * math.pi if self.radians else 360.0,) * len(self.columns)
-
-    def points(self, table: Table) -> Tensor:
-        angle = self._numbers(table)
-        radians = np.fmod(angle, 2 * math.pi) if self.radians else np.radians(_wrapped_degrees(angle))
-        return FlatTorus(len(self.columns)).projx(torch.from_numpy(radians)) + 0.0
-
-    def columns_of(self, points: Tensor) -> NDArray[np.float64]:
-        angle = as_float64(points) if self.radians else np.degrees(as_float64(points))
-        return _positive(angle, 2 * math.pi if self.radians else 360.0) if self.positive_angles else angle
-
-    def slice_of(self, manifold: Manifold, known: NDArray[np.float64]) -> Slice:
-        radians = torch.from_numpy(known if self.radians else np.radians(_wrapped_degrees(known)))
-        return Slice.of_entries(manifold, manifold.projx(radians))
-
-    def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
-        n = len(self.columns)
-        power = "" if n == 1 else str(n)
-        score = as_array(log_prob)
-        scores = {f"log_prob_nats_per_radian{power}": score}
-        if not self.radians:
-            scores[f"log_prob_nats_per_degree{power}"] = score + n * math.log(math.pi / 180)
-        return scores
-
-
 # Checks and conversions.
 
 
@@ -351,9 +375,8 @@ _REPAIR = "repair or remove that row"
 def _out_of_range(
     table: Table, bad: NDArray[np.bool_], what: str, values: NDArray[np.float64], bounds: str, remedy: str
 ) -> TableError:
-    row = int(np.flatnonzero(bad)[0])
-    also = f" ({int(bad.sum())} of {len(table)} rows are like that)" if bad.sum() > 1 else ""
-    return table.error(row, f"{what} {values[row]:.6g} is not {bounds} degrees{also}", remedy)
+    rows = np.flatnonzero(bad).tolist()
+    return table.error(rows[0], f"{what} {values[rows[0]]:.6g} is not {bounds} degrees", remedy, rows)
 
 
 def output_names(columns: Sequence[str], usual: Sequence[str]) -> tuple[str, ...]:
@@ -368,13 +391,14 @@ def _off_the_edge(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.abs(degrees - inside) < 0.03, inside, degrees)
 
 
-def _wrapped_degrees(angle: NDArray[np.float64]) -> NDArray[np.float64]:
+def wrapped_degrees(angle: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return angles in [-180, 180)."""
     angle = np.fmod(angle, 360.0)
     return np.where(angle >= 180, angle - 360, np.where(angle < -180, angle + 360, angle))
 
 
-def _positive(angle: NDArray[np.float64], turn: float = 360.0) -> NDArray[np.float64]:
+def positive_angles(angle: NDArray[np.float64], turn: float = 360.0) -> NDArray[np.float64]:
+    """Return angles in [0, turn)."""
     shifted = np.where(angle < 0, angle + turn, angle)
     # A tiny negative angle plus a turn rounds to the turn, which is 0.
     return np.where(shifted >= turn, 0.0, shifted)

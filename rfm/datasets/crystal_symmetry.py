@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from manifolds import SO3, Cyclic, Dihedral, Manifold, Octahedral, Quotient, RotationGroup, Tetrahedral
+from manifolds import SO3, Cyclic, Dihedral, Manifold, Octahedral, Quotient, RotationGroup, Tetrahedral, Turned
 
 _NAMES = {
     "m-3m": "43 432 m-3m m3m -43m oh o td",
@@ -45,6 +45,45 @@ _ROTATIONS: dict[str, Callable[[], RotationGroup]] = {
 _SEVERAL_SETTINGS = ("-3m", "2/m")
 """Groups whose axes programs lay along different axes of the crystal's frame."""
 _CLOSE = 1e-6
+
+
+LAUE_NAMES = (*_ROTATIONS, "2/m-b", "-31m", "cubic", "hexagonal")
+"""Names of `group_named`: the eleven Laue groups, two other settings, and two names in words."""
+_SETTINGS: dict[str, Callable[[], RotationGroup]] = {
+    "cubic": Octahedral,
+    "hexagonal": lambda: Dihedral(6),
+    # The second axis is unique, not the third.
+    "2/m-b": lambda: Turned(Cyclic(2), ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0))),
+    "121": lambda: _SETTINGS["2/m-b"](),
+    # Half turns about the second axis, not the first.
+    "-31m": lambda: Turned(Dihedral(3), ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))),
+    "312": lambda: _SETTINGS["-31m"](),
+}
+
+
+def group_named(name: str) -> RotationGroup:
+    """Return the rotations of a Laue group, or of a point group that has it: ``m-3m``, ``432``, ``4mmm``, ``6``.
+
+    Axes: the one of most turns is the third; of 2/m too, or the second in ``2/m-b``; half turns of -3m are about the
+    first, or the second in ``-31m``.
+
+    Raises:
+        ValueError: there is no such group.
+    """
+    key = name.casefold().replace(" ", "")
+    if key in _SETTINGS:
+        return _SETTINGS[key]()
+    # 4/mmm may be written without the stroke, as 62 and 43 stand for what EDAX means by them.
+    slashed = {known.replace("/", ""): known for known in (*_ROTATIONS, "2/m-b")}
+    laue = laue_group(key) or slashed.get(key)
+    if laue in _SETTINGS:
+        return _SETTINGS[laue]()
+    if laue is None:
+        raise ValueError(
+            f"unknown crystal symmetry so3/{name[:40]}; choose a Laue group ({', '.join(LAUE_NAMES)}) or a point "
+            "group, such as so3/432"
+        )
+    return _ROTATIONS[laue]()
 
 
 def laue_group(name: str) -> str | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rfm.datasets.coordinates import LatitudeLongitude
 from rfm.datasets.download import DatasetError, file_sha256, find_or_download
-from rfm.datasets.tables import read_table
+from rfm.datasets.table_reading import read_table
 
 _REPOSITORY = (
     "https://raw.githubusercontent.com/oxcsml/riemannian-score-sde/b35b739464ca8264e418e400301f5f45cb7a16b3/data/"

@@ -1,8 +1,9 @@
-"""Maps of crystal orientations: the .ang files of electron backscatter diffraction.
+"""Maps of crystal orientations: the files of electron backscatter diffraction.
 
-A row holds Bunge's Euler angles in radians, the place on the map, image quality, confidence and phase. Rows that the
-file marks as not indexed are dropped: a negative confidence, Euler angles of 4 pi, or a phase that is negative, or 0
-among rows of phases that the header lists. In a map of one phase all rows may say 0. Headers are those of EDAX's
+Those of Oxford Instruments and others (.ctf), and the vendors' HDF5, are read by `rfm.datasets.formats`. In an .ang
+file a row holds Bunge's Euler angles in radians, the place on the map, image quality, confidence and phase. Rows that
+the file marks as not indexed are dropped: a negative confidence, Euler angles of 4 pi, or a phase that is negative, or
+0 among rows of phases that the header lists. In a map of one phase all rows may say 0. Headers are those of EDAX's
 programs, of EMsoft, orix and MTEX.
 """
 
@@ -17,13 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rfm.datasets.formats.ctf import CTF
+from rfm.datasets.formats.ebsd_hdf5 import EBSD_HDF5
+from rfm.datasets.formats.ebsd_maps import EbsdMap
 from rfm.datasets.rotation_columns import rotations_from
-from rfm.datasets.tables import Table, TableError, read_header, read_table
-from rfm.datasets.text_files import read_once
+from rfm.datasets.table_reading import format_of
+from rfm.datasets.tables import Column, Table, TableError, TextColumn
+from rfm.datasets.text_files import FileContent, read_once
+from rfm.datasets.text_tables import read_header, read_text_table
 
 COLUMNS = ("phi1", "Phi", "phi2", "x", "y", "iq", "ci", "phase")
 _FIRST_WORDS = ("TEM_PIXperUM", "GRID: SqrGrid", "GRID: HexGrid")
 """Of the header lines that only .ang files have."""
+_MAPS = (CTF, EBSD_HDF5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +58,7 @@ class OrientationMap:
     @property
     def phases(self) -> list[str]:
         """The phase of each row."""
-        return [row[7] for row in self.table.rows]
+        return list(self.table.texts("phase"))
 
     def points(self) -> Tensor:
         """Return the orientations, float64 ``(n, 3, 3)``, from crystal coordinates to those of the sample."""
@@ -59,21 +66,49 @@ class OrientationMap:
 
 
 def is_orientation_map(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file is called ``*.ang``, or begins like one: what comes through a pipe has no such name."""
+    """Return whether a file is a map: by its content, or called ``*.ang``; what comes through a pipe has no name."""
+    source = read_once(path)
+    if any(known.recognises(source) for known in _MAPS):
+        return True
+    if format_of(source) is not None:
+        return False
     if Path(path).suffix.lower() == ".ang":
         return True
-    header = read_header(path)
+    header = read_header(source)
     return any(line.strip().startswith(_FIRST_WORDS) for line in header)
 
 
 def read_orientation_map(path: str | os.PathLike[str], minimum_rows: int = 1) -> OrientationMap:
-    """Read an .ang file.
+    """Read a map: an .ang or .ctf file, or HDF5 as the vendors write it.
 
     Raises:
         TableError: it cannot be read, has too few columns or rows, or its angles are no radians.
     """
-    path = read_once(path)
-    raw = read_table(path, minimum_rows)
+    source = read_once(path)
+    for known in _MAPS:
+        if known.recognises(source):
+            return _indexed(known.content_of(source), minimum_rows)
+    return _read_ang(source, minimum_rows)
+
+
+def _indexed(measured: EbsdMap, minimum_rows: int) -> OrientationMap:
+    """Return a map without what is not indexed."""
+    outside = (np.abs(measured.angles) > 2 * math.pi + 1e-3).any(1) & ~measured.unindexed
+    if outside.any():
+        raise TableError(
+            f"{measured.file}: {int(outside.sum())} of {len(outside)} points have Euler angles of more than a turn; "
+            "export the map again"
+        )
+    left = int((~measured.unindexed).sum())
+    if left < max(minimum_rows, 1):
+        raise TableError(
+            f"{measured.file}: {left} of {len(measured.phases)} points are indexed; export more of the map"
+        )
+    return OrientationMap(measured.table(), int(measured.unindexed.sum()), measured.symmetries)
+
+
+def _read_ang(path: FileContent, minimum_rows: int) -> OrientationMap:
+    raw = read_text_table(path, minimum_rows)
     if raw.has_header or len(raw.names) < len(COLUMNS):
         raise TableError(
             f"{raw.file}: a row of an .ang file has at least 8 numbers (phi1 Phi phi2 x y quality confidence phase), "
@@ -99,10 +134,11 @@ def read_orientation_map(path: str | os.PathLike[str], minimum_rows: int = 1) ->
         raise TableError(f"{raw.file}: {len(indexed)} of {len(raw)} rows are indexed; export more of the map")
     if not counted and len(names) == 1:
         names = dict(zip((0,), names.values(), strict=True))
-    rows = [[*raw.rows[i][:7], names.get(int(phases[i]), raw.rows[i][7]), *raw.rows[i][8:]] for i in indexed]
+    columns: list[Column] = [column.take(indexed) for column in raw.columns]
+    columns[7] = TextColumn([names.get(int(phases[i]), raw.columns[7].text(i)) for i in indexed])
     extra = tuple(f"column_{i}" for i in range(len(COLUMNS) + 1, len(raw.names) + 1))
     lines = [raw.lines[i] for i in indexed]
-    return OrientationMap(Table(raw.file, (*COLUMNS, *extra), True, rows, lines), int(unindexed.sum()), symmetries)
+    return OrientationMap(Table(raw.file, (*COLUMNS, *extra), True, columns, lines), int(unindexed.sum()), symmetries)
 
 
 def _phases(header: Sequence[str]) -> tuple[dict[int, str], dict[str, str]]:

@@ -16,7 +16,8 @@ from rfm.datasets.coordinates import Coordinates, as_array, as_float64
 from rfm.datasets.pose_columns import POSITION, check_order, pose_columns, pose_roles
 from rfm.datasets.rotation_columns import MATRIX_NAMES, numbers_from, rotation_of, rotations_from
 from rfm.datasets.table_files import CSV, Layout
-from rfm.datasets.tables import Table, TableError, read_table
+from rfm.datasets.table_reading import read_table
+from rfm.datasets.tables import Table, TableError
 from rfm.datasets.text_files import read_once
 from rfm.datasets.tracks import SECONDS, TRACK_FORMATS, is_kitti, read_commented_table, read_track
 from rfm.posterior import Slice

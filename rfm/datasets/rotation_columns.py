@@ -102,6 +102,6 @@ def _refuse(table: Table, error: Tensor, finding: str, value: Tensor | None = No
     bad = (~(error <= TOLERANCE)).nonzero()[:, 0]
     if len(bad):
         row = int(bad[0])
-        also = f" ({len(bad)} of {len(table)} rows are like that)" if len(bad) > 1 else ""
         shown = finding if value is None else finding.format(float(value[row]))
-        raise table.error(row, shown + also, "check which columns hold the rotation and in which order, or remove it")
+        remedy = "check which columns hold the rotation and in which order, or remove it"
+        raise table.error(row, shown, remedy, bad.tolist())

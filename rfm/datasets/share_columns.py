@@ -52,9 +52,8 @@ class Shares(Coordinates):
         ):
             rows = np.flatnonzero(bad)
             if len(rows):
-                also = f" ({len(rows)} of {len(table)} rows are like that)" if len(rows) > 1 else ""
                 text = finding.format(whole=self._whole, total=total[rows[0]] * self._whole)
-                raise table.error(int(rows[0]), text + also, remedy)
+                raise table.error(int(rows[0]), text, remedy, rows.tolist())
         return torch.from_numpy(x / total[:, None])
 
     def columns_of(self, points: Tensor) -> NDArray[np.float64]:

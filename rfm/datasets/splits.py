@@ -11,7 +11,7 @@ References:
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -117,6 +117,32 @@ def block_labels(values: NDArray[np.float64] | Tensor, sizes: Sequence[float]) -
     # A value on an edge belongs to the block that begins there, whatever the rounding of its difference.
     cells = np.floor((places - places.min(0)) / edges + 1e-9)
     return torch.from_numpy(np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64))
+
+
+def group_labels(values: Any) -> Tensor:
+    """Return which group each row is in, int64 ``(n,)``, numbered by first appearance: for `group_split`.
+
+    Args:
+        values: names or numbers of groups, such as of storms, chains or molecules, ``(n,)``; or rows of several such,
+            ``(n, k)``, of which all are to be equal within a group.
+
+    Raises:
+        ValueError: there are no rows, or a group is not known.
+    """
+    rows = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    if rows.ndim not in (1, 2) or len(rows) == 0:
+        raise ValueError(f"group_labels: groups have shape (n,) or (n, k), got {rows.shape}; give one for each point")
+    rows = rows.reshape(len(rows), -1)
+    unknown = int(np.array([cell is None or cell != cell or cell == "" for cell in rows.reshape(-1).tolist()]).sum())
+    if unknown:
+        raise ValueError(
+            f"group_labels: {unknown} of {len(rows)} points have no group; name one for each, and for a point that "
+            "stands alone one of its own"
+        )
+    # Names and numbers sort apart, and only whether they are equal counts.
+    rows = rows.astype(str) if rows.dtype.kind == "O" else rows
+    columns = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in rows.T]
+    return torch.from_numpy(_groups(np.stack(columns, axis=1))[0])
 
 
 def _permutation(n: int, seed: int, what: str, least: int) -> Tensor:

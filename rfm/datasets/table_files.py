@@ -15,7 +15,8 @@ from typing import Any, Literal, TextIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rfm.datasets.tables import TableError, is_header, shown_path
+from rfm.datasets.tables import TableError, shown_path
+from rfm.datasets.text_tables import is_header
 
 
 @dataclass(frozen=True)

@@ -1,56 +1,169 @@
-"""Read tables of numbers as text: what spreadsheets, other programs and people put into CSV files.
+"""Tables: named columns of text or of numbers, whatever file or object they come from, and what is wrong with a row."""
 
-Cells are separated by commas, tabs, semicolons or runs of spaces. Lines that start with ``#`` and blank lines are
-skipped anywhere, lines of prose before a header too. A byte-order mark, any line ends and quoted cells are understood.
-The first row is a header when none of its cells is a number; without a header, columns are named by their numbers,
-counted from 1. Decimals are written with a point. Everything wrong with a file is a `TableError`.
-"""
-
-import csv
-import os
+import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfm.datasets.text_files import TableError, read_lines, shown_path
+from rfm.datasets.table_error import TableError, shown_path
 
-__all__ = ["Table", "TableError", "is_header", "parse_number", "read_header", "read_table", "shown_path"]
+__all__ = ["Column", "NumberColumn", "Table", "TableError", "TextColumn", "parse_number", "shown_path"]
 
-_SEPARATORS: tuple[str | None, ...] = ("\t", ";", ",", None)
-"""None stands for runs of spaces."""
+MISSING = frozenset({"", "-", "?", "na", "n/a", "nan", "nat", "null", "none"})
+"""What stands for a number that is not known, in small letters."""
 
-_SAMPLE_LINES, _SAMPLE_ROWS = 200, 1000
-_MISSING = frozenset({"", "-", "?", "na", "n/a", "null", "none"})
+_SAMPLE_ROWS = 1000
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
-_WORD = re.compile(r'"([^"]*)"|(\S+)')
+
+
+class Column(ABC):
+    """The cells of a column."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def text(self, row: int) -> str:
+        """Return a cell as text."""
+
+    @property
+    @abstractmethod
+    def texts(self) -> Sequence[str]:
+        """All cells as text; empty where not known."""
+
+    @property
+    @abstractmethod
+    def numbers(self) -> NDArray[np.float64]:
+        """All cells as numbers, ``(n,)``; NaN where a cell holds none, and for one that says NaN."""
+
+    @abstractmethod
+    def take(self, rows: NDArray[np.int64]) -> "Column":
+        """Return some of the cells."""
+
+    def mostly_numbers(self, some: int | None = None) -> bool:
+        """Return whether at least half of the known cells are numbers: of all, or of the first so many."""
+        cells = self.texts[:some]
+        known = [cell for cell in cells if cell.casefold() not in MISSING]
+        return bool(known) and 2 * sum(parse_number(cell) is not None for cell in known) >= len(known)
+
+
+@dataclass(frozen=True, eq=False)
+class TextColumn(Column):
+    """Cells as text, without surrounding blanks."""
+
+    cells: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def text(self, row: int) -> str:
+        return self.cells[row]
+
+    @property
+    def texts(self) -> Sequence[str]:
+        return self.cells
+
+    @cached_property
+    def numbers(self) -> NDArray[np.float64]:
+        try:
+            # All at once where all are numbers: a million cells in a fifth of a second.
+            if not any("_" in cell for cell in self.cells):
+                return np.fromiter(map(float, self.cells), np.float64, len(self.cells))
+        except ValueError:
+            pass
+        parsed = map(parse_number, self.cells)
+        return np.array([math.nan if value is None else value for value in parsed], dtype=np.float64)
+
+    def take(self, rows: NDArray[np.int64]) -> "TextColumn":
+        return TextColumn([self.cells[row] for row in rows.tolist()])
+
+
+@dataclass(frozen=True, eq=False)
+class NumberColumn(Column):
+    """Cells as numbers, ``(n,)``, from a file or an object that holds numbers; NaN where not known."""
+
+    values: NDArray[np.float64]
+
+    @property
+    def numbers(self) -> NDArray[np.float64]:
+        return self.values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def text(self, row: int) -> str:
+        value = float(self.values[row])
+        if math.isnan(value):
+            return ""
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+
+    @cached_property
+    def texts(self) -> Sequence[str]:
+        return [self.text(row) for row in range(len(self.values))]
+
+    def take(self, rows: NDArray[np.int64]) -> "NumberColumn":
+        return NumberColumn(self.values[rows])
+
+    def mostly_numbers(self, some: int | None = None) -> bool:
+        return bool(np.isfinite(self.values[:some]).any())
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The cells of a table, as text.
+    """Named columns.
 
     Args:
         file: the file's name, for messages.
         names: one name for each column: the header's, or "1", "2", ... without a header.
         has_header: whether the names come from the file.
-        rows: the cells, without surrounding blanks; every row has ``len(names)`` of them.
-        lines: the line of the file, counted from 1, on which each row starts.
+        columns: the cells; every column has as many.
+        lines: the line of the file, or the row of what is no text, counted from 1, on which each row starts.
         start: for a track of poses, the time in the file's unit from which its seconds count.
+        row_word: what a message calls the place of a row: "line" in a text.
     """
 
     file: str
     names: tuple[str, ...]
     has_header: bool
-    rows: Sequence[Sequence[str]] = field(repr=False)
+    columns: Sequence[Column] = field(repr=False)
     lines: Sequence[int] = field(repr=False)
     start: int | float = 0
+    row_word: str = "line"
+
+    @classmethod
+    def of_rows(
+        cls,
+        file: str,
+        names: tuple[str, ...],
+        has_header: bool,
+        rows: Sequence[Sequence[str]],
+        lines: Sequence[int],
+        start: int | float = 0,
+    ) -> "Table":
+        """Make a table from rows of text, each with a cell for each name."""
+        columns = [TextColumn(list(cells)) for cells in zip(*rows, strict=True)] or [TextColumn(()) for _ in names]
+        return cls(file, names, has_header, columns, lines, start)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.lines)
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells as text, row by row."""
+        return list(zip(*(column.texts for column in self.columns), strict=True))
+
+    def texts(self, column: str) -> Sequence[str]:
+        """Return a column's cells as text, empty where not known."""
+        return self.columns[self.index(column)].texts
+
+    def values(self, column: str) -> NDArray[np.float64]:
+        """Return a column's cells as numbers, ``(n,)``, NaN where a cell holds none."""
+        return self.columns[self.index(column)].numbers
 
     def index(self, column: str) -> int:
         """Return the position, from 0, of a column given by its name or by its number, counted from 1.
@@ -65,10 +178,10 @@ class Table:
             return matches[0]
         if matches:
             raise TableError(
-                f"{self.file}: {len(matches)} columns are named {_shown(column)}; "
+                f"{self.file}: {len(matches)} columns are named {shown_cell(column)}; "
                 f"name them by number: {', '.join(str(i + 1) for i in matches[:12])}"
             )
-        raise TableError(f"{self.file}: there is no column {_shown(column)}; {self.describe_columns()}")
+        raise TableError(f"{self.file}: there is no column {shown_cell(column)}; {self.describe_columns()}")
 
     def has(self, column: str) -> bool:
         """Return whether `index` would find exactly one column."""
@@ -81,8 +194,7 @@ class Table:
 
     def holds_numbers(self, index: int) -> bool:
         """Return whether at least half of the known cells of the column at this position are numbers, of a thousand."""
-        known = [row[index] for row in self.rows[:_SAMPLE_ROWS] if row[index].casefold() not in _MISSING]
-        return bool(known) and 2 * sum(parse_number(cell) is not None for cell in known) >= len(known)
+        return self.columns[index].mostly_numbers(_SAMPLE_ROWS)
 
     def numbers(self, columns: Sequence[str]) -> NDArray[np.float64]:
         """Return the named columns as numbers, shape ``(n, len(columns))``.
@@ -90,19 +202,43 @@ class Table:
         Raises:
             TableError: a column is missing, or a cell in one of them is not a finite number.
         """
-        values = [self._column_of_numbers(self.index(column)) for column in columns]
+        values = [self._finite(self.index(column)) for column in columns]
         return np.stack(values, axis=1) if values else np.empty((len(self), 0))
 
-    def error(self, row: int, finding: str, remedy: str) -> TableError:
-        """Return the exception for a fault in one row, counted from 0."""
-        return TableError(f"{self.file}, line {self.lines[row]}: {finding}; {remedy}")
+    def error(self, row: int, finding: str, remedy: str, rows: Sequence[int] = ()) -> TableError:
+        """Return the exception for a fault in one row, counted from 0, and in others like it."""
+        rows = rows if len(rows) else (row,)
+        also = f" ({len(rows)} of {len(self)} rows are like that)" if len(rows) > 1 else ""
+        where = f"{self.file}, {self.row_word} {self.lines[row]}"
+        return TableError(f"{where}: {finding}{also}; {remedy}", rows, finding)
+
+    def without(self, rows: Sequence[int]) -> "Table":
+        """Return the table without some rows, counted from 0.
+
+        Raises:
+            TableError: none is left.
+        """
+        kept = np.setdiff1d(np.arange(len(self)), np.asarray(rows, dtype=np.int64))
+        if len(kept) == 0:
+            raise TableError(
+                f"{self.file}: no row is left without the bad ones; repair the table, or name other columns"
+            )
+        lines = [self.lines[row] for row in kept.tolist()]
+        return replace(self, columns=[column.take(kept) for column in self.columns], lines=lines)
+
+    def with_numbers(self, values_by_column: Mapping[str, NDArray[np.float64]]) -> "Table":
+        """Return the table with other numbers in some of its columns."""
+        columns = list(self.columns)
+        for column, values in values_by_column.items():
+            columns[self.index(column)] = NumberColumn(values)
+        return replace(self, columns=columns)
 
     def describe_columns(self) -> str:
         """Return a clause that lists the columns."""
         count = len(self.names)
         if not self.has_header:
             return f"the file has no header; its columns are the numbers {'1' if count == 1 else f'1 to {count}'}"
-        listed = ", ".join(_shown(name) for name in self.names[:12])
+        listed = ", ".join(shown_cell(name) for name in self.names[:12])
         return f"its columns are {listed}{f' and {count - 12} more' if count > 12 else ''}"
 
     def _matches(self, column: str) -> list[int]:
@@ -116,60 +252,15 @@ class Table:
         number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
         return [number - 1] if 1 <= number <= len(self.names) else []
 
-    def _column_of_numbers(self, index: int) -> NDArray[np.float64]:
-        parsed = [parse_number(row[index]) for row in self.rows]
-        values = np.array([np.nan if value is None else value for value in parsed], dtype=np.float64)
+    def _finite(self, index: int) -> NDArray[np.float64]:
+        values = self.columns[index].numbers
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad) == 0:
             return values
         row = int(bad[0])
-        cell = self.rows[row][index]
-        where = f"column {_shown(self.names[index])}" if self.has_header else f"column {index + 1}"
-        also = f" ({len(bad)} of {len(self)} rows are like that)" if len(bad) > 1 else ""
-        raise self.error(row, f"{_finding(cell, parsed[row])} in {where}{also}", _remedy(cell))
-
-
-def read_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
-    """Read a table from a text file.
-
-    Args:
-        path: the file.
-        minimum_rows: fewer rows than this, not counting the header, are an error; at least 1.
-
-    Raises:
-        TableError: the file is missing, a folder, not UTF-8 text, something else than a table, or empty, has too few
-            rows, or rows of different lengths.
-    """
-    file = shown_path(path)
-    lines = [(i, line) for i, line in enumerate(read_lines(path), start=1) if not _is_skipped(line)]
-    if not lines:
-        raise TableError(f"{file}: the file is empty; put one point on each line")
-    separator, width = _separator_and_width([line for _, line in lines[:_SAMPLE_LINES]])
-    numbered = [(i, row) for i, row in _rows(lines, separator, file) if any(row)]
-    numbered = _without_prose(numbered, width)
-    has_header = bool(numbered) and is_header(numbered[0][1])
-    first = numbered[0] if numbered else (0, [])
-    names = tuple(first[1]) if has_header else tuple(str(i + 1) for i in range(width))
-    body = numbered[1:] if has_header else numbered
-    minimum_rows = max(minimum_rows, 1)
-    if len(body) < minimum_rows:
-        content = "a header but no rows" if has_header and not body else f"{len(body)} row{'s' * (len(body) != 1)}"
-        requirement = f"at least {minimum_rows} {'is' if minimum_rows == 1 else 'are'} needed"
-        raise TableError(f"{file}: the file has {content}, and {requirement}; add points, one on a line")
-    expected = f"the header (line {first[0]}) has {len(names)}" if has_header else f"most lines have {width}"
-    _check_lengths(body, len(names), expected, file)
-    return Table(file, names, has_header, [row for _, row in body], [i for i, _ in body])
-
-
-def read_header(path: str | os.PathLike[str]) -> list[str]:
-    """Return the comment lines before the first row of a file, without their ``#``.
-
-    Raises:
-        TableError: the file cannot be read.
-    """
-    lines = read_lines(path)
-    first = next((i for i, line in enumerate(lines) if not _is_skipped(line)), len(lines))
-    return [line.strip().lstrip("#") for line in lines[:first] if line.strip()]
+        cell = self.columns[index].text(row)
+        where = f"column {shown_cell(self.names[index])}" if self.has_header else f"column {index + 1}"
+        raise self.error(row, f"{_finding(cell)} in {where}", _remedy(cell), bad.tolist())
 
 
 def parse_number(cell: str) -> float | None:
@@ -180,93 +271,27 @@ def parse_number(cell: str) -> float | None:
         return None
 
 
-def _is_skipped(line: str) -> bool:
-    stripped = line.strip()
-    return not stripped or stripped.startswith("#")
-
-
-# From lines to rows.
-
-
-def _separator_and_width(lines: Sequence[str]) -> tuple[str | None, int]:
-    """Return the separator, and the number of cells that lines usually have with it.
-
-    It is the one that cuts most lines into the same number of cells, two or more, and most cells into numbers: the
-    sum of the two shares decides. A decimal comma counts as a number, lest ``1,5;2,5`` be cut at its commas.
-    """
-    best: tuple[float, str | None, int] = (0.0, ",", 1)
-    for separator in _SEPARATORS:
-        rows = [_cells(line, separator) for line in lines]
-        width, count = Counter(len(row) for row in rows).most_common(1)[0]
-        # Half of the lines will do, except for spaces, since names and prose hold those too.
-        if width < 2 or 2 * count < len(rows) + (separator is None):
+def numbered_runs(lines: Sequence[int]) -> Iterator[str]:
+    """Yield numbers in order as text, ``4`` or ``6-9`` for a run."""
+    start = last = None
+    for line in lines:
+        if last is not None and line == last + 1:
+            last = line
             continue
-        cells = [cell for row in rows for cell in row]
-        numeric = sum(parse_number(cell) is not None or bool(_DECIMAL_COMMA.fullmatch(cell)) for cell in cells)
-        score = count / len(rows) + numeric / len(cells)
-        if score > best[0]:
-            best = score, separator, width
-    return best[1], best[2]
-
-
-def _cells(line: str, separator: str | None) -> list[str]:
-    if separator is None:
-        return [quoted or plain for quoted, plain in _WORD.findall(line)]
-    try:
-        return [cell.strip() for row in csv.reader([line], delimiter=separator, skipinitialspace=True) for cell in row]
-    except csv.Error:
-        return []
-
-
-def _rows(lines: Sequence[tuple[int, str]], separator: str | None, file: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row's first line and its cells; a quoted cell may run over several lines."""
-    if separator is None:
-        yield from ((i, _cells(line, None)) for i, line in lines)
-        return
-    # Strict, because otherwise a quote that is never closed swallows the rest of the file in silence.
-    reader = csv.reader((line for _, line in lines), delimiter=separator, skipinitialspace=True, strict=True)
-    start = 0
-    try:
-        for row in reader:
-            yield lines[start][0], [cell.strip() for cell in row]
-            start = reader.line_num
-    except csv.Error as error:
-        raise TableError(
-            f'{file}, line {lines[start][0]}: a quoted cell does not end where it should ({error}); repair the " there'
-        ) from None
-
-
-def _without_prose(rows: list[tuple[int, list[str]]], width: int) -> list[tuple[int, list[str]]]:
-    """Drop leading rows of another length that hold no number, if a header follows them."""
-    for k, (_, row) in enumerate(rows):
-        if not is_header(row):
-            break
-        if len(row) == width:
-            return rows[k:]
-    return rows
-
-
-def is_header(row: Sequence[str]) -> bool:
-    """Return whether a row holds names: no number, and something."""
-    return all(parse_number(cell) is None for cell in row) and any(cell.casefold() not in _MISSING for cell in row)
-
-
-def _check_lengths(rows: Iterable[tuple[int, list[str]]], width: int, expected: str, file: str) -> None:
-    for line, row in rows:
-        if len(row) != width:
-            finding = f"{len(row)} cell{'s' * (len(row) != 1)}"
-            raise TableError(
-                f"{file}, line {line}: {finding}, but {expected}; repair that line, or start it with # to skip it"
-            )
+        if start is not None:
+            yield f"{start}" if start == last else f"{start}-{last}"
+        start = last = line
+    if start is not None:
+        yield f"{start}" if start == last else f"{start}-{last}"
 
 
 # Messages.
 
 
-def _finding(cell: str, value: float | None) -> str:
-    if value is not None:
-        return f"{_shown(cell)} is not a finite number"
-    return f"{_shown(cell)} is not a number" if cell else "an empty cell"
+def _finding(cell: str) -> str:
+    if parse_number(cell) is not None:
+        return f"{shown_cell(cell)} is not a finite number"
+    return f"{shown_cell(cell)} is not a number" if cell else "an empty cell"
 
 
 def _remedy(cell: str) -> str:
@@ -275,5 +300,6 @@ def _remedy(cell: str) -> str:
     return "repair or remove that row"
 
 
-def _shown(text: str) -> str:
+def shown_cell(text: str) -> str:
+    """Return a cell or a name for a message, cut short."""
     return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -1,19 +1,22 @@
-"""From a file to its text: read once, and named for what it is where it is no text that is read here.
+"""From a file to its text: read once, unpacked, and named for what it is where nothing here reads it.
 
 A file that is no UTF-8 text is recognised by its first bytes, whatever it is called, and so are texts in other formats
 than tables: each has a sentence that says what it is and how to make a table of it.
 """
 
+import hashlib
 import io
 import os
 import re
 import zipfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from rfm.datasets.table_error import TableError, shown_path
+from rfm.datasets.unpacking import unpacked
 
-class TableError(ValueError):
-    """A table that cannot be used; the message is one sentence: where, what, and the remedy."""
+__all__ = ["FileContent", "TableError", "read_lines", "read_once", "shown_path"]
 
 
 @dataclass(frozen=True)
@@ -22,26 +25,52 @@ class FileContent(os.PathLike[str]):
 
     Args:
         name: of the file, for messages.
-        content: its bytes.
+        raw: its bytes.
         streamed: whether it came from a pipe or a device, which may not give it again.
+        part: which sheet, layer, table, variable or group of the file is meant, as in ``book.xlsx#March``; empty where
+            none is named.
     """
 
     name: str
-    content: bytes = field(repr=False)
+    raw: bytes = field(repr=False)
     streamed: bool = False
+    part: str = ""
 
     def __fspath__(self) -> str:
         return self.name
 
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes, unpacked where they are an archive of one file.
+
+        Raises:
+            TableError: the archive is damaged, or holds several files.
+        """
+        return unpacked(self.raw, shown_path(self.name))
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines of the text that the file holds, see `read_lines`."""
+        return _lines_of(self)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the file as it is stored."""
+        return hashlib.sha256(self.raw).hexdigest()
+
 
 def read_once(path: str | os.PathLike[str]) -> FileContent:
     """Return a file with its bytes; one that has been read is returned as it is.
+
+    Args:
+        path: the file; or, where there is no file of that name, a file and the part of it that is meant, ``FILE#PART``.
 
     Raises:
         TableError: the file is missing, a folder, or cannot be read.
     """
     if isinstance(path, FileContent):
         return path
+    path, part = _with_part(path)
     file = shown_path(path)
     try:
         content = Path(path).read_bytes()
@@ -53,7 +82,17 @@ def read_once(path: str | os.PathLike[str]) -> FileContent:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise TableError(f"{file}: cannot be read ({reason}); name a text file that you may read") from None
-    return FileContent(os.fspath(path), content, streamed)
+    return FileContent(os.fspath(path), content, streamed, part)
+
+
+def _with_part(path: str | os.PathLike[str]) -> tuple[str | os.PathLike[str], str]:
+    """Return a path, and what stands behind its last ``#`` where no file has the full name."""
+    before, mark, part = os.fspath(path).rpartition("#")
+    try:
+        named = bool(mark and before and part) and not Path(path).exists() and Path(before).exists()
+    except (OSError, ValueError):  # a NUL in the name, or one that is too long
+        named = False
+    return (before, part) if named else (path, "")
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
@@ -62,7 +101,10 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         TableError: it cannot be read, or is something else, which the message names.
     """
-    source = read_once(path)
+    return read_once(path).lines
+
+
+def _lines_of(source: FileContent) -> list[str]:
     content, file = source.content, shown_path(source)
     if what := _binary(content):
         raise TableError(f"{file}: this is {what[0]}, not a text file; {what[1]}")
@@ -85,42 +127,23 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def shown_path(path: str | os.PathLike[str]) -> str:
-    """Return a path for a message, whatever its characters."""
-    name = os.fspath(path)
-    return name if name.isprintable() and name else repr(name)
-
-
 # What files are, by their content, and how to make a table of them.
 
 _BEGINNING = 2000
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x80-\xff]")
 _SAVE = "save the table as CSV, in UTF-8"
 _PANDAS = "convert it in Python: pandas.{}(FILE).to_csv('table.csv', index=False)"
-_XARRAY = "convert its variables to CSV in Python: xarray.open_dataset(FILE).to_dataframe().to_csv('table.csv')"
 _NUMPY = "write its numbers as CSV, with numpy.savetxt, or pass them to rfm.fit in Python"
 _UNPACK = "unpack it: {} FILE | rfm fit - ..."
 _PICTURE = "name a table of numbers"
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
-    (b"\x1f\x8b", "a gzip archive", _UNPACK.format("gunzip -c")),
-    (b"BZh", "a bzip2 archive", _UNPACK.format("bunzip2 -c")),
-    (b"\xfd7zXZ\x00", "an xz archive", _UNPACK.format("xz -dc")),
     (b"\x28\xb5\x2f\xfd", "a zstd archive", _UNPACK.format("zstd -dc")),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it, and name the table in it"),
     (b"Rar!\x1a\x07", "a RAR archive", "unpack it, and name the table in it"),
-    (b"PAR1", "a Parquet file", _PANDAS.format("read_parquet")),
-    (b"ARROW1", "an Arrow (Feather) file", _PANDAS.format("read_feather")),
-    (b"FEA1", "a Feather file", _PANDAS.format("read_feather")),
-    (b"CDF\x01", "a NetCDF file", _XARRAY),
-    (b"CDF\x02", "a NetCDF file", _XARRAY),
-    (b"CDF\x05", "a NetCDF file", _XARRAY),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (NetCDF-4 and MATLAB 7.3 files are such)", "convert it to CSV, with h5py"),
+    (b"FEA1", "a Feather file of version 1", "write it again, as version 2, which is Arrow"),
     (b"\x0e\x03\x13\x01", "an HDF4 file", "convert it to CSV, with pyhdf"),
     (b"GRIB", "a GRIB file", "convert it to CSV, with cfgrib and xarray"),
-    (b"SIMPLE  =", "a FITS file", "convert its table in Python: astropy.table.Table.read(FILE).write('table.csv')"),
     (b"MATLAB 5.0 MAT-file", "a MATLAB file (.mat)", "write CSV in MATLAB, or load it with scipy.io.loadmat"),
-    (b"\x93NUMPY", "a NumPy array (.npy)", _NUMPY),
-    (b"SQLite format 3\x00", "an SQLite database", "write its table as CSV: sqlite3 -csv -header FILE 'select ...'"),
     (b"Obj\x01", "an Avro file", "convert it to CSV"),
     (b"%PDF-", "a PDF document", f"copy the table into a spreadsheet, and {_SAVE}"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook (.xls)", _SAVE),
@@ -136,7 +159,6 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
 _DISTINCT = 5
 """A signature of so many letters begins no table; a shorter one that is plain text may be a column's name."""
 _ZIPPED = (
-    ("xl/", "an Excel workbook (.xlsx)", _PANDAS.format("read_excel")),
     ("word/", "a Word document (.docx)", f"copy the table into a spreadsheet, and {_SAVE}"),
     ("content.xml", "an OpenDocument file (.ods)", _SAVE),
     ("doc.kml", "a KMZ file", "convert its points to CSV, with ogr2ogr"),
@@ -148,9 +170,6 @@ _MARKS = (
     (b"\xfe\xff", "UTF-16"),
 )
 _MARKUP = re.compile(r"<(\?xml|!doctype|!--|[a-z]+[ >])")
-_GEOMETRY = re.compile(
-    r'"type"\s*:\s*"(featurecollection|feature|geometrycollection|(multi)?(point|linestring|polygon))"'
-)
 
 
 def _binary(content: bytes) -> tuple[str, str] | None:
@@ -174,8 +193,6 @@ def _zip(content: bytes) -> tuple[str, str]:
     for part, what, remedy in _ZIPPED:
         if any(name.startswith(part) for name in names):
             return what, remedy
-    if names and all(name.endswith(".npy") for name in names):
-        return "an archive of NumPy arrays (.npz)", _NUMPY
     if any(name.endswith("/data.pkl") for name in names):
         return "a file of torch.save", _NUMPY
     return "a zip archive", _UNPACK.format("unzip -p")
@@ -197,14 +214,7 @@ def _wide_encoding(content: bytes) -> str | None:
 def _other_text(beginning: str) -> tuple[str, str] | None:
     """Return what a text is that is no table, by how it begins, and the remedy."""
     start = beginning.lstrip().casefold()
-    if re.search(r"^channel text file", start, re.MULTILINE):
-        return (
-            "a map of orientations as Channel Text File (.ctf)",
-            "export it as .ang, or write its columns Euler1, Euler2, Euler3 as CSV and call them phi1, Phi, phi2",
-        )
     if re.match(r"[{\[]\s*[\"{\[\]}]", start):
-        if _GEOMETRY.search(start):
-            return "GeoJSON", "convert its points to CSV: ogr2ogr -f CSV table.csv FILE -lco GEOMETRY=AS_XY"
         return "JSON", _PANDAS.format("read_json")
     if _MARKUP.match(start):
         kind = next((name for name in ("kml", "gpx", "html") if f"<{name}" in start), "xml")

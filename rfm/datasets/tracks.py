@@ -3,8 +3,8 @@
 The order of a quaternion is read from the header or from a requested format; it is never guessed, and a header that
 contradicts the format is refused, however it calls the columns: `rfm.datasets.pose_columns`. TUM: time in seconds,
 position in metres, quaternion with the real part last; ``tum_ns`` and its like for other units of time. KITTI: the
-first three rows of the pose matrix, or all four; KITTI-360 has the number of the frame before them. EuRoC: time in
-nanoseconds, position, quaternion with the real part first.
+first three rows of the pose matrix, or all four, also on four lines; KITTI-360 has the number of the frame before them.
+EuRoC: time in nanoseconds, position, quaternion with the real part first.
 
 References:
     Sturm et al., A Benchmark for the Evaluation of RGB-D SLAM Systems, 2012, doi:10.1109/IROS.2012.6385773.
@@ -21,8 +21,12 @@ from itertools import pairwise
 from math import isfinite
 from statistics import median
 
+import numpy as np
+
 from rfm.datasets.pose_columns import POSITION, QUATERNION, TIME, header_names, pose_roles, time_ticks
-from rfm.datasets.tables import Table, TableError, parse_number, read_header, read_table
+from rfm.datasets.skipped_rows import SkippedRows
+from rfm.datasets.table_reading import comment_lines, read_table
+from rfm.datasets.tables import Table, TableError, parse_number
 from rfm.datasets.text_files import read_lines, read_once
 
 
@@ -94,7 +98,7 @@ def recognised_format(path: str | os.PathLike[str]) -> str | None:
     Raises:
         TableError: the file cannot be read.
     """
-    for names in map(header_names, read_header(path)):
+    for names in map(header_names, comment_lines(path)):
         ticks, roles = time_ticks(names), pose_roles(names)
         if roles[: len(_TUM.columns)] == _TUM.roles:
             return _OF_TICKS[ticks or 1]
@@ -111,15 +115,17 @@ def _is_euroc(names: Sequence[str], ticks: int | None) -> bool:
 _EUROC_NAMES = list(TRACK_FORMATS["euroc"].pose_columns)
 
 
-def read_commented_table(path: str | os.PathLike[str], minimum_rows: int = 1) -> Table:
+def read_commented_table(
+    path: str | os.PathLike[str], minimum_rows: int = 1, skipped: SkippedRows | None = None
+) -> Table:
     """Read a table whose columns may be named in a comment line: one that names a quaternion.
 
     Raises:
         TableError: as `rfm.datasets.tables.read_table`; or the quaternion is one that turns the other way.
     """
     path = read_once(path)
-    table = read_table(path, minimum_rows)
-    comments = [header_names(line) for line in read_header(path)]
+    table = _unstacked(read_table(path, minimum_rows, skipped))
+    comments = [header_names(line) for line in comment_lines(path)]
     _refuse_jpl(table, [list(table.names)] if table.has_header else comments)
     for names in comments:
         names_quaternion = set(QUATERNION) <= set(pose_roles(names))
@@ -149,8 +155,8 @@ def read_track(
             is in doubt.
     """
     path = read_once(path)
-    raw = read_table(path, minimum_rows)
-    header = [list(raw.names)] if raw.has_header else [header_names(line) for line in read_header(path)]
+    raw = _unstacked(read_table(path, minimum_rows))
+    header = [list(raw.names)] if raw.has_header else [header_names(line) for line in comment_lines(path)]
     layout = layout or recognised_format(path) or ("kitti" if is_kitti(raw) else None)
     if layout is None:
         raise TableError(
@@ -175,7 +181,7 @@ def read_track(
     added, start = _seconds(raw, known.ticks_per_second or 1, start)
     # What follows the pose (velocities, biases, covariances) is not read.
     rows = [[*row[:width], more] for row, more in zip(raw.rows, added, strict=True)]
-    return Table(raw.file, (*known.columns, SECONDS), True, rows, raw.lines, start), layout
+    return Table.of_rows(raw.file, (*known.columns, SECONDS), True, rows, raw.lines, start), layout
 
 
 def is_kitti(raw: Table) -> bool:
@@ -199,16 +205,29 @@ def _wrong_width(raw: Table, layout: str, known: TrackFormat) -> TableError:
 # KITTI.
 
 
+def _unstacked(raw: Table) -> Table:
+    """Return a table of 4 x 4 matrices, each on four lines of which the last is 0 0 0 1, with one on a line."""
+    if raw.has_header or len(raw.names) != 4 or len(raw) % 4:
+        return raw
+    values = np.stack([column.numbers for column in raw.columns], axis=1).reshape(-1, 4, 4)
+    if not (values[:, 3] == (0, 0, 0, 1)).all():
+        return raw
+    cells = raw.rows
+    rows = [[cell for row in cells[i : i + 4] for cell in row] for i in range(0, len(cells), 4)]
+    return Table.of_rows(raw.file, tuple(str(i + 1) for i in range(16)), False, rows, raw.lines[::4])
+
+
 def _matrices(raw: Table, known: TrackFormat) -> Table:
     if raw.has_header or len(raw.names) not in (12, 13, 16, 17):
         raise _wrong_width(raw, "kitti", known)
     rows = [[*cells, frame] for frame, cells in _kitti_cells(raw)]
-    return Table(raw.file, (*known.columns, FRAME), True, rows, raw.lines, 0)
+    return Table.of_rows(raw.file, (*known.columns, FRAME), True, rows, raw.lines, 0)
 
 
 def _kitti_cells(raw: Table) -> list[tuple[str, Sequence[str]]]:
     """Return the frame's number and the first three rows of the matrix, for each row of the table."""
-    numbered, matrices, last = len(raw.names) % 4 == 1, [], -1
+    numbered, last = len(raw.names) % 4 == 1, -1
+    matrices: list[tuple[str, Sequence[str]]] = []
     for i, row in enumerate(raw.rows):
         frame, cells = (row[0], row[1:]) if numbered else (str(i), row)
         if not re.fullmatch(r"\d+", frame) or int(frame) <= last:
@@ -303,7 +322,7 @@ def _with_unit(raw: Table, layout: str, header: Sequence[Sequence[str]]) -> str:
     units = [ticks for names in over if (ticks := time_ticks(names)) is not None]
     if units:
         return _OF_TICKS[units[0]] if layout == "tum" else layout
-    times = [value for row in raw.rows if (value := parse_number(row[0])) is not None and isfinite(value)]
+    times = [value for cell in raw.columns[0].texts if (value := parse_number(cell)) is not None and isfinite(value)]
     step = median(abs(b - a) for a, b in pairwise(times)) if len(times) > 1 else 0.0
     ticks = known.ticks_per_second or 1
     if step == 0 or _SHORT_STEP <= step / ticks <= _LONG_STEP:
@@ -323,11 +342,11 @@ def _with_unit(raw: Table, layout: str, header: Sequence[Sequence[str]]) -> str:
 def _seconds(raw: Table, ticks: int, start: int | float | None) -> tuple[list[str], int | float]:
     """Return seconds since the start as text, exact to the digits of the file; and the start."""
     times = []
-    for row, cells in enumerate(raw.rows):
+    for row, cell in enumerate(raw.columns[0].texts):
         try:
-            times.append(Fraction(cells[0]))
+            times.append(Fraction(cell))
         except (ValueError, ZeroDivisionError):
-            raise raw.error(row, f"{cells[0][:40]!r} is no time", "repair or remove that row") from None
+            raise raw.error(row, f"{cell[:40]!r} is no time", "repair or remove that row") from None
     if start is None:
         _check_order(raw, times)
         # Nanoseconds since 1970 are whole numbers, with more digits than a float has.
@@ -341,10 +360,11 @@ def _check_order(raw: Table, times: Sequence[Fraction]) -> None:
     equal = [row for row in range(1, len(times)) if times[row] == times[row - 1]]
     back = [row for row in range(1, len(times)) if times[row] < times[row - 1]]
     if back:
-        finding = f"the time {raw.rows[back[0]][0]} is before that of the row above"
+        finding = f"the time {raw.columns[0].text(back[0])} is before that of the row above"
         raise raw.error(back[0], finding, "sort the rows by time")
     if len(equal) > max(1, _EQUAL_SHARE * len(times)):
-        finding = f"the time {raw.rows[equal[0]][0]} is that of the row above, as in {len(equal)} of {len(raw)} rows"
+        cell = raw.columns[0].text(equal[0])
+        finding = f"the time {cell} is that of the row above, as in {len(equal)} of {len(raw)} rows"
         raise raw.error(equal[0], finding, "name the right --format, or keep one row for each time")
 
 

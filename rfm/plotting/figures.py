@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rfm.records.descriptions import write_atomically
 
@@ -14,6 +14,14 @@ DATA_COLOUR = "#0072b2"
 SAMPLE_COLOUR = "#d55e00"
 INK = "#333333"
 """Blue and vermilion differ for colour-blind readers too. Source: Okabe and Ito, Color Universal Design, 2008."""
+
+FORMATS = (".png", ".pdf", ".svg")
+# Without the name of the software, which holds its version, and without the date.
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Creator": None, "Date": None},
+}
 
 PAPER = "#f7f7f5"
 DENSITY_COLOURS = "magma"
@@ -46,19 +54,31 @@ def finish(axes: "Axes", title: str, x: str = "", y: str = "") -> None:
         spine.set_linewidth(0.8)
 
 
-def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
-    """Write a figure as a PNG file, completely or not at all; the same figure makes the same bytes.
+def save_figure(figure: "Figure", path: str | os.PathLike[str], dots_per_inch: float | None = None) -> None:
+    """Write a figure as a PNG, PDF or SVG file, completely or not at all; the same figure makes the same bytes.
 
     Args:
         figure: the figure.
-        path: a name that ends in ``.png``; its folder is made if need be, and an existing file is replaced.
+        path: a name that ends in one of `FORMATS`; its folder is made if need be, and an existing file is replaced.
+        dots_per_inch: of a PNG; 120, for a figure of `new_figure`, by default.
 
     Raises:
-        ValueError: the name does not end in ``.png``.
+        ValueError: the name ends otherwise.
     """
+    from matplotlib import rc_context
+
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"save_figure: figures are written as PNG, got the name {path.name!r}; end it in .png")
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(
+            f"save_figure: figures are written as PNG, PDF or SVG, got the name {path.name!r}; "
+            f"end it in {', '.join(FORMATS)}"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the name of the software, which holds its version.
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi="figure", metadata={"Software": None}))
+    kind = path.suffix.lower()[1:]
+
+    def write(file: Path) -> None:
+        # Names of elements in an SVG are random without a salt.
+        with rc_context({"svg.hashsalt": "rfm"}):
+            figure.savefig(file, format=kind, dpi=dots_per_inch or "figure", metadata=_METADATA[kind])
+
+    write_atomically(path, write)

@@ -1,7 +1,7 @@
 """The picture of a flow, chosen by its manifold."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
@@ -25,19 +25,25 @@ from manifolds import (
 from manifolds.arguments import check_instance
 from manifolds.checks import check_shape
 from rfm.arrays import tensor_of
-from rfm.datasets.coordinates import Cartesian, Coordinates
+from rfm.datasets.coordinates import Angles, Cartesian, Coordinates
 from rfm.flow import Flow
 from rfm.plotting import maps
-from rfm.plotting.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
-from rfm.plotting.layouts import SOLVER, Chart, Points, Subject, line, pairs, plane
-from rfm.plotting.orientations import orientation_figure
+from rfm.plotting.figures import DATA_COLOUR, PAPER, SAMPLE_COLOUR, new_figure
+from rfm.plotting.fundamental_zones import plot_fundamental_zone
+from rfm.plotting.inverse_pole_figures import plot_inverse_pole_figures
+from rfm.plotting.layouts import SOLVER, Chart, Points, Subject, draw_line, line, pair_matrix, pairs, plane
+from rfm.plotting.orientations import crystal_symmetry, orientation_figure
 from rfm.plotting.panels import Array, Limits, robust_limits
 from rfm.plotting.pole_figures import BODY_AXES, CUBIC_POLES, plot_pole_figures
+from rfm.plotting.roses import draw_roses
 from rfm.plotting.trajectories import pose_figure
+from rfm.plotting.views import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST_PAIRED = 8
+"""Coordinates whose pairs are drawn, the first ones."""
 MOST_POINTS = 5000
 """Points drawn of each kind: more would hide each other."""
 
@@ -52,11 +58,16 @@ def plot_flow(
     condition: Tensor | Mapping[str, Any] | None = None,
     evaluations: int = 16_000,
     labels: tuple[str, str] = ("data", "samples"),
+    view: View | None = None,
+    progress: bool = False,
+    regions: Sequence[float] = (),
 ) -> "Figure":
     """Draw a flow: its density where a page can hold it, and data beside samples.
 
-    The picture is a world map on ``Sphere(2)``; a histogram with the density on the line and the circle; a plane with
-    the density on ``Euclidean(2)`` and ``FlatTorus(2)`` (a Ramachandran plot); a map of where an axis points, coloured
+    The picture is a world map on ``Sphere(2)``; roses and a histogram with the density on the circle, a
+    histogram on the line; a plane with
+    the density on ``Euclidean(2)`` and ``FlatTorus(2)`` (a Ramachandran plot); all pairs of coordinates in more
+    dimensions, of the first `MOST_PAIRED`; a map of where an axis points, coloured
     by the turn about it, on ``SO3()``, and pole figures where crystals' symmetry divides it; frames in space on
     ``SE3()``; and elsewhere marginals of the first three coordinates, in pairs. As many data as samples are drawn, in
     the same style: if there are more, a random
@@ -74,6 +85,10 @@ def plot_flow(
             unconditional density.
         evaluations: about how many times to evaluate the log-density; more take longer and show more detail.
         labels: what to call the points and the samples.
+        view: what a map of ``Sphere(2)`` shows; the region of the points, or the sphere cut where few of them lie, if
+            the sphere is the earth.
+        progress: show on stderr how far samples and densities are.
+        regions: probabilities of the highest-density regions to outline, on a map and in a plane.
 
     Returns:
         A figure; see `save_figure`.
@@ -81,21 +96,71 @@ def plot_flow(
     Raises:
         ValueError: points or samples have another shape than points of the manifold.
     """
+    return picture(
+        subject_of(
+            flow,
+            points,
+            samples,
+            title=title,
+            coordinates=coordinates,
+            condition=condition,
+            evaluations=evaluations,
+            labels=labels,
+            view=view,
+            progress=progress,
+            regions=regions,
+        )
+    )
+
+
+def picture(subject: Subject) -> "Figure":
+    """Return the picture of a subject, as `plot_flow` draws it."""
+    # Without a density there are points to draw, in pairs of coordinates.
+    draw = _figure if subject.flow.source.has_density else _figure.dispatch(Manifold)
+    return draw(subject.flow.manifold, subject)
+
+
+def subject_of(
+    flow: Flow,
+    points: Tensor | NDArray[Any] | None = None,
+    samples: Tensor | NDArray[Any] | None = None,
+    *,
+    title: str | None = None,
+    coordinates: Coordinates | None = None,
+    condition: Tensor | Mapping[str, Any] | None = None,
+    evaluations: int = 16_000,
+    labels: tuple[str, str] = ("data", "samples"),
+    view: View | None = None,
+    progress: bool = False,
+    regions: Sequence[float] = (),
+) -> Subject:
+    """Return what `plot_flow` draws with the same arguments; samples are drawn where none are given."""
     check_instance("plot_flow", "flow", flow, Flow, "Flow(manifold, field)")
+    _check_options(flow.manifold, view, regions)
     data = None if points is None else _as_points(flow.manifold, points, "points")
     if samples is None:
         _, device = flow._dtype_and_device()
         count = 2000 if data is None or not len(data) else min(len(data), MOST_POINTS)
-        drawn = flow.sample(count, generator=torch.Generator(device).manual_seed(0), solver=SOLVER, condition=condition)
+        generator = torch.Generator(device).manual_seed(0)
+        drawn = flow.sample(count, generator=generator, solver=SOLVER, condition=condition, progress=progress)
     else:
         drawn = _as_points(flow.manifold, samples, "samples")
     sets = [Points(labels[1], SAMPLE_COLOUR, drawn)]
     if data is not None:
         sets.insert(0, Points(labels[0], DATA_COLOUR, data))
     count = min([len(s.all) for s in sets if len(s.all)] + [MOST_POINTS])
-    # Without a density there are points to draw, in pairs of coordinates.
-    draw = _figure if flow.source.has_density else _figure.dispatch(Manifold)
-    return draw(flow.manifold, Subject(flow, sets, count, title, coordinates, evaluations, condition))
+    return Subject(flow, sets, count, title, coordinates, evaluations, condition, view, progress, tuple(regions))
+
+
+def _check_options(manifold: Manifold, view: View | None, regions: Sequence[float]) -> None:
+    on_map = isinstance(manifold, Sphere) and manifold.dim == 2
+    if view is not None and not on_map:
+        raise ValueError(f"plot_flow: view is what a map of Sphere(2) shows, got a flow on {manifold}; leave it out")
+    in_plane = isinstance(manifold, FlatTorus | Euclidean) and manifold.n == 2
+    if regions and not (on_map or in_plane):
+        raise ValueError(
+            f"plot_flow: regions are outlined on a map and in a plane, got a flow on {manifold}; leave them out"
+        )
 
 
 def _as_points(manifold: Manifold, values: Tensor | NDArray[Any], what: str) -> Tensor:
@@ -121,29 +186,37 @@ def _(manifold: Sphere, subject: Subject) -> "Figure":
     if manifold.dim != 2:
         return _figure.dispatch(Manifold)(manifold, subject)
     earth = subject.coordinates is None or subject.coordinates.kind != Cartesian.kind
-    figure = new_figure(12, 9, subject.title)
-    grid = figure.add_gridspec(2, len(subject.sets), height_ratios=(1.7, 1))
-    maps.draw_density(
-        figure, grid[0, :], subject.flow, subject.evaluations, SOLVER, earth=earth, condition=subject.condition
-    )
-    for i, (s, columns) in enumerate(zip(subject.sets, subject.columns(lambda x: x), strict=True)):
-        axes = maps.world_map(figure, grid[1, i], s.title(len(columns)), earth=earth)
-        maps.draw_points(axes, columns, s.colour, subject.count)
-    return figure
+    return maps.sphere_figure(subject, earth=earth)
 
 
 @_figure.register(FlatTorus)
 def _(manifold: FlatTorus, subject: Subject) -> "Figure":
-    k = min(3, manifold.n)
-    columns = subject.columns(lambda x: torch.rad2deg(x[..., :k]))
+    k = min(MOST_PAIRED, manifold.n)
+    positive = isinstance(subject.coordinates, Angles) and subject.coordinates.positive_angles
+    low = 0.0 if positive else -180.0
+    columns = [(c - low) % 360 + low for c in subject.columns(lambda x: torch.rad2deg(x[..., :k]))]
     names = subject.names("angle ", k, " (degrees)")
-    chart = Chart(names, [(-180.0, 180.0)] * k, unit=math.pi / 180, ticks=60, most_bins=72 if k == 1 else 60)
+    chart = Chart(names, [(low, low + 360)] * k, unit=math.pi / 180, ticks=60, most_bins=72 if k == 1 else 60)
+    if manifold.n == 1:
+        return _circle_figure(subject, chart, columns, positive)
     return _flat(manifold.n, subject, chart, columns, "degree", "square radian")
+
+
+def _circle_figure(subject: Subject, chart: Chart, columns: list[Array], positive: bool) -> "Figure":
+    """Draw roses above the density along a line."""
+    figure = new_figure(12, 9.5, subject.title)
+    rows = figure.add_gridspec(2, len(columns), height_ratios=(1.4, 1))
+    angles = [np.radians(column[:, 0]) for column in columns]
+    (name,) = subject.names("angle ", 1)
+    draw_roses(figure, [rows[0, i] for i in range(len(columns))], subject, angles, name, positive)
+    axes = figure.add_subplot(rows[1, :], facecolor=PAPER)
+    draw_line(axes, subject, chart, columns, "probability per degree" if subject.flow.source.has_density else None)
+    return figure
 
 
 @_figure.register(Euclidean)
 def _(manifold: Euclidean, subject: Subject) -> "Figure":
-    k = min(3, manifold.n)
+    k = min(MOST_PAIRED, manifold.n)
     columns = subject.columns(lambda x: x[..., :k])
     chart = Chart(subject.names("x", k), _limits(columns))
     return _flat(manifold.n, subject, chart, columns, "unit of length", "unit of area")
@@ -183,9 +256,31 @@ def _flat(n: int, subject: Subject, chart: Chart, columns: list[Array], length: 
         return line(subject, chart, columns, f"probability per {length}")
     if n == 2:
         return plane(subject, chart, columns, f"log-density (nats per {area})")
-    return pairs(subject, chart, columns, scatter=False)
+    if n == 3:
+        return pairs(subject, chart, columns, scatter=False)
+    return pair_matrix(subject, chart, columns)
 
 
 def _limits(columns: list[Array]) -> list[Limits]:
     """Return the limits of each coordinate that data and samples share."""
     return [robust_limits(values) for values in np.concatenate(columns).T]
+
+
+def inverse_pole_figures(subject: Subject) -> "Figure":
+    """Return `plot_inverse_pole_figures` of a subject's points.
+
+    Raises:
+        ValueError: its flow is not one of orientations.
+    """
+    sets = {s.title(min(subject.count, len(s.all))): s.some(subject.count) for s in subject.sets}
+    return plot_inverse_pole_figures(sets, crystal_symmetry(subject), title=subject.title)
+
+
+def fundamental_zone(subject: Subject) -> "Figure":
+    """Return `plot_fundamental_zone` of a subject's points.
+
+    Raises:
+        ValueError: its flow is not one of orientations.
+    """
+    sets = {s.title(min(subject.count, len(s.all))): s.some(subject.count) for s in subject.sets}
+    return plot_fundamental_zone(sets, crystal_symmetry(subject), title=subject.title)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from manifolds import SO3, Cyclic, Quotient, RightMultiplication, RotationGroup
 from manifolds.rotations import euler_from_matrix
 from rfm.plotting.figures import INK, PAPER, new_figure
 from rfm.plotting.layouts import Subject
@@ -98,3 +99,21 @@ def orientation_figure(subject: Subject) -> "Figure":
     label = "place: where the body's z axis points; colour: turn about it, degrees"
     colour_key(figure, label, cax=figure.add_subplot(grid[1, :]))
     return figure
+
+
+def crystal_symmetry(subject: Subject) -> RotationGroup:
+    """Return the rotations that a flow of orientations counts as nothing, the identity alone on ``SO3()``.
+
+    Raises:
+        ValueError: the flow is not one of orientations.
+    """
+    manifold = subject.flow.manifold
+    if isinstance(manifold, SO3):
+        return Cyclic(1)
+    if isinstance(manifold, Quotient) and isinstance(manifold.m, SO3):
+        group = manifold.group
+        if isinstance(group, RightMultiplication):
+            return group.rotations
+    raise ValueError(
+        f"this picture is of orientations, on SO3() or its quotient by a crystal's rotations; got a flow on {manifold}"
+    )

@@ -66,6 +66,9 @@ def _block_log_sums(x: Tensor, y: Tensor, k: Tensor, log_a: Tensor, log_shares: 
         return log_varying_sums(x, y, k, log_a + log_shares - math.log(copies))
     kept = torch.addcmul(log_a, k, (distance - radius).clamp(min=0).square() / 2, value=-1) > threshold
     used = kept.any(0).nonzero().flatten()
+    if not len(used):
+        # Far from all centres the floor is all that counts.
+        return x.new_full((len(x), len(k)), -math.inf)
     k, log_a, log_shares, kept = k[:, used], log_a[:, used], log_shares[used], kept[:, used]
     square = _squared_distances(y.unflatten(0, (-1, copies))[used].flatten(0, 1) - middle, x - middle, float(k.max()))
     square = square.reshape(len(used), -1)

@@ -17,7 +17,7 @@ from manifolds.numerics.precision import any_autocast, at_least_float32
 from rfm.arrays import indices_of, tensor_of
 from rfm.conditions import Conditions
 from rfm.couplings import Coupling, Independent
-from rfm.datasets.splits import group_split
+from rfm.datasets.splits import group_labels, group_split
 from rfm.integrators.velocities import check_velocity
 from rfm.networks.modes import in_evaluation_mode
 from rfm.networks.precision import precision_of_weights
@@ -95,7 +95,7 @@ def check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
     if data.weights is None:
         return
     for name, index in (("training", train), ("validation", validation)):
-        if not bool(data.weights[index].sum() > 0):
+        if len(index) and not bool(data.weights[index].sum() > 0):
             raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
 
 
@@ -166,13 +166,26 @@ def hold_out(
             raise ValueError("fit: validation holds every point, none is left to train on; hold out fewer")
         return remaining.nonzero()[:, 0], held_out
     share = number("fit", "validation", validation)
-    if not 0 < share < 1:
-        raise ValueError(f"fit: validation must be a share between 0 and 1, or indices, got {validation}")
+    if not 0 <= share < 1:
+        raise ValueError(f"fit: validation must be a share between 0 and 1, 0 for none, or indices, got {validation}")
+    if share == 0:
+        return torch.arange(n), torch.arange(0)
     try:
         split = group_split(points, seed, validation=share, test=0.0)
     except ValueError as error:
         raise ValueError(f"fit: {error}") from None
     return split.train, split.validation
+
+
+def checked_groups(groups: Any, count: int) -> Tensor:
+    """Return labels of groups as numbers ``(n,)``; raise ValueError unless there is one for each point."""
+    try:
+        labels = group_labels(groups)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"fit: groups: {error}") from None
+    if len(labels) != count:
+        raise ValueError(f"fit: groups must name one for each of the {count} points, got {len(labels)}")
+    return labels
 
 
 @torch.no_grad()

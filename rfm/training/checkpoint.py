@@ -14,6 +14,9 @@ from rfm.records.descriptions import SavedFlowError, read_json, read_tensors, re
 
 _FILE = "checkpoint.json"
 _STEM = "checkpoint"
+_TIE = 0.01
+"""Share of the flow's own likelihood that decides between refined ones: where kernels alone are as likely from the
+first steps on, the flow is to be trained all the same, and may pass them later."""
 
 
 class Validation(NamedTuple):
@@ -25,6 +28,11 @@ class Validation(NamedTuple):
     """What the history notes besides."""
     tie: float = 0.0
     """Is added where validations are compared: a little of what decides between values that are alike."""
+
+    @classmethod
+    def refined(cls, value: float, alone: float, beside: Mapping[str, float] = MappingProxyType({})) -> "Validation":
+        """Return the validation of a refined flow, which notes that of the flow alone too."""
+        return cls(value, {**beside, "flow_nll": alone}, _TIE * alone)
 
     @classmethod
     def of(cls, found: "float | Validation") -> "Validation":

@@ -11,7 +11,7 @@ from rfm.sources import KernelMixture, default_source
 
 _LOWEST, _HIGHEST, _DIRECTIONS = 4.0, 128.0, 2**14
 """Bounds, and how many directions waves may have at most."""
-_PER_WIDTH, _PER_DISTANCE = 0.5, 2.0
+_PER_WIDTH, _PER_DISTANCE = 1.0, 2.0
 """Frequency times length: of the width of the best kernel, and of the distance between neighbours."""
 _CENTRES, _HELD, _FEWEST = 2048, 256, 20
 """Points that the width is chosen by: centres, those left out, and how many places there have to be."""
@@ -22,7 +22,7 @@ _STEP = 1e-4
 def finest_frequency(manifold: Manifold, points: Tensor, scale: float) -> float:
     """Return the highest frequency of a network, in the unit of ``embed`` over ``scale``, between 4 and 128.
 
-    It is the power of two nearest to a half over the width of the kernel that makes points left out likeliest: finer
+    It is the power of two nearest to the inverse width of the kernel that makes points left out likeliest: finer
     structure is noise to a kernel density, and to a network, which would learn where the training points are and not
     where others will be. Where there is no kernel, it is 2 over the median distance between neighbours, and at most
     that elsewhere. Above 128, at a scale of half a degree on a sphere, noise between neighbours is all there is to

@@ -30,12 +30,15 @@ from rfm.training.arguments import (
     check_objects,
     check_shares,
     check_source,
+    checked_groups,
     checked_objective,
     chosen_source,
     encoded_condition,
     hold_out,
     positive_integer,
 )
+from rfm.training.continuation import check_continuation, continued
+from rfm.training.cross_fitting import check_all_points, cross_fit, remove_folds
 from rfm.training.finest_frequency import finest_frequency
 from rfm.training.points import train
 from rfm.training.run import Run
@@ -57,6 +60,7 @@ def fit(
     pairs: bool | Tensor | np.ndarray[Any, Any] | Sequence[int] | None = None,
     start_weights: Tensor | np.ndarray[Any, Any] | None = None,
     validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int] = 0.1,
+    groups: Tensor | np.ndarray[Any, Any] | Sequence[Any] | None = None,
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     field: nn.Module | None = None,
     objective: Objective | Loss | None = None,
@@ -68,6 +72,7 @@ def fit(
     device: torch.device | str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    more_steps: int | None = None,
     progress: bool | Report = True,
     training: Training | None = None,
 ) -> Flow:
@@ -92,7 +97,11 @@ def fit(
         start_weights: weights of the start points ``(m,)``. They and ``weights`` are relative: where the masses of both
             differ, each side is divided by its own.
         validation: share of the points held out to decide when to stop and which weights to keep, equal points
-            together; or the indices of those points. Unpaired start points are held out by the same share.
+            together; or the indices of those points. Unpaired start points are held out by the same share. 0 trains on
+            all points: when to stop, and the weights of the refinement, are then what five fits found that held out a
+            fifth each, and it takes six times as long.
+        groups: the group that each point belongs to ``(n,)``, names or numbers, such as of storms, chains or molecules:
+            points of one are no independent observations, and are held out together. By default equal points are.
         source: distribution at time 0, or what makes one from the manifold and the training points, such as
             ``KernelMixture.fit``; it gets ``weights`` too if it has an argument ``sample_weights``. By default that of
             the objective, if it presumes one, else see `rfm.sources.default_source`.
@@ -114,6 +123,8 @@ def fit(
         seed: of every random draw; the same seed on the same device gives the same flow.
         device: "cpu", "cuda", ...; the first GPU where there is one.
         out: folder for checkpoints and the saved flow.
+        more_steps: go on with the finished flow in ``out`` for so many steps, from a third of the learning rate; its
+            weights are kept where none after are better. A run that is not finished is finished first.
         resume: go on from the checkpoint in ``out``, to the same result as an uninterrupted run; a finished run, also
             one that ended early, is loaded. One that a cap stopped goes on with what is left of the new cap.
         progress: show a progress bar on stderr; or a function that is called after every step with the share of the
@@ -128,6 +139,7 @@ def fit(
             step cannot be captured.
         FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``Training.force`` is given.
     """
+    settings = dict(locals())
     check_objects(manifold, coupling, conditions, training)
     chosen, refine = checked_objective(objective, coupling), bool(refine)
     training = Training() if training is None else training
@@ -137,7 +149,8 @@ def fit(
     data = data if given is None else given.beside(data)
     check_start_use(given, source, coupling, chosen)
     seed = seed_of("fit", seed)
-    train_index, validation_index = hold_out(data.x, validation, seed)
+    rows = data.x if groups is None else checked_groups(groups, len(data.x))
+    train_index, validation_index = hold_out(rows, validation, seed)
     check_shares(data, train_index, validation_index)
     training_data = data.take(train_index)
     check_metric(manifold, training_data.x)
@@ -158,9 +171,17 @@ def fit(
     )
     identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index, refine]
     identity += [] if validation_source is None else [validation_source]
+    identity += [] if groups is None else [rows]
+    check_continuation(more_steps, out, validation_index)
+    resume = resume or more_steps is not None
     run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
     if run.is_finished:
-        return run.load(flow)
+        flow = run.load(flow)
+        return flow if more_steps is None else continued(fit, flow, more_steps, validation_index, budget, settings)
+    found = None
+    if not len(validation_index):
+        check_all_points(given is None and flow.source.has_density, chosen)
+        found = cross_fit(fit, data, rows, budget, refine, settings)
     # A field of another kind need not know that NaN means not known.
     drop = as_field(flow.field).reads_unknown and data.condition is not None
     with run.launched():
@@ -174,8 +195,11 @@ def fit(
             drop_condition=drop,
             refined=refine,
             validation_source=validation_source,
+            cross_fitted=found,
         )
-    return flow
+    if found is not None:
+        remove_folds(out)
+    return flow if more_steps is None else continued(fit, flow, more_steps, validation_index, budget, settings)
 
 
 def _source(

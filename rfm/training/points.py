@@ -6,7 +6,7 @@ processes takes its share of the batch that one process would have drawn.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +21,7 @@ from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
 from rfm.training.agreement import ACCURATE, agreeing, check_agreement, condition_of, excess
 from rfm.training.checkpoint import Validation
+from rfm.training.cross_fitting import CrossFitted
 from rfm.training.jitter import jitter_scales, jittered
 from rfm.training.loop import step_seed
 from rfm.training.matching import MatchingValidation
@@ -38,9 +39,6 @@ _WEIGHT_STEPS = 100
 _VALIDATION_BATCHES = 4
 _APART = 2**40
 """Numbers of steps that no run comes to."""
-_TIE = 0.01
-"""Share of the flow's own likelihood that decides between refined ones: where kernels alone are as likely from the
-first steps on, the flow is to be trained all the same, and may pass them later."""
 _VALIDATION_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 
 
@@ -56,6 +54,7 @@ class BatchSampler:
         drop_condition: make a tenth of the conditions unknown (NaN), so that the field learns the unconditional
             velocity too (Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598), and random parts
             of three more tenths where a condition has several entries, so that any of them may be given.
+        condition_widths: how many entries belong together, and are hidden together; one each by default.
     """
 
     def __init__(
@@ -66,9 +65,10 @@ class BatchSampler:
         objective: Objective,
         coupling: Coupling,
         drop_condition: bool,
+        condition_widths: Sequence[int] | None = None,
     ) -> None:
         self.source, self.train, self.size, self.objective, self.coupling = source, train, size, objective, coupling
-        self.drop_condition = drop_condition
+        self.drop_condition, self.condition_widths = drop_condition, condition_widths
         self.generator = torch.Generator(train.x.device)
         self.jitter_scales = jitter_scales(source.manifold, train.x, objective.jitter) if objective.jitter else None
         self.cumulative = None if train.weights is None else (train.weights / train.weights.sum()).double().cumsum(0)
@@ -89,11 +89,18 @@ class BatchSampler:
         t = self.objective.draw_times((size,), dtype=x.dtype, **like)
         given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
-            given = torch.where(_hidden(given.shape, like), math.nan, given)
+            given = torch.where(self._hidden_entries(len(given), like), math.nan, given)
         pairs = checked_pairs(self.coupling, self.coupling(x_0, x_1, condition=given, generator=generator), x_1, given)
         share = slice(rank, None, world)
         condition = {} if pairs.condition is None else {"condition": pairs.condition[share]}
         return pairs.x_0[share], pairs.x_1[share], t[share], condition
+
+    def _hidden_entries(self, count: int, like: dict[str, Any]) -> Tensor:
+        """Return which entries of a batch of conditions are to be unknown, ``(n, c)``."""
+        assert self.train.condition is not None
+        widths = self.condition_widths or [1] * self.train.condition.shape[-1]
+        hidden = _hidden(torch.Size((count, len(widths))), like)
+        return hidden if max(widths) == 1 else hidden.repeat_interleave(torch.tensor(widths, device=hidden.device), 1)
 
     def seeded_batch(self, seed: int) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
         """Return the batch of a seed."""
@@ -112,6 +119,7 @@ def train(
     drop_condition: bool = False,
     refined: bool = False,
     validation_source: Source | None = None,
+    cross_fitted: CrossFitted | None = None,
 ) -> None:
     """Train ``flow.field`` in place; the flow ends with the averaged weights of the best validation.
 
@@ -127,6 +135,7 @@ def train(
         drop_condition: see `BatchSampler`.
         refined: end with `rfm.training.refinement.refine`, and let the likelihood under a quick refinement decide.
         validation_source: distribution of the start points of validation; the flow's source by default.
+        cross_fitted: what other fits found on points that they held out, in place of validation points.
 
     Raises:
         ValueError: if the batch or the objective cannot be shared by the processes there are, the loss is no longer
@@ -142,10 +151,18 @@ def train(
             "leave objective out"
         )
     data = data.to(fabric.device)
-    sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition)
+    widths = None if flow.conditions is None else [column.width for column in flow.conditions.columns]
+    sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition, widths)
     # A pair says more than the likelihood of its end, which a source of points does not have.
     by_likelihood = data.start is None and flow.source.has_density
-    if by_likelihood:
+    validate: Callable[[nn.Module], float | Validation]
+    finish: Callable[[Callable[[float], None]], None] | None = None
+    if refined:
+        finish = lambda report: refine(flow, data, validation.to(fabric.device), report)  # noqa: E731
+    if cross_fitted is not None:
+        validate = cross_fitted.validation(len(run.history))
+        finish = lambda report: cross_fitted.refine(flow, data, report)  # noqa: E731
+    elif by_likelihood:
         centres = data if refined and not reason_against(flow, data, validation) else None
         objective, validate = _by_likelihood(flow, validation, run, objective, centres)
     else:
@@ -161,8 +178,8 @@ def train(
         flow,
         loss,
         validate,
-        validate_start=objective.refines,
-        finish=(lambda report: refine(flow, data, validation.to(fabric.device), report)) if refined else None,
+        validate_start=objective.refines or run.training.validate_start,
+        finish=finish,
         generator=sampler.generator,
         capture=objective.repeats and run.training.capture is not False,
         measure="validation_nll" if by_likelihood else "validation_loss",
@@ -231,7 +248,7 @@ def _validate(
         return Validation(alone, beside)
     weights = likeliest_weights(log_p, shares, _WEIGHT_STEPS)
     refined = -float(shares @ torch.logsumexp(log_p + weights.log(), dim=-1))
-    return Validation(refined, {**beside, "flow_nll": alone}, _TIE * alone)
+    return Validation.refined(refined, alone, beside)
 
 
 def _gathered(part: Tensor | None, rows: Tensor, count: int, fabric: "Fabric") -> Tensor | None:
@@ -249,7 +266,7 @@ def _gathered(part: Tensor | None, rows: Tensor, count: int, fabric: "Fabric") -
 
 
 def _hidden(shape: torch.Size, like: dict[str, Any]) -> Tensor:
-    """Return which entries of a batch of conditions ``(n, c)`` are to be unknown."""
+    """Return which of the parts of a batch of conditions ``(n, c)`` are to be unknown."""
     n, c = shape
     draw = torch.rand(n, 1, **like)
     hidden = (draw < _CONDITION_DROPOUT).expand(n, c)

@@ -36,8 +36,9 @@ _CARRYING_SOLVER = Adaptive(atol=1e-6, rtol=1e-6)
 of a thousandth."""
 _FLOW_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
 """For the way from the last kernels to the flow's own source, which is broad."""
-_VALIDATED = 2048
+VALIDATED = 2048
 """Validation points that decide on the weights, at most."""
+NOT_INTEGRATED = "not refined: the field could not be integrated back from all training points"
 _LEAST_KERNEL, _LEAST_START = 1e-3, 0.02
 """Weights of a kernel, and of all that stands at one start, below which they are left out."""
 _ERROR_SHARE = 0.1
@@ -89,6 +90,7 @@ def candidates(
     family: Family = kernel_concentrations,
     method: Method = _CARRYING_SOLVER,
     bounded: bool = True,
+    merging: bool = True,
     report: Callable[[float], None] = lambda share: None,
 ) -> list[Candidate]:
     """Return what may stand at each of descending times, on the centres carried back there.
@@ -102,6 +104,7 @@ def candidates(
         family: the concentrations of the kernels on carried centres.
         method: how to integrate where there are kernels.
         bounded: measure the solver's error, and let no kernel be narrower than ten times that.
+        merging: make one kernel of those that this bound has made alike; else there are as many for any centres.
         report: called with the share that is done.
 
     Raises:
@@ -131,18 +134,19 @@ def candidates(
                 advance(1)
                 narrowest = _narrowest(field, manifold, centres, start, method) if bounded else math.inf
             at = start
-        kernels = _kernels(source, centres, family, narrowest) if start > 0 else None
+        kernels = _kernels(source, centres, family, narrowest, merging) if start > 0 else None
         own = source.log_prob(x)[:, None] if kernels is None else kernels.component_log_prob(x, truncate=True)
         found.append(Candidate(start, source, kernels, own.double() + integral.double()[:, None]))
         advance(3 * len(found) - done)
     return found
 
 
-def _kernels(source: Source, centres: Points, family: Family, narrowest: float) -> KernelMixture:
+def _kernels(source: Source, centres: Points, family: Family, narrowest: float, merging: bool) -> KernelMixture:
     """Return kernels on centres, none narrower than a concentration allows, with equal weights."""
     k = family(source.manifold, centres.x).clamp(max=narrowest)
-    # Rows that the bound has made alike are one kernel.
-    k = torch.unique_consecutive(k, dim=0)
+    if merging:
+        # Rows that the bound has made alike are one kernel.
+        k = torch.unique_consecutive(k, dim=0)
     weights = torch.full((len(k) + 1,), 1 / (len(k) + 1), dtype=torch.float64)
     return KernelMixture(source.manifold, centres.x, k, weights, source, centres.weights)
 
@@ -236,26 +240,53 @@ def _refinement(
     against = reason_against(flow, data, validation)
     if against:
         return None, f"not refined: {against}"
-    validation = thinned(validation, _VALIDATED)
-    x, shares, place = validation.x, validation.shares, places_of(validation.x)
+    validation = thinned(validation, VALIDATED)
+    kept = candidates_of(flow, data, validation.x, report=report)
+    if kept is None:
+        return None, NOT_INTEGRATED
+    found = weights_of(kept, validation.shares, places_of(validation.x))
+    if isinstance(found, str):
+        return None, found
+    refinement = assembled(kept, *found)
+    return refinement, refinement.describe()
+
+
+@torch.no_grad()
+def candidates_of(
+    flow: Flow, data: Points, x: Tensor, merging: bool = True, report: Callable[[float], None] = lambda share: None
+) -> list[Candidate] | None:
+    """Return what may stand at each start on the training points; None where the field cannot be integrated."""
     try:
         with in_evaluation_mode(flow), precision_of_weights(flow):
             # Repeats are one centre: carried apart by rounding, they would pass for neighbours.
-            kept = candidates(as_field(flow.field), flow.source, STARTS, merged(data), x, report=report)
+            return candidates(
+                as_field(flow.field), flow.source, STARTS, merged(data), x, merging=merging, report=report
+            )
     except IntegrationError:
-        return None, "not refined: the field could not be integrated back from all training points"
+        return None
+
+
+def weights_of(kept: list[Candidate], shares: Tensor, place: Tensor) -> tuple[Tensor, dict[str, float]] | str:
+    """Return weights of all components, with the validation NLL of flow, kernels and both; or why there are none.
+
+    Args:
+        kept: the candidates, with their densities at points that are held out.
+        shares: weights of these points, ``(m,)``, sum 1.
+        place: the number of the place of each, ``(m,)``.
+    """
     alone, kernels, choice = kept[-1].log_p[:, -1], *_choices(kept, shares, folds_of(place))
     known = {"flow": -float(shares @ alone), "kernels": kernels.nll, "refined": choice.nll}
     gain = paired_difference(choice.held_out, alone, place, shares)
     if not gain.mean > gain.standard_error:
-        return None, (
-            f"not refined: validation NLL {known['flow']:.3f} nats of the flow, {known['refined']:.3f} with kernels"
-        )
-    weights = _sparse(kept, choice.weights)
+        return f"not refined: validation NLL {known['flow']:.3f} nats of the flow, {known['refined']:.3f} with kernels"
+    return _sparse(kept, choice.weights), known
+
+
+def assembled(kept: list[Candidate], weights: Tensor, known: dict[str, float]) -> Refinement:
+    """Return the refinement with weights of all components, 0 for what is left out."""
     parts = [(c, w) for c, w in zip(kept, _by_start(kept, weights), strict=True) if float(w.sum()) > 0]
     sources = [c.source(w) for c, w in parts]
-    refinement = Refinement([c.start for c, _ in parts], sources, torch.stack([w.sum() for _, w in parts]), known)
-    return refinement, refinement.describe()
+    return Refinement([c.start for c, _ in parts], sources, torch.stack([w.sum() for _, w in parts]), known)
 
 
 def _choices(kept: list[Candidate], shares: Tensor, fold: Tensor) -> tuple[Choice, Choice]:

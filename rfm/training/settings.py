@@ -36,6 +36,8 @@ class Training:
             on the GPU alone, where Python code is not run again. False is for a field whose Python code does not do the
             same at every step.
         validations: how many there are during the run, spread evenly; each writes a checkpoint.
+        validate_start: validate the weights before the first step too, so that a field which was trained before keeps
+            them where no step after is better.
         patience: training stops when so many validations have passed without a better one.
         max_gradient_norm: gradients longer than this are shortened to it, so that an outlier spoils no weights.
         clock: returns the seconds that ``max_seconds`` caps: those on the clock by default, ``time.process_time`` for
@@ -52,6 +54,7 @@ class Training:
     force: bool = False
     capture: bool | None = None
     validations: int = 16
+    validate_start: bool = False
     patience: int = 8
     max_gradient_norm: float = 10.0
     clock: Callable[[], float] = time.monotonic
