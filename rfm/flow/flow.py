@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import check_function, check_instance, integer, number
+from manifolds.arguments import check_function, check_instance, integer, number, shown
 from manifolds.numerics.precision import at_least_float32
 from rfm.arrays import points_of, shape_of
 from rfm.conditions import Conditions
@@ -490,8 +490,13 @@ class Flow(nn.Module):
             )
         solver = Adaptive(atol=1e-3, rtol=1e-3) if solver is None else solver
         method = Tempering() if method is None else method
+        if isinstance(method, type) or not isinstance(method, Sampler):
+            raise ValueError(
+                f"Flow.posterior: method must be an object that draws, such as Tempering(), got {shown(method)}"
+            )
         own: dict[str, Any] = {"condition": given, "solver": solver, "batch_size": batch_size}
         if known is not None:
+            check_instance("Flow.posterior", "known", known, Slice, "Slice.of_position([0.0, 0.0, 1.0])")
             known.check(self.manifold)
             about = self.sample(1000, generator=generator, **own)
             target = slice_target(known, lambda x: self.log_prob(x, **own), about, fits, batch_size)

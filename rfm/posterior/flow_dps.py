@@ -1,17 +1,19 @@
 """FlowDPS: guidance by the likelihood of the predicted end point."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from manifolds import Manifold
+from manifolds.arguments import positive
 from rfm.posterior.draws import PosteriorDraws
 from rfm.posterior.guided import biased_draws
 from rfm.posterior.likelihood import LogLikelihood
 from rfm.posterior.target import SourceTarget
 from rfm.steering.energy import EnergyGuidance
-from rfm.steering.gradients import end_point, riemannian_gradient
+from rfm.steering.gradients import end_point, gradient, riemannian_gradient
 
 
 class FlowDPS(EnergyGuidance):
@@ -47,29 +49,38 @@ class FlowDPS(EnergyGuidance):
 class FlowDPSSteps:
     """FlowDPS as its code has it, which is not its formula: biased.
 
-    In each of equal steps from ``t`` to ``t'``: the end point ``x1`` and the starting point ``x0`` that the velocity
-    means; a few gradient steps on the length of the residual at ``x1``, without the field's derivative; a mixture, by
-    ``1 - t``, of the end point after and before them; noise that is part fresh and part ``x0``, with weights
-    ``sqrt(1 - t')`` and ``sqrt(t')``; the point at ``t'`` between noise and end point. No part of it depends on how
-    exact the measurement is.
+    In each step from ``t`` to ``t'``: the end point ``x1`` and the starting point ``x0`` that the velocity means; a few
+    gradient steps on the length of the residual at ``x1``, without the field's derivative; a mixture, by ``1 - t``, of
+    the end point after and before them; noise that is part fresh and part ``x0``, with weights ``sqrt(t')`` and
+    ``sqrt(1 - t')``; the point at ``t'`` between noise and end point. No part of it depends on how exact the
+    measurement is.
 
     In the tangent space at ``centre`` the noise is mixed as in flat space. Without a centre each point takes fresh
-    noise with probability ``1 - t'``, which keeps the source's distribution on every manifold.
+    noise with probability ``t'``, which keeps the source's distribution on every manifold. The published code works in
+    the latent space of an autoencoder, with steps of 30 there, and takes the residual back by the operator's adjoint or
+    pseudo-inverse before it measures its length; the residual itself is measured here.
 
     Args:
         steps: velocities evaluated for each draw.
         gradient_steps: on the residual, in each step.
         rate: length of one of these, in the metric of the manifold for a residual that changes as fast as the point.
         centre: of a normal source, ``event_shape``.
+        shift: of the times, whose remainders are ``1 - t = shift r / (1 + (shift - 1) r)`` for equally spaced ``r``: 4
+            was published, 1 makes equal steps.
 
     References:
-        Kim, Kim, Ye: FlowDPS, Flow-driven posterior sampling for inverse problems, 2025, arXiv:2503.08136.
+        Kim, Kim, Ye: FlowDPS, Flow-driven posterior sampling for inverse problems, 2025, arXiv:2503.08136, and its
+        code, github.com/FlowDPS-Inverse/FlowDPS (``SD3FlowDPS``).
     """
 
     steps: int = 28
     gradient_steps: int = 3
     rate: float = 0.1
     centre: Tensor | None = None
+    shift: float = 4.0
+
+    def __post_init__(self) -> None:
+        positive("FlowDPSSteps", "shift", self.shift, "4 was published, 1 makes equal steps")
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""
@@ -79,14 +90,13 @@ class FlowDPSSteps:
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
                 length = measurement.residual(leaf).reshape(len(x), -1).norm(dim=-1)
-                [ambient] = torch.autograd.grad(length.sum(), leaf)
+                ambient = gradient("FlowDPSSteps", length, leaf)
             return riemannian_gradient(manifold, x, torch.nan_to_num(ambient))
 
         def chain(count: int) -> Tensor:
             x = target.noise(count, generator, like)
-            for k in range(self.steps):
-                t = torch.full((count,), k / self.steps, dtype=x.dtype, device=x.device)
-                after = t + 1 / self.steps
+            for start, end in itertools.pairwise(self._times()):
+                t, after = (torch.full((count,), s, dtype=x.dtype, device=x.device) for s in (start, end))
                 u, x_1 = end_point(manifold, target.field, x, t)
                 kept = manifold.expmap(x, -manifold.lift(t) * u)
                 led = x_1
@@ -99,12 +109,16 @@ class FlowDPSSteps:
 
         return biased_draws(target, chain, n, f"FlowDPS as its code, {self.steps} steps")
 
+    def _times(self) -> list[float]:
+        left = [1 - k / self.steps for k in range(self.steps + 1)]
+        return [1 - self.shift * r / (1 + (self.shift - 1) * r) for r in left]
+
     def _mixed(
         self, manifold: Manifold, fresh: Tensor, kept: Tensor, t: Tensor, generator: torch.Generator | None
     ) -> Tensor:
         if self.centre is None:
             u = torch.rand(len(fresh), generator=generator, dtype=fresh.dtype, device=fresh.device)
-            return torch.where(manifold.lift(u < 1 - t), fresh, kept)
+            return torch.where(manifold.lift(u < t), fresh, kept)
         centre = self.centre.to(fresh).expand_as(fresh)
-        new, old = manifold.lift((1 - t).clamp(min=0).sqrt()), manifold.lift(t.sqrt())
+        new, old = manifold.lift(t.sqrt()), manifold.lift((1 - t).clamp(min=0).sqrt())
         return manifold.expmap(centre, new * manifold.logmap(centre, fresh) + old * manifold.logmap(centre, kept))
