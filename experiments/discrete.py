@@ -9,7 +9,6 @@ import argparse
 import platform
 import sys
 import time
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -31,9 +30,11 @@ cross-entropy and draw by jumps; their law is summed over all sequences on the w
 error. The flow on `Power(Simplex({simplex}), {length})` sees a label as a corner of a simplex, moved a tenth of the way
 to its centre; a draw's labels are its largest shares.
 
-- command: `python -m experiments.discrete --steps {steps} --draws {draws} --out {out}`
-- date: {date}; {machine} CPU, {threads} thread; Python {python}, torch {torch}; float32; seed {seed}
-- {steps:,} optimiser steps of batches of {batch} for each; {seconds}
+- command: `python -m experiments.discrete --steps {steps} --draws {draws} --seeds {seeds} --out {out}`
+- date: {date}; {machine} CPU, {threads} thread; Python {python}, torch {torch}; float32; one chain, {seeds} seeds of
+  training sequences, networks and draws
+- {steps:,} optimiser steps of batches of {batch} for each; seconds of the processor, means over the seeds: {seconds}
+- figures are means over the seeds, with the least and the largest
 - total variation: half the sum of the absolute differences of two laws, 0 to 1; of all sequences, and of the pairs of
   neighbouring labels, averaged over the places. Independent labels with the right frequencies at each place are
   {independent:.3f} from the chain, {independent_pairs:.3f} in pairs
@@ -110,33 +111,54 @@ def simplex_draws(chain: Chain, data: Tensor, draws: int, steps: int, batch: int
     return flow.sample(draws, generator=torch.Generator().manual_seed(seed)).argmax(-1)
 
 
-def run(chain: Chain, arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Train the flows and return the rows of the table, and how long each took."""
-    data, batch, seed = chain.draw(arguments.data, arguments.seed + 1), arguments.batch, arguments.seed
-    rows, seconds = [], []
+class Row(NamedTuple):
+    """What a way to draw is measured by, with one seed."""
+
+    name: str
+    steps: str
+    variation: float
+    pairs: float
+    nats: float | None = None
+
+
+def run(chain: Chain, arguments: argparse.Namespace, seed: int, seconds: dict[str, list[float]]) -> list[Row]:
+    """Train the flows with one seed and return their rows; note how long each took."""
+    data, batch = chain.draw(arguments.data, seed + 1), arguments.batch
+    rows = []
     for name, source in (("masked", MaskedLabels(chain.classes)), ("uniform", UniformLabels(chain.classes))):
-        start = time.perf_counter()
-        flow = discrete.fit(data, MixturePath(source), steps=arguments.steps, batch_size=batch, seed=seed)
-        seconds.append(f"{name} {time.perf_counter() - start:.0f} s")
-        _log(f"{name}: {seconds[-1]}, cross-entropy {flow.history[-1]['cross_entropy']:.4f}")
+        start = time.process_time()
+        flow = discrete.fit(
+            data, MixturePath(source), steps=arguments.steps, batch_size=batch, seed=seed, progress=False, device="cpu"
+        )
+        seconds.setdefault(name, []).append(time.process_time() - start)
+        _log(f"seed {seed}, {name}: {seconds[name][-1]:.0f} s, cross-entropy {flow.history[-1]['cross_entropy']:.4f}")
         for steps in arguments.jumps:
             law = flow.law(steps=steps)
             nats = float((chain.law * (chain.law / law).log()).sum())
-            rows.append(_row(f"jumps, {name} source", str(steps), chain.distances(law), f"{nats:.4f}"))
-    start = time.perf_counter()
-    labels: dict[str, Callable[[], Tensor]] = {
-        "simplex": lambda: simplex_draws(chain, data, arguments.draws, arguments.steps, batch, seed),
-        "the chain itself": lambda: chain.draw(arguments.draws, seed + 2),
-    }
-    for name, draw in labels.items():
-        rows.append(_row(name, "adaptive" if name == "simplex" else "", chain.distances(chain.frequencies(draw())), ""))
-        if name == "simplex":
-            seconds.append(f"simplex {time.perf_counter() - start:.0f} s with its draws")
-    return rows, seconds
+            rows.append(Row(f"jumps, {name} source", str(steps), *chain.distances(law), nats))
+    start = time.process_time()
+    drawn = simplex_draws(chain, data, arguments.draws, arguments.steps, batch, seed)
+    seconds.setdefault("simplex with its draws", []).append(time.process_time() - start)
+    _log(f"seed {seed}, simplex: {time.process_time() - start:.0f} s")
+    rows.append(Row("simplex", "adaptive", *chain.distances(chain.frequencies(drawn))))
+    itself = chain.draw(arguments.draws, seed + 1000)
+    return [*rows, Row("the chain itself", "", *chain.distances(chain.frequencies(itself)))]
 
 
-def _row(name: str, steps: str, distances: tuple[float, float], nats: str) -> str:
-    return f"| {name} | {steps} | {distances[0]:.3f} | {distances[1]:.3f} | {nats} |"
+def table_of(runs: list[list[Row]]) -> str:
+    """Return the table of several seeds' rows."""
+    lines = []
+    for same in zip(*runs, strict=True):
+        columns = [[row.variation for row in same], [row.pairs for row in same]]
+        nats = [row.nats for row in same if row.nats is not None]
+        cells = [_cell(values, 3) for values in columns] + [_cell(nats, 4) if nats else ""]
+        lines.append(f"| {same[0].name} | {same[0].steps} | {' | '.join(cells)} |")
+    return "\n".join([_HEADER, *lines])
+
+
+def _cell(values: list[float], digits: int) -> str:
+    mean = f"{sum(values) / len(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def _log(text: str) -> None:
@@ -153,7 +175,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--jumps", type=int, nargs="+", default=[1, 5, 20, 80], help="steps of a draw")
     parser.add_argument("--classes", type=int, default=4, help="kinds of labels (default: 4)")
     parser.add_argument("--length", type=int, default=5, help="of the sequences (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything (default: 0)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 on (default: 1)")
+    parser.add_argument("--chain", type=int, default=0, help="seed of the chain (default: 0)")
     parser.add_argument("--quick", action="store_true", help="a small run that shows that all parts work")
     parser.add_argument("--out", type=Path, help="write the page here")
     arguments = parser.parse_args(argv)
@@ -161,15 +184,18 @@ def main(argv: list[str] | None = None) -> None:
         arguments.steps, arguments.data, arguments.draws, arguments.length = 150, 3000, 2000, 3
         arguments.jumps = [1, 20]
     torch.set_num_threads(1)
-    chain = markov_chain(arguments.classes, arguments.length, arguments.seed)
-    rows, seconds = run(chain, arguments)
-    table = "\n".join([_HEADER, *rows])
+    chain = markov_chain(arguments.classes, arguments.length, arguments.chain)
+    seconds: dict[str, list[float]] = {}
+    runs = []
+    for seed in range(arguments.seeds):
+        runs.append(run(chain, arguments, seed, seconds))
+        table = table_of(runs)
+        if arguments.out:
+            arguments.out.write_text(_page(chain, arguments, len(runs), table, seconds), encoding="utf-8")
     print(table)
-    if arguments.out:
-        arguments.out.write_text(_page(chain, arguments, table, seconds), encoding="utf-8")
 
 
-def _page(chain: Chain, arguments: argparse.Namespace, table: str, seconds: list[str]) -> str:
+def _page(chain: Chain, arguments: argparse.Namespace, seeds: int, table: str, seconds: dict[str, list[float]]) -> str:
     independent, independent_pairs = chain.distances(chain.independent())
     return _PAGE.format(
         length=chain.length,
@@ -181,9 +207,9 @@ def _page(chain: Chain, arguments: argparse.Namespace, table: str, seconds: list
         batch=arguments.batch,
         draws=arguments.draws,
         out=arguments.out,
-        seed=arguments.seed,
+        seeds=seeds,
         threads=1,
-        seconds=", ".join(seconds),
+        seconds=", ".join(f"{name} {sum(values) / len(values):.0f}" for name, values in seconds.items()),
         table=table,
         independent=independent,
         independent_pairs=independent_pairs,

@@ -2,9 +2,10 @@
 
 Two tables and a map. Test negative log-likelihood in nats per steradian, with none, some and all conditions known, of
 one flow. Then samples given a country, for each weight of guidance: the share whose nearest airport in the data lies in
-that country, and the share of the country's airports that have a sample within 200 km.
+that country, and the share of the country's airports that have a sample within 200 km. Guidance is for flows as they
+are trained, so this one is not refined; `experiments.conditional` says what that adds.
 
-    python -m experiments.guidance_on_airports [--steps 1500] [--run FOLDER] [--figure docs/images/conditions.png]
+    python -m experiments.guidance_on_airports [--steps 1500] [--run FOLDER] [--figure runs/guidance.png]
 """
 
 import argparse
@@ -44,6 +45,7 @@ def fitted(
         condition=condition[index],
         conditions=conditions,
         validation=held,
+        refine=False,
         steps=steps,
         device="cpu",
         out=run,
@@ -84,22 +86,19 @@ def guided(samples: dict[tuple[str, float], Tensor], points: Tensor, countries: 
     return "\n".join(lines)
 
 
-def picture(
-    samples: dict[tuple[str, float], Tensor], points: Tensor, countries: Sequence[str | None], path: Path
-) -> None:
-    """Draw a row of maps for each country: its airports, and samples for each weight."""
-    figure = new_figure(18, 5.6, "Airports given their country")
-    grid = figure.add_gridspec(len(COUNTRIES), 1 + len(SHOWN))
-    for row, country in enumerate(COUNTRIES):
+def picture(drawn: dict[str, dict[str, Tensor]], points: Tensor, countries: Sequence[str | None], path: Path) -> None:
+    """Draw a row of maps for each country: its airports, and samples by title."""
+    columns = 1 + max(len(samples) for samples in drawn.values())
+    figure = new_figure(4.5 * columns, 2.8 * len(drawn), "Airports given their country")
+    grid = figure.add_gridspec(len(drawn), columns)
+    for row, (country, samples) in enumerate(drawn.items()):
         own = points[torch.tensor([name == country for name in countries])]
         data = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))[:SAMPLES]]
         axes = world_map(figure, grid[row, 0], f"{country}: data, {len(data):,} airports", earth=True)
         draw_points(axes, data.numpy(), DATA_COLOUR, SAMPLES)
-        for column, weight in enumerate(SHOWN, start=1):
-            drawn = samples[country, weight]
-            title = f"{country}: {len(drawn):,} samples, guidance {weight:g}"
-            axes = world_map(figure, grid[row, column], title, earth=True)
-            draw_points(axes, drawn.numpy(), SAMPLE_COLOUR, SAMPLES)
+        for column, (title, x) in enumerate(samples.items(), start=1):
+            axes = world_map(figure, grid[row, column], f"{country}: {len(x):,} samples, {title}", earth=True)
+            draw_points(axes, x.numpy(), SAMPLE_COLOUR, SAMPLES)
     rfm.plotting.save_figure(figure, path)
 
 
@@ -123,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     samples = {(country, weight): draw(flow, country, weight) for country in COUNTRIES for weight in WEIGHTS}
     print(guided(samples, dataset.points, countries))
     if options.figure is not None:
-        picture(samples, dataset.points, countries, options.figure)
+        shown = {c: {f"guidance {weight:g}": samples[c, weight] for weight in SHOWN} for c in COUNTRIES}
+        picture(shown, dataset.points, countries, options.figure)
 
 
 if __name__ == "__main__":

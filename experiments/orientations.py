@@ -160,6 +160,8 @@ def fitted(data: RunData, conditions: Conditions, options: Options, out: Path) -
         validation=torch.arange(len(points), len(points) + len(held)),
         field=field,
         objective=rfm.FlowMatching(times=UniformAndLateTimes(finest=0.003)),
+        # The points are drawn from kernels as it is; `experiments.conditional` refines.
+        refine=False,
         batch_size=512,
         steps=options.steps,
         seed=options.seed,

@@ -136,6 +136,8 @@ def fitted(part: Part, data: RunData, conditions: Conditions, options: Options) 
         validation=torch.arange(len(data.split.train), len(index)),
         source=part.source,
         field=field,
+        # What a flow alone learns of a condition is the question here.
+        refine=False,
         steps=options.steps,
         batch_size=256,
         training=rfm.Training(learning_rate=2e-3),

@@ -295,7 +295,8 @@ def test_the_comparison_has_the_flow_with_and_without_conditions(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = json.loads(run(capsys, "evaluate", "run", "--json", "--quiet")[0])
-    assert list(record["test_nll_nats"])[-2:] == ["flow without conditions", "flow with conditions"]
+    given = ["one kernel in the condition", "kernels per condition", "flow with conditions"]
+    assert list(record["test_nll_nats"])[-4:] == ["flow without conditions", *given]
     nll = {name: row["mean"] for name, row in record["test_nll_nats"].items()}
     gain = record["conditional_minus_unconditional_nats"]
     assert gain["mean"] == pytest.approx(nll["flow with conditions"] - nll["flow without conditions"], abs=1e-6)
@@ -305,8 +306,14 @@ def test_the_comparison_has_the_flow_with_and_without_conditions(
     assert record["flow_minus_best_kernel_nats"]["mean"] == pytest.approx(
         nll["flow without conditions"] - best, abs=1e-6
     )
+    best = record["best_conditional_kernel"]
+    assert best in given[:2]
+    assert record["conditional_flow_minus_best_kernel_nats"]["mean"] == pytest.approx(
+        nll["flow with conditions"] - nll[best], abs=1e-6
+    )
     text, _ = run(capsys, "evaluate", "run", "--quiet")
     assert "flow with minus without conditions, per point" in text
+    assert f"the best kernel given them is that of the validation points: {best}" in text
     free = json.loads(run(capsys, "evaluate", "free", "--json", "--quiet")[0])
     assert list(free["test_nll_nats"])[-1] == "flow"
     assert "conditional_minus_unconditional_nats" not in free

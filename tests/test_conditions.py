@@ -468,7 +468,7 @@ def test_any_part_of_a_condition_can_be_given(learned: rfm.Flow) -> None:
 def test_labels_that_are_swapped_swap_the_samples(learned: rfm.Flow) -> None:
     for place, centre in (("west", -1.5), ("east", 1.5)):
         for weight in (1.0, 2.0):
-            drawn = learned.sample(100, condition={"place": place}, guidance=weight, generator=seeded())
+            drawn = learned.base.sample(100, condition={"place": place}, guidance=weight, generator=seeded())
             assert float(((drawn[:, 0] - centre).abs() < 1.5).float().mean()) > (0.8 if weight == 1 else 0.9)
 
 

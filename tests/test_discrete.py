@@ -1,15 +1,18 @@
 """Discrete flow matching, assessed on a Markov chain whose law is known exactly."""
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rfm import discrete
+from rfm import Flow, Training, discrete
 from rfm.discrete import DiscreteFlow, MaskedLabels, MixturePath, UniformLabels
 from rfm.discrete.mixture_path import LabelSource
 from rfm.paths.schedules import CosineKappa, LinearKappa, PolynomialKappa
+from rfm.records.descriptions import SavedFlowError
 
 CLASSES, LENGTH = 3, 4
 SOURCES = [UniformLabels(CLASSES), MaskedLabels(CLASSES)]
@@ -137,7 +140,9 @@ def test_loss_is_least_at_the_exact_posterior() -> None:
 def test_fit(source: LabelSource) -> None:
     """A trained network's law is near the chain's, as its bigrams are; far from that of independent positions."""
     law = chain_law()
-    flow = discrete.fit(drawn(law, 4000), MixturePath(source), steps=250, learning_rate=4e-3, seed=0)
+    flow = discrete.fit(
+        drawn(law, 4000), MixturePath(source), steps=250, seed=0, progress=False, training=Training(learning_rate=4e-3)
+    )
     found = flow.law(steps=32)
     sequences = discrete.every_sequence(CLASSES, LENGTH)
     marginals = [torch.zeros(CLASSES).double().index_add(0, sequences[:, i], law) for i in range(LENGTH)]
@@ -147,8 +152,8 @@ def test_fit(source: LabelSource) -> None:
     bigrams = [torch.zeros(CLASSES**2).double().index_add(0, pairs, p) for p in (found, law)]
     assert discrete.total_variation(*bigrams) < 0.08
     assert flow.history[-1]["cross_entropy"] < flow.history[0]["cross_entropy"]
-    again = discrete.fit(drawn(law, 4000), MixturePath(source), steps=5, seed=3)
-    repeated = discrete.fit(drawn(law, 4000), MixturePath(source), steps=5, seed=3)
+    again = discrete.fit(drawn(law, 4000), MixturePath(source), steps=5, seed=3, progress=False)
+    repeated = discrete.fit(drawn(law, 4000), MixturePath(source), steps=5, seed=3, progress=False)
     assert torch.equal(again.law(steps=2), repeated.law(steps=2))
 
 
@@ -165,3 +170,65 @@ def test_bad_input() -> None:
         discrete.every_sequence(4, 12)
     with pytest.raises(ValueError, match="source"):
         MixturePath(3)  # type: ignore[arg-type]
+
+
+def test_a_saved_flow_has_the_same_law(tmp_path: Path) -> None:
+    path = MixturePath(UniformLabels(CLASSES), PolynomialKappa(2))
+    flow = discrete.fit(drawn(chain_law(), 500), path, steps=20, progress=False, out=tmp_path)
+    loaded = DiscreteFlow.load(tmp_path)
+    assert repr(loaded.path.source) == repr(path.source)
+    assert loaded.path.kappa == path.kappa
+    assert (loaded.history, loaded.stopped) == (flow.history, "all 20 steps done")
+    assert torch.equal(loaded.law(steps=3), flow.law(steps=3))
+    with pytest.raises(
+        SavedFlowError, match=r"holds an rfm discrete flow, not an rfm flow; load it with rfm\.discrete"
+    ):
+        Flow.load(tmp_path)
+
+
+def test_a_posterior_of_ones_own_is_passed_in(tmp_path: Path) -> None:
+    path, own = MixturePath(MaskedLabels(CLASSES)), Own()
+    DiscreteFlow(own, path, LENGTH).save(tmp_path)
+    with pytest.raises(SavedFlowError, match="Own, which is not part of this library; pass it"):
+        DiscreteFlow.load(tmp_path)
+    other = Own()
+    DiscreteFlow.load(tmp_path, posterior=other)
+    assert torch.equal(other.logits, own.logits)
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    """To the same law as one that was never stopped; and not with other data."""
+    x, path = drawn(chain_law(), 500), MixturePath(MaskedLabels(CLASSES))
+
+    def fitted(out: Path | None, data: Tensor = x, **options: Any) -> DiscreteFlow:
+        return discrete.fit(data, path, steps=32, batch_size=32, out=out, progress=False, **options)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(share: float, record: object) -> None:
+        if share >= 0.5:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        discrete.fit(x, path, steps=32, batch_size=32, out=tmp_path, progress=stop)
+    assert not (tmp_path / "flow.json").exists()
+    with pytest.raises(FileExistsError, match="already holds an unfinished run"):
+        fitted(tmp_path)
+    resumed, full = fitted(tmp_path, resume=True), fitted(None)
+    assert [record["step"] for record in resumed.history] == [record["step"] for record in full.history]
+    assert torch.equal(resumed.law(steps=2), full.law(steps=2))
+    assert torch.equal(fitted(tmp_path, resume=True).law(steps=2), full.law(steps=2))
+    with pytest.raises(SavedFlowError, match="other data or with other settings"):
+        fitted(tmp_path, drawn(chain_law(), 500, seed=1), resume=True)
+
+
+class Own(nn.Module):
+    """A posterior of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.randn(LENGTH, CLASSES))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.logits.expand(len(x), LENGTH, CLASSES)

@@ -497,7 +497,7 @@ def test_the_density_follows_the_condition_and_guidance() -> None:
     assert flow.log_prob(a, condition=torch.full((1,), math.nan)).isfinite().all()
 
     def share(**options: Any) -> float:
-        drawn = flow.sample(200, generator=torch.Generator().manual_seed(0), **options)
+        drawn = flow.base.sample(200, generator=torch.Generator().manual_seed(0), **options)
         return float((manifold.dist(drawn, a[:1].float()) < math.pi / 2).float().mean())
 
     assert share(condition=here) > 0.9

@@ -11,7 +11,6 @@ import rfm
 from manifolds import SE3, SO3, Euclidean, FlatTorus, Power, Product, Sphere
 from rfm.integrators import FixedStep
 from rfm.posterior import Chains, Guided, Importance, Measurement, Polygon, Slice, Tempering, operators
-from rfm.posterior.tangent_solve import linearised
 from rfm.sources import PowerSource, ProductSource, RigidMotionSource, Uniform, WrappedNormal
 
 
@@ -101,6 +100,10 @@ def test_polygons_hold_what_is_inside_either_way_round() -> None:
         (lambda: Slice.of_factors(Product(Sphere(2), FlatTorus(1)), {5: torch.zeros(1)}), "numbers from 0 to 1"),
         (lambda: Slice.of_copies(Power(SO3(), 2), {0: torch.zeros(3, 3)}), "Slice.of_copies"),
         (lambda: Slice.of_position([0.0, 1.0]), "Slice.of_position"),
+        (lambda: Slice.of_position([math.nan] * 3), "at least one of them known"),
+        (lambda: Slice.of_position([0.0, math.inf, 0.0]), "Slice.of_position"),
+        (lambda: Slice.of_entries(FlatTorus(2), [0.0, 1.0]), "and one not"),
+        (lambda: Slice.of_entries(Sphere(2), [0.0, math.nan, math.nan]), "on Euclidean and FlatTorus"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(make: Callable[[], object], match: str) -> None:
@@ -116,37 +119,6 @@ def test_a_measurement_that_nothing_reaches_is_reported() -> None:
     assert any("miss the measurement" in note for note in draws.warnings)
     fine = Measurement(operators.distance_to(Sphere(2), torch.tensor([0.0, 0, 1])), 2.0, 0.05)
     assert not flow.posterior(fine, 256, solver=FixedStep(steps=1)).warnings
-
-
-class Blur:
-    """A physics as deepinv writes it, on pictures (n, 1, 1, 4)."""
-
-    def A(self, x: Tensor) -> Tensor:  # noqa: N802
-        return (x + x.roll(1, -1)) / 2
-
-    def A_adjoint(self, y: Tensor) -> Tensor:  # noqa: N802
-        return (y + y.roll(-1, -1)) / 2
-
-
-def test_physics_are_taken_as_they_are_with_the_adjoint_of_their_own() -> None:
-    x, v = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
-    y = torch.tensor([[[1.0, 0, 2, 3]]])
-    measured = Measurement(Blur(), y, 0.5, shape=(1, 1, 4))
-    assert torch.allclose(measured.whitened(x), ((x + x.roll(1, -1)) / 2 - y[0, 0]) / 0.5)
-    problem = linearised(Euclidean(4), measured, x)
-    assert torch.allclose(problem.adjoint(v), Blur().A_adjoint(v) / 0.5)
-
-
-def test_deepinv_physics_are_taken_as_they_are() -> None:
-    physics = pytest.importorskip("deepinv.physics", exc_type=ImportError)
-    kept = torch.ones(1, 1, 4)
-    kept[..., 1] = 0
-    inpainting = physics.Inpainting(img_size=(1, 1, 4), mask=kept)
-    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    found = Measurement(inpainting, torch.tensor([[[1.0, 0, 2, 3]]]), 0.5, shape=(1, 1, 4))(x)
-    own = Measurement(operators.mask(kept[0, 0] > 0), [1.0, 2, 3], 0.5)(x)
-    # The entry that is masked is zero on both sides.
-    assert torch.allclose(found, own - math.log(0.5 * math.sqrt(2 * math.pi)), atol=1e-5)
 
 
 # Slices.
@@ -207,6 +179,48 @@ def test_a_pose_of_known_position_has_a_free_orientation() -> None:
     kappa = 1 / 0.09
     assert float(draws.points[:, 2, 2].mean()) == pytest.approx(1 / math.tanh(kappa) - 1 / kappa, abs=0.03)
     assert torch.allclose(draws.points[:, :3, 3], torch.tensor([0.0, 0, 1]))
+
+
+def test_a_known_coordinate_of_a_position_gives_the_ratio_of_joint_and_marginal() -> None:
+    # As above; the height alone is known: orientations whose axis has that height, positions normal about the axis.
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x[..., :3, 2:3], (3, 0, 0, 1))
+
+    flow, height = rfm.Flow(SE3(), field, RigidMotionSource(SE3(), Uniform(SO3()), 0.3)), 0.8
+    draws = flow.posterior(
+        None,
+        600,
+        known=Slice.of_position([math.nan, math.nan, height]),
+        method=Tempering(particles=600, moves=6),
+        solver=FixedStep(steps=2),
+        generator=torch.Generator().manual_seed(0),
+    )
+    SE3().check_point(draws.points, tol=1e-4)
+    assert torch.allclose(draws.points[:, 2, 3], torch.tensor(height))
+    # The joint density of cosine c and height over the marginal of the height, by quadrature; c is uniform.
+    c = (torch.arange(4000, dtype=torch.float64) + 0.5) / 2000 - 1
+    joint = (-((height - c) ** 2) / 2 / 0.09).exp() / math.sqrt(2 * math.pi * 0.09)
+    mean = float((joint * c).sum() / joint.sum())
+    spread = float((joint * (c - mean) ** 2).sum() / joint.sum()) ** 0.5
+    found = draws.points[:, 2, 2].double()
+    error = spread / math.sqrt(min(draws.effective_sample_size, 600))
+    assert float(found.mean()) == pytest.approx(mean, abs=4.5 * error)
+    assert float(found.std()) == pytest.approx(spread, rel=0.2)
+    # The evidence is the marginal density of the height.
+    assert draws.log_evidence == pytest.approx(float(joint.mean().log()), abs=0.15)
+    # What is free of the position follows the axis.
+    off = (draws.points[:, :2, 3] - draws.points[:, :2, 2]).double()
+    assert float(off.std()) == pytest.approx(0.3, rel=0.15)
+
+
+@pytest.mark.parametrize("space", [Euclidean(3), FlatTorus(3)], ids=str)
+def test_known_entries_stand_in_their_places(space: Euclidean | FlatTorus) -> None:
+    known = Slice.of_entries(space, [math.nan, 0.5, math.nan])
+    x = torch.tensor([[1.0, 9.0, 2.0], [3.0, 9.0, -1.0]])
+    assert torch.equal(known.join(known.free(x)), torch.tensor([[1.0, 0.5, 2.0], [3.0, 0.5, -1.0]]))
+    assert type(known.manifold) is type(space)
+    assert known.manifold.dim == 2
+    known.check(space)
 
 
 def test_copies_of_a_power_are_held_in_their_places() -> None:

@@ -26,7 +26,7 @@ from rfm.metrics import paired_difference
 from rfm.networks import VelocityField
 from rfm.records.descriptions import SavedFlowError, read_json, write_json
 from rfm.sources import KernelMixture, Uniform, VonMisesFisher, WrappedNormal, likeliest_weights
-from rfm.steering import SelfConditioning
+from rfm.steering import EnergyGuidance
 from rfm.training.checkpoint import Checkpoint, Validation
 from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, tried
 from rfm.training.refinement import candidates, refine, solver_error
@@ -162,7 +162,7 @@ def test_estimated_log_densities_agree_within_their_errors() -> None:
     m.check_point(drawn)
 
 
-def test_a_refined_flow_knows_no_condition_and_no_steering() -> None:
+def test_sources_that_know_of_no_condition_refuse_one() -> None:
     m = Sphere(2)
     field = VelocityField(m, width=8, depth=1, features=4, condition_dim=1)
     flow = Flow(m, field, refinement=Refinement([1.0], [Uniform(m)], [1.0]))
@@ -170,7 +170,6 @@ def test_a_refined_flow_knows_no_condition_and_no_steering() -> None:
     for call, name in (
         (lambda: flow.log_prob(x, condition=torch.zeros(1)), "log_prob"),
         (lambda: flow.sample(2, condition=torch.zeros(1)), "sample"),
-        (lambda: flow.sample(2, steering=[SelfConditioning()]), "sample"),
     ):
         with pytest.raises(ValueError, match=f"use flow.base.{name}"):
             call()
@@ -179,6 +178,14 @@ def test_a_refined_flow_knows_no_condition_and_no_steering() -> None:
     conditions = Conditions.of({"magnitude": [1.0, 2.0]})
     with pytest.raises(ValueError, match="conditional on magnitude; leave the refinement out"):
         Flow(m, field, conditions=conditions, refinement=flow.refinement)
+
+
+def test_steered_samples_are_of_the_flow_without_its_refinement_and_say_so() -> None:
+    m = Sphere(2)
+    flow, energy = refined(m), [EnergyGuidance(m, lambda x: x[..., 2], through_field=False)]
+    with pytest.warns(UserWarning, match=r"under an energy .* call flow\.base\.sample to say so"):
+        steered = flow.sample(5, steering=energy, generator=seeded())
+    torch.testing.assert_close(steered, flow.base.sample(5, steering=energy, generator=seeded()))
 
 
 @pytest.mark.parametrize(
@@ -447,19 +454,13 @@ def uniform_sphere(n: int, seed: int) -> Points:
             "its source is a kernel density already",
         ),
         (
-            Flow(Sphere(2), lambda x, t, condition: 0 * x),
-            Points(clumps(50, 1), torch.zeros(50, 1)),
-            Points(clumps(50, 2), torch.zeros(50, 1)),
-            "its density is conditional",
-        ),
-        (
             Flow(Hyperboloid(2), lambda x, t: 0 * x, source_of(Hyperboloid(2))),
             Points(points(Hyperboloid(2), 50)),
             Points(points(Hyperboloid(2), 50)),
             "no smoothing kernel on Hyperboloid",
         ),
     ],
-    ids=["no gain", "few points", "kernels", "conditional", "no kernel"],
+    ids=["no gain", "few points", "kernels", "no kernel"],
 )
 def test_what_is_not_refined_says_why(flow: Flow, data: Points, validation: Points, told: str) -> None:
     refine(flow, data, validation)

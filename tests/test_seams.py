@@ -22,6 +22,12 @@ ALLOWED = {
     "rfm.datasets.load": "data that are downloaded",
     "rfm.proteins.chain_sets.cgdms": "data that another package brings",
     "rfm.plotting.plot_flow": "a picture of fewer points, in seconds",
+    "rfm.plotting.layouts._DRAWS": "draws that the part of a map is chosen by",
+    "rfm.plotting.layouts.Subject.log_density": "a density that no flow has",
+    "rfm.command_line.report._EVALUATIONS": "points at which the density of a page is computed, which take minutes",
+    "rfm.command_line.report_content.report_on": "a page is written from content that a test knows",
+    "rfm.command_line.plot._PAGE_EVALUATIONS": "the same, of a page that turns",
+    "rfm.datasets.formats.arrow.package": "a package that is missing",
     "rfm.Flow.sample": "draws that a test knows, or that do not fit into memory",
     "rfm.networks.VelocityField.__init__.__defaults__": "the command line chooses its network by itself",
 }

@@ -79,6 +79,19 @@ def test_where_the_background_vanishes_nothing_is_lost(monkeypatch: pytest.Monke
         torch.testing.assert_close(truncated, complete, rtol=1e-9, atol=1e-9)
 
 
+def test_regions_are_as_exact_as_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many blocks, clustered and scattered, in regions of any number of them."""
+    m = Sphere(2)
+    x = torch.cat([smeared(m, 150), m.random_uniform(150, generator=generator(), dtype=F64)])
+    density = varying(m, x, kernel_concentrations(m, x)[::3])
+    y = torch.cat([m.projx(x + 1e-2 * torch.randn(300, 3, generator=generator(1), dtype=F64)), smeared(m, 300, seed=4)])
+    monkeypatch.setattr("rfm.sources.truncated_sums._BLOCK", 7)
+    for region in (1, 3, 1000):
+        monkeypatch.setattr("rfm.sources.truncated_sums._REGION", region)
+        truncated, complete = both(density, y, monkeypatch)
+        torch.testing.assert_close(truncated, complete, rtol=0, atol=TRUNCATION)
+
+
 def test_narrow_kernels_keep_their_digits_in_a_wide_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Points at a ten-thousandth from their centres, scattered over the sphere: products would lose them."""
     m = Sphere(2)
@@ -96,6 +109,13 @@ def test_a_component_of_weight_zero_is_no_component(monkeypatch: pytest.MonkeyPa
     truncated, complete = both(density, x, monkeypatch)
     assert torch.equal(complete, both(some, x, monkeypatch)[1])
     torch.testing.assert_close(truncated, complete, rtol=0, atol=TRUNCATION)
+    monkeypatch.setattr("rfm.sources.kernel_components._TRUNCATED_PAIRS", 0)
+    for weights in ([0.4, 0.0, 0.5, 0.1], [0.4, 0.1, 0.5, 0.0]):
+        density = KernelMixture(m, x, k, torch.tensor(weights), Uniform(m))
+        components = density.component_log_prob(x, truncate=True)
+        assert bool((components[:, density.weights == 0] == -math.inf).all())
+        mixed = torch.logsumexp(components + density.weights.log(), dim=-1)
+        torch.testing.assert_close(mixed, density.log_prob(x), rtol=0, atol=TRUNCATION)
 
 
 def test_a_gradient_comes_from_complete_sums(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ options = {"conditions": conditions, "field": field, "steps": 40, "progress": Fa
 # --8<-- [start:condition]
 flow = rfm.fit(points, sphere, condition=named, **options)
 strong = flow.sample(20, condition={"magnitude": 7.5, "region": "chile"})
-chile = flow.sample(20, condition={"region": "chile"}, guidance=1.5)
+chile = flow.base.sample(20, condition={"region": "chile"}, guidance=1.5)
 scores = flow.log_prob(points, condition=named)  # each point given its own
 without = flow.log_prob(points)
 # --8<-- [end:condition]

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     dataset = datasets.load(arguments.dataset)
     folder = Path(arguments.out or f"runs/demo-{dataset.name}")
     arguments.out, arguments.steps, arguments.batch_size, arguments.validations = str(folder), None, None, 16
-    arguments.refine, arguments.more_steps = True, None
+    arguments.refine, arguments.more_steps, arguments.floor = True, None, False
     # A demo is to be run again and again; only what an earlier demo made is replaced.
     arguments.resume, arguments.force = False, _is_demo(folder)
     source = f"{dataset.name}: {dataset.source}"

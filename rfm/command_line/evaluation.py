@@ -9,9 +9,11 @@ from torch import Tensor
 
 from rfm.command_line.run_folder import RunData
 from rfm.datasets.splits import group_split
-from rfm.flow import Flow
+from rfm.flow import Flow, StratifiedRefinement
 from rfm.metrics import Estimate, NearestTraining, nearest_training, negative_log_likelihood, paired_difference
 from rfm.sources import KernelMixture, Uniform
+from rfm.training import Points, conditional_kernels
+from rfm.training.conditional_refinement import condition_labels, reason_against_condition
 
 _COMPARED = 1000
 """Samples, and test points at most, whose distances to the training points are compared."""
@@ -23,6 +25,12 @@ KERNELS: dict[str, Callable[..., KernelMixture]] = {
 }
 """The kernel densities that a flow is compared with, from the weakest."""
 
+CONDITIONAL_KERNELS = {"one kernel in the condition": True, "kernels per condition": False}
+"""The conditional kernel densities, from the weaker, and whether they have one width, see
+`rfm.training.conditional_kernels`."""
+
+_WITH = "flow with conditions"
+
 _CENTRES, _WEIGHING = 40_000, 5_000
 """Training points that kernels stand on at most, and validation points that choose their widths and weights."""
 
@@ -32,16 +40,20 @@ class Evaluation:
     """Negative log-likelihoods of the test points.
 
     Args:
-        rows: model and its test NLL in nats: the source, the kernel densities, the flow, the flow with conditions.
+        rows: model and its test NLL in nats: the source, the kernel densities, the flow; of a conditional one all of
+            these given the conditions too.
         against_kernel: NLL of the flow minus that of the best kernel density, paired by point; None where there is no
-            kernel. Kernel densities know no conditions, and neither does the flow here.
+            kernel. These kernel densities know no conditions, and neither does the flow here.
         count: number of test points.
         against_unconditional: NLL of the flow given the conditions of the points minus that of the same flow without
             them, paired likewise; None for an unconditional flow.
+        against_conditional_kernel: NLL of the flow given the conditions minus that of the best kernel density given
+            them, paired likewise; None for an unconditional flow, or where there are no such kernels.
         weighted: whether means are over weighted points.
         measure: what densities are with respect to, in words.
         blocked: whether points were held out in blocks; standard errors are then clustered by block, else by place.
         best_kernel: the kernel density of ``against_kernel``, the one that makes the validation points likelier.
+        best_conditional_kernel: that of ``against_conditional_kernel``, likewise.
         subsampling: how many of the points the kernels were fitted to, in words, where these were not all.
         copying: how near samples come to the training points, beside test points.
     """
@@ -56,6 +68,8 @@ class Evaluation:
     best_kernel: str = ""
     subsampling: str = ""
     copying: NearestTraining | None = None
+    against_conditional_kernel: Estimate | None = None
+    best_conditional_kernel: str = ""
 
     @property
     def clusters(self) -> int:
@@ -79,6 +93,12 @@ class Evaluation:
                 f"flow with minus without conditions, per point: "
                 f"{self._verdict(self.against_unconditional, 'conditions help', 'conditions hurt')}"
             )
+        if self.against_conditional_kernel is not None:
+            lines.append(
+                f"flow minus best kernel, both given the conditions, per point: "
+                f"{self._verdict(self.against_conditional_kernel, 'the flow is better', 'the kernel is better')}"
+            )
+            lines.append(f"the best kernel given them is that of the validation points: {self.best_conditional_kernel}")
         if self.copying is not None:
             lines.append(self.copying.describe())
         lines.append(self._clustering())
@@ -96,9 +116,12 @@ class Evaluation:
         differences = {
             "flow_minus_best_kernel_nats": self.against_kernel,
             "conditional_minus_unconditional_nats": self.against_unconditional,
+            "conditional_flow_minus_best_kernel_nats": self.against_conditional_kernel,
         }
         more: dict[str, Any] = {"clustered_by": self._unit, "clusters": self.clusters}
         more |= {"best_kernel": self.best_kernel} if self.best_kernel else {}
+        conditional = self.best_conditional_kernel
+        more |= {"best_conditional_kernel": conditional} if conditional else {}
         more |= {"kernels": self.subsampling} if self.subsampling else {}
         more |= {"measure": self.measure} if self.measure else {}
         more |= {} if self.copying is None else {"nearest_training": self.copying.record()}
@@ -164,20 +187,20 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
         scores.append(("flow, unrefined", flow.base.log_prob(test).double()))
     note("flow")
     own = flow.log_prob(test).double()
-    conditional = None
-    if data.condition is not None:
-        note("flow, with conditions")
-        conditional = flow.log_prob(test, **data.conditions_at(data.split.test)).double()
     against, best = None, ""
     if kernels:
         best = _best_of_validation(kernels, fitted)
         against = paired_difference(-own, -dict(scores)[best], groups=groups, weights=weights)
     name = "flow" if flow.refinement is None else "flow, refined"
-    scores.append((name if conditional is None else "flow without conditions", own))
-    gain = None
-    if conditional is not None:
-        scores.append(("flow with conditions", conditional))
-        gain = paired_difference(-conditional, -own, groups=groups, weights=weights)
+    scores.append((name if data.condition is None else "flow without conditions", own))
+    gain, against_conditional, best_conditional = None, None, ""
+    if data.condition is not None:
+        conditional, best_conditional = _given_conditions(flow, data, fitted, note)
+        scores += list(conditional.items())
+        gain = paired_difference(-conditional[_WITH], -own, groups=groups, weights=weights)
+        if best_conditional:
+            pair = -conditional[_WITH], -conditional[best_conditional]
+            against_conditional = paired_difference(*pair, groups=groups, weights=weights)
     rows = tuple((name, negative_log_likelihood(score, weights, groups)) for name, score in scores)
     measure = f"the Riemannian volume of {flow.manifold}"
     words = _subsampling(data, fitted) if kernels and fitted is not data else ""
@@ -192,7 +215,53 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
         best,
         words,
         _copying(flow, data, test, note),
+        against_conditional,
+        best_conditional,
     )
+
+
+def _given_conditions(
+    flow: Flow, data: RunData, fitted: RunData, note: Callable[[str], None]
+) -> tuple[dict[str, Tensor], str]:
+    """Return the test points' log-densities given their conditions, by model, and the best kernel density's name."""
+    test = data.points[data.split.test]
+    given = data.conditions_at(data.split.test)
+    scores, best = dict[str, Tensor](), ""
+    kernels = _conditional_kernels(flow, fitted, note)
+    if kernels:
+        best = min(kernels, key=lambda name: kernels[name].validation_nll["kernels"])
+        scores |= {name: own.kernel_log_prob(test, given["condition"]).double() for name, own in kernels.items()}
+    if flow.refinement is not None:
+        note("flow with conditions, unrefined")
+        scores["flow with conditions, unrefined"] = flow.base.log_prob(test, **given).double()
+    note("flow, with conditions")
+    scores[_WITH] = flow.log_prob(test, **given).double()
+    return scores, best
+
+
+def _conditional_kernels(flow: Flow, fitted: RunData, note: Callable[[str], None]) -> dict[str, StratifiedRefinement]:
+    """Return the kernel densities given the conditions by name; none where manifold or conditions have no kernel."""
+    assert fitted.condition is not None
+    if flow.manifold.kernel is None or reason_against_condition(flow, fitted.condition):
+        return {}
+    labels = condition_labels(flow, fitted.condition)
+    train, validation = (
+        Points(fitted.points[rows], fitted.condition[rows], fitted.weights_at(rows))
+        for rows in (fitted.split.train, fitted.split.validation)
+    )
+    if not all(_is_known(part) for part in (train, validation)):
+        return {}
+    kernels = {}
+    for name, one_width in CONDITIONAL_KERNELS.items():
+        note(name)
+        kernels[name] = conditional_kernels(flow.manifold, train, validation, labels, one_width=one_width)
+    return kernels
+
+
+def _is_known(points: Points) -> bool:
+    """Return whether all of the condition is known of some points that have weight."""
+    condition = points.positive.condition
+    return condition is not None and bool((~condition.isnan()).all(-1).any())
 
 
 def _copying(flow: Flow, data: RunData, test: Tensor, note: Callable[[str], None]) -> NearestTraining:

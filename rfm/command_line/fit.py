@@ -132,10 +132,10 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start-weights", metavar="COLUMN", help="column of weights of the start points")
     parser.add_argument(
         "--coupling",
-        choices=("independent", "optimal-transport", "sinkhorn"),
+        choices=("independent", "optimal-transport", "sinkhorn", "unbalanced"),
         default="independent",
         help="pairing of source and data points in each batch (default: independent);\n"
-        "sinkhorn is for large batches on a GPU",
+        "sinkhorn is for large batches on a GPU; unbalanced leaves out points that are far from the other side",
     )
     parser.add_argument(
         "--steps", type=positive, help="optimiser steps (default: by the number of points, 2000 to 8000)"
@@ -162,6 +162,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         dest="refine",
         help="leave the flow as trained, without kernels about the training points carried back along it",
+    )
+    parser.add_argument(
+        "--floor",
+        action="store_true",
+        help="report how far the loss lies above the least that is possible on the training points",
     )
     parser.add_argument("--max-seconds", type=positive_number, help="cap on all of the training time (default: none)")
 

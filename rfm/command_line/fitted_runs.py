@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def train_run(
         refine=arguments.refine,
         steps=arguments.steps,
         out=folder,
-        training=_training(arguments, arguments.max_seconds),
+        training=replace(_training(arguments, arguments.max_seconds), floor=arguments.floor),
         **_start_arguments(data, index),
         **settings,
     )
@@ -185,6 +186,7 @@ def fitted_record(flow: Flow, data: RunData, folder: Path) -> dict[str, Any]:
         "refinement_seconds": last.get("refinement_seconds", 0.0),
         "validation_nll_nats": nll,
         **({} if loss is None else {"validation_loss": loss}),
+        **{name: last[name] for name in ("loss_floor", "loss_above_floor") if name in last},
         **({"validated_on": "points held out by five other fits"} if crossed else {}),
         "stopped": flow.stopped,
         "refinement": {} if flow.refinement is None else flow.refinement.summary(),
@@ -201,6 +203,8 @@ def fitted_text(flow: Flow, data: RunData, folder: Path) -> str:
         validation = f"validation loss {record['validation_loss']:.4g}, by pairs, as start points have no density"
     validation += f" on {record['validated_on']}" if "validated_on" in record else ""
     refined = f" and {record['refinement_seconds']:.0f} s of refinement" if record["refinement_seconds"] >= 0.5 else ""
+    if "loss_floor" in record:
+        validation += f"; loss {record['loss_above_floor']:.4g} above its floor of {record['loss_floor']:.4g}"
     return (
         f"fitted {record['train']} points in {record['seconds'] or 0:.0f} s{refined}; {validation}; "
         f"{flow.stopped}\n{flow.refinement_report + chr(10) if flow.refinement_report else ''}"

@@ -19,7 +19,7 @@ from manifolds import (
     Simplex,
     Sphere,
 )
-from rfm.couplings import Coupling, Independent, OptimalTransport, Sinkhorn
+from rfm.couplings import Coupling, Independent, OptimalTransport, Sinkhorn, UnbalancedSinkhorn
 from rfm.datasets.column_names import angle_columns, coordinate_columns
 from rfm.datasets.coordinates import EARTH_AXES
 from rfm.datasets.crystal_symmetry import (
@@ -194,7 +194,8 @@ def coupling_by_name(name: str, manifold: Manifold) -> Coupling:
     """Return the coupling that ``--coupling`` means."""
     if name == "independent":
         return Independent()
-    return OptimalTransport(manifold) if name == "optimal-transport" else Sinkhorn(manifold)
+    kinds = {"optimal-transport": OptimalTransport, "sinkhorn": Sinkhorn, "unbalanced": UnbalancedSinkhorn}
+    return kinds[name](manifold)
 
 
 def _imported(name: str, what: str) -> Any:

@@ -1,6 +1,8 @@
 """``rfm posterior``: draws of a flow given measurements of its columns."""
 
 import argparse
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rfm.command_line.arguments import (
@@ -16,8 +18,10 @@ from rfm.command_line.arguments import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rfm.command_line.column_measurements import Given
     from rfm.command_line.run_folder import RunData
     from rfm.flow import Flow
+    from rfm.posterior import PosteriorDraws
 
 SUMMARY = "draw points given measurements of their columns, in the columns and units of the table that was fitted"
 
@@ -32,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="COLUMN=VALUE±SD",
         help="what was measured of a column, with its standard deviation, in the units of the\ntable, such as "
-        "latitude=10±2 or longitude=179+-5; may be given several times",
+        "latitude=10±2 or longitude=179+-5; x=1.2 is known without error; may be\ngiven several times; or a table with "
+        "a point in each row, whose columns x_sd hold\nstandard deviations",
     )
     parser.add_argument("-n", type=positive, default=1000, metavar="COUNT", help="how many (default: 1000)")
     parser.add_argument(
@@ -52,49 +57,92 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw from the posterior."""
     import torch
 
-    from rfm.command_line.column_measurements import column_likelihood
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import check_required, given_condition, known_columns
+    from rfm.command_line.given_table import given_rows
     from rfm.command_line.messages import warn
     from rfm.command_line.table_output import checked_output, output_writer
     from rfm.flow.progress import counting_bar
-    from rfm.posterior import Tempering
 
     flow, data = load_run(arguments)
     out = checked_output(arguments)
-    likelihood = column_likelihood(arguments.given, data.coordinates)
+    rows, notes = given_rows(arguments.given, data.coordinates)
+    if arguments.plot and len(rows) > 1:
+        raise ValueError(f"--plot draws one posterior, and {len(rows)} rows are given; leave it out, or give one row")
+    posteriors = [_Posterior(flow, data, own) for own in rows]
     condition = given_condition(flow, arguments)
     check_required(flow, condition, arguments)
+    warn(arguments, notes)
     generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
-    with counting_bar(not arguments.quiet, "posterior", 100, "% of the likelihood") as advance:
-        draws = flow.posterior(
-            likelihood,
+    known = known_columns(flow, condition)
+    cells = {name: values * arguments.n for name, values in known.items()}
+    leading = data.coordinates.leading(arguments.n, {k: v for k, v in cells.items() if None not in v})
+    with (
+        counting_bar(not arguments.quiet, "posterior", 100 * len(rows), "% of the likelihood") as advance,
+        output_writer(arguments, out, data.coordinates.file_layout) as write,
+    ):
+        found = []
+        for row, posterior in enumerate(posteriors, 1):
+            draws = posterior.draw(arguments, condition, generator, advance)
+            columns = {"row": torch.full((arguments.n,), row).numpy()} if len(rows) > 1 else {}
+            columns |= leading
+            columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(draws.points).T, strict=True))
+            write(columns, cells)
+            found.append(draws)
+    if arguments.plot:
+        _plot(arguments, flow, data, found[0].points, condition)
+    for row, draws in enumerate(found, 1):
+        warn(arguments, [f"row {row}: {note}" if len(rows) > 1 else note for note in draws.warnings])
+    if not arguments.quiet:
+        warn(arguments, (_summary(arguments.n, found),))
+
+
+class _Posterior:
+    """What is drawn for one row, checked before anything is drawn."""
+
+    def __init__(self, flow: "Flow", data: "RunData", given: "Sequence[Given]") -> None:
+        from rfm.command_line.column_measurements import likelihood_and_slice
+
+        self.flow = flow
+        self.likelihood, self.known = likelihood_and_slice(given, data.coordinates, flow.manifold)
+
+    def draw(
+        self, arguments: argparse.Namespace, condition: "Tensor | None", generator: Any, advance: Any
+    ) -> "PosteriorDraws":
+        from rfm.posterior import Tempering
+
+        return self.flow.posterior(
+            self.likelihood,
             arguments.n,
+            known=self.known,
             method=Tempering(particles=arguments.particles, progress=advance),
             condition=condition,
             generator=generator,
             batch_size=arguments.batch_size,
         )
-    known = known_columns(flow, condition)
-    cells = {name: values * arguments.n for name, values in known.items()}
-    with output_writer(arguments, out, data.coordinates.file_layout) as write:
-        complete = {name: values for name, values in cells.items() if None not in values}
-        columns = dict(data.coordinates.leading(arguments.n, complete))
-        columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(draws.points).T, strict=True))
-        write(columns, cells)
-    if arguments.plot:
-        _plot(arguments, flow, data, draws.points, condition)
-    warn(arguments, draws.warnings)
-    if not arguments.quiet:
-        worth = f"{arguments.n} draws, worth {draws.effective_sample_size:.0f} independent ones"
-        warn(arguments, (f"{worth}; log-evidence {draws.log_evidence:.2f} nats",))
+
+
+def _summary(n: int, found: "Sequence[PosteriorDraws]") -> str:
+    """Return a sentence on what draws are worth, and on the evidence."""
+    least = min(draws.effective_sample_size for draws in found)
+    if len(found) > 1:
+        return f"{n} draws for each of {len(found)} rows, worth {least:.0f} independent ones or more"
+    evidence = found[0].log_evidence
+    known = "" if math.isnan(evidence) else f"; log-evidence {evidence:.2f} nats"
+    return f"{n} draws, worth {least:.0f} independent ones{known}"
 
 
 def _plot(
     arguments: argparse.Namespace, flow: "Flow", data: "RunData", points: "Tensor", condition: "Tensor | None"
 ) -> None:
-    from rfm.plotting import plot_flow, save_figure
+    import torch
 
-    own: dict[str, Any] = {"coordinates": data.coordinates, "condition": condition, "labels": ("posterior", "prior")}
-    figure = plot_flow(flow, points, title=f"given {', '.join(arguments.given)}", **own)
+    from rfm.plotting import plot_flow, save_figure
+    from rfm.plotting.flows import MOST_POINTS
+
+    generator = torch.Generator(points.device).manual_seed(arguments.seed)
+    prior = flow.sample(min(len(points), MOST_POINTS), condition=condition, generator=generator)
+    own: dict[str, Any] = {"coordinates": data.coordinates, "condition": condition, "labels": ("prior", "posterior")}
+    # The prior first: it is the wider one, whose box holds both.
+    figure = plot_flow(flow, prior, points, title=f"given {', '.join(arguments.given)}", **own)
     save_figure(figure, arguments.plot)

@@ -17,8 +17,11 @@ from rfm.flow import Flow
 from rfm.integrators import Adaptive
 from rfm.records.descriptions import read_json
 from rfm.regions import Coverage, coverage
+from rfm.statistics import frechet_mean
 
 _SOLVED_TWICE = 100
+_CENTRE_POINTS, _ALIKE = 20_000, 1.02
+"""Points that their mean is taken of, and up to which ratio of variances two centres are equally good."""
 _FINE = Adaptive(atol=1e-7, rtol=1e-7)
 
 
@@ -118,12 +121,27 @@ def _data(flow: Flow, data: RunData) -> Section:
         ("points", f"{n:,}, {distinct:,} of them different"),
         ("read from", data.coordinates.describe()),
         ("manifold", str(flow.manifold)),
+        ("centre", _centre(flow, data)),
         ("weights", "equal" if data.weights is None else "one for each point"),
     ]
     rows += [("conditional on", flow.conditions.describe())] if flow.conditions is not None else []
     rows += [("SHA-256 of the table", data.sha256)] if data.sha256 else []
     record = describe_run(data) | {"points": n, "different_points": distinct, "manifold": str(flow.manifold)}
     return Section("data", "Data", (), (), rows, record | {"sha256": data.sha256})
+
+
+def _centre(flow: Flow, data: RunData) -> str:
+    """Return the Fréchet mean of the points and how far they spread, in words."""
+    points, weights = data.points, data.weights
+    if len(points) > _CENTRE_POINTS:
+        rows = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_CENTRE_POINTS]
+        points, weights = points[rows], None if weights is None else weights[rows]
+    found = frechet_mean(flow.manifold, points, weights)
+    if found.runner_up is not None and found.runner_up < _ALIKE * found.variance:
+        return f"none: places far apart are equally central; standard deviation {found.standard_deviation:.3g}"
+    cells = data.coordinates.columns_of(found.point[None])[0].tolist()
+    named = ", ".join(f"{name} {value:.4g}" for name, value in zip(data.coordinates.names, cells, strict=True))
+    return f"{named}; standard deviation {found.standard_deviation:.3g} in the unit of the metric"
 
 
 def _split(data: RunData) -> Section:

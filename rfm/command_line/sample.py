@@ -16,7 +16,7 @@ from rfm.command_line.arguments import (
     reject_options,
     residues,
 )
-from rfm.command_line.messages import shows_progress
+from rfm.command_line.messages import shows_progress, warn
 from rfm.command_line.solver_option import TRIED, add_error, chosen_solver
 
 if TYPE_CHECKING:
@@ -137,6 +137,9 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
     check_required(flow, condition, arguments)
     if arguments.guidance != 1 and condition is None:
         raise ValueError("--guidance needs something to guide towards; give --condition or --condition-file")
+    if arguments.guidance != 1 and flow.refinement is not None:
+        warn(arguments, ["samples under guidance are of the flow without its refinement"])
+        flow = flow.base
     start = start_points(data, arguments)
     total = (_DRAWN if arguments.n is None else arguments.n) if start is None else len(start)
     if condition is not None and condition.ndim == 2:

@@ -1,10 +1,11 @@
 """Couplings: which source point is paired with which data point.
 
-================== ===========================================================================================
-`Independent`      none: points are paired as they were drawn
-`OptimalTransport` the pairing of least total squared geodesic distance in a batch
-`Sinkhorn`         the same, blurred, in a fixed kind of work that a GPU does well: for batches of thousands there
-================== ===========================================================================================
+==================== =========================================================================================
+`Independent`        none: points are paired as they were drawn
+`OptimalTransport`   the pairing of least total squared geodesic distance in a batch
+`Sinkhorn`           the same, blurred, in a fixed kind of work that a GPU does well: for batches of thousands there
+`UnbalancedSinkhorn` likewise, but points without a counterpart take little part: from data to data of other mass
+==================== =========================================================================================
 
 **Conditional models.** A field that is given the condition learns to carry the full source to the data of that
 condition. So sources must not depend on conditions, which plain optimal transport in a batch makes them do: each
@@ -24,5 +25,6 @@ References:
 from rfm.couplings.assignment import assignment
 from rfm.couplings.coupling import Coupling, Independent, Pairs
 from rfm.couplings.transport import OptimalTransport, Sinkhorn
+from rfm.couplings.unbalanced import UnbalancedSinkhorn
 
-__all__ = ["Coupling", "Independent", "OptimalTransport", "Pairs", "Sinkhorn", "assignment"]
+__all__ = ["Coupling", "Independent", "OptimalTransport", "Pairs", "Sinkhorn", "UnbalancedSinkhorn", "assignment"]

@@ -24,7 +24,7 @@ class _BatchTransport(ABC):
     def __init__(self, manifold: Manifold, condition_weight: float) -> None:
         check_instance(type(self).__name__, "manifold", manifold, Manifold, f"{type(self).__name__}(Sphere(2))")
         self.manifold = manifold
-        self.condition_weight = _checked_weight(type(self).__name__, condition_weight)
+        self.condition_weight = checked_weight(type(self).__name__, condition_weight)
 
     def __call__(
         self,
@@ -174,18 +174,7 @@ class Sinkhorn(_BatchTransport):
         check_sizes("Sinkhorn", x_0, x_1)
         if len(x_1) == 0:
             return x_1.new_empty(0, 0)
-        distances = _distances("Sinkhorn", self.manifold, x_0, x_1)
-        # In units of the largest distance first: the square of a small one would underflow.
-        largest = distances.max().clamp(min=torch.finfo(distances.dtype).tiny)
-        cost = (distances / largest).square()
-        mean = cost.mean().clamp(min=torch.finfo(cost.dtype).tiny)
-        cost = cost / mean
-        if condition is not None:
-            condition = _checked_condition("Sinkhorn", condition, x_1)
-            label, _ = _labels(condition, self.condition_weight)
-            known = condition.to(cost) / (largest * mean.sqrt())
-            cost = cost + _condition_cost(known, self.condition_weight)
-            cost = torch.where(label[:, None] == label, cost, math.inf)
+        cost = relative_cost("Sinkhorn", self.manifold, x_0, x_1, condition, self.condition_weight)
         log_kernel = -cost / self.regularisation
         # Two steps in logarithms: from then on no sum over a row or a column underflows.
         g = -torch.logsumexp(log_kernel, dim=0)
@@ -212,6 +201,28 @@ class Sinkhorn(_BatchTransport):
 
 
 _ABSORB_EVERY = 10
+
+
+def relative_cost(
+    owner: str, manifold: Manifold, x_0: Tensor, x_1: Tensor, condition: Tensor | None, condition_weight: float
+) -> Tensor:
+    """Return the cost of each target, a row, from each source, in units of that of independent pairs, ``(n, n)``.
+
+    Infinite between groups that may not be paired.
+    """
+    distances = _distances(owner, manifold, x_0, x_1)
+    # In units of the largest distance first: the square of a small one would underflow.
+    largest = distances.max().clamp(min=torch.finfo(distances.dtype).tiny)
+    cost = (distances / largest).square()
+    mean = cost.mean().clamp(min=torch.finfo(cost.dtype).tiny)
+    cost = cost / mean
+    if condition is None:
+        return cost
+    condition = _checked_condition(owner, condition, x_1)
+    label, _ = _labels(condition, condition_weight)
+    known = condition.to(cost) / (largest * mean.sqrt())
+    cost = cost + _condition_cost(known, condition_weight)
+    return torch.where(label[:, None] == label, cost, math.inf)
 
 
 def _margin_error(plan: Tensor) -> float:
@@ -263,7 +274,8 @@ def _checked_condition(owner: str, condition: Tensor, x_1: Tensor) -> Tensor:
     return condition
 
 
-def _checked_weight(owner: str, weight: float) -> float:
+def checked_weight(owner: str, weight: float) -> float:
+    """Return the weight of conditions as a number that is not negative."""
     own = number(owner, "condition_weight", weight)
     if not own >= 0:
         raise ValueError(f"{owner}: condition_weight must be at least 0, infinity included, got {weight}")

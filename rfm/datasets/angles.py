@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifolds import FlatTorus
+from manifolds import FlatTorus, Manifold
 from rfm.datasets.coordinates import (
     Coordinates,
     as_array,
@@ -19,6 +19,7 @@ from rfm.datasets.coordinates import (
     wrapped_degrees,
 )
 from rfm.datasets.tables import Table
+from rfm.posterior import Slice
 
 
 @final
@@ -63,6 +64,10 @@ class Angles(Coordinates):
     def columns_of(self, points: Tensor) -> NDArray[np.float64]:
         angle = as_float64(points) if self.radians else np.degrees(as_float64(points))
         return positive_angles(angle, 2 * math.pi if self.radians else 360.0) if self.positive_angles else angle
+
+    def slice_of(self, manifold: Manifold, known: NDArray[np.float64]) -> Slice:
+        radians = torch.from_numpy(known if self.radians else np.radians(wrapped_degrees(known)))
+        return Slice.of_entries(manifold, manifold.projx(radians))
 
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
         n = len(self.columns)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifolds import Ellipsoid
+from manifolds import Ellipsoid, Manifold
 from manifolds.level_sets.ellipsoid import WGS84_AXES
 from rfm.arrays import array_of
 from rfm.datasets.column_names import is_latitude, is_longitude
@@ -25,6 +25,7 @@ from rfm.datasets.rounding import Rounding, find_rounding
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.table_reading import read_table
 from rfm.datasets.tables import Table, TableError
+from rfm.posterior import Slice
 
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius (2 a + b) / 3 of the earth's ellipsoid. Source: Moritz, Geodetic Reference System 1980, J. Geod. 2000."""
@@ -101,6 +102,18 @@ class Coordinates(ABC):
     def ambiguous(self) -> tuple[str, ...]:
         """Columns of the output that one point may have several values of, as quaternions have two."""
         return ()
+
+    def slice_of(self, manifold: Manifold, known: NDArray[np.float64]) -> Slice:
+        """Return the points some of whose columns are known without error.
+
+        Args:
+            manifold: of the points.
+            known: a value for each of `names`, NaN where not known, at least one known.
+
+        Raises:
+            ValueError: such columns are never known without error, or not these alone.
+        """
+        raise ValueError(f"{', '.join(self.names)} are not coordinates that can be known without error")
 
     def describe(self, table: Table | None = None) -> str:
         """Return which columns hold the points, of the input or of another table, and in which unit."""
@@ -344,6 +357,9 @@ class Cartesian(Coordinates):
 
     def columns_of(self, points: Tensor) -> NDArray[np.float64]:
         return as_float64(points)
+
+    def slice_of(self, manifold: Manifold, known: NDArray[np.float64]) -> Slice:
+        return Slice.of_entries(manifold, known)
 
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
         on_s2 = self.unit_norm and len(self.columns) == 3

@@ -11,14 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from manifolds import Manifold
 from rfm.datasets.coordinates import Coordinates, as_array, as_float64
 from rfm.datasets.pose_columns import POSITION, check_order, pose_columns, pose_roles
-from rfm.datasets.rotation_columns import MATRIX_NAMES, numbers_from, rotations_from
+from rfm.datasets.rotation_columns import MATRIX_NAMES, numbers_from, rotation_of, rotations_from
 from rfm.datasets.table_files import CSV, Layout
 from rfm.datasets.table_reading import read_table
 from rfm.datasets.tables import Table, TableError
 from rfm.datasets.text_files import read_once
 from rfm.datasets.tracks import SECONDS, TRACK_FORMATS, is_kitti, read_commented_table, read_track
+from rfm.posterior import Slice
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "xyzw": (*POSITION, "qx", "qy", "qz", "qw"),
@@ -105,6 +107,19 @@ class Poses(Coordinates):
         x = torch.from_numpy(as_float64(points))
         numbers = np.concatenate([x[:, :3, 3].numpy(), numbers_from(x[:, :3, :3], self.convention)], axis=1)
         return np.stack([numbers[:, self._own.index(name)] for name in self.names], axis=1)
+
+    def slice_of(self, manifold: Manifold, known: NDArray[np.float64]) -> Slice:
+        given = dict(zip(self.names, known.tolist(), strict=True))
+        position, rotation = ([given[name] for name in part] for part in (self._own[:3], self._own[3:]))
+        rotated, placed = ([not math.isnan(value) for value in part] for part in (rotation, position))
+        if not any(rotated):
+            return Slice.of_position(position)
+        if not all(rotated) or any(placed):
+            raise ValueError(
+                f"an orientation is known without error by all of {', '.join(self._own[3:])}, and the position is then "
+                "not"
+            )
+        return Slice.of_orientation(rotation_of(rotation, self.convention))
 
     def leading(self, count: int, conditions: Mapping[str, Sequence[Any]], first: int = 0) -> dict[str, NDArray[Any]]:
         """Return the time, where the format has one: that of the condition, else the number of the sample."""

@@ -1,7 +1,7 @@
 """Between the numbers in the columns of a table and rotations, in each convention of `rfm.datasets.Orientations`."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -55,6 +55,22 @@ def rotations_from(numbers: NDArray[np.float64], convention: str, table: Table, 
     norm = x.norm(dim=-1)
     _refuse(table, (norm - 1).abs(), "this is no unit quaternion, its norm is {:.6g}", norm)
     return (matrix_from_xyzw if convention == "xyzw" else matrix_from_wxyz)(x)
+
+
+def rotation_of(numbers: Sequence[float], convention: str) -> Tensor:
+    """Return the rotation ``(3, 3)`` that four numbers of a quaternion or nine of a matrix are, by their convention.
+
+    Raises:
+        ValueError: the quaternion is no unit one. A matrix is for the manifold to check.
+    """
+    x = torch.tensor(numbers, dtype=torch.float64)
+    if convention == "matrix":
+        return x.unflatten(-1, (3, 3))
+    if not abs(float(x.norm()) - 1) <= TOLERANCE:
+        raise ValueError(
+            f"{', '.join(f'{value:g}' for value in numbers)} is no unit quaternion, its norm is {x.norm():.6g}"
+        )
+    return matrix_from_xyzw(x) if convention == "xyzw" else matrix_from_wxyz(x)
 
 
 def _refuse_degrees(table: Table, angles: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Training of a discrete flow on sequences."""
 
-import copy
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,13 @@ from rfm.arrays import array_of
 from rfm.discrete.flow import DiscreteFlow
 from rfm.discrete.mixture_path import MixturePath
 from rfm.discrete.posterior_network import PosteriorNetwork
+from rfm.flow.progress import Report
+from rfm.records.fingerprint import architecture
+from rfm.training import Run, Training
 
-_VALIDATIONS = 20
-_LEAST_RATE = 0.01
+_LEARNING_RATE = 2e-3
+_VALIDATED = 2048
+"""Sequences that validations look at, at most."""
 
 
 def fit(
@@ -22,12 +26,15 @@ def fit(
     posterior: nn.Module | None = None,
     steps: int = 2000,
     batch_size: int = 256,
-    learning_rate: float = 2e-3,
     validation: float = 0.1,
     seed: int = 0,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: bool | Report = True,
+    training: Training | None = None,
 ) -> DiscreteFlow:
-    """Fit a discrete flow to sequences of labels, by the cross-entropy of the posterior.
+    """Fit a discrete flow to sequences of labels, by the cross-entropy of the posterior; in one process.
 
     Args:
         sequences: data ``(n, length)``, whole numbers from 0 to ``path.source.classes - 1``.
@@ -35,57 +42,61 @@ def fit(
         posterior: a network like `PosteriorNetwork`, which is the default; it is trained in place.
         steps: optimiser steps.
         batch_size: sequences per step.
-        learning_rate: of AdamW, which falls to a hundredth along a cosine.
         validation: share of the sequences held out; the weights of the least cross-entropy on them are kept.
         seed: of the network's first weights and every draw; global random state is left as it was.
-        device: to train on.
+        device: "cpu", "cuda", ...; the first GPU where there is one.
+        out: folder for checkpoints and the saved flow.
+        resume: go on from the checkpoint in ``out``, as in `rfm.fit`.
+        progress: show a progress bar on stderr, or a function, as in `rfm.fit`.
+        training: as for `rfm.fit`; the learning rate is 2e-3 by default.
 
     Returns:
-        The flow, on ``device``, with ``history``: steps, and the cross-entropy on what was held out, in nats.
+        The flow, on the CPU, with ``history``: steps, losses and the cross-entropy on what was held out, in nats.
 
     Raises:
         ValueError: for sequences that are no table of labels, or too few.
+        FileExistsError: if ``out`` holds a flow and neither ``resume`` nor ``Training.force`` is given.
     """
     check_instance("discrete.fit", "path", path, MixturePath, "MixturePath(MaskedLabels(4))")
-    x = _checked(sequences, path.source.classes).to(device)
+    x, training = _checked(sequences, path.source.classes), Training() if training is None else training
     steps, batch_size = integer("discrete.fit", "steps", steps), integer("discrete.fit", "batch_size", batch_size)
-    generator = torch.Generator(device).manual_seed(seed_of("discrete.fit", seed))
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(device)
-    held = max(1, round(validation * len(x)))
-    held_out, data = x[order[:held]][:2048], x[order[held:]]
+    seed = seed_of("discrete.fit", seed)
     if posterior is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             posterior = PosteriorNetwork(path.source.states, path.source.classes, x.shape[1])
-    flow = DiscreteFlow(posterior.to(device), path, x.shape[1])
-    optimiser = torch.optim.AdamW(posterior.parameters(), lr=learning_rate, weight_decay=1e-4)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=_LEAST_RATE * learning_rate)
-    best, kept = float("inf"), copy.deepcopy(posterior.state_dict())
-    every = max(1, steps // _VALIDATIONS)
-    for step in range(1, steps + 1):
-        batch = data[torch.randint(len(data), (batch_size,), generator=generator, device=device)]
-        loss = flow.loss(batch, generator=generator)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        rate.step()
-        if step % every == 0 or step == steps:
-            value = _validate(flow, held_out, seed)
-            flow.history.append({"step": step, "cross_entropy": value})
-            if value < best:
-                best, kept = value, copy.deepcopy(posterior.state_dict())
-    posterior.load_state_dict(kept)
-    return flow.eval()
+    flow = DiscreteFlow(training.converted(posterior), path, x.shape[1])
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    held = max(1, round(validation * len(x)))
+    budget = training.budget(steps, batch_size, seed, _LEARNING_RATE)
+    identity = [architecture(posterior), path, x, held]
+    run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
+    if run.is_finished:
+        assert run.folder is not None
+        return DiscreteFlow.load(run.folder, posterior=posterior)
+    with run.launched() as fabric:
+        if fabric.world_size > 1:
+            raise ValueError("discrete.fit: runs in one process; start it without torchrun")
+        _train(flow, x[order[held:]], x[order[:held]][:_VALIDATED], run)
+    return flow
 
 
-@torch.no_grad()
-def _validate(flow: DiscreteFlow, held_out: Tensor, seed: int) -> float:
-    """Return the cross-entropy on fixed draws of the path, so that only the network makes the difference."""
-    generator = torch.Generator(held_out.device).manual_seed(seed + 1)
-    flow.eval()
-    value = float(flow.loss(held_out, generator=generator))
-    flow.train()
-    return value
+def _train(flow: DiscreteFlow, data: Tensor, held_out: Tensor, run: Run) -> None:
+    device, seed = run.fabric.device, run.budget.seed
+    data, held_out, generator = data.to(device), held_out.to(device), torch.Generator(device)
+
+    def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
+        index = torch.randint(len(data), (run.budget.batch_size,), generator=generator, device=device)
+        return flow.loss(data[index], generator=generator, posterior=model)
+
+    @torch.no_grad()
+    def validate(model: nn.Module) -> float:
+        # On fixed draws of the path, so that only the network makes the difference.
+        fixed = torch.Generator(device).manual_seed(seed + 1)
+        return float(flow.loss(held_out, generator=fixed, posterior=model))
+
+    capture = bool(run.training.capture)
+    run.train(flow, loss, validate, generator=generator, capture=capture, measure="cross_entropy")
 
 
 def _checked(sequences: Tensor, classes: int) -> Tensor:

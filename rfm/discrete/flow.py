@@ -2,21 +2,24 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from manifolds.arguments import check_instance, integer
+from manifolds.arguments import check_function, check_instance, integer
+from rfm.discrete.cross_entropy import jumped, label_loss, probabilities, spread_times
 from rfm.discrete.enumeration import advanced, every_sequence, initial_law
 from rfm.discrete.mixture_path import MixturePath
+from rfm.discrete.saved_flow import LabelFlow, read_parts, write_parts
+
+_FORMAT = "rfm discrete flow"
 
 Posterior = Callable[[Tensor, Tensor], Tensor]
 """From labels ``(n, length)`` on the way and times ``(n,)`` to logits of the data's labels ``(n, length, classes)``."""
 
 
-class DiscreteFlow(nn.Module):
+class DiscreteFlow(LabelFlow):
     """Sequences of ``length`` labels, drawn by jumps from noise to data.
 
     Draws take ``steps`` steps, within which the posterior is kept as it was at the step's start; labels then jump
@@ -32,13 +35,43 @@ class DiscreteFlow(nn.Module):
 
     def __init__(self, posterior: Posterior, path: MixturePath, length: int) -> None:
         super().__init__()
+        check_function("DiscreteFlow", "posterior", posterior, "PosteriorNetwork(states, classes, length)")
         check_instance("DiscreteFlow", "path", path, MixturePath, "MixturePath(MaskedLabels(4))")
         self.posterior = posterior
         self.path = path
         self.length = integer("DiscreteFlow", "length", length)
-        self.history: list[dict[str, float]] = []
 
-    def loss(self, x_1: Tensor, t: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    @property
+    def network(self) -> nn.Module:
+        """The posterior as a module: what training changes."""
+        assert isinstance(self.posterior, nn.Module), "a posterior in training is a module"
+        return self.posterior
+
+    def save(self, folder: str | Path) -> None:
+        """Save to a folder: ``flow.json`` and the tensors it names, which is replaced last, in one step."""
+        parts = {"posterior": self.posterior, "path": self.path, "length": self.length}
+        write_parts(Path(folder), _FORMAT, parts, self)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, posterior: Posterior | None = None) -> "DiscreteFlow":
+        """Load a saved flow, in evaluation mode.
+
+        Args:
+            folder: where `save` put it.
+            posterior: needed if it is no `PosteriorNetwork` but one of your own.
+
+        Raises:
+            SavedFlowError: if the folder is not a saved flow, is damaged, or needs the posterior passed in.
+        """
+        return read_parts(Path(folder), _FORMAT, cls, {"posterior": posterior, "path": None, "length": None})
+
+    def loss(
+        self,
+        x_1: Tensor,
+        t: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        posterior: Posterior | None = None,
+    ) -> Tensor:
         """Return the mean cross-entropy of the posterior, in nats per position: least at the exact one.
 
         Of a masked source only positions count that are masked: the others are known.
@@ -47,15 +80,12 @@ class DiscreteFlow(nn.Module):
             x_1: data ``(n, length)``, labels.
             t: times ``(n,)``; uniform by default, one in each of n equal parts.
             generator: source of randomness.
+            posterior: another one than the flow's own, such as that of averaged weights.
         """
-        if t is None:
-            like: dict[str, Any] = {"generator": generator, "device": x_1.device}
-            t = (torch.arange(len(x_1), device=x_1.device) + torch.rand(len(x_1), **like)) / len(x_1)
+        t = spread_times(len(x_1), generator, x_1.device) if t is None else t
         x_t = self.path.sample(x_1, t, generator)
-        each = cross_entropy(self.posterior(x_t, t).flatten(0, 1), x_1.flatten(), reduction="none")
-        masked = self.path.source.states > self.path.source.classes
-        counts = (x_t == self.path.source.classes if masked else torch.ones_like(x_t)).flatten().to(each)
-        return (counts * each).sum() / counts.sum().clamp(min=1)
+        logits = (self.posterior if posterior is None else posterior)(x_t, t)
+        return label_loss(logits, x_t, x_1, self.path.source)
 
     @torch.no_grad()
     def sample(
@@ -75,12 +105,9 @@ class DiscreteFlow(nn.Module):
             device: of the posterior.
         """
         count = integer("DiscreteFlow.sample", "count", count)
-        like: dict[str, Any] = {"generator": generator, "device": device}
-        x = self.path.source.sample((count, self.length), **like)
+        x = self.path.source.sample((count, self.length), generator, device)
         for t, jump in self._steps(steps):
-            q = self._probabilities(x, t)
-            drawn = torch.multinomial(q.flatten(0, 1), 1, generator=generator).reshape(x.shape)
-            x = torch.where(torch.rand(x.shape, dtype=torch.float64, **like) < jump, drawn, x)
+            x = jumped(x, self._probabilities(x, t), jump, generator)
         return x
 
     @torch.no_grad()
@@ -106,15 +133,8 @@ class DiscreteFlow(nn.Module):
 
     def _steps(self, steps: int) -> list[tuple[float, float]]:
         """Return the time at which each step starts, and the probability to jump in it."""
-        steps = integer("DiscreteFlow", "steps", steps)
-        return [(i / steps, self.path.jump_probability(i / steps, (i + 1) / steps)) for i in range(steps)]
+        return self.path.jumps(integer("DiscreteFlow", "steps", steps))
 
     def _probabilities(self, x: Tensor, t: float) -> Tensor:
-        """Return the posterior ``(n, length, classes)``: where the source is masked, certain at what is no mask."""
         logits = self.posterior(x, torch.full((len(x),), t, device=x.device))
-        q = torch.softmax(logits.double(), dim=-1)
-        source = self.path.source
-        if source.states == source.classes:
-            return q
-        known = torch.nn.functional.one_hot(x, source.states)[..., : source.classes].to(q)
-        return torch.where((x < source.classes)[..., None], known, q)
+        return probabilities(logits, x, self.path.source)

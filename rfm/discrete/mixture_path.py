@@ -105,6 +105,10 @@ class MixturePath:
         now, then = (float(self.kappa(torch.tensor(time, dtype=torch.float64))[0]) for time in (t, s))
         return 1.0 if now <= 0 else 1 - then / now
 
+    def jumps(self, steps: int) -> list[tuple[float, float]]:
+        """Return the time at which each of so many equal steps starts, and the probability to jump in it."""
+        return [(i / steps, self.jump_probability(i / steps, (i + 1) / steps)) for i in range(steps)]
+
     def jump_rate(self, t: Tensor) -> Tensor:
         """Return the rate ``-kappa' / kappa`` of jumps at times ``t``, infinite at time 1."""
         left, slope = self.kappa(t)

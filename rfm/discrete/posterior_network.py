@@ -26,6 +26,8 @@ class PosteriorNetwork(nn.Module):
         super().__init__()
         sizes = {"states": states, "classes": classes, "length": length, "width": width, "layers": layers}
         states, classes, length, width, layers = (integer("PosteriorNetwork", k, v) for k, v in sizes.items())
+        self.states, self.classes, self.length = states, classes, length
+        self.width, self.layers, self.heads = width, layers, integer("PosteriorNetwork", "heads", heads)
         self.labels = nn.Embedding(states, width)
         self.places = nn.Parameter(torch.randn(length, width) / math.sqrt(width))
         self.time = nn.Sequential(nn.Linear(2 * _WAVES, width), nn.SiLU(), nn.Linear(width, width))

@@ -38,8 +38,16 @@ def batches(
     if batch_size < 1:
         raise ValueError(f"Flow: batch_size must be at least 1, got {batch_size}")
     chunks = x.split(batch_size)
-    if condition is None:
+    full = rows_of(condition, shape, x)
+    if full is None:
         return [(chunk, {}) for chunk in chunks]
+    return [(c, {"condition": own}) for c, own in zip(chunks, full.split(batch_size), strict=True)]
+
+
+def rows_of(condition: Tensor | None, shape: torch.Size, like: Tensor) -> Tensor | None:
+    """Return a condition for each point of a batch of shape ``shape``, ``(n, c)``, in the dtype of ``like``."""
+    if condition is None:
+        return None
     # As many axes as the points, or one vector: one row of a batch that happens to fit would be nobody's.
     fits = condition.ndim == 1 or condition.ndim == 1 + len(shape)
     if not fits or any(a not in (1, b) for a, b in zip(condition.shape[:-1], shape, strict=False)):
@@ -47,8 +55,7 @@ def batches(
             f"Flow: condition of shape {tuple(condition.shape)} does not fit points of batch shape {tuple(shape)}; "
             "give one vector (c,), or one per point"
         )
-    full = condition.to(x).expand(*shape, condition.shape[-1]).reshape(len(x), condition.shape[-1])
-    return [(c, {"condition": own}) for c, own in zip(chunks, full.split(batch_size), strict=True)]
+    return condition.to(like).expand(*shape, condition.shape[-1]).reshape(shape.numel(), condition.shape[-1])
 
 
 def encoded(field: Field, condition: Tensor | None, x: Tensor) -> tuple[Field, Tensor | None]:

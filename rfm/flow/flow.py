@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import check_function, check_instance, integer, number
+from manifolds.arguments import check_function, check_instance, integer, number, shown
 from manifolds.numerics.precision import at_least_float32
 from rfm.arrays import points_of, shape_of
 from rfm.conditions import Conditions
-from rfm.field import as_field
-from rfm.flow.condition_vectors import batches, check_field_reads, encoded, vectors_of
+from rfm.field import Field, as_field
+from rfm.flow.condition_vectors import batches, check_field_reads, encoded, rows_of, vectors_of
+from rfm.flow.flow_mixture import RefinedDensity, checked_start
 from rfm.flow.posterior_target import corrected, flow_target, slice_target
 from rfm.flow.progress import counting_bar
-from rfm.flow.refinement import Refinement, check_unconditional, checked_start
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
-from rfm.flow.solves import carried, checked_time, densities, scores
+from rfm.flow.solves import carried, checked_time, densities, scores, unsteered
 from rfm.integrators import Adaptive, Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate
 from rfm.likelihood.differentiable_operations import check_scripted
@@ -71,8 +71,9 @@ class SampleOptions(DensityOptions, total=False):
 class Flow(nn.Module):
     """The distribution at time 1 of points that start in the source and follow the field.
 
-    A refined flow is a mixture of several such distributions, with sources at several times, see `rfm.flow.Refinement`:
-    so are its samples and log-densities. Trajectories follow the field all the same; `base` is the flow without it.
+    A refined flow is a mixture of several such distributions, with sources at several times, see `rfm.flow.Refinement`
+    and, given conditions, `rfm.flow.ConditionalRefinement`: so are its samples and log-densities. Trajectories follow
+    the field all the same, and so do samples under guidance or other steering; `base` is the flow without it.
 
     Nothing here is differentiated: for gradients through a solve call `rfm.integrate`. Samples, log-densities and
     trajectories are those of the field in evaluation mode, without dropout and with running statistics, whichever mode
@@ -88,7 +89,7 @@ class Flow(nn.Module):
         refinement: sources at several times, whose mixture is the density in place of that of ``source``.
 
     Raises:
-        ValueError: an argument is not as said; or for a refinement of a conditional flow.
+        ValueError: an argument is not as said; or for a refinement that knows of other conditions.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Flow(nn.Module):
         *,
         conditions: Conditions | None = None,
         start: float = 0.0,
-        refinement: Refinement | None = None,
+        refinement: RefinedDensity | None = None,
     ) -> None:
         super().__init__()
         check_instance("Flow", "manifold", manifold, Manifold, "Sphere(2)")
@@ -121,11 +122,18 @@ class Flow(nn.Module):
         self.history: list[dict[str, float]] = []
         """One record per validation during the fit: step, loss, seconds, and validation_nll in nats unless the field
         could not be integrated yet; where the fit is to refine the flow, that of a quick refinement, with flow_nll of
-        the flow alone beside it. From start points validation_loss and validation_mmd2 in its place."""
+        the flow alone beside it. From start points validation_loss and validation_mmd2 in its place. The last has the
+        loss_floor and the loss_above_floor of the weights that are kept, where `rfm.Training` asks for them."""
         self.stopped = ""
         """Why the fit ended, in words."""
         self.refinement_report = ""
         """What the fit refined the flow by, in words, or why it did not."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The field as a module: what training changes."""
+        assert isinstance(self.field, nn.Module), "a field in training is a module"
+        return self.field
 
     @property
     def base(self) -> "Flow":
@@ -215,7 +223,9 @@ class Flow(nn.Module):
             guidance: weight of classifier-free guidance, see `rfm.steering.Guidance`; 1 uses the conditional field
                 alone, 0 the unconditional one.
             steering: what else changes where samples go, one after the other, such as `rfm.steering.Clocks` and
-                `rfm.steering.SelfConditioning`; the samples then have another distribution.
+                `rfm.steering.SelfConditioning`; the samples then have another distribution. What a flow is refined by
+                stands where the field alone has carried it, so samples under steering or guidance other than 1 are
+                those of ``base``, with a warning.
             generator: source of randomness.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
@@ -230,8 +240,8 @@ class Flow(nn.Module):
 
         Raises:
             ValueError: for guidance without a condition, or log-densities under guidance or steering: they change the
-                distribution, and the samples are then not those of the flow's density. For a condition or steering of a
-                refined flow.
+                distribution, and the samples are then not those of the flow's density. For a condition that a
+                refinement knows nothing of.
         """
         size, weight = shape_of("Flow.sample", shape), number("Flow.sample", "guidance", guidance)
         time = checked_time("sample", time, self.start, self.refinement)
@@ -246,16 +256,19 @@ class Flow(nn.Module):
             self.source.check_density("Flow.sample")
         check_steering("Flow.sample", steering, as_field(self.field), given, return_log_prob)
         dtype, device = self._dtype_and_device()
-        if self.refinement is not None:
-            check_unconditional("sample", given is None and not steering)
+        refinement = unsteered(self.refinement, steering)
+        if refinement is not None:
+            refinement.check_condition("sample", given is not None)
             with counting_bar(progress, "sample", size.numel()) as advance:
                 like: dict[str, Any] = {"generator": generator, "dtype": dtype, "device": device}
                 like |= {"batch_size": batch_size, "advance": advance}
-                points = self.refinement.sample(as_field(self.field), self.manifold, size.numel(), solver, **like)
+                like["condition"] = rows_of(given, size, torch.empty(0, dtype=dtype, device=device))
+                points = refinement.sample(as_field(self.field), self.manifold, size.numel(), solver, **like)
             points = points.reshape(*size, *self.manifold.event_shape)
             if not return_log_prob:
                 return points
-            scored: Any = self.log_prob(points, solver=solver, batch_size=batch_size, estimator=estimator)
+            of_draws: dict[str, Any] = {"condition": given, "solver": solver, "estimator": estimator}
+            scored: Any = self.log_prob(points, batch_size=batch_size, **of_draws)
             return points, scored
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
         field, given = encoded(as_field(self.field), given, x_0)
@@ -318,8 +331,7 @@ class Flow(nn.Module):
         self.source.check_density("Flow.log_prob")
         flat, batch = self._checked("log_prob", x)
         given = None if condition is None else vectors_of(self.conditions, condition)
-        field, given = encoded(as_field(self.field), given, flat)
-        check_unconditional("log_prob", self.refinement is None or given is None)
+        field, given = self._read("log_prob", given, flat)
         exact, estimated = densities(field, self.source, (self.start, time), self.refinement)
         parts, errors = [], []
         with counting_bar(progress, "log-prob", len(flat)) as advance:
@@ -362,8 +374,7 @@ class Flow(nn.Module):
         time = checked_time("score", time, self.start, self.refinement)
         flat, batch = self._checked("score", x)
         given = None if condition is None else vectors_of(self.conditions, condition)
-        field, given = encoded(as_field(self.field), given, flat)
-        check_unconditional("score", self.refinement is None or given is None)
+        field, given = self._read("score", given, flat)
         check_scripted("Flow.score", field)
         exact, _ = densities(field, self.source, (self.start, time), self.refinement)
         chunks = batches(flat, given, batch, batch_size)
@@ -470,7 +481,8 @@ class Flow(nn.Module):
         dtype, device = self._dtype_and_device()
         like = torch.empty(0, dtype=dtype, device=device)
         given = None if condition is None else vectors_of(self.conditions, condition)
-        check_unconditional("posterior", self.refinement is None or given is None)
+        if self.refinement is not None:
+            self.refinement.check_condition("posterior", given is not None)
         if given is not None and given.ndim != 1:
             raise ValueError(
                 f"Flow.posterior: takes one condition for all draws, shape (c,), got {tuple(given.shape)}; call it "
@@ -478,8 +490,13 @@ class Flow(nn.Module):
             )
         solver = Adaptive(atol=1e-3, rtol=1e-3) if solver is None else solver
         method = Tempering() if method is None else method
+        if isinstance(method, type) or not isinstance(method, Sampler):
+            raise ValueError(
+                f"Flow.posterior: method must be an object that draws, such as Tempering(), got {shown(method)}"
+            )
         own: dict[str, Any] = {"condition": given, "solver": solver, "batch_size": batch_size}
         if known is not None:
+            check_instance("Flow.posterior", "known", known, Slice, "Slice.of_position([0.0, 0.0, 1.0])")
             known.check(self.manifold)
             about = self.sample(1000, generator=generator, **own)
             target = slice_target(known, lambda x: self.log_prob(x, **own), about, fits, batch_size)
@@ -535,6 +552,14 @@ class Flow(nn.Module):
         flow.history, flow.stopped = saved.history, saved.stopped
         flow.refinement_report = saved.refinement_report
         return flow.eval()
+
+    def _read(self, where: str, condition: Tensor | None, x: Tensor) -> tuple[Field, Tensor | None]:
+        """Return the field and the condition that a density of the flow is computed with."""
+        if self.refinement is None:
+            return encoded(as_field(self.field), condition, x)
+        # Kernels tell of conditions as they are given.
+        self.refinement.check_condition(where, condition is not None)
+        return as_field(self.field), None if condition is None else condition.to(x)
 
     def _dtype_and_device(self, x: Tensor | None = None) -> tuple[torch.dtype, torch.device]:
         """Return the field's dtype, at least float32, and device; those of ``x`` for a field without parameters."""

@@ -1,25 +1,23 @@
 """Sources along a flow: the mixture of what each becomes as the last stretch of the flow carries it to the data."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
-from manifolds.arguments import check_instance, number
-from manifolds.numerics.constants import Constants
+from manifolds.arguments import check_instance
 from rfm.arrays import tensor_of
 from rfm.conditions import Conditions
-from rfm.integrators import Method, integrate
-from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_transport, transport
+from rfm.flow.flow_mixture import FlowMixture, checked_start
 from rfm.records.descriptions import SavedFlowError, build, describe
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
 
 
-class Refinement(Constants):
+class Refinement(FlowMixture):
     """Sources that stand at times along a flow, and their weights: the density of a refined flow.
 
     Source ``q_j`` at time ``s_j`` is carried to time 1 by the rest of the flow. With ``phi_j`` the way back from time 1
@@ -79,83 +77,22 @@ class Refinement(Constants):
                 f"{', '.join(conditions.names)}; leave the refinement out"
             )
 
-    def sample(
-        self,
-        field: Callable[..., Tensor],
-        manifold: Manifold,
-        count: int,
-        method: Method | None = None,
-        *,
-        batch_size: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        advance: Callable[[int], Any] = lambda count: None,
+    def check_condition(self, where: str, given: bool) -> None:
+        if given:
+            raise ValueError(
+                f"Flow.{where}: this flow is refined by sources that know of no condition; use flow.base.{where}"
+            )
+
+    def masses(self, count: int, condition: Tensor | None) -> Tensor:
+        return self.weights.expand(count, len(self.starts))
+
+    def draw(
+        self, start: int, count: int, condition: Tensor | None, generator: torch.Generator | None, like: dict[str, Any]
     ) -> Tensor:
-        """Return independent draws, ``(count, *event_shape)``, in random order.
+        return self._source(start).sample((count,), generator=generator, **like)
 
-        Args:
-            field: the velocity field.
-            manifold: where the points live.
-            count: how many.
-            method: how to integrate.
-            batch_size: points integrated together.
-            generator: source of randomness.
-            dtype: of the points.
-            device: of the points.
-            advance: called with the number of points done each time.
-        """
-        u = torch.rand(count, generator=generator, dtype=torch.float64, device=device)
-        component = torch.searchsorted(self.weights.to(u.device).cumsum(0), u).clamp(max=len(self.starts) - 1)
-        points = torch.empty(count, *manifold.event_shape, dtype=dtype, device=device)
-        for j, (start, source) in enumerate(zip(self.starts, self.sources, strict=True)):
-            assert isinstance(source, Source)
-            for rows in (component == j).nonzero()[:, 0].split(batch_size):
-                x = source.sample((len(rows),), generator=generator, dtype=dtype, device=device)
-                # A length of zero is no span to integrate over.
-                end = integrate(field, manifold, x, (start, 1.0), method).final if len(rows) and start < 1 else x
-                points[rows] = end
-                advance(len(rows))
-        return points
-
-    def log_prob(
-        self, field: Callable[..., Tensor], manifold: Manifold, x: Tensor, method: Method | None = None
-    ) -> Tensor:
-        """Return the log-density at points ``x`` in nats, with respect to the Riemannian volume, ``(*batch)``.
-
-        One way back from time 1 passes all starts.
-        """
-        terms, integral, at = [], x.new_zeros(manifold.batch_shape(x)), 1.0
-        for start, source, weight in self._parts():
-            if start < at:
-                solution = transport(field, manifold, x, at, start, method)
-                assert solution.integral is not None
-                x, integral, at = solution.final, integral + solution.integral[-1], start
-            terms.append(source.log_prob(x) + integral + math.log(weight))
-        return torch.logsumexp(torch.stack(terms), dim=0)
-
-    def estimate_log_prob(
-        self,
-        field: Callable[..., Tensor],
-        manifold: Manifold,
-        x: Tensor,
-        estimator: Hutchinson,
-        method: Method | None = None,
-    ) -> LogProbEstimate:
-        """Return `log_prob` with an estimated divergence, and its standard error, to first order in the noise."""
-        terms, errors, integral, at = [], [], x.new_zeros(manifold.batch_shape(x)), 1.0
-        for start, source, weight in self._parts():
-            error = torch.zeros_like(integral)
-            if start < at:
-                solution, error = estimate_transport(field, manifold, x, at, start, estimator, method)
-                assert solution.integral is not None
-                x, integral, at = solution.final, integral + solution.integral[-1], start
-            terms.append(source.log_prob(x) + integral + math.log(weight))
-            errors.append(error)
-        log_p = torch.logsumexp(torch.stack(terms), dim=0)
-        # The noise of a stretch, drawn anew for each, moves all components that start at its end or before.
-        beyond = torch.exp(torch.stack(terms) - log_p).flip(0).cumsum(0).flip(0)
-        return LogProbEstimate(log_p, (beyond * torch.stack(errors)).square().sum(0).sqrt())
+    def log_terms(self, start: int, x: Tensor, condition: Tensor | None) -> Tensor:
+        return self._source(start).log_prob(x) + math.log(float(self.weights[start]))
 
     def summary(self) -> dict[str, Any]:
         """Return times, weights and validation NLLs in nats as plain values, for JSON."""
@@ -199,31 +136,10 @@ class Refinement(Constants):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise SavedFlowError(f"{where} is damaged ({error}); fit again") from None
 
-    def _parts(self) -> list[tuple[float, Source, float]]:
-        sources = [source for source in self.sources if isinstance(source, Source)]
-        return list(zip(self.starts, sources, self.weights.tolist(), strict=True))
+    def _source(self, start: int) -> Source:
+        source = self.sources[start]
+        assert isinstance(source, Source)
+        return source
 
     def extra_repr(self) -> str:
         return f"starts={list(self.starts)}, weights={[round(w, 4) for w in self.weights.tolist()]}"
-
-
-def check_unconditional(where: str, unconditional: bool) -> None:
-    """Raise ValueError where a refined flow is given what its sources know nothing of."""
-    if not unconditional:
-        raise ValueError(
-            f"Flow.{where}: this flow is refined by sources that know of no condition, guidance or steering; use "
-            f"flow.base.{where}"
-        )
-
-
-def checked_start(owner: str, start: float, at_data: bool = False) -> float:
-    """Return a time at which a source may stand.
-
-    Raises:
-        ValueError: unless it is a number from 0 to below 1, or to 1 if it may stand ``at_data``.
-    """
-    value = number(owner, "start", start)
-    if not (0 <= value < 1 or (at_data and value == 1)):
-        interval = "[0, 1]" if at_data else "[0, 1)"
-        raise ValueError(f"{owner}: start must be a time in {interval}, got {start}; 0 is where flows begin")
-    return value

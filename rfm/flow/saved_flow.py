@@ -1,7 +1,7 @@
 """The folder of a saved flow: ``flow.json``, and the file of tensors that it names."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from rfm.conditions import Conditions
-from rfm.flow.refinement import Refinement
+from rfm.flow.conditional_refinement import recorded_refinement
+from rfm.flow.flow_mixture import RefinedDensity
 from rfm.records.descriptions import (
     SavedFlowError,
     build,
@@ -24,8 +25,17 @@ from rfm.records.descriptions import (
 )
 from rfm.sources import Source
 
+FORMAT = "rfm flow"
 FORMAT_VERSION = 2
 """Of what is written; version 1 knew of no start and no refinement, and is read as well."""
+
+
+_LOADERS = {
+    FORMAT: "rfm.Flow",
+    "rfm discrete flow": "rfm.discrete.DiscreteFlow",
+    "rfm joint flow": "rfm.discrete.JointFlow",
+}
+"""What reads each format."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class SavedFlow:
     history: list[dict[str, float]]
     stopped: str
     start: float = 0.0
-    refinement: Refinement | None = None
+    refinement: RefinedDensity | None = None
     refinement_report: str = ""
 
 
@@ -55,7 +65,7 @@ def write_flow(folder: Path, flow: SavedFlow, state: Mapping[str, Tensor]) -> No
     refinement = None if flow.refinement is None else flow.refinement.record(shared, arguments)
     name = write_tensors(folder, "weights", {**state, **arguments})
     record = {
-        "format": "rfm flow",
+        "format": FORMAT,
         "version": FORMAT_VERSION,
         "weights": name,
         "manifold": describe(flow.manifold),
@@ -79,7 +89,7 @@ def read_flow(
     _check_passed("manifold", manifold, Manifold)
     _check_passed("source", source, Source)
     path = folder / "flow.json"
-    record = _record(folder)
+    record = read_record(folder, FORMAT, (1, FORMAT_VERSION))
     arguments, tensors = split_arguments(read_tensors(folder / record["weights"]))
     manifold = saved_manifold(folder) if manifold is None else manifold
     shared = {"manifold": manifold}
@@ -91,7 +101,7 @@ def read_flow(
         raise SavedFlowError(f"{path} is damaged: it names no field or no source; fit again")
     refinement = record.get("refinement")
     if refinement is not None:
-        refinement = Refinement.recorded(refinement, f"{path}: refinement", shared | {"source": source}, arguments)
+        refinement = recorded_refinement(refinement, f"{path}: refinement", shared | {"source": source}, arguments)
     named, history = record.get("conditions"), record.get("history")
     try:
         conditions = None if named is None else Conditions.from_dict(named)
@@ -126,7 +136,7 @@ def saved_manifold(folder: str | Path) -> Manifold:
         SavedFlowError: if the folder is not a saved flow, is damaged, or the manifold is one of your own.
     """
     path = Path(folder) / "flow.json"
-    manifold = build(_record(Path(folder)).get("manifold"), f"{path}: manifold")
+    manifold = build(read_record(Path(folder), FORMAT, (1, FORMAT_VERSION)).get("manifold"), f"{path}: manifold")
     if not isinstance(manifold, Manifold):
         raise SavedFlowError(f"{path} is damaged: it names no manifold; fit again")
     return manifold
@@ -140,17 +150,27 @@ def _check_passed(name: str, thing: object, kind: type) -> None:
         )
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    """Return what ``flow.json`` holds, with a format, a version and a name of weights that can be read."""
+def read_record(folder: Path, kind: str, versions: Sequence[int]) -> dict[str, Any]:
+    """Return what ``flow.json`` holds, with a format, a version and a name of weights that can be read.
+
+    Args:
+        folder: where a flow was saved.
+        kind: the format's name, such as "rfm flow".
+        versions: those that are understood.
+    """
     path = folder / "flow.json"
     if not folder.is_dir():
         raise SavedFlowError(f"{folder} is not a folder; a saved flow is one that holds flow.json")
     record = read_json(path)
-    if record.get("format") != "rfm flow" or not isinstance(record.get("weights"), str):
+    found = record.get("format")
+    if isinstance(found, str) and found in _LOADERS and found != kind:
+        raise SavedFlowError(f"{path} holds an {found}, not an {kind}; load it with {_LOADERS[found]}.load")
+    if found != kind or not isinstance(record.get("weights"), str):
         raise SavedFlowError(f"{path} is not a saved flow, or is damaged; fit again")
-    if record.get("version") not in (1, FORMAT_VERSION):
+    if record.get("version") not in versions:
+        known = " and ".join(map(str, versions))
         raise SavedFlowError(
-            f"{path} has format version {record.get('version')}, this library reads 1 and {FORMAT_VERSION}; "
+            f"{path} has format version {record.get('version')}, this library reads {known}; "
             "load it with the version of the library that saved it"
         )
     if not re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", record["weights"]):

@@ -1,7 +1,8 @@
 """The solves of a flow for one batch: points that set out from a source, and log-densities on the way back to it."""
 
 import functools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from manifolds import Manifold
 from manifolds.arguments import number
 from rfm.field import Field
-from rfm.flow.refinement import Refinement
+from rfm.flow.flow_mixture import RefinedDensity
 from rfm.integrators import Method, integrate
 from rfm.likelihood import (
     Hutchinson,
@@ -22,6 +23,7 @@ from rfm.likelihood import (
     transport,
 )
 from rfm.sources import Source
+from rfm.steering import Steering
 
 
 def carried(
@@ -50,7 +52,7 @@ def carried(
 
 
 def densities(
-    field: Field, source: Source, span: tuple[float, float], refinement: Refinement | None
+    field: Field, source: Source, span: tuple[float, float], refinement: RefinedDensity | None
 ) -> tuple[Callable[..., Tensor], Callable[..., LogProbEstimate]]:
     """Return a flow's log-density, exact and estimated, as functions of ``x``, ``method`` and ``estimator``."""
     if refinement is None:
@@ -67,7 +69,7 @@ def scores(
     return score(lambda y: exact(x=y, method=solver, **condition), manifold, x)
 
 
-def checked_time(where: str, time: float, start: float, refinement: Refinement | None) -> float:
+def checked_time(where: str, time: float, start: float, refinement: RefinedDensity | None) -> float:
     """Return the time of a density of a flow.
 
     Raises:
@@ -84,3 +86,19 @@ def checked_time(where: str, time: float, start: float, refinement: Refinement |
             f"Flow.{where}: time must be from {start:g}, the source, to 1, the data, got {found:g}; choose one between"
         )
     return found
+
+
+def unsteered(refinement: RefinedDensity | None, steering: Sequence[Steering]) -> RefinedDensity | None:
+    """Return the refinement that samples under steering are drawn from: none, with a warning.
+
+    Its sources stand where the field alone has carried them; a steered field would take them elsewhere.
+    """
+    if refinement is None or not steering:
+        return refinement
+    names = " and ".join(own.name for own in steering)
+    warnings.warn(
+        f"Flow.sample: samples under {names} are of the flow without its refinement, which belongs to the field as it "
+        "is; call flow.base.sample to say so",
+        stacklevel=6,
+    )
+    return None

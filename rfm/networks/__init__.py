@@ -1,10 +1,12 @@
 """Velocity networks, which take points of a manifold to tangent vectors.
 
-`VelocityField` serves any manifold. `RotationVelocity` is for densities on SO(3) that turn with what they are
-conditional on, `FrameField` for rigid bodies in a row, such as proteins; `PictureEncoder` and `Encoded` make a field
-conditional on pictures. `PredictedVelocity` is the velocity of a network that predicts score, noise or end point.
+`VelocityField` serves any manifold. `ConvolutionalField` is for points that are pictures, `RotationVelocity` for
+densities on SO(3) that turn with what they are conditional on, `FrameField` for rigid bodies in a row, such as
+proteins; `PictureEncoder` and `Encoded` make a field conditional on pictures. `PredictedVelocity` is the velocity of a
+network that predicts score, noise or end point.
 """
 
+from rfm.networks.convolutional import ConvolutionalField
 from rfm.networks.encoded import Encoded
 from rfm.networks.frames import FrameField
 from rfm.networks.picture_encoder import PictureEncoder
@@ -13,6 +15,7 @@ from rfm.networks.rotation_velocity import RotationVelocity
 from rfm.networks.velocity import VelocityField
 
 __all__ = [
+    "ConvolutionalField",
     "Encoded",
     "FrameField",
     "PictureEncoder",

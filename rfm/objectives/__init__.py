@@ -2,11 +2,12 @@
 
 from rfm.objectives.flow_matching import FlowMatching
 from rfm.objectives.maximum_likelihood import MaximumLikelihood, adjoint_log_prob, negative_log_likelihood_loss
-from rfm.objectives.objective import Objective, objective_of
+from rfm.objectives.objective import Floor, Objective, objective_of
 from rfm.objectives.prediction import prediction_loss
 from rfm.objectives.regression import endpoint_loss, flow_matching_loss
 
 __all__ = [
+    "Floor",
     "FlowMatching",
     "MaximumLikelihood",
     "Objective",

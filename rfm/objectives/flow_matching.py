@@ -12,10 +12,10 @@ from manifolds.arguments import check_function, check_instance, shown
 from manifolds.identity import same
 from rfm.networks import PredictedVelocity, Prediction
 from rfm.networks.predicted import check_predicts
-from rfm.objectives.objective import Objective
+from rfm.objectives.objective import Floor, Objective
 from rfm.objectives.prediction import prediction_loss
 from rfm.objectives.regression import Distance, check_distance, flow_matching_loss
-from rfm.paths import AffinePath, ConditionalPath, GeodesicPath
+from rfm.paths import AffinePath, ConditionalPath, GeodesicPath, marginal_velocity
 from rfm.paths.times import TimeSampler, UniformAndLateTimes
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
@@ -91,6 +91,32 @@ class FlowMatching(Objective):
                 f"PredictedVelocity(network, path, {self.predicts!r})"
             )
         return prediction_loss(field, x_0, x_1, t, distance=self.distance, weight=self.weight, **condition)
+
+    def has_floor(self, source: Source) -> bool:
+        path = GeodesicPath(source.manifold) if self.path is None else self.path
+        velocity = self.predicts == "velocity" and not self.jitter
+        return velocity and source.has_density and path.has_density_given_data
+
+    def floor(
+        self,
+        field: Callable[..., Tensor],
+        source: Source,
+        data: Tensor,
+        weights: Tensor | None,
+        x_0: Tensor,
+        x_1: Tensor,
+        t: Tensor,
+    ) -> Floor | None:
+        """Return Jensen's gap ``|dx_t|^2 - |v|^2`` and ``|field - v|^2`` with the exact marginal velocity v."""
+        if not self.has_floor(source):
+            return None
+        path = GeodesicPath(source.manifold) if self.path is None else self.path
+        inner, sample = path.manifold.inner, path.sample(x_0, x_1, t)
+        v = marginal_velocity(path, data, source, weights=weights)(sample.x_t, t)
+        error = field(sample.x_t, t) - v
+        factor = torch.ones_like(t) if self.weight is None else self.weight(t)
+        least = inner(sample.x_t, sample.dx_t, sample.dx_t) - inner(sample.x_t, v, v)
+        return Floor(factor * least, factor * inner(sample.x_t, error, error))
 
     def velocity_of(self, network: nn.Module) -> nn.Module:
         if self.predicts == "velocity" or isinstance(network, PredictedVelocity):

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,15 @@ from rfm.sources import Source
 
 Loss = Callable[..., Tensor]
 """``loss(field, source, x_0, x_1, t, generator=, **condition)``: see `Objective.__call__`."""
+
+
+class Floor(NamedTuple):
+    """How a loss divides, each part a value per draw ``(*batch)``."""
+
+    least: Tensor
+    """What is left of the loss at its minimum over all fields: for flow matching, Jensen's gap."""
+    above: Tensor
+    """What a field's loss has besides."""
 
 
 class Objective(ABC):
@@ -96,6 +105,35 @@ class Objective(ABC):
         """Return the log-density that the loss minimises minus the mean of, ``(*batch)``; None where there is none.
 
         At each validation it is compared with that of an accurate solve, and training ends where they part.
+        """
+        return None
+
+    def has_floor(self, source: Source) -> bool:
+        """Whether `floor` is known in closed form, for a flow without conditions from ``source``."""
+        return False
+
+    def floor(
+        self,
+        field: Callable[..., Tensor],
+        source: Source,
+        data: Tensor,
+        weights: Tensor | None,
+        x_0: Tensor,
+        x_1: Tensor,
+        t: Tensor,
+    ) -> Floor | None:
+        """Return the least that any field's loss may be on training points, and how far a field lies above it.
+
+        None where the field of least loss is not known in closed form, as by default.
+
+        Args:
+            field: a velocity field without conditions.
+            source: the distribution at time 0, independent of the data.
+            data: all training points ``(n, *event_shape)``.
+            weights: of the points ``(n)``, or None for equal ones.
+            x_0: draws to take the means over, as for `__call__`.
+            x_1: draws from the data.
+            t: their times.
         """
         return None
 

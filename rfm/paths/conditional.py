@@ -70,6 +70,11 @@ class ConditionalPath(FullPrecision, ABC):
             ValueError: for times of another number of axes: ``(n, 1)`` would pair each of n points with all times.
         """
 
+    @property
+    def has_density_given_data(self) -> bool:
+        """Whether `given_data` has a closed form."""
+        return False
+
     def given_data(self, source: Source, x: Tensor, x_1: Tensor, t: Tensor) -> GivenData:
         """Return density and velocity at ``x`` given the data point, for a source point independent of it.
 
@@ -160,6 +165,10 @@ class GeodesicPath(ConditionalPath):
         # A field is always called with one time per point.
         return PathSample(x_0, x_1, t.expand(self.manifold.batch_shape(x_t)), x_t, dx_t)
 
+    @property
+    def has_density_given_data(self) -> bool:
+        return self.manifold.solver_accuracy == 0 and self.manifold.logmap_radius == math.inf
+
     def given_data(self, source: Source, x: Tensor, x_1: Tensor, t: Tensor) -> GivenData:
         """Return density and velocity at ``x`` given the data point, for a source point independent of it.
 
@@ -172,7 +181,7 @@ class GeodesicPath(ConditionalPath):
         Beyond the cut locus of ``x_1`` no path starts.
         """
         m = self.manifold
-        if m.solver_accuracy > 0 or m.logmap_radius < math.inf:
+        if not self.has_density_given_data:
             raise ValueError(
                 f"GeodesicPath: the logarithm of {m} is found by a solver, and which geodesics are shortest is not "
                 "known; the density given x_1 needs a manifold with a logarithm in closed form"
@@ -231,6 +240,10 @@ class AffinePath(ConditionalPath):
         noise = x_0 if self.schedule.source_scale == 1 else x_0 / self.schedule.source_scale
         x_t = alpha * x_1 + sigma * noise
         return PathSample(x_0, x_1, t.expand(self.manifold.batch_shape(x_t)), x_t, d_alpha * x_1 + d_sigma * noise)
+
+    @property
+    def has_density_given_data(self) -> bool:
+        return True
 
     def given_data(self, source: Source, x: Tensor, x_1: Tensor, t: Tensor) -> GivenData:
         """Return density and velocity at ``x`` given the data point, of ``x_0 = scale (x - alpha x_1) / sigma``."""

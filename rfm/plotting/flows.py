@@ -25,7 +25,8 @@ from manifolds import (
 from manifolds.arguments import check_instance
 from manifolds.checks import check_shape
 from rfm.arrays import tensor_of
-from rfm.datasets.coordinates import Angles, Cartesian, Coordinates
+from rfm.datasets.angles import Angles
+from rfm.datasets.coordinates import Cartesian, Coordinates
 from rfm.flow import Flow
 from rfm.plotting import maps
 from rfm.plotting.figures import DATA_COLOUR, PAPER, SAMPLE_COLOUR, new_figure

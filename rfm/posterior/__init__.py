@@ -25,7 +25,7 @@ from rfm.posterior.draws import PosteriorDraws, effective_size
 from rfm.posterior.flow_chef import FlowChef
 from rfm.posterior.flow_dps import FlowDPS, FlowDPSSteps
 from rfm.posterior.flower import Flower
-from rfm.posterior.guided import Guided
+from rfm.posterior.guided import DivergenceError, Guided
 from rfm.posterior.importance import Importance
 from rfm.posterior.likelihood import Likelihood, LogLikelihood, as_likelihood, inside
 from rfm.posterior.measurements import Measurement
@@ -45,6 +45,7 @@ __all__ = [
     "Chains",
     "CrankNicolson",
     "DFlow",
+    "DivergenceError",
     "FlowChef",
     "FlowDPS",
     "FlowDPSSteps",

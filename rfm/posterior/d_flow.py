@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from manifolds.arguments import integer
 from rfm.integrators import FixedStep, integrate
 from rfm.integrators.runge_kutta.tableaux import MIDPOINT
 from rfm.posterior.draws import PosteriorDraws
 from rfm.posterior.guided import biased_draws
 from rfm.posterior.target import SourceTarget
+from rfm.steering.gradients import check_differentiable
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class DFlow:
     weight: float = 1.0
     regulariser: Callable[[Tensor], Tensor] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("rounds", "iterations"):
+            integer("DFlow", name, getattr(self, name))
+        if integer("DFlow", "points", self.points) < 2:
+            raise ValueError(f"DFlow: points, of the solve, are at least 2, got {self.points}")
+
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""
         manifold, solver = target.manifold, FixedStep(MIDPOINT, self.points - 1)
@@ -65,7 +73,9 @@ class DFlow:
                     def objective(search: torch.optim.LBFGS = search) -> Tensor:
                         search.zero_grad()
                         z, x = end()
-                        loss = (self.weight * penalty(z).double() - target.likelihood(x).double()).sum()
+                        fit = target.likelihood(x)
+                        check_differentiable("DFlow", fit)
+                        loss = (self.weight * penalty(z).double() - fit.double()).sum()
                         loss.backward(inputs=[offset])
                         return loss
 

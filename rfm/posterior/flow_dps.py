@@ -13,7 +13,7 @@ from rfm.posterior.guided import biased_draws
 from rfm.posterior.likelihood import LogLikelihood
 from rfm.posterior.target import SourceTarget
 from rfm.steering.energy import EnergyGuidance
-from rfm.steering.gradients import end_point, riemannian_gradient
+from rfm.steering.gradients import end_point, gradient, riemannian_gradient
 
 
 class FlowDPS(EnergyGuidance):
@@ -90,7 +90,7 @@ class FlowDPSSteps:
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
                 length = measurement.residual(leaf).reshape(len(x), -1).norm(dim=-1)
-                [ambient] = torch.autograd.grad(length.sum(), leaf)
+                ambient = gradient("FlowDPSSteps", length, leaf)
             return riemannian_gradient(manifold, x, torch.nan_to_num(ambient))
 
         def chain(count: int) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from manifolds.arguments import integer
 from rfm.posterior.draws import PosteriorDraws
 from rfm.posterior.guided import biased_draws
 from rfm.posterior.proposals import normal_velocities
@@ -29,7 +30,8 @@ class Flower:
         steps: N, times ``k / N``.
         draw: add the matching Gaussian draw, for draws of a posterior; without it, as in the published code, the most
             likely end point is taken.
-        coupled: draw from a flow with coupled source and data all the same; the draws then say so.
+        coupled: draw from a flow whose source and data may be coupled all the same; that is then not tested, and the
+            draws say so.
         iterations: of conjugate gradients, at most.
 
     References:
@@ -40,6 +42,10 @@ class Flower:
     draw: bool = True
     coupled: bool = False
     iterations: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "iterations"):
+            integer("Flower", name, getattr(self, name))
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""

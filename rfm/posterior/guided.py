@@ -10,7 +10,7 @@ from torch import Tensor
 
 from manifolds.arguments import check_instance
 from rfm.field import Field, as_field
-from rfm.integrators import FixedStep, Method, integrate
+from rfm.integrators import FixedStep, IntegrationError, Method, integrate
 from rfm.posterior.draws import PosteriorDraws
 from rfm.posterior.target import SourceTarget
 from rfm.steering import Steering
@@ -49,6 +49,16 @@ def steered_field(target: SourceTarget, steering: Sequence[Steering]) -> Field:
     return functools.reduce(lambda f, steer: steer.applied_to(f), steering, start)
 
 
+class DivergenceError(ValueError):
+    """Draws that left the range of numbers."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(
+            f"{method}: the draws became NaN or infinite: the steps are too long for a measurement as exact as this, "
+            "or the likelihood is NaN; take more steps or a lower weight or rate, or use Tempering"
+        )
+
+
 def biased_draws(target: SourceTarget, chain: Callable[[int], Tensor], n: int, method: str) -> PosteriorDraws:
     """Return ``n`` draws of a method that is not exact, a batch at a time.
 
@@ -57,8 +67,16 @@ def biased_draws(target: SourceTarget, chain: Callable[[int], Tensor], n: int, m
         chain: from a number of draws to points.
         n: how many.
         method: its name.
+
+    Raises:
+        DivergenceError: the draws are not finite.
     """
     counts = [min(target.batch_size, n - first) for first in range(0, n, target.batch_size)]
-    points = torch.cat([chain(count).detach() for count in counts])
+    try:
+        points = torch.cat([chain(count).detach() for count in counts])
+    except IntegrationError:
+        raise DivergenceError(method) from None
+    if not bool(points.isfinite().all()):
+        raise DivergenceError(method)
     equal = torch.full((n,), -math.log(n), dtype=torch.float64, device=points.device)
     return PosteriorDraws(points, equal, method, target.evaluations, float(n), exact=False)

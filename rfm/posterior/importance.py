@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from manifolds.arguments import integer
 from rfm.posterior.draws import PosteriorDraws, effective_size, systematic
 from rfm.posterior.target import SourceTarget
 
@@ -25,6 +26,9 @@ class Importance:
     """
 
     draws: int = 100_000
+
+    def __post_init__(self) -> None:
+        integer("Importance", "draws", self.draws)
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""

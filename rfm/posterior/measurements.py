@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from manifolds.arguments import integer, positive, shown
 from rfm.arrays import tensor_of
 from rfm.posterior.likelihood import Likelihood
 from rfm.posterior.operators import Operator
+from rfm.posterior.physics import function_of
 
 _FAR = 4.0
 """Root mean square misfit of draws, in standard deviations, above which operator, measurement and prior disagree."""
@@ -19,22 +20,13 @@ _WINDINGS = 3
 """Turns either way that a wrapped normal density sums over: 1e-9 of it is left out where the noise is half a turn."""
 
 
-@runtime_checkable
-class Physics(Protocol):
-    """A linear or other forward operator, as `deepinv` writes it."""
-
-    def A(self, x: Tensor) -> Tensor:  # noqa: N802
-        """Return what is measured of points, without noise."""
-        ...
-
-
 class Measurement(Likelihood):
     """A measurement ``y = A(x) + noise`` with independent Gaussian noise: a log-likelihood of ``x``.
 
     Args:
         operator: ``A``, from points ``(*batch, *event_shape)`` to ``(*batch, *y.shape)``; see
-            `rfm.posterior.operators`. One of `deepinv`'s physics is taken as it is: its ``A`` is used, and
-            differentiated where an adjoint is needed.
+            `rfm.posterior.operators`. One of `deepinv`'s physics is taken as it is: its ``A``, with ``A_adjoint`` for
+            derivatives where it has one, which is checked, and otherwise differentiated.
         y: what was measured, of any shape.
         noise: standard deviation, positive; a number, or one for each entry of ``y``.
         period: of an operator whose values are on a circle, such as 360 or 2 pi: the noise is then wrapped normal, and
@@ -43,7 +35,8 @@ class Measurement(Likelihood):
             then come in one batch axis.
 
     Raises:
-        ValueError: the noise is not positive, ``y`` is not finite, or shapes do not fit.
+        ValueError: the noise is not positive, ``y`` is not finite, shapes do not fit, or a physics has an adjoint that
+            is none.
     """
 
     def __init__(
@@ -54,13 +47,15 @@ class Measurement(Likelihood):
         period: float | None = None,
         shape: Sequence[int] | None = None,
     ) -> None:
-        self.operator: Callable[[Tensor], Tensor] = operator.A if isinstance(operator, Physics) else operator
-        if not callable(self.operator):
-            raise ValueError(f"Measurement: operator must be a function of points, got {shown(operator)}")
         self.y = tensor_of("Measurement", "y", y, torch.float64).detach()
         self.noise = tensor_of("Measurement", "noise", noise, torch.float64).detach()
+        if not self.y.numel():
+            raise ValueError("Measurement: y is empty; leave out what was not measured")
         if not bool(torch.isfinite(self.y).all()):
             raise ValueError("Measurement: y must be finite; leave out what was not measured, with a Mask")
+        self.operator: Callable[[Tensor], Tensor] = function_of(operator, tensor_of("Measurement", "y", y).detach())
+        if not callable(self.operator):
+            raise ValueError(f"Measurement: operator must be a function of points, got {shown(operator)}")
         if not bool((self.noise > 0).all()) or not bool(torch.isfinite(self.noise).all()):
             raise ValueError(
                 "Measurement: noise, a standard deviation, must be positive and finite, got "
@@ -103,7 +98,9 @@ class Measurement(Likelihood):
 
     def residual(self, x: Tensor) -> Tensor:
         """Return ``A(x) - y``, ``(*batch, *y.shape)``."""
-        value = self.operator(x if self.shape is None else x.reshape(-1, *self.shape))
+        value = self.operator(x if self.shape is None else self._shaped(x, self.shape))
+        if not isinstance(value, Tensor):
+            raise ValueError(f"Measurement: the operator must return a tensor, got {shown(value)}")
         y = self.y.to(value)
         if value.shape[value.ndim - y.ndim :] != y.shape:
             raise ValueError(
@@ -115,9 +112,22 @@ class Measurement(Likelihood):
             difference = difference - self.period * (difference / self.period).round()
         return difference
 
+    @staticmethod
+    def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return points in the shape that the operator takes, ``(n, *shape)``."""
+        count = len(x) if x.ndim > 1 else 1
+        if x.numel() != count * math.prod(shape):
+            raise ValueError(
+                f"Measurement: shape={shape} is {math.prod(shape)} numbers for each point, got points of shape "
+                f"{tuple(x.shape)}"
+            )
+        return x.reshape(count, *shape)
+
     def doubts(self, draws: Tensor) -> tuple[str, ...]:
         """Return a sentence if draws miss the measurement by far more than its noise."""
         misfit = float(self.whitened(draws).double().square().mean().sqrt())
+        if math.isnan(misfit):
+            raise ValueError("Measurement: the operator is NaN at some of the draws; it must be finite everywhere")
         if misfit <= _FAR:
             return ()
         return (

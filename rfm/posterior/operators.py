@@ -30,7 +30,13 @@ class Operator:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the values ``(*batch, ...)`` at points."""
-        return self.function(x)
+        try:
+            return self.function(x)
+        except IndexError as error:
+            raise ValueError(
+                f"Operator: points of shape {tuple(x.shape)} do not have what is measured "
+                f"({str(error).splitlines()[0]}); is it an operator for another manifold?"
+            ) from None
 
 
 def mask(kept: Tensor) -> Operator:
@@ -42,8 +48,8 @@ def mask(kept: Tensor) -> Operator:
     Returns:
         An operator with values ``(*batch, number kept)``.
     """
-    if kept.dtype != torch.bool or not bool(kept.any()):
-        raise ValueError("mask: takes booleans of the shape of a point, at least one of them true")
+    if not isinstance(kept, Tensor) or kept.dtype != torch.bool or not bool(kept.any()):
+        raise ValueError("mask: takes a tensor of booleans of the shape of a point, at least one of them true")
     return Operator(lambda x: x[..., kept.to(x.device)])
 
 
@@ -52,6 +58,8 @@ def matrix(rows: Tensor) -> Operator:
     rows = tensor_of("matrix", "rows", rows)
     if rows.ndim != 2:
         raise ValueError(f"matrix: rows must be a matrix, got shape {tuple(rows.shape)}")
+    if not bool(rows.isfinite().all()):
+        raise ValueError("matrix: rows must be finite, got NaN or infinite numbers")
 
     def multiply(x: Tensor) -> Tensor:
         batch = _batch_shape(x, rows.shape[1])

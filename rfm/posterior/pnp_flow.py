@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from manifolds.arguments import integer, positive
 from rfm.posterior.draws import PosteriorDraws
 from rfm.posterior.guided import biased_draws
 from rfm.posterior.renoising import check_renoising
 from rfm.posterior.target import SourceTarget
-from rfm.steering.gradients import end_point, riemannian_gradient
+from rfm.steering.gradients import end_point, gradient, riemannian_gradient
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class PnPFlow:
     power: float = 1.0
     coupled: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "draws"):
+            integer("PnPFlow", name, getattr(self, name))
+        positive("PnPFlow", "rate", self.rate)
+
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""
         manifold, measurement = target.manifold, target.measurement("PnPFlow")
@@ -47,7 +53,7 @@ class PnPFlow:
         def slope(x: Tensor) -> Tensor:
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
-                [ambient] = torch.autograd.grad(measurement(leaf).sum(), leaf)
+                ambient = gradient("PnPFlow", measurement(leaf), leaf)
             return riemannian_gradient(manifold, x, ambient)
 
         def chain(count: int) -> Tensor:

@@ -144,4 +144,4 @@ def metropolis(
     log_ratio = proposed.log_ratio.nan_to_num(nan=-math.inf)
     u = torch.rand(len(log_ratio), generator=generator, dtype=torch.float64, device=log_ratio.device)
     accepted = u.log() < log_ratio
-    return proposed.state.where(accepted, target.manifold.lift(accepted), state), log_ratio.clamp(max=0).exp()
+    return proposed.state.where(accepted, state), log_ratio.clamp(max=0).exp()

@@ -1,6 +1,6 @@
 """What draws from a posterior."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from rfm.posterior.draws import PosteriorDraws
 from rfm.posterior.target import SourceTarget
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """A method that draws from a posterior: `Importance`, `Chains`, `Tempering`."""
 

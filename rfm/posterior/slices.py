@@ -12,9 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from manifolds import SO3, Euclidean, Manifold, Power, Product
-from manifolds.arguments import check_instance
-from rfm.arrays import points_of
+from manifolds import SO3, Euclidean, FlatTorus, Manifold, Power, Product
+from manifolds.arguments import check_instance, shown
+from rfm.arrays import points_of, tensor_of
 from rfm.posterior.likelihood import Likelihood
 from rfm.sources import Source, default_source
 
@@ -83,10 +83,40 @@ class Slice:
         return cls(Power(manifold.m, len(free)), join, parts, source)
 
     @classmethod
+    def of_entries(cls, manifold: Manifold, known: Any, source: Source | None = None) -> "Slice":
+        """Return the points of flat space, or of a flat torus, some of whose coordinates are known.
+
+        Args:
+            manifold: `Euclidean` or `FlatTorus`.
+            known: the coordinates ``(n,)``, NaN where not known.
+            source: of the others, on the same space of fewer dimensions.
+        """
+        if not isinstance(manifold, Euclidean | FlatTorus):
+            raise ValueError(
+                f"Slice.of_entries: coordinates are known without error on Euclidean and FlatTorus, got {manifold}"
+            )
+        values, free = _entries("Slice.of_entries", known, manifold.n)
+        part = type(manifold)(len(free))
+        return cls(part, lambda z: _filled(values.to(z), free, z), lambda x: x[..., free], source)
+
+    @classmethod
     def of_position(cls, position: Any, source: Source | None = None) -> "Slice":
-        """Return the poses, 4 x 4 matrices, at a known position ``(3,)``; their rotations are free."""
-        known = _point("Slice.of_position", Euclidean(3), position)
-        return cls(SO3(), lambda z: _poses(z, known.to(z)), lambda x: x[..., :3, :3], source)
+        """Return the poses, 4 x 4 matrices, at a known position; their rotations are free.
+
+        Args:
+            position: ``(3,)``; coordinates that are NaN are not known, and free besides.
+            source: on `SO3`, or on its product with the space of the free coordinates.
+        """
+        values, free = _entries("Slice.of_position", position, 3, all_known=True)
+        if not free:
+            return cls(SO3(), lambda z: _poses(z, values.to(z)), lambda x: x[..., :3, :3], source)
+        part = Product(SO3(), Euclidean(len(free)))
+
+        def join(z: Tensor) -> Tensor:
+            rotation, rest = part.split(z)
+            return _poses(rotation, _filled(values.to(z), free, rest))
+
+        return cls(part, join, lambda x: part.join(x[..., :3, :3], x[..., free, 3]), source)
 
     @classmethod
     def of_orientation(cls, orientation: Any, source: Source | None = None) -> "Slice":
@@ -149,6 +179,27 @@ def _free(owner: str, known: Mapping[int, Any], count: int, what: str) -> list[i
             f"got {list(known)}"
         )
     return [i for i in range(count) if i not in known]
+
+
+def _entries(owner: str, known: Any, count: int, all_known: bool = False) -> tuple[Tensor, list[int]]:
+    """Return coordinates, some of which are NaN, and the numbers of those; without any only where all may be known."""
+    values = tensor_of(owner, "known", known, torch.float64)
+    free = values.isnan().nonzero()[:, 0].tolist() if values.ndim == 1 else []
+    finite = bool((values.isfinite() | values.isnan()).all())
+    if values.shape != (count,) or not finite or len(free) == count or not (free or all_known):
+        raise ValueError(
+            f"{owner}: takes {count} coordinates, NaN where not known, at least one of them known"
+            f"{'' if all_known else ' and one not'}, got {shown(values.tolist())}"
+        )
+    return values, free
+
+
+def _filled(values: Tensor, free: list[int], rest: Tensor) -> Tensor:
+    """Return coordinates ``(*batch, n)``, those that are free from ``rest`` ``(*batch, k)``."""
+    parts = list(values.expand(*rest.shape[:-1], len(values)).unbind(-1))
+    for i, own in zip(free, rest.unbind(-1), strict=True):
+        parts[i] = own
+    return torch.stack(parts, dim=-1)
 
 
 def _point(owner: str, manifold: Manifold, value: Any) -> Tensor:

@@ -38,6 +38,7 @@ class Linearised:
 def linearised(manifold: Manifold, measurement: Measurement, p: Tensor) -> Linearised:
     """Return a measurement linearised at points ``p`` ``(n, *event_shape)``."""
     p = p.detach()
+    _check_differentiable(measurement, p)
 
     def residual(u: Tensor) -> Tensor:
         return measurement.whitened(manifold.expmap(p, u))
@@ -45,6 +46,10 @@ def linearised(manifold: Manifold, measurement: Measurement, p: Tensor) -> Linea
     zero = torch.zeros_like(p)
     found = torch.func.vjp(residual, zero)
     w, pull = found[0], found[1]
+    if not bool(w.isfinite().all()):
+        raise ValueError(
+            "Measurement: the operator is NaN or infinite at a predicted end point; it must be finite everywhere"
+        )
     return Linearised(
         manifold,
         p,
@@ -52,6 +57,18 @@ def linearised(manifold: Manifold, measurement: Measurement, p: Tensor) -> Linea
         lambda u: torch.func.jvp(residual, (zero,), (u,))[1],
         lambda v: riemannian_gradient(manifold, p, pull(v)[0]),
     )
+
+
+def _check_differentiable(measurement: Measurement, p: Tensor) -> None:
+    """Raise ValueError where torch would take the derivative of the operator for zero."""
+    with torch.enable_grad():
+        leaf = p[:1].requires_grad_()
+        differentiable = measurement.whitened(leaf).requires_grad
+    if len(p) and not differentiable:
+        raise ValueError(
+            "Measurement: the operator has no derivative that torch knows, which this method needs; write it in "
+            "torch's operations, give it an A_adjoint, or use Tempering or Chains"
+        )
 
 
 def solve(problem: Linearised, right: Tensor, precision: Tensor, iterations: int = 50, tol: float = 1e-5) -> Tensor:

@@ -48,10 +48,12 @@ class State(NamedTuple):
         """Return the own states, then others."""
         return State(*(torch.cat(parts) for parts in zip(self, other, strict=True)))
 
-    def where(self, chosen: Tensor, lifted: Tensor, other: "State") -> "State":
-        """Return the own states where ``chosen`` ``(n,)``, others elsewhere; ``lifted`` broadcasts to points."""
-        masks = (lifted, lifted, chosen, chosen)
-        return State(*(torch.where(m, a, b) for m, a, b in zip(masks, self, other, strict=True)))
+    def where(self, chosen: Tensor, other: "State") -> "State":
+        """Return the own states where ``chosen`` ``(n,)``, others elsewhere."""
+        # Points of a slice have another rank than those of its free part.
+        return State(
+            *(torch.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(self, other, strict=True))
+        )
 
 
 class Carried(NamedTuple):

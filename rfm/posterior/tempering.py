@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manifolds.arguments import integer, number
 from rfm.posterior.crank_nicolson import CrankNicolson
 from rfm.posterior.draws import PosteriorDraws, clustered_size, effective_size, systematic
 from rfm.posterior.proposals import Proposal, metropolis
@@ -39,6 +40,12 @@ class Tempering:
     share: float = 0.5
     particles: int = 1024
     progress: Callable[[int], Any] = field(default=lambda done: None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("moves", "particles"):
+            integer("Tempering", name, getattr(self, name))
+        if not 0 < number("Tempering", "share", self.share) < 1:
+            raise ValueError(f"Tempering: share, of the effective sample size, is between 0 and 1, got {self.share}")
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return ``n`` draws; arguments and errors are those of `Sampler`."""

@@ -15,6 +15,7 @@
 `Empirical`            given points, on every manifold: it has no density
 ====================== ======================================================
 
+`StratifiedKernels` are kernel densities given a condition, whose points `Strata` divide.
 `default_source` chooses one from the data. `kernel_concentrations` says how wide kernels may be about given points, and
 `likeliest_weights` how much each component of a mixture weighs.
 """
@@ -31,6 +32,8 @@ from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.ragged import RaggedSource
 from rfm.sources.rigid_motion import RigidMotionSource
 from rfm.sources.scaled import ScaledSource
+from rfm.sources.strata import Strata
+from rfm.sources.stratified_kernels import StratifiedKernels, stratified_concentrations
 from rfm.sources.von_mises_fisher import VonMisesFisher
 from rfm.sources.wrapped_normal import WrappedNormal, wrapped_log_density
 
@@ -45,11 +48,14 @@ __all__ = [
     "RigidMotionSource",
     "ScaledSource",
     "Source",
+    "Strata",
+    "StratifiedKernels",
     "Uniform",
     "VonMisesFisher",
     "WrappedNormal",
     "default_source",
     "kernel_concentrations",
     "likeliest_weights",
+    "stratified_concentrations",
     "wrapped_log_density",
 ]

@@ -313,7 +313,9 @@ class KernelMixture(Source, Constants):
         x = points_of("KernelMixture", self.manifold, x)
         flat = self._flat(x)
         if truncate and self._kernels.varying and self._kernels.truncates(flat):
-            parts = [self._truncated(part) - self.weights.log() for part in flat.split(_SLAB)]
+            log_w = self.weights.log()
+            # A component of weight zero adds nothing, and is as negligible as can be.
+            parts = [torch.where(log_w > -math.inf, self._truncated(part) - log_w, log_w) for part in flat.split(_SLAB)]
         else:
             parts = [self._components(part) for part in self._kernels.chunks(flat)]
         return torch.cat(parts).reshape(*self.manifold.batch_shape(x), len(self.weights)).to(x)

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from manifolds.arguments import integer
@@ -10,7 +11,9 @@ from rfm.arrays import tensor_of
 _OWNER = "likeliest_weights"
 
 
-def likeliest_weights(log_p: Tensor, shares: Tensor | None = None, steps: int = 300) -> Tensor:
+def likeliest_weights(
+    log_p: Tensor, shares: Tensor | None = None, steps: int = 300, level: Tensor | None = None
+) -> Tensor:
     """Return mixture weights by expectation maximisation from equal ones, ``(K,)``, sum 1.
 
     Only the weights move, so the likelihood has no local maximum beside the highest, and no step lowers it. A component
@@ -21,6 +24,8 @@ def likeliest_weights(log_p: Tensor, shares: Tensor | None = None, steps: int = 
             positive share is possible for one component at least.
         shares: relative weights of the points, ``(m,)``, not negative; by default equal.
         steps: number of steps.
+        level: of each component, ``(K,)``, from 0 on: weights then sum to one within each level. How much of a level
+            there is at a point is part of ``log_p``, and may differ from point to point.
 
     Raises:
         ValueError: no points, a point that no component explains, or arguments of other shapes.
@@ -50,7 +55,17 @@ def likeliest_weights(log_p: Tensor, shares: Tensor | None = None, steps: int = 
         )
     # Densities relative to the largest at each point: exponentials are taken once, and cannot overflow.
     p = (log_p - best).exp()
-    weights = log_p.new_full(log_p.shape[1:], 1 / log_p.shape[1])
+    level = torch.zeros(log_p.shape[1], dtype=torch.long, device=log_p.device) if level is None else level
+    levels = int(level.max()) + 1
+    weights = _of_sum_one(torch.ones_like(log_p[0]), level)
     for _ in range(steps):
         weights = weights * ((s / (p @ weights)) @ p)
-    return weights / weights.sum()
+        if levels > 1:
+            weights = _of_sum_one(weights, level)
+    return _of_sum_one(weights, level)
+
+
+def _of_sum_one(weights: Tensor, level: Tensor) -> Tensor:
+    """Return weights divided by their sums within levels."""
+    total = weights.new_zeros(int(level.max()) + 1).index_add(0, level, weights)
+    return weights / total[level]

@@ -1,6 +1,8 @@
 """Sums of kernels over the centres that matter, block by block of points that are near each other."""
 
 import math
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -10,16 +12,47 @@ from rfm.sources.kernel_sums import log_varying_sums
 TRUNCATION = 1e-9
 """Largest error of a density, relative to it: half is for what is left out, half for rounding of distances."""
 
-_BLOCK = 32
+_BLOCK = 64
 """Points to a block: fewer are nearer to each other, more share the work of finding their centres."""
 
-_BLOCK_ELEMENTS = 2**21
-"""Distances of a block at most, 16 MiB."""
+_REGION = 8
+"""Blocks to a region, which leaves centres out that are far from all of them."""
+
+_BLOCK_ELEMENTS = 2**22
+"""Distances of a block at most, 32 MiB."""
 
 _NEAREST = 32
 """Centres that bound the density from below."""
 
 _LOG_UNDERFLOW = -700.0
+"""Exponents below this are raised to it: the exponential would not be a normal number, and take ten times as long."""
+
+
+@dataclass(frozen=True)
+class _Centres:
+    """Centres with the coefficients of their terms.
+
+    Args:
+        y: ``(n, r, D)``, r representatives for each centre.
+        k: concentrations over -2, ``(K, n)``.
+        log_a: log of the factors, with which the terms of a row sum to a density if shares sum to 1, ``(K, n)``.
+        log_shares: ``(n,)``.
+    """
+
+    y: Tensor
+    minus_half_k: Tensor
+    log_a: Tensor
+    log_shares: Tensor
+
+    def at(self, rows: Tensor) -> Self:
+        """Return some of them."""
+        k, log_a = self.minus_half_k[:, rows], self.log_a[:, rows]
+        return type(self)(self.y[rows], k, log_a, self.log_shares[rows])
+
+    @property
+    def copies(self) -> int:
+        """The number r of representatives."""
+        return self.y.shape[1]
 
 
 def truncated_log_sums(
@@ -42,42 +75,66 @@ def truncated_log_sums(
     from scipy.spatial import cKDTree
 
     size = max(1, min(_BLOCK, _BLOCK_ELEMENTS // len(y)))
+    centres = _Centres(y.unflatten(0, (len(log_shares), -1)), concentrations / -2, log_a, log_shares)
     # The leaves of the tree, one after another: successive points are near each other.
     order = torch.from_numpy(cKDTree(x.numpy(), leafsize=size).indices)
     log_sums = x.new_empty(len(x), len(log_a))
-    for rows in order.split(size):
-        log_sums[rows] = _block_log_sums(x[rows], y, concentrations, log_a, log_shares, float(log_floor[rows].min()))
+    for region in order.split(_REGION * size):
+        near = _near(x[region], centres, float(log_floor[region].min()))
+        for rows in region.split(size):
+            log_sums[rows] = _block_log_sums(x[rows], near, float(log_floor[rows].min()))
     return log_sums
 
 
-def _block_log_sums(x: Tensor, y: Tensor, k: Tensor, log_a: Tensor, log_shares: Tensor, log_floor: float) -> Tensor:
-    """Return the sums for one block, ``(m, K)``."""
-    copies = len(y) // k.shape[1]
+def _near(x: Tensor, centres: _Centres, log_floor: float) -> _Centres:
+    """Return the centres that are left out of some row at most."""
     middle = x.mean(0)
     radius = (x - middle).norm(dim=-1).max()
-    # From the middle to the nearest of a centre's representatives; from any point of the block it is within ``radius``.
-    distance = (y - middle).norm(dim=-1).unflatten(0, (-1, copies)).amin(-1)
-    near = distance.topk(min(_NEAREST, len(distance)), largest=False).indices
-    least = log_a[:, near] + log_shares[near] - math.log(copies) - k[:, near] * ((distance[near] + radius) ** 2 / 2)
+    # From the middle to the nearest of a centre's representatives; from any of the points it is within ``radius``.
+    distance = (centres.y - middle).norm(dim=-1).amin(-1)
+    nearest, farthest = (distance - radius).clamp(min=0).square(), (distance + radius).square()
+    return centres.at(_kept(centres, nearest, farthest, log_floor)[0].any(0).nonzero().flatten())
+
+
+def _kept(centres: _Centres, nearest: Tensor, farthest: Tensor, log_floor: float) -> tuple[Tensor, float]:
+    """Return which terms are not left out, ``(K, n)``, and the log of the bound for those that are.
+
+    Args:
+        centres: all.
+        nearest: a lower bound of the squared distance of each centre from all points of a block, ``(n,)``.
+        farthest: an upper bound of that of its nearest representative, ``(n,)``.
+        log_floor: log of what is added at least.
+    """
+    k, log_a = centres.minus_half_k, centres.log_a
+    near = nearest.topk(min(_NEAREST, len(nearest)), largest=False).indices
+    least = log_a[:, near] + centres.log_shares[near] - math.log(centres.copies) + k[:, near] * farthest[near]
     log_least = max(log_floor, float(torch.logsumexp(least.flatten(), 0)))
     threshold = log_least + math.log(TRUNCATION / 2 / len(k))
+    return torch.addcmul(log_a, k, nearest) > threshold, threshold
+
+
+def _block_log_sums(x: Tensor, centres: _Centres, log_floor: float) -> Tensor:
+    """Return the sums for one block, ``(m, K)``."""
+    k, log_a, log_shares, copies = centres.minus_half_k, centres.log_a, centres.log_shares, centres.copies
+    if not len(log_shares):
+        return x.new_full((len(x), len(k)), -math.inf)
+    middle = x.mean(0)
+    square = _squared_distances((centres.y - middle).flatten(0, 1), x - middle, -2 * float(k.min()))
+    square = square.unflatten(0, (-1, copies))
+    to_nearest = square[:, 0] if copies == 1 else square.amin(1)
+    kept, threshold = _kept(centres, to_nearest.amin(-1), to_nearest.amax(-1), log_floor)
     largest = log_a.amax(-1)
     if threshold < float(largest.max()) + _LOG_UNDERFLOW:
-        return log_varying_sums(x, y, k, log_a + log_shares - math.log(copies))
-    kept = torch.addcmul(log_a, k, (distance - radius).clamp(min=0).square() / 2, value=-1) > threshold
-    used = kept.any(0).nonzero().flatten()
-    if not len(used):
-        # Far from all centres the floor is all that counts.
-        return x.new_full((len(x), len(k)), -math.inf)
-    k, log_a, log_shares, kept = k[:, used], log_a[:, used], log_shares[used], kept[:, used]
-    square = _squared_distances(y.unflatten(0, (-1, copies))[used].flatten(0, 1) - middle, x - middle, float(k.max()))
-    square = square.reshape(len(used), -1)
-    sums = x.new_zeros(len(k), square.shape[1])
-    for j in kept.any(-1).nonzero().flatten().tolist():
-        at = kept[j].nonzero().flatten()
-        terms = square if len(at) == len(square) else square.index_select(0, at)
-        factors = (log_a[j, at] + log_shares[at] - largest[j]).exp() / copies
-        sums[j] = factors @ torch.mul(terms, -k[j, at, None] / 2).exp_()
+        return log_varying_sums(x, centres.y.flatten(0, 1), -2 * k, log_a + log_shares - math.log(copies))
+    square = square.flatten(1)
+    row, column = kept.nonzero().unbind(-1)
+    exponents = k[row, column][:, None]
+    factors = (log_a[row, column] + log_shares[column] - largest[row]).exp() / copies
+    sums, start = x.new_zeros(len(k), square.shape[1]), 0
+    for j, end in enumerate(row.bincount(minlength=len(k)).cumsum(0).tolist()):
+        terms = square.index_select(0, column[start:end]).mul_(exponents[start:end])
+        sums[j] = factors[start:end] @ terms.clamp_(min=_LOG_UNDERFLOW).exp_()
+        start = end
     return sums.unflatten(-1, (copies, -1)).sum(1).log().T + largest
 
 

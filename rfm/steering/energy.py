@@ -9,7 +9,7 @@ from torch import Tensor
 from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance, number
 from rfm.field import Field, as_field
-from rfm.steering.gradients import end_point, riemannian_gradient
+from rfm.steering.gradients import end_point, gradient, riemannian_gradient
 from rfm.steering.steering import Steering
 
 
@@ -79,10 +79,10 @@ class _Led(Field):
             leaf = x.detach().requires_grad_()
             if own.through_field:
                 u, x_1 = end_point(manifold, self.field, leaf, t, **condition)
-                [ambient] = torch.autograd.grad(own.energy(x_1).sum(), leaf)
+                ambient = gradient(type(own).__name__, own.energy(x_1), leaf)
                 return u.detach(), riemannian_gradient(manifold, x, ambient)
             with torch.no_grad():
                 u, x_1 = end_point(manifold, self.field, x, t, **condition)
             at = x_1.detach().requires_grad_()
-            [ambient] = torch.autograd.grad(own.energy(at).sum(), at)
+            ambient = gradient(type(own).__name__, own.energy(at), at)
         return u, manifold.transp(x_1, x, riemannian_gradient(manifold, x_1, ambient))

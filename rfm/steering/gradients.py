@@ -3,9 +3,35 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from manifolds import Manifold
+
+
+def check_differentiable(owner: str, values: Tensor) -> None:
+    """Raise ValueError unless torch can differentiate values, computed from points that require a gradient."""
+    if not values.requires_grad:
+        raise ValueError(
+            f"{owner}: follows the gradient of a function of the points that has none: a region is flat, and torch "
+            "differentiates its own operations only; use Tempering or Chains, which need no gradient"
+        )
+
+
+def gradient(owner: str, values: Tensor, x: Tensor) -> Tensor:
+    """Return the derivatives of the sum of values ``(*batch)`` by the entries of ``x``.
+
+    Args:
+        owner: what needs them, for the message.
+        values: computed from ``x``, such as log-likelihoods.
+        x: points that require a gradient.
+
+    Raises:
+        ValueError: the values have none.
+    """
+    check_differentiable(owner, values)
+    [found] = torch.autograd.grad(values.sum(), x)
+    return found
 
 
 def riemannian_gradient(manifold: Manifold, x: Tensor, ambient: Tensor) -> Tensor:

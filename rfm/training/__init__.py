@@ -1,6 +1,7 @@
 """From data to a trained flow: `fit` and `fit_stream`, their loop, and the run folder that a kill leaves whole."""
 
 from rfm.training.chain_batches import ChainBatch, ChainBatches
+from rfm.training.conditional_kernels import conditional_kernels
 from rfm.training.fitting import default_field, fit
 from rfm.training.loop import step_seed
 from rfm.training.points import train
@@ -18,6 +19,7 @@ __all__ = [
     "Reflow",
     "Run",
     "Training",
+    "conditional_kernels",
     "default_field",
     "fit",
     "fit_stream",

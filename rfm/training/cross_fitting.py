@@ -177,6 +177,8 @@ def _weights(
     flows: Sequence[Flow], parts: Sequence[Tensor], data: Points, place: Tensor
 ) -> tuple[Tensor, Mapping[str, float]] | str:
     """Return the weights of the refinement's components, from densities at points held out, or why there are none."""
+    if data.condition is not None:
+        return "not refined: its density is conditional, and cross-fitting weights kernels of unconditional ones alone"
     columns: list[list[Candidate]] = []
     validated, places = [], []
     for flow, part in zip(flows, parts, strict=True):

@@ -115,9 +115,11 @@ def fit(
             has no use for any but `rfm.couplings.Independent`.
         refine: end by putting kernels about the training points, carried back by the flow, at times along it, with
             weights that the validation points choose, wherever these are likelier for it: see `rfm.flow.Refinement` and
-            ``Flow.base``, the flow without. ``Flow.refinement_report`` says what was chosen, or why nothing was: no
-            kernel on the manifold, conditions, a kernel mixture as source, too few validation points, no gain. While
-            it trains, a quick refinement decides when to stop and which weights to keep.
+            ``Flow.base``, the flow without. A conditional flow is refined by kernels of the points that share a
+            condition, see `rfm.flow.ConditionalRefinement`. ``Flow.refinement_report`` says what was chosen, or why
+            nothing was: no kernel on the manifold, pictures or more than three numbers as conditions, a kernel mixture
+            as source, too few validation points, no gain. While a flow without conditions trains, a quick refinement
+            decides when to stop and which weights to keep.
         steps: optimiser steps; by default as many as there are points, between 2,000 and 8,000.
         batch_size: pairs per step, 512 by default.
         seed: of every random draw; the same seed on the same device gives the same flow.

@@ -30,7 +30,14 @@ class Choice:
     nll: float
 
 
-def tried(log_p: Tensor, shares: Tensor, fold: Tensor) -> list[Choice]:
+def tried(
+    log_p: Tensor,
+    shares: Tensor,
+    fold: Tensor,
+    *,
+    level: Tensor | None = None,
+    steps: Sequence[int] | None = None,
+) -> list[Choice]:
     """Return the weights that expectation maximisation reaches after 50 and 250 steps.
 
     From equal weights each step moves away from the mean of all components towards the few that explain these points
@@ -41,15 +48,17 @@ def tried(log_p: Tensor, shares: Tensor, fold: Tensor) -> list[Choice]:
         log_p: log-densities of the components at the points, ``(m, K)``.
         shares: weights of the points, ``(m,)``, sum 1.
         fold: the part that each point is in, ``(m,)``, see `places_of`.
+        level: of each component, ``(K,)``; weights sum to one within each, see `rfm.sources.likeliest_weights`.
+        steps: other numbers of steps.
     """
     found = []
-    for steps in _STEPS if len(log_p) >= _FEW_POINTS else (_FEW_STEPS, *_STEPS):
+    for count in steps or (_STEPS if len(log_p) >= _FEW_POINTS else (_FEW_STEPS, *_STEPS)):
         held_out = log_p.new_empty(len(log_p))
         for i in range(int(fold.max()) + 1):
             rest = fold != i
-            weights = likeliest_weights(log_p[rest], shares[rest], steps)
+            weights = likeliest_weights(log_p[rest], shares[rest], count, level)
             held_out[~rest] = torch.logsumexp(log_p[~rest] + weights.log(), dim=-1)
-        found.append(Choice(likeliest_weights(log_p, shares, steps), held_out, -float(shares @ held_out)))
+        found.append(Choice(likeliest_weights(log_p, shares, count, level), held_out, -float(shares @ held_out)))
     return found
 
 

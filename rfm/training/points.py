@@ -21,7 +21,9 @@ from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
 from rfm.training.agreement import ACCURATE, agreeing, check_agreement, condition_of, excess
 from rfm.training.checkpoint import Validation
+from rfm.training.conditional_refinement import refine_given
 from rfm.training.cross_fitting import CrossFitted
+from rfm.training.floor import check_floor, loss_above_floor
 from rfm.training.jitter import jitter_scales, jittered
 from rfm.training.loop import step_seed
 from rfm.training.matching import MatchingValidation
@@ -150,20 +152,24 @@ def train(
             f"objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "
             "leave objective out"
         )
+    if run.training.floor:
+        check_floor(flow, data, objective, coupling)
     data = data.to(fabric.device)
     widths = None if flow.conditions is None else [column.width for column in flow.conditions.columns]
     sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition, widths)
     # A pair says more than the likelihood of its end, which a source of points does not have.
     by_likelihood = data.start is None and flow.source.has_density
     validate: Callable[[nn.Module], float | Validation]
-    finish: Callable[[Callable[[float], None]], None] | None = None
+    last_stage: Callable[[Callable[[float], None]], None] | None = None
     if refined:
-        finish = lambda report: refine(flow, data, validation.to(fabric.device), report)  # noqa: E731
+        refining = refine if data.condition is None else refine_given
+        last_stage = lambda report: refining(flow, data, validation.to(fabric.device), report)  # noqa: E731
     if cross_fitted is not None:
         validate = cross_fitted.validation(len(run.history))
-        finish = lambda report: cross_fitted.refine(flow, data, report)  # noqa: E731
+        last_stage = lambda report: cross_fitted.refine(flow, data, report)  # noqa: E731
     elif by_likelihood:
-        centres = data if refined and not reason_against(flow, data, validation) else None
+        unconditional = refined and data.condition is None
+        centres = data if unconditional and not reason_against(flow, data, validation) else None
         objective, validate = _by_likelihood(flow, validation, run, objective, centres)
     else:
         start = (flow.source if validation_source is None else validation_source).to(fabric.device)
@@ -173,6 +179,16 @@ def train(
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
         x_0, x_1, t, condition = sampler.batch(rank, world)
         return objective(model, flow.source, x_0, x_1, t, generator=sampler.generator, **condition)
+
+    def finish(report: Callable[[float], None]) -> None:
+        if run.training.floor:
+            drawn = sampler.seeded_batch(step_seed(run.budget.seed, _APART + _VALIDATION_BATCHES))
+            flow.history[-1] |= loss_above_floor(flow, data, objective, *drawn[:3])
+        if last_stage is not None:
+            started = run.training.clock()
+            last_stage(report)
+            if flow.refinement is not None:
+                flow.history[-1]["refinement_seconds"] = run.training.clock() - started
 
     run.train(
         flow,

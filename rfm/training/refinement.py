@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,21 +26,21 @@ STARTS = (1.0, 0.98, 0.92, 0.0)
 flow alone. Other starts between take as long again, and leave points held out as likely as these do."""
 _SUBSETS = ((0,), (0, 1, 3), (0, 1, 2, 3))
 """Which of them the choice is among: kernels alone, the fewest, and all. Fewer weights are less noise."""
-_FEWEST = 40
+FEWEST = 40
 """Validation points, at different places, below which weights would be noise."""
-_CARRIED, _CARRIED_FAR = 50_000, 4096
+CARRIED, _CARRIED_FAR = 50_000, 4096
 """Centres at one start before time 1, at most; fewer where kernels are broad, as each takes long to carry there."""
 _FAR = 0.95
 """From this time down they are."""
-_CARRYING_SOLVER = Adaptive(atol=1e-6, rtol=1e-6)
+CARRYING_SOLVER = Adaptive(atol=1e-6, rtol=1e-6)
 """Centres are as exact as the default solver makes the points that are scored; that of the narrowest kernels is a tenth
 of a thousandth."""
-_FLOW_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
+FLOW_SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
 """For the way from the last kernels to the flow's own source, which is broad."""
 VALIDATED = 2048
 """Validation points that decide on the weights, at most."""
 NOT_INTEGRATED = "not refined: the field could not be integrated back from all training points"
-_LEAST_KERNEL, _LEAST_START = 1e-3, 0.02
+LEAST_KERNEL, _LEAST_START = 1e-3, 0.02
 """Weights of a kernel, and of all that stands at one start, below which they are left out."""
 _ERROR_SHARE = 0.1
 """The solver's error over the width of a kernel, at most."""
@@ -88,7 +89,7 @@ def candidates(
     x: Tensor,
     *,
     family: Family = kernel_concentrations,
-    method: Method = _CARRYING_SOLVER,
+    method: Method = CARRYING_SOLVER,
     bounded: bool = True,
     merging: bool = True,
     report: Callable[[float], None] = lambda share: None,
@@ -124,15 +125,15 @@ def candidates(
     for start in starts:
         narrowest = math.inf
         if start < at:
-            solution = transport(field, manifold, x, at, start, method if start > 0 else _FLOW_SOLVER)
+            solution = transport(field, manifold, x, at, start, method if start > 0 else FLOW_SOLVER)
             assert solution.integral is not None
             x, integral = solution.final, integral + solution.integral[-1]
             advance(1)
             if start > 0:
-                centres = thinned(centres, _CARRIED if start > _FAR else _CARRIED_FAR)
+                centres = thinned(centres, CARRIED if start > _FAR else _CARRIED_FAR)
                 centres = replace(centres, x=integrate(field, manifold, centres.x, (at, start), method).final)
                 advance(1)
-                narrowest = _narrowest(field, manifold, centres, start, method) if bounded else math.inf
+                narrowest = narrowest_kernel(field, manifold, centres, start, method) if bounded else math.inf
             at = start
         kernels = _kernels(source, centres, family, narrowest, merging) if start > 0 else None
         own = source.log_prob(x)[:, None] if kernels is None else kernels.component_log_prob(x, truncate=True)
@@ -151,23 +152,30 @@ def _kernels(source: Source, centres: Points, family: Family, narrowest: float, 
     return KernelMixture(source.manifold, centres.x, k, weights, source, centres.weights)
 
 
-def _narrowest(
+def narrowest_kernel(
     field: Callable[..., Tensor], manifold: Manifold, centres: Points, start: float, method: Method
 ) -> float:
     """Return the concentration of the narrowest kernel that is ten times as wide as the solver's error."""
-    error = solver_error(field, manifold, thinned(centres, _PROBED).x, start, method)
+    few = thinned(centres, _PROBED)
+    own = {} if few.condition is None else {"condition": few.condition}
+    error = solver_error(field, manifold, few.x, start, method, **own)
     return (_ERROR_SHARE / error) ** 2
 
 
 def solver_error(
-    field: Callable[..., Tensor], manifold: Manifold, x: Tensor, start: float, method: Method | None = None
+    field: Callable[..., Tensor],
+    manifold: Manifold,
+    x: Tensor,
+    start: float,
+    method: Method | None = None,
+    **condition: Any,
 ) -> float:
     """Return how far a solve from ``start`` to 1 and back takes points from where they were, at most.
 
     In the unit of the coordinates that kernels measure distances in; rounding of the points' dtype is part of it.
     """
-    there = integrate(field, manifold, x, (start, 1.0), method).final
-    back = integrate(field, manifold, there, (1.0, start), method).final
+    there = integrate(field, manifold, x, (start, 1.0), method, **condition).final
+    back = integrate(field, manifold, there, (1.0, start), method, **condition).final
     assert manifold.kernel is not None
     apart = manifold.kernel.embed(back.double()) - manifold.kernel.embed(x.double())
     rounding = torch.finfo(x.dtype).eps
@@ -176,8 +184,6 @@ def solver_error(
 
 def reason_against(flow: Flow, data: Points, validation: Points) -> str:
     """Return why a flow cannot be refined, in words; empty if it can."""
-    if data.condition is not None:
-        return "its density is conditional, and kernels know of no condition"
     if data.start is not None or not flow.source.has_density:
         return "it goes from given start points, which have no density"
     if isinstance(flow.source, KernelMixture):
@@ -190,8 +196,8 @@ def reason_against(flow: Flow, data: Points, validation: Points) -> str:
     except ValueError as error:
         return str(error)
     places = len(torch.unique(validation.x.flatten(1), dim=0))
-    if places < _FEWEST:
-        return f"{places} different validation points are too few to weight kernels by, {_FEWEST} are needed"
+    if places < FEWEST:
+        return f"{places} different validation points are too few to weight kernels by, {FEWEST} are needed"
     return ""
 
 
@@ -230,12 +236,13 @@ def refine(flow: Flow, data: Points, validation: Points, report: Callable[[float
         validation: points that decide on all weights, likewise.
         report: called with the share that is done.
     """
-    flow.refinement, flow.refinement_report = _refinement(flow, data, validation, report)
+    flow.refinement, flow.refinement_report = unconditional_refinement(flow, data, validation, report)
 
 
-def _refinement(
+def unconditional_refinement(
     flow: Flow, data: Points, validation: Points, report: Callable[[float], None]
 ) -> tuple[Refinement | None, str]:
+    """Return what `refine` refines a flow by, None where nothing is gained, and what it is in words."""
     data, validation = data.positive, validation.positive
     against = reason_against(flow, data, validation)
     if against:
@@ -307,7 +314,7 @@ def _sparse(parts: list[Candidate], weights: Tensor) -> Tensor:
     The background at the first start, time 1, is never without weight.
     """
     totals = torch.cat([w.sum().expand(len(w)) for w in _by_start(parts, weights)])
-    weights = torch.where((weights >= _LEAST_KERNEL) & (totals >= _LEAST_START), weights, 0.0)
+    weights = torch.where((weights >= LEAST_KERNEL) & (totals >= _LEAST_START), weights, 0.0)
     points = parts[0].log_p.shape[0]
     # As if one point more had been seen, far from all: the likelihood alone may leave nothing for such.
     weights = weights / weights.sum() * points / (points + 1)

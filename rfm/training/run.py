@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -24,6 +24,26 @@ if TYPE_CHECKING:
 
 _RECORD = "fit.json"
 """The file in a run folder that says which data and settings its flow belongs to."""
+
+
+class Model(Protocol):
+    """What a run trains, such as a `rfm.Flow`: a network, and what is saved with it; a module."""
+
+    history: list[dict[str, float]]
+    stopped: str
+
+    @property
+    def network(self) -> nn.Module:
+        """What the optimiser changes."""
+
+    def save(self, folder: Path) -> None:
+        """Save to a folder, whole at any moment; its ``flow.json`` is written last."""
+
+    def to(self, device: torch.device) -> Any:
+        """Move to a device."""
+
+    def eval(self) -> Any:
+        """Set the evaluation mode."""
 
 
 class Run:
@@ -147,7 +167,7 @@ class Run:
 
     def train(
         self,
-        flow: Flow,
+        flow: Model,
         loss: Loss,
         validate: Callable[[nn.Module], float | Validation],
         *,
@@ -157,12 +177,12 @@ class Run:
         validate_start: bool = False,
         finish: Callable[[Callable[[float], None]], None] | None = None,
     ) -> None:
-        """Train a flow's field in place, once launched; leave the flow on the CPU, and in the folder if there is one.
+        """Train a flow's network in place, once launched; leave the flow on the CPU, and in the folder if there is one.
 
         The flow ends with the averaged weights of the best validation, and with ``history``.
 
         Args:
-            flow: manifold, field and source; the field is a module.
+            flow: what is trained.
             loss: of a step.
             validate: from the network with averaged weights to a number that is to be small.
             generator: see `rfm.training.loop.optimise`, as for the arguments that follow.
@@ -170,19 +190,17 @@ class Run:
             measure: what the number is called in the history.
             validate_start: validate the weights before the first step too.
             finish: what is left to do to the flow, with its last weights, on the device, before it is saved: its
-                refinement; it gets a function to call with the share that is done. Where it refines, the last record of
-                the history gets the seconds it took, ``refinement_seconds``.
+                refinement; it gets a function to call with the share that is done.
 
         Raises:
             ValueError: if the loss is no longer finite, the step cannot be captured, or no validation was finite.
         """
-        assert isinstance(flow.field, nn.Module)
         fabric = self.fabric
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-        flow.source.to(fabric.device)
+        flow.to(fabric.device)
         state = optimise(
-            flow.field,
+            flow.network,
             loss,
             validate,
             self.budget,
@@ -199,11 +217,8 @@ class Run:
         )
         _adopt(flow, state)
         if finish is not None:
-            started = self.training.clock()
             finish(lambda share: self._report_refinement(share, state))
-            if flow.refinement is not None:
-                flow.history[-1]["refinement_seconds"] = self.training.clock() - started
-        flow.cpu()
+        flow.to(torch.device("cpu"))
         if self.folder is not None and fabric.is_global_zero:
             self._save(flow, self.folder, state)
         fabric.barrier()
@@ -213,7 +228,7 @@ class Run:
             last = {"step": state.step, "loss": state.history[-1]["loss"], "replayed": False}
             self._report(1.0, {**last, **state.last_validation, "refinement": share})
 
-    def _save(self, flow: Flow, folder: Path, state: Checkpoint) -> None:
+    def _save(self, flow: Model, folder: Path, state: Checkpoint) -> None:
         """Save a flow at the end of its run, with what identifies the run, in place of the checkpoint.
 
         The checkpoint of a run that a cap stopped is kept, for the run to go on from.
@@ -225,9 +240,8 @@ class Run:
             Checkpoint.remove(folder)
 
 
-def _adopt(flow: Flow, state: Checkpoint) -> None:
+def _adopt(flow: Model, state: Checkpoint) -> None:
     """Give a flow the history of a run that has ended, and the averaged weights of its best validation."""
-    assert isinstance(flow.field, nn.Module)
     flow.history, flow.stopped = state.history, state.stopped
     if not state.best:
         raise ValueError(
@@ -235,7 +249,7 @@ def _adopt(flow: Flow, state: Checkpoint) -> None:
             "cannot be integrated, or takes them where the source has no density; lower learning_rate, or take another "
             "source"
         )
-    flow.field.load_state_dict(state.best)
+    flow.network.load_state_dict(state.best)
     flow.eval()
 
 

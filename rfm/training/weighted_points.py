@@ -55,9 +55,16 @@ def thinned(points: Points, most: int) -> Points:
 
 
 def merged(points: Points) -> Points:
-    """Return points without a condition, repeats as one point with the sum of their weights."""
-    # Adding 0 turns -0.0 into 0.0, which is the same place.
-    x, place = torch.unique(points.x + 0, dim=0, return_inverse=True)
-    if len(x) == len(points.x):
+    """Return points, repeats of the same condition as one point with the sum of their weights."""
+    # Adding 0 turns -0.0 into 0.0, which is the same place; what is not known is the same everywhere.
+    parts = [points.x.flatten(1) + 0]
+    if points.condition is not None:
+        known = ~points.condition.isnan()
+        parts += [torch.where(known, points.condition, 0.0).to(points.x), known.to(points.x)]
+    rows, place = torch.unique(torch.cat(parts, dim=1), dim=0, return_inverse=True)
+    if len(rows) == len(points.x):
         return points
-    return Points(x, None, points.shares.new_zeros(len(x)).index_add(0, place, points.shares))
+    first = torch.full((len(rows),), len(points.x), device=place.device)
+    first = first.scatter_reduce(0, place, torch.arange(len(points.x), device=place.device), "amin")
+    weights = points.shares.new_zeros(len(rows)).index_add(0, place, points.shares)
+    return Points(points.x[first] + 0, None if points.condition is None else points.condition[first], weights)

@@ -1,0 +1,165 @@
+"""Densities given a condition: refined flows beside kernels per condition and one kernel in the condition.
+
+Test negative log-likelihood in nats given the condition, with respect to the volume; smaller is better. Airports given
+their country and given their elevation, split by place; orientations of the grains of a steel given their phase, on
+SO(3) modulo the rotations of the cube, split by blocks of the map. The refined flow is what `rfm.fit` returns. "Kernels
+per condition" are adaptive kernels on the points of a label, or near in a number, shrunk towards those of all points;
+"one kernel in the condition" is the classical estimate, of one width. Both are fitted to the training points and
+chosen on validation, as `rfm evaluate` does. Intervals are clustered by place, or by block.
+
+    python -m experiments.conditional [--problems country phase elevation] [--seeds 1] [--out runs/conditional]
+        [--figure docs/images/conditions.png]
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import rfm
+from experiments.density_study import (
+    FLOW,
+    ONE_KERNEL,
+    PER_CONDITION,
+    REFINED,
+    Problem,
+    Scores,
+    add_arguments,
+    labels_of,
+    measure,
+    place_labels,
+    tables,
+)
+from experiments.guidance_on_airports import COUNTRIES, draw, picture
+from experiments.orientations import BLOCK_MICROMETRES, CUBIC, split_of
+from manifolds import Sphere
+from rfm.conditions import Conditions
+from rfm.datasets import airports, block_labels, find_conditions, group_split, read_table, steel
+from rfm.networks import VelocityField
+
+PROBLEMS = ("country", "phase", "elevation")
+LISTED = 30
+"""Labels in the table, of all sizes."""
+EVERY_ORIENTATION = 4
+"""Of a row of the map every fourth: those between lie in the same grain."""
+
+
+def by_column(column: str, seeds: int, every: int) -> Problem:
+    """Return the airports given a column of their table, those of which it is known."""
+    dataset = airports()
+    conditions, condition = find_conditions(read_table(dataset.path), [column])
+    rows = (~condition[:, 0].isnan()).nonzero()[:, 0][::every]
+    points, condition = dataset.points[rows], condition[rows]
+    return Problem(
+        f"airports, {column}",
+        Sphere(2),
+        points,
+        place_labels(points),
+        lambda seed: group_split(points, seed),
+        range(seeds),
+        {},
+        condition,
+        conditions,
+    )
+
+
+def by_phase(seeds: int, every: int) -> Problem:
+    """Return the orientations given their phase, split by blocks of the map."""
+    dataset, every = steel(), every * EVERY_ORIENTATION
+    phases = dataset.map.phases[::every]
+    conditions = Conditions.of({"phase": phases})
+    blocks = block_labels(dataset.map.places, BLOCK_MICROMETRES)[::every]
+
+    def network(seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            own: dict[str, Any] = {"condition_dim": 1, "condition_labels": conditions.labels}
+            return VelocityField(CUBIC, width=128, depth=3, features=256, max_frequency=20.0, **own)
+
+    return Problem(
+        "steel, phase",
+        CUBIC,
+        dataset.points[::every],
+        labels_of([str(label) for label in blocks.tolist()]),
+        lambda seed: split_of(blocks, seed % 5, seed // 5),
+        range(seeds),
+        {},
+        conditions.encode({"phase": phases}),
+        conditions,
+        network,
+    )
+
+
+def by_label(problem: Problem, found: Mapping[int, Scores], count: int = LISTED) -> str:
+    """Return a Markdown table of so many labels of all sizes: their points, and the mean test NLL of each model."""
+    assert problem.condition is not None
+    assert problem.conditions is not None
+    rows = torch.cat([scores.rows for scores in found.values()])
+    own = problem.condition[:, 0].long()
+    tested = own[rows].unique()
+    sizes = torch.bincount(own)[tested]
+    order = tested[sizes.argsort(descending=True, stable=True)]
+    few = order[torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()]
+    models = (PER_CONDITION, ONE_KERNEL, FLOW, REFINED)
+    lines = [f"| {problem.conditions.names[0]} | points | tested | {' | '.join(models)} |", "|---|" + "---:|" * 6]
+    for label in few.tolist():
+        here = own[rows] == label
+        means = [_mean(found, model, here) for model in models]
+        name = problem.conditions.decode(torch.tensor([[float(label)]]))[problem.conditions.names[0]][0]
+        cells = [str(int((own == label).sum())), str(int(here.sum())), *(f"{mean:.3f}" for mean in means)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    chosen = torch.isin(own[rows], few)
+    cells = [f"{_mean(found, model, chosen):.3f}" for model in models]
+    lines.append(f"| all {len(few)} | | {int(chosen.sum())} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw_samples(problem: Problem, folder: Path, path: Path) -> None:
+    """Draw the airports of two countries beside samples of the first flow: refined, not refined, and under guidance."""
+    assert problem.condition is not None
+    assert problem.conditions is not None
+    flow = rfm.Flow.load(folder / problem.name / "seed-0" / "flow")
+    kinds = {"refined": (flow, 1.0), "not refined": (flow.base, 1.0), "guidance 2": (flow.base, 2.0)}
+    drawn = {
+        country: {title: draw(own, country, weight) for title, (own, weight) in kinds.items()} for country in COUNTRIES
+    }
+    picture(drawn, problem.points, problem.conditions.decode(problem.condition)["country"], path)
+
+
+def _mean(found: Mapping[int, Scores], model: str, here: Tensor) -> float:
+    return -float(torch.cat([scores.log_prob[model] for scores in found.values()])[here].mean())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fit every split that has not been, and print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.conditional", description=__doc__.split("\n")[0])
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS, help="default: all")
+    add_arguments(parser, "runs/conditional", seeds=1)
+    parser.add_argument("--every", type=int, default=1, help="take each so-manieth point (default 1, all)")
+    parser.add_argument("--figure", type=Path, help="PNG file for maps of airports given their country")
+    options = parser.parse_args(arguments)
+    every = options.every
+    if options.quick:
+        options.seeds, options.steps, every = 1, options.steps or 20, 30
+    torch.manual_seed(0)
+    problems = [
+        by_phase(options.seeds, every) if name == "phase" else by_column(name, options.seeds, every)
+        for name in options.problems
+    ]
+    found = {problem.name: (problem, measure(problem, options)) for problem in problems}
+    print(tables(found))
+    for problem, scores in found.values():
+        assert problem.conditions is not None
+        for seed, own in scores.items():
+            print(f"\n{problem.name}, seed {seed}: {own.choice}")
+        if problem.conditions.labels[0] > 2:
+            print(f"\n{by_label(problem, scores)}")
+        if options.figure is not None and problem.conditions.names == ("country",):
+            draw_samples(problem, options.out, options.figure)
+
+
+if __name__ == "__main__":
+    main()

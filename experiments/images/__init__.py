@@ -1,0 +1,1 @@
+"""Pictures restored from measurements: deblurring, inpainting, super-resolution, tomography and magnetic resonance."""
