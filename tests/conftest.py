@@ -1,8 +1,11 @@
 """Fixtures that several test files share."""
 
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -26,3 +29,15 @@ def rfm_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("RFM_DATA does not name the folder of data sets")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def imaging() -> Iterator[ModuleType]:
+    """The operators of deepinv, from the folder of their own that they are installed in; tests skip where it is not."""
+    folder = str(Path(sys.prefix) / "imaging")
+    sys.path.append(folder)
+    with warnings.catch_warnings():
+        # Torchvision says that it reads no image files.
+        warnings.filterwarnings("ignore", "Failed to load image Python extension")
+        yield pytest.importorskip("deepinv.physics", exc_type=ImportError)
+    sys.path.remove(folder)

@@ -169,7 +169,9 @@ def _physics() -> Any:
     try:
         import deepinv.physics
     except ImportError as error:
-        raise ImportError(f"experiments.images: operators are those of deepinv ({error}); make install") from None
+        raise ImportError(
+            f"experiments.images: operators are those of deepinv ({error}); PYTHONPATH=.venv/imaging after make install"
+        ) from None
     return deepinv.physics
 
 

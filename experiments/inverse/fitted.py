@@ -16,6 +16,7 @@ from experiments.inverse.problems import Problem
 from experiments.torsions import backbone_angles
 from manifolds import SE3, FlatTorus, Manifold, Power, Sphere
 from rfm.datasets import load
+from rfm.flow import Refinement
 from rfm.integrators import FixedStep
 from rfm.posterior import Measurement, operators
 from rfm.proteins import frames_from_atoms
@@ -71,7 +72,8 @@ def earthquakes(folder: Path, quick: bool) -> Problem:
     tokyo = torch.stack([where[0].cos() * where[1].cos(), where[0].cos() * where[1].sin(), where[0].sin()])
     measurement = Measurement(operators.distance_to(Sphere(2), tokyo), np.radians(20.0), np.radians(3.0))
     # A refined density looks back only as far as its earliest source.
-    span = 1.0 if flow.refinement is None else 1 - min(flow.refinement.starts)
+    refinement = flow.refinement
+    span = 1 - min(refinement.starts) if isinstance(refinement, Refinement) else 1.0
     steps = max(2, round(16 * span))
     return on_grid("earthquakes, fitted", flow, measurement, grid, FixedStep(steps=steps))
 
