@@ -69,12 +69,12 @@ def run(arguments: argparse.Namespace) -> None:
     from rfm.command_line.table_output import checked_output
 
     view = _view(arguments)
+    flow, data = load_run(arguments)
     arguments.out = arguments.out or str(Path(arguments.run) / "density.png")
     out = checked_output(arguments)
     assert out is not None
     if out.suffix.lower() not in _ENDINGS:
         raise ValueError(f"--out {out.name} has no known ending; end it in {', '.join(_ENDINGS)}")
-    flow, data = load_run(arguments)
     condition = given_condition(flow, arguments)
     check_required(flow, condition, arguments)
     points, title = data.points, data.source
