@@ -519,3 +519,22 @@ def test_the_command_line_tells_of_conditional_kernels(
     assert cli.main([*map(str, out), "--quiet", "--guidance", "2"]) == 0
     assert "samples under guidance are of the flow without its refinement" in capsys.readouterr().err
     assert len(told("log-prob", tmp_path / "a", tmp_path / "t.csv").splitlines()) == 601
+
+
+def test_numbers_that_come_round_are_known_as_one() -> None:
+    """Two entries of the vectors, one column: sets of what is known are sets of columns, and so are their names."""
+    g = torch.Generator().manual_seed(0)
+    hour = torch.rand(500, generator=g) * 24
+    x = FlatTorus(1).projx((hour / 24 * 2 * math.pi)[:, None] + 0.3 * torch.randn(500, 1, generator=g))
+    columns = {"hour": hour.tolist(), "speed": torch.rand(500, generator=g).tolist()}
+    conditions = Conditions.of(columns, periods={"hour": 24.0})
+    field = VelocityField(FlatTorus(1), width=16, depth=1, features=8, condition_dim=3)
+    flow = rfm.fit(
+        x, FlatTorus(1), condition=columns, conditions=conditions, field=field, steps=5, batch_size=32, progress=False
+    )
+    assert isinstance(flow.refinement, ConditionalRefinement)
+    for known in ("given hour, speed: ", "given hour: ", "given speed: ", "given nothing: "):
+        assert flow.refinement_report.count(known) == 1
+    noon = flow.log_prob(torch.tensor([[math.pi - 0.01]]), condition={"hour": 12.0, "speed": 0.5})
+    midnight = flow.log_prob(torch.tensor([[math.pi - 0.01]]), condition={"hour": 0.0, "speed": 0.5})
+    assert float(noon) > float(midnight) + 1

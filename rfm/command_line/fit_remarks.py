@@ -57,8 +57,10 @@ def warnings_before(run: TableRun, arguments: argparse.Namespace) -> Iterator[st
     if found.rounding is not None:
         words = found.rounding.describe(found.coordinates.columns, found.coordinates.unit)
         side = "and split row by row" if found.groups is None else "and split by group"
-        yield f"{words}; these are ties, not repeats: points are spread evenly over their cells, {side} (--keep-ties "
-        "leaves them)"
+        yield (
+            f"{words}; these are ties, not repeats: points are spread evenly over their cells, {side} (--keep-ties "
+            "leaves them)"
+        )
     if found.conditions is not None:
         yield from _periodic_names(found.conditions)
     if found.groups is None and arguments.test_share + arguments.validation > 0:

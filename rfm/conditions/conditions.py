@@ -74,6 +74,11 @@ class Conditions:
         return tuple(column.name for column in self.columns)
 
     @property
+    def entry_names(self) -> tuple[str, ...]:
+        """The name of the column that each entry of a vector belongs to."""
+        return tuple(column.name for column in self.columns for _ in range(column.width))
+
+    @property
     def labels(self) -> tuple[int, ...]:
         """How many labels each entry of a vector has; 0 for a number."""
         return tuple(column.labels for column in self.columns for _ in range(column.width))

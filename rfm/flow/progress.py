@@ -51,12 +51,12 @@ def training_bar(show: bool | Report) -> Iterator[Report | None]:
                 return
             shown[0] = now
             done = spent - first[1]
-            left = (now - first[0]) * (1 - spent) / done if done > 0 else 0.0
+            left = f"{_clock((now - first[0]) * (1 - spent) / done)} left" if done > 0 else "time left unknown yet"
             known = {name: value for name, value in record.items() if name.startswith("validation_")}
             validation = ", ".join(map(_validated, known.items())) or "not validated yet"
             bar.n = min(spent, 1.0)
             bar.set_postfix_str(
-                f"step {record['step']}, loss {float(record['loss']):.3f}, {validation}, {_clock(max(left, 0))} left",
+                f"step {record['step']}, loss {float(record['loss']):.3f}, {validation}, {left}",
                 refresh=False,
             )
             bar.refresh()

@@ -105,7 +105,7 @@ def check_digits(condition: Tensor, dtype: torch.dtype, conditions: Conditions |
     spread = (condition - mean).square().nanmean(0).sqrt()
     lost = (torch.finfo(dtype).eps * mean.abs() > _LEAST_DIGITS * spread) & (spread > 0)
     for i in lost.nonzero()[:, 0].tolist():
-        name = f"column {i}" if conditions is None else conditions.names[i]
+        name = f"column {i}" if conditions is None else conditions.entry_names[i]
         raise ValueError(
             f"fit: condition {name} is near {float(mean[i]):.6g} and varies by {float(spread[i]):.3g}, which "
             f"{str(dtype).removeprefix('torch.')} cannot tell apart; subtract its first value"

@@ -1,7 +1,7 @@
 """The last stage of a fit of a conditional flow: kernels of points that share a condition, carried back by the flow."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -70,7 +70,7 @@ def refine_given(
         return
     labels = condition_labels(flow, data.condition)
     c = len(labels)
-    sets = _sets(c, as_field(flow.field).reads_unknown)
+    sets = _sets(_columns(flow.conditions, c), as_field(flow.field).reads_unknown)
     report(0.0)
     known, densities, reports = list[tuple[int, ...]](), list[FlowMixture](), list[str]()
     for i, entries in enumerate(sets):
@@ -113,18 +113,28 @@ def condition_labels(flow: Flow, condition: Tensor) -> tuple[int, ...]:
     return tuple(as_field(flow.field).condition_labels or [0] * condition.shape[1])
 
 
-def _sets(c: int, reads_unknown: bool) -> list[tuple[int, ...]]:
+def _columns(conditions: Conditions | None, c: int) -> list[tuple[int, ...]]:
+    """Return the entries of each column of conditions, which are known together: two, where numbers come round."""
+    widths = [1] * c if conditions is None else [column.width for column in conditions.columns]
+    ends = itertools.accumulate(widths)
+    return [tuple(range(end - width, end)) for width, end in zip(widths, ends, strict=True)]
+
+
+def _sets(columns: Sequence[tuple[int, ...]], reads_unknown: bool) -> list[tuple[int, ...]]:
     """Return the sets of known entries that have a density each, all of them first."""
-    if not reads_unknown:
-        return [tuple(range(c))]
-    sizes = range(c, -1, -1) if c <= _ALL_SUBSETS else (c, 1, 0)
-    return [entries for size in sizes for entries in itertools.combinations(range(c), size)]
+    count = len(columns)
+    sizes = [count]
+    if reads_unknown:
+        sizes = list(range(count, -1, -1)) if count <= _ALL_SUBSETS else [count, 1, 0]
+    chosen = [known for size in sizes for known in itertools.combinations(columns, size)]
+    return [tuple(itertools.chain.from_iterable(known)) for known in chosen]
 
 
 def _names(conditions: Conditions | None, entries: tuple[int, ...]) -> str:
     if not entries:
         return "nothing"
-    return ", ".join(f"entry {i}" if conditions is None else conditions.names[i] for i in entries)
+    names = [f"entry {i}" if conditions is None else conditions.entry_names[i] for i in entries]
+    return ", ".join(dict.fromkeys(names))
 
 
 def _given_entries(

@@ -285,7 +285,10 @@ def weights_of(kept: list[Candidate], shares: Tensor, place: Tensor) -> tuple[Te
     known = {"flow": -float(shares @ alone), "kernels": kernels.nll, "refined": choice.nll}
     gain = paired_difference(choice.held_out, alone, place, shares)
     if not gain.mean > gain.standard_error:
-        return f"not refined: validation NLL {known['flow']:.3f} nats of the flow, {known['refined']:.3f} with kernels"
+        return (
+            f"not refined, for a gain that may be chance: validation NLL {known['flow']:.3f} nats of the flow, "
+            f"{known['refined']:.3f} with kernels"
+        )
     return _sparse(kept, choice.weights), known
 
 
