@@ -78,7 +78,7 @@ def time_table(found: Mapping[str, tuple[Problem, Mapping[int, Scores]]], out: P
             f"{statistics.fmean(reached):.0f} s ({len(reached)} of {len(times)} seeds)" if reached else "not reached"
         )
         fit = statistics.fmean(history[-1]["cpu_seconds"] for history in histories)
-        refinement = statistics.fmean(history[-1]["refinement_seconds"] for history in histories)
+        refinement = statistics.fmean(history[-1].get("refinement_seconds", 0.0) for history in histories)
         nll = [-float(s.log_prob[REFINED].mean()) for s in scores.values()]
         below = sum(value <= published for value in nll)
         lines.append(
