@@ -48,16 +48,10 @@ def measure(folder: Path, quick: bool) -> list[tuple[str, float, float]]:
     rfm.datasets.write_table(points, ("latitude", "longitude"), again)
     score = ["log-prob", str(run), str(points), "--out", str(folder / "scores.csv"), "--force"]
     found.append((f"rfm log-prob, {scored:,} rows", *timed(score)))
-    grid = [
-        "grid",
-        str(run),
-        "--out",
-        str(folder / "density.nc"),
-        "--force",
-        *(["--resolution", "30"] if quick else []),
-    ]
+    coarse, rough = (["--resolution", "30"], ["--evaluations", "200"]) if quick else ([], [])
+    grid = ["grid", str(run), "--out", str(folder / "density.nc"), "--force", *coarse]
     found.append(("rfm grid", *timed(grid)))
-    ball = ["probability", str(run), "--ball", "51.5", "0", "300", *few]
+    ball = ["probability", str(run), "--ball", "51.5", "0", "300", *rough]
     found.append(("rfm probability --ball 51.5 0 300", *timed(ball)))
     if not quick:
         found.append(("rfm evaluate", *timed(["evaluate", str(run)])))

@@ -75,7 +75,7 @@ def test_draws_follow_what_is_given_across_the_date_line(
         (["lat=1±0"], "positive"),
         (["lat=1±-1"], "positive"),
         (["lat=inf±1"], "finite"),
-        (["depth=1±1"], "no such column"),
+        (["depth=1±1"], "there is no column"),
         (["lat=1±1", "LAT=2±1"], "given twice"),
         (["lat=100±1"], "from -90 to 90"),
         (["lon=10±400"], "more than half the period"),

@@ -31,7 +31,7 @@ def draw(results: Mapping[str, Result], shape: tuple[int, int, int], path: Path)
         for axis, (title, picture, spread) in zip(row, panels, strict=True):
             # Standard deviations from none to half of the range of grey values.
             grey = {"vmin": 0, "vmax": 1, "cmap": "magma"} if spread else {"vmin": -1, "vmax": 1, "cmap": "gray"}
-            axis.imshow(picture.reshape(shape[1:]), interpolation="nearest", **grey)
+            axis.imshow(picture.reshape(shape[1:]).numpy(), interpolation="nearest", **grey)
             axis.set(xticks=(), yticks=())
             if i == 0:
                 axis.set_title(title, fontsize=8)
