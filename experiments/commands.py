@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import rfm
@@ -30,33 +30,31 @@ def timed(arguments: Sequence[str]) -> tuple[float, float]:
     return time.perf_counter() - start, spent
 
 
-def measure(folder: Path, quick: bool) -> list[tuple[str, float, float]]:
-    """Return what was done, and its seconds by the clock and of the processor."""
+def measure(folder: Path, quick: bool) -> Iterator[tuple[str, float, float]]:
+    """Yield what was done, and its seconds by the clock and of the processor."""
     run, table, points = folder / "run", folder / "airports.csv", folder / "points.csv"
     folder.mkdir(parents=True, exist_ok=True)
     degrees = rfm.datasets.load("airports").degrees
     rfm.datasets.write_table(table, ("latitude", "longitude"), degrees)
     count, scored = (2000, 500) if quick else (1_000_000, 100_000)
     few = ["--steps", "20", "--no-refine"] if quick else []
-    found = []
     if not run.exists():
         fit = ["fit", str(table), "--manifold", "sphere", "--out", str(run), "--columns", "latitude", "longitude", *few]
-        found.append((f"rfm fit, {len(degrees):,} rows", *timed(fit)))
+        yield f"rfm fit, {len(degrees):,} rows", *timed(fit)
     sample = ["sample", str(run), "-n", str(count), "--out", str(folder / "samples.csv"), "--force"]
-    found.append((f"rfm sample -n {count:,}", *timed(sample)))
+    yield f"rfm sample -n {count:,}", *timed(sample)
     again = degrees[[i % len(degrees) for i in range(scored)]]
     rfm.datasets.write_table(points, ("latitude", "longitude"), again)
     score = ["log-prob", str(run), str(points), "--out", str(folder / "scores.csv"), "--force"]
-    found.append((f"rfm log-prob, {scored:,} rows", *timed(score)))
+    yield f"rfm log-prob, {scored:,} rows", *timed(score)
     coarse, rough = (["--resolution", "30"], ["--evaluations", "200"]) if quick else ([], [])
     grid = ["grid", str(run), "--out", str(folder / "density.nc"), "--force", *coarse]
-    found.append(("rfm grid", *timed(grid)))
+    yield "rfm grid", *timed(grid)
     ball = ["probability", str(run), "--ball", "51.5", "0", "300", *rough]
-    found.append(("rfm probability --ball 51.5 0 300", *timed(ball)))
+    yield "rfm probability --ball 51.5 0 300", *timed(ball)
     if not quick:
-        found.append(("rfm evaluate", *timed(["evaluate", str(run)])))
-        found.append(("rfm plot", *timed(["plot", str(run), "--out", str(folder / "map.png"), "--force"])))
-    return found
+        yield "rfm evaluate", *timed(["evaluate", str(run)])
+        yield "rfm plot", *timed(["plot", str(run), "--out", str(folder / "map.png"), "--force"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
