@@ -286,7 +286,7 @@ def weights_of(kept: list[Candidate], shares: Tensor, place: Tensor) -> tuple[Te
     gain = paired_difference(choice.held_out, alone, place, shares)
     if not gain.mean > gain.standard_error:
         return (
-            f"not refined, for a gain that may be chance: validation NLL {known['flow']:.3f} nats of the flow, "
+            f"not refined: no gain beyond chance, with validation NLL {known['flow']:.3f} nats of the flow, "
             f"{known['refined']:.3f} with kernels"
         )
     return _sparse(kept, choice.weights), known
