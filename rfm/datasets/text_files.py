@@ -184,12 +184,19 @@ def _binary(content: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _zip(content: bytes) -> tuple[str, str]:
+def archived_names(content: bytes) -> list[str]:
+    """Return the names of the files in a zip archive; none where it is no archive, or a damaged one."""
+    if not content.startswith(b"PK\x03\x04"):
+        return []
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = archive.namelist()
+            return archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError):
-        names = []
+        return []
+
+
+def _zip(content: bytes) -> tuple[str, str]:
+    names = archived_names(content)
     for part, what, remedy in _ZIPPED:
         if any(name.startswith(part) for name in names):
             return what, remedy

@@ -1,7 +1,6 @@
 """NumPy's own files: an array of numbers or of records (.npy), and arrays by name (.npz)."""
 
 import io
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,11 @@ from rfm.datasets.column_values import table_of_columns
 from rfm.datasets.formats.file_format import FileFormat, begins, chosen_part, refuse_part
 from rfm.datasets.table_error import TableError, shown_path
 from rfm.datasets.tables import NumberColumn, Table
-from rfm.datasets.text_files import FileContent
+from rfm.datasets.text_files import FileContent, archived_names
 
 
 def _is_archive(source: FileContent) -> bool:
-    if not source.content.startswith(b"PK\x03\x04"):
-        return False
-    try:
-        with zipfile.ZipFile(io.BytesIO(source.content)) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError):
-        return False
+    names = archived_names(source.content)
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 

@@ -1,7 +1,6 @@
 """Points in GeoPackage, FlatGeobuf and zipped shapefiles, by GDAL in pyogrio; reprojected to longitude and latitude."""
 
 import io
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from rfm.datasets.column_values import table_of_columns
 from rfm.datasets.formats.file_format import FileFormat, begins, chosen_part, package, point_names
 from rfm.datasets.table_error import TableError, shown_path
 from rfm.datasets.tables import Table
-from rfm.datasets.text_files import FileContent
+from rfm.datasets.text_files import FileContent, archived_names
 
 _WGS84 = "EPSG:4326"
 
@@ -35,13 +34,7 @@ def coordinates_of(file: str, geometry: Any) -> NDArray[np.float64]:
 
 
 def _is_shapefile(source: FileContent) -> bool:
-    if not source.content.startswith(b"PK\x03\x04"):
-        return False
-    try:
-        with zipfile.ZipFile(io.BytesIO(source.content)) as archive:
-            return any(name.casefold().endswith(".shp") for name in archive.namelist())
-    except (zipfile.BadZipFile, NotImplementedError):
-        return False
+    return any(name.casefold().endswith(".shp") for name in archived_names(source.content))
 
 
 def _read(source: FileContent) -> Table:

@@ -2,25 +2,18 @@
 
 import datetime
 import io
-import zipfile
 from typing import Any
 
 from rfm.datasets.formats.file_format import FileFormat, chosen_part, package
 from rfm.datasets.table_error import TableError, shown_path
 from rfm.datasets.tables import Table
-from rfm.datasets.text_files import FileContent
+from rfm.datasets.text_files import FileContent, archived_names
 from rfm.datasets.text_tables import is_header
 
 
 def is_workbook(source: FileContent) -> bool:
     """Return whether a file is a zip archive with the parts of a workbook."""
-    if not source.content.startswith(b"PK\x03\x04"):
-        return False
-    try:
-        with zipfile.ZipFile(io.BytesIO(source.content)) as archive:
-            return any(name.startswith("xl/") for name in archive.namelist())
-    except (zipfile.BadZipFile, NotImplementedError):
-        return False
+    return any(name.startswith("xl/") for name in archived_names(source.content))
 
 
 def _read(source: FileContent) -> Table:
