@@ -117,7 +117,7 @@ def grains() -> Data:
 
     Trained on are draws from the kernels, tested blocks of the map, clustered by block.
     """
-    measured = orientations.problem(1)
+    measured = orientations.problem(1, every=2)
     split, points = measured.split(0), measured.points
     # Of a row every third point is a centre; a thousand points settle the weights of sixteen kernels.
     order = torch.randperm(len(split.validation), generator=torch.Generator().manual_seed(0))
