@@ -335,14 +335,18 @@ class Flow(nn.Module):
         exact, estimated = densities(field, self.source, (self.start, time), self.refinement)
         parts, errors = [], []
         with counting_bar(progress, "log-prob", len(flat)) as advance:
-            for part, own in batches(flat, given, batch, batch_size):
+            rows, more = batch_size, dict[str, Any]()
+            if self.refinement is not None:
+                rows, more = max(1, len(flat)), {"batch_size": batch_size, "advance": advance}
+            for part, own in batches(flat, given, batch, rows):
                 if estimator is None:
-                    parts.append(exact(x=part, method=solver, **own))
+                    parts.append(exact(x=part, method=solver, **more, **own))
                 else:
-                    estimate = estimated(x=part, estimator=estimator, method=solver, **own)
+                    estimate = estimated(x=part, estimator=estimator, method=solver, **more, **own)
                     parts.append(estimate.log_prob)
                     errors.append(estimate.standard_error)
-                advance(len(part))
+                if self.refinement is None:
+                    advance(len(part))
         log_p = torch.cat(parts).reshape(batch)
         return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
 
