@@ -4,6 +4,7 @@ import functools
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +13,18 @@ from torch import Tensor
 import rfm
 from experiments.images.methods import TV_WEIGHTS, Method, methods, total_variation
 from experiments.images.pictures import Pictures
+from experiments.images.priors import with_classes
 from experiments.images.problems import Restoration
 from rfm.posterior import DivergenceError
 
 _TUNED_ON = 8
 """Pictures that settings are chosen on, one draw for each."""
+
+_CLASS_KNOWN = "FLOWER"
+"""The method that is told the class too, where there are classes."""
+
+_GUIDANCE = (1.0, 2.0)
+"""Weights of its guidance: 1 is the conditional flow."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +158,9 @@ def assess(task: Restoration, flow: rfm.Flow, pictures: Pictures, count: int, dr
     ]
     chosen = tuned(task, flow, pictures.validation, quick)
     result = Result(rows, x, {task.naive_name: naive[None], "total variation": smooth[None]}, chosen)
-    for name, (method, setting) in chosen.items():
+    for name, prior, method, setting in _contest(flow, pictures, count, chosen):
         begun = time.perf_counter()
-        found, evaluations = restored(flow, task, method, setting, y, min(draws, method.draws or draws))
+        found, evaluations = restored(prior, task, method, setting, y, min(draws, method.draws or draws))
         seconds = time.perf_counter() - begun
         full_name = name if len(method.settings) == 1 else f"{name}, {setting:g}"
         quality = _mean(found.mean(0), x), _mean(found, x), relative_spread(found, x)
@@ -160,6 +168,18 @@ def assess(task: Restoration, flow: rfm.Flow, pictures: Pictures, count: int, dr
         result.draws[name] = found
         print(rows[-1], file=sys.stderr, flush=True)
     return result
+
+
+def _contest(
+    flow: rfm.Flow, pictures: Pictures, count: int, chosen: dict[str, tuple[Method, float]]
+) -> Iterator[tuple[str, rfm.Flow, Method, float]]:
+    """Yield name, prior, method and setting: all methods, then one with the class known."""
+    for name, (method, setting) in chosen.items():
+        yield name, flow, method, setting
+    if pictures.test_labels is not None:
+        for guidance in _GUIDANCE:
+            name = f"{_CLASS_KNOWN}, class known" + ("" if guidance == 1 else f", guidance {guidance:g}")
+            yield name, with_classes(flow, pictures.test_labels[:count], guidance), *chosen[_CLASS_KNOWN]
 
 
 def _mean(x: Tensor, truth: Tensor) -> float:
