@@ -134,6 +134,16 @@ def test_operators_have_their_adjoint(prior: str) -> None:
         assert float(misfit) == pytest.approx(1, abs=0.2)
 
 
+def test_the_matrix_of_an_operator_is_the_operator() -> None:
+    from deepinv.physics import Tomography
+
+    from experiments.images.problems import Matrix
+
+    radon = Tomography(angles=5, img_width=12, normalize=False)
+    x = torch.randn(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(Matrix(radon, (1, 12, 12)).A(x), radon.A(x), atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("prior", "expected"),

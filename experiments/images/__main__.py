@@ -1,7 +1,7 @@
 """Pictures restored from measurements, by a flow and the methods of the literature.
 
-python -m experiments.images [--quick] [--priors digits mnist phantoms] [--runs FOLDER] [--pictures 8] [--draws 6]
-    [--exact 1] [--figures FOLDER] [--page FILE]
+python -m experiments.images [--quick] [--priors digits mnist phantoms] [--runs FOLDER] [--pictures 8] [--held-out 8]
+    [--draws 6] [--exact 1] [--figures FOLDER] [--page FILE]
 """
 
 import argparse
@@ -97,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--priors", nargs="+", choices=tuple(PRIORS), default=tuple(PRIORS), help="(default: all)")
     parser.add_argument("--runs", type=Path, help="folder of the trained priors, which are trained where it lacks them")
     parser.add_argument("--pictures", type=int, default=8, help="of each task (default 8)")
+    parser.add_argument("--held-out", type=int, default=8, help="pictures that settings are chosen on (default 8)")
     parser.add_argument("--draws", type=int, default=6, help="for each picture (default 6)")
     parser.add_argument(
         "--exact", type=int, default=0, metavar="PICTURES", help="digits to draw exactly too (default 0)"
@@ -105,13 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, help="page of the documentation whose tables to replace")
     options = parser.parse_args(arguments)
     count, draws = (2, 2) if options.quick else (options.pictures, options.draws)
-    title = f"{count} pictures, {draws} draws each, seed 0, CPU, {datetime.date.today()}"
+    held_out, today = options.held_out, datetime.date.today()
+    title = f"{count} pictures, {draws} draws each, settings chosen on {held_out} others, seed 0, CPU, {today}"
     for name in options.priors:
         out = None if options.runs is None else options.runs / name
         flow = train(name, out, 3 if options.quick else None, progress=sys.stderr.isatty())
         pictures, results = PRIORS[name].pictures(), dict[str, Result]()
         for task in restorations(name):
-            results[task.name] = assess(task, flow, pictures, count, draws, options.quick)
+            results[task.name] = assess(task, flow, pictures, count, held_out, draws, options.quick)
         text = f"{title}\n\n{table([row for result in results.values() for row in result.rows])}"
         if options.figures is not None:
             draw(results, pictures.shape, options.figures / f"restored-{name}.png")

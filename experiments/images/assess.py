@@ -17,9 +17,6 @@ from experiments.images.priors import with_classes
 from experiments.images.problems import Restoration
 from rfm.posterior import DivergenceError
 
-_TUNED_ON = 8
-"""Pictures that settings are chosen on, one draw for each."""
-
 _CLASS_KNOWN = "FLOWER"
 """The method that is told the class too, where there are classes."""
 
@@ -116,12 +113,12 @@ def tuned(task: Restoration, flow: rfm.Flow, held_out: Tensor, quick: bool) -> d
         held_out: pictures ``(n, pixels)``.
         quick: few steps, nothing tuned.
     """
-    chosen, y = {}, task.measured(held_out[:_TUNED_ON], seed=2)
+    chosen, y = {}, task.measured(held_out, seed=2)
 
     def quality(method: Method, setting: float) -> float:
         [found], _ = restored(flow, task, method, setting, y, 1)
         # What left the range of numbers is worse than anything.
-        return float(signal_to_noise(found, held_out[: len(y)]).mean().nan_to_num(-math.inf))
+        return float(signal_to_noise(found, held_out).mean().nan_to_num(-math.inf))
 
     for name, method in methods(task, flow, quick).items():
         settings = method.settings[:1] if quick else method.settings
@@ -132,12 +129,13 @@ def tuned(task: Restoration, flow: rfm.Flow, held_out: Tensor, quick: bool) -> d
 
 def tuned_weight(task: Restoration, held_out: Tensor) -> float:
     """Return the weight of total variation that does best on pictures held out."""
-    x = held_out[:_TUNED_ON]
-    y = task.measured(x, seed=2)
-    return max(TV_WEIGHTS, key=lambda weight: _mean(total_variation(task, y, weight), x))
+    y = task.measured(held_out, seed=2)
+    return max(TV_WEIGHTS, key=lambda weight: _mean(total_variation(task, y, weight), held_out))
 
 
-def assess(task: Restoration, flow: rfm.Flow, pictures: Pictures, count: int, draws: int, quick: bool) -> Result:
+def assess(
+    task: Restoration, flow: rfm.Flow, pictures: Pictures, count: int, held_out: int, draws: int, quick: bool
+) -> Result:
     """Return how all methods do on a task.
 
     Args:
@@ -145,18 +143,19 @@ def assess(task: Restoration, flow: rfm.Flow, pictures: Pictures, count: int, dr
         flow: the prior.
         pictures: those held out for settings, and for tests.
         count: number of test pictures.
-        draws: for each picture.
+        held_out: number of pictures that settings are chosen on, by one draw for each.
+        draws: for each test picture.
         quick: few steps, nothing tuned.
     """
-    x = pictures.test[:count]
+    x, validation = pictures.test[:count], pictures.validation[:held_out]
     y = task.measured(x, seed=1)
-    weight = TV_WEIGHTS[0] if quick else tuned_weight(task, pictures.validation)
+    weight = TV_WEIGHTS[0] if quick else tuned_weight(task, validation)
     naive, smooth = task.without_prior(y), total_variation(task, y, weight)
     rows = [
         Row(task.prior, task.name, task.naive_name, _mean(naive, x)),
         Row(task.prior, task.name, f"total variation, {weight:g}", _mean(smooth, x)),
     ]
-    chosen = tuned(task, flow, pictures.validation, quick)
+    chosen = tuned(task, flow, validation, quick)
     result = Result(rows, x, {task.naive_name: naive[None], "total variation": smooth[None]}, chosen)
     for name, prior, method, setting in _contest(flow, pictures, count, chosen):
         begun = time.perf_counter()

@@ -120,7 +120,7 @@ def deviations(
     """Return how far the methods are from exact draws; first what two exact runs differ by.
 
     Draws of a method are as many as those of a run, and are compared with each run on its own, as the two runs are with
-    one another: a method that is exact differs by no more than these.
+    one another: a method that is exact differs by no more than these. Methods too costly for that are left out.
 
     Args:
         task: what is measured.
@@ -132,6 +132,8 @@ def deviations(
     runs = torch.stack([torch.stack([run.points for run in pair]) for pair in exact], dim=2)
     found = {"exact, another run": deviation(task, runs[0], runs[1:], y)}
     for name, (method, setting) in chosen.items():
+        if method.draws:
+            continue
         draws, _ = restored(flow, task, method, setting, y, runs.shape[1])
         found[name] = deviation(task, draws, runs, y)
         print(f"{task.name}, {name}: {found[name]}", file=sys.stderr, flush=True)

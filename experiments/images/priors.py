@@ -48,7 +48,7 @@ class Prior:
 PRIORS = {
     "digits": Prior(digits, steps=4000, width=16, patch=1),
     "mnist": Prior(mnist, steps=2500),
-    "phantoms": Prior(phantoms, steps=3500, batch_size=48),
+    "phantoms": Prior(phantoms, steps=2000, batch_size=48),
 }
 
 
