@@ -25,7 +25,7 @@ from rfm.flow.flow_mixture import RefinedDensity, checked_start
 from rfm.flow.posterior_target import corrected, flow_target, slice_target
 from rfm.flow.progress import counting_bar
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
-from rfm.flow.solves import carried, checked_time, densities, scores, unsteered
+from rfm.flow.solves import carried, check_jumps, checked_time, densities, jumps_of, scores, unsteered
 from rfm.integrators import Adaptive, Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate
 from rfm.likelihood.differentiable_operations import check_scripted
@@ -63,6 +63,7 @@ class DensityOptions(TypedDict, total=False):
 class SampleOptions(DensityOptions, total=False):
     """What `Flow.sample` takes besides a shape and what decides the type of its result."""
 
+    steps: int | None
     guidance: float
     steering: Sequence[Steering]
     generator: torch.Generator | None
@@ -203,6 +204,7 @@ class Flow(nn.Module):
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
         time: float = 1.0,
+        steps: int | None = None,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -220,6 +222,9 @@ class Flow(nn.Module):
                 `conditions`, such as ``{"magnitude": 6, "region": "chile"}``, one value each or one per point. What is
                 left out or NaN is not known.
             time: of the distribution, from 0, the source, to 1, where the data are.
+            steps: take so many jumps, of one evaluation each, in place of a solve: for a field that is a `rfm.FlowMap`,
+                as `rfm.distil` trains one. The samples are then those of the jumps, which have no log-density here,
+                and no guidance or steering but what was distilled.
             guidance: weight of classifier-free guidance, see `rfm.steering.Guidance`; 1 uses the conditional field
                 alone, 0 the unconditional one.
             steering: what else changes where samples go, one after the other, such as `rfm.steering.Clocks` and
@@ -252,6 +257,9 @@ class Flow(nn.Module):
                 "Flow.sample: an estimator is for log-densities; pass return_log_prob=True, or leave it out"
             )
         given = None if condition is None else vectors_of(self.conditions, condition)
+        if steps is not None:
+            check_jumps("sample", as_field(self.field), steering, return_log_prob)
+            solver = jumps_of("sample", steps, solver)
         if return_log_prob:
             self.source.check_density("Flow.sample")
         check_steering("Flow.sample", steering, as_field(self.field), given, return_log_prob)
@@ -409,6 +417,7 @@ class Flow(nn.Module):
         x_0: Tensor,
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        steps: int | None = None,
         solver: Method | None = None,
         batch_size: int = _BATCH,
     ) -> Tensor:
@@ -416,6 +425,8 @@ class Flow(nn.Module):
 
         Arguments as for `trajectory` and `sample`.
         """
+        if steps is not None:
+            solver = jumps_of("transport", steps, solver)
         flat, batch = self._checked("transport", x_0)
         given = None if condition is None else vectors_of(self.conditions, condition)
         field, given = encoded(as_field(self.field), given, flat)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.arguments import number
-from rfm.field import Field
+from manifolds.arguments import integer, number
+from rfm.field import Field, as_flow_map
 from rfm.flow.flow_mixture import RefinedDensity
-from rfm.integrators import Method, integrate
+from rfm.integrators import Jumps, Method, integrate
 from rfm.likelihood import (
     Hutchinson,
     LogProbEstimate,
@@ -86,6 +86,35 @@ def checked_time(where: str, time: float, start: float, refinement: RefinedDensi
             f"Flow.{where}: time must be from {start:g}, the source, to 1, the data, got {found:g}; choose one between"
         )
     return found
+
+
+def jumps_of(where: str, steps: int, solver: Method | None) -> Method:
+    """Return what takes so many jumps.
+
+    Raises:
+        ValueError: unless ``steps`` is a number of them, and no other solver is given.
+    """
+    if solver is not None:
+        raise ValueError(f"Flow.{where}: got both steps and solver; steps are jumps of a flow map, leave out either")
+    return Jumps(integer(f"Flow.{where}", "steps", steps))
+
+
+def check_jumps(where: str, field: Field, steering: Sequence[Steering], with_density: bool) -> None:
+    """Raise ValueError unless samples can be drawn by the jumps of a field."""
+    owner = f"Flow.{where}"
+    if not field.needs_condition:  # else it is what stands behind the encoder that jumps
+        as_flow_map(owner, field)
+    if steering:
+        names = " and ".join(own.name for own in steering)
+        raise ValueError(
+            f"{owner}: {names} changes velocities, and a jump has none on its way; distil with it, "
+            "rfm.distil(flow, guidance=2), or leave steps out"
+        )
+    if with_density:
+        raise ValueError(
+            f"{owner}: samples of jumps have no log-density of their own here; leave out steps, for samples of the "
+            "exact density, or return_log_prob"
+        )
 
 
 def unsteered(refinement: RefinedDensity | None, steering: Sequence[Steering]) -> RefinedDensity | None:

@@ -1,5 +1,6 @@
 """What a training step minimises: flow matching and its relatives, or minus the log-likelihood."""
 
+from rfm.objectives.flow_maps import FlowMapObjective, Semigroup
 from rfm.objectives.flow_matching import FlowMatching
 from rfm.objectives.maximum_likelihood import MaximumLikelihood, adjoint_log_prob, negative_log_likelihood_loss
 from rfm.objectives.objective import Floor, Objective, objective_of
@@ -8,9 +9,11 @@ from rfm.objectives.regression import endpoint_loss, flow_matching_loss
 
 __all__ = [
     "Floor",
+    "FlowMapObjective",
     "FlowMatching",
     "MaximumLikelihood",
     "Objective",
+    "Semigroup",
     "adjoint_log_prob",
     "endpoint_loss",
     "flow_matching_loss",
