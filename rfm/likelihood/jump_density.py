@@ -24,6 +24,19 @@ class NotInvertibleError(ValueError):
     """Points to which the numerical inverse of a sampling map does not converge."""
 
 
+class JumpInverse(NamedTuple):
+    """The points that jump to given ones."""
+
+    x: Tensor
+    """Where the jumps begin ``(*batch, *event_shape)``."""
+    log_det: Tensor
+    """Of the jumps' differential in orthonormal bases there ``(*batch)``; NaN where the inverse does not converge."""
+    residual: Tensor
+    """As in `JumpLogProb`."""
+    evaluations: Tensor
+    """As in `JumpLogProb`."""
+
+
 class JumpLogProb(NamedTuple):
     """The log-density of what jumps draw, at points, and how well the jumps were inverted there."""
 
@@ -102,28 +115,51 @@ def jump_log_prob(
         ValueError: if the field has no second time.
 
     References:
-        Rehman et al., FALCON: Few-step Accurate Likelihoods for Continuous Flows, 2025, arXiv:2512.09914, sections 3.1
-        and 3.2, in flat space, where jumps back are taken for the inverse.
+        Rehman et al., FALCON: Few-step Accurate Likelihoods for Continuous Flows, 2025, arXiv:2512.09914, in flat
+        space, where jumps back are taken for the inverse.
     """
-    flow_map, manifold = as_flow_map("jump_log_prob", field), source.manifold
     source.check_density("jump_log_prob")
-    inversion = Inversion() if inversion is None else inversion
-    x = points_of("jump_log_prob", manifold, x)
+    options: dict[str, Any] = {"start": start, "time": time, "inversion": inversion, "check": check}
+    found = jump_inverse(field, source.manifold, x, method, **options, **condition)
+    return JumpLogProb(source.log_prob(found.x) - found.log_det, found.residual, found.evaluations)
+
+
+def jump_inverse(
+    field: Callable[..., Tensor],
+    manifold: Manifold,
+    x: Tensor,
+    method: Jumps | None = None,
+    *,
+    start: float = 0.0,
+    time: float = 1.0,
+    inversion: Inversion | None = None,
+    check: bool = True,
+    **condition: Any,
+) -> JumpInverse:
+    """Return the points at time ``start`` that jump to ``x``, and the log-determinant of the jumps' differential there.
+
+    Arguments and errors as for `jump_log_prob`.
+    """
+    flow_map, inversion = as_flow_map("jump_inverse", field), Inversion() if inversion is None else inversion
+    x = points_of("jump_inverse", manifold, x)
     batch = manifold.batch_shape(x)
     y = x.detach().to(at_least_float32(x.dtype)).reshape(batch.numel(), *manifold.event_shape)
+    log_det, residual, evaluations = (y.new_zeros(len(y)) for _ in range(3))
     with torch.no_grad():
-        log_det, found = y.new_zeros(len(y)), _Inverse(y, y.new_zeros(len(y)), y.new_zeros(len(y)), y.new_zeros(len(y)))
         for jump in reversed(list(_jumps(flow_map, manifold, method, (start, time), batch, condition))):
-            one = _inverted(jump, found.x, inversion)
-            log_det = log_det + one.log_det
-            residual = torch.maximum(found.residual, one.residual)
-            found = _Inverse(one.x, log_det, residual, found.evaluations + one.evaluations)
-        if check:
-            _check_converged(manifold, found.residual, inversion)
-        log_p = source.log_prob(found.x) - log_det
-    converged = found.residual <= inversion.tolerance
-    parts = log_p.where(converged, torch.nan), found.residual, found.evaluations
-    return JumpLogProb(*(part.reshape(batch) for part in parts))
+            one = _inverted(jump, y, inversion)
+            y, log_det = one.x, log_det + one.log_det
+            residual, evaluations = torch.maximum(residual, one.residual), evaluations + one.evaluations
+    bad = ~(residual <= inversion.tolerance)
+    if check and bool(bad.any()):
+        raise NotInvertibleError(
+            f"jump_log_prob: the jumps could not be inverted at {int(bad.sum())} of {len(bad)} points on {manifold}, "
+            f"where they miss by up to {float(residual[bad].max()):.2g}, allowed {inversion.tolerance:.2g}: the map is "
+            "not one-to-one there; train with rfm.objectives.Invertible, take more steps, or leave out steps for the "
+            "density of the equation"
+        )
+    log_det = log_det.where(~bad, torch.nan)
+    return JumpInverse(y.reshape(x.shape), *(part.reshape(batch) for part in (log_det, residual, evaluations)))
 
 
 def jump_transport(
@@ -150,13 +186,6 @@ def jump_transport(
             framed = jump.framed(y, torch.arange(len(y), device=y.device))
             y, log_det = framed.y, log_det + log_abs_det(framed.matrix)
     return y.reshape(x.shape), log_det.reshape(batch)
-
-
-class _Inverse(NamedTuple):
-    x: Tensor
-    log_det: Tensor
-    residual: Tensor
-    evaluations: Tensor
 
 
 class _Framed(NamedTuple):
@@ -246,7 +275,7 @@ def _jumps(
         yield _Jump(flow_map, manifold, s, t, rows, shared)
 
 
-def _inverted(jump: _Jump, y: Tensor, inversion: Inversion) -> _Inverse:
+def _inverted(jump: _Jump, y: Tensor, inversion: Inversion) -> JumpInverse:
     """Return the points that jump to ``y``, and the log-determinant of the jump there."""
     m, everything = jump.manifold, torch.arange(len(y), device=y.device)
     x = jump.back(y, everything)
@@ -268,7 +297,7 @@ def _inverted(jump: _Jump, y: Tensor, inversion: Inversion) -> _Inverse:
         pending = pending[~(residual[pending] <= inversion.tolerance)]
         if not len(pending):
             break
-    return _Inverse(m.projx(m.expmap(at, step)), log_det, residual, evaluations)
+    return JumpInverse(m.projx(m.expmap(at, step)), log_det, residual, evaluations)
 
 
 def _corrected(jump: _Jump, x: Tensor, y: Tensor, inversion: Inversion) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -298,18 +327,7 @@ def _corrected(jump: _Jump, x: Tensor, y: Tensor, inversion: Inversion) -> tuple
 
 def _newton_step(m: Manifold, framed: _Framed, missed: Tensor) -> Tensor:
     """Return the tangent vectors that the differential maps to what is missed; none where it is singular."""
-    coefficients = m.inner(framed.y[:, *(None,)], framed.after.movedim(1, 0).movedim(0, 1), missed[:, None])
+    coefficients = m.inner(framed.y[:, None], framed.after, missed[:, None])
     solved = solve(framed.matrix, coefficients)
     step = (m.lift(solved) * framed.before).sum(1)
     return torch.where(m.lift(solved.isfinite().all(-1)), step, 0.0)
-
-
-def _check_converged(manifold: Manifold, residual: Tensor, inversion: Inversion) -> None:
-    bad = ~(residual <= inversion.tolerance)
-    if bool(bad.any()):
-        raise NotInvertibleError(
-            f"jump_log_prob: the jumps could not be inverted at {int(bad.sum())} of {len(bad)} points on {manifold}: "
-            f"the nearest that a jump leads to is off by up to {float(residual[bad].max()):.2g}, allowed "
-            f"{inversion.tolerance:.2g}; they are not one-to-one there, so train with "
-            "rfm.objectives.Invertible, take more steps, or leave out steps= for the density of the equation"
-        )
