@@ -95,7 +95,8 @@ def jump_log_prob(
     With ``F`` the map of the jumps, ``log p_0(F^-1(x)) - log |det dF|`` at ``F^-1(x)``. This is the density of the very
     points that are drawn, however far the jumps are from the trajectories of the velocity: the jumps back serve as a
     first guess of the inverse, never as the inverse. It is exact where ``F`` is one-to-one, as maps are that were
-    trained with `rfm.objectives.Invertible`; where several points jump to one, only one of them is counted.
+    trained with ``invertibility``, see `rfm.objectives.FlowMapObjective`; where several points jump to one, only one of
+    them is counted.
 
     Not differentiated: the inverse is found without a record of how.
 
@@ -155,7 +156,7 @@ def jump_inverse(
         raise NotInvertibleError(
             f"jump_log_prob: the jumps could not be inverted at {int(bad.sum())} of {len(bad)} points on {manifold}, "
             f"where they miss by up to {float(residual[bad].max()):.2g}, allowed {inversion.tolerance:.2g}: the map is "
-            "not one-to-one there; train with rfm.objectives.Invertible, take more steps, or leave out steps for the "
+            "not one-to-one there; train with Semigroup(invertibility=1), take more steps, or leave out steps for the "
             "density of the equation"
         )
     log_det = log_det.where(~bad, torch.nan)
