@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from rfm.field import FlowMap
-from rfm.objectives.flow_maps.flow_map_objective import FlowMapObjective, Velocity
+from rfm.objectives.flow_maps.derivatives import Velocity
+from rfm.objectives.flow_maps.flow_map_objective import FlowMapObjective
 
 
 @dataclass(frozen=True, kw_only=True)
