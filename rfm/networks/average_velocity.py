@@ -38,8 +38,9 @@ class AverageVelocity(VelocityField, FlowMap):
     @classmethod
     def from_velocity(cls, field: VelocityField) -> Self:
         """Return a network of the same arguments and weights, whose average velocity is the velocity at s."""
-        names = inspect.signature(VelocityField).parameters
-        network = cls(**{name: getattr(field, name) for name in names})
+        # Its constructor keeps arguments under their names, as whatever is saved does.
+        own = vars(field) | {"manifold": field.manifold}
+        network = cls(**{name: own[name] for name in inspect.signature(VelocityField).parameters})
         network.load_state_dict(field.state_dict(), strict=False)
         return network.to(next(field.parameters())).train(field.training)
 
@@ -100,3 +101,19 @@ class AverageVelocity(VelocityField, FlowMap):
         # A map resolves at one end what it does at the other, so the finer of the two decides.
         finer = self._damping(torch.maximum(s, t)) - self._damping(s)
         return biases, [(damping, self.fine), (finer, self.jump_fine)]
+
+
+def with_second_time(network: nn.Module) -> nn.Module:
+    """Return a flow map that begins as a network's velocity: the network itself if it is a `rfm.FlowMap`.
+
+    Raises:
+        ValueError: for a network that has no such form.
+    """
+    if isinstance(network, FlowMap):
+        return network
+    if type(network) is not VelocityField:  # a subclass may compute something else
+        raise ValueError(
+            f"a {type(network).__name__} has no form with a second time; pass a field that is an rfm.FlowMap, such as "
+            "AverageVelocity(manifold)"
+        )
+    return AverageVelocity.from_velocity(network)

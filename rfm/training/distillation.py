@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from manifolds.arguments import check_instance, integer, number, seed_of
-from rfm.field import Field, FlowMap, as_field
+from rfm.field import Field, as_field
 from rfm.flow import Flow
 from rfm.flow.condition_vectors import vectors_of
 from rfm.flow.progress import Report
 from rfm.integrators import Method
-from rfm.networks import VelocityField
+from rfm.networks.average_velocity import with_second_time
 from rfm.objectives import FlowMapObjective, Semigroup
 from rfm.steering import Guidance
 from rfm.training.fitting import fit, seeded_field
@@ -100,7 +101,7 @@ def distil(
         condition=vectors,
         conditions=flow.conditions,
         source=flow.source,
-        field=_student(flow, teacher, x_1, vectors, seed) if field is None else field,
+        field=_student(flow, x_1, vectors, seed) if field is None else field,
         objective=replace(chosen, velocity=velocity),
         refine=False,
         steps=steps,
@@ -122,10 +123,11 @@ def distil(
     return found
 
 
-def _student(flow: Flow, teacher: Field, x_1: Tensor, condition: Tensor | None, seed: int) -> nn.Module:
-    """Return the network to train: the flow's own, or a new one with the scales of its samples."""
-    if isinstance(flow.field, VelocityField) or isinstance(flow.field, FlowMap):
-        return copy.deepcopy(flow.network)
+def _student(flow: Flow, x_1: Tensor, condition: Tensor | None, seed: int) -> nn.Module:
+    """Return the network to train: the flow's own with a second time, or a new one with the scales of its samples."""
+    if isinstance(flow.field, nn.Module):
+        with suppress(ValueError):
+            return with_second_time(copy.deepcopy(flow.field))
     labels = None if flow.conditions is None else flow.conditions.labels
     return seeded_field(flow.manifold, x_1, condition, labels, seed)
 

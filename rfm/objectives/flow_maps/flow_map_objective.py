@@ -13,7 +13,8 @@ from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance, number
 from rfm.field import FlowMap, as_field, as_flow_map
 from rfm.integrators import Adaptive, integrate
-from rfm.networks import AverageVelocity, VelocityField
+from rfm.networks.average_velocity import with_second_time
+from rfm.objectives.flow_maps.derivatives import Velocity
 from rfm.objectives.flow_matching import check_path
 from rfm.objectives.objective import Objective
 from rfm.paths import ConditionalPath, GeodesicPath
@@ -22,9 +23,6 @@ from rfm.paths.times import TimeSampler
 from rfm.sources import Source
 
 _SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
-
-Velocity = Callable[[Tensor, Tensor], Tensor]
-"""From points and times to velocities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,9 +197,10 @@ class FlowMapObjective(Objective):
         Raises:
             ValueError: for a network that is neither.
         """
-        if isinstance(network, FlowMap) or not isinstance(network, VelocityField):
-            return as_module(type(self).__name__, network)
-        return AverageVelocity.from_velocity(network)
+        try:
+            return with_second_time(network)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}: {error}") from None
 
     def draw_times(self, shape: tuple[int, ...], **like: Any) -> Tensor:
         return super().draw_times(shape, **like) if self.times is None else self.times.sample(shape, **like)
@@ -218,14 +217,8 @@ def round_trip_loss(flow_map: FlowMap, x: Tensor, s: Tensor, t: Tensor, **condit
         condition: for the map.
     """
     returned = flow_map.jump(flow_map.jump(x, s, t, **condition), t, s, **condition)
-    return flow_map.manifold.squared_dist(x, returned) / (t - s).square().clamp(min=SHORTEST**2)
+    return flow_map.manifold.squared_dist(x, returned) / (t - s).square().clamp(min=_SHORTEST**2)
 
 
-SHORTEST = 1e-3
+_SHORTEST = 1e-3
 """Spans below it count less: of two points as near, the distance is rounding."""
-
-
-def as_module(owner: str, network: nn.Module) -> nn.Module:
-    """Return the network, if it is a flow map."""
-    as_flow_map(owner, as_field(network))
-    return network

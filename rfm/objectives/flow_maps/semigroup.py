@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from rfm.field import FlowMap
-from rfm.objectives.flow_maps.flow_map_objective import SHORTEST, FlowMapObjective, Velocity
+from rfm.objectives.flow_maps.derivatives import Velocity
+from rfm.objectives.flow_maps.flow_map_objective import FlowMapObjective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,4 +39,8 @@ class Semigroup(FlowMapObjective):
         with torch.no_grad():
             target = flow_map.jump(flow_map.jump(x, s, m, **condition), m, t, **condition)
         squared = flow_map.manifold.squared_dist(flow_map.jump(x, s, t, **condition), target)
-        return squared / (t - s).square().clamp(min=SHORTEST**2)
+        return squared / (t - s).square().clamp(min=_SHORTEST**2)
+
+
+_SHORTEST = 1e-3
+"""Spans below it count less: of two points as near, the distance is rounding."""
