@@ -1,6 +1,7 @@
-"""Few steps beside the equation: ``python -m experiments.few_steps [--quick] [--densities S2 SO3] [--peers]``."""
+"""Few steps beside the equation: ``python -m experiments.few_steps [--quick] [--densities S2 SO3]``."""
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,14 @@ import torch
 
 from experiments.few_steps.densities import DENSITIES
 from experiments.few_steps.study import PEERS_ON, compare, measure
-from experiments.few_steps.training import OBJECTIVES, QUICK, Budget
+from experiments.few_steps.training import OBJECTIVES, QUICK, Budget, label
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure what is missing in the folder, and write the page from all that is there."""
     parser = argparse.ArgumentParser(prog="python -m experiments.few_steps", description=__doc__)
     parser.add_argument("--densities", nargs="*", choices=DENSITIES, default=list(DENSITIES), help="which ones")
-    parser.add_argument("--no-peers", action="store_true", help="leave out the other objectives")
-    parser.add_argument("--airports", action="store_true", help="the airports demo alone")
+    parser.add_argument("--objectives", nargs="*", choices=OBJECTIVES, default=list(OBJECTIVES), help="to compare")
     parser.add_argument("--runs", type=Path, default=Path("runs/few-steps"), help="folder of networks and figures")
     parser.add_argument("--out", type=Path, help="page whose tables are written anew")
     parser.add_argument("--figure", type=Path, help="picture of error against evaluations")
@@ -26,12 +26,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     budget = QUICK if options.quick else Budget()
-    options.runs.mkdir(parents=True, exist_ok=True)
+    (options.runs / "peers").mkdir(parents=True, exist_ok=True)
     for name in options.densities:
         _kept(options.runs / f"{name}.json", lambda name=name: measure(name, budget, options.runs))
-        for objective in list(OBJECTIVES)[1:] if name in PEERS_ON and not options.no_peers else []:
-            target = options.runs / f"{name}-{objective.replace(' ', '-').replace(',', '')}.json"
-            _kept(target, lambda name=name, own=objective: compare(name, own, budget, options.runs))
+    for name, objective in itertools.product(PEERS_ON, options.objectives):
+        target = options.runs / "peers" / f"{name}-{label(objective)}.json"
+        _kept(target, lambda name=name, own=objective: compare(name, own, budget, options.runs))
 
 
 def _kept(target: Path, measured: Callable[[], dict[str, Any]]) -> None:

@@ -65,7 +65,8 @@ class Mixture(Source):
 def kernels(manifold: Manifold, centres: Tensor, concentrations: Sequence[float]) -> Mixture:
     """Return a mixture of kernels about points, of concentrations of their own."""
     assert manifold.kernel is not None
-    about = manifold.kernel.sample(centres.repeat(20, *[1] * (centres.ndim - 1)), torch.ones(20 * len(centres)))
+    many = centres.repeat(20, *[1] * (centres.ndim - 1))
+    about = manifold.kernel.sample(many, torch.ones(len(many)), _drawn())
     background = default_source(manifold, about)
     alone = torch.tensor([1.0, 0.0])
     parts = [
@@ -90,21 +91,25 @@ def _drawn() -> torch.Generator:
 
 
 def sphere() -> Mixture:
+    """Six kernels on the sphere."""
     centres = Sphere(2).random_uniform(6, generator=_drawn(), dtype=torch.float64)
     return kernels(Sphere(2), centres, (8.0, 12.0, 16.0, 24.0, 32.0, 48.0))
 
 
 def flat_torus(n: int) -> Mixture:
+    """Four kernels on a torus."""
     centres = FlatTorus(n).random_uniform(4, generator=_drawn(), dtype=torch.float64)
     return kernels(FlatTorus(n), centres, (3.0, 4.0, 6.0, 8.0))
 
 
 def rotations() -> Mixture:
+    """Four kernels on the rotations."""
     centres = SO3().random_uniform(4, generator=_drawn(), dtype=torch.float64)
     return kernels(SO3(), centres, (4.0, 6.0, 8.0, 12.0))
 
 
 def hyperbolic_plane() -> Mixture:
+    """Four wrapped normals in a ring on the hyperbolic plane."""
     m = Hyperboloid(2)
     origin = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     angle = torch.linspace(0, 2 * math.pi, 5, dtype=torch.float64)[:-1, None]
@@ -113,12 +118,14 @@ def hyperbolic_plane() -> Mixture:
 
 
 def definite_matrices() -> Mixture:
+    """Three wrapped normals on the positive definite matrices."""
     m, eye = SPD(3), torch.eye(3, dtype=torch.float64)
     draw = 0.6 * torch.randn(3, 3, 3, generator=_drawn(), dtype=torch.float64)
     return wrapped(m, m.expmap(eye, (draw + draw.mT) / 2), (0.25, 0.35, 0.45))
 
 
 def rigid_motions() -> Mixture:
+    """Four kernels on the poses."""
     m, generator = SE3(), _drawn()
     centres = torch.eye(4, dtype=torch.float64).repeat(4, 1, 1)
     centres[:, :3, :3] = SO3().random_uniform(4, generator=generator, dtype=torch.float64)
@@ -127,6 +134,7 @@ def rigid_motions() -> Mixture:
 
 
 def product() -> Mixture:
+    """Four kernels on a product of a sphere, an angle and a number."""
     m, generator = Product(Sphere(2), FlatTorus(1), Euclidean(1)), _drawn()
     centres = m.join(
         Sphere(2).random_uniform(4, generator=generator, dtype=torch.float64),
@@ -137,6 +145,7 @@ def product() -> Mixture:
 
 
 def cubic_orientations() -> Mixture:
+    """Three kernels on the orientations of a cubic crystal."""
     m = Quotient(SO3(), RightMultiplication(Octahedral()))
     centres = m.random_uniform(3, generator=_drawn(), dtype=torch.float64)
     return kernels(m, centres, (10.0, 15.0, 20.0))

@@ -65,7 +65,7 @@ def teacher(name: str, density: Mixture, budget: Budget, folder: Path) -> rfm.Fl
     if (target / "flow.json").exists():
         return rfm.Flow.load(target)
     generator = torch.Generator().manual_seed(0)
-    x = density.sample((20 * budget.batch if budget is QUICK else 50_000,), generator=generator)
+    x = density.sample((20 * budget.batch if budget.samples < 1000 else 50_000,), generator=generator)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         field = VelocityField(density.manifold, width=budget.width, depth=2, features=64, max_frequency=3.0)
@@ -86,13 +86,13 @@ def teacher(name: str, density: Mixture, budget: Budget, folder: Path) -> rfm.Fl
 
 def student(name: str, flow: rfm.Flow, objective: str, budget: Budget, folder: Path) -> rfm.Flow:
     """Return the flow of a map, distilled from a flow by an objective, or the one that lies in the folder."""
-    target = folder / f"{name}-{objective.replace(' ', '-').replace(',', '')}"
+    target = folder / f"{name}-{label(objective)}"
     if (target / "flow.json").exists():
         return rfm.Flow.load(target)
     found = rfm.distil(
         flow,
         objective=OBJECTIVES[objective],
-        points=20_000 if budget is not QUICK else 200,
+        points=20_000 if budget.samples >= 1000 else 200,
         steps=budget.steps,
         batch_size=budget.batch,
         progress=False,
@@ -100,3 +100,8 @@ def student(name: str, flow: rfm.Flow, objective: str, budget: Budget, folder: P
     )
     found.save(target)
     return found
+
+
+def label(objective: str) -> str:
+    """Return the name of an objective as a part of a file's name."""
+    return objective.replace(", ", "-").replace(" ", "-")
