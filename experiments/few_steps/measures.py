@@ -11,11 +11,13 @@ from torch import Tensor
 import rfm
 from experiments.few_steps.densities import Mixture
 from manifolds import Manifold
-from rfm.integrators import Jumps
+from rfm.integrators import Adaptive, Jumps
 from rfm.likelihood import Inversion, jump_log_prob
 from rfm.metrics import classifier_two_sample
 
 FREQUENCIES = 256
+DENSITY = Adaptive(atol=1e-4, rtol=1e-4)
+"""How the equation is solved for log-densities."""
 _BLOCK = 8192
 
 
@@ -75,7 +77,7 @@ def likelihoods(flow: rfm.Flow, density: Mixture, x: Tensor, steps: int, toleran
     """
     exact = density.log_prob(x)
     start = time.process_time()
-    equation = flow.log_prob(x)
+    equation = flow.log_prob(x, solver=DENSITY)
     equation_seconds, start = time.process_time() - start, time.process_time()
     field: Callable[..., Tensor] = flow.field
     options: dict[str, Any] = {"inversion": Inversion(tolerance=tolerance), "check": False}
