@@ -55,6 +55,7 @@ class DensityOptions(TypedDict, total=False):
 
     condition: Tensor | Mapping[str, Any] | None
     time: float
+    steps: int | None
     solver: Method | None
     batch_size: int
     progress: bool | Callable[[int], Any]
@@ -63,7 +64,6 @@ class DensityOptions(TypedDict, total=False):
 class SampleOptions(DensityOptions, total=False):
     """What `Flow.sample` takes besides a shape and what decides the type of its result."""
 
-    steps: int | None
     guidance: float
     steering: Sequence[Steering]
     generator: torch.Generator | None
@@ -223,8 +223,8 @@ class Flow(nn.Module):
                 left out or NaN is not known.
             time: of the distribution, from 0, the source, to 1, where the data are.
             steps: take so many jumps, of one evaluation each, in place of a solve: for a field that is a `rfm.FlowMap`,
-                as `rfm.distil` trains one. The samples are then those of the jumps, which have no log-density here,
-                and no guidance or steering but what was distilled.
+                as `rfm.distil` trains one. The samples are then those of the jumps, whose log-density is another
+                than that of the equation, and without guidance or steering but what was distilled.
             guidance: weight of classifier-free guidance, see `rfm.steering.Guidance`; 1 uses the conditional field
                 alone, 0 the unconditional one.
             steering: what else changes where samples go, one after the other, such as `rfm.steering.Clocks` and
@@ -258,7 +258,7 @@ class Flow(nn.Module):
             )
         given = None if condition is None else vectors_of(self.conditions, condition)
         if steps is not None:
-            check_jumps("sample", as_field(self.field), steering, return_log_prob)
+            check_jumps("sample", as_field(self.field), steering, estimator is not None)
             solver = jumps_of("sample", steps, solver)
         if return_log_prob:
             self.source.check_density("Flow.sample")
@@ -276,6 +276,8 @@ class Flow(nn.Module):
             if not return_log_prob:
                 return points
             of_draws: dict[str, Any] = {"condition": given, "solver": solver, "estimator": estimator}
+            if steps is not None:
+                of_draws |= {"steps": steps, "solver": None}
             scored: Any = self.log_prob(points, batch_size=batch_size, **of_draws)
             return points, scored
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
@@ -314,6 +316,7 @@ class Flow(nn.Module):
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
         time: float = 1.0,
+        steps: int | None = None,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: Hutchinson | None = None,
@@ -325,6 +328,8 @@ class Flow(nn.Module):
             x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
             condition: condition vectors ``(*batch, c)``, or one ``(c,)`` for all; or by name, as in `sample`.
             time: of the density, from 0, where it is the source's, to 1, where it is that of the samples.
+            steps: the density of what ``sample(steps=steps)`` draws, for a field that is a `rfm.FlowMap`: its jumps are
+                inverted numerically, see `rfm.likelihood.jump_log_prob`.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
             estimator: estimate the divergence, for high dimensions.
@@ -334,13 +339,19 @@ class Flow(nn.Module):
         Returns:
             ``(*batch)``, in the dtype of the field, at least float32; with an ``estimator`` a
             `rfm.likelihood.LogProbEstimate`.
+
+        Raises:
+            rfm.likelihood.NotInvertibleError: with ``steps``, where the jumps are not one-to-one.
         """
+        if steps is not None:
+            check_jumps("log_prob", as_field(self.field), (), estimator is not None)
+            solver = jumps_of("log_prob", steps, solver)
         time = checked_time("log_prob", time, self.start, self.refinement)
         self.source.check_density("Flow.log_prob")
         flat, batch = self._checked("log_prob", x)
         given = None if condition is None else vectors_of(self.conditions, condition)
         field, given = self._read("log_prob", given, flat)
-        exact, estimated = densities(field, self.source, (self.start, time), self.refinement)
+        exact, estimated = densities(field, self.source, (self.start, time), self.refinement, solver)
         parts, errors = [], []
         with counting_bar(progress, "log-prob", len(flat)) as advance:
             for part, own in batches(flat, given, batch, batch_size):

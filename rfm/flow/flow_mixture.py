@@ -11,8 +11,8 @@ from manifolds import Manifold
 from manifolds.arguments import number
 from manifolds.numerics.constants import Constants
 from rfm.conditions import Conditions
-from rfm.integrators import Method, integrate
-from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_transport, transport
+from rfm.integrators import Jumps, Method, integrate
+from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_transport, jump_inverse, transport
 
 Velocity = Callable[..., Tensor]
 
@@ -166,6 +166,8 @@ class FlowMixture(RefinedDensity):
         condition: Tensor | None = None,
     ) -> Tensor:
         own: dict[str, Any] = {} if condition is None else {"condition": condition}
+        if isinstance(method, Jumps):
+            return self._log_prob_of_jumps(field, manifold, x, method, condition, own)
         terms, integral, at = [], x.new_zeros(manifold.batch_shape(x)), 1.0
         for j, start in enumerate(self.starts):
             if start < at:
@@ -173,6 +175,25 @@ class FlowMixture(RefinedDensity):
                 assert solution.integral is not None
                 x, integral, at = solution.final, integral + solution.integral[-1], start
             terms.append(self.log_terms(j, x, condition) + integral)
+        return torch.logsumexp(torch.stack(terms), dim=0)
+
+    def _log_prob_of_jumps(
+        self,
+        field: Velocity,
+        manifold: Manifold,
+        x: Tensor,
+        method: Jumps,
+        condition: Tensor | None,
+        own: dict[str, Any],
+    ) -> Tensor:
+        """Return the log-density of draws that jump: from each start by jumps of its own."""
+        terms = []
+        for j, start in enumerate(self.starts):
+            if start == 1:
+                terms.append(self.log_terms(j, x, condition))
+                continue
+            found = jump_inverse(field, manifold, x, method, start=start, **own)
+            terms.append(self.log_terms(j, found.x, condition) - found.log_det)
         return torch.logsumexp(torch.stack(terms), dim=0)
 
     def estimate_log_prob(

@@ -18,6 +18,8 @@ from rfm.likelihood import (
     LogProbEstimate,
     estimate_log_prob,
     estimate_transport,
+    jump_log_prob,
+    jump_transport,
     log_prob,
     score,
     transport,
@@ -43,6 +45,9 @@ def carried(
         return x, log_p, None if estimator is None or log_p is None else torch.zeros_like(log_p)
     if not with_density:
         return integrate(field, source.manifold, x, span, solver, **condition).final, None, None
+    if isinstance(solver, Jumps):
+        landed, log_det = jump_transport(field, source.manifold, x, solver, start=start, time=time, **condition)
+        return landed, source.log_prob(x) - log_det, None
     if estimator is None:
         solution, error = transport(field, source.manifold, x, start, time, solver, **condition), None
     else:
@@ -52,14 +57,23 @@ def carried(
 
 
 def densities(
-    field: Field, source: Source, span: tuple[float, float], refinement: RefinedDensity | None
+    field: Field,
+    source: Source,
+    span: tuple[float, float],
+    refinement: RefinedDensity | None,
+    solver: Method | None = None,
 ) -> tuple[Callable[..., Tensor], Callable[..., LogProbEstimate]]:
     """Return a flow's log-density, exact and estimated, as functions of ``x``, ``method`` and ``estimator``."""
     if refinement is None:
         own: dict[str, Any] = {"field": field, "source": source, "start": span[0], "time": span[1]}
-        return functools.partial(log_prob, **own), functools.partial(estimate_log_prob, **own)
+        exact = _density_of_jumps if isinstance(solver, Jumps) and span[0] < span[1] else log_prob
+        return functools.partial(exact, **own), functools.partial(estimate_log_prob, **own)
     own = {"field": field, "manifold": source.manifold}
     return functools.partial(refinement.log_prob, **own), functools.partial(refinement.estimate_log_prob, **own)
+
+
+def _density_of_jumps(*, method: Jumps, **own: Any) -> Tensor:
+    return jump_log_prob(method=method, **own).log_prob
 
 
 def scores(
@@ -99,8 +113,8 @@ def jumps_of(where: str, steps: int, solver: Method | None) -> Method:
     return Jumps(integer(f"Flow.{where}", "steps", steps))
 
 
-def check_jumps(where: str, field: Field, steering: Sequence[Steering], with_density: bool) -> None:
-    """Raise ValueError unless samples can be drawn by the jumps of a field."""
+def check_jumps(where: str, field: Field, steering: Sequence[Steering], estimated: bool) -> None:
+    """Raise ValueError unless samples can be drawn, and densities computed, by the jumps of a field."""
     owner = f"Flow.{where}"
     if not field.needs_condition:  # else it is what stands behind the encoder that jumps
         as_flow_map(owner, field)
@@ -110,10 +124,10 @@ def check_jumps(where: str, field: Field, steering: Sequence[Steering], with_den
             f"{owner}: {names} changes velocities, and a jump has none on its way; distil with it, "
             "rfm.distil(flow, guidance=2), or leave steps out"
         )
-    if with_density:
+    if estimated:
         raise ValueError(
-            f"{owner}: samples of jumps have no log-density of their own here; leave out steps, for samples of the "
-            "exact density, or return_log_prob"
+            f"{owner}: the log-density of jumps has no divergence to estimate; leave out the estimator, or steps for "
+            "that of the equation"
         )
 
 

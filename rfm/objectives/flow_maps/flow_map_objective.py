@@ -37,6 +37,9 @@ class FlowMapObjective(Objective):
         times: how to draw the times of flow matching, likewise.
         spans: how to draw the times that jumps lead from and to.
         weight: of the loss of jumps beside that of flow matching.
+        invertibility: weight of ``d(x, X_{t,s}(X_{s,t}(x)))^2 / (t - s)^2``, which makes the map one-to-one, with its
+            jumps back as inverses: what log-densities of few jumps need, see `rfm.likelihood.jump_log_prob`. It takes
+            two more evaluations with gradients. (Rehman et al., FALCON, 2025, arXiv:2512.09914, in flat space.)
         velocity: ``velocity(x, t, **condition)``, that of a flow to distil; a module is copied.
 
     Raises:
@@ -47,6 +50,7 @@ class FlowMapObjective(Objective):
     times: TimeSampler | None = None
     spans: TimePairs = field(default_factory=TimePairs)
     weight: float = 1.0
+    invertibility: float = 0.0
     velocity: Callable[..., Tensor] | None = None
 
     splits: ClassVar[bool] = True
@@ -61,6 +65,8 @@ class FlowMapObjective(Objective):
         check_instance(owner, "spans", self.spans, TimePairs, "TimePairs(backward=0.5)")
         if not 0 < number(owner, "weight", self.weight) < float("inf"):
             raise ValueError(f"{owner}: weight must be a number above 0, got {self.weight}; choose another")
+        if not 0 <= number(owner, "invertibility", self.invertibility) < float("inf"):
+            raise ValueError(f"{owner}: invertibility is a weight, at least 0, got {self.invertibility}; 1 is usual")
         if self.velocity is not None:
             check_function(owner, "velocity", self.velocity, "flow.field")
 
@@ -105,7 +111,10 @@ class FlowMapObjective(Objective):
         start = path.sample(x_0, x_1, s)
         velocity = self._velocity(flow_map, condition)
         jumps = self.jump_loss(flow_map, velocity, start.x_t, s, end, generator=generator, **condition)
-        return (self._matching(flow_map, path, x_0, x_1, t, **condition) + self.weight * jumps).mean()
+        losses = self._matching(flow_map, path, x_0, x_1, t, **condition) + self.weight * jumps
+        if self.invertibility:
+            losses = losses + self.invertibility * round_trip_loss(flow_map, start.x_t, s, end, **condition)
+        return losses.mean()
 
     def _matching(
         self, flow_map: FlowMap, path: ConditionalPath, x_0: Tensor, x_1: Tensor, t: Tensor, **condition: Any
@@ -195,3 +204,21 @@ class FlowMapObjective(Objective):
 
     def draw_times(self, shape: tuple[int, ...], **like: Any) -> Tensor:
         return super().draw_times(shape, **like) if self.times is None else self.times.sample(shape, **like)
+
+
+def round_trip_loss(flow_map: FlowMap, x: Tensor, s: Tensor, t: Tensor, **condition: Any) -> Tensor:
+    """Return ``d(x, X_{t,s}(X_{s,t}(x)))^2 / (t - s)^2``: how far jumps back miss where they come from, ``(*batch)``.
+
+    Args:
+        flow_map: the map.
+        x: points at time s ``(*batch, *event_shape)``.
+        s: times that jumps lead from ``(*batch)``.
+        t: times that they lead to, likewise.
+        condition: for the map.
+    """
+    returned = flow_map.jump(flow_map.jump(x, s, t, **condition), t, s, **condition)
+    return flow_map.manifold.squared_dist(x, returned) / (t - s).square().clamp(min=_SHORTEST**2)
+
+
+_SHORTEST = 1e-3
+"""Spans below it count less: of two points as near, the distance is rounding."""
