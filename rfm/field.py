@@ -1,11 +1,13 @@
 """Velocity fields, and what they may offer beside a velocity."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from manifolds.arguments import shown
 
 
 class Field:
@@ -131,8 +133,9 @@ def as_flow_map(owner: str, field: object) -> FlowMap:
     """
     if not isinstance(field, FlowMap):
         field = field.function if isinstance(field, _Wrapped) else field
+        found = shown(field) if inspect.isroutine(field) else type(field).__name__
         raise ValueError(
-            f"{owner}: jumps need a field with a second time, an rfm.FlowMap, got {type(field).__name__}; distil the "
+            f"{owner}: jumps need a field with a second time, an rfm.FlowMap, got {found}; distil the "
             "flow first, rfm.distil(flow), or fit with objective=rfm.objectives.Semigroup()"
         )
     return field

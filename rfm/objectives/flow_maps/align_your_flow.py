@@ -73,8 +73,8 @@ class RiemannianConsistency(FlowMapObjective):
 
 def _aligned(flow_map: FlowMap, velocity: Velocity, x: Tensor, s: Tensor, t: Tensor, **condition: Any) -> Tensor:
     landed, moved = landing_derivative(flow_map, velocity, x, s, t, **condition)
-    residual = flow_map.jump(x, s, t, **condition) - landed
     # Zero but for its derivative, by which the landing point is drawn to where it is moved in the time of the jump.
+    residual = flow_map.manifold.proju(landed, flow_map.jump(x, s, t, **condition) - landed)
     span = (t - s).square().clamp(min=_SHORTEST**2)
     residual = residual - flow_map.manifold.lift(t - s) * moved
     return flow_map.manifold.inner(landed, residual, residual) / span

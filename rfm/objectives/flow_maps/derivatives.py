@@ -32,7 +32,8 @@ def landing_derivative(
         return flow_map.jump(y, time, t, **condition)
 
     landed, moved = torch.func.jvp(landing, (x, s), (velocity(x, s), torch.ones_like(s)))
-    return landed, moved
+    # Where points are classes, their representatives may move within them, which is no motion.
+    return landed, flow_map.manifold.proju(landed, moved)
 
 
 def average_velocity_derivative(

@@ -39,5 +39,6 @@ class Eulerian(FlowMapObjective):
 
         landed, departing = torch.func.jvp(landing, (s,), (torch.ones_like(s),))
         total = landing_derivative(flow_map, velocity, x, s, t, **condition)[1]
-        residual = departing + (total - departing.detach())
-        return flow_map.manifold.inner(landed.detach(), residual, residual)
+        manifold, landed = flow_map.manifold, landed.detach()
+        residual = manifold.proju(landed, departing) + (total - manifold.proju(landed, departing.detach()))
+        return manifold.inner(landed, residual, residual)

@@ -38,6 +38,7 @@ class Lagrangian(FlowMapObjective):
 
         landed, moved = torch.func.jvp(landing, (t,), (torch.ones_like(t),))
         # The metric is that of the place: a map is not to lower the loss by landing where lengths count less.
-        landed = landed.detach()
-        residual = moved - velocity(landed, t)
-        return flow_map.manifold.inner(landed, residual, residual)
+        landed, manifold = landed.detach(), flow_map.manifold
+        # Where points are classes, their representatives may move within them, which is no motion.
+        residual = manifold.proju(landed, moved) - velocity(landed, t)
+        return manifold.inner(landed, residual, residual)
