@@ -25,11 +25,11 @@ def measure_airports(budget: Budget, folder: Path) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         field = VelocityField(Sphere(2), width=budget.width, depth=2, features=2 * budget.width, max_frequency=16.0)
-    own = {"field": field, "refine": False, **_plan(budget, 2)}
-    flow = _kept(folder / "airports-teacher", lambda: rfm.fit(rest, Sphere(2), **own))
-    distilled = _kept(
+    own = {"field": field, "refine": False, **plan(budget, 2)}
+    flow = kept(folder / "airports-teacher", lambda: rfm.fit(rest, Sphere(2), **own))
+    distilled = kept(
         folder / "airports-semigroup",
-        lambda: rfm.distil(flow, objective=OBJECTIVES["semigroup"], points=10_000, solver=EQUATION, **_plan(budget, 1)),
+        lambda: rfm.distil(flow, objective=OBJECTIVES["semigroup"], points=10_000, solver=EQUATION, **plan(budget, 1)),
     )
     rows, n = [], len(held_out)
     for method, steps, drawer, how in (
@@ -53,12 +53,14 @@ def measure_airports(budget: Budget, folder: Path) -> dict[str, Any]:
     }
 
 
-def _plan(budget: Budget, share: int) -> dict[str, Any]:
+def plan(budget: Budget, share: int) -> dict[str, Any]:
+    """Return how a flow or a map is trained, with a batch of so many shares."""
     training = rfm.Training(validations=3)
     return {"steps": budget.steps, "batch_size": share * budget.batch, "progress": False, "training": training}
 
 
-def _kept(target: Path, made: Callable[[], rfm.Flow]) -> rfm.Flow:
+def kept(target: Path, made: Callable[[], rfm.Flow]) -> rfm.Flow:
+    """Return the flow that lies in a folder, made and saved there unless there is one."""
     if not (target / "flow.json").exists():
         made().save(target)
     return rfm.Flow.load(target)
