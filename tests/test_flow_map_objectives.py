@@ -338,7 +338,8 @@ def test_losses_are_finite_in_the_dtype_of_the_points(own: FlowMapObjective, dty
     x_1 = x_1.flip(0)
     t = own.draw_times((32,), generator=generator(), dtype=dtype)
     loss = own(known, source, x_0, x_1, t, generator=generator())
-    assert loss.dtype == dtype and loss.shape == () and bool(loss.isfinite())
+    assert (loss.dtype, loss.shape) == (dtype, ())
+    assert bool(loss.isfinite())
     assert all(bool(g.isfinite()) for g in torch.autograd.grad(loss, list(known.parameters())))
 
 

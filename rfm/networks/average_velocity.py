@@ -41,8 +41,10 @@ class AverageVelocity(VelocityField, FlowMap):
         # Its constructor keeps arguments under their names, as whatever is saved does.
         own = vars(field) | {"manifold": field.manifold}
         network = cls(**{name: own[name] for name in inspect.signature(VelocityField).parameters})
+        # Before the weights are copied, which would be rounded.
+        network.to(next(field.parameters()))
         network.load_state_dict(field.state_dict(), strict=False)
-        return network.to(next(field.parameters())).train(field.training)
+        return network.train(field.training)
 
     @in_precision_of_weights
     def average_velocity(  # type: ignore[override]

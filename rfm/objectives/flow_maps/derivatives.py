@@ -68,5 +68,4 @@ def covariant_derivative(
 
 def log_derivative(manifold: Manifold, x: Tensor, y: Tensor, followed: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``log_x(y)`` and its ambient derivative while x follows a tangent vector and y stays."""
-    logarithm, moved = torch.func.jvp(lambda z: manifold.logmap(z, y), (x,), (followed,))
-    return logarithm, moved
+    return manifold.logmap_jvp(x, y, followed, torch.zeros_like(y))
