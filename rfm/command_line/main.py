@@ -16,6 +16,7 @@ from rfm.command_line import (
     compare,
     data,
     demo,
+    distil,
     evaluate,
     fit,
     grid,
@@ -34,6 +35,7 @@ _VERBS: dict[str, ModuleType] = {
     "sample": sample,
     "log-prob": log_prob,
     "posterior": posterior,
+    "distil": distil,
     "evaluate": evaluate,
     "compare": compare,
     "grid": grid,
@@ -55,6 +57,7 @@ examples:
   rfm sample runs/quakes -n 10000 --out samples.csv
   rfm log-prob runs/quakes points.csv --out scores.csv
   rfm posterior runs/quakes --given latitude=10±2 longitude=179+-5 -n 1000 --out draws.csv
+  rfm distil runs/quakes --out runs/fast               then rfm sample runs/fast --steps 1
   rfm evaluate runs/quakes                             test likelihood beside kernel densities
   rfm compare runs/quakes runs/other points.csv        which of two fits is the better one
   rfm grid runs/quakes --out density.nc                for xarray, QGIS and GMT; .tif and .csv too
@@ -100,7 +103,11 @@ def main(argv: Sequence[str] | None = None, *, part_rows: int = _PART_ROWS) -> i
     try:
         return int(arguments.work(arguments) or 0)
     except KeyboardInterrupt:
-        hint = f"; rfm {name} ... --resume goes on" if getattr(arguments, "out", None) and name == "fit" else ""
+        hint = (
+            f"; rfm {name} ... --resume goes on"
+            if getattr(arguments, "out", None) and name in ("fit", "distil")
+            else ""
+        )
         _fail(f"rfm {name}: interrupted{hint}")
         return 130
     except BrokenPipeError:

@@ -11,8 +11,8 @@ from manifolds import Manifold
 from manifolds.arguments import number
 from manifolds.numerics.constants import Constants
 from rfm.conditions import Conditions
-from rfm.integrators import Method, Solution, integrate
-from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_transport, transport
+from rfm.integrators import Jumps, Method, Solution, integrate
+from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_transport, jump_inverse, transport
 
 Velocity = Callable[..., Tensor]
 
@@ -182,11 +182,40 @@ class FlowMixture(RefinedDensity):
         condition: Tensor | None = None,
         advance: Callable[[int], Any] = lambda count: None,
     ) -> Tensor:
+        if isinstance(method, Jumps):
+            return self._log_prob_of_jumps(field, manifold, x, method, batch_size, condition, advance)
+
         def carry(y: Tensor, at: float, start: float, **own: Any) -> tuple[Solution, Tensor]:
             solution = transport(field, manifold, y, at, start, method, **own)
             return solution, y.new_zeros(len(y))
 
         return torch.logsumexp(torch.stack(self._terms(carry, x, batch_size, condition, advance)[0]), dim=0)
+
+    def _log_prob_of_jumps(
+        self,
+        field: Velocity,
+        manifold: Manifold,
+        x: Tensor,
+        method: Jumps,
+        batch_size: int | None,
+        condition: Tensor | None,
+        advance: Callable[[int], Any],
+    ) -> Tensor:
+        """Return the log-density of draws that jump: from each start by jumps of its own."""
+        size, terms = batch_size or max(1, len(x)), list[Tensor]()
+        parts, given = x.split(size), _conditions(condition, x, size)
+        for j, start in enumerate(self.starts):
+            if start == 1:
+                terms.append(self.log_terms(j, x, condition))
+                continue
+            found = [
+                jump_inverse(field, manifold, part, method, start=start, **own)
+                for part, own in zip(parts, given, strict=True)
+            ]
+            log_det = torch.cat([own.log_det for own in found])
+            terms.append(self.log_terms(j, torch.cat([own.x for own in found]), condition) - log_det)
+        advance(len(x))
+        return torch.logsumexp(torch.stack(terms), dim=0)
 
     def estimate_log_prob(
         self,
@@ -229,9 +258,7 @@ class FlowMixture(RefinedDensity):
         """
         terms, errors, at, integral = list[Tensor](), list[Tensor](), 1.0, x.new_zeros(len(x))
         size, last = batch_size or max(1, len(x)), len(self.starts) - 1
-        given: list[dict[str, Any]] = [{}] * len(x.split(size))
-        if condition is not None:
-            given = [{"condition": own} for own in condition.split(size)]
+        given = _conditions(condition, x, size)
         for j, start in enumerate(self.starts):
             error = torch.zeros_like(integral)
             if start < at:
@@ -249,6 +276,13 @@ class FlowMixture(RefinedDensity):
         if at == 1:
             advance(len(x))
         return terms, errors
+
+
+def _conditions(condition: Tensor | None, x: Tensor, size: int) -> list[dict[str, Any]]:
+    """Return what the field is given with each ``size`` of the points ``x``."""
+    if condition is None:
+        return [{}] * len(x.split(size))
+    return [{"condition": own} for own in condition.split(size)]
 
 
 def checked_start(owner: str, start: float, at_data: bool = False) -> float:

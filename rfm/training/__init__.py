@@ -2,6 +2,7 @@
 
 from rfm.training.chain_batches import ChainBatch, ChainBatches
 from rfm.training.conditional_kernels import conditional_kernels
+from rfm.training.distillation import distil
 from rfm.training.fitting import default_field, fit
 from rfm.training.loop import step_seed
 from rfm.training.points import train
@@ -21,6 +22,7 @@ __all__ = [
     "Training",
     "conditional_kernels",
     "default_field",
+    "distil",
     "fit",
     "fit_stream",
     "reflow",
