@@ -1,0 +1,121 @@
+"""A surface made of triangles."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manifolds.base import Manifold
+from manifolds.meshes.closest_triangle import TriangleTree, closest_on_triangles, closest_triangle
+from manifolds.meshes.laplacian import MeshLaplacian
+from manifolds.meshes.surface import Surface, rows
+
+
+class Mesh(Manifold):
+    """A surface in R^3 made of triangles: a point is a position on it.
+
+    Args:
+        vertices: positions ``(V, 3)``.
+        faces: indices of the corners of the faces ``(F, 3)``, all in the same sense.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+
+    def __init__(self, vertices: Tensor, faces: Tensor) -> None:
+        super().__init__(2, (3,))
+        vertices, faces = torch.as_tensor(vertices).double(), torch.as_tensor(faces).long()
+        self.register_buffer("vertices", vertices, persistent=False)
+        self.register_buffer("faces", faces, persistent=False)
+        self._surface = Surface.of(vertices, faces)
+        self._tree = TriangleTree(self._surface.corners)
+        self.volume = float(self._surface.area.sum())
+        self.laplacian = MeshLaplacian(vertices, faces)
+
+    # Where points are.
+
+    def closest_face(self, x: Tensor) -> Tensor:
+        """Return the index of the face that is closest to each ambient point, ``(*batch)``; of several, the first."""
+        tree = self._tree
+        corners, boxes = self._surface.corners.to(x.dtype), [b.to(x.dtype) for b in tree.boxes]
+        return closest_triangle(x.detach().contiguous(), corners, tree.leaves, boxes)
+
+    def locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the closest face ``(*batch)`` and the barycentric coordinates ``(*batch, 3)`` of the closest point."""
+        face = self.closest_face(x)
+        return face, closest_on_triangles(x, rows(self._surface.corners, face).to(x.dtype))[0]
+
+    def position(self, face: Tensor, barycentric: Tensor) -> Tensor:
+        """Return the points with these barycentric coordinates ``(*batch, 3)`` in faces ``(*batch)``."""
+        corners = rows(self._surface.corners, face).to(barycentric.dtype)
+        return (barycentric[..., None] * corners).sum(-2)
+
+    # Projections.
+
+    def projx(self, x: Tensor) -> Tensor:
+        return self.position(*self.locate(x))
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        normal = self.normal(x)
+        return u - (u * normal).sum(-1, keepdim=True) * normal
+
+    def normal(self, x: Tensor) -> Tensor:
+        """Return the unit normal of the face that each point lies in, ``(*batch, 3)``."""
+        return rows(self._surface.normal, self.closest_face(x)).to(x.dtype)
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        return rows(self._surface.frame, self.closest_face(x)).to(x.dtype)
+
+    # Volume.
+
+    def random_uniform(
+        self,
+        *shape: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        like: dict[str, Any] = {"generator": generator, "device": device, "dtype": torch.float64}
+        cumulative = self._surface.area.cumsum(0).to(device=device)
+        face = torch.searchsorted(cumulative, torch.rand(shape, **like) * cumulative[-1], right=True)
+        face = face.clamp(max=len(cumulative) - 1).to(self.faces.device)
+        r, s = torch.rand(shape, **like).sqrt(), torch.rand(shape, **like)
+        barycentric = torch.stack([1 - r, r * (1 - s), r * s], dim=-1).to(self.faces.device)
+        return self.position(face, barycentric).to(device=device, dtype=dtype or torch.get_default_dtype())
+
+    # Functions that are given at the vertices.
+
+    def interpolate(self, values: Tensor, x: Tensor) -> Tensor:
+        """Return a piecewise linear function at points.
+
+        Args:
+            values: at the vertices, ``(V, *shape)``.
+            x: points ``(*batch, 3)``.
+
+        Returns:
+            ``(*batch, *shape)``.
+        """
+        face, barycentric = self.locate(x)
+        at_corners = rows(values, rows(self.faces, face)).to(barycentric.dtype)
+        weights = barycentric[(..., *(None,) * (values.ndim - 1))]
+        return (weights * at_corners).sum(barycentric.ndim - 1)
+
+    def gradient(self, values: Tensor, x: Tensor) -> Tensor:
+        """Return the gradient of a piecewise linear function at points, which is constant in a face.
+
+        Args:
+            values: at the vertices, ``(V, *shape)``.
+            x: points ``(*batch, 3)``.
+
+        Returns:
+            Tangent vectors ``(*batch, *shape, 3)``.
+        """
+        face = self.closest_face(x)
+        at_corners = rows(values, rows(self.faces, face)).to(x.dtype)
+        gradients = rows(self._surface.gradients, face).to(x.dtype)
+        flat = at_corners.flatten(face.ndim + 1) if values.ndim > 1 else at_corners[..., None]
+        return (flat.mT @ gradients).reshape(*face.shape, *values.shape[1:], 3)
+
+    def eigenpairs(self, k: int) -> tuple[Tensor, Tensor]:
+        """Return the ``k`` smallest eigenvalues of minus the Laplacian and their eigenfunctions at the vertices."""
+        return self.laplacian.eigenpairs(k)
