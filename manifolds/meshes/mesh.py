@@ -7,8 +7,10 @@ from torch import Tensor
 
 from manifolds.base import Manifold
 from manifolds.meshes.closest_triangle import TriangleTree, closest_on_triangles, closest_triangle
+from manifolds.meshes.edge_continuity import corner_maps
 from manifolds.meshes.laplacian import MeshLaplacian
 from manifolds.meshes.surface import Surface, rows
+from manifolds.meshes.straightest import walk
 
 
 class Mesh(Manifold):
@@ -30,6 +32,9 @@ class Mesh(Manifold):
         self._surface = Surface.of(vertices, faces)
         self._tree = TriangleTree(self._surface.corners)
         self.volume = float(self._surface.area.sum())
+        normal = self._surface.normal
+        self._projector = torch.eye(3, dtype=normal.dtype) - normal[:, :, None] * normal[:, None]
+        self._corner_maps = corner_maps(self._surface)
         self.laplacian = MeshLaplacian(vertices, faces)
 
     # Where points are.
@@ -65,6 +70,37 @@ class Mesh(Manifold):
 
     def tangent_basis(self, x: Tensor) -> Tensor:
         return rows(self._surface.frame, self.closest_face(x)).to(x.dtype)
+
+    # Geodesics.
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.shoot(x, u, u.new_ones(()))[0]
+
+    def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        step = t[..., None] * u
+        face = self.closest_face(x)
+        y, _, turn, left = walk(self._surface, x, step, face)
+        turn = turn @ rows(self._projector, face).to(x.dtype)
+        # Laid flat the geodesic ends at x + t u: its derivatives are turned ones of that sum.
+        change = (x - x.detach()) + (step - step.detach())
+        going = (left <= 0)[..., None].to(x.dtype)
+        return y + going * (turn @ change[..., None])[..., 0], going * (turn @ u.expand_as(y)[..., None])[..., 0]
+
+    # Coordinates for networks.
+
+    def tangent_from_vector(self, x: Tensor, w: Tensor) -> Tensor:
+        """Return the tangent vectors at ``x`` that are ambient ones ``w``, with the same flux on both sides of edges.
+
+        See `manifolds.meshes.edge_continuity.corner_maps`: a field that is made so from a continuous ``w`` keeps mass.
+        """
+        face = self.closest_face(x)
+        maps = rows(self._corner_maps, face).to(x.dtype)
+        barycentric = self._affine_barycentric(face, x)
+        return (barycentric[..., None] * (maps @ w[..., None, :, None])[..., 0]).sum(-2)
+
+    def _affine_barycentric(self, face: Tensor, x: Tensor) -> Tensor:
+        gradients, corners = (rows(a, face).to(x.dtype) for a in (self._surface.gradients, self._surface.corners))
+        return ((x[..., None, :] - corners.roll(-1, -2)) * gradients).sum(-1)
 
     # Volume.
 
