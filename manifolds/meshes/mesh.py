@@ -8,9 +8,12 @@ from torch import Tensor
 from manifolds.base import Manifold
 from manifolds.meshes.closest_triangle import TriangleTree, closest_on_triangles, closest_triangle
 from manifolds.meshes.edge_continuity import corner_maps
+from manifolds.meshes.flux import Flux, flux_of_divergence
+from manifolds.meshes.heat import HeatFlow
 from manifolds.meshes.laplacian import MeshLaplacian
-from manifolds.meshes.surface import Surface, rows
 from manifolds.meshes.straightest import walk
+from manifolds.meshes.subdivision import midpoint_subdivision
+from manifolds.meshes.surface import Surface, rows
 
 
 class Mesh(Manifold):
@@ -155,3 +158,40 @@ class Mesh(Manifold):
     def eigenpairs(self, k: int) -> tuple[Tensor, Tensor]:
         """Return the ``k`` smallest eigenvalues of minus the Laplacian and their eigenfunctions at the vertices."""
         return self.laplacian.eigenpairs(k)
+
+    def subdivided(self, times: int = 1) -> "Mesh":
+        """Return the same surface as a finer mesh, every face in four, so many times over; see `midpoint_subdivision`."""
+        vertices, faces = self.vertices, self.faces
+        for _ in range(times):
+            vertices, faces = midpoint_subdivision(vertices, faces)
+        return Mesh(vertices, faces)
+
+    def flux(self, divergence: Tensor, weight: Tensor) -> Flux:
+        """Return the flux of a divergence that is given at the vertices, see `flux_of_divergence`."""
+        return flux_of_divergence(self._surface, self.faces, divergence, weight)
+
+    def vertex_areas(self) -> Tensor:
+        """Return the integrals of the functions that are 1 at one vertex, 0 at the others and linear between, ``(V)``."""
+        share = (self._surface.area / 3)[:, None].expand_as(self.faces)
+        return torch.zeros(len(self.vertices), dtype=share.dtype, device=share.device).index_add(
+            0, self.faces.flatten(), share.flatten()
+        )
+
+    def heat_flow(self, time: float) -> HeatFlow:
+        """Return the heat flow for a time, in squared units of length, of densities given at the vertices."""
+        return HeatFlow(self.laplacian.stiffness(), self.vertex_areas(), time)
+
+    def face_areas(self) -> Tensor:
+        """Return the areas of the faces ``(F)``."""
+        return self._surface.area
+
+    def barycentric_in(self, face: Tensor, x: Tensor) -> Tensor:
+        """Return the affine functions that are the barycentric coordinates of points in faces ``(*batch)``, ``(*batch, 3)``.
+
+        Beyond the face they go on, so they have the right derivatives at its sides.
+        """
+        return self._affine_barycentric(face, x)
+
+    def rows_at_corners(self, values: Tensor, face: Tensor) -> Tensor:
+        """Return values given at the vertices, ``(V, *shape)``, at the corners of faces, ``(*batch, 3, *shape)``."""
+        return rows(values, rows(self.faces, face))
