@@ -11,6 +11,7 @@ from manifolds.meshes.edge_continuity import corner_maps
 from manifolds.meshes.flux import Flux, flux_of_divergence
 from manifolds.meshes.heat import HeatFlow
 from manifolds.meshes.laplacian import MeshLaplacian
+from manifolds.meshes.mesh_spectrum import MeshSpectrum
 from manifolds.meshes.straightest import walk
 from manifolds.meshes.subdivision import midpoint_subdivision
 from manifolds.meshes.surface import Surface, rows
@@ -195,3 +196,11 @@ class Mesh(Manifold):
     def rows_at_corners(self, values: Tensor, face: Tensor) -> Tensor:
         """Return values given at the vertices, ``(V, *shape)``, at the corners of faces, ``(*batch, 3, *shape)``."""
         return rows(values, rows(self.faces, face))
+
+    def corner_gradients(self, face: Tensor) -> Tensor:
+        """Return the gradients of the barycentric coordinates in faces ``(*batch)``, ``(*batch, 3, 3)``."""
+        return rows(self._surface.gradients, face)
+
+    @property
+    def spectrum(self) -> MeshSpectrum:
+        return MeshSpectrum(self)
