@@ -90,8 +90,7 @@ class PathFinder:
         return b / b.sum(-1, keepdim=True)
 
     def _connection(self, paths: Paths, t: Tensor) -> Connection:
-        n, most = paths.bends.portal.shape
-        at = torch.arange(n, device=t.device)
+        at = torch.arange(len(t), device=t.device)
         first = self._plane(paths, torch.zeros_like(paths.strip.count))
         last = self._plane(paths, paths.strip.count)
         share, part, number = self._place(paths, t)

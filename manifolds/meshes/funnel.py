@@ -48,7 +48,7 @@ class _Funnel:
     """The state of the search: an apex, and the tightest edges of what is seen from it through the strip so far."""
 
     def __init__(self, strip: Strip, x: Tensor, y: Tensor) -> None:
-        n, longest = strip.left_vertex.shape
+        n = len(strip.count)
         self.count, self.rows = strip.count, torch.arange(n, device=x.device)
         # The target is the last portal, of no width.
         end = (self.rows, strip.count)

@@ -10,8 +10,11 @@ from manifolds.base import Manifold
 from manifolds.meshes.closest_triangle import closest_on_triangles, closest_triangle
 from manifolds.meshes.connections import Connection, connect
 from manifolds.meshes.defects import checked_mesh
+from manifolds.meshes.flux import Flux, flux_of_divergence
+from manifolds.meshes.heat import HeatFlow
 from manifolds.meshes.laplacian import MeshLaplacian
 from manifolds.meshes.straightest import walk
+from manifolds.meshes.subdivision import midpoint_subdivision
 from manifolds.meshes.surface import Surface, rows
 from manifolds.meshes.tables import MeshTables
 from manifolds.numerics import differentiated, safe_norm, tolerance
@@ -40,12 +43,12 @@ class Mesh(Manifold):
     seldom more than a few percent longer. `solve_logmap` says where the search ended.
 
     **Which laws hold.** A polyhedron is flat but at its vertices, where all of its curvature sits. Projections, metric,
-    volume, transport along edges and faces, ``expmap`` and its derivatives are those of any manifold. But where a
-    vertex has faces with angles of more than 2 pi together, paths behind it go through it and bend there: these points
-    are at the end of no straightest geodesic from the other side. There ``expmap(x, logmap(x, y))`` is not ``y``, though
-    ``geodesic(x, y, 1)`` is. And behind a vertex with angles of less than 2 pi shortest paths arrive on both sides of
-    it, so that every such vertex begins a cut locus: no radius of injectivity is stated, as there is none that holds for
-    all points, and logarithms jump across these lines, which are everywhere on a fine mesh.
+    volume, transport, ``expmap`` and its derivatives are those of any manifold. But where the faces about a vertex have
+    angles of more than 2 pi together, paths behind it go through it and bend there: straightest geodesics from the
+    other side do not reach these points. There ``expmap(x, logmap(x, y))`` is not ``y``, though ``geodesic(x, y, 1)``
+    is. And behind a vertex with angles of less than 2 pi shortest paths arrive on both sides of it, so that a cut locus
+    begins there: no injectivity radius holds for all points, none is stated, and logarithms jump at lines which are
+    everywhere on a fine mesh.
 
     **Fields.** Networks' ambient vectors become tangent in a way that keeps the flux continuous over edges, see
     `tangent_from_vector`. A plain function that calls ``proju`` instead does not: its flow loses mass at the edges, of
@@ -301,6 +304,43 @@ class Mesh(Manifold):
     def eigenpairs(self, k: int) -> tuple[Tensor, Tensor]:
         """Return the ``k`` smallest eigenvalues of minus the Laplacian and their eigenfunctions at the vertices."""
         return self.laplacian.eigenpairs(k)
+
+    def subdivided(self, times: int = 1) -> "Mesh":
+        """Return the same surface as a finer mesh, every face in four, repeatedly; see `midpoint_subdivision`."""
+        vertices, faces = self.vertices, self.faces
+        for _ in range(times):
+            vertices, faces = midpoint_subdivision(vertices, faces)
+        return Mesh(vertices, faces)
+
+    def flux(self, divergence: Tensor, weight: Tensor) -> Flux:
+        """Return the flux of a divergence that is given at the vertices, see `flux_of_divergence`."""
+        return flux_of_divergence(self._surface, self.faces, divergence, weight)
+
+    def vertex_areas(self) -> Tensor:
+        """Return the integrals of the functions that are 1 at one vertex, 0 at the others and linear between, ``(V)``."""
+        share = (self._surface.area / 3)[:, None].expand_as(self.faces)
+        return torch.zeros(len(self.vertices), dtype=share.dtype, device=share.device).index_add(
+            0, self.faces.flatten(), share.flatten()
+        )
+
+    def heat_flow(self, time: float) -> HeatFlow:
+        """Return the heat flow for a time, in squared units of length, of densities given at the vertices."""
+        return HeatFlow(self.laplacian.stiffness(), self.vertex_areas(), time)
+
+    def face_areas(self) -> Tensor:
+        """Return the areas of the faces ``(F)``."""
+        return self._surface.area
+
+    def barycentric_in(self, face: Tensor, x: Tensor) -> Tensor:
+        """Return the affine functions that are the barycentric coordinates of points in faces ``(*batch)``, ``(*batch, 3)``.
+
+        Beyond the face they go on, so they have the right derivatives at its sides.
+        """
+        return self._affine_barycentric(face, x)
+
+    def rows_at_corners(self, values: Tensor, face: Tensor) -> Tensor:
+        """Return values given at the vertices, ``(V, *shape)``, at the corners of faces, ``(*batch, 3, *shape)``."""
+        return rows(values, rows(self.faces, face))
 
     def extra_repr(self) -> str:
         return f"<{len(self.vertices):,} vertices, {len(self.faces):,} faces>"

@@ -1,4 +1,4 @@
-"""Locally shortest paths on a mesh: the shortest one in a strip of faces, led round vertices until none is in the way."""
+"""Locally shortest paths on a mesh: the shortest in a strip of faces, led round vertices until none is in the way."""
 
 import math
 from typing import NamedTuple

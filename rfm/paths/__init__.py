@@ -15,6 +15,7 @@ from rfm.paths.conditional import (
     PathSample,
 )
 from rfm.paths.ddim import DDIM
+from rfm.paths.density_interpolation import MoserVelocity
 from rfm.paths.marginal import MarginalVelocity, marginal_velocity
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "GeodesicPath",
     "GivenData",
     "MarginalVelocity",
+    "MoserVelocity",
     "PathSample",
     "conversions",
     "marginal_velocity",
