@@ -22,7 +22,9 @@ def checked_mesh(vertices: Any, faces: Any, closed: bool) -> tuple[Tensor, Tenso
     Raises:
         ValueError: they do not, in one sentence with what, where, and the remedy.
     """
-    vertices, faces = torch.as_tensor(vertices), torch.as_tensor(faces)
+    # Lists of Python's numbers would be rounded to float32.
+    exact = torch.float64 if isinstance(vertices, list | tuple) else None
+    vertices, faces = torch.as_tensor(vertices, dtype=exact), torch.as_tensor(faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or vertices.dtype == torch.bool or vertices.is_complex():
         raise ValueError(f"Mesh: vertices must be positions (V, 3), got {shown(vertices)} of {tuple(vertices.shape)}")
     whole = not (faces.is_floating_point() or faces.is_complex() or faces.dtype == torch.bool)
