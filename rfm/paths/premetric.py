@@ -152,13 +152,13 @@ class PremetricPath(ConditionalPath):
         manifold: where the points live.
         premetric: a `Premetric`, such as a `SpectralDistance`, or a function of x and y that returns ``(*batch)``.
         kappa: share of the premetric that is left at each time; ``1 - t`` by default.
-        method: how each pair is solved; by default 20 fixed steps of fourth order.
+        method: how each pair is solved; by default 10 fixed steps of fourth order.
     """
 
     manifold: Manifold
     premetric: Premetric | Callable[[Tensor, Tensor], Tensor]
     kappa: Kappa | None = None
-    method: Method = FixedStep(steps=20)
+    method: Method = FixedStep(steps=10)
 
     def __post_init__(self) -> None:
         check_instance("PremetricPath", "manifold", self.manifold, Manifold, "Sphere(2)")
