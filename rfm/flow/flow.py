@@ -280,6 +280,7 @@ class Flow(nn.Module):
                 of_draws |= {"steps": steps, "solver": None}
             scored: Any = self.log_prob(points, batch_size=batch_size, **of_draws)
             return points, scored
+        solver = as_field(self.field).default_method if solver is None else solver
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
         field, given = encoded(as_field(self.field), given, x_0)
         parts, log_probs, errors = list[Tensor](), list[Tensor](), list[Tensor]()
@@ -420,6 +421,7 @@ class Flow(nn.Module):
         """
         flat, batch = self._checked("trajectory", x_0)
         given = None if condition is None else vectors_of(self.conditions, condition)
+        solver = as_field(self.field).default_method if solver is None else solver
         field, given = encoded(as_field(self.field), given, flat)
         [(x, own)] = batches(flat, given, batch, max(1, len(flat)))
         solution = integrate(field, self.manifold, x, times, solver, **own)
@@ -444,6 +446,7 @@ class Flow(nn.Module):
             solver = jumps_of("transport", steps, solver)
         flat, batch = self._checked("transport", x_0)
         given = None if condition is None else vectors_of(self.conditions, condition)
+        solver = as_field(self.field).default_method if solver is None else solver
         field, given = encoded(as_field(self.field), given, flat)
         parts = [
             integrate(field, self.manifold, x, (self.start, 1.0), solver, **own).final

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Quotient, Sphere
+from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Mesh, Quotient, Sphere
 from manifolds.rotations import rotvec_from_matrix
 from rfm.datasets.coordinates import Cartesian
 from rfm.plotting.figures import INK
@@ -32,6 +32,7 @@ from rfm.plotting.page_traces import (
     surface,
 )
 from rfm.plotting.panels import Array, colour_limits
+from rfm.plotting.surfaces import DrawnSurface, lifted, surface_trace
 from rfm.plotting.views import WORLD, chosen_view, places
 from rfm.records.descriptions import write_atomically
 from rfm.records.packages import optional_package
@@ -47,7 +48,7 @@ _MOST_POINTS = 2000
 def interactive(subject: Subject) -> PageFigure | None:
     """Return the figure of a page that turns; None for a manifold or a flow without density that has none.
 
-    A globe with coastlines on ``Sphere(2)``, a torus on ``FlatTorus(2)``, both coloured by log-density; points in space
+    A globe with coastlines on ``Sphere(2)``, a torus on ``FlatTorus(2)``, a mesh, all coloured by log-density; points in space
     on ``SO3()``, as rotation vectors, of crystals the smallest ones, on ``SE3()``, as positions, and on
     ``Euclidean(3)``.
     """
@@ -192,6 +193,21 @@ def _(manifold: Quotient, subject: Subject) -> PageFigure | None:
         return vectors.gather(1, vectors.norm(dim=-1).argmin(1)[:, None, None].expand(-1, 1, 3))[:, 0] * (180 / math.pi)
 
     return _cloud(subject, subject.columns(smallest), names)
+
+
+@_traces.register(Mesh)
+def _(manifold: Mesh, subject: Subject) -> PageFigure | None:
+    if not subject.flow.source.has_density:
+        return _traces.dispatch(Manifold)(manifold, subject)
+    surface = DrawnSurface.of(manifold, subject)
+    names = ", ".join(f"{escape(name)} %{{customdata[{i}]}}" for i, name in enumerate(subject.names("x", 3)))
+    traces = [surface_trace(surface, _colour_stops())]
+    for s, points in zip(subject.sets, subject.columns(lambda x: x), strict=True):
+        traces.append(_dots(lifted(manifold, points), s, subject, points, names))
+    scene = _bare_scene(1.6 * surface.eye())
+    # Files of surfaces have the second axis up; one that is flat is looked at from above.
+    scene["camera"]["up"] = {"x": 0, "y": 1, "z": 0}
+    return {"data": traces, "layout": {"scene": scene}}
 
 
 @_traces.register(SE3)

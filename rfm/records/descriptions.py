@@ -132,6 +132,13 @@ def _build(record: Any, where: str, known: Mapping[str, Mapping[str, Any]]) -> A
         raise SavedFlowError(f"{where}: {kind.__name__} cannot be made as recorded ({_first_line(error)})") from error
 
 
+def names_tensors(record: Any) -> bool:
+    """Return whether what ``describe`` recorded refers to tensors kept elsewhere."""
+    if isinstance(record, dict):
+        return record.keys() == {"tensor"} or any(map(names_tensors, record.values()))
+    return isinstance(record, list) and any(map(names_tensors, record))
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
