@@ -16,13 +16,14 @@ from rfm.plotting.panels import Array, colour_bar, colour_limits, point_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FACES = 4000
-"""Coarser meshes are drawn with their faces cut in four, up to so many of them."""
+_PARTS = 1.5
+"""Coarser meshes are drawn with their faces cut in four, up to so many parts for each requested evaluation."""
 _ELEVATION = math.radians(15)
 _FLAT = 1e-3
 """Of the largest extent: surfaces that are thinner are looked at from above."""
 _DARKEST = 0.72
 """Of a face that looks away from the light: darker ones would look like lower densities."""
+_GLOSS = 0.14
 _CELLS = 160
 """Of the grid that decides which points are hidden, along the longer side."""
 _COVER = 60_000
@@ -45,7 +46,7 @@ class DrawnSurface:
     def of(cls, mesh: Mesh, subject: Subject) -> "DrawnSurface":
         """Return the surface of a subject; the density is computed once."""
         fine, times = mesh, 0
-        while len(fine.faces) * 4 <= _FACES:
+        while len(fine.faces) * 4 <= _PARTS * subject.evaluations:
             times += 1
             fine = mesh.subdivided(times)
         corners = fine.vertices[fine.faces].cpu().numpy()
@@ -106,15 +107,15 @@ def surface_figure(mesh: Mesh, subject: Subject) -> Any:
     columns = subject.columns(lambda x: x)
     wide = max(len(cameras), len(columns))
     figure = new_figure(1 + 5.2 * wide, 10.8, subject.title)
-    rows = figure.add_gridspec(2, wide)
+    rows = figure.add_gridspec(2, wide + 1, width_ratios=[1.0] * wide + [0.035])
     for i, camera in enumerate(cameras):
-        place = rows[0, :] if len(cameras) == 1 else rows[0, i]
+        place = rows[0, :-1] if len(cameras) == 1 else rows[0, i]
         axes = _axes(figure.add_subplot(place), "from the other side" if i else "density of the flow")
         shown = draw_surface(axes, surface, camera, surface.log_density)
     label = "log-density (nats per unit of area)"
-    colour_bar(figure, shown, label, extend="both", ax=list(figure.axes), shrink=0.85, pad=0.02, aspect=25)
+    colour_bar(figure, shown, label, extend="both", cax=figure.add_subplot(rows[0, -1]))
     for i, (s, points) in enumerate(zip(subject.sets, columns, strict=True)):
-        axes = _axes(figure.add_subplot(rows[-1, i]), s.title(len(points)))
+        axes = _axes(figure.add_subplot(rows[1, i]), s.title(len(points)))
         draw_surface(axes, surface, cameras[0], None)
         away = cameras[0].hidden(mesh, points) if not surface.is_flat else np.zeros(len(points), dtype=bool)
         flat = points[~away] @ cameras[0].axes.T
@@ -145,6 +146,8 @@ def draw_surface(axes: "Axes", surface: DrawnSurface, camera: Camera, values: Ar
     scale = ScalarMappable(Normalize(*surface.limits), colormaps[DENSITY_COLOURS])
     colours = np.full((len(facing), 4), 0.9) if values is None else scale.to_rgba(values)
     colours[:, :3] *= shade[:, None]
+    # A little of the light itself, or nothing of the shape is seen where the density is lowest.
+    colours[:, :3] += _GLOSS * lit[:, None] * (1 - colours[:, :3])
     colours[:, 3] = 1.0
     drawn = colours[order]
     # Edges of the faces' own colours: without them the background shows between faces.
