@@ -12,7 +12,7 @@ from manifolds.meshes.surface import Surface, half_edges, rows
 class Flux:
     """A tangent field, quadratic in each face, whose divergence is a given piecewise linear function.
 
-    In the face with corners ``v_i`` and centroid c it is ``a + g (x - c) / 2 + sum_i (g_i - g) b_i (x - v_i) / 3``, with
+    In the face with corners ``v_i`` and centroid c it is ``a + g (x - c) / 2 + sum_i (g_i - g) b_i (x - v_i) / 3`` with
     barycentric coordinates ``b_i``, the divergence ``g_i`` at the corners and its mean g. The last sum has no component
     normal to any side. Nothing flows out at a border.
     """
@@ -40,12 +40,12 @@ class Flux:
 
 
 def flux_of_divergence(surface: Surface, faces: Tensor, divergence: Tensor, weight: Tensor) -> Flux:
-    """Return the flux F of given divergence with the least ``sum |F|^2 / weight``, up to the order of the elements.
+    """Return the flux F of a given divergence with the least ``sum |F|^2 / weight``, up to the order of the elements.
 
     With the means of the divergence over faces it is the lowest-order Raviart-Thomas solution of the mixed problem,
     which follows from one sparse positive definite solve for nonconforming piecewise linear functions (Marini, An
-    inexpensive method for the evaluation of the solution of the lowest order Raviart-Thomas mixed method, SIAM J. Numer.
-    Anal. 22 (1985), 493-496).
+    inexpensive method for the evaluation of the solution of the lowest order Raviart-Thomas mixed method, SIAM Journal
+    on Numerical Analysis 22 (1985), 493-496).
 
     Args:
         surface: a connected one.

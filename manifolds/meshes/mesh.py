@@ -13,6 +13,7 @@ from manifolds.meshes.defects import checked_mesh
 from manifolds.meshes.flux import Flux, flux_of_divergence
 from manifolds.meshes.heat import HeatFlow
 from manifolds.meshes.laplacian import MeshLaplacian
+from manifolds.meshes.mesh_spectrum import MeshSpectrum
 from manifolds.meshes.straightest import walk
 from manifolds.meshes.subdivision import midpoint_subdivision
 from manifolds.meshes.surface import Surface, rows
@@ -317,7 +318,7 @@ class Mesh(Manifold):
         return flux_of_divergence(self._surface, self.faces, divergence, weight)
 
     def vertex_areas(self) -> Tensor:
-        """Return the integrals of the functions that are 1 at one vertex, 0 at the others and linear between, ``(V)``."""
+        """Return the integrals of the piecewise linear functions that are 1 at one vertex, 0 at the others, ``(V)``."""
         share = (self._surface.area / 3)[:, None].expand_as(self.faces)
         return torch.zeros(len(self.vertices), dtype=share.dtype, device=share.device).index_add(
             0, self.faces.flatten(), share.flatten()
@@ -332,7 +333,7 @@ class Mesh(Manifold):
         return self._surface.area
 
     def barycentric_in(self, face: Tensor, x: Tensor) -> Tensor:
-        """Return the affine functions that are the barycentric coordinates of points in faces ``(*batch)``, ``(*batch, 3)``.
+        """Return the barycentric coordinates of points in faces ``(*batch)`` as affine functions, ``(*batch, 3)``.
 
         Beyond the face they go on, so they have the right derivatives at its sides.
         """
@@ -341,6 +342,14 @@ class Mesh(Manifold):
     def rows_at_corners(self, values: Tensor, face: Tensor) -> Tensor:
         """Return values given at the vertices, ``(V, *shape)``, at the corners of faces, ``(*batch, 3, *shape)``."""
         return rows(values, rows(self.faces, face))
+
+    def corner_gradients(self, face: Tensor) -> Tensor:
+        """Return the gradients of the barycentric coordinates in faces ``(*batch)``, ``(*batch, 3, 3)``."""
+        return rows(self._surface.gradients, face)
+
+    @property
+    def spectrum(self) -> MeshSpectrum:
+        return MeshSpectrum(self)
 
     def extra_repr(self) -> str:
         return f"<{len(self.vertices):,} vertices, {len(self.faces):,} faces>"

@@ -89,7 +89,7 @@ class MoserVelocity(Constants, Field):
         return self.log_prob(x, t) if source is self.source or same(source, self.source) else None
 
     def _weights(self, t: Tensor) -> "_Weights":
-        """Return the weights of the densities at times ``(*batch)``, and their rates of change, ``(*batch, 2 or 3)``."""
+        """Return the weights of the densities at times ``(*batch)``, and their rates of change, ``(*batch, m)``."""
         if self._by_way_of_uniform:
             value = torch.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2], -1)
             return _Weights(value, torch.stack([-2 * (1 - t), 2 - 4 * t, 2 * t], -1))
@@ -102,7 +102,7 @@ class _Weights(NamedTuple):
 
 
 def _mobility(p: Tensor, q: Tensor) -> Tensor:
-    """Return the logarithmic means of two densities, in the middle of each face, from their values at corners ``(F, 3)``.
+    """Return the logarithmic means of two densities in the middle of each face, given at its corners ``(F, 3)``.
 
     ``|F|^2 / mean`` is the kinetic energy of the flux F while the density goes from p to q in a straight line.
     """

@@ -169,6 +169,13 @@ class MeshDensity(Source, Constants):
         x = x.to(at_least_float32(x.dtype))
         return self.fine.interpolate(self.values, x)
 
+    def integral(self) -> float:
+        """Return the integral of the density as it is evaluated, by quadrature over the faces: 1 but for rounding."""
+        faces = torch.arange(len(self.fine.faces), device=self.values.device)[:, None]
+        inner = torch.full((3, 3), 1 / 6).to(self.values).fill_diagonal_(2 / 3)
+        points = self.fine.position(faces, inner.expand(len(faces), 3, 3))
+        return float(self.fine.face_areas() @ self.density(points).mean(-1))
+
     def entropy(self) -> float:
         """Return minus the mean of `log_prob`, in nats, by quadrature over the faces."""
         p = self.values[self.fine.faces] @ _QUADRATURE[:, :3].T.to(self.values)
@@ -190,7 +197,8 @@ class _Located:
         x = points_of("MeshDensity.fit", mesh, points).detach().double()
         if x.ndim != 2 or not len(x):
             raise ValueError(
-                f"MeshDensity.fit: points on a mesh have shape (n, 3) with n at least 1, got {tuple(x.shape)}; reshape them"
+                f"MeshDensity.fit: points on a mesh have shape (n, 3) with n at least 1, got {tuple(x.shape)}; "
+                "reshape them"
             )
         mesh.check_point(x, tol=1e-3)
         w = (
@@ -200,8 +208,8 @@ class _Located:
         )
         if w.shape != (len(x),) or not bool((w.isfinite() & (w >= 0)).all()) or not bool((w > 0).any()):
             raise ValueError(
-                f"MeshDensity.fit: weights must be one finite number for each of the {len(x)} points, none negative and "
-                f"not all 0, got shape {tuple(w.shape)}; correct them"
+                f"MeshDensity.fit: weights must be one finite number for each of the {len(x)} points, none negative "
+                f"and not all 0, got shape {tuple(w.shape)}; correct them"
             )
         face, barycentric = mesh.locate(x)
         return cls(mesh.faces[face], barycentric, w.detach().double().to(x.device), len(mesh.vertices))
@@ -235,8 +243,9 @@ def _smoothed(mesh: Mesh, areas: Tensor, points: _Located, time: float, correcte
 
 
 def _symmetric_rule() -> Tensor:
-    """Return barycentric points and weights of the rule with 7 points that is exact to degree 5 (Radon 1948), in 16
-    parts of a triangle, ``(112, 4)``: for integrands with a logarithm.
+    """Return barycentric points and weights of a rule for integrands with a logarithm, ``(112, 4)``.
+
+    In 16 parts of a triangle, the rule with 7 points that is exact to degree 5 (Radon 1948).
     """
     root = math.sqrt(15)
     a, b = (6 - root) / 21, (6 + root) / 21
