@@ -383,7 +383,7 @@ def test_densities_of_flows_integrate_to_one_over_the_faces() -> None:
 
     mesh = bumpy(1, 0.05)
     x, weight = face_rule(mesh, 8)
-    inner, outer = normal(3, 12, seed=0) / math.sqrt(3), normal(12, 3, seed=1) / math.sqrt(12)
+    inner, outer = normal(3, 12, seed=0) / math.sqrt(3), 0.6 * normal(12, 3, seed=1) / math.sqrt(12)
     phase, speed = 3 * normal(12, seed=2), 2 * normal(12, seed=3)
 
     def ambient(y: Tensor, t: Tensor) -> Tensor:
@@ -395,4 +395,4 @@ def test_densities_of_flows_integrate_to_one_over_the_faces() -> None:
         totals.append(float((log_p.exp() * weight).sum()))
     assert totals[0] == pytest.approx(1, abs=1e-3)
     # What a projected field does not know of its jumps at the edges is no matter of rounding.
-    assert abs(totals[1] - 1) > 0.02
+    assert abs(totals[1] - 1) > 0.01

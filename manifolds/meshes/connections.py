@@ -197,6 +197,8 @@ def connect(finder: int, x: Tensor, y: Tensor, face_x: Tensor, face_y: Tensor, t
         t: share of the length, from 0 to 1, at which a position is wanted.
     """
     shape = face_x.shape
+    if not face_x.numel():
+        return _like(x, face_x)
     flat = x.reshape(-1, 3).double(), y.reshape(-1, 3).double(), face_x.reshape(-1), face_y.reshape(-1), t.reshape(-1)
     blocks = zip(*(a.split(_TOGETHER) for a in (*flat[:4], flat[4].double())), strict=True)
     parts = [_FINDERS[finder].find(*block) for block in blocks]
@@ -208,6 +210,11 @@ def connect(finder: int, x: Tensor, y: Tensor, face_x: Tensor, face_y: Tensor, t
 
 @connect.register_fake
 def _(finder: int, x: Tensor, y: Tensor, face_x: Tensor, face_y: Tensor, t: Tensor) -> list[Tensor]:
+    return _like(x, face_x)
+
+
+def _like(x: Tensor, face_x: Tensor) -> list[Tensor]:
+    """Return tensors of the shapes and dtypes of the results."""
     vector, scalar = x.new_empty(x.shape, dtype=torch.float64), x.new_empty(x.shape[:-1], dtype=torch.float64)
     whole, flag = torch.empty_like(face_x), torch.empty_like(face_x, dtype=torch.bool)
     turn = x.new_empty(*x.shape, 3, dtype=torch.float64)

@@ -48,8 +48,8 @@ _MOST_POINTS = 2000
 def interactive(subject: Subject) -> PageFigure | None:
     """Return the figure of a page that turns; None for a manifold or a flow without density that has none.
 
-    A globe with coastlines on ``Sphere(2)``, a torus on ``FlatTorus(2)``, a mesh, all coloured by log-density; points in space
-    on ``SO3()``, as rotation vectors, of crystals the smallest ones, on ``SE3()``, as positions, and on
+    A globe with coastlines on ``Sphere(2)``, a torus on ``FlatTorus(2)``, a ``Mesh``, coloured by log-density; points in
+    space on ``SO3()``, as rotation vectors, of crystals the smallest ones, on ``SE3()``, as positions, and on
     ``Euclidean(3)``.
     """
     # The same computed densities, fewer points.
