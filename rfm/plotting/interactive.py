@@ -24,6 +24,7 @@ from rfm.plotting.maps import log_density_grid
 from rfm.plotting.page_traces import (
     bare_scene,
     coasts,
+    colour_stops,
     dots,
     graticule,
     lines,
@@ -201,10 +202,10 @@ def _(manifold: Mesh, subject: Subject) -> PageFigure | None:
         return _traces.dispatch(Manifold)(manifold, subject)
     surface = DrawnSurface.of(manifold, subject)
     names = ", ".join(f"{escape(name)} %{{customdata[{i}]}}" for i, name in enumerate(subject.names("x", 3)))
-    traces = [surface_trace(surface, _colour_stops())]
+    traces = [surface_trace(surface, colour_stops())]
     for s, points in zip(subject.sets, subject.columns(lambda x: x), strict=True):
-        traces.append(_dots(lifted(manifold, points), s, subject, points, names))
-    scene = _bare_scene(1.6 * surface.eye())
+        traces.append(dots(lifted(manifold, points), s, subject, points, names))
+    scene = bare_scene(1.6 * surface.eye())
     # Files of surfaces have the second axis up; one that is flat is looked at from above.
     scene["camera"]["up"] = {"x": 0, "y": 1, "z": 0}
     return {"data": traces, "layout": {"scene": scene}}
