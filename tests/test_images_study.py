@@ -1,5 +1,6 @@
 """The study of restored pictures: its measures against formulas, its operators by their adjoint, the quick form."""
 
+import argparse
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -144,6 +145,15 @@ def test_the_matrix_of_an_operator_is_the_operator() -> None:
     assert torch.allclose(Matrix(radon, (1, 12, 12)).A(x), radon.A(x), atol=1e-4)
 
 
+def test_tasks_are_chosen_by_their_first_word(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    [(name, [task])] = study.selected(parser, ["digits", "phantoms"], ["super-resolution"]).items()
+    assert (name, task.name) == ("digits", "super-resolution, 2 times")
+    with pytest.raises(SystemExit):
+        study.selected(parser, ["digits"], ["tomography"])
+    assert "no tomography of digits; choose from deblurring, inpainting, super-resolution" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("prior", "expected"),
@@ -160,14 +170,14 @@ def test_the_study_runs(
     prior: str, expected: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"a\n<!-- {prior} -->\n<!-- end of {prior} -->\nb\n")
+    page.write_text(f"a\n<!-- {prior} -->\n<!-- end of {prior} -->\nb\n<!-- exact -->\n<!-- end of exact -->\n")
     words = ["--quick", "--priors", prior, "--exact", "1", "--figures", str(tmp_path), "--page", str(page)]
     study.main(words)
     out = capsys.readouterr().out
     for name in expected:
         assert name in out
     assert ("| exact, another run |" in out) == (prior == "digits")
-    assert out.strip() in page.read_text()
+    assert out.strip().split("\n\n")[1] in page.read_text()
     assert (tmp_path / f"restored-{prior}.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="there are no marks"):
         study.write_into(page, "others", "")
