@@ -74,16 +74,50 @@ def _check_differentiable(measurement: Measurement, p: Tensor) -> None:
         )
 
 
-def solve(problem: Linearised, right: Tensor, precision: Tensor, iterations: int = 50, tol: float = 1e-5) -> Tensor:
-    """Return ``u`` with ``(B'B + precision) u = right``, by conjugate gradients.
+_FEW = 16
+"""Measured numbers up to which their adjoints, one each, cost no more than conjugate gradients take."""
+
+
+def solve(
+    problem: Linearised,
+    v: Tensor,
+    precision: Tensor,
+    pull: Tensor | None = None,
+    iterations: int = 50,
+    tol: float = 1e-5,
+) -> Tensor:
+    """Return ``u`` with ``(B'B + precision) u = B'v + pull``: directly for few numbers, or by conjugate gradients.
 
     Args:
         problem: the measurement.
-        right: tangent vectors at its points ``(n, *event_shape)``.
+        v: of measured numbers ``(n, m)``.
         precision: positive numbers ``(n,)``.
-        iterations: at most; each costs a derivative of the operator and an adjoint.
-        tol: of the residual's length, relative to that of ``right``.
+        pull: tangent vectors at its points ``(n, *event_shape)``; zero by default.
+        iterations: of conjugate gradients, at most; each costs a derivative of the operator and an adjoint.
+        tol: of their residual's length, relative to that of the right side.
     """
+    if v.shape[1] <= _FEW:
+        return _solved_directly(problem, v, precision, pull)
+    right = problem.adjoint(v) if pull is None else problem.adjoint(v) + pull
+    return _conjugate_gradients(problem, right, precision, iterations, tol)
+
+
+def _solved_directly(problem: Linearised, v: Tensor, precision: Tensor, pull: Tensor | None) -> Tensor:
+    """Return the solution ``B'w + pull / precision``, where ``(B B' + precision) w = v - B pull / precision``."""
+    manifold, p, m = problem.manifold, problem.p[:, None], v.shape[1]
+    adjoints = torch.stack([problem.adjoint(e.expand_as(v)) for e in torch.eye(m).to(v)], dim=1)
+    gram = manifold.inner(p[:, None], adjoints[:, :, None], adjoints[:, None]).double()
+    lam = precision.double()[:, None]
+    right = v.double()
+    if pull is not None:
+        right = right - manifold.inner(p, adjoints, pull[:, None]).double() / lam
+    w = torch.linalg.solve(gram + lam[..., None] * torch.eye(m).to(gram), right)
+    u = (manifold.lift(w.to(v)) * adjoints).sum(1)
+    return u if pull is None else u + pull / manifold.lift(precision.to(pull))
+
+
+def _conjugate_gradients(problem: Linearised, right: Tensor, precision: Tensor, iterations: int, tol: float) -> Tensor:
+    """Return ``u`` with ``(B'B + precision) u = right``."""
     manifold, p = problem.manifold, problem.p
     lam = manifold.lift(precision.to(right))
     u, r = torch.zeros_like(right), right
