@@ -81,7 +81,7 @@ def exact_text(
         y = task.measured(results[task.name].truth, seed=1)[:count]
         runs[task.name] = exact_runs(task, flow, y, out, quick)
         found[task.name] = deviations(task, flow, y, runs[task.name], results[task.name].chosen)
-    title = f"Exact draws of the first of these pictures, {count} in all, and how far draws of the methods are from them"
+    title = f"Exact draws of the first of these pictures, {count} in all, and how far the methods are from them"
     return f"{title}\n\n{exact_table(runs)}\n\n{deviation_table(found)}"
 
 
