@@ -20,6 +20,7 @@ from experiments.images.priors import with_classes
 from experiments.images.problems import inpainting
 from manifolds import Euclidean
 from rfm.networks import ConvolutionalField
+from rfm.posterior import Hamiltonian, Tempering
 from rfm.sources import WrappedNormal
 
 
@@ -84,7 +85,8 @@ def test_exact_runs_are_those_of_a_normal_prior_and_kept(tmp_path: Path) -> None
     space, task = Euclidean(64), replace(inpainting("digits", 8), noise=0.5)
     flow = rfm.Flow(space, still, WrappedNormal(space, torch.zeros(64)))
     y = task.measured(torch.randn(1, 64, generator=torch.Generator().manual_seed(0)), seed=1)
-    [pair] = exact_runs(task, flow, y, tmp_path, quick=True)
+    method = Tempering(Hamiltonian(2), moves=2, particles=64)
+    [pair] = exact_runs(task, flow, y, tmp_path, method)
     seen = task.physics.A(torch.ones(1, 1, 8, 8)).flatten() > 0
     # Pixel by pixel normal; of pixels that nothing measures the noise alone is seen, whatever the picture.
     mean, deviation = y.flatten() / (1 + task.noise**2), task.noise / (1 + task.noise**2) ** 0.5
@@ -95,9 +97,9 @@ def test_exact_runs_are_those_of_a_normal_prior_and_kept(tmp_path: Path) -> None
         assert float(run.points[:, seen].std(0).mean()) == pytest.approx(deviation, rel=0.1)
         assert float(run.points[:, ~seen].std()) == pytest.approx(1, abs=0.1)
         assert run.log_evidence == pytest.approx(truth, abs=4)
-    [again] = exact_runs(task, flow, y, tmp_path, quick=True)
+    [again] = exact_runs(task, flow, y, tmp_path, method)
     assert all(torch.equal(a.points, b.points) for a, b in zip(pair, again, strict=True))
-    [other] = exact_runs(task, flow, y + 0.1, tmp_path, quick=True)
+    [other] = exact_runs(task, flow, y + 0.1, tmp_path, method)
     assert not torch.equal(pair[0].points, other[0].points)
 
 

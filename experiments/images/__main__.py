@@ -14,7 +14,7 @@ import torch
 
 import rfm
 from experiments.images.assess import Result, Row, assess
-from experiments.images.exact import Deviation, Run, deviations, exact_runs
+from experiments.images.exact import METHOD, QUICK, Deviation, Run, deviations, exact_runs
 from experiments.images.figure import draw
 from experiments.images.priors import PRIORS, train
 from experiments.images.problems import Restoration, restorations
@@ -79,7 +79,7 @@ def exact_text(
     runs, found = dict[str, list[tuple[Run, Run]]](), dict[str, dict[str, Deviation]]()
     for task in tasks:
         y = task.measured(results[task.name].truth, seed=1)[:count]
-        runs[task.name] = exact_runs(task, flow, y, out, quick)
+        runs[task.name] = exact_runs(task, flow, y, out, QUICK if quick else METHOD)
         found[task.name] = deviations(task, flow, y, runs[task.name], results[task.name].chosen)
     title = f"Exact draws of the first of these pictures, {count} in all, and how far the methods are from them"
     return f"{title}\n\n{exact_table(runs)}\n\n{deviation_table(found)}"
