@@ -7,6 +7,7 @@ import torch
 
 import rfm
 from experiments.few_steps.densities import Mixture
+from rfm.integrators import Adaptive
 from rfm.networks import VelocityField
 from rfm.objectives import (
     AlignYourFlow,
@@ -18,6 +19,9 @@ from rfm.objectives import (
     RiemannianConsistency,
     Semigroup,
 )
+
+EQUATION = Adaptive(atol=1e-3, rtol=1e-3)
+"""How the equation is solved for samples."""
 
 OBJECTIVES: dict[str, FlowMapObjective] = {
     "semigroup": Semigroup(invertibility=0.3),
@@ -92,6 +96,7 @@ def student(name: str, flow: rfm.Flow, objective: str, budget: Budget, folder: P
     found = rfm.distil(
         flow,
         objective=OBJECTIVES[objective],
+        solver=EQUATION,
         points=20_000 if budget.samples >= 1000 else 200,
         steps=budget.steps,
         batch_size=budget.batch,
