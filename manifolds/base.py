@@ -18,7 +18,7 @@ it.
 manifold that keeps the contract; the built-in manifolds override them where a closed form is more accurate or faster.
 
 **Structures** besides geometry are objects, each with its own product, power and quotient: ``coordinates`` (how
-networks read points and write tangent vectors, with derivatives), ``kernel``, ``lie_group``.
+networks read points and write tangent vectors, with derivatives), ``kernel``, ``lie_group``, ``spectrum``.
 
 **Optional facts.** ``volume`` and ``random_uniform`` where the manifold is compact; ``injectivity_radius``; ``kernel``
 where ``embed`` is homogeneous; ``lie_group`` where points multiply. Without them a default source, baseline or
@@ -52,6 +52,7 @@ from manifolds.lie_group import LieGroup
 from manifolds.numerics import differentiated, safe_sqrt
 from manifolds.numerics.linear_algebra import log_abs_det
 from manifolds.numerics.precision import FullPrecisionModule
+from manifolds.spectrum import Spectrum
 from manifolds.tangent_spaces import euclidean_basis, gram, log_volume_density
 
 
@@ -330,6 +331,11 @@ class Manifold(FullPrecisionModule):
     @property
     def kernel(self) -> Kernel | None:
         """Densities about a point, of any width; None where the manifold has no smoothing kernel."""
+        return None
+
+    @property
+    def spectrum(self) -> Spectrum | None:
+        """The eigenfunctions of the Laplacian, for distances by them; None where they are not known here."""
         return None
 
     def random_uniform(

@@ -12,6 +12,7 @@ from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup, Translations
 from manifolds.numerics.angles import wrap_radians, wrap_radians_
+from manifolds.spectrum import PlaneWaves
 from manifolds.von_mises_fisher import draw_versine
 
 
@@ -111,6 +112,10 @@ class FlatTorus(Manifold):
     def kernel(self) -> Kernel:
         """Products of von Mises densities, one for each angle."""
         return _VonMises(self)
+
+    @property
+    def spectrum(self) -> PlaneWaves:
+        return PlaneWaves(self.n)
 
     # Coordinates for networks.
 

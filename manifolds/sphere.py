@@ -27,6 +27,7 @@ from manifolds.numerics import (
     sinc_of_root,
     size,
 )
+from manifolds.spectrum import SphericalHarmonics
 from manifolds.von_mises_fisher import draw_versine
 
 
@@ -183,6 +184,10 @@ class Sphere(Manifold):
     def kernel(self) -> Kernel:
         """Von Mises-Fisher densities; concentration 0 is the uniform one."""
         return _VonMisesFisher(self)
+
+    @property
+    def spectrum(self) -> SphericalHarmonics:
+        return SphericalHarmonics(self.n, self.volume)
 
     # Coordinates for networks.
 

@@ -1,3 +1,4 @@
+from . import baselines as baselines
 from . import conditions as conditions
 from . import couplings as couplings
 from . import datasets as datasets

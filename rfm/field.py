@@ -27,6 +27,9 @@ class Field:
     reads_unknown: bool = False
     """Whether an entry of a condition vector that is NaN is one that is not known."""
 
+    default_method: Any = None
+    """The `rfm.integrators.Method` that its flow is solved by unless given another; None for that of `rfm.integrate`."""
+
     def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
         """Return the velocity at points ``x`` ``(*batch, *event_shape)`` and times ``t`` ``(*batch)``."""
         raise NotImplementedError(
@@ -41,6 +44,16 @@ class Field:
             t: times ``(*batch)``.
             tangents: ``(*batch, k, *event_shape)``.
             condition: as for the velocity.
+        """
+        return None
+
+    def log_prob_from(self, source: Any, x: Tensor, t: Tensor) -> Tensor | None:
+        """Return the log-density of the field's flow from a source at time 0, or None: then it is solved for.
+
+        Args:
+            source: the `rfm.sources.Source`.
+            x: points ``(*batch, *event_shape)``.
+            t: times ``(*batch)``.
         """
         return None
 

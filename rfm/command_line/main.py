@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from rfm import __version__
 from rfm.command_line import (
+    animate,
     check,
     compare,
     data,
@@ -41,6 +42,7 @@ _VERBS: dict[str, ModuleType] = {
     "probability": probability,
     "regions": regions,
     "plot": plot,
+    "animate": animate,
     "report": report,
     "demo": demo,
     "data": data,
@@ -62,6 +64,7 @@ examples:
   rfm probability runs/quakes --box south=30 north=40 west=-10 east=20
   rfm regions runs/quakes --probabilities 50 90 --out regions.geojson
   rfm plot runs/quakes --out map.png                   or .pdf, .svg; .html turns and zooms
+  rfm animate runs/quakes --out flow.gif               or .mp4; .html with a slider of the time
   rfm report runs/quakes --out report.html             one page: data, fit, likelihoods, map, calibration, caveats
   rfm fit track.txt --manifold se3 --blocks seconds=2 --out runs/track
   rfm fit quakes.csv --manifold sphere --condition magnitude region --out runs/by-region

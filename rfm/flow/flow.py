@@ -280,6 +280,7 @@ class Flow(nn.Module):
                 of_draws |= {"steps": steps, "solver": None}
             scored: Any = self.log_prob(points, batch_size=batch_size, **of_draws)
             return points, scored
+        solver = as_field(self.field).default_method if solver is None else solver
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
         field, given = encoded(as_field(self.field), given, x_0)
         parts, log_probs, errors = list[Tensor](), list[Tensor](), list[Tensor]()
@@ -354,14 +355,18 @@ class Flow(nn.Module):
         exact, estimated = densities(field, self.source, (self.start, time), self.refinement, solver)
         parts, errors = [], []
         with counting_bar(progress, "log-prob", len(flat)) as advance:
-            for part, own in batches(flat, given, batch, batch_size):
+            rows, more = batch_size, dict[str, Any]()
+            if self.refinement is not None:
+                rows, more = max(1, len(flat)), {"batch_size": batch_size, "advance": advance}
+            for part, own in batches(flat, given, batch, rows):
                 if estimator is None:
-                    parts.append(exact(x=part, method=solver, **own))
+                    parts.append(exact(x=part, method=solver, **more, **own))
                 else:
-                    estimate = estimated(x=part, estimator=estimator, method=solver, **own)
+                    estimate = estimated(x=part, estimator=estimator, method=solver, **more, **own)
                     parts.append(estimate.log_prob)
                     errors.append(estimate.standard_error)
-                advance(len(part))
+                if self.refinement is None:
+                    advance(len(part))
         log_p = torch.cat(parts).reshape(batch)
         return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
 
@@ -416,6 +421,7 @@ class Flow(nn.Module):
         """
         flat, batch = self._checked("trajectory", x_0)
         given = None if condition is None else vectors_of(self.conditions, condition)
+        solver = as_field(self.field).default_method if solver is None else solver
         field, given = encoded(as_field(self.field), given, flat)
         [(x, own)] = batches(flat, given, batch, max(1, len(flat)))
         solution = integrate(field, self.manifold, x, times, solver, **own)
@@ -440,6 +446,7 @@ class Flow(nn.Module):
             solver = jumps_of("transport", steps, solver)
         flat, batch = self._checked("transport", x_0)
         given = None if condition is None else vectors_of(self.conditions, condition)
+        solver = as_field(self.field).default_method if solver is None else solver
         field, given = encoded(as_field(self.field), given, flat)
         parts = [
             integrate(field, self.manifold, x, (self.start, 1.0), solver, **own).final

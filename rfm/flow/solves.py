@@ -66,7 +66,7 @@ def densities(
     """Return a flow's log-density, exact and estimated, as functions of ``x``, ``method`` and ``estimator``."""
     if refinement is None:
         own: dict[str, Any] = {"field": field, "source": source, "start": span[0], "time": span[1]}
-        exact = _density_of_jumps if isinstance(solver, Jumps) and span[0] < span[1] else log_prob
+        exact = _density_of_jumps if isinstance(solver, Jumps) and span[0] < span[1] else _log_prob
         return functools.partial(exact, **own), functools.partial(estimate_log_prob, **own)
     own = {"field": field, "manifold": source.manifold}
     return functools.partial(refinement.log_prob, **own), functools.partial(refinement.estimate_log_prob, **own)
@@ -74,6 +74,17 @@ def densities(
 
 def _density_of_jumps(*, method: Jumps, **own: Any) -> Tensor:
     return jump_log_prob(method=method, **own).log_prob
+
+
+def _log_prob(
+    field: Field, source: Source, x: Tensor, method: Method | None, *, start: float, time: float, **condition: Any
+) -> Tensor:
+    """Return a log-density: in closed form where the field knows one, unless there is a method to solve it by."""
+    if method is None and start == 0 and not condition:
+        known = field.log_prob_from(source, x, torch.full_like(x.flatten(1)[:, 0], time))
+        if known is not None:
+            return known
+    return log_prob(field, source, x, method, start=start, time=time, **condition)
 
 
 def scores(

@@ -1,6 +1,7 @@
 """From data to a trained flow: `fit` and `fit_stream`, their loop, and the run folder that a kill leaves whole."""
 
 from rfm.training.chain_batches import ChainBatch, ChainBatches
+from rfm.training.closed_form import closed_form_field
 from rfm.training.conditional_kernels import conditional_kernels
 from rfm.training.distillation import distil
 from rfm.training.fitting import default_field, fit
@@ -20,6 +21,7 @@ __all__ = [
     "Reflow",
     "Run",
     "Training",
+    "closed_form_field",
     "conditional_kernels",
     "default_field",
     "distil",
