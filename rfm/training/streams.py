@@ -90,7 +90,7 @@ def fit_stream(
         if fabric.world_size > 1:
             raise ValueError("fit_stream: runs in one process; start it without torchrun")
         generator = torch.Generator(fabric.device)
-        loss = _loss(draw, flow, chosen, generator, run.first_step)
+        loss = _loss(draw, flow, chosen.to(fabric.device), generator, run.first_step)
         run.train(flow, loss, validate, generator=generator, capture=bool(training.capture))
     return flow
 

@@ -13,7 +13,7 @@ from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance, number
 from rfm.field import FlowMap, as_field, as_flow_map
 from rfm.integrators import Adaptive, integrate
-from rfm.networks.average_velocity import with_second_time
+from rfm.networks.second_time import with_second_time
 from rfm.objectives.flow_maps.derivatives import Velocity
 from rfm.objectives.flow_matching import check_path
 from rfm.objectives.objective import Objective
