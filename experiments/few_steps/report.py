@@ -93,7 +93,7 @@ def _likelihoods(found: dict[str, Figures]) -> str:
         "**Log-densities of the jumps**, at draws from the exact density: the share of points at which the jumps could",
         "be inverted, evaluations of the network with each directional derivative counted, the difference from the",
         "equation's log-density (mean, and mean of absolute values), what is lost to the exact one, and the integral.",
-        "It is estimated from those draws, counting 0 where the jumps could not be inverted, and is low as well where a",
+        "It is estimated from those draws, with 0 where the jumps could not be inverted, and is low as well where a",
         "density has mass that draws from the exact one hardly reach, as on the torus of seven dimensions.",
         "",
         "| density | jumps | tolerance | inverted | evaluations | equation - jumps | absolute | exact - jumps | "
