@@ -172,7 +172,7 @@ class MeshDensity(Source, Constants):
     def integral(self) -> float:
         """Return the integral of the density as it is evaluated, by quadrature over the faces: 1 but for rounding."""
         faces = torch.arange(len(self.fine.faces), device=self.values.device)[:, None]
-        inner = torch.full((3, 3), 1 / 6).to(self.values).fill_diagonal_(2 / 3)
+        inner = self.values.new_full((3, 3), 1 / 6).fill_diagonal_(2 / 3)
         points = self.fine.position(faces, inner.expand(len(faces), 3, 3))
         return float(self.fine.face_areas() @ self.density(points).mean(-1))
 
