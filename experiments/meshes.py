@@ -25,7 +25,7 @@ from torch import Tensor
 
 import rfm
 from manifolds import Mesh
-from rfm.integrators import EULER, FixedStep
+from rfm.integrators import BOGACKI_SHAMPINE, EULER, Adaptive, FixedStep, NormalCoordinates
 from rfm.metrics import negative_log_likelihood
 from rfm.paths import PremetricPath, SpectralDistance
 from rfm.sources import MeshDensity
@@ -47,13 +47,20 @@ SOLVED = 20
 """Test points whose log-density is solved for too, to see that it is that of the closed form."""
 
 
+ALONG = Adaptive(NormalCoordinates(BOGACKI_SHAMPINE), atol=1e-4, rtol=1e-4)
+"""Steps along the surface, accurately."""
+
+MOVED = 200
+"""Points that are followed through a maze, accurately."""
+
+
 @dataclass(frozen=True)
 class Size:
     """How large the study is."""
 
     draws: int = 100_000
     subdivisions: int = 2
-    samples: int = 2000
+    samples: int = 200
     targets: tuple[int, ...] = (10, 50, 100)
 
 
@@ -117,9 +124,8 @@ def measure_target(mesh: Mesh, target: Target, size: Size) -> dict[str, Any]:
     scores = flow.log_prob(test)
     found = negative_log_likelihood(scores)
     above = negative_log_likelihood(scores - log_p[:tenth])
-    solver = rfm.integrators.Adaptive(atol=1e-5, rtol=1e-5)
     some = test[:SOLVED]
-    solved = (flow.log_prob(some, solver=solver) - flow.log_prob(some)).abs()
+    solved = (flow.log_prob(some, solver=ALONG) - flow.log_prob(some)).abs()
     density = flow.field.target  # type: ignore[union-attr]
     drawn = negative_log_likelihood(flow.log_prob(samples).double())
     return {
@@ -166,10 +172,10 @@ def targets(size: Size, folder: Path) -> list[str]:
         "samples | fit, s | sample, ms | published |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for name in ("bunny", "spot"):
-        mesh = read(name)
-        fine, functions = eigenfunctions(name, mesh, size, folder)
-        for by_area in (True, False):
+    for by_area in (True, False):
+        for name in ("bunny", "spot"):
+            mesh = read(name)
+            fine, functions = eigenfunctions(name, mesh, size, folder)
             for k in size.targets:
                 target = Target.of(fine, functions[:, k - 1], by_area)
                 kind = "area" if by_area else "face"
@@ -234,11 +240,10 @@ def measure_maze(name: str, size: Size) -> dict[str, Any]:
     points, rows = torch.cat([train, held]), torch.arange(len(train), len(train) + len(held))
     flow = rfm.fit(points, mesh, source=source, validation=rows, progress=False)
     seconds, clock = time.process_time() - clock, time.process_time()
-    x_0 = source.sample((size.samples,), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    way = flow.trajectory(x_0, torch.linspace(0, 1, 201).tolist())
+    x_0 = source.sample((MOVED,), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    way = flow.trajectory(x_0, torch.linspace(0, 1, 101).tolist(), solver=ALONG)
     sampling = time.process_time() - clock
-    between = torch.cat([way, (way[1:] + way[:-1]) / 2])
-    off = (mesh.projx(between) - between).norm(dim=-1) / SCALES[name]
+    off = (mesh.projx(way) - way).norm(dim=-1).amax(0) / SCALES[name]
     scores = flow.log_prob(test)
     found = negative_log_likelihood(scores)
     above = negative_log_likelihood(scores - normal_log_prob(test, last, SCALES[name]))
@@ -248,21 +253,20 @@ def measure_maze(name: str, size: Size) -> dict[str, Any]:
         "error": found.standard_error,
         "above": above.mean,
         "above_error": above.standard_error,
-        "inside": float((off[-1] < 1e-6).double().mean()),
-        "through": float((off.amax(0) > 0.02).double().mean()),
+        "inside": float((off < 1e-9).double().mean()),
         "arrived": float(arrived.double().mean()),
         "integral": flow.field.target.integral(),  # type: ignore[union-attr]
         "seconds": seconds,
-        "sampling_ms": 1000 * sampling / size.samples,
+        "sampling_ms": 1000 * sampling / MOVED,
     }
 
 
 def mazes(size: Size, folder: Path) -> list[str]:
     """Return the lines of the table of mazes."""
     lines = [
-        "| maze | test NLL | above the true density | Z - 1 | inside | arrived in the corner | paths that cross a wall | "
+        "| maze | test NLL | above the true density | Z - 1 | inside at all times | arrived in the corner | "
         "fit, s | path, ms |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name in ("maze_3x3", "maze_4x4"):
 
@@ -276,7 +280,6 @@ def mazes(size: Size, folder: Path) -> list[str]:
             f"{r['integral'] - 1:.0e}",
             f"{r['inside']:.1%}",
             f"{r['arrived']:.1%}",
-            f"{r['through']:.1%}",
             f"{r['seconds']:.1f}",
             f"{r['sampling_ms']:.1f}",
         ]

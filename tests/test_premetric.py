@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from mesh_shapes import bumpy, icosphere
 from torch import Tensor
 
 from manifolds import Euclidean, FlatTorus, Hyperboloid, Manifold, Sphere
@@ -17,7 +18,6 @@ from rfm.paths import (
     SpectralDistance,
 )
 from rfm.paths.schedules import ExponentialKappa
-from mesh_shapes import bumpy, icosphere
 
 SPECTRAL = [
     *(Sphere(1), Sphere(2), Sphere(3), FlatTorus(1), FlatTorus(2)),
@@ -150,7 +150,8 @@ def test_dtypes_and_batches_are_kept() -> None:
     x = Sphere(2).random_uniform(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     sample = path.sample(x, x.flip(0), torch.full((2, 3), 0.5))
     assert sample.x_t.shape == sample.dx_t.shape == (2, 3, 3)
-    assert sample.x_t.dtype == torch.float32 and sample.t.shape == (2, 3)
+    assert sample.x_t.dtype == torch.float32
+    assert sample.t.shape == (2, 3)
 
 
 def test_what_has_no_spectrum_or_no_such_kind_is_refused() -> None:

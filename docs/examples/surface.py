@@ -1,9 +1,9 @@
 """A density on a surface of triangles."""
 
 import torch
-from manifolds import Mesh
 
 import rfm
+from manifolds import Mesh
 
 # --8<-- [start:mesh]
 corners = torch.tensor([[0, 0, 0], [3, 0, 0], [3, 2, 0], [0, 2, 0], [0, 0, 1], [3, 0, 1], [3, 2, 1], [0, 2, 1.0]])

@@ -103,7 +103,6 @@ def _chosen(
     table: Table, arguments: argparse.Namespace, layout: str | None, roles: Roles, skipped: SkippedRows | None
 ) -> tuple[Table, tuple[Manifold, datasets.Coordinates]]:
     """Return the rows that can be used, the manifold, and the coordinates of its points."""
-
     mesh = None if arguments.mesh is None else datasets.read_mesh(arguments.mesh)
 
     def choose(rows: Table) -> tuple[Manifold, datasets.Coordinates]:

@@ -200,7 +200,6 @@ class _Located:
                 f"MeshDensity.fit: points on a mesh have shape (n, 3) with n at least 1, got {tuple(x.shape)}; "
                 "reshape them"
             )
-        mesh.check_point(x, tol=1e-3)
         w = (
             torch.ones(len(x), dtype=torch.float64)
             if weights is None
@@ -212,6 +211,8 @@ class _Located:
                 f"and not all 0, got shape {tuple(w.shape)}; correct them"
             )
         face, barycentric = mesh.locate(x)
+        if not bool((mesh.position(face, barycentric) - x).norm(dim=-1).max() <= 1e-3 * (1 + x.norm(dim=-1).min())):
+            mesh.check_point(x, tol=1e-3)
         return cls(mesh.faces[face], barycentric, w.detach().double().to(x.device), len(mesh.vertices))
 
     def take(self, rows: Tensor) -> "_Located":
