@@ -2,8 +2,8 @@
 
     python -m experiments.surface_picture [--mesh FILE] [--points 2000] [--figure docs/images/surface.png]
 
-Spot (Keenan Crane, in the public domain) is looked for in the folder RFM_DATA. The points are drawn from the positive part
-of an eigenfunction of the surface's Laplacian, as in the experiments of Chen & Lipman 2023, arXiv:2302.03660.
+Spot (Keenan Crane, in the public domain) is looked for in the folder RFM_DATA. The points are drawn from the positive
+part of an eigenfunction of the surface's Laplacian, as in the experiments of Chen & Lipman 2023, arXiv:2302.03660.
 """
 
 import argparse

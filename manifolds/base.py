@@ -13,7 +13,8 @@ it.
 
 **Free.** ``norm``, ``angle``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``,
 ``riemannian_gradient``, ``embed``, the checks, and what a divergence needs (``divergence_frame``,
-``log_volume_derivative``, ``coordinates``) or the Jacobian of a step (``projx_jvp``). The defaults are right for every
+``log_volume_derivative``, ``coordinates``) or the Jacobian of a step (``projx_jvp``) or of a jump (``expmap_jvp``,
+``logmap_jvp``). The defaults are right for every
 manifold that keeps the contract; the built-in manifolds override them where a closed form is more accurate or faster.
 
 **Structures** besides geometry are objects, each with its own product, power and quotient: ``coordinates`` (how
@@ -44,6 +45,7 @@ from torch import Tensor
 from manifolds.arguments import integer
 from manifolds.checks import check_deviation, check_shape, relative_size
 from manifolds.coordinates import Coordinates, jvp_along_all
+from manifolds.differentials import differential
 from manifolds.identity import same
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
@@ -198,6 +200,37 @@ class Manifold(FullPrecisionModule):
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return position and velocity at time ``t`` of the geodesic that leaves ``x`` at 0 and reaches ``y`` at 1."""
         return self.shoot(x, self.logmap(x, y), t)
+
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``expmap(x, u)`` and how it moves when the point and the vector do: the differential of exp.
+
+        Args:
+            x: points ``(*batch, *event_shape)``.
+            u: tangent vectors at ``x``, the same shape.
+            dx: changes of the points, tangent at ``x``; further directions are further axes before those of ``x``.
+            du: changes of the vectors, likewise, as ambient derivatives: of a vector field along a curve, say. What
+                keeps the vector tangent while its point moves is added, or replaced: only the tangent part counts.
+
+        Returns:
+            The points, and tangent vectors there ``(*directions, *batch, *event_shape)``.
+        """
+        y, dy = differential(lambda p, w: self.expmap(p, self.proju(p, w)), x, u, dx, du)
+        return y, self.proju(y, dy)
+
+    def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``logmap(x, y)`` and how it changes when both points move: the differential of log.
+
+        Args:
+            x: points ``(*batch, *event_shape)``.
+            y: the points that are looked for, the same shape.
+            dx: changes of ``x``, tangent there; further directions are further axes before those of ``x``.
+            dy: changes of ``y``, tangent there, likewise.
+
+        Returns:
+            The tangent vectors at ``x``, and their ambient derivatives ``(*directions, *batch, *event_shape)``. These
+            are tangent where ``dx`` is 0; else they also have what keeps the vector tangent while ``x`` moves.
+        """
+        return differential(self.logmap, x, y, dx, dy)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry the tangent vector ``u`` from ``x`` to ``y``.

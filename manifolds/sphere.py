@@ -23,6 +23,7 @@ from manifolds.numerics import (
     log_sphere_area,
     root,
     safe_sqrt,
+    sinc_defect_of_root,
     sinc_of_root,
     size,
 )
@@ -135,6 +136,16 @@ class Sphere(Manifold):
         x, y = torch.broadcast_tensors(self._at_times(x, t), y)
         p = components_first(x)
         return _turn(p, *self._towards(p, components_first(y, copy=False)), t)
+
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        y, q = self.expmap(x, u), (u * u).sum(-1, keepdim=True)
+        cos, sinc = cos_and_sinc_of_root(q)
+        # The derivative of sinc(a) divided by a; that of cos(a) is -sinc(a).
+        slope = sinc_defect_of_root(q) - sinc_of_root(q / 4).square() / 2
+        # The tangent part of du, and what keeps u tangent while x moves.
+        turned = self.proju(x, du) - (u * dx).sum(-1, keepdim=True) * x
+        along = (u * du).sum(-1, keepdim=True)
+        return y, self.proju(y, cos * dx + sinc * turned + along * (slope * u - sinc * x))
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the shortest geodesic (parallel transport); undefined at the antipode.

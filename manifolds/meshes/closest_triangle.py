@@ -32,8 +32,7 @@ def closest_on_triangles(x: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
     """
     a, b, c = corners.unbind(-2)
     ab, ac, ax = b - a, c - a, x - a
-    d00, d01, d11 = (ab * ab).sum(-1), (ab * ac).sum(-1), (ac * ac).sum(-1)
-    d20, d21 = (ax * ab).sum(-1), (ax * ac).sum(-1)
+    d00, d01, d11, d20, d21 = _dot(ab, ab), _dot(ab, ac), _dot(ac, ac), _dot(ax, ab), _dot(ax, ac)
     tiny = torch.finfo(x.dtype).tiny
     area = (d00 * d11 - d01 * d01).clamp(min=tiny)
     v, w = (d11 * d20 - d01 * d21) / area, (d00 * d21 - d01 * d20) / area
@@ -47,7 +46,7 @@ def closest_on_triangles(x: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
     candidates_v = torch.stack([v, s_ab, zero, 1 - s_bc])
     candidates_w = torch.stack([w, zero, s_ac, s_bc])
     offset = candidates_v[..., None] * ab + candidates_w[..., None] * ac - ax
-    squared = (offset * offset).sum(-1)
+    squared = _dot(offset, offset)
     best = squared[1:].min(0).indices + 1
     best = torch.where(inside, torch.zeros_like(best), best)[None]
     v, w, squared = (q.gather(0, best)[0] for q in (candidates_v, candidates_w, squared))
@@ -92,9 +91,15 @@ def _halved(order: Tensor, centres: Tensor) -> Tensor:
     return ranked.reshape(2 * len(order), -1)
 
 
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    # A sum over an axis of three takes eight times as long.
+    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
+
+
 def _box_distance(x: Tensor, box: Tensor) -> Tensor:
     low, high = box.unbind(-2)
-    return (torch.maximum(low - x, x - high).clamp(min=0)).square().sum(-1)
+    outside = torch.maximum(low - x, x - high).clamp_(min=0)
+    return _dot(outside, outside)
 
 
 @torch.library.custom_op("manifolds::closest_triangle", mutates_args=())
@@ -150,13 +155,15 @@ def _search(x: Tensor, corners: Tensor, leaves: Tensor, boxes: list[Tensor]) -> 
 def _greedy_bound(x: Tensor, corners: Tensor, leaves: Tensor, boxes: list[Tensor]) -> Tensor:
     """Return the squared distance of each point to a near triangle, with a margin for rounding."""
     centre = boxes[0].mean(-2)
-    node = (_box_distance(x[:, None], boxes[0]) + 1e-9 * (x[:, None] - centre).square().sum(-1)).argmin(-1)
+    away = x[:, None] - centre
+    node = (_box_distance(x[:, None], boxes[0]) + 1e-9 * _dot(away, away)).argmin(-1)
     children = torch.arange(_BRANCHES, device=x.device)
     for level in boxes[1:]:
         child = node[:, None] * _BRANCHES + children
         centre = level[child].mean(-2)
         # Boxes overlap: of those that hold the point, the one about whose middle it lies.
-        further = 1e-9 * (x[:, None] - centre).square().sum(-1)
+        away = x[:, None] - centre
+        further = 1e-9 * _dot(away, away)
         node = child.gather(1, (_box_distance(x[:, None], level[child]) + further).argmin(-1, keepdim=True))[:, 0]
     squared = closest_on_triangles(x[:, None], corners[leaves[node]])[1].amin(-1)
     return squared * (1 + 1e-6) + 1e-12 * x.square().sum(-1).clamp(min=1e-30) * 1e-6

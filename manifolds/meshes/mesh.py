@@ -55,7 +55,8 @@ class Mesh(Manifold):
     `tangent_from_vector`. A plain function that calls ``proju`` instead does not: its flow loses mass at the edges, of
     which the divergence, that of the faces, knows nothing.
 
-    Differentiation treats the faces that a point and a path lie in as given.
+    Differentiation treats the faces that a point and a path lie in as given. There is no `kernel`: the normaliser of
+    one would depend on its centre. `rfm.sources.MeshDensity` smooths points by the heat flow of the surface instead.
 
     Args:
         vertices: positions ``(V, 3)``, kept in float64.

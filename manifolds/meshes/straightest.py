@@ -95,7 +95,7 @@ def _walk(
         b = torch.where(crosses[:, None], b.scatter(-1, side[:, None], 0.0), b)
         b = b / b.sum(-1, keepdim=True)
         rest = torch.where(crosses, rest - step, 0.0)
-        if bool(ends.any()):
+        if bool(ends.any()) or not len(row):
             done = ends.nonzero()[:, 0]
             y[row[done]] = (b[done, :, None] * rows(corners, f[done])).sum(-2)
             last[row[done]], turn[row[done]], left[row[done]] = f[done], r[done], rest[done]

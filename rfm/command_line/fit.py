@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mesh",
         type=path,
         metavar="FILE",
-        help="instead of --manifold: a surface of triangles, .obj, .ply, .off or .stl, that the points x, y, z lie on;\n"
-        "points off it by at most 1 %% of its size are projected to it",
+        help="instead of --manifold: a surface of triangles, .obj, .ply, .off or .stl, that points x, y, z lie on;\n"
+        "those off it by at most 1 %% of its size are projected to it",
     )
     parser.add_argument(
         "--out", required=True, type=path, metavar="FOLDER", help="folder for the flow, its data and checkpoints"

@@ -16,16 +16,18 @@ from rfm.plotting.panels import Array, colour_bar, colour_limits, point_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FACES = 4000
-"""Coarser meshes are drawn with their faces cut in four, up to so many of them."""
+_PARTS = 1.5
+"""Coarser meshes are drawn with their faces cut in four, up to so many parts for each requested evaluation."""
 _ELEVATION = math.radians(15)
 _FLAT = 1e-3
 """Of the largest extent: surfaces that are thinner are looked at from above."""
 _DARKEST = 0.72
 """Of a face that looks away from the light: darker ones would look like lower densities."""
+_GLOSS = 0.14
 _CELLS = 160
 """Of the grid that decides which points are hidden, along the longer side."""
-_COVER = 60_000
+_COVER = 400_000
+"""Points of the surface that hide others: some dozens in each cell, or what is behind shows through."""
 
 
 @dataclass(frozen=True)
@@ -37,35 +39,31 @@ class DrawnSurface:
     """``(F, 3, 3)``."""
     normals: Array
     """``(F, 3)``."""
-    log_density: Array | None
-    """In the middle of each face, nats per unit of area, ``(F)``; None where the flow has no density."""
+    log_density: Array
+    """In the middle of each face, nats per unit of area, ``(F)``."""
     limits: tuple[float, float]
 
     @classmethod
     def of(cls, mesh: Mesh, subject: Subject) -> "DrawnSurface":
         """Return the surface of a subject; the density is computed once."""
         fine, times = mesh, 0
-        while len(fine.faces) * 4 <= _FACES:
+        while len(fine.faces) * 4 <= _PARTS * subject.evaluations:
             times += 1
             fine = mesh.subdivided(times)
         corners = fine.vertices[fine.faces].cpu().numpy()
         cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         twice = np.linalg.norm(cross, axis=1)
-        log_density, limits = None, (0.0, 1.0)
-        if subject.flow.source.has_density:
-            log_density = subject.log_density(corners.mean(1))
-            limits = colour_limits(log_density, np.log(twice))
-        return cls(fine, corners, cross / twice[:, None], log_density, limits)
+        log_density = subject.log_density(corners.mean(1))
+        return cls(fine, corners, cross / twice[:, None], log_density, colour_limits(log_density, np.log(twice)))
 
     def eye(self) -> Array:
         """Return the direction to look from, a unit vector: where most of the mass is seen, the second axis up."""
         extent = np.ptp(self.corners.reshape(-1, 3), axis=0)
         if extent.min() < _FLAT * extent.max():
             return np.eye(3)[int(extent.argmin())]
-        weight = np.ones(len(self.normals))
-        if self.log_density is not None:
-            weight = np.exp(self.log_density - self.log_density.max())
-        area = np.linalg.norm(np.cross(*(self.corners[:, i] - self.corners[:, 0] for i in (1, 2))), axis=1)
+        weight = np.exp(self.log_density - self.log_density.max())
+        a, b, c = (self.corners[:, i] for i in range(3))
+        area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
         x, _, z = (weight * area) @ self.normals
         turn = math.atan2(x, z) if math.hypot(x, z) > 0 else 0.0
         level = math.cos(_ELEVATION)
@@ -109,21 +107,17 @@ def surface_figure(mesh: Mesh, subject: Subject) -> Any:
     eye = surface.eye()
     cameras = [Camera(eye)] if surface.is_flat else [Camera(eye), Camera(eye * np.array([-1.0, 1.0, -1.0]))]
     columns = subject.columns(lambda x: x)
-    upper = cameras if surface.log_density is not None else []
-    wide = max(len(upper), len(columns))
-    figure = new_figure(1 + 5.2 * wide, 5.4 * (2 if upper else 1), subject.title)
-    rows = figure.add_gridspec(2 if upper else 1, wide)
-    for i, camera in enumerate(upper):
-        name = "density of the flow" if i == 0 else "from the other side"
-        place = rows[0, :] if len(upper) == 1 else rows[0, i]
-        axes = _axes(figure.add_subplot(place), name)
+    wide = max(len(cameras), len(columns))
+    figure = new_figure(1 + 5.2 * wide, 10.8, subject.title)
+    rows = figure.add_gridspec(2, wide + 1, width_ratios=[1.0] * wide + [0.035])
+    for i, camera in enumerate(cameras):
+        place = rows[0, :-1] if len(cameras) == 1 else rows[0, i]
+        axes = _axes(figure.add_subplot(place), "from the other side" if i else "density of the flow")
         shown = draw_surface(axes, surface, camera, surface.log_density)
-    if upper:
-        panels = figure.axes[: len(upper)]
-        label = "log-density (nats per unit of area)"
-        colour_bar(figure, shown, label, extend="both", ax=panels, shrink=0.85, pad=0.02, aspect=25)
+    label = "log-density (nats per unit of area)"
+    colour_bar(figure, shown, label, extend="both", cax=figure.add_subplot(rows[0, -1]))
     for i, (s, points) in enumerate(zip(subject.sets, columns, strict=True)):
-        axes = _axes(figure.add_subplot(rows[-1, i]), s.title(len(points)))
+        axes = _axes(figure.add_subplot(rows[1, i]), s.title(len(points)))
         draw_surface(axes, surface, cameras[0], None)
         away = cameras[0].hidden(mesh, points) if not surface.is_flat else np.zeros(len(points), dtype=bool)
         flat = points[~away] @ cameras[0].axes.T
@@ -154,11 +148,13 @@ def draw_surface(axes: "Axes", surface: DrawnSurface, camera: Camera, values: Ar
     scale = ScalarMappable(Normalize(*surface.limits), colormaps[DENSITY_COLOURS])
     colours = np.full((len(facing), 4), 0.9) if values is None else scale.to_rgba(values)
     colours[:, :3] *= shade[:, None]
+    # A little of the light itself, or nothing of the shape is seen where the density is lowest.
+    colours[:, :3] += _GLOSS * lit[:, None] * (1 - colours[:, :3])
     colours[:, 3] = 1.0
     drawn = colours[order]
     # Edges of the faces' own colours: without them the background shows between faces.
     style: dict[str, Any] = {"facecolors": drawn, "edgecolors": drawn, "linewidths": 0.4, "rasterized": True}
-    axes.add_collection(PolyCollection(seen[order, :, :2], **style))
+    axes.add_collection(PolyCollection(list(seen[order, :, :2]), **style))
     axes.autoscale_view()
     return scale
 
@@ -173,7 +169,6 @@ def _axes(axes: "Axes", title: str) -> "Axes":
 def surface_trace(surface: DrawnSurface, colours: Any) -> dict[str, Any]:
     """Return a surface coloured by log-density as a trace of plotly."""
     vertices, faces = surface.mesh.vertices.cpu().numpy(), surface.mesh.faces.cpu().numpy()
-    assert surface.log_density is not None
     digits = max(0, 5 - math.floor(math.log10(np.ptp(vertices, axis=0).max())))
     places = dict(zip("xyz", np.round(vertices, digits).T.tolist(), strict=True))
     corners = dict(zip("ijk", faces.T.tolist(), strict=True))

@@ -27,7 +27,10 @@ _ARGUMENT = "argument-"
 _LISTED = 256
 """Tensors of at most so many numbers are recorded as lists."""
 
-_PUBLIC = ("manifolds", "rfm.sources", "rfm.networks", "rfm.paths", "rfm.paths.schedules", "rfm.discrete")
+_PUBLIC = (
+    *("manifolds", "rfm.sources", "rfm.networks", "rfm.paths", "rfm.paths.schedules", "rfm.discrete"),
+    "rfm.baselines",
+)
 
 
 class SavedFlowError(ValueError):

@@ -118,7 +118,8 @@ class MeshDensity(Source, Constants):
             log_p = torch.stack(
                 [scored.at(p).clamp(min=1e-300).log(), torch.full_like(scored.weights, -math.log(volume))], -1
             )
-            share = max(_LEAST_SHARE, float(likeliest_weights(log_p, scored.weights, 100)[-1]))
+            share = float(likeliest_weights(log_p, scored.weights, 100)[-1])
+            share = min(max(_LEAST_SHARE, share), 1 - _LEAST_SHARE)
             mixed = torch.logaddexp(log_p[:, 0] + math.log1p(-share), log_p[:, 1] + math.log(share))
             score = float(scored.weights @ mixed)
             if best is None or score > best[0]:

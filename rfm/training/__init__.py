@@ -3,6 +3,7 @@
 from rfm.training.chain_batches import ChainBatch, ChainBatches
 from rfm.training.closed_form import closed_form_field
 from rfm.training.conditional_kernels import conditional_kernels
+from rfm.training.distillation import distil
 from rfm.training.fitting import default_field, fit
 from rfm.training.loop import step_seed
 from rfm.training.points import train
@@ -23,6 +24,7 @@ __all__ = [
     "closed_form_field",
     "conditional_kernels",
     "default_field",
+    "distil",
     "fit",
     "fit_stream",
     "reflow",

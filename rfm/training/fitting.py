@@ -266,9 +266,8 @@ def _field(
 ) -> nn.Module:
     """Return the network that is given, or a new one with the scales of the training points."""
     if field is None:
-        with _seeded(seed):
-            labels = None if conditions is None else conditions.labels
-            return default_field(manifold, data.x, data.condition, labels)
+        labels = None if conditions is None else conditions.labels
+        return seeded_field(manifold, data.x, data.condition, labels, seed)
     if not (isinstance(field, nn.Module) and any(p.requires_grad for p in field.parameters())):
         raise ValueError(
             f"fit: field must be a torch.nn.Module with parameters to train, got {shown(field)}; "
@@ -330,6 +329,14 @@ def default_field(
     return VelocityField(
         manifold, max_frequency=finest_frequency(manifold, points.double(), scale), offset=offset, scale=scale, **known
     )
+
+
+def seeded_field(
+    manifold: Manifold, points: Tensor, condition: Tensor | None, labels: Sequence[int] | None, seed: int
+) -> VelocityField:
+    """Return `default_field` with weights that a seed decides."""
+    with _seeded(seed):
+        return default_field(manifold, points, condition, labels)
 
 
 @contextmanager
