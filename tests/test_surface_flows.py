@@ -86,20 +86,23 @@ def test_the_continuity_equation_holds_at_all_times(make: Callable[[], Mesh]) ->
         torch.testing.assert_close(gain, -outflow, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("make", MESHES)
-def test_solved_densities_agree_with_the_closed_form(make: Callable[[], Mesh]) -> None:
+@pytest.mark.parametrize(
+    ("make", "tolerance"),
+    [(MESHES[1], 1e-4), (MESHES[2], 1e-4), *(pytest.param(make, 1e-6, marks=pytest.mark.slow) for make in MESHES)],
+)
+def test_solved_densities_agree_with_the_closed_form(make: Callable[[], Mesh], tolerance: float) -> None:
     mesh = make()
     u = MoserVelocity(Uniform(mesh), _hill(mesh))
     flow = rfm.Flow(mesh, u)
-    x = mesh.random_uniform(6, generator=_generator(3), dtype=torch.float64)
-    solver = Adaptive(NormalCoordinates(BOGACKI_SHAMPINE), atol=1e-5, rtol=1e-5)
+    x = mesh.random_uniform(4, generator=_generator(3), dtype=torch.float64)
+    solver = Adaptive(NormalCoordinates(BOGACKI_SHAMPINE), atol=tolerance, rtol=tolerance)
     for time in (0.4, 1.0):
         known = flow.log_prob(x, time=time)
         torch.testing.assert_close(
-            known, u.log_prob(x, torch.full((6,), time, dtype=torch.float64)), rtol=0, atol=1e-12
+            known, u.log_prob(x, torch.full((4,), time, dtype=torch.float64)), rtol=0, atol=1e-12
         )
         solved = flow.log_prob(x, time=time, solver=solver)
-        torch.testing.assert_close(solved, known, rtol=0, atol=3e-3)
+        torch.testing.assert_close(solved, known, rtol=0, atol=100 * tolerance)
 
 
 def test_the_closed_form_is_for_the_field_s_own_source_alone() -> None:
