@@ -43,8 +43,8 @@ class Spectrum(FullPrecision, ABC):
 class SphericalHarmonics(Spectrum):
     """Those of a unit sphere of n dimensions, by the addition theorem: no harmonic is evaluated by itself.
 
-    The harmonics of degree l, ``N`` of them, have the eigenvalue ``l (l + n - 1)``, and ``sum (phi(x) - phi(y))^2`` over
-    them is ``2 N / volume (1 - P_l(<x, y>))`` with the Gegenbauer polynomial that is 1 at 1.
+    The N harmonics of degree l have the eigenvalue ``l (l + n - 1)``, and ``sum (phi(x) - phi(y))^2`` over them is
+    ``2 N / volume (1 - P_l(<x, y>))`` with the Gegenbauer polynomial that is 1 at 1.
 
     Müller, Spherical Harmonics, 1966, theorem 2.
 

@@ -28,7 +28,7 @@ class Field:
     """Whether an entry of a condition vector that is NaN is one that is not known."""
 
     default_method: Any = None
-    """The `rfm.integrators.Method` that its flow is solved by unless given another; None for that of `rfm.integrate`."""
+    """The method that its flow is solved by unless given another; None for that of `rfm.integrate`."""
 
     def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
         """Return the velocity at points ``x`` ``(*batch, *event_shape)`` and times ``t`` ``(*batch)``."""

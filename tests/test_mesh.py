@@ -33,10 +33,8 @@ def inner_start(mesh: Mesh, n: int) -> tuple[Tensor, Tensor]:
 
 
 def brute_force(mesh: Mesh, x: Tensor) -> Tensor:
-    """Return distances to a surface, from its faces cut into many, by a tree of points: within a small error."""
-    fine = mesh.subdivided(5)
-    centres = fine.vertices[fine.faces].mean(1)
-    return torch.from_numpy(cKDTree(centres.numpy()).query(x.numpy())[0])
+    """Return distances to many points of a surface: a little more than those to the surface."""
+    return torch.from_numpy(cKDTree(uniform(mesh, 20_000, seed=9).numpy()).query(x.numpy())[0])
 
 
 @each_surface
@@ -46,7 +44,7 @@ def test_closest_points_are_closest(make: Callable[[], Mesh]) -> None:
     y = mesh.projx(x)
     distance, near = (y - x).norm(dim=-1), brute_force(mesh, x)
     assert bool((distance <= near + 1e-12).all())
-    assert bool((distance >= near - 0.03).all())
+    assert bool((distance >= near - 0.06).all())
     torch.testing.assert_close(mesh.projx(y), y, rtol=0, atol=1e-14)
     face, barycentric = mesh.locate(y)
     torch.testing.assert_close(mesh.position(face, barycentric), y, rtol=0, atol=1e-14)

@@ -91,20 +91,20 @@ class PathFinder:
 
     def _connection(self, paths: Paths, t: Tensor) -> Connection:
         at = torch.arange(len(t), device=t.device)
-        first = self._plane(paths, torch.zeros_like(paths.strip.count))
-        last = self._plane(paths, paths.strip.count)
+        first = self._plane(paths, torch.zeros_like(paths.strip.crossed))
+        last = self._plane(paths, paths.strip.crossed)
         share, part, number = self._place(paths, t)
         here = self._plane(paths, number)
         start, end = paths.corners[at, part], paths.corners[at, part + 1]
         length = paths.lengths[at, part, None]
         direction = (end - start) / torch.where(length > 0, length, 1.0)
-        final = torch.where(paths.bends.count > 0, paths.bends.count, 0)
+        final = torch.where(paths.bends.total > 0, paths.bends.total, 0)
         return Connection(
             aim=first.position(paths.corners[:, 1]),
             length=paths.length,
             turn=last.basis @ first.basis.mT,
             last_vertex=last.position(paths.corners[at, final]),
-            bends=paths.bends.count,
+            bends=paths.bends.total,
             position=here.position(start + share[:, None] * (end - start)),
             direction=(here.basis @ direction[..., None])[..., 0],
             part=part,
@@ -117,21 +117,21 @@ class PathFinder:
         at = torch.arange(len(t), device=t.device)
         ends = paths.lengths.cumsum(1)
         s = t.clamp(0, 1) * ends[:, -1]
-        part = torch.minimum((ends < s[:, None]).sum(-1), bends.count)
+        part = torch.minimum((ends < s[:, None]).sum(-1), bends.total)
         before = torch.where(part > 0, ends[at, (part - 1).clamp(min=0)], 0.0)
         length = paths.lengths[at, part]
         share = ((s - before) / torch.where(length > 0, length, 1.0)).clamp(0, 1)
         if not strip.left_vertex.shape[1]:
             return share, part, torch.zeros_like(part)
         portal = torch.arange(strip.left_vertex.shape[1], device=t.device).expand_as(strip.left_vertex)
-        used = torch.arange(bends.portal.shape[1], device=t.device) < bends.count[:, None]
+        used = torch.arange(bends.portal.shape[1], device=t.device) < bends.total[:, None]
         own = ((bends.portal[:, None] < portal[..., None]) & used[:, None]).sum(-1)
         start, step = paths.corners[at[:, None], own], paths.corners.diff(dim=1)[at[:, None], own]
         edge = strip.right - strip.left
         over, slope = _cross(strip.left - start, edge), _cross(step, edge)
         where = (over / torch.where(slope != 0, slope, 1.0)).clamp(0, 1)
         arc = ends[at[:, None], own] - (1 - where) * paths.lengths[at[:, None], own]
-        crossed = (arc.cummax(1).values < s[:, None]) & (portal < strip.count[:, None])
+        crossed = (arc.cummax(1).values < s[:, None]) & (portal < strip.crossed[:, None])
         return share, part, crossed.sum(-1)
 
     def _plane(self, paths: Paths, number: Tensor) -> "_Plane":

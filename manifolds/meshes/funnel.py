@@ -9,12 +9,12 @@ from torch import Tensor
 class Strip(NamedTuple):
     """Strips of faces laid flat in the plane of their first face, ``n`` of them; all of float64 or indices.
 
-    Rows are filled up to the longest strip; what is beyond a strip's own ``count`` of edges is not used.
+    Rows are filled up to the longest strip; what is beyond a strip's own ``crossed`` edges is not used.
     """
 
     faces: Tensor
     """In their order, ``(n, L + 1)``."""
-    count: Tensor
+    crossed: Tensor
     """Edges that are crossed, ``(n)``, at most L."""
     left: Tensor
     """The end of each crossed edge on the left of a path along the strip, ``(n, L, 2)``."""
@@ -35,7 +35,7 @@ class Bends(NamedTuple):
     """The crossed edge with the vertex that is touched, ``(n, B)``."""
     on_left: Tensor
     """Whether that is the left end of the edge, ``(n, B)``."""
-    count: Tensor
+    total: Tensor
     """How many there are, ``(n)``."""
 
 
@@ -48,10 +48,10 @@ class _Funnel:
     """The state of the search: an apex, and the tightest edges of what is seen from it through the strip so far."""
 
     def __init__(self, strip: Strip, x: Tensor, y: Tensor) -> None:
-        n = len(strip.count)
-        self.count, self.rows = strip.count, torch.arange(n, device=x.device)
+        n = len(strip.crossed)
+        self.count, self.rows = strip.crossed, torch.arange(n, device=x.device)
         # The target is the last portal, of no width.
-        end = (self.rows, strip.count)
+        end = (self.rows, strip.crossed)
         self.points, self.vertices = [], []
         for side, vertex in ((strip.left, strip.left_vertex), (strip.right, strip.right_vertex)):
             points = torch.cat([side, y[:, None]], 1)
@@ -60,11 +60,11 @@ class _Funnel:
             ids[end] = -2
             self.points.append(points)
             self.vertices.append(ids)
-        self.apex, self.apex_vertex = x.clone(), strip.count.new_full((n,), -1)
+        self.apex, self.apex_vertex = x.clone(), strip.crossed.new_full((n,), -1)
         self.edge = [x.clone(), x.clone()]
         self.edge_vertex = [self.apex_vertex.clone(), self.apex_vertex.clone()]
         self.edge_portal = [self.apex_vertex.clone(), self.apex_vertex.clone()]
-        self.at = torch.zeros_like(strip.count)
+        self.at = torch.zeros_like(strip.crossed)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def step(self, active: Tensor) -> None:
@@ -134,7 +134,7 @@ def shortest_bends(strip: Strip, x: Tensor, y: Tensor) -> Bends:
     funnel = _Funnel(strip, x, y)
     # Each portal is looked at again at most once for each bend before it.
     for _ in range((strip.left.shape[1] + 2) ** 2):
-        active = funnel.at <= strip.count
+        active = funnel.at <= strip.crossed
         if not bool(active.any()):
             break
         funnel.step(active)

@@ -1,5 +1,7 @@
 """Heat flow on a mesh: what smooths densities by the heat kernel."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ class HeatFlow:
         time: in squared units of length; the kernel's standard deviation is ``sqrt(2 time)`` in each direction.
     """
 
-    def __init__(self, stiffness: object, areas: Tensor, time: float) -> None:
+    def __init__(self, stiffness: Any, areas: Tensor, time: float) -> None:
         from scipy import sparse
         from scipy.sparse.linalg import splu
 

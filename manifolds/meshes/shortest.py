@@ -47,7 +47,7 @@ def paths_in(strip: Strip, x: Tensor, y: Tensor) -> Paths:
     n, most = bends.portal.shape
     at = torch.arange(n, device=x.device)[:, None]
     vertices = torch.where(bends.on_left[..., None], strip.left[at, bends.portal], strip.right[at, bends.portal])
-    used = torch.arange(most, device=x.device) < bends.count[:, None]
+    used = torch.arange(most, device=x.device) < bends.total[:, None]
     vertices = torch.where(used[..., None], vertices, end[:, None])
     corners = torch.cat([start[:, None], vertices, end[:, None]], dim=1)
     lengths = torch.linalg.vector_norm(corners.diff(dim=1), dim=-1)
@@ -139,9 +139,9 @@ def _led_round(tables: StripTables, paths: Paths, alone: bool) -> tuple[Tensor, 
     """
     strip, bends = paths.strip, paths.bends
     n, most = bends.portal.shape
-    faces, counts, changed = strip.faces, strip.count.clone(), torch.zeros_like(paths.converged)
+    faces, counts, changed = strip.faces, strip.crossed.clone(), torch.zeros_like(paths.converged)
     place = torch.arange(most, device=faces.device)
-    row, j = (place < bends.count[:, None]).nonzero().unbind(-1)
+    row, j = (place < bends.total[:, None]).nonzero().unbind(-1)
     if not len(row):
         return faces, counts, changed
     other, *about = _bend_angles(tables, paths, row, j)
@@ -208,7 +208,7 @@ def _bend_angles(tables: StripTables, paths: Paths, row: Tensor, j: Tensor) -> t
     at = torch.arange(len(row), device=row.device)
     vertex = mine[at, portal]
     place = torch.arange(mine.shape[1], device=row.device).expand_as(mine)
-    away = (mine != vertex[:, None]) | (place >= strip.count[row, None])
+    away = (mine != vertex[:, None]) | (place >= strip.crossed[row, None])
     begin = torch.where(away & (place < portal[:, None]), place, -1).amax(-1) + 1
     end = torch.where(away & (place > portal[:, None]), place, mine.shape[1]).amin(-1) - 1
     here = paths.corners[row, j + 1]

@@ -75,7 +75,8 @@ class StripTables:
         Returns:
             The faces ``(n, q)`` and how many there are ``(n)``; 0 where a border is in the way.
         """
-        found, count = [], torch.zeros_like(face)
+        found: list[Tensor] = []
+        count = torch.zeros_like(face)
         done = torch.zeros_like(left)
         while not bool(done.all()) and len(found) <= self.most_faces:
             corner = (self.faces[face] == vertex[:, None]).int().argmax(-1)
@@ -134,7 +135,8 @@ def descent_strips(
         first = (fans[0][1] > 0) & ((fans[1][1] == 0) | (fans[0][1] <= fans[1][1]))
         width = max(fan.shape[1] for fan, _ in fans)
         padded = [torch.cat([fan, fan[:, -1:].expand(-1, width - fan.shape[1])], 1) for fan, _ in fans]
-        fan, size = torch.where(first[:, None], *padded), torch.where(first, fans[0][1], fans[1][1])
+        fan = torch.where(first[:, None], padded[0], padded[1])
+        size = torch.where(first, fans[0][1], fans[1][1])
         place = torch.arange(strips.shape[1] + width, device=start.device).expand(len(about), -1)
         behind = (place - count[about, None] - 1).clamp(0, width - 1)
         old = strips[about].gather(1, place.clamp(max=strips.shape[1] - 1))

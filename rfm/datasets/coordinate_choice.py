@@ -22,7 +22,7 @@ from rfm.datasets.column_names import (
     is_longitude,
     number_columns,
 )
-from rfm.datasets.coordinates import EARTH_AXES, Cartesian, Coordinates, LatitudeLongitude, SurfacePoints
+from rfm.datasets.coordinates import EARTH_AXES, Cartesian, Coordinates, LatitudeLongitude
 from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
 from rfm.datasets.orientations import Orientations, choose_orientations
 from rfm.datasets.poses import Poses, choose_poses
@@ -36,7 +36,7 @@ _MANY_HOURS = 50
 """Right ascensions, of which it is no chance that all are below 24 degrees and spread over most of that."""
 
 _KINDS: dict[str, type[LatitudeLongitude | Cartesian | Angles | Orientations | Poses | Shares]] = {
-    cls.kind: cls for cls in (LatitudeLongitude, Cartesian, SurfacePoints, Angles, Orientations, Poses, Shares)
+    cls.kind: cls for cls in (LatitudeLongitude, Cartesian, Angles, Orientations, Poses, Shares)
 }
 
 
@@ -173,7 +173,7 @@ def _(manifold: SE3, table: Table, request: _Request) -> Coordinates:
 
 @_choose.register
 def _(manifold: Mesh, table: Table, request: _Request) -> Coordinates:
-    return SurfacePoints(_just_enough(manifold, table, request))
+    return Cartesian(_just_enough(manifold, table, request), on_surface=True)
 
 
 @_choose.register

@@ -11,7 +11,7 @@ from manifolds.identity import same
 from manifolds.numerics.constants import Constants
 from manifolds.numerics.precision import at_least_float32
 from rfm.field import Field
-from rfm.integrators import Adaptive
+from rfm.integrators import BOGACKI_SHAMPINE, Adaptive, NormalCoordinates
 from rfm.sources import MeshDensity, Source, Uniform
 from rfm.sources.base import check_same_manifold
 
@@ -37,8 +37,9 @@ class MoserVelocity(Constants, Field):
         ValueError: for other densities.
     """
 
-    default_method = Adaptive(atol=1e-3, rtol=1e-3)
-    """The tangential part jumps where paths cross an edge: a finer tolerance takes twenty times the steps."""
+    default_method = Adaptive(NormalCoordinates(BOGACKI_SHAMPINE), atol=1e-3, rtol=1e-3)
+    """Along the surface: projected steps come to rest at edges whose faces meet at a right angle or less, and may jump
+    through thin walls. Velocities jump where paths cross an edge, so that a high order gains nothing."""
 
     def __init__(self, source: Source, target: MeshDensity) -> None:
         super().__init__()

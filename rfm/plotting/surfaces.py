@@ -26,7 +26,8 @@ _DARKEST = 0.72
 _GLOSS = 0.14
 _CELLS = 160
 """Of the grid that decides which points are hidden, along the longer side."""
-_COVER = 60_000
+_COVER = 400_000
+"""Points of the surface that hide others: some dozens in each cell, or what is behind shows through."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class DrawnSurface:
         if extent.min() < _FLAT * extent.max():
             return np.eye(3)[int(extent.argmin())]
         weight = np.exp(self.log_density - self.log_density.max())
-        area = np.linalg.norm(np.cross(*(self.corners[:, i] - self.corners[:, 0] for i in (1, 2))), axis=1)
+        a, b, c = (self.corners[:, i] for i in range(3))
+        area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
         x, _, z = (weight * area) @ self.normals
         turn = math.atan2(x, z) if math.hypot(x, z) > 0 else 0.0
         level = math.cos(_ELEVATION)
@@ -152,7 +154,7 @@ def draw_surface(axes: "Axes", surface: DrawnSurface, camera: Camera, values: Ar
     drawn = colours[order]
     # Edges of the faces' own colours: without them the background shows between faces.
     style: dict[str, Any] = {"facecolors": drawn, "edgecolors": drawn, "linewidths": 0.4, "rasterized": True}
-    axes.add_collection(PolyCollection(seen[order, :, :2], **style))
+    axes.add_collection(PolyCollection(list(seen[order, :, :2]), **style))
     axes.autoscale_view()
     return scale
 

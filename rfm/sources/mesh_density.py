@@ -173,7 +173,7 @@ class MeshDensity(Source, Constants):
     def integral(self) -> float:
         """Return the integral of the density as it is evaluated, by quadrature over the faces: 1 but for rounding."""
         faces = torch.arange(len(self.fine.faces), device=self.values.device)[:, None]
-        inner = torch.full((3, 3), 1 / 6).to(self.values).fill_diagonal_(2 / 3)
+        inner = self.values.new_full((3, 3), 1 / 6).fill_diagonal_(2 / 3)
         points = self.fine.position(faces, inner.expand(len(faces), 3, 3))
         return float(self.fine.face_areas() @ self.density(points).mean(-1))
 
@@ -201,7 +201,6 @@ class _Located:
                 f"MeshDensity.fit: points on a mesh have shape (n, 3) with n at least 1, got {tuple(x.shape)}; "
                 "reshape them"
             )
-        mesh.check_point(x, tol=1e-3)
         w = (
             torch.ones(len(x), dtype=torch.float64)
             if weights is None
@@ -213,6 +212,8 @@ class _Located:
                 f"and not all 0, got shape {tuple(w.shape)}; correct them"
             )
         face, barycentric = mesh.locate(x)
+        if not bool((mesh.position(face, barycentric) - x).norm(dim=-1).max() <= 1e-3 * (1 + x.norm(dim=-1).min())):
+            mesh.check_point(x, tol=1e-3)
         return cls(mesh.faces[face], barycentric, w.detach().double().to(x.device), len(mesh.vertices))
 
     def take(self, rows: Tensor) -> "_Located":
