@@ -208,6 +208,8 @@ def _(manifold: Mesh, subject: Subject) -> PageFigure | None:
     scene = bare_scene(1.6 * surface.eye())
     # Files of surfaces have the second axis up; one that is flat is looked at from above.
     scene["camera"]["up"] = {"x": 0, "y": 1, "z": 0}
+    # A turntable has the third axis up.
+    scene["dragmode"] = "orbit"
     return {"data": traces, "layout": {"scene": scene}}
 
 
