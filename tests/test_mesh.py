@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from manifolds import Mesh
+from manifolds.testing import check_manifold
 
 SURFACES: list[tuple[str, Callable[[], Mesh]]] = [
     ("square", square),
@@ -345,6 +346,12 @@ def test_sheets_that_touch_in_a_point_are_no_surface() -> None:
     second = torch.where(faces == 0, 0, faces + 3)
     with pytest.raises(ValueError, match=r"at vertex 0 2 sheets of faces touch in one point"):
         Mesh(torch.cat([corners, -corners[1:]]), torch.cat([faces, second.flip(1)]))
+
+
+@pytest.mark.slow
+def test_the_checker_finds_what_a_polyhedron_cannot_keep() -> None:
+    report = check_manifold(icosphere(0))
+    assert {finding.law for finding in report.findings} == {"embed is smooth along geodesics", "triangle inequality"}
 
 
 @pytest.mark.slow

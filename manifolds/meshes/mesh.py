@@ -49,7 +49,8 @@ class Mesh(Manifold):
     other side do not reach these points. There ``expmap(x, logmap(x, y))`` is not ``y``, though ``geodesic(x, y, 1)``
     is. And behind a vertex with angles of less than 2 pi shortest paths arrive on both sides of it, so that a cut locus
     begins there: no injectivity radius holds for all points, none is stated, and logarithms jump at lines which are
-    everywhere on a fine mesh.
+    everywhere on a fine mesh. Positions, which `embed` returns, have a kink where a geodesic crosses an edge. And the
+    triangle inequality holds as far as paths are the shortest ones.
 
     **Fields.** Networks' ambient vectors become tangent in a way that keeps the flux continuous over edges, see
     `tangent_from_vector`. A plain function that calls ``proju`` instead does not: its flow loses mass at the edges, of
