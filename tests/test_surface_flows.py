@@ -10,6 +10,8 @@ from mesh_shapes import bumpy, cube, face_rule, folded, icosphere, square
 from torch import Tensor
 
 import rfm
+from experiments import meshes
+from experiments.meshes import Target, corner_draws, normal_log_prob
 from manifolds import Mesh, Sphere
 from rfm.integrators import BOGACKI_SHAMPINE, Adaptive, NormalCoordinates
 from rfm.likelihood import divergence
@@ -233,3 +235,26 @@ def test_bad_densities_are_refused() -> None:
         MoserVelocity(VonMisesFisher(Sphere(2), torch.tensor([0.0, 0.0, 1.0]), 2.0), _hill(mesh))
     with pytest.raises(ValueError, match="subdivisions"):
         MoserVelocity(MeshDensity(mesh, torch.ones(42), 1), _hill(mesh))
+
+
+def test_the_study_s_targets_are_densities_whose_entropy_is_that_of_their_draws() -> None:
+    fine = icosphere(2)
+    for by_area in (True, False):
+        target = Target.of(fine, fine.vertices[:, 2], by_area)
+        x, log_p = target.draw(4000, _generator())
+        assert bool((x[:, 2] > -0.2).all())
+        assert float(target.log_density().exp() @ fine.face_areas()) == pytest.approx(1)
+        assert abs(float(log_p.mean()) + target.entropy()) < 4 * float(log_p.std()) / math.sqrt(len(x)) + 1e-9
+
+
+def test_the_study_s_mazes_are_drawn_inside() -> None:
+    mesh = Mesh(square(4).vertices * 3, square(4).faces)
+    x = corner_draws(mesh, (1.0, 1.0), 1.0, 500, 0)
+    mesh.check_point(x)
+    assert abs(float(normal_log_prob(x, (1.0, 1.0), 1.0).mean()) + math.log(2 * math.pi / 9.5**2) + 1) < 0.2
+
+
+@pytest.mark.slow
+def test_the_study_of_meshes_runs(rfm_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    meshes.main(["--quick", "--out", str(tmp_path)])
+    assert "| bunny 10 | area |" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from manifolds.meshes.surface import Surface, half_edges, rows
+from manifolds.meshes.surface import Surface, edges_of, rows
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def flux_of_divergence(surface: Surface, faces: Tensor, divergence: Tensor, weig
     device = surface.area.device
     g = divergence.double()[faces]
     mean = g.mean(-1)
-    edge = half_edges(faces).sort(-1).values.unique(dim=0, return_inverse=True)[1].reshape(-1, 3)
+    _, edge = edges_of(faces)
     slopes = -2 * surface.gradients.double()
     local = (surface.area * weight)[:, None, None] * (slopes @ slopes.mT)
     pair = edge[:, :, None].expand_as(local), edge[:, None, :].expand_as(local)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from manifolds.meshes.surface import half_edges
+from manifolds.meshes.surface import edges_of
 
 
 def midpoint_subdivision(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,9 +16,9 @@ def midpoint_subdivision(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tenso
         vertices: ``(V, 3)``.
         faces: ``(F, 3)``.
     """
-    edges, index = half_edges(faces).sort(-1).values.unique(dim=0, return_inverse=True)
+    edges, index = edges_of(faces)
     a, b, c = faces.unbind(-1)
     # The midpoint of the side opposite each corner.
-    x, y, z = (len(vertices) + index.reshape(-1, 3)).unbind(-1)
+    x, y, z = (len(vertices) + index).unbind(-1)
     children = torch.stack([a, z, y, b, x, z, c, y, x, x, y, z], dim=-1)
     return torch.cat([vertices, vertices[edges].mean(1)]), children.reshape(-1, 3)

@@ -69,3 +69,12 @@ def neighbours(faces: Tensor) -> tuple[Tensor, Tensor]:
     found = ordered[place] == opposite
     twin = torch.where(found, order[place], -1)
     return torch.where(found, twin // 3, -1).reshape(-1, 3), torch.where(found, twin % 3, 0).reshape(-1, 3)
+
+
+def edges_of(faces: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the edges, lower vertex first, ``(E, 2)``, and which of them each side of each face is, ``(F, 3)``."""
+    low, high = half_edges(faces).sort(-1).values.unbind(-1)
+    count = int(faces.max()) + 1
+    # As single numbers: rows are sorted much slower.
+    key, index = (low * count + high).unique(return_inverse=True)
+    return torch.stack([key // count, key % count], dim=-1), index.reshape(-1, 3)

@@ -20,7 +20,7 @@ _LEAST_KAPPA = 1e-4
 no direction."""
 
 _STEPS = FixedStep(steps=10)
-"""Of fourth order: on a mesh as accurate as 50 of Euler's, at two thirds of the price."""
+"""Of fourth order: on a mesh as accurate as 50 of Euler's, at three quarters of the price."""
 
 _CORRECTIONS = 2
 """Newton steps along the gradient, to the value that the premetric has at the time."""
