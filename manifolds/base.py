@@ -112,6 +112,14 @@ class Manifold(FullPrecisionModule):
         """
         return None
 
+    def excludes(self, x: Tensor) -> Tensor | None:
+        """Return whether ``x`` lies where every density on the manifold is 0, beyond the border of a bounded set.
+
+        Returns:
+            Booleans ``(*batch)``; None where there is no such place: points that are none are refused.
+        """
+        return None
+
     def distance_to_border(self, x: Tensor) -> Tensor | None:
         """Return how far every geodesic from ``x`` stays inside, where the manifold ends at a finite distance.
 

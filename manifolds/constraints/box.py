@@ -1,0 +1,168 @@
+"""Ranges of coordinates and of angles."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manifolds.arguments import check_instance
+from manifolds.base import Manifold
+from manifolds.constraints.constraint import Constraint, vector
+from manifolds.euclidean import Euclidean
+from manifolds.flat_torus import FlatTorus
+from manifolds.numerics.angles import wrap_radians
+
+_LAYER = 0.25
+"""Width of the border layer, as a share of a range."""
+
+
+class Box(Constraint):
+    """Ranges of the coordinates of R^n: ``Box([0.0, 0.0], [1.0, 2.0])``.
+
+    Args:
+        low: lower ends ``(n,)``; ``-inf`` for none.
+        high: upper ends ``(n,)``, above the lower ones; ``inf`` for none.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, low: Any, high: Any) -> None:
+        super().__init__()
+        low, high = vector("Box", "low", low), vector("Box", "high", high)
+        if low.shape != high.shape or not bool((low < high).all()):
+            raise ValueError(
+                f"Box: each end in low must be below that in high, got {low.tolist()} and {high.tolist()}; exchange or "
+                "correct them"
+            )
+        self.constant("low", low)
+        self.constant("high", high)
+        widths = high - low
+        self.volume = float(widths.prod()) if bool(widths.isfinite().all()) else None
+        ends = torch.cat([low, high])
+        self.reach = float(ends[ends.isfinite()].abs().max()) if bool(ends.isfinite().any()) else 1.0
+        self.constant("layer", torch.where(widths.isfinite(), _LAYER * widths, 1.0))
+
+    layer: Tensor
+
+    def check_manifold(self, manifold: Manifold) -> None:
+        check_instance("Bounded with a Box", "manifold", manifold, Euclidean, f"Euclidean({len(self.low)})")
+        _check_dimension(self, manifold, len(self.low))
+
+    def contains(self, x: Tensor) -> Tensor:
+        return ((x >= self.low) & (x <= self.high)).all(-1)
+
+    def depth(self, x: Tensor) -> Tensor:
+        return torch.minimum(x.double() - self.low, self.high - x.double()).amin(-1).to(x.dtype)
+
+    def nearest(self, x: Tensor, margin: float) -> Tensor:
+        margins = torch.clamp((self.high - self.low) / 2, max=margin)
+        y = x.double()
+        y = torch.where(y < self.low, self.low + margins, torch.where(y > self.high, self.high - margins, y))
+        return y.to(x.dtype)
+
+    def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
+        """Each component by itself, times ``1 / (1 + layer / a + layer / b)`` at distances a, b from its ends."""
+        y = x.double()
+        below, above = (y - self.low).clamp(min=0), (self.high - y).clamp(min=0)
+        # From an end that is not there nothing is near.
+        one, other = (torch.where(d.isinf(), 1.0, d / (d + layer)) for d in (below, above))
+        return u * (one * other / (one + other - one * other).clamp(min=_LEAST)).to(u.dtype)
+
+    def random_uniform(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        draw = torch.rand(count, len(self.low), generator=generator, dtype=torch.float64, device=device)
+        return self.low.to(device) + draw * (self.high - self.low).to(device)
+
+    def extra_repr(self) -> str:
+        return f"{self.low.tolist()}, {self.high.tolist()}"
+
+
+class JointLimits(Constraint):
+    """Ranges of the angles of a flat torus: ``JointLimits([-2.0, -1.0], [2.0, 3.5])``, in radians.
+
+    Each range is counted upwards from its lower end, over the seam at half a turn where need be. A range of a full turn
+    is a joint without limits. Shortest ways on the torus may leave ranges wider than half a turn: `convex` is whether
+    there are none.
+
+    Args:
+        low: lower ends ``(n,)``, from -2 pi to 2 pi; None for an angle without limits.
+        high: upper ends ``(n,)``, above the lower ones by a turn at most; None where ``low`` is.
+    """
+
+    low: Tensor
+    width: Tensor
+    layer: Tensor
+
+    def __init__(self, low: Any, high: Any) -> None:
+        super().__init__()
+        if isinstance(low, list | tuple) and isinstance(high, list | tuple):
+            low = [-math.pi if end is None else end for end in low]
+            high = [math.pi if end is None else end for end in high]
+        low, high = vector("JointLimits", "low", low), vector("JointLimits", "high", high)
+        turn = 2 * math.pi
+        same = low.shape == high.shape
+        if not same or not bool(((low < high) & (high - low <= turn * (1 + 1e-9)) & (low.abs() <= turn)).all()):
+            raise ValueError(
+                f"JointLimits: each angle in high must be above that in low, in radians, by a turn at most, and low "
+                f"from -2 pi to 2 pi, got {low.tolist()} and {high.tolist()}; turn degrees into radians, or correct them"
+            )
+        self.constant("low", low)
+        self.constant("high", high)
+        self.constant("width", (high - low).clamp(max=turn))
+        # A joint that goes all the way round has no ends.
+        self.constant("limited", self.width < turn * (1 - 1e-9))
+        self.convex = bool((self.width[self.limited.bool()] <= math.pi).all())
+        self.volume, self.reach = float(self.width.prod()), math.pi
+        self.constant("layer", _LAYER * self.width)
+
+    limited: Tensor
+
+    def check_manifold(self, manifold: Manifold) -> None:
+        check_instance("Bounded with JointLimits", "manifold", manifold, FlatTorus, f"FlatTorus({len(self.low)})")
+        _check_dimension(self, manifold, len(self.low))
+
+    def depth(self, x: Tensor) -> Tensor:
+        below, above = self._ends(x)
+        d = torch.where(self.limited.bool(), torch.minimum(below, above), math.inf)
+        return d.amin(-1).to(x.dtype)
+
+    def nearest(self, x: Tensor, margin: float) -> Tensor:
+        below, above = self._ends(x)
+        inner = torch.clamp(self.width / 2, max=margin)
+        offset = torch.where(below < 0, inner, torch.where(above < 0, self.width - inner, below))
+        moved = wrap_radians((self.low + offset).to(x.dtype))
+        return torch.where(self.limited.bool() & ((below < 0) | (above < 0)), moved, x)
+
+    def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
+        """As in a `Box`; an angle without limits keeps its component."""
+        below, above = (d.clamp(min=0) for d in self._ends(x))
+        a, b = below / (below + layer), above / (above + layer)
+        factor = torch.where(self.limited.bool(), a * b / (a + b - a * b).clamp(min=_LEAST), 1.0)
+        return u * factor.to(u.dtype)
+
+    def random_uniform(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        draw = torch.rand(count, len(self.low), generator=generator, dtype=torch.float64, device=device)
+        return wrap_radians(self.low.to(device) + draw * self.width.to(device))
+
+    def extra_repr(self) -> str:
+        return f"{self.low.tolist()}, {self.high.tolist()}"
+
+    def _ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far angles are above their lower and below their upper ends, the nearer end negative outside."""
+        offset = torch.remainder(x.double() - self.low, 2 * math.pi)
+        # Outside, the middle of what is left of the turn divides what is below from what is above.
+        turn = 2 * math.pi
+        below = torch.where(offset > (self.width + turn) / 2, offset - turn, offset)
+        return below, self.width - below
+
+
+def _check_dimension(constraint: Constraint, manifold: Manifold, n: int) -> None:
+    if manifold.dim != n:
+        raise ValueError(
+            f"Bounded: {type(constraint).__name__} has {n} ranges, and {manifold} has {manifold.dim} coordinates; give "
+            "one for each"
+        )
+
+
+_LEAST = 1e-300
