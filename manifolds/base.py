@@ -307,6 +307,11 @@ class Manifold(FullPrecisionModule):
         """Densities about a point, of any width; None where the manifold has no smoothing kernel."""
         return None
 
+    @property
+    def unbounded(self) -> "Manifold":
+        """The manifold that this one is a bounded part of, on which kernels smooth; by default itself."""
+        return self
+
     def random_uniform(
         self,
         *shape: int,

@@ -54,6 +54,10 @@ class Bounded(Derived):
         self._coordinates = _Damped(self, m.coordinates)
 
     @property
+    def unbounded(self) -> Manifold:
+        return self.m.unbounded
+
+    @property
     def convex(self) -> bool:
         """Whether shortest geodesics between points of the set stay in it."""
         return self.constraint.convex
@@ -79,13 +83,29 @@ class Bounded(Derived):
         return beyond if own is None else beyond | own
 
     def excludes(self, x: Tensor) -> Tensor:
-        out = self.outside(x)
+        # Points are mostly of float32, which a table or a cast to float64 does not undo.
+        y = self.m.projx(x)
+        out = self.constraint.depth(y) < -max(self._rounding(y), self._rounding(y.float()))
         own = self.m.excludes(x)
         return out if own is None else out | own
 
     def distance_to_border(self, x: Tensor) -> Tensor:
         own, depth = self.m.distance_to_border(x), self.constraint.depth(x).clamp(min=0)
         return depth if own is None else torch.minimum(own, depth)
+
+    # Metric and geodesics.
+
+    def dist(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.constraint.dist(self.m, x, y)
+
+    def squared_dist(self, x: Tensor, y: Tensor) -> Tensor:
+        return Manifold.squared_dist(self, x, y)
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.constraint.logmap(self.m, x, y)
+
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.shoot(x, self.logmap(x, y), t)
 
     # Bases and volume.
 

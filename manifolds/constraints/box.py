@@ -82,8 +82,8 @@ class JointLimits(Constraint):
     """Ranges of the angles of a flat torus: ``JointLimits([-2.0, -1.0], [2.0, 3.5])``, in radians.
 
     Each range is counted upwards from its lower end, over the seam at half a turn where need be. A range of a full turn
-    is a joint without limits. Shortest ways on the torus may leave ranges wider than half a turn: `convex` is whether
-    there are none.
+    is a joint without limits. Ways from one angle to another stay within the limits, however long: on `Bounded`,
+    ``logmap`` and ``dist`` are those of the ways inside.
 
     Args:
         low: lower ends ``(n,)``, from -2 pi to 2 pi; None for an angle without limits.
@@ -112,7 +112,6 @@ class JointLimits(Constraint):
         self.constant("width", (high - low).clamp(max=turn))
         # A joint that goes all the way round has no ends.
         self.constant("limited", self.width < turn * (1 - 1e-9))
-        self.convex = bool((self.width[self.limited.bool()] <= math.pi).all())
         self.volume, self.reach = float(self.width.prod()), math.pi
         self.constant("layer", _LAYER * self.width)
 
@@ -144,6 +143,14 @@ class JointLimits(Constraint):
     def random_uniform(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         draw = torch.rand(count, len(self.low), generator=generator, dtype=torch.float64, device=device)
         return wrap_radians(self.low.to(device) + draw * self.width.to(device))
+
+    def logmap(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
+        """Return the way within the limits: the difference of the angles counted from the lower ends."""
+        start, end = (torch.remainder(z - self.low.to(z), 2 * math.pi) for z in (x, y))
+        return torch.where(self.limited.bool(), end - start, manifold.logmap(x, y))
+
+    def dist(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
+        return manifold.norm(x, self.logmap(manifold, x, y))
 
     def extra_repr(self) -> str:
         return f"{self.low.tolist()}, {self.high.tolist()}"

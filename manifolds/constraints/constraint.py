@@ -69,6 +69,46 @@ class Constraint(FullPrecision, Constants):
         """Return ``count`` points uniform in the volume, float64."""
         raise TypeError(f"{type(self).__name__} does not define random_uniform(count, generator, device)")
 
+    # Ways inside, and components.
+
+    def logmap(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
+        """Return the initial velocity of a shortest way from ``x`` to ``y``, inside where the set is `convex`."""
+        return manifold.logmap(x, y)
+
+    def dist(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
+        """Return the length of that way, ``(*batch)``."""
+        return manifold.dist(x, y)
+
+    def crosses(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
+        """Return whether the shortest geodesic from ``x`` to ``y`` leaves the set, ``(*batch)``.
+
+        By default found from points along it; never where the set is convex.
+        """
+        x, y = torch.broadcast_tensors(x, y)
+        batch = manifold.batch_shape(x)
+        left = torch.zeros(batch, dtype=torch.bool, device=x.device)
+        if self.convex:
+            return left
+        for share in torch.linspace(0, 1, _LOOKS + 2)[1:-1].tolist():
+            left = left | ~self.contains(manifold.geodesic(x, y, torch.full(batch, share).to(x))[0])
+        return left
+
+    component_volumes: Tensor
+    """Volumes of the connected components, ``(c,)``, 0 for numbers that are none; missing where there is but one."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is one connected component: no flow leads from one to another."""
+        return True
+
+    def components(self, x: Tensor) -> Tensor:
+        """Return the number of the component that each point of the set is in, ``(*batch)``."""
+        return torch.zeros(x.shape[:-1], dtype=torch.long, device=x.device)
+
+    def random_in(self, components: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return a point in each of the components given by number ``(n,)``, uniform in it, float64."""
+        return self.random_uniform(len(components), generator, components.device)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
 
@@ -135,5 +175,6 @@ def by_rejection(
     return torch.cat(parts)[:count]
 
 
+_LOOKS = 15
 _LEAST_SHARE = 1e-5
 _MOST_DRAWS = 2**18

@@ -75,7 +75,7 @@ class PlanarPolygon(Polygon):
         return _apart(_turn(a, b, c), _turn(a, b, d), scale) & _apart(_turn(c, d, a), _turn(c, d, b), scale)
 
     def _is_convex(self) -> bool:
-        after = self.ends.new_tensor(self.rings[0]).roll(-2, 0)
+        after = self.ends.roll(-1, 0)
         return len(self.rings) == 1 and bool((_turn(self.starts, self.ends, after) >= 0).all())
 
     def _basis(self, x: Tensor) -> Tensor:
@@ -84,23 +84,32 @@ class PlanarPolygon(Polygon):
     def _place(self, x: Tensor) -> str:
         return f"({float(x[0]):.6g}, {float(x[1]):.6g})"
 
-    def _boxes(self) -> tuple[Tensor, Tensor]:
-        """Return the ends of boxes about the outer rings, ``(b, 2)`` each."""
-        outer = [r for ring in self.rings if _signed_area(r := self.starts.new_tensor(ring)) > 0]
-        return torch.stack([r.amin(0) for r in outer]), torch.stack([r.amax(0) for r in outer])
+    def _ring_areas(self) -> list[float]:
+        return [_signed_area(self.starts.new_tensor(ring)) for ring in self.rings]
 
-    def _area_around(self) -> float:
-        low, high = self._boxes()
-        return float((high - low).prod(-1).sum())
+    def _surroundings(self, component: int) -> tuple[Tensor, Tensor]:
+        """Return the ends of a box about a component."""
+        corners = self.starts[self.of_ring == self._outer[component - 1]]
+        return corners.amin(0), corners.amax(0)
 
-    def _drawn_around(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        low, high = (ends.to(device) for ends in self._boxes())
-        box = torch.multinomial((high - low).prod(-1), count, replacement=True, generator=generator)
-        draw = torch.rand(count, 2, generator=generator, dtype=torch.float64, device=device)
-        x = low[box] + draw * (high - low)[box]
-        within = ((x[:, None] >= low) & (x[:, None] <= high)).all(-1)
-        # In several boxes it is drawn several times as often: it counts in the first alone.
-        return x[within.long().argmax(-1) == box]
+    def _area_around(self, component: int) -> float:
+        low, high = self._surroundings(component)
+        return float((high - low).prod())
+
+    def _drawn_around(
+        self, component: int, count: int, generator: torch.Generator | None, device: torch.device
+    ) -> Tensor:
+        low, high = (ends.to(device) for ends in self._surroundings(component))
+        return low + torch.rand(count, 2, generator=generator, dtype=torch.float64, device=device) * (high - low)
+
+    _whole = 0.0
+
+    def crosses(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
+        x, y = (z.double()[..., None, :] for z in torch.broadcast_tensors(x, y))
+        return (
+            (_turn(x, y, self.starts) * _turn(x, y, self.ends) < 0)
+            & (_turn(self.starts, self.ends, x) * _turn(self.starts, self.ends, y) < 0)
+        ).any(-1)
 
 
 def _signed_area(ring: Tensor) -> float:

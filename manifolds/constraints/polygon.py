@@ -60,7 +60,8 @@ class Polygon(Constraint):
         self.volume = self._area()
         self.constant("inside_turn", torch.zeros(()))
         self._orient()
-        self.layer = _LAYER * 2 * self.volume / float(2 * self.half_lengths.sum())
+        self._divide()
+        self.layer = min(_LAYER * 2 * self.volume / float(2 * self.half_lengths.sum()), self._longest_layer)
         self.convex = self._is_convex()
 
     of_ring: Tensor
@@ -153,23 +154,91 @@ class Polygon(Constraint):
         first, second = (r * a - q * b) / determinant, (p * b - q * a) / determinant
         return (first[..., None] * basis[..., 0, :] + second[..., None] * basis[..., 1, :]).to(u.dtype)
 
+    # Its components: each has one outer ring, whose left side is less than half of the sphere; number 0 has none, and
+    # is what is left of the sphere outside of all others.
+
+    @property
+    def is_connected(self) -> bool:
+        return int((self.component_volumes > 0).sum()) == 1
+
+    def components(self, x: Tensor) -> Tensor:
+        flat = x.detach().double().reshape(-1, x.shape[-1])
+        found = torch.cat([self._component(part) for part in self._parts(flat)])
+        return found.reshape(x.shape[:-1])
+
     def random_uniform(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        areas = self.component_volumes.to(device)
+        drawn = torch.multinomial(areas, count, replacement=True, generator=generator) if count else areas.new_zeros(0)
+        return self.random_in(drawn, generator)
+
+    def random_in(self, components: Tensor, generator: torch.Generator | None) -> Tensor:
+        x = self.starts.new_zeros(len(components), self.starts.shape[1]).to(components.device)
+        for component in components.unique().tolist():
+            own = components == component
+            x[own] = self._random_in_one(int(component), int(own.sum()), generator, x.device)
+        return x
+
+    def _random_in_one(
+        self, component: int, count: int, generator: torch.Generator | None, device: torch.device
+    ) -> Tensor:
         def draw(k: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-            x = self._drawn_around(k, generator, device)
-            return x[self.contains(x)]
+            x = self._drawn_around(component, k, generator, device)
+            x = x[self.contains(x)]
+            return x[self.components(x) == component]
 
-        assert self.volume is not None
-        return by_rejection(
-            type(self).__name__, count, self.volume / self._area_around(), draw, generator, device
+        share = float(self.component_volumes[component]) / self._area_around(component)
+        return by_rejection(type(self).__name__, count, share, draw, generator, device)
+
+    def _component(self, x: Tensor) -> Tensor:
+        """Return the number of the smallest outer ring about each point and 1 more, 0 where there is none."""
+        if not self._outer:
+            return torch.zeros(len(x), dtype=torch.long, device=x.device)
+        h, angle = self._seen(x)
+        turns = h.new_zeros(len(x), len(self.rings)).index_add(1, self.of_ring.long(), torch.where(h < 0, -angle, angle))
+        inside = (turns - self.ring_turns).abs()[:, self._outer] < torch.pi / 2
+        areas = self.ring_areas[self._outer].expand_as(inside)
+        least, place = torch.where(inside, areas, torch.inf).min(-1)
+        return torch.where(least.isfinite(), place + 1, 0)
+
+    def _divide(self) -> None:
+        """Find outer rings, and the volumes of components."""
+        self.constant("ring_areas", torch.tensor(self._ring_areas()))
+        self._outer = [i for i, area in enumerate(self.ring_areas.tolist()) if area > 0]
+        edge = torch.tensor([int((self.of_ring == i).nonzero()[0]) for i in range(len(self.rings))])
+        on = self._at(edge, torch.full((len(edge),), 0.5, dtype=torch.float64))
+        step = 1e-6 * float(self.half_lengths.amin())
+        left = self._moved(on, self.normals[edge], step)
+        h, angle = self._seen(left)
+        turns = h.new_zeros(len(left), len(self.rings)).index_add(
+            1, self.of_ring.long(), torch.where(h < 0, -angle, angle)
         )
+        self.constant("ring_turns", turns.diagonal().clone())
+        volumes = torch.zeros(len(self._outer) + 1, dtype=torch.float64)
+        volumes.index_add_(0, self._component(left), self.ring_areas)
+        if float(volumes[0]) < 0:
+            volumes[0] += self._whole
+        self.constant("component_volumes", volumes.clamp(min=0))
+
+    _longest_layer: float = torch.inf
+    _whole: float
+    """Area of the surface, 0 where it is infinite: from what a part without an outer ring is cut."""
+
+    ring_areas: Tensor
+    ring_turns: Tensor
 
     @abstractmethod
-    def _area_around(self) -> float:
-        """Return the sum of the areas of what `_drawn_around` draws from."""
+    def _ring_areas(self) -> list[float]:
+        """Return the areas on the left of each ring, less that of the surface where it is more than half of it."""
 
     @abstractmethod
-    def _drawn_around(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        """Return points of parts that cover the set, evenly, less those that overlaps of parts would count twice."""
+    def _area_around(self, component: int) -> float:
+        """Return the area of what `_drawn_around` draws from."""
+
+    @abstractmethod
+    def _drawn_around(
+        self, component: int, count: int, generator: torch.Generator | None, device: torch.device
+    ) -> Tensor:
+        """Return points of a part of the surface that covers a component, evenly."""
 
     def extra_repr(self) -> str:
         edges = len(self.starts)

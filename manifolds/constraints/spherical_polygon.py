@@ -108,9 +108,10 @@ class SphericalPolygon(Polygon):
         return across & ((meet * self.middles[j]).sum(-1) > 0)
 
     def _is_convex(self) -> bool:
-        after = self.ends.new_tensor(self.rings[0]).roll(-2, 0)
-        left = (self.normals * after).sum(-1) >= 0
-        return len(self.rings) == 1 and float(self.volume or 0) < 2 * math.pi and bool(left.all())
+        if len(self.rings) > 1 or float(self.volume or 0) > 2 * math.pi:
+            return False
+        after = self.ends.roll(-1, 0)
+        return bool(((self.normals * after).sum(-1) >= -_LEAST).all())
 
     def _basis(self, x: Tensor) -> Tensor:
         return Sphere(2).tangent_basis(x)
@@ -119,39 +120,45 @@ class SphericalPolygon(Polygon):
         latitude, longitude = Sphere.to_degrees(x)
         return f"latitude {float(latitude):.4f}, longitude {float(longitude):.4f}"
 
-    def _caps(self) -> tuple[Tensor, Tensor]:
-        """Return centres and angles of caps that cover the set, ``(b, 3)`` and ``(b,)``: of the sphere where need be."""
-        areas, caps = 0.0, []
-        for i, ring in enumerate(self.rings):
-            corners = self.starts.new_tensor(ring)
-            area = _ring_area(corners)
-            areas += area
-            if area > 0:
-                edges = self.of_ring == i
-                centre = corners.mean(0)
-                centre = centre / centre.norm().clamp(min=1e-300)
-                reach = 2 * torch.asin(((corners - centre).norm(dim=1).max() / 2).clamp(max=1))
-                caps.append((centre, reach + self.half_lengths[edges].max() if reach < 1.5 else reach.new_tensor(math.pi)))
-        if not caps or abs(areas - float(self.volume or 0)) > 1e-6 or max(float(r) for _, r in caps) > 2:
-            return self.starts.new_tensor([[0.0, 0.0, 1.0]]), self.starts.new_tensor([math.pi])
-        return torch.stack([c for c, _ in caps]), torch.stack([r for _, r in caps])
+    def _ring_areas(self) -> list[float]:
+        return [_ring_area(self.starts.new_tensor(ring)) for ring in self.rings]
 
-    def _area_around(self) -> float:
-        return float((2 * math.pi * (1 - torch.cos(self._caps()[1]))).sum())
+    def _surroundings(self) -> tuple[Tensor, Tensor]:
+        """Return centres and angles of caps about the components, ``(b, 3)`` and ``(b,)``: pi is all of the sphere."""
+        centres, angles = [self.starts.new_tensor([0.0, 0.0, 1.0])], [self.starts.new_tensor(math.pi)]
+        for i in self._outer:
+            edges = self.of_ring == i
+            corners = self.starts[edges]
+            middle = corners.mean(0)
+            middle = middle / middle.norm().clamp(min=1e-300)
+            reach = 2 * torch.asin(((corners - middle).norm(dim=1).max() / 2).clamp(max=1))
+            wide = float(reach) > 1.5
+            centres.append(middle)
+            angles.append(angles[0] if wide else reach + self.half_lengths[edges].max())
+        return torch.stack(centres), torch.stack(angles)
 
-    def _drawn_around(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        centres, angles = (part.to(device) for part in self._caps())
-        heights = 1 - torch.cos(angles)
-        cap = torch.multinomial(heights, count, replacement=True, generator=generator)
+    def _area_around(self, component: int) -> float:
+        return 2 * math.pi * (1 - math.cos(float(self._surroundings()[1][component])))
+
+    def _drawn_around(
+        self, component: int, count: int, generator: torch.Generator | None, device: torch.device
+    ) -> Tensor:
+        centres, angles = (part[component].to(device) for part in self._surroundings())
         draw = torch.rand(count, 2, generator=generator, dtype=torch.float64, device=device)
-        z = 1 - draw[:, 0] * heights[cap]
-        ring, phase = torch.sqrt((1 - z * z).clamp(min=0)), 2 * math.pi * draw[:, 1]
-        basis = Sphere(2).tangent_basis(centres[cap])
-        x = z[:, None] * centres[cap] + ring[:, None] * (
-            torch.cos(phase)[:, None] * basis[:, 0] + torch.sin(phase)[:, None] * basis[:, 1]
-        )
-        within = x @ centres.mT >= torch.cos(angles) - 1e-15
-        return x[within.long().argmax(-1) == cap]
+        z = 1 - draw[:, :1] * (1 - torch.cos(angles))
+        ring, phase = torch.sqrt((1 - z * z).clamp(min=0)), 2 * math.pi * draw[:, 1:]
+        first, second = Sphere(2).tangent_basis(centres)
+        return z * centres + ring * (torch.cos(phase) * first + torch.sin(phase) * second)
+
+    _whole = 4 * math.pi
+    _longest_layer = 0.25
+
+    def crosses(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
+        x, y = torch.broadcast_tensors(x.double(), y.double())
+        across = torch.linalg.cross(x, y)
+        signs = [-(across @ self.starts.mT), across @ self.ends.mT, x @ self.normals.mT, -(y @ self.normals.mT)]
+        above, below = (torch.stack([(s > 0) == side for s in signs]).all(0) for side in (True, False))
+        return (above | below).any(-1)
 
 
 def _ring_area(corners: Tensor) -> float:

@@ -16,6 +16,7 @@ from rfm.paths.conditional import (
 )
 from rfm.paths.ddim import DDIM
 from rfm.paths.marginal import MarginalVelocity, marginal_velocity
+from rfm.paths.routes import RoutedPath, default_path
 
 __all__ = [
     "DDIM",
@@ -27,7 +28,9 @@ __all__ = [
     "GivenData",
     "MarginalVelocity",
     "PathSample",
+    "RoutedPath",
     "conversions",
+    "default_path",
     "marginal_velocity",
     "schedules",
     "times",

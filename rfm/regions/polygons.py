@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifolds import Manifold, Sphere
+from manifolds import Manifold, Sphere, SphericalPolygon
 from rfm.grids.geography import geography_of
 from rfm.records.packages import optional_package
+from rfm.regions.great_circles import arcs
 from rfm.regions.region import Array, Charts, Region
 
 _HALF_TURN = 180.0
@@ -88,6 +89,19 @@ class Polygon(Region):
         # With their borders: a pole is a whole edge.
         inside = self._shapely.intersects_xy(self.geometry, longitude.cpu().numpy(), latitude.cpu().numpy())
         return torch.from_numpy(np.asarray(inside)).to(x.device)
+
+    def constraint(self) -> SphericalPolygon:
+        """Return the polygons as a set that flows can be bounded by: ``Bounded(Sphere(2), polygon.constraint())``.
+
+        Edges become arcs of great circles that stay within 60 metres of them.
+
+        Raises:
+            ValueError: they lie on an ellipsoid, or cover all of the sphere.
+        """
+        if not self.manifold.same_as(Sphere(2)):
+            raise ValueError(f"Polygon.constraint: flows are bounded on Sphere(2), got {self.manifold}; use the sphere")
+        oriented = [self._shapely.geometry.polygon.orient(p) for p in self._shapely.get_parts(self.geometry)]
+        return SphericalPolygon(arcs(np.asarray(r.coords) for p in oriented for r in (p.exterior, *p.interiors)))
 
     def describe(self) -> str:
         west, south, east, north = self.geometry.bounds
