@@ -14,7 +14,7 @@ from experiments.borders.known import Known
 from manifolds import Ball, Bounded, Box, Constraint, Euclidean, JointLimits
 from rfm.integrators import Adaptive
 from rfm.networks import VelocityField
-from rfm.paths import ConditionalPath, PathSample
+from rfm.paths import BoundedPath
 
 SIZE = {"width": 64, "depth": 2, "features": 64, "max_frequency": 12.0}
 """Of the network, the same for all."""
@@ -31,6 +31,8 @@ class Fitted(NamedTuple):
     log_prob: Callable[[Tensor], Tensor]
     seconds: float
     """Of the fit."""
+    mass: float = 1.0
+    """Of the set, before what lies outside was left out."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Budget:
     batch_size: int = 256
 
 
-def damped(known: Known, x: Tensor, budget: Budget, seed: int, layer: float = 1.0) -> Fitted:
-    """Fit a flow whose velocity has no normal component at the border, along straight paths.
+def damped(known: Known, x: Tensor, budget: Budget, seed: int, layer: float = 1.0, reflected: float = 0.5) -> Fitted:
+    """Fit a flow whose velocity has no normal component at the border.
 
     Args:
         known: where.
@@ -50,20 +52,14 @@ def damped(known: Known, x: Tensor, budget: Budget, seed: int, layer: float = 1.
         budget: of the training.
         seed: of the fit.
         layer: width of the border layer, in units of the default.
+        reflected: share of the paths that are reflected at the border; 0 for straight ones.
     """
     m = known.manifold
     if layer != 1.0:
         own = m.constraint.layer
         m = Bounded(m.m, m.constraint, layer * float(torch.as_tensor(own).mean()))
-    return _of_flow(*_fit(m, x, budget, seed))
-
-
-def reflected(known: Known, x: Tensor, budget: Budget, seed: int) -> Fitted | None:
-    """Fit the same along paths that are reflected at the border: geodesics of the torus that a box unfolds to."""
-    if not isinstance(known.manifold.constraint, Box | JointLimits):
-        return None
-    path = ReflectedPath(known.manifold, seed)
-    return _of_flow(*_fit(known.manifold, x, budget, seed, objective=rfm.FlowMatching(path=path)))
+    path = BoundedPath(m, reflected=reflected, seed=seed)
+    return _of_flow(*_fit(m, x, budget, seed, objective=rfm.FlowMatching(path=path)))
 
 
 def mapped(known: Known, x: Tensor, budget: Budget, seed: int) -> Fitted | None:
@@ -98,37 +94,7 @@ def conditioned(known: Known, x: Tensor, budget: Budget, seed: int) -> Fitted:
         y = flow.sample(int(1.2 * count / mass) + 100, generator=generator, solver=SOLVER)
         return y[contains(y)][:count]
 
-    return Fitted(sample, lambda y: flow.log_prob(y, solver=SOLVER).double() - math.log(mass), seconds)
-
-
-def unbounded(known: Known, x: Tensor, budget: Budget, seed: int) -> Fitted:
-    """Fit a flow without a border, and do nothing about it."""
-    return _of_flow(*_fit(known.manifold.m, x, budget, seed))
-
-
-class ReflectedPath(ConditionalPath):
-    """Geodesics of the torus to which a box, or joint limits, unfold, folded: straight ways reflected at the walls.
-
-    The start is a mirror image of ``x_0``, each as likely, so that it is uniform on the torus where ``x_0`` is uniform.
-    No pair avoids the border, near which straight paths between all pairs are rare.
-    """
-
-    def __init__(self, manifold: Bounded, seed: int) -> None:
-        self.manifold, self.generator = manifold, torch.Generator().manual_seed(seed)
-
-    def sample(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
-        constraint: Any = self.manifold.constraint
-        low = constraint.low.to(x_0)
-        width = (constraint.high - constraint.low).to(x_0)
-        a, b = (self.manifold.m.logmap(low.expand_as(x), x) for x in (x_0, x_1))
-        if isinstance(constraint, JointLimits):
-            a, b = (torch.remainder(c, 2 * math.pi) for c in (a, b))
-        sign = 2 * torch.randint(2, a.shape, generator=self.generator).to(a) - 1
-        onward = torch.remainder(b - sign * a + width, 2 * width) - width
-        place = torch.remainder(sign * a + t[:, None] * onward, 2 * width)
-        folded = torch.where(place > width, 2 * width - place, place)
-        velocity = torch.where(place > width, -onward, onward)
-        return PathSample(x_0, x_1, t, self.manifold.m.projx(low + folded), velocity)
+    return Fitted(sample, lambda y: flow.log_prob(y, solver=SOLVER).double() - math.log(mass), seconds, mass)
 
 
 def _fit(m: Any, x: Tensor, budget: Budget, seed: int, **options: Any) -> tuple[rfm.Flow, float]:

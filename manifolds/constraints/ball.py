@@ -13,7 +13,7 @@ from manifolds.euclidean import Euclidean
 from manifolds.numerics import log_sphere_area
 from manifolds.sphere import Sphere
 
-_LAYER = 0.5
+_LAYER = 0.25
 """Width of the border layer, as a share of the radius."""
 
 
@@ -51,6 +51,13 @@ class Ball(Constraint):
         length = torch.linalg.vector_norm(away, dim=-1, keepdim=True).clamp(min=_LEAST)
         inner = self.radius - min(margin, self.radius)
         return (self.centre + away * (length.clamp(max=inner) / length)).to(x.dtype)
+
+    def wall(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        away = x.double() - self.centre
+        # From the centre all of the border is as near.
+        away = torch.where((away == 0).all(-1, keepdim=True), torch.eye(1, len(self.centre)).to(away), away)
+        unit = away / torch.linalg.vector_norm(away, dim=-1, keepdim=True)
+        return (self.centre + self.radius * unit).to(x.dtype), -unit.to(x.dtype)
 
     def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
         """``I - g g' / (d / layer + |g|^2)`` with ``d = (r^2 - |x - c|^2) / 2 r`` and g its gradient, smooth at c."""
@@ -120,6 +127,15 @@ class Cap(Constraint):
         inner = self.radius - min(margin, self.radius)
         moved = math.cos(inner) * self.centre + math.sin(inner) * unit
         return torch.where((self.depth(x) < 0)[..., None], moved.to(x.dtype), x)
+
+    def wall(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = x.double()
+        across = y - (y * self.centre).sum(-1, keepdim=True) * self.centre
+        length = torch.linalg.vector_norm(across, dim=-1, keepdim=True)
+        some = Sphere(len(self.centre) - 1).tangent_basis(self.centre)[0]
+        unit = torch.where(length > 0, across / length.clamp(min=_LEAST), some)
+        cos, sin = math.cos(self.radius), math.sin(self.radius)
+        return (cos * self.centre + sin * unit).to(x.dtype), (sin * self.centre - cos * unit).to(x.dtype)
 
     def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
         """``I - g g' / (d / layer + |g|^2)`` with ``d = (cos a - cos r) / sin r`` at the angle a, and g its gradient."""

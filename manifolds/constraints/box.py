@@ -13,7 +13,7 @@ from manifolds.euclidean import Euclidean
 from manifolds.flat_torus import FlatTorus
 from manifolds.numerics.angles import wrap_radians
 
-_LAYER = 0.25
+_LAYER = 0.15
 """Width of the border layer, as a share of a range."""
 
 
@@ -61,6 +61,10 @@ class Box(Constraint):
         y = x.double()
         y = torch.where(y < self.low, self.low + margins, torch.where(y > self.high, self.high - margins, y))
         return y.to(x.dtype)
+
+    def wall(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        below, above = (x.double() - self.low).abs(), (self.high - x.double()).abs()
+        return _nearest_end(x, below, above, self.low, self.high)
 
     def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
         """Each component by itself, times ``1 / (1 + layer / a + layer / b)`` at distances a, b from its ends."""
@@ -133,6 +137,11 @@ class JointLimits(Constraint):
         moved = wrap_radians((self.low + offset).to(x.dtype))
         return torch.where(self.limited.bool() & ((below < 0) | (above < 0)), moved, x)
 
+    def wall(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        free = torch.where(self.limited.bool(), 0.0, math.inf)
+        below, above = (d.abs() + free for d in self._ends(x))
+        return _nearest_end(x, below, above, wrap_radians(self.low), wrap_radians(self.low + self.width))
+
     def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
         """As in a `Box`; an angle without limits keeps its component."""
         below, above = (d.clamp(min=0) for d in self._ends(x))
@@ -162,6 +171,15 @@ class JointLimits(Constraint):
         turn = 2 * math.pi
         below = torch.where(offset > (self.width + turn) / 2, offset - turn, offset)
         return below, self.width - below
+
+
+def _nearest_end(x: Tensor, below: Tensor, above: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the points where the range ends that is nearest to its end, and the unit vectors from there inwards."""
+    place = torch.minimum(below, above).argmin(-1, keepdim=True)
+    own = torch.zeros_like(below, dtype=torch.bool).scatter(-1, place, True)
+    upper = above < below
+    at = torch.where(own, torch.where(upper, high, low).to(x.dtype), x)
+    return at, torch.where(own, torch.where(upper, -1.0, 1.0), 0.0).to(x.dtype)
 
 
 def _check_dimension(constraint: Constraint, manifold: Manifold, n: int) -> None:

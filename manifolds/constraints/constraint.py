@@ -14,8 +14,8 @@ from manifolds.numerics.precision import FullPrecision
 class Constraint(FullPrecision, Constants):
     """A closed subset of a manifold, with an interior and a piecewise smooth border.
 
-    **Required.** `check_manifold`, `depth`, `nearest`, `damped`, `random_uniform`, ``volume`` and ``layer``. Points are
-    those of the manifold, ``(*batch, *event_shape)``. A subclass keeps its constructor's arguments as attributes of the
+    **Required.** `check_manifold`, `depth`, `nearest`, `wall`, `damped`, `random_uniform`, ``volume`` and ``layer``.
+    Points are those of the manifold, ``(*batch, *event_shape)``. A subclass keeps its constructor's arguments as attributes of the
     same names, so that it can be saved, and computes in float64 where differences near the border would cancel.
     """
 
@@ -49,6 +49,10 @@ class Constraint(FullPrecision, Constants):
     def nearest(self, x: Tensor, margin: float) -> Tensor:
         """Return, for points outside, a point of the set next to the nearest one, ``margin`` inside the border."""
         raise TypeError(f"{type(self).__name__} does not define nearest(x, margin)")
+
+    def wall(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the point of the border nearest to points of the set, and the inward unit normal there."""
+        raise TypeError(f"{type(self).__name__} does not define wall(x)")
 
     def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
         """Return ``D(x) u``: tangent vectors whose component normal to the border vanishes on it.
@@ -139,7 +143,8 @@ def numbers(owner: str, name: str, value: Any) -> Tensor:
         ValueError: they are none.
     """
     try:
-        return torch.as_tensor(value).detach().double()
+        # Plain numbers with all of their digits.
+        return (value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)).detach().double()
     except (TypeError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(f"{owner}: {name} must be numbers, got what torch cannot convert ({reason})") from None

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from manifolds.constraints.constraint import Constraint, by_rejection, numbers
 
-_LAYER = 0.5
+_LAYER = 0.25
 """Width of the border layer, as a share of twice the area over the length of the border."""
 _BLOCK = 2**21
 """Pairs of a point and an edge that are computed together."""
@@ -56,6 +56,10 @@ class Polygon(Constraint):
         self.constant("products", (self.normals[:, :, None] * self.normals[:, None, :]).flatten(1))
         self.constant("of_ring", torch.cat([torch.full((len(r),), i) for i, r in enumerate(rings)]))
         self.reach = float(self.starts.abs().max())
+        numbers = torch.arange(len(self.starts)).split([len(ring) for ring in rings])
+        self.constant("following", torch.cat([own.roll(-1, 0) for own in numbers]))
+        before = torch.cat([own.roll(1, 0) for own in numbers])
+        self.constant("bisectors", self.normals + self.normals[before])
         self._check_crossings()
         self.volume = self._area()
         self.constant("inside_turn", torch.zeros(()))
@@ -65,6 +69,10 @@ class Polygon(Constraint):
         self.convex = self._is_convex()
 
     of_ring: Tensor
+    following: Tensor
+    """The number of the edge after each ``(e,)``."""
+    bisectors: Tensor
+    """Directions that halve the angles at the starts of edges ``(e, c)``."""
 
     # What the surface says.
 
@@ -133,9 +141,24 @@ class Polygon(Constraint):
             # At a corner between the edges: along the line that halves its angle.
             near = (distance <= least[:, None] + margin).to(part.dtype)
             moved = self._moved(foot, near @ self.normals, margin)
+            # Next to a sharp corner that way may lead across its other side: then from the corner itself.
+            ahead = torch.take_along_dim(share, edge[:, None], -1)[:, 0] > 0.5
+            corner = torch.where(ahead, self.following.long()[edge], edge)
+            inward = self._moved(self.starts[corner], self.bisectors[corner], 2 * margin)
+            moved = torch.where(self._inside(*self._seen(moved))[:, None], moved, inward)
             parts.append(torch.where(self._inside(*self._seen(part))[:, None], part, moved))
         y = torch.cat(parts).reshape(x.shape)
         return torch.where(self.contains(x)[..., None], x, y.to(x.dtype))
+
+    def wall(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        flat = x.double().reshape(-1, x.shape[-1])
+        feet, normals = [], []
+        for part in self._parts(flat):
+            share, distance = self._feet(part)
+            edge = distance.argmin(-1)
+            feet.append(self._at(edge, torch.take_along_dim(share, edge[:, None], -1)[:, 0]))
+            normals.append(self.normals[edge])
+        return torch.cat(feet).reshape(x.shape).to(x.dtype), torch.cat(normals).reshape(x.shape).to(x.dtype)
 
     def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
         y, w = x.double(), u.double()
@@ -212,7 +235,7 @@ class Polygon(Constraint):
         turns = h.new_zeros(len(left), len(self.rings)).index_add(
             1, self.of_ring.long(), torch.where(h < 0, -angle, angle)
         )
-        self.constant("ring_turns", turns.diagonal().clone())
+        self.constant("ring_turns", turns.diagonal().clone(memory_format=torch.contiguous_format))
         volumes = torch.zeros(len(self._outer) + 1, dtype=torch.float64)
         volumes.index_add_(0, self._component(left), self.ring_areas)
         if float(volumes[0]) < 0:

@@ -12,7 +12,7 @@ from manifolds.base import Manifold
 from manifolds.constraints.constraint import Constraint, by_rejection, numbers, vector
 from manifolds.euclidean import Euclidean
 
-_LAYER = 0.5
+_LAYER = 0.25
 """Width of the border layer, as a share of n times the volume over the area of the border."""
 _MOST_CORNERS = 200_000
 """Sets of n walls that are tried for corners."""
@@ -90,6 +90,11 @@ class Polytope(Constraint):
         over = (y @ self.normals.mT - bounds).clamp(min=0)
         share = (over / (over + bounds - self.normals @ middle)).amax(-1, keepdim=True)
         return torch.where((self.depth(x) < 0)[..., None], (y + share * (middle - y)).to(x.dtype), x)
+
+    def wall(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        distance, wall = self._distances(x).min(-1)
+        normal = self.normals[wall]
+        return (x.double() + distance[..., None] * normal).to(x.dtype), -normal.to(x.dtype)
 
     def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
         """``(I + sum_i n_i n_i' layer / d_i)^-1``, as ``I - N' (diag(d / layer) + N N')^-1 N``: no infinite numbers."""

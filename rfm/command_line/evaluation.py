@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manifolds import Bounded
 from rfm.command_line.run_folder import RunData
 from rfm.datasets.splits import group_split
 from rfm.flow import Flow, StratifiedRefinement
 from rfm.metrics import Estimate, NearestTraining, nearest_training, negative_log_likelihood, paired_difference
-from rfm.sources import KernelMixture, Uniform
+from rfm.sources import KernelMixture, Source, Truncated, Uniform
 from rfm.training import Points, conditional_kernels
 from rfm.training.conditional_refinement import condition_labels, reason_against_condition
 
@@ -203,6 +204,8 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
             against_conditional = paired_difference(*pair, groups=groups, weights=weights)
     rows = tuple((name, negative_log_likelihood(score, weights, groups)) for name, score in scores)
     measure = f"the Riemannian volume of {flow.manifold}"
+    if kernels and isinstance(flow.manifold, Bounded):
+        measure += "; kernel densities leak over its border, and are divided by their mass inside"
     words = _subsampling(data, fitted) if kernels and fitted is not data else ""
     return Evaluation(
         rows,
@@ -287,16 +290,21 @@ def _subsampling(data: RunData, fitted: RunData) -> str:
     )
 
 
-def _kernels(flow: Flow, fitted: RunData, note: Callable[[str], None]) -> dict[str, KernelMixture]:
-    """Return the kernel densities of the training points by name; none where the manifold has no kernel."""
-    if flow.manifold.kernel is None:
+def _kernels(flow: Flow, fitted: RunData, note: Callable[[str], None]) -> dict[str, Source]:
+    """Return the kernel densities of the training points by name; none where the manifold has no kernel.
+
+    On a bounded set they are those of all that it is a part of, divided by their mass inside.
+    """
+    full = flow.manifold.unbounded
+    if full.kernel is None:
         return {}
     train, validation = fitted.points[fitted.split.train], fitted.points[fitted.split.validation]
     w, v = fitted.weights_at(fitted.split.train), fitted.weights_at(fitted.split.validation)
-    kernels = {}
+    kernels = dict[str, Source]()
     for name, make in KERNELS.items():
         note(name)
-        kernels[name] = make(flow.manifold, train, validation, sample_weights=w, validation_weights=v)
+        kernel = make(full, train, validation, sample_weights=w, validation_weights=v)
+        kernels[name] = Truncated(flow.manifold, kernel) if isinstance(flow.manifold, Bounded) else kernel
     return kernels
 
 
@@ -322,7 +330,7 @@ def _some(index: Tensor, count: int) -> Tensor:
     return index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:count].sort().values]
 
 
-def _best_of_validation(kernels: dict[str, KernelMixture], data: RunData) -> str:
+def _best_of_validation(kernels: dict[str, Source], data: RunData) -> str:
     """Return the kernel density under which the validation points are likeliest: the test points assess it."""
     points, weights = data.points[data.split.validation], data.weights_at(data.split.validation)
     return min(kernels, key=lambda name: negative_log_likelihood(kernels[name].log_prob(points), weights).mean)

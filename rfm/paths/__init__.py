@@ -16,11 +16,12 @@ from rfm.paths.conditional import (
 )
 from rfm.paths.ddim import DDIM
 from rfm.paths.marginal import MarginalVelocity, marginal_velocity
-from rfm.paths.routes import RoutedPath, default_path
+from rfm.paths.bounded import BoundedPath, default_path
 
 __all__ = [
     "DDIM",
     "AffinePath",
+    "BoundedPath",
     "ConditionalFlowPath",
     "ConditionalPath",
     "GaussianPath",
@@ -28,7 +29,7 @@ __all__ = [
     "GivenData",
     "MarginalVelocity",
     "PathSample",
-    "RoutedPath",
+
     "conversions",
     "default_path",
     "marginal_velocity",

@@ -11,21 +11,19 @@ from torch import Tensor
 from manifolds import Sphere
 from rfm.regions.region import Array
 
-_BOW = 1e-5
-"""Distance in radians, 60 metres on the earth, between an edge and the arcs that follow it."""
 _DIGITS = 9
 _Place = tuple[float, float]
 
 
-def arcs(rings: Iterable[Array]) -> list[Tensor]:
+def arcs(rings: Iterable[Array], bow: float) -> list[Tensor]:
     """Return rings of unit vectors, ``(k, 3)``, with the inside on the left.
 
-    Edges are straight in longitude and latitude; each becomes as many arcs of great circles as stay within 60 metres of
-    it. Edges along the meridian of 180 degrees that cut one polygon into two cancel, edges along a pole are points.
+    Edges are straight in longitude and latitude; each becomes as many arcs of great circles as stay near it. Edges along the meridian of 180 degrees that cut one polygon into two cancel, edges along a pole are points.
 
     Args:
         rings: longitudes and latitudes in degrees, from -180 to 180, the inside on the left, ``(n, 2)``, the first
             repeated at the end.
+        bow: distance in radians between an edge and the arcs that follow it.
 
     Raises:
         ValueError: nothing is left, as of a polygon that covers all of the sphere.
@@ -39,7 +37,7 @@ def arcs(rings: Iterable[Array]) -> list[Tensor]:
             if abs(a[0]) == 180 and a[0] == b[0]:
                 on_seam.append((float(a[0]), float(a[1]), float(b[1])))
                 continue
-            onward[_key(a)].append(_divided(a, b))
+            onward[_key(a)].append(_divided(a, b, bow))
     for a, b in _uncancelled(on_seam):
         onward[_key(a)].append(np.stack([a, b]))
     found = list(_walks(onward))
@@ -54,13 +52,13 @@ def _key(place: Array) -> _Place:
     return (0.0 if abs(latitude) == 90 else 180.0 if longitude == -180 else longitude), latitude
 
 
-def _divided(a: Array, b: Array) -> Array:
+def _divided(a: Array, b: Array, bow: float) -> Array:
     """Return places from a to b between which arcs stay near the edge, ``(k, 2)``."""
     # A parallel at latitude f bows away from the arc between two of its places by d^2 sin(2 f) / 16.
     steep = max(abs(math.sin(math.radians(2 * latitude))) for latitude in (a[1], b[1], (a[1] + b[1]) / 2))
     width, height = math.radians(abs(b[0] - a[0])), math.radians(abs(b[1] - a[1]))
     # An oblique edge bows as its course changes, by the width times the height over eight.
-    bows = max(width * math.sqrt(steep / 16 / _BOW), math.sqrt(width * height / 8 / _BOW), (width + height) / 1.5)
+    bows = max(width * math.sqrt(steep / 16 / bow), math.sqrt(width * height / 8 / bow), (width + height) / 1.5)
     return np.linspace(a, b, max(1, math.ceil(bows)) + 1)
 
 

@@ -19,10 +19,14 @@ _DETOUR = 1.5
 
 
 @dataclass(frozen=True)
-class RoutedPath(ConditionalPath):
-    """The straight way from ``x_0`` to ``x_1`` where it stays in the set, else a way round by visible nodes.
+class BoundedPath(ConditionalPath):
+    """Ways inside a bounded set: straight ones, ones reflected at the border, and ways round where it is in between.
 
-    Shortest ways round a corner all pass through the corner itself: their marginals have no density, and a field cannot
+    **Reflected.** Straight ways between points of a convex set hardly ever touch its border, so that on the way the
+    density falls to zero there, in a layer that is thin where they begin and end, and which a network cannot resolve.
+    Therefore a share of the pairs goes by the point of the border that mirrors ``x_0`` in the wall nearest to it.
+
+    **Round.** Shortest ways round a corner all pass through the corner itself: their marginals have no density, and a field cannot
     learn them. Here the ways lead through nodes drawn evenly from the set, the cheapest ones on the graph of those that
     see each other, at constant speed; each batch has another of several graphs. A network cannot tell this from ways
     that are spread between the nodes, so they should be about as dense as the finest passage is wide.
@@ -32,22 +36,24 @@ class RoutedPath(ConditionalPath):
 
     Args:
         manifold: the bounded set.
+        reflected: share of the pairs whose way is reflected where that way stays inside.
         nodes: how many there are in each graph.
         graphs: how many graphs there are.
         seed: of the nodes, and of what batch has which.
     """
 
     manifold: Bounded
+    reflected: float = 0.5
     nodes: int = 400
     graphs: int = 2
     seed: int = 0
     _graphs: list["_Graph"] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        check_instance("RoutedPath", "manifold", self.manifold, Bounded, "Bounded(Sphere(2), polygon)")
+        check_instance("BoundedPath", "manifold", self.manifold, Bounded, "Bounded(Sphere(2), polygon)")
         for name, value in (("nodes", self.nodes), ("graphs", self.graphs)):
-            object.__setattr__(self, name, integer("RoutedPath", name, value))
-        object.__setattr__(self, "_draw", torch.Generator().manual_seed(seed_of("RoutedPath", self.seed)))
+            object.__setattr__(self, name, integer("BoundedPath", name, value))
+        object.__setattr__(self, "_draw", torch.Generator().manual_seed(seed_of("BoundedPath", self.seed)))
 
     @property
     def starts_at_source(self) -> bool:
@@ -59,11 +65,23 @@ class RoutedPath(ConditionalPath):
         batch = torch.broadcast_shapes(m.batch_shape(x_0), m.batch_shape(x_1), t.shape)
         x_0, x_1 = (x.expand(*batch, *m.event_shape) for x in (x_0, x_1))
         flat = [x.reshape(-1, *m.event_shape) for x in (x_0, x_1)]
-        graph = self._graph()
-        start, routes = graph.on(x_0.device).routes(*flat)
-        x_t, dx_t = _along(m.m, routes, t.expand(batch).reshape(-1))
+        start, routes = self._routes(*flat)
+        x_t, dx_t = _along(m, routes, t.expand(batch).reshape(-1))
         shape = (*batch, *m.event_shape)
         return PathSample(start.reshape(shape), x_1, t.expand(batch), x_t.reshape(shape), dx_t.reshape(shape))
+
+    def _routes(self, x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where ways start, ``(n, *event_shape)``, and their corners ``(n, k, *event_shape)``."""
+        if self.manifold.convex and self.manifold.constraint.is_connected:
+            corners = torch.stack([x_0, x_1], 1)
+        else:
+            x_0, corners = self._graph().on(x_0.device).routes(x_0, x_1)
+        chosen = torch.rand(len(x_0), generator=self.__dict__["_draw"]).to(x_0.device) < self.reflected
+        # Those that go straight, and could as well be reflected.
+        straight = (corners[:, 1:] == x_1[:, None]).flatten(2).all(-1).all(-1)
+        at, fits = mirrored(self.manifold, x_0, x_1)
+        at = torch.where(self.manifold.lift(chosen & straight & fits), at, x_0)
+        return x_0, torch.cat([x_0[:, None], at[:, None], corners[:, 1:]], 1)
 
     def _graph(self) -> "_Graph":
         # Made when they are first needed: a path that is but described costs nothing.
@@ -91,13 +109,15 @@ class _Graph(NamedTuple):
 
         # On the CPU, whatever device the set has been moved to.
         constraint = copy.deepcopy(m.constraint).cpu()
-        numbers = torch.zeros(count, dtype=torch.long)
-        if not constraint.is_connected:
-            volumes = constraint.component_volumes.cpu()
+        if constraint.is_connected:
+            nodes = constraint.random_uniform(count, generator, torch.device("cpu"))
+            numbers = constraint.components(nodes)
+        else:
+            volumes = constraint.component_volumes
             drawn = torch.multinomial(volumes, count, replacement=True, generator=generator)
             # Every component has some.
             numbers = torch.cat([drawn, (volumes > 0).nonzero()[:, 0].repeat(_CANDIDATES)])
-        nodes = constraint.random_in(numbers, generator)
+            nodes = constraint.random_in(numbers, generator)
         n = len(nodes)
         i, j = torch.triu_indices(n, n, 1)
         pairs = zip(i.split(2048), j.split(2048), strict=True)
@@ -174,6 +194,24 @@ class _Graph(NamedTuple):
         return x_0.index_copy(0, apart, self.nodes[chosen].to(x_0))
 
 
+def mirrored(m: Bounded, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where the way from ``x`` to ``y`` by the wall nearest to ``x`` is reflected, and whether it stays inside.
+
+    As by a plane mirror, in the coordinates of the tangent space at the wall; on a curved wall the nearest point of the
+    set.
+    """
+    at, normal = m.constraint.wall(x)
+    u, v = (m.constraint.logmap(m.m, at, z) for z in (x, y))
+    h, k = (m.inner(at, w, normal).clamp(min=0) for w in (u, v))
+    share = h / (h + k).clamp(min=torch.finfo(h.dtype).tiny)
+    # On the straight way between the two at this share, as far above the wall as is taken off here.
+    middle = u + m.lift(share) * (v - u)
+    place = m.projx(m.expmap(at, middle - m.lift(m.inner(at, middle, normal)) * normal))
+    if m.convex:
+        return place, torch.ones_like(share, dtype=torch.bool)
+    return place, ~(m.constraint.crosses(m.m, x, place) | m.constraint.crosses(m.m, place, y))
+
+
 def _along(m: Manifold, corners: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Return positions and velocities at times on ways by geodesics between corners, at constant speed."""
     lengths = m.dist(corners[:, :-1], corners[:, 1:])
@@ -192,7 +230,5 @@ def _along(m: Manifold, corners: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def default_path(manifold: Manifold) -> ConditionalPath:
-    """Return the path that a fit follows unless told otherwise: geodesics, or ways round where these would leave."""
-    if isinstance(manifold, Bounded) and not (manifold.convex and manifold.constraint.is_connected):
-        return RoutedPath(manifold)
-    return GeodesicPath(manifold)
+    """Return the path that a fit follows unless told otherwise: geodesics, in bounded sets a `BoundedPath`."""
+    return BoundedPath(manifold) if isinstance(manifold, Bounded) else GeodesicPath(manifold)
