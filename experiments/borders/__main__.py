@@ -139,19 +139,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.borders", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few steps and points, to see that it runs")
     parser.add_argument("--out", type=Path, default=Path("runs/borders"), help="folder of the rows")
-    parser.add_argument("--steps", type=int, default=600, help="of training on known densities; twice as many elsewhere")
+    parser.add_argument("--steps", type=int, default=500, help="of training; twice as many in mazes")
     parser.add_argument("--points", type=int, default=4000, help="training points of the known densities")
     parser.add_argument("--page", type=Path, help="file to write the page to")
     parser.add_argument("--figure", type=Path, help="file to draw the pictures to")
+    parser.add_argument(
+        "--part", choices=("mazes", "known", "earth"), help="measure this part alone, and write no page"
+    )
     options = parser.parse_args(arguments)
     if options.quick:
         options.steps, options.points = 10, 200
     torch.set_num_threads(1)
     store = Store(options.out)
-    mazes_found = maze_rows(store, 2 * options.steps, 200 if options.quick else 1000)
-    known = known_rows(store, options.steps, options.points)
-    on_earth = earth_rows(store, options.steps, 200 if options.quick else 5000)
-    text = page(known, on_earth, mazes_found, options.steps, options.points)
+    parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "mazes": lambda: maze_rows(store, 2 * options.steps, 200 if options.quick else 1000),
+        "known": lambda: known_rows(store, options.steps, options.points),
+        "earth": lambda: earth_rows(store, options.steps, 200 if options.quick else 5000),
+    }
+    if options.part is not None:
+        parts[options.part]()
+        return
+    found = {name: compute() for name, compute in parts.items()}
+    text = page(found["known"], found["earth"], found["mazes"], options.steps, options.points)
     print(text)
     if options.page is not None:
         options.page.write_text(text)

@@ -136,7 +136,8 @@ def _chart(constraint: Constraint) -> Chart | None:
     if isinstance(constraint, Ball):
         return _of_ball(constraint)
     if isinstance(constraint, Box | JointLimits):
-        low, width = constraint.low, constraint.high - constraint.low
+        low = constraint.lower
+        width = low.new_tensor(constraint.high) - low
 
         def forward(x: Tensor) -> tuple[Tensor, Tensor]:
             share = ((x - low) / width).clamp(1e-12, 1 - 1e-12)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from experiments.borders import earth
 from manifolds import Bounded, Sphere
-from rfm.plotting.borders import draw_border_in_plane
+from rfm.plotting.borders import border_lines, draw_border_in_plane
 from rfm.plotting.figures import DATA_COLOUR, SAMPLE_COLOUR, finish, new_figure
 
 
@@ -30,8 +30,10 @@ def draw(file: Path, points: Callable[[str], Tensor], maze: Callable[[str], Boun
         axes.scatter(*ways[0].T, s=6, color=DATA_COLOUR, zorder=3, label="start")
         axes.scatter(*ways[-1].T, s=6, color=SAMPLE_COLOUR, zorder=3, label="samples")
         draw_border_in_plane(axes, maze(name), 1.0)
+        corners = np.concatenate(border_lines(maze(name)))
+        axes.set(xlim=(corners[:, 0].min() - 0.1, corners[:, 0].max() + 0.1))
+        axes.set(ylim=(corners[:, 1].min() - 0.1, corners[:, 1].max() + 0.1))
         axes.set_aspect("equal")
-        axes.autoscale_view()
         axes.legend(loc="upper right", frameon=True)
         finish(axes, name.replace("_", " "))
     catalogues = (("earthquakes in the sea", earth.sea()), ("floods on land", earth.land()))

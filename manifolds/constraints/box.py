@@ -21,23 +21,25 @@ class Box(Constraint):
     """Ranges of the coordinates of R^n: ``Box([0.0, 0.0], [1.0, 2.0])``.
 
     Args:
-        low: lower ends ``(n,)``; ``-inf`` for none.
-        high: upper ends ``(n,)``, above the lower ones; ``inf`` for none.
+        low: lower ends ``(n,)``; ``-inf``, or None in a list, for none.
+        high: upper ends ``(n,)``, above the lower ones; ``inf`` or None for none.
     """
 
-    low: Tensor
-    high: Tensor
+    lower: Tensor
+    upper: Tensor
 
     def __init__(self, low: Any, high: Any) -> None:
         super().__init__()
-        low, high = vector("Box", "low", low), vector("Box", "high", high)
+        low, high = (vector("Box", *end) for end in (("low", _known(low, -math.inf)), ("high", _known(high, math.inf))))
         if low.shape != high.shape or not bool((low < high).all()):
             raise ValueError(
                 f"Box: each end in low must be below that in high, got {low.tolist()} and {high.tolist()}; exchange or "
                 "correct them"
             )
-        self.constant("low", low)
-        self.constant("high", high)
+        # As what JSON knows.
+        self.low, self.high = ([end if math.isfinite(end) else None for end in ends.tolist()] for ends in (low, high))
+        self.constant("lower", low)
+        self.constant("upper", high)
         widths = high - low
         self.volume = float(widths.prod()) if bool(widths.isfinite().all()) else None
         ends = torch.cat([low, high])
@@ -47,39 +49,39 @@ class Box(Constraint):
     layer: Tensor
 
     def check_manifold(self, manifold: Manifold) -> None:
-        check_instance("Bounded with a Box", "manifold", manifold, Euclidean, f"Euclidean({len(self.low)})")
-        _check_dimension(self, manifold, len(self.low))
+        check_instance("Bounded with a Box", "manifold", manifold, Euclidean, f"Euclidean({len(self.lower)})")
+        _check_dimension(self, manifold, len(self.lower))
 
     def contains(self, x: Tensor) -> Tensor:
-        return ((x >= self.low) & (x <= self.high)).all(-1)
+        return ((x >= self.lower) & (x <= self.upper)).all(-1)
 
     def depth(self, x: Tensor) -> Tensor:
-        return torch.minimum(x.double() - self.low, self.high - x.double()).amin(-1).to(x.dtype)
+        return torch.minimum(x.double() - self.lower, self.upper - x.double()).amin(-1).to(x.dtype)
 
     def nearest(self, x: Tensor, margin: float) -> Tensor:
-        margins = torch.clamp((self.high - self.low) / 2, max=margin)
+        margins = torch.clamp((self.upper - self.lower) / 2, max=margin)
         y = x.double()
-        y = torch.where(y < self.low, self.low + margins, torch.where(y > self.high, self.high - margins, y))
+        y = torch.where(y < self.lower, self.lower + margins, torch.where(y > self.upper, self.upper - margins, y))
         return y.to(x.dtype)
 
     def wall(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        below, above = (x.double() - self.low).abs(), (self.high - x.double()).abs()
-        return _nearest_end(x, below, above, self.low, self.high)
+        below, above = (x.double() - self.lower).abs(), (self.upper - x.double()).abs()
+        return _nearest_end(x, below, above, self.lower, self.upper)
 
     def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
         """Each component by itself, times ``1 / (1 + layer / a + layer / b)`` at distances a, b from its ends."""
         y = x.double()
-        below, above = (y - self.low).clamp(min=0), (self.high - y).clamp(min=0)
+        below, above = (y - self.lower).clamp(min=0), (self.upper - y).clamp(min=0)
         # From an end that is not there nothing is near.
         one, other = (torch.where(d.isinf(), 1.0, d / (d + layer)) for d in (below, above))
         return u * (one * other / (one + other - one * other).clamp(min=_LEAST)).to(u.dtype)
 
     def random_uniform(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        draw = torch.rand(count, len(self.low), generator=generator, dtype=torch.float64, device=device)
-        return self.low.to(device) + draw * (self.high - self.low).to(device)
+        draw = torch.rand(count, len(self.lower), generator=generator, dtype=torch.float64, device=device)
+        return self.lower.to(device) + draw * (self.upper - self.lower).to(device)
 
     def extra_repr(self) -> str:
-        return f"{self.low.tolist()}, {self.high.tolist()}"
+        return f"{self.low}, {self.high}"
 
 
 class JointLimits(Constraint):
@@ -94,16 +96,14 @@ class JointLimits(Constraint):
         high: upper ends ``(n,)``, above the lower ones by a turn at most; None where ``low`` is.
     """
 
-    low: Tensor
+    lower: Tensor
     width: Tensor
     layer: Tensor
 
     def __init__(self, low: Any, high: Any) -> None:
         super().__init__()
-        if isinstance(low, list | tuple) and isinstance(high, list | tuple):
-            low = [-math.pi if end is None else end for end in low]
-            high = [math.pi if end is None else end for end in high]
-        low, high = vector("JointLimits", "low", low), vector("JointLimits", "high", high)
+        low = vector("JointLimits", "low", _known(low, -math.pi))
+        high = vector("JointLimits", "high", _known(high, math.pi))
         turn = 2 * math.pi
         same = low.shape == high.shape
         if not same or not bool(((low < high) & (high - low <= turn * (1 + 1e-9)) & (low.abs() <= turn)).all()):
@@ -111,8 +111,8 @@ class JointLimits(Constraint):
                 f"JointLimits: each angle in high must be above that in low, in radians, by a turn at most, and low "
                 f"from -2 pi to 2 pi, got {low.tolist()} and {high.tolist()}; turn degrees into radians, or correct them"
             )
-        self.constant("low", low)
-        self.constant("high", high)
+        self.low, self.high = low.tolist(), high.tolist()
+        self.constant("lower", low)
         self.constant("width", (high - low).clamp(max=turn))
         # A joint that goes all the way round has no ends.
         self.constant("limited", self.width < turn * (1 - 1e-9))
@@ -122,8 +122,8 @@ class JointLimits(Constraint):
     limited: Tensor
 
     def check_manifold(self, manifold: Manifold) -> None:
-        check_instance("Bounded with JointLimits", "manifold", manifold, FlatTorus, f"FlatTorus({len(self.low)})")
-        _check_dimension(self, manifold, len(self.low))
+        check_instance("Bounded with JointLimits", "manifold", manifold, FlatTorus, f"FlatTorus({len(self.lower)})")
+        _check_dimension(self, manifold, len(self.lower))
 
     def depth(self, x: Tensor) -> Tensor:
         below, above = self._ends(x)
@@ -134,13 +134,13 @@ class JointLimits(Constraint):
         below, above = self._ends(x)
         inner = torch.clamp(self.width / 2, max=margin)
         offset = torch.where(below < 0, inner, torch.where(above < 0, self.width - inner, below))
-        moved = wrap_radians((self.low + offset).to(x.dtype))
+        moved = wrap_radians((self.lower + offset).to(x.dtype))
         return torch.where(self.limited.bool() & ((below < 0) | (above < 0)), moved, x)
 
     def wall(self, x: Tensor) -> tuple[Tensor, Tensor]:
         free = torch.where(self.limited.bool(), 0.0, math.inf)
         below, above = (d.abs() + free for d in self._ends(x))
-        return _nearest_end(x, below, above, wrap_radians(self.low), wrap_radians(self.low + self.width))
+        return _nearest_end(x, below, above, wrap_radians(self.lower), wrap_radians(self.lower + self.width))
 
     def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
         """As in a `Box`; an angle without limits keeps its component."""
@@ -150,23 +150,23 @@ class JointLimits(Constraint):
         return u * factor.to(u.dtype)
 
     def random_uniform(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        draw = torch.rand(count, len(self.low), generator=generator, dtype=torch.float64, device=device)
-        return wrap_radians(self.low.to(device) + draw * self.width.to(device))
+        draw = torch.rand(count, len(self.lower), generator=generator, dtype=torch.float64, device=device)
+        return wrap_radians(self.lower.to(device) + draw * self.width.to(device))
 
     def logmap(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
         """Return the way within the limits: the difference of the angles counted from the lower ends."""
-        start, end = (torch.remainder(z - self.low.to(z), 2 * math.pi) for z in (x, y))
+        start, end = (torch.remainder(z - self.lower.to(z), 2 * math.pi) for z in (x, y))
         return torch.where(self.limited.bool(), end - start, manifold.logmap(x, y))
 
     def dist(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
         return manifold.norm(x, self.logmap(manifold, x, y))
 
     def extra_repr(self) -> str:
-        return f"{self.low.tolist()}, {self.high.tolist()}"
+        return f"{self.low}, {self.high}"
 
     def _ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return how far angles are above their lower and below their upper ends, the nearer end negative outside."""
-        offset = torch.remainder(x.double() - self.low, 2 * math.pi)
+        offset = torch.remainder(x.double() - self.lower, 2 * math.pi)
         # Outside, the middle of what is left of the turn divides what is below from what is above.
         turn = 2 * math.pi
         below = torch.where(offset > (self.width + turn) / 2, offset - turn, offset)
@@ -180,6 +180,11 @@ def _nearest_end(x: Tensor, below: Tensor, above: Tensor, low: Tensor, high: Ten
     upper = above < below
     at = torch.where(own, torch.where(upper, high, low).to(x.dtype), x)
     return at, torch.where(own, torch.where(upper, -1.0, 1.0), 0.0).to(x.dtype)
+
+
+def _known(ends: Any, otherwise: float) -> Any:
+    """Return ends with a number in place of None."""
+    return [otherwise if end is None else end for end in ends] if isinstance(ends, list | tuple) else ends
 
 
 def _check_dimension(constraint: Constraint, manifold: Manifold, n: int) -> None:

@@ -99,7 +99,7 @@ def _(constraint: Polytope) -> list[Tensor]:
 @_lines.register
 def _(constraint: Box) -> list[Tensor]:
     # What is open ends far beyond the panel.
-    low, high = (ends.clamp(-1e9, 1e9) for ends in (constraint.low, constraint.high))
+    low, high = (ends.clamp(-1e9, 1e9) for ends in (constraint.lower, constraint.upper))
     return [_rectangle(low, high)]
 
 
@@ -107,7 +107,7 @@ def _(constraint: Box) -> list[Tensor]:
 def _(constraint: JointLimits) -> list[Tensor]:
     turn = 2 * math.pi
     limited = constraint.limited.bool()
-    low, high = constraint.low, constraint.low + constraint.width
+    low, high = constraint.lower, constraint.lower + constraint.width
     low, high = torch.where(limited, low, -2 * turn), torch.where(limited, high, 2 * turn)
     shifts = torch.cartesian_prod(*[torch.tensor([-turn, 0.0, turn], dtype=torch.float64)] * 2)
     return [_rectangle(low + shift, high + shift) for shift in shifts]
