@@ -9,7 +9,19 @@ from bounded_zoo import BOUNDED, ISLES, drawn
 from random_fields import wavy_field
 
 import rfm
-from manifolds import Bounded, Box, Cap, Euclidean, FlatTorus, JointLimits, PlanarPolygon, Power, Product, Scaled, Sphere
+from manifolds import (
+    Bounded,
+    Box,
+    Cap,
+    Euclidean,
+    FlatTorus,
+    JointLimits,
+    PlanarPolygon,
+    Power,
+    Product,
+    Scaled,
+    Sphere,
+)
 from manifolds.testing import check_manifold
 from rfm.integrators import Adaptive, FixedStep
 from rfm.paths import BoundedPath, GeodesicPath, default_path
@@ -50,10 +62,7 @@ _SLOW_DENSITIES = ("ball", "polytope", "cap of S^3", "arc", "room", "disc", "pol
 
 @pytest.mark.parametrize(
     "make",
-    [
-        pytest.param(make, id=name, marks=pytest.mark.slow if name in _SLOW_DENSITIES else ())
-        for name, make in BOUNDED
-    ],
+    [pytest.param(make, id=name, marks=pytest.mark.slow if name in _SLOW_DENSITIES else ()) for name, make in BOUNDED],
 )
 def test_densities_integrate_to_one_and_are_those_of_the_samples(make: type) -> None:
     m = make()
@@ -127,7 +136,9 @@ def test_components_keep_the_shares_of_the_data() -> None:
     assert isinstance(source, PiecewiseUniform)
     draws = source.sample(4000, torch.Generator().manual_seed(1), torch.float64)
     assert float((m.constraint.components(draws) == 2).double().mean()) == pytest.approx(0.75, abs=0.03)
-    torch.testing.assert_close(source.log_prob(x[[0, -1]]), torch.log(torch.tensor([0.25 / 16, 0.75 / 2])).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        source.log_prob(x[[0, -1]]), torch.log(torch.tensor([0.25 / 16, 0.75 / 2])).double(), atol=0.01, rtol=0
+    )
     assert source.log_prob(torch.tensor([[5.0, 1.0]])).isneginf().all()
     path = BoundedPath(m, nodes=60).sample(draws[:400], x, torch.full((400,), 0.5).double())
     assert torch.equal(m.constraint.components(path.x_t), m.constraint.components(x))

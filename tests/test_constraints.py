@@ -249,7 +249,10 @@ def test_joint_limits_count_over_the_seam_and_ways_stay_within() -> None:
         (lambda: Bounded(FlatTorus(2), JointLimits([0.0], [1.0])), "give one for each"),
         (lambda: Bounded(Sphere(2), FRAME), "constraint must be an object of Constraint"),
         (lambda: Bounded(Sphere(2), SphericalPolygon(torch.eye(3)), layer=0.0), "layer must be positive"),
-        (lambda: Polygon([[[[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]]]).constraint(), "all of the sphere"),
+        (
+            lambda: Polygon([[[[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]]]).constraint(),
+            "all of the sphere",
+        ),
     ],
 )
 def test_bad_sets_get_a_sentence(make: type, sentence: str) -> None:

@@ -139,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.borders", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few steps and points, to see that it runs")
     parser.add_argument("--out", type=Path, default=Path("runs/borders"), help="folder of the rows")
-    parser.add_argument("--steps", type=int, default=500, help="of training; twice as many in mazes")
-    parser.add_argument("--points", type=int, default=4000, help="training points of the known densities")
+    parser.add_argument("--steps", type=int, default=250, help="of training; twice as many in mazes")
+    parser.add_argument("--points", type=int, default=2000, help="training points of the known densities")
     parser.add_argument("--page", type=Path, help="file to write the page to")
     parser.add_argument("--figure", type=Path, help="file to draw the pictures to")
     parser.add_argument(
@@ -152,9 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     store = Store(options.out)
     parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "mazes": lambda: maze_rows(store, 2 * options.steps, 200 if options.quick else 1000),
+        "mazes": lambda: maze_rows(store, 2 * options.steps, 200 if options.quick else 500),
         "known": lambda: known_rows(store, options.steps, options.points),
-        "earth": lambda: earth_rows(store, options.steps, 200 if options.quick else 5000),
+        "earth": lambda: earth_rows(store, options.steps, 200 if options.quick else 3000),
     }
     if options.part is not None:
         parts[options.part]()

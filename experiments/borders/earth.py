@@ -127,7 +127,7 @@ def measure(own: Catalogue, model: str, steps: int, samples: int) -> tuple[Row, 
     if model != "flow on the sphere, conditioned":
         return _row(own, model, log_p, draw, seconds, samples)
     contains = own.manifold.constraint.contains
-    mass = float(contains(draw(2**14, 99)).double().mean())
+    mass = float(contains(draw(2**13, 99)).double().mean())
 
     def conditioned(count: int, seed: int) -> Tensor:
         x = draw(int(1.1 * count / mass) + 50, seed)

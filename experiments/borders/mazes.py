@@ -79,7 +79,13 @@ def measure(name: str, path: Path, steps: int, draws: int) -> tuple[Maze, Bounde
         m,
         source=source,
         field=VelocityField(
-            m, width=128, depth=2, features=192, max_frequency=24.0, offset=((start + end) / 2).tolist(), scale=float((end - start).abs().max()) / 2
+            m,
+            width=128,
+            depth=2,
+            features=192,
+            max_frequency=24.0,
+            offset=((start + end) / 2).tolist(),
+            scale=float((end - start).abs().max()) / 2,
         ),
         refine=False,
         steps=steps,
@@ -91,7 +97,7 @@ def measure(name: str, path: Path, steps: int, draws: int) -> tuple[Maze, Bounde
     x_0 = source.sample((draws,), torch.Generator().manual_seed(2))
     ways = flow.trajectory(x_0, torch.linspace(0, 1, 41).tolist(), solver=SOLVER)
     inside = m.constraint.contains(ways)
-    test = target.sample((500,), torch.Generator().manual_seed(3))
+    test = target.sample((200,), torch.Generator().manual_seed(3))
     far = (ways[-1] - end.float()).norm(dim=-1) < 3 * spread + 1e-6
     return (
         Maze(

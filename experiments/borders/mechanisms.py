@@ -86,7 +86,7 @@ def conditioned(known: Known, x: Tensor, budget: Budget, seed: int) -> Fitted:
     """Fit a flow without a border, and condition it on the set: draws are rejected, the density divided by its mass."""
     flow, seconds = _fit(known.manifold.m, x, budget, seed)
     contains = known.manifold.constraint.contains
-    drawn = flow.sample(2**14, generator=torch.Generator().manual_seed(99), solver=SOLVER)
+    drawn = flow.sample(2**13, generator=torch.Generator().manual_seed(99), solver=SOLVER)
     mass = float(contains(drawn.double()).double().mean())
 
     def sample(count: int, seed: int) -> Tensor:
@@ -157,5 +157,3 @@ def _of_ball(ball: Ball) -> Chart:
         return y / rest.sqrt()[:, None], -(n + 2) / 2 * rest.log() - n * math.log(ball.radius)
 
     return forward, lambda z: ball.centre + ball.radius * z / (1 + z.square().sum(-1, keepdim=True)).sqrt()
-
-

@@ -46,7 +46,7 @@ flow leads: the source has the shares of the data.
 ## Mazes
 
 From a normal distribution in one corner to one in the opposite corner, both cut at the walls; {double} steps. *Inside* counts
-1,000 samples and 41 points along each of their trajectories, *arrived* those within three standard deviations of the end.
+500 samples and 41 points along each of their trajectories, *arrived* those within three standard deviations of the end.
 
 {mazes}
 
@@ -81,7 +81,10 @@ def page(
 
 
 def _known(rows: list[dict[str, Any]]) -> str:
-    lines = ["| set | mechanism | gap | near | inside | mass | Z | seconds |", "|---|---|---:|---:|---:|---:|---:|---:|"]
+    lines = [
+        "| set | mechanism | gap | near | inside | mass | Z | seconds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
     for r in rows:
         lines.append(
             f"| {r['set']} | {r['mechanism']} | {r['gap']:.3f} ± {r['error']:.3f} | {r['gap_near']:+.3f} | "

@@ -165,9 +165,7 @@ def _cap_area(n: int, radius: float) -> float:
     return float(shares[-1]) * (2.0 if n == 1 else math.exp(log_sphere_area(n - 1)))
 
 
-def _cap_angles(
-    n: int, radius: float, count: int, generator: torch.Generator | None, device: torch.device
-) -> Tensor:
+def _cap_angles(n: int, radius: float, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Return angles whose density is proportional to ``sin(a)^(n - 1)`` up to the radius."""
     u = torch.rand(count, generator=generator, dtype=torch.float64, device=device)
     if n == 1:

@@ -217,7 +217,9 @@ class Polygon(Constraint):
         if not self._outer:
             return torch.zeros(len(x), dtype=torch.long, device=x.device)
         h, angle = self._seen(x)
-        turns = h.new_zeros(len(x), len(self.rings)).index_add(1, self.of_ring.long(), torch.where(h < 0, -angle, angle))
+        turns = h.new_zeros(len(x), len(self.rings)).index_add(
+            1, self.of_ring.long(), torch.where(h < 0, -angle, angle)
+        )
         inside = (turns - self.ring_turns).abs()[:, self._outer] < torch.pi / 2
         areas = self.ring_areas[self._outer].expand_as(inside)
         least, place = torch.where(inside, areas, torch.inf).min(-1)
@@ -287,7 +289,9 @@ class Polygon(Constraint):
         left, right = (self._moved(on, side * self._normals_at(on), step) for side in (1, -1))
         turns = [torch.cat([self._turn(*self._seen(part)) for part in self._parts(side)]) for side in (left, right)]
         self.inside_turn = turns[0].median()
-        bad = ((turns[0] - self.inside_turn).abs() > torch.pi / 2) | ((turns[1] - self.inside_turn).abs() < torch.pi / 2)
+        bad = ((turns[0] - self.inside_turn).abs() > torch.pi / 2) | (
+            (turns[1] - self.inside_turn).abs() < torch.pi / 2
+        )
         if bool(bad.any()):
             edge = int(bad.nonzero()[0])
             raise ValueError(
@@ -332,9 +336,7 @@ def checked_rings(owner: str, rings: Any, size: int, what: str) -> list[Tensor]:
     found = [numbers(owner, f"ring {i + 1}", ring) for i, ring in enumerate([rings] if single else rings)]
     for i, ring in enumerate(found):
         if ring.ndim != 2 or ring.shape[1] != size or not bool(ring.isfinite().all()):
-            raise ValueError(
-                f"{owner}: ring {i + 1} must be finite {what} (k, {size}), got shape {tuple(ring.shape)}"
-            )
+            raise ValueError(f"{owner}: ring {i + 1} must be finite {what} (k, {size}), got shape {tuple(ring.shape)}")
         if len(ring) > 1 and torch.equal(ring[0], ring[-1]):
             found[i] = ring = ring[:-1]
         if len(ring) < 3:

@@ -18,6 +18,7 @@ from rfm.grids import on_earth
 from rfm.regions import Polygon
 from rfm.regions.planar import planar_polygon
 
+
 def bounded(arguments: argparse.Namespace, manifold: Manifold, coordinates: Coordinates) -> Manifold:
     """Return the manifold with the border that ``--inside`` names; as it is without one.
 
@@ -52,9 +53,7 @@ def rows_inside(
         outside = manifold.excludes(x)
         index = outside.nonzero()[:, 0].tolist()
         if index:
-            place = ", ".join(
-                f"{name} {rows.texts(name)[index[0]]}" for name in coordinates.columns if rows.has(name)
-            )
+            place = ", ".join(f"{name} {rows.texts(name)[index[0]]}" for name in coordinates.columns if rows.has(name))
             finding = f"{place or 'the point'} lies outside --inside {where}"
             raise rows.error(index[0], finding, "correct the rows, or leave them out with --skip-bad-rows", index)
 
@@ -122,4 +121,3 @@ def _file(words: Sequence[str]) -> Path:
     if not path.is_file():
         raise ValueError(f"--inside {path}: there is no such file; name a GeoJSON file of polygons")
     return path
-

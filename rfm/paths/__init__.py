@@ -29,7 +29,6 @@ __all__ = [
     "GivenData",
     "MarginalVelocity",
     "PathSample",
-
     "conversions",
     "default_path",
     "marginal_velocity",

@@ -179,7 +179,9 @@ class _Graph(NamedTuple):
         lost = crossing.all(1)
         if bool(lost.any()):
             # From a narrow place, any that is seen.
-            far = distance[lost] + torch.where(m.constraint.crosses(m.m, x[lost][:, None].double(), self.nodes), math.inf, 0.0)
+            far = distance[lost] + torch.where(
+                m.constraint.crosses(m.m, x[lost][:, None].double(), self.nodes), math.inf, 0.0
+            )
             length[lost], near[lost] = far.topk(length.shape[1], largest=False)
             crossing[lost] = length[lost].isinf()
         return near, torch.where(crossing, math.inf, length**_DETOUR)
@@ -221,7 +223,7 @@ def _along(m: Manifold, corners: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     # The first leg that has not ended; legs of no length are passed over.
     leg = ((ends <= place) & (ends < total)).sum(1, keepdim=True)
     own = torch.take_along_dim(lengths, leg, 1)[:, 0]
-    start = (torch.take_along_dim(ends, leg, 1)[:, 0] - own)
+    start = torch.take_along_dim(ends, leg, 1)[:, 0] - own
     index = m.lift(leg)
     a, b = (torch.take_along_dim(c, index, 1)[:, 0] for c in (corners[:, :-1], corners[:, 1:]))
     share = ((place[:, 0] - start) / torch.where(own > 0, own, 1.0)).clamp(0, 1)

@@ -139,7 +139,15 @@ def draw_density(
     low, high = colour_limits(log_density, np.log(np.cos(latitude).clip(min=1e-9))[:, None])
     x, y = (longitude, latitude) if view.is_full else (np.degrees(longitude) + view.centre, np.degrees(latitude))
     shown = axes.pcolormesh(
-        x, y, np.ma.masked_invalid(log_density), shading="gouraud", cmap=DENSITY_COLOURS, vmin=low, vmax=high, zorder=0, rasterized=True
+        x,
+        y,
+        np.ma.masked_invalid(log_density),
+        shading="gouraud",
+        cmap=DENSITY_COLOURS,
+        vmin=low,
+        vmax=high,
+        zorder=0,
+        rasterized=True,
     )
     draw_regions(axes, subject, x, y, log_density)
     draw_border_on_map(axes, subject.flow.manifold, view)

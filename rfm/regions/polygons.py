@@ -180,9 +180,7 @@ def geojson_polygons(source: str | os.PathLike[str] | Mapping[str, Any]) -> tupl
     return name, polygons
 
 
-def shapely_polygon(
-    shapely: Any, number: int, rings: Sequence[Sequence[Sequence[float]]]
-) -> tuple[Any, list[Array]]:
+def shapely_polygon(shapely: Any, number: int, rings: Sequence[Sequence[Sequence[float]]]) -> tuple[Any, list[Array]]:
     """Return a polygon of shapely's, and its rings as arrays ``(n, 2)``.
 
     Raises:
@@ -196,8 +194,7 @@ def shapely_polygon(
         raise ValueError(f"polygon {number} is no sequence of rings of positions ({reason}); repair it") from None
     if not polygon.is_valid:
         raise ValueError(
-            f"polygon {number} is not valid ({shapely.is_valid_reason(polygon)}); repair it, as with "
-            "shapely.make_valid"
+            f"polygon {number} is not valid ({shapely.is_valid_reason(polygon)}); repair it, as with shapely.make_valid"
         )
     return polygon, arrays
 

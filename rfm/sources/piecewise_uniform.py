@@ -69,7 +69,9 @@ class PiecewiseUniform(Source):
         own = self.manifold.constraint.component_volumes.device if device is None else device
         shares = self.shares.to(own)
         count = size.numel()
-        component = torch.multinomial(shares, count, replacement=True, generator=generator) if count else shares[:0].long()
+        component = (
+            torch.multinomial(shares, count, replacement=True, generator=generator) if count else shares[:0].long()
+        )
         x = self.manifold.constraint.random_in(component, generator)
         x = self.manifold.projx(x.to(torch.get_default_dtype() if dtype is None else dtype))
         return x.reshape(*size, *self.manifold.event_shape)
@@ -80,4 +82,3 @@ class PiecewiseUniform(Source):
         volumes = self.manifold.constraint.component_volumes
         log_p = (self.shares.to(volumes) / self.shares.sum()).log() - volumes.log()
         return torch.where(self.manifold.excludes(x), -math.inf, log_p[component].to(x.dtype))
-

@@ -77,4 +77,3 @@ def share_inside(source: Source, manifold: Bounded, count: int = _DRAWS) -> floa
         x = source.sample((min(_BLOCK, count - start),), generator, torch.float64, device)
         inside += int(manifold.constraint.contains(manifold.m.projx(x)).sum())
     return inside / count
-
