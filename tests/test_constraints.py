@@ -161,8 +161,8 @@ def test_points_inside_polygons_are_those_of_shapely() -> None:
 
 
 def test_polytope_against_qhull() -> None:
-    A, b = (np.array(part) for part in WALLS)
-    halfspaces = scipy.spatial.HalfspaceIntersection(np.c_[A, -b], np.array([0.0, 0.0, 0.0]))
+    a, b = (np.array(part) for part in WALLS)
+    halfspaces = scipy.spatial.HalfspaceIntersection(np.c_[a, -b], np.array([0.0, 0.0, 0.0]))
     hull = scipy.spatial.ConvexHull(halfspaces.intersections)
     c = Polytope(*WALLS)
     assert c.volume == pytest.approx(hull.volume, rel=1e-9)

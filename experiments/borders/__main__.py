@@ -1,7 +1,7 @@
 """Densities on sets with a border: ``python -m experiments.borders [--quick]``.
 
-Known densities that are high at a border, by four mechanisms; earthquakes in the sea and floods on land; mazes. Rows are
-kept in ``--out``, and a run goes on where it was interrupted.
+Known densities that are high at a border, by four mechanisms; earthquakes in the sea and floods on land; mazes. Rows
+are kept in ``--out``, and a run goes on where it was interrupted.
 """
 
 import argparse

@@ -9,10 +9,11 @@ import torch
 _PAGE = """\
 # Sets with a border
 
-Which mechanism keeps a flow inside a set best, on densities that are known and high at the border; then earthquakes in
+Which mechanism keeps a flow inside a set best, on densities that are known and high at the border; then
+earthquakes in
 the sea, floods on land, and mazes. [`Bounded`](../choose-a-manifold.md) does what the first table chose.
 
-- command: `python -m experiments.borders --steps {steps} --points {points} --page docs/studies/borders.md --figure docs/images/borders.png`
+- command: `{command}`
 - date: {date}; {machine} CPU, one thread; Python {python}, torch {torch}; seed 0
 - seconds are those of the processor, for the fit
 
@@ -21,32 +22,42 @@ the sea, floods on land, and mazes. [`Bounded`](../choose-a-manifold.md) does wh
 ## Mechanisms
 
 All train the same network on {points:,} points for {steps} steps; none is refined. *Gap* is the mean of
-`log p - log q` over {tests:,} test points, in nats, with its standard error: how much likelier the truth makes them. *Near*
+`log p - log q` over {tests:,} test points, in nats, with its standard error: how much likelier the truth
+makes them. *Near*
 is its mean over those within 0.05 of the border. *Z* is the integral of the density over the set by quadrature.
 
 {known}
 
-- **Damped** is `Bounded`: a velocity whose component normal to the border falls to zero in proportion to the distance, so
-  that the flow maps the set to itself. Trained along straight ways, it has to resolve a layer: between two points of a
-  convex set hardly any straight way touches the border, so that on the way the density falls to zero there. Where half of
+- **Damped** is `Bounded`: a velocity whose component normal to the border falls to zero in proportion to the
+  distance, so
+  that the flow maps the set to itself. Trained along straight ways, it has to resolve a layer: between two
+  points of a
+  convex set hardly any straight way touches the border, so that on the way the density falls to zero there.
+  Where half of
   the ways are **reflected** at the nearest wall there is no such layer, at no cost: it is the default.
-- **Mapped to R^n**: a flow on R^n behind the logistic map of each coordinate, or `y / sqrt(1 - |y|^2)` for a disc. There
+- **Mapped to R^n**: a flow on R^n behind the logistic map of each coordinate, or `y / sqrt(1 - |y|^2)` for a
+  disc. There
   is none for a polygon. Border densities become tails.
-- **Conditioned**: a flow that knows no border, whose draws outside are rejected; *mass* is the share inside. Its density is
+- **Conditioned**: a flow that knows no border, whose draws outside are rejected; *mass* is the share inside.
+  Its density is
   smooth where the truth jumps, so that it is too low at the border.
 
 ## On the earth
 
-Points on one side of the coast, which is simplified to {simplified} degrees; one fifth held out, {steps} steps, no refinement.
-Kernel densities are mixtures of 30 bandwidths, divided by their mass inside. Land has several components, between which no
+Points on one side of the coast, which is simplified to {simplified} degrees; one fifth held out, {steps}
+steps, no refinement.
+Kernel densities are mixtures of 30 bandwidths, divided by their mass inside. Land has several components,
+between which no
 flow leads: the source has the shares of the data.
 
 {earth}
 
 ## Mazes
 
-From a normal distribution in one corner to one in the opposite corner, both cut at the walls; {double} steps. *Inside* counts
-500 samples and 41 points along each of their trajectories, *arrived* those within three standard deviations of the end.
+From a normal distribution in one corner to one in the opposite corner, both cut at the walls; {double} steps.
+*Inside* counts
+500 samples and 41 points along each of their trajectories, *arrived* those within three standard deviations
+of the end.
 
 {mazes}
 
@@ -64,7 +75,9 @@ def page(
     """Return the page of the rows."""
     from experiments.borders.earth import SIMPLIFIED
 
+    files = "--page docs/studies/borders.md --figure docs/images/borders.png"
     return _PAGE.format(
+        command=f"python -m experiments.borders --steps {steps} --points {points} {files}",
         steps=steps,
         double=f"{2 * steps:,}",
         points=points,
@@ -100,8 +113,8 @@ def _earth(rows: list[dict[str, Any]]) -> str:
     ]
     for r in rows:
         lines.append(
-            f"| {r['catalogue']} | {r['points']:,} | {r['edges']:,} | {r['model']} | {r['nll']:.3f} ± {r['error']:.3f} | "
-            f"{100 * r['inside']:.4g} % | {r['seconds']:.0f} |"
+            f"| {r['catalogue']} | {r['points']:,} | {r['edges']:,} | {r['model']} | "
+            f"{r['nll']:.3f} ± {r['error']:.3f} | {100 * r['inside']:.4g} % | {r['seconds']:.0f} |"
         )
     return "\n".join(lines)
 

@@ -138,7 +138,7 @@ class Cap(Constraint):
         return (cos * self.centre + sin * unit).to(x.dtype), (sin * self.centre - cos * unit).to(x.dtype)
 
     def damped(self, x: Tensor, u: Tensor, layer: float | Tensor) -> Tensor:
-        """``I - g g' / (d / layer + |g|^2)`` with ``d = (cos a - cos r) / sin r`` at the angle a, and g its gradient."""
+        """``I - g g' / (d / layer + |g|^2)``, ``d = (cos a - cos r) / sin r`` at the angle a, and g its gradient."""
         y, w = x.double(), u.double()
         along = (y * self.centre).sum(-1, keepdim=True)
         g = (self.centre - along * y) / math.sin(self.radius)
@@ -161,7 +161,7 @@ class Cap(Constraint):
 
 def _cap_area(n: int, radius: float) -> float:
     """Return the integral of ``sin(a)^(n - 1)`` up to the radius, times the area of the equator."""
-    a, shares = _angles(n, radius, torch.device("cpu"))
+    _, shares = _angles(n, radius, torch.device("cpu"))
     return float(shares[-1]) * (2.0 if n == 1 else math.exp(log_sphere_area(n - 1)))
 
 

@@ -108,8 +108,8 @@ class JointLimits(Constraint):
         same = low.shape == high.shape
         if not same or not bool(((low < high) & (high - low <= turn * (1 + 1e-9)) & (low.abs() <= turn)).all()):
             raise ValueError(
-                f"JointLimits: each angle in high must be above that in low, in radians, by a turn at most, and low "
-                f"from -2 pi to 2 pi, got {low.tolist()} and {high.tolist()}; turn degrees into radians, or correct them"
+                "JointLimits: each angle in high must be above that in low, in radians, by a turn at most, and low "
+                f"from -2 pi to 2 pi, got {low.tolist()} and {high.tolist()}; turn degrees into radians"
             )
         self.low, self.high = low.tolist(), high.tolist()
         self.constant("lower", low)

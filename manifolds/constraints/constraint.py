@@ -15,8 +15,9 @@ class Constraint(FullPrecision, Constants):
     """A closed subset of a manifold, with an interior and a piecewise smooth border.
 
     **Required.** `check_manifold`, `depth`, `nearest`, `wall`, `damped`, `random_uniform`, ``volume`` and ``layer``.
-    Points are those of the manifold, ``(*batch, *event_shape)``. A subclass keeps its constructor's arguments as attributes of the
-    same names, so that it can be saved, and computes in float64 where differences near the border would cancel.
+    Points are those of the manifold, ``(*batch, *event_shape)``. A subclass keeps its constructor's arguments as
+    attributes of the same names, so that it can be saved, and computes in float64 where differences near the border
+    would cancel.
     """
 
     convex: bool = True
@@ -168,8 +169,8 @@ def by_rejection(
     """
     if not share > _LEAST_SHARE:
         raise ValueError(
-            f"{owner}: fills {share:.2g} of the box around it, too little to draw uniform points by rejection; split it "
-            "into parts, turn it along the axes, or pass source="
+            f"{owner}: fills {share:.2g} of the box around it, too little to draw uniform points by rejection; split "
+            "it into parts, turn it along the axes, or pass source="
         )
     parts: list[Tensor] = []
     found = 0

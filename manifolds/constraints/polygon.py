@@ -1,14 +1,14 @@
 """Polygons with holes on a surface: what those of the plane and of the sphere have in common.
 
-**Border.** It consists of edges, geodesic segments that run with the inside on their left. Seen from a point x, all that
-is needed of an edge is the integral of ``1 / |x - y|^2`` along it. Inversion about x maps the edge to an arc of a circle
-(in the plane, and on the sphere, which becomes a plane) and the integral to its length, so it is ``angle / |h|`` with
-the distance h of x from the line, or from the plane of the great circle, and half the angle that the arc subtends at
-its centre. The same angles, with the sign of h, say on which side of the border x is: the arcs and the corners between
-them, whose angles inversion keeps, turn once round.
+**Border.** It consists of edges, geodesic segments that run with the inside on their left. Seen from a point x, all
+that is needed of an edge is the integral of ``1 / |x - y|^2`` along it. Inversion about x maps the edge to an arc of a
+circle (in the plane, and on the sphere, which becomes a plane) and the integral to its length, so it is ``angle / |h|``
+with the distance h of x from the line, or from the plane of the great circle, and half the angle that the arc subtends
+at its centre. The same angles, with the sign of h, say on which side of the border x is: the arcs and the corners
+between them, whose angles inversion keeps, turn once round.
 
-**Damping.** ``D = (I + layer / pi sum_i integral_i n_i n_i')^-1`` with the normals of the edges: a long straight wall at
-distance d counts ``layer / d``, however many edges it is cut into, and walls that are far hardly count.
+**Damping.** ``D = (I + layer / pi sum_i integral_i n_i n_i')^-1`` with the normals of the edges: a long straight wall
+at distance d counts ``layer / d``, however many edges it is cut into, and walls that are far hardly count.
 """
 
 from abc import abstractmethod
@@ -295,9 +295,9 @@ class Polygon(Constraint):
         if bool(bad.any()):
             edge = int(bad.nonzero()[0])
             raise ValueError(
-                f"{type(self).__name__}: ring {int(self.of_ring[edge]) + 1} runs the wrong way round, or rings contradict "
-                f"each other, at {self._place(on[edge])}; the inside is on the left of every ring: outer rings run "
-                "counterclockwise, holes clockwise"
+                f"{type(self).__name__}: ring {int(self.of_ring[edge]) + 1} runs the wrong way round, or rings "
+                f"contradict each other, at {self._place(on[edge])}; the inside is on the left of every ring: outer "
+                "rings run counterclockwise, holes clockwise"
             )
 
     def _normals_at(self, x: Tensor) -> Tensor:

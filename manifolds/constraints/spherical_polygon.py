@@ -20,8 +20,8 @@ class SphericalPolygon(Polygon):
     the water on the left. ``rfm.regions.Polygon.from_geojson(...).constraint()`` makes one of a file.
 
     Args:
-        rings: corners ``(k, 3)`` of a ring, unit vectors, or of several rings. They may be closed by repeating the first
-            corner; arcs are shorter than half a turn.
+        rings: corners ``(k, 3)`` of a ring, unit vectors, or of several rings. They may be closed by repeating the
+            first corner; arcs are shorter than half a turn.
 
     Raises:
         ValueError: corners are no unit vectors, rings cross, have no area, or contradict each other.
@@ -34,8 +34,8 @@ class SphericalPolygon(Polygon):
             if not bool(((lengths - 1).abs() < 1e-3).all()):
                 raise ValueError(
                     f"SphericalPolygon: ring {i + 1} must consist of unit vectors, got lengths from "
-                    f"{float(lengths.min()):.4g} to {float(lengths.max()):.4g}; make them from latitudes and longitudes "
-                    "with Sphere.from_degrees"
+                    f"{float(lengths.min()):.4g} to {float(lengths.max()):.4g}; make them from latitudes and "
+                    "longitudes with Sphere.from_degrees"
                 )
             # As given where they are unit vectors, so that a polygon is saved and loaded without a change.
             found[i] = torch.where((lengths - 1).abs()[:, None] < 1e-15, ring, ring / lengths[:, None])

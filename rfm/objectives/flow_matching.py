@@ -27,8 +27,8 @@ class FlowMatching(Objective):
 
     Args:
         path: the conditional path to train on, on the manifold of the flow and from its source if it presumes one; the
-            geodesic at constant speed by default, see `rfm.paths.default_path`. The flow's density belongs to the path's start, so it is as wrong as
-            that is far from the source; see `ConditionalPath.starts_at_source`.
+            geodesic at constant speed by default, see `rfm.paths.default_path`. The flow's density belongs to the
+            path's start, so it is as wrong as that is far from the source; see `ConditionalPath.starts_at_source`.
         times: how to draw training times, whose density weights the errors; by default
             `rfm.paths.times.UniformAndLateTimes`, half of them uniform and half crowded at the data.
         predicts: what the network predicts, "velocity", "score", "noise" or "end point"; the flow's field is then the

@@ -5,6 +5,7 @@
 """
 
 from rfm.paths import conversions, schedules, times
+from rfm.paths.bounded import BoundedPath, default_path
 from rfm.paths.conditional import (
     AffinePath,
     ConditionalFlowPath,
@@ -16,7 +17,6 @@ from rfm.paths.conditional import (
 )
 from rfm.paths.ddim import DDIM
 from rfm.paths.marginal import MarginalVelocity, marginal_velocity
-from rfm.paths.bounded import BoundedPath, default_path
 
 __all__ = [
     "DDIM",

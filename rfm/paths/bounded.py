@@ -2,14 +2,15 @@
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from manifolds import Bounded, Manifold
-from manifolds.arguments import check_instance, integer, seed_of
+from manifolds.arguments import check_instance, integer, number, seed_of
 from rfm.paths.conditional import ConditionalPath, GeodesicPath, PathSample
 
 _CANDIDATES = 6
@@ -26,10 +27,10 @@ class BoundedPath(ConditionalPath):
     density falls to zero there, in a layer that is thin where they begin and end, and which a network cannot resolve.
     Therefore a share of the pairs goes by the point of the border that mirrors ``x_0`` in the wall nearest to it.
 
-    **Round.** Shortest ways round a corner all pass through the corner itself: their marginals have no density, and a field cannot
-    learn them. Here the ways lead through nodes drawn evenly from the set, the cheapest ones on the graph of those that
-    see each other, at constant speed; each batch has another of several graphs. A network cannot tell this from ways
-    that are spread between the nodes, so they should be about as dense as the finest passage is wide.
+    **Round.** Shortest ways round a corner all pass through the corner itself: their marginals have no density, and a
+    field cannot learn them. Here the ways lead through nodes drawn evenly from the set, the cheapest ones on the graph
+    of those that see each other, at constant speed; each batch has one of several graphs. A network cannot tell this
+    from ways that are spread between the nodes, so they should be about as dense as the finest passage is wide.
 
     Where ``x_0`` and ``x_1`` lie in different connected components no path leads from one to the other. ``x_0`` is then
     replaced by a node of the component of ``x_1``, which is as uniform there.
@@ -47,13 +48,15 @@ class BoundedPath(ConditionalPath):
     nodes: int = 400
     graphs: int = 2
     seed: int = 0
-    _graphs: list["_Graph"] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
         check_instance("BoundedPath", "manifold", self.manifold, Bounded, "Bounded(Sphere(2), polygon)")
         for name, value in (("nodes", self.nodes), ("graphs", self.graphs)):
             object.__setattr__(self, name, integer("BoundedPath", name, value))
-        object.__setattr__(self, "_draw", torch.Generator().manual_seed(seed_of("BoundedPath", self.seed)))
+        object.__setattr__(self, "seed", seed_of("BoundedPath", self.seed))
+        share = number("BoundedPath", "reflected", self.reflected)
+        if not 0 <= share <= 1:
+            raise ValueError(f"BoundedPath: reflected is a share of the pairs, from 0 to 1, got {share:g}")
 
     @property
     def starts_at_source(self) -> bool:
@@ -75,20 +78,24 @@ class BoundedPath(ConditionalPath):
         if self.manifold.convex and self.manifold.constraint.is_connected:
             corners = torch.stack([x_0, x_1], 1)
         else:
-            x_0, corners = self._graph().on(x_0.device).routes(x_0, x_1)
-        chosen = torch.rand(len(x_0), generator=self.__dict__["_draw"]).to(x_0.device) < self.reflected
+            x_0, corners = self._graph(x_0).routes(x_0, x_1)
+        chosen = _lots(x_0) < self.reflected
         # Those that go straight, and could as well be reflected.
         straight = (corners[:, 1:] == x_1[:, None]).flatten(2).all(-1).all(-1)
         at, fits = mirrored(self.manifold, x_0, x_1)
         at = torch.where(self.manifold.lift(chosen & straight & fits), at, x_0)
         return x_0, torch.cat([x_0[:, None], at[:, None], corners[:, 1:]], 1)
 
-    def _graph(self) -> "_Graph":
+    def _graph(self, x_0: Tensor) -> "_Graph":
+        """Return the graph that a batch has."""
         # Made when they are first needed: a path that is but described costs nothing.
-        generator: torch.Generator = self.__dict__["_draw"]
-        if not self._graphs:
-            self._graphs.extend(_Graph.drawn(self.manifold, self.nodes, generator) for _ in range(self.graphs))
-        return self._graphs[int(torch.randint(len(self._graphs), (), generator=generator))]
+        made = _GRAPHS.setdefault(self.manifold, {})
+        key = (self.nodes, self.graphs, self.seed)
+        if key not in made:
+            generator = torch.Generator().manual_seed(self.seed)
+            made[key] = [_Graph.drawn(self.manifold, self.nodes, generator) for _ in range(self.graphs)]
+        lot = float(_lots(x_0[:1])[0]) if len(x_0) else 0.0
+        return made[key][int(lot * self.graphs)].on(x_0.device)
 
 
 class _Graph(NamedTuple):
@@ -101,7 +108,6 @@ class _Graph(NamedTuple):
     """Of the way between nodes ``(n, n)``; infinite where there is none."""
     before: Tensor
     """The node before the last on the way from the row's to the column's ``(n, n)``; negative where there is none."""
-    generator: torch.Generator
 
     @classmethod
     def drawn(cls, m: Bounded, count: int, generator: torch.Generator) -> "_Graph":
@@ -127,12 +133,12 @@ class _Graph(NamedTuple):
         edges[i, j] = torch.where(torch.cat(parts), math.inf, length**_DETOUR)
         edges = torch.minimum(edges, edges.mT)
         cost, before = shortest_path(edges.nan_to_num(posinf=0.0).numpy(), directed=False, return_predecessors=True)
-        return cls(m, nodes, numbers, torch.from_numpy(cost), torch.from_numpy(before).long(), generator)
+        return cls(m, nodes, numbers, torch.from_numpy(cost), torch.from_numpy(before).long())
 
     def on(self, device: torch.device) -> "_Graph":
         """Return the graph with its tensors on a device."""
         moved = (part.to(device) for part in (self.nodes, self.components, self.cost, self.before))
-        return _Graph(self.manifold, *moved, self.generator)
+        return _Graph(self.manifold, *moved)
 
     def routes(self, x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
         """Return where ways to ``x_1`` start, ``(n, *event_shape)``, and their corners ``(n, k, *event_shape)``.
@@ -191,9 +197,24 @@ class _Graph(NamedTuple):
         apart = (here != there).nonzero()[:, 0]
         if not len(apart):
             return x_0
-        same = (self.components == there[apart][:, None]).double().cpu()
-        chosen = torch.multinomial(same, 1, generator=self.generator)[:, 0].to(x_0.device)
+        same = self.components == there[apart][:, None]
+        rank = (_lots(x_0[apart]) * same.sum(1)).long()
+        chosen = ((same.cumsum(1) == rank[:, None] + 1) & same).int().argmax(1)
         return x_0.index_copy(0, apart, self.nodes[chosen].to(x_0))
+
+
+_GRAPHS: WeakKeyDictionary[Bounded, dict[tuple[int, int, int], list[_Graph]]] = WeakKeyDictionary()
+"""Those that were made, by set: they follow from the arguments of a path."""
+
+
+def _lots(x: Tensor) -> Tensor:
+    """Return a number in [0, 1) for each of some points that were drawn, ``(n,)``: from digits that nothing depends on.
+
+    So a path draws nothing of its own, and a run that is resumed goes on as it would have.
+    """
+    digits = x.detach().double().flatten(1)
+    weights = torch.sqrt(torch.arange(2, digits.shape[1] + 2, dtype=torch.float64, device=x.device))
+    return torch.remainder(digits @ weights * 65_537.0, 1.0)
 
 
 def mirrored(m: Bounded, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

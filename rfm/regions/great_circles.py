@@ -1,5 +1,6 @@
 """From polygons of longitudes and latitudes to polygons of arcs on the sphere, which know no seam and no poles."""
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,8 @@ _Place = tuple[float, float]
 def arcs(rings: Iterable[Array], bow: float) -> list[Tensor]:
     """Return rings of unit vectors, ``(k, 3)``, with the inside on the left.
 
-    Edges are straight in longitude and latitude; each becomes as many arcs of great circles as stay near it. Edges along the meridian of 180 degrees that cut one polygon into two cancel, edges along a pole are points.
+    Edges are straight in longitude and latitude; each becomes as many arcs of great circles as stay near it. Edges
+    along the meridian of 180 degrees that cut one polygon into two cancel, edges along a pole are points.
 
     Args:
         rings: longitudes and latitudes in degrees, from -180 to 180, the inside on the left, ``(n, 2)``, the first
@@ -31,7 +33,7 @@ def arcs(rings: Iterable[Array], bow: float) -> list[Tensor]:
     onward: dict[_Place, list[Array]] = defaultdict(list)
     on_seam: list[tuple[float, float, float]] = []
     for ring in rings:
-        for a, b in zip(ring[:-1], ring[1:], strict=True):
+        for a, b in itertools.pairwise(ring):
             if abs(a[1]) == 90 and a[1] == b[1]:
                 continue
             if abs(a[0]) == 180 and a[0] == b[0]:
@@ -65,7 +67,7 @@ def _divided(a: Array, b: Array, bow: float) -> Array:
 def _uncancelled(edges: list[tuple[float, float, float]]) -> Iterator[tuple[Array, Array]]:
     """Yield what is left of edges (side, from, to) along both sides of the seam, where one does not undo another."""
     ends = sorted({latitude for _, start, end in edges for latitude in (start, end)})
-    for low, high in zip(ends[:-1], ends[1:], strict=True):
+    for low, high in itertools.pairwise(ends):
         over = [start < end for _, start, end in edges if min(start, end) <= low < max(start, end)]
         net = 2 * sum(over) - len(over)
         bottom, top = np.array([180.0, low]), np.array([180.0, high])

@@ -95,8 +95,8 @@ class Polygon(Region):
         Edges become arcs of great circles that stay near them.
 
         Args:
-            bow: how far an arc may be from its edge, in radians; 60 metres on the earth by default. Fewer arcs take less
-                time.
+            bow: how far an arc may be from its edge, in radians; 60 metres on the earth by default. Fewer arcs take
+                less time.
 
         Raises:
             ValueError: they lie on an ellipsoid, or cover all of the sphere.

@@ -20,8 +20,8 @@ class PiecewiseUniform(Source):
 
     Args:
         manifold: the set.
-        shares: of the components ``(c,)``, in the order of ``manifold.constraint.component_volumes``, not negative; they
-            are divided by their sum.
+        shares: of the components ``(c,)``, in the order of ``manifold.constraint.component_volumes``, not negative;
+            they are divided by their sum.
 
     Raises:
         ValueError: there is not one for each component, or they have no sum.
