@@ -48,7 +48,8 @@ class Store:
         if not file.exists():
             print(name, flush=True)
             file.write_text(json.dumps(compute()))
-        return json.loads(file.read_text())  # type: ignore[no-any-return]
+        found: dict[str, Any] | None = json.loads(file.read_text())
+        return found
 
     def keep(self, name: str, tensor: Tensor) -> None:
         """Keep points for the pictures."""
@@ -56,7 +57,8 @@ class Store:
 
     def points(self, name: str) -> Tensor:
         """Return points that were kept."""
-        return torch.load(self.folder / f"{name}.pt")
+        found: Tensor = torch.load(self.folder / f"{name}.pt")
+        return found
 
 
 def known_row(known: Known, name: str, steps: int, points: int) -> dict[str, Any] | None:
@@ -140,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps and points, to see that it runs")
     parser.add_argument("--out", type=Path, default=Path("runs/borders"), help="folder of the rows")
     parser.add_argument("--steps", type=int, default=250, help="of training; twice as many in mazes")
-    parser.add_argument("--points", type=int, default=2000, help="training points of the known densities")
+    parser.add_argument("--points", type=int, default=800, help="training points of the known densities")
     parser.add_argument("--page", type=Path, help="file to write the page to")
     parser.add_argument("--figure", type=Path, help="file to draw the pictures to")
     parser.add_argument(

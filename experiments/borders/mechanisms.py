@@ -16,7 +16,7 @@ from rfm.integrators import Adaptive
 from rfm.networks import VelocityField
 from rfm.paths import BoundedPath
 
-SIZE = {"width": 64, "depth": 2, "features": 64, "max_frequency": 12.0}
+SIZE: dict[str, Any] = {"width": 64, "depth": 2, "features": 64, "max_frequency": 12.0}
 """Of the network, the same for all."""
 
 
@@ -86,7 +86,7 @@ def conditioned(known: Known, x: Tensor, budget: Budget, seed: int) -> Fitted:
     """Fit a flow without a border, and condition it on the set: draws are rejected, the density divided by its mass."""
     flow, seconds = _fit(known.manifold.m, x, budget, seed)
     contains = known.manifold.constraint.contains
-    drawn = flow.sample(2**13, generator=torch.Generator().manual_seed(99), solver=SOLVER)
+    drawn = flow.sample(2**12, generator=torch.Generator().manual_seed(99), solver=SOLVER)
     mass = float(contains(drawn.double()).double().mean())
 
     def sample(count: int, seed: int) -> Tensor:
@@ -102,7 +102,7 @@ def _fit(m: Any, x: Tensor, budget: Budget, seed: int, **options: Any) -> tuple[
     torch.manual_seed(seed)
     embedded = m.embed(x)
     flat = m.volume is None
-    own = {
+    own: dict[str, Any] = {
         "offset": embedded.mean(0).tolist() if flat else None,
         "scale": float((embedded - embedded.mean(0)).square().mean().sqrt()) if flat else 1.0,
     }

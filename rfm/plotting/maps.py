@@ -141,7 +141,7 @@ def draw_density(
     shown = axes.pcolormesh(
         x,
         y,
-        np.ma.masked_invalid(log_density),
+        log_density,
         shading="gouraud",
         cmap=DENSITY_COLOURS,
         vmin=low,
