@@ -13,10 +13,8 @@ import rfm
 from manifolds import Bounded, Box, Euclidean, FlatTorus, JointLimits, PlanarPolygon, Sphere
 from rfm.command_line import main as cli
 from rfm.networks import VelocityField
-from rfm.plotting import plot_flow
-from rfm.plotting.borders import border_lines
-from rfm.regions import LatitudeLongitudeBox, Polygon, probability
-from rfm.regions.planar import planar_polygon
+from rfm.plotting import border_lines, plot_flow
+from rfm.regions import LatitudeLongitudeBox, Polygon, planar_polygon, probability
 
 _FIT = ["--steps", "3", "--validations", "1", "--batch-size", "16", "--device", "cpu"]
 ISLAND = [[[0, 0], [30, 0], [30, 20], [10, 30], [0, 0]], [[12, 8], [12, 12], [18, 12], [18, 8], [12, 8]]]

@@ -15,7 +15,7 @@ from manifolds import Bounded, Manifold, Sphere
 from rfm import datasets
 from rfm.datasets import Split, group_split
 from rfm.networks import VelocityField
-from rfm.plotting.maps import coastlines
+from rfm.plotting import coastlines
 from rfm.regions import Polygon
 from rfm.sources import KernelMixture, Source, Truncated
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from experiments.borders import earth
 from manifolds import Bounded, Sphere
-from rfm.plotting.borders import border_lines, draw_border_in_plane
-from rfm.plotting.figures import DATA_COLOUR, SAMPLE_COLOUR, finish, new_figure
+from rfm.plotting import DATA_COLOUR, SAMPLE_COLOUR, border_lines, draw_border_in_plane, finish, new_figure, save_figure
 
 
 def draw(file: Path, points: Callable[[str], Tensor], maze: Callable[[str], Bounded]) -> None:
@@ -47,5 +46,4 @@ def draw(file: Path, points: Callable[[str], Tensor], maze: Callable[[str], Boun
         axes.set(xlim=(-180, 180), ylim=(-90, 90), xlabel="longitude (degrees)", ylabel="latitude (degrees)")
         axes.set_aspect("equal")
         finish(axes, f"{name}: 1,500 samples")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    save_figure(figure, file)

@@ -15,8 +15,7 @@ from rfm.datasets.coordinates import Coordinates
 from rfm.datasets.skipped_rows import SkippedRows
 from rfm.datasets.tables import Table
 from rfm.grids import on_earth
-from rfm.regions import Polygon
-from rfm.regions.planar import planar_polygon
+from rfm.regions import Polygon, planar_polygon
 
 
 def bounded(arguments: argparse.Namespace, manifold: Manifold, coordinates: Coordinates) -> Manifold:
