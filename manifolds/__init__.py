@@ -27,6 +27,7 @@ from manifolds.matrices.correlation import Correlation
 from manifolds.matrices.grassmann import Grassmann
 from manifolds.matrices.spd import SPD, LogEuclideanSPD
 from manifolds.matrices.stiefel import Stiefel
+from manifolds.meshes.mesh import Mesh
 from manifolds.rotations.centred_poses import CentredPoses
 from manifolds.rotations.rotation_group import (
     Cyclic,
@@ -74,6 +75,7 @@ __all__ = [
     "LieGroup",
     "LogEuclideanSPD",
     "Manifold",
+    "Mesh",
     "Octahedral",
     "PlanarPolygon",
     "PoincareBall",

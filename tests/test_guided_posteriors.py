@@ -172,8 +172,11 @@ def test_gradients_are_those_of_the_metric(manifold: Manifold) -> None:
     assert torch.allclose(manifold.inner(x, gradient, u), slope, atol=1e-8)
 
 
+@pytest.mark.parametrize("few", [0, 16], ids=["conjugate gradients", "directly"])
 @everywhere
-def test_the_tangent_solve_is_that_of_a_dense_matrix(manifold: Manifold) -> None:
+def test_the_tangent_solve_is_that_of_a_dense_matrix(
+    manifold: Manifold, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = drawn(manifold, 3)
     target = manifold.projx(manifold.expmap(x[0], 0.3 * manifold.tangent_basis(x[0])[0]))
     rows = torch.randn(2, manifold.dim, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -182,9 +185,13 @@ def test_the_tangent_solve_is_that_of_a_dense_matrix(manifold: Manifold) -> None
     problem = linearised(manifold, measured, p)
     basis = manifold.tangent_basis(p)[0]
     dense = torch.stack([problem.forward(e[None])[0] for e in basis], dim=1)
-    found = solve(problem, -problem.adjoint(problem.residual), torch.tensor([2.0], dtype=torch.float64), tol=1e-12)
+    precision = torch.tensor([2.0], dtype=torch.float64)
+    pull, along = (basis[0] - basis[-1])[None], torch.zeros(manifold.dim, dtype=torch.float64)
+    along[0], along[-1] = along[0] + 1, along[-1] - 1
+    monkeypatch.setattr("rfm.posterior.tangent_solve._FEW", few)
+    found = solve(problem, -problem.residual, precision, pull, tol=1e-12)
     eye = torch.eye(manifold.dim, dtype=torch.float64)
-    expected = torch.linalg.solve(dense.T @ dense + 2 * eye, -dense.T @ problem.residual[0])
+    expected = torch.linalg.solve(dense.T @ dense + 2 * eye, along - dense.T @ problem.residual[0])
     assert torch.allclose(found[0], torch.tensordot(expected, basis, dims=1), atol=1e-6)
 
 

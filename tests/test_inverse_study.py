@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import torch
 
 import rfm
 from experiments.inverse import __main__ as study
-from experiments.inverse.measures import calibration, sliced_wasserstein
-from experiments.inverse.problems import SOLVER, plane
-from rfm.posterior import Importance, Measurement, PosteriorDraws
+from experiments.inverse.calibration import calibration
+from experiments.inverse.measures import sliced_wasserstein
+from experiments.inverse.problems import SOLVER, Mixture, Problem, plane, rotations, sphere, torus
+from experiments.inverse.results import Results
+from rfm.posterior import Importance, Measurement, PosteriorDraws, Sampler, Tempering, Unmeasured
 
 
 def test_the_exact_posterior_of_a_mixture_is_the_prior_times_the_likelihood() -> None:
@@ -47,10 +50,25 @@ def test_sliced_distances_are_those_of_a_shift() -> None:
     assert sliced_wasserstein(x, x + torch.tensor([1.0, 0])) == pytest.approx(math.sqrt(0.5), rel=0.15)
 
 
-def test_ranks_of_exact_draws_are_uniform_and_those_of_overconfident_ones_are_not() -> None:
+@pytest.mark.parametrize("dim", [2, 80])
+def test_the_velocity_of_a_mixture_is_the_mean_over_its_parts(dim: int) -> None:
+    """Of each part by the formula of two normal distributions."""
+    generator = torch.Generator().manual_seed(0)
+    x, means = (2 * torch.randn(n, dim, generator=generator, dtype=torch.float64) for n in (20, 5))
+    t = torch.linspace(0, 1, 20, dtype=torch.float64)
+    variance = (t * 0.4) ** 2 + (1 - t) ** 2
+    off = x[:, None] - t[:, None, None] * means
+    shares = torch.softmax(-off.square().sum(-1) / 2 / variance[:, None], -1)
+    slope = (t * 0.4**2 - (1 - t)) / variance
+    expected = (shares[..., None] * (means + slope[:, None, None] * off)).sum(1)
+    torch.testing.assert_close(Mixture(means, 0.4).velocity(x, t), expected)
+
+
+def test_ranks_of_exact_draws_are_uniform_and_those_of_wrong_ones_are_not() -> None:
     problem, method = plane(), Importance(1500)
     assert calibration(problem, method, 40, 0) > 0.01
-    assert calibration(replace(problem, flow=_Overconfident(problem.flow)), method, 40, 0) < 0.01
+    for wrong in (_Overconfident, _Prior):
+        assert calibration(replace(problem, flow=wrong(problem.flow)), method, 40, 0) < 0.01
 
 
 class _Overconfident(rfm.Flow):
@@ -63,20 +81,61 @@ class _Overconfident(rfm.Flow):
         return super().posterior(Measurement(likelihood.operator, likelihood.y, likelihood.noise / 6), n, **own)
 
 
+class _Prior(_Overconfident):
+    """Does not look at measurements: the ranks of coordinates alone are uniform."""
+
+    def posterior(self, likelihood: Measurement, n: int, **own: Any) -> PosteriorDraws:  # type: ignore[override]
+        return rfm.Flow.posterior(self, Unmeasured(self.manifold), n, **own)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [Tempering(moves=5, particles=512), Importance(4000)], ids=["tempering", "weights"])
+@pytest.mark.parametrize("make", [sphere, torus, rotations])
+def test_exact_methods_are_calibrated(make: Callable[[bool], Problem], method: Sampler) -> None:
+    problem = make(True)
+    assert calibration(problem, method, 100, 1) > 1e-3
+    assert calibration(replace(problem, flow=_Overconfident(problem.flow)), method, 60, 1) < 1e-3
+
+
+def test_what_is_known_is_not_computed_again(tmp_path: Path) -> None:
+    path, calls = tmp_path / "folder" / "results.jsonl", []
+
+    def compute() -> dict[str, float]:
+        calls.append(1)
+        return {"value": 1.5, "modes": math.nan}
+
+    assert Results(path).get({"seed": 0, "draws": 5}, compute)["value"] == 1.5
+    with path.open("a", encoding="utf-8") as file:
+        file.write('\n{"settings": {"seed": 1')
+    again = Results(path)
+    assert again.get({"draws": 5, "seed": 0}, compute)["value"] == 1.5
+    assert len(calls) == 1
+    again.get({"seed": 1, "draws": 5}, compute)
+    assert len(calls) == 2
+    assert math.isnan(Results(path).get({"seed": 1, "draws": 5}, compute)["modes"])
+    assert len(calls) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixture, 2-D", "sphere", "rotations", "earthquakes", "torsions", "motif"])
 def test_the_study_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if name in ("earthquakes", "torsions", "motif") and "RFM_DATA" not in os.environ:
         pytest.skip("the data sets are where RFM_DATA says, and it says nothing")
-    study.main(["--quick", "--problems", name, "--replications", "0", "--fits", str(tmp_path)])
+    arguments = ["--quick", "--problems", name, "--replications", "0", "--out", str(tmp_path)]
+    study.main(arguments)
     out = capsys.readouterr().out
     for method in ("exact draws", "Tempering", "Chains, tempered", "FLOWER"):
         assert f"| {method} |" in out
-    assert ("| Twisted |" in out) == (name in ("mixture, 2-D", "sphere", "rotations"))
+    assert ("| Twisted |" in out) == (name in ("mixture, 2-D", "sphere", "rotations", "motif"))
+    study.main(arguments)
+    assert capsys.readouterr().out == out
 
 
 @pytest.mark.slow
 def test_the_study_draws_its_figure_and_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study.main(["--quick", "--problems", "--figure", str(tmp_path / "figure.png")])
-    assert "| sphere | Importance | 10 |" in capsys.readouterr().out
+    arguments = ["--quick", "--problems", "--figure", str(tmp_path / "figure.png"), "--out", str(tmp_path)]
+    study.main(arguments)
+    out = capsys.readouterr().out
+    for name in ("sphere", "torus", "rotations"):
+        assert f"| {name} | Importance | 10 |" in out
     assert (tmp_path / "figure.png").stat().st_size > 1000

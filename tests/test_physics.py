@@ -68,7 +68,8 @@ def test_a_physics_is_differentiated_by_its_adjoint() -> None:
     u, v = pictures() + 1, pictures() - 1
     torch.testing.assert_close(problem.forward(u), u @ matrix.T / 0.5)
     torch.testing.assert_close(problem.adjoint(v), v @ matrix / 0.5)
-    found = solve(problem, v, torch.full((3,), 2.0, dtype=torch.float64), tol=1e-12)
+    precision = torch.full((3,), 2.0, dtype=torch.float64)
+    found = solve(problem, torch.zeros_like(problem.residual), precision, v, tol=1e-12)
     torch.testing.assert_close(found, torch.linalg.solve(gram + 2 * torch.eye(SIDE**2).double(), v.T).T)
     assert physics.calls["A_adjoint"] > 1
 

@@ -1,10 +1,9 @@
-"""Priors that were fitted to real data: earthquakes, torsion angles, and fragments of protein backbones.
+"""Priors that were fitted to real data: earthquakes and torsion angles.
 
-Their exact posteriors are of the *fitted* density: by quadrature on the sphere (HEALPix) and on the torus, and by very
-many weighted draws for fragments. Fits are kept in a folder, and made once.
+Their exact posteriors are of the *fitted* density, by quadrature: on the sphere (HEALPix) and on the torus. Fits are
+kept in a folder, and made once.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +11,16 @@ import torch
 from torch import Tensor
 
 import rfm
-from experiments.inverse.problems import Problem
+from experiments.inverse.problems import Effort, Problem
 from experiments.torsions import backbone_angles
-from manifolds import SE3, FlatTorus, Manifold, Power, Sphere
+from manifolds import FlatTorus, Manifold, Sphere
 from rfm.datasets import load
 from rfm.flow import Refinement
 from rfm.integrators import FixedStep
 from rfm.posterior import Measurement, operators
-from rfm.proteins import frames_from_atoms
 
 POINTS = 6000
 """Rows of a set that are fitted."""
-
-FRAMES = 3
-"""Residues of a fragment after its first, whose frame is the origin."""
 
 
 def fitted(name: str, folder: Path, points: Tensor, manifold: Manifold, steps: int, refine: bool) -> rfm.Flow:
@@ -53,9 +48,11 @@ def on_grid(name: str, flow: rfm.Flow, measurement: Measurement, grid: Tensor, s
     grid = grid[kept]
     log_p = flow.log_prob(grid, solver=solver).double() + log_likelihood[kept]
     shares = torch.softmax(log_p, 0)
-    return Problem(
-        name, flow, measurement, lambda n, g: grid[torch.multinomial(shares, n, True, generator=g)], brief=True
-    )
+
+    def exact(n: int, generator: torch.Generator) -> Tensor:
+        return grid[torch.multinomial(shares, n, True, generator=generator)]
+
+    return Problem(name, flow, measurement, exact, effort=Effort.NETWORK)
 
 
 def earthquakes(folder: Path, quick: bool) -> Problem:
@@ -87,35 +84,3 @@ def torsions(folder: Path, quick: bool) -> Problem:
     measurement = Measurement(operators.angles(1), np.radians(120.0), np.radians(25.0))
     grid = torch.cartesian_prod(line, line)
     return on_grid("torsions, fitted", flow, measurement, grid, FixedStep(steps=8))
-
-
-def fragments() -> Tensor:
-    """Return frames relative to that of the residue before them, of unbroken stretches: ``(n, FRAMES, 4, 4)``."""
-    path = Path(os.environ.get("RFM_DATA", "data")) / "protein" / "backbones.npz"
-    with np.load(path) as file:
-        atoms, linked = torch.from_numpy(file["xyz"]), torch.from_numpy(file["linked_to_prev"])
-    starts = torch.arange(0, len(atoms) - FRAMES, 29)
-    starts = starts[torch.stack([linked[starts + i] for i in range(1, FRAMES + 1)]).all(0)]
-    frames = frames_from_atoms(atoms[starts[:, None] + torch.arange(FRAMES + 1)].double())
-    return torch.linalg.solve(frames[:, :1], frames[:, 1:])
-
-
-def motif(folder: Path, quick: bool) -> Problem:
-    """Return a backbone of which the first frame and the last are given, and those between are sought."""
-    pose, points = SE3(length=3.0), fragments()
-    chain = Power(pose, FRAMES)
-    flow = fitted("fragments", folder, points, chain, 5 if quick else 800, False)
-    last = points[0, -1]
-    scale = torch.full((6,), np.radians(40.0))
-    scale[3:] = 1.5 / pose.length
-    # Few draws of a flow that is hardly fitted lie near: a blunt measurement leaves enough of them.
-    scale = 4 * scale if quick else scale
-    ends = operators.displacement(pose, last, part=lambda x: x[..., -1, :, :])
-    measurement = Measurement(ends, torch.zeros(6), scale)
-    generator = torch.Generator().manual_seed(1)
-    x = flow.sample(500 if quick else 20_000, generator=generator, solver=FixedStep(steps=8))
-    shares = torch.softmax(measurement(x).double(), 0)
-    print(f"motif: {len(x)} draws are worth {float(1 / shares.square().sum()):.0f} of the posterior", flush=True)
-    return Problem(
-        "motif, fitted", flow, measurement, lambda n, g: x[torch.multinomial(shares, n, True, generator=g)], brief=True
-    )

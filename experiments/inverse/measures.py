@@ -1,43 +1,13 @@
-"""How far draws are from exact ones, and whether posteriors are calibrated."""
+"""How far draws are from exact ones."""
 
 import math
-from dataclasses import dataclass
 
 import torch
-from scipy.stats import chisquare
 from torch import Tensor
 
-from experiments.inverse.problems import SOLVER, Problem
+from experiments.inverse.problems import Problem
 from manifolds import Euclidean
 from rfm.metrics import AmbientGaussianKernel, maximum_mean_discrepancy, wasserstein_distance
-from rfm.posterior import Measurement, Sampler
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method on one problem, means over seeds.
-
-    Args:
-        problem: its name.
-        method: its name.
-        wasserstein: sliced in flat space, geodesic elsewhere, of order 2.
-        mmd: unbiased squared maximum mean discrepancy, in units of the standard deviation between exact draws.
-        coverage: share of exact draws in the method's central 90 % intervals, mean over coordinates.
-        modes: share of the posterior's modes that hold at least half of their due; NaN where there are none.
-        worth: effective sample size that the method claims; the number of draws for those that are not exact.
-        evaluations: of the velocity, per draw.
-        seconds: for all draws.
-    """
-
-    problem: str
-    method: str
-    wasserstein: float
-    mmd: float
-    coverage: float
-    modes: float
-    worth: float
-    evaluations: float
-    seconds: float
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, slices: int = 100) -> float:
@@ -78,26 +48,3 @@ def modes_found(problem: Problem, x: Tensor) -> float:
     due = weights > 0.02
     held = torch.bincount(nearest(x), minlength=len(weights)).double() / len(x)
     return float((held[due] >= weights[due] / 2).double().mean())
-
-
-def calibration(problem: Problem, method: Sampler, replications: int, seed: int) -> float:
-    """Return the p-value of uniform ranks of true points among posterior draws.
-
-    Each time a point is drawn from the prior and measured; the ranks of its coordinates among 63 posterior draws are
-    uniform if these are draws of the posterior: Talts et al., Validating Bayesian inference algorithms with simulation-
-    based calibration, 2018, arXiv:1804.06788. Of several coordinates the least p-value counts, times their number.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    flow, known, ranks = problem.flow, problem.measurement, []
-    truths = flow.sample(replications, generator=generator, solver=SOLVER)
-    for truth in truths:
-        value = known.residual(truth[None])[0] + known.y.to(truth)
-        y = value + known.noise.to(truth) * torch.randn(value.shape, generator=generator)
-        measurement = Measurement(known.operator, y, known.noise, known.period)
-        drawn = flow.posterior(measurement, 252, method=method, solver=SOLVER, generator=generator).points
-        # Every fourth: neighbours may be copies of one another.
-        coordinates = flow.manifold.embed(torch.cat([truth[None], drawn[::4]]))
-        ranks.append((coordinates[1:] < coordinates[:1]).sum(0))
-    bins = max(2, min(8, replications // 5))
-    counts = [torch.histc(column.float(), bins, 0, 64) for column in torch.stack(ranks).unbind(1)]
-    return min(1.0, len(counts) * min(float(chisquare(count.numpy()).pvalue) for count in counts))

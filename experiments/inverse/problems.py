@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import torch
 from torch import Tensor
@@ -17,6 +18,14 @@ SOLVER = FixedStep(steps=8)
 """How flows carry points here, and how their own densities are evaluated."""
 
 
+class Effort(Enum):
+    """How many methods are tried on a problem, and with how many draws: what its velocity costs decides."""
+
+    VARIANTS = auto()
+    METHODS = auto()
+    NETWORK = auto()
+
+
 @dataclass(frozen=True)
 class Problem:
     """A flow, a measurement, and exact draws of the posterior.
@@ -28,7 +37,7 @@ class Problem:
         exact: from a number and a generator to draws.
         modes: from points to the number of the mode they belong to, and the modes' weights; None where they are none.
         score: from points, times and velocities to the score; None for that of the flow's density.
-        brief: the flow is a network, and too slow for every method.
+        effort: of the comparison.
     """
 
     name: str
@@ -37,7 +46,7 @@ class Problem:
     exact: Callable[[int, torch.Generator], Tensor]
     modes: tuple[Callable[[Tensor], Tensor], Tensor] | None = None
     score: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
-    brief: bool = False
+    effort: Effort = Effort.METHODS
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,11 @@ class Mixture:
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the mean of ``x_1 - x_0`` given ``x_t = x``, for a standard normal ``x_0`` independent of ``x_1``."""
-        t = t[..., None]
-        means = self.means.to(x)
+        t, means = t[..., None], self.means.to(x)
         variance = (t * self.width).square() + (1 - t).square()
-        off = x[..., None, :] - t[..., None] * means
-        shares = torch.softmax(-off.square().sum(-1) / 2 / variance, -1)
+        shares = torch.softmax(t * (x @ means.mT - t * means.square().sum(-1) / 2) / variance, -1)
         slope = (t * self.width**2 - (1 - t)) / variance
-        return (shares[..., None] * (means + slope[..., None] * off)).sum(-2)
+        return slope * x + (1 - slope * t) * (shares @ means)
 
     def flow(self) -> rfm.Flow:
         """Return the flow, which is that of the mixture up to its solver."""
@@ -97,7 +104,8 @@ def mixture_problem(name: str, mixture: Mixture, rows: Tensor, y: Tensor, noise:
         return torch.cdist(x.double(), means).argmin(-1)
 
     flow, measurement = mixture.flow(), Measurement(operators.matrix(rows), y, noise)
-    return Problem(name, flow, measurement, exact, (nearest, weights), score_of_normal_noise(flow.source))
+    score = score_of_normal_noise(flow.source)
+    return Problem(name, flow, measurement, exact, (nearest, weights), score, Effort.VARIANTS)
 
 
 def plane() -> Problem:

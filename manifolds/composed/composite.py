@@ -101,6 +101,12 @@ class Derived(Composite):
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return self.m.geodesic(x, y, t)
 
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.expmap_jvp(x, u, dx, du)
+
+    def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.logmap_jvp(x, y, dx, dy)
+
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` as ``m`` does."""
         return self.m.transp(x, y, u)

@@ -138,6 +138,14 @@ class Product(Composite):
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return self._join_pairs([f.geodesic(a, b, t) for f, a, b in self._triples(x, y)])
 
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = zip(self._factors, *map(self.split, (x, u, dx, du)), strict=True)
+        return self._join_pairs([f.expmap_jvp(*parts) for f, *parts in inputs])
+
+    def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = zip(self._factors, *map(self.split, (x, y, dx, dy)), strict=True)
+        return self._join_pairs([f.logmap_jvp(*parts) for f, *parts in inputs])
+
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry each part of ``u`` as its factor does: parallel transport where every factor's is."""
         return self.join(*(f.transp(a, b, c) for (f, a, b), c in zip(self._triples(x, y), self.split(u), strict=True)))

@@ -44,7 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "GeoJSON, GeoPackage, NetCDF, FITS, HDF5, .npy, maps of orientations, tracks; also compressed.\n"
         "FILE#PART names a sheet, layer, variable or group",
     )
-    parser.add_argument("--manifold", required=True, metavar="NAME", help=_MANIFOLD_HELP)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--manifold", metavar="NAME", help=_MANIFOLD_HELP)
+    where.add_argument(
+        "--mesh",
+        type=path,
+        metavar="FILE",
+        help="instead of --manifold: a surface of triangles, .obj, .ply, .off or .stl, that points x, y, z lie on;\n"
+        "those off it by at most 1 %% of its size are projected to it",
+    )
     parser.add_argument("--inside", nargs="+", metavar="SET", help=_INSIDE_HELP)
     parser.add_argument(
         "--out", required=True, type=path, metavar="FOLDER", help="folder for the flow, its data and checkpoints"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from manifolds import SE3, Manifold
+from manifolds import SE3, Manifold, Mesh
 from rfm import datasets
 from rfm.command_line.inside import bounded, rows_inside
 from rfm.command_line.messages import progress_note
@@ -62,6 +62,8 @@ def read_run(arguments: argparse.Namespace) -> TableRun:
     if layout == "ang":
         _check_map(arguments.manifold, manifold, file)
     found = observations_of(table, coordinates, roles, skipped, not arguments.keep_ties, arguments.seed)
+    if isinstance(manifold, Mesh):
+        found = replace(found, points=datasets.points_on_surface(manifold, found.points, found.table))
     if isinstance(coordinates, datasets.Poses):
         manifold = SE3(length_of(found.points[:, :3, 3]) if arguments.length is None else arguments.length)
         found = replace(found, coordinates=replace(coordinates, length=manifold.length))
@@ -107,10 +109,14 @@ def _chosen(
     table: Table, arguments: argparse.Namespace, layout: str | None, roles: Roles, skipped: SkippedRows | None
 ) -> tuple[Table, tuple[Manifold, datasets.Coordinates]]:
     """Return the rows that can be used, the manifold, and the coordinates of its points."""
+    mesh = None if arguments.mesh is None else datasets.read_mesh(arguments.mesh)
 
     def choose(rows: Table) -> tuple[Manifold, datasets.Coordinates]:
         reserved = roles.reserved(rows)
-        manifold = manifold_by_name(arguments.manifold, rows, arguments.columns, arguments.radians, reserved)
+        if mesh is not None:
+            manifold: Manifold = mesh
+        else:
+            manifold = manifold_by_name(arguments.manifold, rows, arguments.columns, arguments.radians, reserved)
         own = datasets.choose_coordinates(manifold, rows, arguments.columns, arguments.radians, layout, reserved)
         return manifold, own
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from manifolds import SE3, SO3, Ellipsoid, FlatTorus, Manifold, Quotient, Simplex, Sphere
+from manifolds import SE3, SO3, Ellipsoid, FlatTorus, Manifold, Mesh, Quotient, Simplex, Sphere
 from rfm.datasets.angle_units import bare_name, in_radians, unit_in_name
 from rfm.datasets.angles import Angles
 from rfm.datasets.column_names import (
@@ -22,7 +22,7 @@ from rfm.datasets.column_names import (
     is_longitude,
     number_columns,
 )
-from rfm.datasets.coordinates import EARTH_AXES, Cartesian, Coordinates, LatitudeLongitude
+from rfm.datasets.coordinates import EARTH_AXES, Cartesian, Coordinates, LatitudeLongitude, SurfacePoints
 from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
 from rfm.datasets.orientations import Orientations, choose_orientations
 from rfm.datasets.poses import Poses, choose_poses
@@ -36,7 +36,7 @@ _MANY_HOURS = 50
 """Right ascensions, of which it is no chance that all are below 24 degrees and spread over most of that."""
 
 _KINDS: dict[str, type[LatitudeLongitude | Cartesian | Angles | Orientations | Poses | Shares]] = {
-    cls.kind: cls for cls in (LatitudeLongitude, Cartesian, Angles, Orientations, Poses, Shares)
+    cls.kind: cls for cls in (LatitudeLongitude, Cartesian, SurfacePoints, Angles, Orientations, Poses, Shares)
 }
 
 
@@ -169,6 +169,11 @@ def _(manifold: Quotient, table: Table, request: _Request) -> Coordinates:
 @_choose.register
 def _(manifold: SE3, table: Table, request: _Request) -> Coordinates:
     return choose_poses(table, request.keys, request.layout, manifold.length, table.start)
+
+
+@_choose.register
+def _(manifold: Mesh, table: Table, request: _Request) -> Coordinates:
+    return SurfacePoints(_just_enough(manifold, table, request))
 
 
 @_choose.register

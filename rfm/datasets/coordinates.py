@@ -366,6 +366,21 @@ class Cartesian(Coordinates):
         return {"log_prob_nats_per_steradian" if on_s2 else "log_prob_nats": as_array(log_prob)}
 
 
+@final
+@dataclass(frozen=True)
+class SurfacePoints(Cartesian):
+    """Positions on a surface in space: no column of them is rounded by itself, as moving it would leave the surface."""
+
+    kind: ClassVar[str] = "surface"
+
+    @property
+    def rounds(self) -> bool:
+        return False
+
+    def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
+        return {"log_prob_nats_per_area": as_array(log_prob)}
+
+
 # Checks and conversions.
 
 

@@ -130,17 +130,12 @@ class FlowMatching(Objective):
 
     def check(self, manifold: Manifold, source: Source, x: Tensor) -> None:
         """Raise ValueError unless the path lives on the manifold and leads from the source to the points ``x``."""
-        self.check_source(manifold, source)
-        if self.path is None:
-            return
-        x_1 = manifold.projx(x[:4])
-        x_0 = source.sample((len(x_1),), generator=torch.Generator().manual_seed(0), dtype=x.dtype)
-        self.path.check_ends(x_0, x_1)
+        if self.path is not None:
+            check_path("FlowMatching", self.path, manifold, source, x)
 
     def check_source(self, manifold: Manifold, source: Source) -> None:
         if self.path is not None:
-            check_same_manifold("FlowMatching", "path", self.path.manifold, manifold)
-            _check_start(self.path, source)
+            check_path("FlowMatching", self.path, manifold, source)
 
     def on(self, manifold: Manifold) -> "FlowMatching":
         return replace(
@@ -153,16 +148,26 @@ class FlowMatching(Objective):
         return super().draw_times(shape, **like) if self.times is None else self.times.sample(shape, **like)
 
 
-def _check_start(path: ConditionalPath, source: Source) -> None:
+def check_path(owner: str, path: ConditionalPath, manifold: Manifold, source: Source, x: Tensor | None = None) -> None:
+    """Raise ValueError unless a path lives on the manifold and leads from the source, to the points ``x`` if given."""
+    check_same_manifold(owner, "path", path.manifold, manifold)
+    _check_start(owner, path, source)
+    if x is not None:
+        x_1 = manifold.projx(x[:4])
+        x_0 = source.sample((len(x_1),), generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+        path.check_ends(x_0, x_1)
+
+
+def _check_start(owner: str, path: ConditionalPath, source: Source) -> None:
     """Raise ValueError where the path presumes a source, or a scale of it, and the flow would start from another."""
     if path.source is not None and not same(path.source, source):
         presumed, actual = (" ".join(str(part).split()) for part in (path.source, source))
         raise ValueError(
-            f"FlowMatching: path starts from {presumed}, but source is {actual}; leave source out, or take a path that "
+            f"{owner}: path starts from {presumed}, but source is {actual}; leave source out, or take a path that "
             "starts from any, such as GeodesicPath"
         )
     if path.source is None and isinstance(path, AffinePath) and path.schedule.source_scale != 1:
         raise ValueError(
-            f"FlowMatching: {path.schedule} starts from noise of scale {path.schedule.source_scale:g}, which "
+            f"{owner}: {path.schedule} starts from noise of scale {path.schedule.source_scale:g}, which "
             "AffinePath leaves to you; use GaussianPath, which brings that source"
         )

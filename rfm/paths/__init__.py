@@ -16,7 +16,9 @@ from rfm.paths.conditional import (
     PathSample,
 )
 from rfm.paths.ddim import DDIM
+from rfm.paths.density_interpolation import MoserVelocity
 from rfm.paths.marginal import MarginalVelocity, marginal_velocity
+from rfm.paths.premetric import GeodesicDistance, Premetric, PremetricPath, SpectralDistance
 
 __all__ = [
     "DDIM",
@@ -25,10 +27,15 @@ __all__ = [
     "ConditionalFlowPath",
     "ConditionalPath",
     "GaussianPath",
+    "GeodesicDistance",
     "GeodesicPath",
     "GivenData",
     "MarginalVelocity",
+    "MoserVelocity",
     "PathSample",
+    "Premetric",
+    "PremetricPath",
+    "SpectralDistance",
     "conversions",
     "default_path",
     "marginal_velocity",

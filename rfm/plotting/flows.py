@@ -17,6 +17,7 @@ from manifolds import (
     Euclidean,
     FlatTorus,
     Manifold,
+    Mesh,
     Octahedral,
     Quotient,
     RightMultiplication,
@@ -38,6 +39,7 @@ from rfm.plotting.orientations import crystal_symmetry, orientation_figure
 from rfm.plotting.panels import Array, Limits, robust_limits
 from rfm.plotting.pole_figures import BODY_AXES, CUBIC_POLES, plot_pole_figures
 from rfm.plotting.roses import draw_roses
+from rfm.plotting.surfaces import surface_figure
 from rfm.plotting.trajectories import pose_figure
 from rfm.plotting.views import View
 
@@ -251,6 +253,11 @@ def _(manifold: Quotient, subject: Subject) -> "Figure":
     sets = {s.title(len(drawn)): drawn for s in subject.sets for drawn in [s.some(subject.count)]}
     poles = CUBIC_POLES if isinstance(group.rotations, Octahedral) else BODY_AXES
     return plot_pole_figures({"": sets}, group.rotations, poles=poles, title=subject.title)
+
+
+@_figure.register(Mesh)
+def _(manifold: Mesh, subject: Subject) -> "Figure":
+    return surface_figure(manifold, subject)
 
 
 @_figure.register(SE3)

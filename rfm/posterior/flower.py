@@ -20,11 +20,11 @@ class Flower:
     """Three steps at each time: end point, Gaussian correction, fresh noise. Biased, unless the prior is normal.
 
     The end point ``x1 = exp_x((1 - t) v)`` is taken for the mean of a Gaussian of deviation ``nu = (1 - t) / sqrt(t^2 +
-    (1 - t)^2)``. Its product with the measurement is solved for by conjugate gradients in the tangent space at ``x1``:
-    exact for a linear operator in flat space. That the end point given ``x_t`` is such a Gaussian is exact for a
-    standard normal prior in flat space only. The next point lies between the corrected end point and a fresh draw of
-    the source, which keeps the marginals where source and data were paired independently: along geodesics too, as only
-    the end point is given. A flow whose coupling ties them is refused, unless requested.
+    (1 - t)^2)``. Its product with the measurement is solved for in the tangent space at ``x1``, by conjugate gradients
+    or, for up to 16 numbers, directly: exact for a linear operator in flat space. That the end point given ``x_t`` is
+    such a Gaussian is exact for a standard normal prior in flat space only. The next point lies between the corrected
+    end point and a fresh draw of the source, which keeps the marginals where source and data were paired independently:
+    along geodesics too, as only the end point is given. A flow whose coupling ties them is refused, unless requested.
 
     Args:
         steps: N, times ``k / N``.
@@ -61,14 +61,14 @@ class Flower:
                 x_1 = manifold.projx(x_1)
                 precision = (t.square() + (1 - t).square()) / (1 - t).square()
                 problem = linearised(manifold, measurement, x_1)
-                residual, pull = problem.residual, torch.zeros_like(x_1)
+                residual, pull = problem.residual, None
                 if self.draw:
                     # The minimiser of a randomly perturbed objective is a draw of the Gaussian.
                     residual = residual + torch.randn(
                         residual.shape, generator=generator, dtype=residual.dtype, device=residual.device
                     )
                     pull = manifold.lift(precision.sqrt()) * normal_velocities(manifold, x_1, generator)
-                u = solve(problem, pull - problem.adjoint(residual), precision, self.iterations)
+                u = solve(problem, -residual, precision, pull, self.iterations)
                 x_1 = manifold.expmap(x_1, u)
                 after = torch.full_like(t, (k + 1) / self.steps)
                 x = manifold.projx(manifold.geodesic(target.noise(count, generator, like), x_1, after)[0])

@@ -83,5 +83,5 @@ class _Pulled(Field):
         precision = 1 / variance.clamp(min=1e-6)
         with torch.no_grad():
             problem = linearised(manifold, self.guidance.measurement, x_1)
-            u = solve(problem, -problem.adjoint(problem.residual), precision)
+            u = solve(problem, -problem.residual, precision)
         return manifold.lift(precision).to(u) * u

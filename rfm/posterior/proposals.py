@@ -85,7 +85,7 @@ class Hamiltonian(Proposal):
     that the acceptance alone corrects, no better than a random walk.
 
     Args:
-        steps: leapfrog steps of a move.
+        steps: leapfrog steps of a move; a single one is the Metropolis-adjusted Langevin algorithm.
 
     References:
         Byrne and Girolami, Geodesic Monte Carlo on embedded manifolds, 2013, algorithm 1.

@@ -39,24 +39,27 @@ def linearised(manifold: Manifold, measurement: Measurement, p: Tensor) -> Linea
     """Return a measurement linearised at points ``p`` ``(n, *event_shape)``."""
     p = p.detach()
     _check_differentiable(measurement, p)
+    with torch.enable_grad():
+        zero = torch.zeros_like(p).requires_grad_()
+        w = measurement.whitened(manifold.expmap(p, zero))
+        if not bool(w.isfinite().all()):
+            raise ValueError(
+                "Measurement: the operator is NaN or infinite at a predicted end point; it must be finite everywhere"
+            )
+        # The pullback is linear in its vector, so its own derivative is the forward map: both graphs serve all
+        # iterations, where torch.func.jvp would run the operator anew, and much of it in Python, in each.
+        v = torch.zeros_like(w).requires_grad_()
+        [pulled] = torch.autograd.grad(w, zero, v, create_graph=True)
 
-    def residual(u: Tensor) -> Tensor:
-        return measurement.whitened(manifold.expmap(p, u))
+    def forward(u: Tensor) -> Tensor:
+        [moved] = torch.autograd.grad(pulled, v, u, retain_graph=True, materialize_grads=True)
+        return moved
 
-    zero = torch.zeros_like(p)
-    found = torch.func.vjp(residual, zero)
-    w, pull = found[0], found[1]
-    if not bool(w.isfinite().all()):
-        raise ValueError(
-            "Measurement: the operator is NaN or infinite at a predicted end point; it must be finite everywhere"
-        )
-    return Linearised(
-        manifold,
-        p,
-        w.detach(),
-        lambda u: torch.func.jvp(residual, (zero,), (u,))[1],
-        lambda v: riemannian_gradient(manifold, p, pull(v)[0]),
-    )
+    def adjoint(by: Tensor) -> Tensor:
+        [ambient] = torch.autograd.grad(w, zero, by, retain_graph=True)
+        return riemannian_gradient(manifold, p, ambient)
+
+    return Linearised(manifold, p, w.detach(), forward, adjoint)
 
 
 def _check_differentiable(measurement: Measurement, p: Tensor) -> None:
@@ -71,16 +74,50 @@ def _check_differentiable(measurement: Measurement, p: Tensor) -> None:
         )
 
 
-def solve(problem: Linearised, right: Tensor, precision: Tensor, iterations: int = 50, tol: float = 1e-5) -> Tensor:
-    """Return ``u`` with ``(B'B + precision) u = right``, by conjugate gradients.
+_FEW = 16
+"""Measured numbers up to which their adjoints, one each, cost no more than conjugate gradients take."""
+
+
+def solve(
+    problem: Linearised,
+    v: Tensor,
+    precision: Tensor,
+    pull: Tensor | None = None,
+    iterations: int = 50,
+    tol: float = 1e-5,
+) -> Tensor:
+    """Return ``u`` with ``(B'B + precision) u = B'v + pull``: directly for few numbers, or by conjugate gradients.
 
     Args:
         problem: the measurement.
-        right: tangent vectors at its points ``(n, *event_shape)``.
+        v: of measured numbers ``(n, m)``.
         precision: positive numbers ``(n,)``.
-        iterations: at most; each costs a derivative of the operator and an adjoint.
-        tol: of the residual's length, relative to that of ``right``.
+        pull: tangent vectors at its points ``(n, *event_shape)``; zero by default.
+        iterations: of conjugate gradients, at most; each costs a derivative of the operator and an adjoint.
+        tol: of their residual's length, relative to that of the right side.
     """
+    if v.shape[1] <= _FEW:
+        return _solved_directly(problem, v, precision, pull)
+    right = problem.adjoint(v) if pull is None else problem.adjoint(v) + pull
+    return _conjugate_gradients(problem, right, precision, iterations, tol)
+
+
+def _solved_directly(problem: Linearised, v: Tensor, precision: Tensor, pull: Tensor | None) -> Tensor:
+    """Return the solution ``B'w + pull / precision``, where ``(B B' + precision) w = v - B pull / precision``."""
+    manifold, p, m = problem.manifold, problem.p[:, None], v.shape[1]
+    adjoints = torch.stack([problem.adjoint(e.expand_as(v)) for e in torch.eye(m).to(v)], dim=1)
+    gram = manifold.inner(p[:, None], adjoints[:, :, None], adjoints[:, None]).double()
+    lam = precision.double()[:, None]
+    right = v.double()
+    if pull is not None:
+        right = right - manifold.inner(p, adjoints, pull[:, None]).double() / lam
+    w = torch.linalg.solve(gram + lam[..., None] * torch.eye(m).to(gram), right)
+    u = (manifold.lift(w.to(v)) * adjoints).sum(1)
+    return u if pull is None else u + pull / manifold.lift(precision.to(pull))
+
+
+def _conjugate_gradients(problem: Linearised, right: Tensor, precision: Tensor, iterations: int, tol: float) -> Tensor:
+    """Return ``u`` with ``(B'B + precision) u = right``."""
     manifold, p = problem.manifold, problem.p
     lam = manifold.lift(precision.to(right))
     u, r = torch.zeros_like(right), right

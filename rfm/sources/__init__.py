@@ -6,6 +6,7 @@
 `VonMisesFisher`       spheres
 `IsotropicGaussianSO3` rotations
 `KernelMixture`        every manifold with a kernel, fitted to data
+`MeshDensity`          meshes, fitted to data
 `RigidMotionSource`    rigid motions
 `CentredPoseSource`    several rigid bodies up to a translation
 `ProductSource`        products
@@ -29,6 +30,7 @@ from rfm.sources.empirical import Empirical
 from rfm.sources.isotropic_gaussian_so3 import IsotropicGaussianSO3
 from rfm.sources.kernel_mixture import KernelMixture
 from rfm.sources.kernel_widths import kernel_concentrations
+from rfm.sources.mesh_density import MeshDensity
 from rfm.sources.mixture_weights import likeliest_weights
 from rfm.sources.piecewise_uniform import PiecewiseUniform
 from rfm.sources.product import PowerSource, ProductSource
@@ -46,6 +48,7 @@ __all__ = [
     "Empirical",
     "IsotropicGaussianSO3",
     "KernelMixture",
+    "MeshDensity",
     "PiecewiseUniform",
     "PowerSource",
     "ProductSource",

@@ -1,0 +1,95 @@
+"""One method on one problem: how far its draws are off, and what they cost."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from experiments.inverse.measures import coverage, discrepancy, distance, modes_found
+from experiments.inverse.problems import SOLVER, Problem
+from rfm.posterior import DivergenceError, Sampler
+
+NULLS = 8
+"""Pairs of exact samples that the noise of a discrepancy is measured on."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Exact draws of a problem, and how far apart two such samples are.
+
+    Args:
+        problem: the problem.
+        exact: draws that others are compared with, ``(n, *event_shape)``.
+        others: as many others.
+        deviation: of the discrepancy between exact samples.
+    """
+
+    problem: Problem
+    exact: Tensor
+    others: Tensor
+    deviation: float
+
+    @classmethod
+    def of(cls, problem: Problem, draws: int, seed: int) -> "Truth":
+        """Return the truth for a seed."""
+        generator = torch.Generator().manual_seed(seed)
+        exact, others = (problem.exact(draws, generator) for _ in range(2))
+        nulls = [discrepancy(problem, problem.exact(draws, generator), exact) for _ in range(NULLS)]
+        return cls(problem, exact, others, statistics.stdev(nulls))
+
+
+def assessed(make: Callable[[], Truth], method: Sampler | None, seed: int) -> dict[str, float]:
+    """Return how a method does.
+
+    Args:
+        make: what gives the truth.
+        method: None for exact draws.
+        seed: of the method.
+
+    Returns:
+        By name: ``wasserstein``, sliced in flat space and geodesic elsewhere, of order 2; ``mmd``, the unbiased squared
+        maximum mean discrepancy in standard deviations between exact samples; ``coverage``, the share of exact draws in
+        the method's central 90 % intervals, mean over coordinates; ``modes``, the share of the posterior's modes that
+        hold at least half of their due, NaN where there are none; ``worth``, the effective sample size that the method
+        claims; ``evaluations`` of the velocity, per draw; ``seconds`` of processor time, for all draws. All are NaN
+        where the draws left the range of numbers.
+    """
+    truth = make()
+    problem, exact = truth.problem, truth.exact
+    # Not the seed of the exact draws, with which a method could share its random numbers.
+    generator, begun = torch.Generator().manual_seed(1000 + seed), time.process_time()
+    x, evaluations, worth = truth.others, 0.0, float(len(exact))
+    if method is not None:
+        try:
+            found = problem.flow.posterior(
+                problem.measurement, len(exact), method=method, solver=SOLVER, generator=generator
+            )
+        except DivergenceError:
+            names = ("wasserstein", "mmd", "coverage", "modes", "worth", "evaluations", "seconds")
+            return dict.fromkeys(names, math.nan)
+        x, evaluations, worth = found.points, found.evaluations / len(exact), found.effective_sample_size
+    seconds = time.process_time() - begun
+    return {
+        "wasserstein": distance(problem, x, exact),
+        "mmd": discrepancy(problem, x, exact) / truth.deviation,
+        "coverage": coverage(problem, x, exact),
+        "modes": modes_found(problem, x),
+        "worth": worth,
+        "evaluations": evaluations,
+        "seconds": seconds,
+    }
+
+
+def row(problem: str, method: str, runs: Sequence[Mapping[str, float]]) -> str:
+    """Return a row of the table: means over seeds, and the standard deviation of the distances."""
+    mean = {name: statistics.fmean(run[name] for run in runs) for name in runs[0]}
+    spread = f" ± {statistics.stdev(run['wasserstein'] for run in runs):.3f}" if len(runs) > 1 else ""
+    modes = "" if math.isnan(mean["modes"]) else f"{mean['modes']:.2f}"
+    return (
+        f"| {problem} | {method} | {mean['wasserstein']:.3f}{spread} | {mean['mmd']:.1f} | {mean['coverage']:.2f} | "
+        f"{modes} | {mean['worth']:.0f} | {mean['evaluations']:.0f} | {mean['seconds']:.1f} |"
+    )
