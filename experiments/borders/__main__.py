@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.borders import earth, mazes, mechanisms
 from experiments.borders.known import KNOWN, Known
-from experiments.borders.page import page
+from experiments.borders.page import Budgets, page
 from experiments.borders.pictures import draw
 from manifolds import Bounded
 
@@ -141,8 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.borders", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few steps and points, to see that it runs")
     parser.add_argument("--out", type=Path, default=Path("runs/borders"), help="folder of the rows")
-    parser.add_argument("--steps", type=int, default=250, help="of training; twice as many in mazes")
-    parser.add_argument("--points", type=int, default=800, help="training points of the known densities")
+    parser.add_argument("--steps", type=int, default=600, help="of training on known densities")
+    parser.add_argument("--points", type=int, default=4000, help="training points of the known densities")
+    parser.add_argument("--real-steps", type=int, default=250, help="of training on the earth; twice as many in mazes")
     parser.add_argument("--page", type=Path, help="file to write the page to")
     parser.add_argument("--figure", type=Path, help="file to draw the pictures to")
     parser.add_argument(
@@ -150,19 +151,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     if options.quick:
-        options.steps, options.points = 10, 200
+        options.steps, options.points, options.real_steps = 10, 200, 10
     torch.set_num_threads(1)
     store = Store(options.out)
     parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "mazes": lambda: maze_rows(store, 2 * options.steps, 200 if options.quick else 500),
+        "mazes": lambda: maze_rows(store, 2 * options.real_steps, 200 if options.quick else 500),
         "known": lambda: known_rows(store, options.steps, options.points),
-        "earth": lambda: earth_rows(store, options.steps, 200 if options.quick else 3000),
+        "earth": lambda: earth_rows(store, options.real_steps, 200 if options.quick else 3000),
     }
     if options.part is not None:
         parts[options.part]()
         return
     found = {name: compute() for name, compute in parts.items()}
-    text = page(found["known"], found["earth"], found["mazes"], options.steps, options.points)
+    budget = Budgets(options.steps, options.points, options.real_steps)
+    text = page(found["known"], found["earth"], found["mazes"], budget)
     print(text)
     if options.page is not None:
         options.page.write_text(text)

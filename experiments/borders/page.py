@@ -2,7 +2,7 @@
 
 import platform
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -44,11 +44,9 @@ is its mean over those within 0.05 of the border. *Z* is the integral of the den
 
 ## On the earth
 
-Points on one side of the coast, which is simplified to {simplified} degrees; one fifth held out, {steps}
-steps, no refinement.
-Kernel densities are mixtures of 30 bandwidths, divided by their mass inside. Land has several components,
-between which no
-flow leads: the source has the shares of the data.
+Points on one side of the coast, which is simplified to {simplified} degrees; one fifth held out, {real} steps,
+no refinement. Kernel densities are mixtures of 30 bandwidths, divided by their mass inside. Land has several
+components, between which no flow leads: the source has the shares of the data.
 
 {earth}
 
@@ -65,23 +63,35 @@ Ways are straight where they can be; else they lead through nodes that see each 
 """
 
 
+class Budgets(NamedTuple):
+    """How much was spent."""
+
+    steps: int
+    """Of training on known densities."""
+    points: int
+    """Of those, to train on."""
+    real_steps: int
+    """Of training on the earth; twice as many in mazes."""
+
+
 def page(
     known: list[dict[str, Any]],
     earth: list[dict[str, Any]],
     mazes: list[dict[str, Any]],
-    steps: int,
-    points: int,
+    budget: Budgets,
 ) -> str:
     """Return the page of the rows."""
     from experiments.borders.earth import SIMPLIFIED
 
+    spent = f"--steps {budget.steps} --points {budget.points} --real-steps {budget.real_steps}"
     files = "--page docs/studies/borders.md --figure docs/images/borders.png"
     return _PAGE.format(
-        command=f"python -m experiments.borders --steps {steps} --points {points} {files}",
-        steps=steps,
-        double=f"{2 * steps:,}",
-        points=points,
-        tests=points // 2,
+        command=f"python -m experiments.borders {spent} {files}",
+        steps=budget.steps,
+        real=budget.real_steps,
+        double=f"{2 * budget.real_steps:,}",
+        points=budget.points,
+        tests=budget.points // 2,
         date=date.today().isoformat(),
         machine=platform.machine(),
         python=platform.python_version(),
