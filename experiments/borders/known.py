@@ -63,7 +63,7 @@ def box() -> Known:
         bump = -((x[:, 0] - 0.75) ** 2 + x[:, 1] ** 2) / (2 * 0.12**2) + 0.5
         return torch.stack([side, bump, torch.full_like(side, -4.0)]).logsumexp(0)
 
-    a, w = _interval(24)
+    a, w = _both_ends(_interval(28))
     x = torch.cartesian_prod(a, 2 * a)
     weights = (2 * w[:, None] * w).flatten()
     return Known("box", Bounded(Euclidean(2), Box([0.0, 0.0], [1.0, 2.0])), log_weight, (x, weights))
@@ -77,7 +77,7 @@ def disc() -> Known:
         bump = -((x[:, 0] + 0.7) ** 2 + (x[:, 1] - 0.7) ** 2) / (2 * 0.15**2)
         return torch.stack([rise, bump]).logsumexp(0)
 
-    r, w = _interval(20)
+    r, w = _upper_end(_interval(24))
     phase = torch.arange(32, dtype=torch.float64) * (2 * math.pi / 32)
     x = torch.stack([r[:, None] * torch.cos(phase), r[:, None] * torch.sin(phase)], -1).reshape(-1, 2)
     weights = (r * w)[:, None].expand(-1, 32).flatten() * (2 * math.pi / 32)
@@ -91,7 +91,7 @@ def joints() -> Known:
         return 3 * torch.cos(x[:, 0] + 2.0) + 4 * torch.cos(x[:, 1] - 1.5) + torch.cos(x[:, 0] - x[:, 1])
 
     m = Bounded(FlatTorus(2), JointLimits([-2.0, -1.0], [1.0, 1.5]))
-    a, w = _interval(24)
+    a, w = _both_ends(_interval(28))
     x = torch.cartesian_prod(-2.0 + 3 * a, -1.0 + 2.5 * a)
     return Known("joint limits", m, log_weight, (x, 7.5 * (w[:, None] * w).flatten()))
 
@@ -118,15 +118,27 @@ def polygon() -> Known:
     return Known("polygon on the sphere", m, log_weight, nodes)
 
 
-def triangle(a: Tensor, b: Tensor, c: Tensor, order: int = 9) -> Nodes:
+def triangle(a: Tensor, b: Tensor, c: Tensor, order: int = 11) -> Nodes:
     """Return quadrature on the spherical triangle with corners in these directions, through the flat one."""
-    s, w = _interval(order)
-    u, v = torch.cartesian_prod(s, s).unbind(-1)
+    (u, w), (s, q) = _upper_end(_interval(order)), _interval(order)
+    u, v = torch.cartesian_prod(u, s).unbind(-1)
     flat = a + u[:, None] * ((b - a) + v[:, None] * (c - b))
     across = torch.linalg.cross(b - a, c - a)
     distance = flat.norm(dim=1)
-    weights = (w[:, None] * w).flatten() * u * (flat @ across).abs() / distance**3
+    weights = (w[:, None] * q).flatten() * u * (flat @ across).abs() / distance**3
     return flat / distance[:, None], weights
+
+
+def _both_ends(rule: Nodes) -> Nodes:
+    """Return a rule on [0, 1] crowded at both ends, where flows have thin layers: for ``x = s^2 (3 - 2 s)``."""
+    s, w = rule
+    return s * s * (3 - 2 * s), w * 6 * s * (1 - s)
+
+
+def _upper_end(rule: Nodes) -> Nodes:
+    """Return a rule on [0, 1] crowded at 1: for ``x = 1 - (1 - s)^2``."""
+    s, w = rule
+    return 1 - (1 - s) ** 2, w * 2 * (1 - s)
 
 
 def _interval(order: int) -> tuple[Tensor, Tensor]:
