@@ -18,8 +18,7 @@ from experiments.images.assess import restored
 from experiments.images.methods import Method
 from experiments.images.problems import Restoration
 from experiments.inverse.measures import sliced_wasserstein
-from rfm.integrators import FixedStep
-from rfm.integrators.runge_kutta.tableaux import MIDPOINT
+from rfm.integrators import MIDPOINT, FixedStep
 from rfm.posterior import Hamiltonian, Measurement, Tempering
 
 _SOLVER = FixedStep(MIDPOINT, steps=5)
