@@ -32,7 +32,8 @@ mazes. [`Bounded`](../choose-a-manifold.md) does what the first table chose.
 
 All train the same network on {points:,} points for {steps} steps; none is refined. *Gap* is the mean of
 `log p - log q` over {tests:,} test points, in nats, with its standard error: how much likelier the truth
-makes them. *Near* is its mean over those within 0.05 of the border. *Z* is the integral of the density over the set by quadrature.
+makes them. *Near* is its mean over those within 0.05 of the border. *Z* is the integral of the density over the
+set by quadrature.
 
 {known}
 
@@ -40,9 +41,11 @@ makes them. *Near* is its mean over those within 0.05 of the border. *Z* is the 
   distance, so that the flow maps the set to itself. Trained along straight ways it has to resolve a layer: between
   two points of a convex set hardly any straight way touches the border, so that on the way the density falls to zero
   there. Where half of the ways are **reflected** at the nearest wall there is no such layer. It is on all sets nearer
-  to the truth than conditioning, and there is no set that it does not serve: it is what `rfm.fit` does. *Z* of the disc is off by a thin layer at the border, where the
+  to the truth than conditioning, and there is no set that it does not serve: it is what `rfm.fit` does. *Z* of
+  the disc is off by a thin layer at the border, where the
   density of so short a training has a spike that the quadrature does not resolve.
-- **Mapped to R^n**: a flow on R^n behind the logistic map of each coordinate, or `y / sqrt(1 - |y|^2)` on a disc, from
+- **Mapped to R^n**: a flow on R^n behind the logistic map of each coordinate, or `y / sqrt(1 - |y|^2)` on a disc,
+from
   a normal source that is fitted. Densities at the border become tails: those of a logistic map suit ranges, on the
   box it is the best, and those of a disc are heavy, there it is the worst. There is none for a polygon.
 - **Conditioned**: a flow that knows no border, whose draws outside are rejected; *mass* is the share inside. Its
@@ -51,13 +54,15 @@ makes them. *Near* is its mean over those within 0.05 of the border. *Z* is the 
 {earth}## Mazes
 
 From a normal distribution in one corner to one in the opposite corner, both cut at the walls; {double} steps.
-*Inside* counts 500 samples and 41 points along each of their trajectories, *arrived* those within three standard deviations
+*Inside* counts 500 samples and 41 points along each of their trajectories, *arrived* those within three standard
+deviations
 of the end.
 
 {mazes}
 
 So few steps leave a flow that stays inside all the way, and is not yet where it is to be: half of the samples are
-short of the end, and the NLL is far above the entropy. Ways are straight where they can be; else they lead through nodes that see each other (`rfm.paths.BoundedPath`).
+short of the end, and the NLL is far above the entropy. Ways are straight where they can be; else they lead
+through nodes that see each other (`rfm.paths.BoundedPath`).
 """
 
 
