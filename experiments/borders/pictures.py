@@ -12,16 +12,17 @@ from manifolds import Bounded, Sphere
 from rfm.plotting import DATA_COLOUR, SAMPLE_COLOUR, border_lines, draw_border_in_plane, finish, new_figure, save_figure
 
 
-def draw(file: Path, points: Callable[[str], Tensor], maze: Callable[[str], Bounded]) -> None:
-    """Draw trajectories through both mazes, and samples of both catalogues on their side of the coast.
+def draw(file: Path, points: Callable[[str], Tensor], maze: Callable[[str], Bounded], on_earth: bool) -> None:
+    """Draw trajectories through both mazes, and samples of the catalogues on their side of the coast.
 
     Args:
         file: where to.
         points: from a name to points that the study kept.
         maze: from a name to the maze.
+        on_earth: whether to draw the catalogues too.
     """
-    figure = new_figure(12, 10, None)
-    grid = figure.add_gridspec(2, 2, height_ratios=(1.25, 1))
+    figure = new_figure(12, 10 if on_earth else 6, None)
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.25, 1)) if on_earth else figure.add_gridspec(1, 2)
     for column, name in enumerate(("maze_3x3", "maze_4x4")):
         axes = figure.add_subplot(grid[0, column])
         ways = points(name).numpy()
@@ -35,7 +36,7 @@ def draw(file: Path, points: Callable[[str], Tensor], maze: Callable[[str], Boun
         axes.set_aspect("equal")
         axes.legend(loc="upper right", frameon=True)
         finish(axes, name.replace("_", " "))
-    catalogues = (("earthquakes in the sea", earth.sea()), ("floods on land", earth.land()))
+    catalogues = () if not on_earth else (("earthquakes in the sea", earth.sea()), ("floods on land", earth.land()))
     for column, (name, polygon) in enumerate(catalogues):
         axes = figure.add_subplot(grid[1, column])
         for part in shapely.get_parts(polygon):
