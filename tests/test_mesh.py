@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from manifolds import Mesh
+from manifolds.testing import check_manifold
 
 SURFACES: list[tuple[str, Callable[[], Mesh]]] = [
     ("square", square),
@@ -63,6 +64,14 @@ def test_the_derivative_of_projx_is_that_of_the_closest_point() -> None:
         torch.testing.assert_close(
             torch.func.vmap(torch.func.jacrev(mesh.projx))(off)[..., i], difference, atol=1e-8, rtol=0
         )
+
+
+def test_points_that_are_not_finite_are_refused() -> None:
+    mesh = cube()
+    with pytest.raises(ValueError, match="is not finite"):
+        mesh.check_point(torch.full((4, 3), math.nan))
+    with pytest.raises(ValueError, match=r"off it by 0\.5"):
+        mesh.check_point(torch.full((1, 3), 0.5))
 
 
 def test_a_search_looks_at_few_boxes() -> None:
@@ -197,10 +206,11 @@ def test_positions_on_paths_have_right_derivatives() -> None:
     for i, which in ((0, x), (1, y)):
         e = mesh.tangent_basis(which)[:, 0]
         ends = [(x + s * h * e, y) if i == 0 else (x, y + s * h * e) for s in (1, -1)]
-        up, down = (mesh.geodesic(*pair, t)[0] for pair in ends)
-        given = (lambda z: mesh.geodesic(z, y, t)[0]) if i == 0 else (lambda z: mesh.geodesic(x, z, t)[0])
-        change = torch.func.jvp(given, (which,), (e.contiguous(),))[1]
-        torch.testing.assert_close(change, (up - down) / (2 * h), rtol=0, atol=1e-6)
+        ups, downs = (mesh.geodesic(*pair, t) for pair in ends)
+        given = (lambda z: mesh.geodesic(z, y, t)) if i == 0 else (lambda z: mesh.geodesic(x, z, t))
+        changes = torch.func.jvp(given, (which,), (e.contiguous(),))[1]
+        for change, up, down in zip(changes, ups, downs, strict=True):
+            torch.testing.assert_close(change, (up - down) / (2 * h), rtol=0, atol=1e-6)
 
 
 @each_surface
@@ -336,6 +346,12 @@ def test_sheets_that_touch_in_a_point_are_no_surface() -> None:
     second = torch.where(faces == 0, 0, faces + 3)
     with pytest.raises(ValueError, match=r"at vertex 0 2 sheets of faces touch in one point"):
         Mesh(torch.cat([corners, -corners[1:]]), torch.cat([faces, second.flip(1)]))
+
+
+@pytest.mark.slow
+def test_the_checker_finds_what_a_polyhedron_cannot_keep() -> None:
+    report = check_manifold(icosphere(0))
+    assert {finding.law for finding in report.findings} == {"embed is smooth along geodesics", "triangle inequality"}
 
 
 @pytest.mark.slow

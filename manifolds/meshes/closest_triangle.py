@@ -147,7 +147,7 @@ def _search(x: Tensor, corners: Tensor, leaves: Tensor, boxes: list[Tensor]) -> 
     squared = closest_on_triangles(x[query][:, None], corners[triangle])[1]
     least = squared.new_full((n,), math.inf).scatter_reduce(0, query, squared.amin(-1), "amin")
     tied = torch.where(squared <= least[query][:, None], triangle, len(corners)).amin(-1)
-    first = torch.full_like(query[:1].expand(n), len(corners)).scatter_reduce(0, query, tied, "amin")
+    first = query.new_full((n,), len(corners)).scatter_reduce(0, query, tied, "amin")
     # A point that is not finite is near no box.
     return torch.where(first < len(corners), first, 0)
 

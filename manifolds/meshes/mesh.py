@@ -49,7 +49,8 @@ class Mesh(Manifold):
     other side do not reach these points. There ``expmap(x, logmap(x, y))`` is not ``y``, though ``geodesic(x, y, 1)``
     is. And behind a vertex with angles of less than 2 pi shortest paths arrive on both sides of it, so that a cut locus
     begins there: no injectivity radius holds for all points, none is stated, and logarithms jump at lines which are
-    everywhere on a fine mesh.
+    everywhere on a fine mesh. Positions, which `embed` returns, have a kink where a geodesic crosses an edge. And the
+    triangle inequality holds as far as paths are the shortest ones.
 
     **Fields.** Networks' ambient vectors become tangent in a way that keeps the flux continuous over edges, see
     `tangent_from_vector`. A plain function that calls ``proju`` instead does not: its flow loses mass at the edges, of
@@ -204,11 +205,14 @@ class Mesh(Manifold):
         middle = found.position + (along - along.detach())[..., None] * found.direction
         if not (differentiated(x) or differentiated(y)):
             return middle, velocity
-        early = self.shoot(x, self.logmap(x, y), t)[0]
-        late = self.shoot(y, self.logmap(y, x), 1 - t)[0]
-        is_last = (found.part == found.bends) & (found.bends > 0)
-        moved = torch.where((found.part == 0)[..., None], early, torch.where(is_last[..., None], late, middle))
-        return found.position + (moved - moved.detach()), velocity
+        early, v_early = self.shoot(x, self.logmap(x, y), t)
+        late, v_late = self.shoot(y, self.logmap(y, x), 1 - t)
+        is_first, is_last = (found.part == 0)[..., None], ((found.part == found.bends) & (found.bends > 0))[..., None]
+        moved = torch.where(is_first, early, torch.where(is_last, late, middle))
+        v = torch.where(is_first, v_early, torch.where(is_last, -v_late, velocity))
+        # The values of the path itself: at a vertex a geodesic from an end may take another side.
+        fixed = found.length[..., None] * found.direction
+        return found.position + (moved - moved.detach()), fixed + (v - v.detach())
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the path that `logmap` finds, in the faces that it crosses laid flat: an isometry."""

@@ -49,8 +49,8 @@ _MOST_POINTS = 2000
 def interactive(subject: Subject) -> PageFigure | None:
     """Return the figure of a page that turns; None for a manifold or a flow without density that has none.
 
-    A globe with coastlines on ``Sphere(2)``, a torus on ``FlatTorus(2)``, a ``Mesh``, coloured by log-density; points in
-    space on ``SO3()``, as rotation vectors, of crystals the smallest ones, on ``SE3()``, as positions, and on
+    A globe with coastlines on ``Sphere(2)``, a torus on ``FlatTorus(2)``, a ``Mesh``, coloured by log-density; points
+    in space on ``SO3()``, as rotation vectors, of crystals the smallest ones, on ``SE3()``, as positions, and on
     ``Euclidean(3)``.
     """
     # The same computed densities, fewer points.
@@ -205,9 +205,11 @@ def _(manifold: Mesh, subject: Subject) -> PageFigure | None:
     traces = [surface_trace(surface, colour_stops())]
     for s, points in zip(subject.sets, subject.columns(lambda x: x), strict=True):
         traces.append(dots(lifted(manifold, points), s, subject, points, names))
-    scene = bare_scene(1.6 * surface.eye())
+    scene = bare_scene(2.0 * surface.eye())
     # Files of surfaces have the second axis up; one that is flat is looked at from above.
     scene["camera"]["up"] = {"x": 0, "y": 1, "z": 0}
+    # A turntable has the third axis up.
+    scene["dragmode"] = "orbit"
     return {"data": traces, "layout": {"scene": scene}}
 
 

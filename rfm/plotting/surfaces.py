@@ -185,8 +185,8 @@ def surface_trace(surface: DrawnSurface, colours: Any) -> dict[str, Any]:
         "colorbar": {"title": {"text": "log-density<br>(nats per unit of area)"}, "len": 0.7, "thickness": 16},
         "name": "density",
         "flatshading": False,
-        # Soft: shadows would look like densities.
-        "lighting": {"ambient": 0.75, "diffuse": 0.3, "specular": 0.0, "fresnel": 0.0},
+        # Soft: shadows would look like densities; a gloss shows the shape where the density is lowest.
+        "lighting": {"ambient": 0.75, "diffuse": 0.3, "specular": 0.25, "roughness": 0.8, "fresnel": 0.0},
         "hovertemplate": "%{intensity:.2f} nats<extra></extra>",
     }
 
