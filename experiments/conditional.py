@@ -12,39 +12,19 @@ chosen on validation, as `rfm evaluate` does. Intervals are clustered by place, 
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 import rfm
-from experiments.density_study import (
-    FLOW,
-    ONE_KERNEL,
-    PER_CONDITION,
-    REFINED,
-    Problem,
-    Scores,
-    add_arguments,
-    labels_of,
-    measure,
-    place_labels,
-    tables,
-)
+from experiments import orientations
+from experiments.density_study import Problem, add_arguments, label_table, measure, place_labels, tables
 from experiments.guidance_on_airports import COUNTRIES, draw, picture
-from experiments.orientations import BLOCK_MICROMETRES, CUBIC, split_of
 from manifolds import Sphere
-from rfm.conditions import Conditions
-from rfm.datasets import airports, block_labels, find_conditions, group_split, read_table, steel
-from rfm.networks import VelocityField
+from rfm.datasets import airports, find_conditions, group_split, read_table
 
 PROBLEMS = ("country", "phase", "elevation")
-LISTED = 30
-"""Labels in the table, of all sizes."""
-EVERY_ORIENTATION = 4
-"""Of a row of the map every fourth: those between lie in the same grain."""
 
 
 def by_column(column: str, seeds: int, every: int) -> Problem:
@@ -66,57 +46,6 @@ def by_column(column: str, seeds: int, every: int) -> Problem:
     )
 
 
-def by_phase(seeds: int, every: int) -> Problem:
-    """Return the orientations given their phase, split by blocks of the map."""
-    dataset, every = steel(), every * EVERY_ORIENTATION
-    phases = dataset.map.phases[::every]
-    conditions = Conditions.of({"phase": phases})
-    blocks = block_labels(dataset.map.places, BLOCK_MICROMETRES)[::every]
-
-    def network(seed: int) -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            own: dict[str, Any] = {"condition_dim": 1, "condition_labels": conditions.labels}
-            return VelocityField(CUBIC, width=128, depth=3, features=256, max_frequency=20.0, **own)
-
-    return Problem(
-        "steel, phase",
-        CUBIC,
-        dataset.points[::every],
-        labels_of([str(label) for label in blocks.tolist()]),
-        lambda seed: split_of(blocks, seed % 5, seed // 5),
-        range(seeds),
-        {},
-        conditions.encode({"phase": phases}),
-        conditions,
-        network,
-    )
-
-
-def by_label(problem: Problem, found: Mapping[int, Scores], count: int = LISTED) -> str:
-    """Return a Markdown table of so many labels of all sizes: their points, and the mean test NLL of each model."""
-    assert problem.condition is not None
-    assert problem.conditions is not None
-    rows = torch.cat([scores.rows for scores in found.values()])
-    own = problem.condition[:, 0].long()
-    tested = own[rows].unique()
-    sizes = torch.bincount(own)[tested]
-    order = tested[sizes.argsort(descending=True, stable=True)]
-    few = order[torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()]
-    models = (PER_CONDITION, ONE_KERNEL, FLOW, REFINED)
-    lines = [f"| {problem.conditions.names[0]} | points | tested | {' | '.join(models)} |", "|---|" + "---:|" * 6]
-    for label in few.tolist():
-        here = own[rows] == label
-        means = [_mean(found, model, here) for model in models]
-        name = problem.conditions.decode(torch.tensor([[float(label)]]))[problem.conditions.names[0]][0]
-        cells = [str(int((own == label).sum())), str(int(here.sum())), *(f"{mean:.3f}" for mean in means)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    chosen = torch.isin(own[rows], few)
-    cells = [f"{_mean(found, model, chosen):.3f}" for model in models]
-    lines.append(f"| all {len(few)} | | {int(chosen.sum())} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def draw_samples(problem: Problem, folder: Path, path: Path) -> None:
     """Draw the airports of two countries beside samples of the first flow: refined, not refined, and under guidance."""
     assert problem.condition is not None
@@ -127,10 +56,6 @@ def draw_samples(problem: Problem, folder: Path, path: Path) -> None:
         country: {title: draw(own, country, weight) for title, (own, weight) in kinds.items()} for country in COUNTRIES
     }
     picture(drawn, problem.points, problem.conditions.decode(problem.condition)["country"], path)
-
-
-def _mean(found: Mapping[int, Scores], model: str, here: Tensor) -> float:
-    return -float(torch.cat([scores.log_prob[model] for scores in found.values()])[here].mean())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -146,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.seeds, options.steps, every = 1, options.steps or 20, 30
     torch.manual_seed(0)
     problems = [
-        by_phase(options.seeds, every) if name == "phase" else by_column(name, options.seeds, every)
+        orientations.problem(options.seeds, every * orientations.EVERY)
+        if name == "phase"
+        else by_column(name, options.seeds, every)
         for name in options.problems
     ]
     found = {problem.name: (problem, measure(problem, options)) for problem in problems}
@@ -156,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed, own in scores.items():
             print(f"\n{problem.name}, seed {seed}: {own.choice}")
         if problem.conditions.labels[0] > 2:
-            print(f"\n{by_label(problem, scores)}")
+            print(f"\n{label_table(problem, scores)}")
         if options.figure is not None and problem.conditions.names == ("country",):
             draw_samples(problem, options.out, options.figure)
 

@@ -40,6 +40,8 @@ ONE_KERNEL, PER_CONDITION = "one kernel in the condition", "kernels per conditio
 """Kernel densities of a conditional problem, in place of those two."""
 NOT_BEHIND_NATS = 0.01
 """How far the worse end of an interval may reach for "not behind"."""
+LISTED = 30
+"""Labels in a table, of all sizes."""
 _ROUNDING_NATS = 1e-5
 """Two ways to the same density differ by this."""
 
@@ -282,6 +284,36 @@ def _integral_table(problems: Mapping[str, tuple[Problem, Mapping[int, Scores]]]
                 error = math.sqrt(sum(z.standard_error**2 for z in own)) / len(own)
                 lines.append(f"| {model} | {name} | {statistics.fmean(z.mean for z in own):.4f} | {error:.4f} |")
     return "\n".join(lines)
+
+
+def label_table(problem: Problem, found: Mapping[int, Scores], count: int = LISTED) -> str:
+    """Return a Markdown table of so many labels of all sizes: their points, and the mean test NLL of each model."""
+    assert problem.condition is not None
+    assert problem.conditions is not None
+    rows = torch.cat([scores.rows for scores in found.values()])
+    own = problem.condition[:, 0].long()
+    tested = own[rows].unique()
+    sizes = torch.bincount(own)[tested]
+    order = tested[sizes.argsort(descending=True, stable=True)]
+    few = order[torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()]
+    lines = [
+        f"| {problem.conditions.names[0]} | points | tested | {' | '.join(problem.models)} |",
+        "|---|" + "---:|" * (2 + len(problem.models)),
+    ]
+    for label in few.tolist():
+        here = own[rows] == label
+        means = [_mean(found, model, here) for model in problem.models]
+        name = problem.conditions.decode(torch.tensor([[float(label)]]))[problem.conditions.names[0]][0]
+        cells = [str(int((own == label).sum())), str(int(here.sum())), *(f"{mean:.3f}" for mean in means)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    chosen = torch.isin(own[rows], few)
+    cells = [f"{_mean(found, model, chosen):.3f}" for model in problem.models]
+    lines.append(f"| all {len(few)} | | {int(chosen.sum())} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(found: Mapping[int, Scores], model: str, here: Tensor) -> float:
+    return -float(torch.cat([scores.log_prob[model] for scores in found.values()])[here].mean())
 
 
 def labels_of(names: Sequence[str]) -> Tensor:

@@ -24,7 +24,7 @@ import rfm
 from experiments import orientations
 from manifolds import FlatTorus, Manifold, Sphere
 from rfm import FlowMatching
-from rfm.datasets import group_split, steel
+from rfm.datasets import group_split
 from rfm.integrators import Adaptive
 from rfm.metrics import negative_log_likelihood, paired_difference
 from rfm.networks import VelocityField
@@ -53,6 +53,8 @@ _BATCHES = {False: 512, True: 256}
 """Of flow matching, and of likelihood."""
 
 _DRAWN = 20_000
+_CONCENTRATIONS = torch.logspace(0.5, 5, 16, dtype=torch.float64)
+"""Of orientations, down to kernels of 0.2 degrees, finer than the measurement."""
 _LIKELIHOOD = rfm.MaximumLikelihood()
 _SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
 _HEADER = (
@@ -115,17 +117,19 @@ def grains() -> Data:
 
     Trained on are draws from the kernels, tested blocks of the map, clustered by block.
     """
-    measured, _ = orientations.run_data(steel(), orientations.Options(every=2))
-    kernels = orientations.kernels(measured, seed=0)
-    split, points = measured.split, measured.points
-    assert measured.blocks is not None
+    measured = orientations.problem(1, every=2)
+    split, points = measured.split(0), measured.points
+    # Of a row every third point is a centre; a thousand points settle the weights of sixteen kernels.
+    order = torch.randperm(len(split.validation), generator=torch.Generator().manual_seed(0))
+    parts = (points[split.train[::3]], points[split.validation[order[:1000]]])
+    kernels = KernelMixture.mixture(measured.manifold, *parts, concentrations=_CONCENTRATIONS)
     return Data(
         "orientations",
-        orientations.CUBIC,
+        measured.manifold,
         kernels.sample((_DRAWN,), torch.Generator().manual_seed(0), torch.float64),
         points[split.validation][:: len(split.validation) // 256],
         points[split.test],
-        measured.blocks[split.test],
+        measured.groups[split.test],
         kernels,
         FlowMatching(times=UniformAndLateTimes(finest=0.003)),
         max_frequency=40.0,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from experiments.density_study import Density, Problem, add_arguments, labels_of, measure, place_labels, tables
 from manifolds import FlatTorus
+from rfm.baselines import NormalizingFlow
 from rfm.datasets import Split, group_split, raw_split
 
 BACKBONES = {"general": "General", "glycine": "Glycine", "proline": "Proline", "pre-pro": "Pre-Pro"}
@@ -75,35 +76,20 @@ def by_chain(chains: Tensor, seed: int, always_train: Tensor | None = None) -> S
     return Split(torch.cat([always_train.nonzero()[:, 0], train]), validation, test)
 
 
-def spline_flow(train: Tensor, validation: Tensor, seed: int) -> Density:
-    """Fit zuko's neural circular spline flow, with the parameters that validate best, and return its density."""
-    import zuko
+def spline_flow(manifold: FlatTorus, train: Tensor, validation: Tensor, seed: int) -> Density:
+    """Fit zuko's circular spline flow, and return its density."""
+    source = NormalizingFlow.fit(
+        manifold, train, validation, seed=seed, steps=4000, transforms=4, hidden_features=(128, 128)
+    )
 
     def log_prob(points: Tensor) -> Tensor:
-        with torch.no_grad():
-            return torch.cat([flow().log_prob(part) for part in points.float().split(4096)]).double()
+        return torch.cat([source.log_prob(part) for part in points.split(4096)])
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        flow = zuko.flows.NCSF(train.shape[-1], transforms=4, bins=16, hidden_features=(128, 128))
-    generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(flow.parameters(), lr=1e-3)
-    best, state = -torch.inf, {name: value.clone() for name, value in flow.state_dict().items()}
-    for step in range(4000):
-        rows = torch.randint(len(train), (512,), generator=generator)
-        loss = -flow().log_prob(train[rows].float()).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if step % 200 == 199 and (score := float(log_prob(validation[:2000]).mean())) > best:
-            best, state = score, {name: value.clone() for name, value in flow.state_dict().items()}
-    flow.load_state_dict(state)
     return log_prob
 
 
 def problem(name: str, seeds: int, every: int = 1, peers: bool = False) -> Problem:
     """Return one set of angles with its split."""
-    others = {"circular spline flow (zuko)": spline_flow} if peers else {}
     if name in BACKBONES or name in SIDE_CHAINS:
         points, chains = backbone_angles(name) if name in BACKBONES else side_chain_angles(name)
         labels = labels_of(chains)
@@ -120,14 +106,16 @@ def problem(name: str, seeds: int, every: int = 1, peers: bool = False) -> Probl
         split = functools.partial(by_chain, labels, always_train=ribosome)
         if name != "rna":
             labels, split = place_labels(points), functools.partial(raw_split, len(points))
-    return Problem(name, FlatTorus(points.shape[-1]), points, labels, split, range(seeds), others)
+    manifold = FlatTorus(points.shape[-1])
+    others = {"circular spline flow (zuko)": functools.partial(spline_flow, manifold)} if peers else {}
+    return Problem(name, manifold, points, labels, split, range(seeds), others)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fit every split that has not been, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m experiments.torsions", description=__doc__.split("\n")[0])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, metavar="SET", help=f"of {', '.join(SETS)}")
-    parser.add_argument("--peers", action="store_true", help="fit zuko's circular spline flow too (extra: bench)")
+    parser.add_argument("--peers", action="store_true", help="fit zuko's circular spline flow too (extra: baselines)")
     add_arguments(parser, "runs/torsions")
     options = parser.parse_args(arguments)
     every = 1

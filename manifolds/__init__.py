@@ -1,12 +1,19 @@
 """Riemannian manifolds for PyTorch: exact, differentiable, batched geometry."""
 
 from manifolds.base import Manifold
+from manifolds.composed.bounded import Bounded
 from manifolds.composed.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
 from manifolds.composed.power import Power
 from manifolds.composed.product import Product
 from manifolds.composed.quotient import Quotient
 from manifolds.composed.ragged import Ragged
 from manifolds.composed.scaled import Scaled
+from manifolds.constraints.ball import Ball, Cap
+from manifolds.constraints.box import Box, JointLimits
+from manifolds.constraints.constraint import Constraint
+from manifolds.constraints.planar_polygon import PlanarPolygon
+from manifolds.constraints.polytope import Polytope
+from manifolds.constraints.spherical_polygon import SphericalPolygon
 from manifolds.coordinates import Coordinates
 from manifolds.euclidean import Euclidean
 from manifolds.flat_torus import FlatTorus
@@ -20,6 +27,7 @@ from manifolds.matrices.correlation import Correlation
 from manifolds.matrices.grassmann import Grassmann
 from manifolds.matrices.spd import SPD, LogEuclideanSPD
 from manifolds.matrices.stiefel import Stiefel
+from manifolds.meshes.mesh import Mesh
 from manifolds.rotations.centred_poses import CentredPoses
 from manifolds.rotations.rotation_group import (
     Cyclic,
@@ -42,7 +50,12 @@ __all__ = [
     "SPD",
     "WGS84_AXES",
     "Antipodal",
+    "Ball",
+    "Bounded",
+    "Box",
+    "Cap",
     "CentredPoses",
+    "Constraint",
     "Coordinates",
     "Correlation",
     "Cyclic",
@@ -55,14 +68,18 @@ __all__ = [
     "Grassmann",
     "Hyperboloid",
     "Icosahedral",
+    "JointLimits",
     "Kernel",
     "LeftMultiplication",
     "LevelSet",
     "LieGroup",
     "LogEuclideanSPD",
     "Manifold",
+    "Mesh",
     "Octahedral",
+    "PlanarPolygon",
     "PoincareBall",
+    "Polytope",
     "Power",
     "Product",
     "Quotient",
@@ -73,6 +90,7 @@ __all__ = [
     "Simplex",
     "SpecialOrthogonal",
     "Sphere",
+    "SphericalPolygon",
     "Stiefel",
     "Tetrahedral",
     "Turned",

@@ -13,11 +13,12 @@ it.
 
 **Free.** ``norm``, ``angle``, ``dist``, ``shoot``, ``geodesic``, ``transp``, ``tangent_basis``,
 ``riemannian_gradient``, ``embed``, the checks, and what a divergence needs (``divergence_frame``,
-``log_volume_derivative``, ``coordinates``) or the Jacobian of a step (``projx_jvp``). The defaults are right for every
+``log_volume_derivative``, ``coordinates``) or the Jacobian of a step (``projx_jvp``) or of a jump (``expmap_jvp``,
+``logmap_jvp``). The defaults are right for every
 manifold that keeps the contract; the built-in manifolds override them where a closed form is more accurate or faster.
 
 **Structures** besides geometry are objects, each with its own product, power and quotient: ``coordinates`` (how
-networks read points and write tangent vectors, with derivatives), ``kernel``, ``lie_group``.
+networks read points and write tangent vectors, with derivatives), ``kernel``, ``lie_group``, ``spectrum``.
 
 **Optional facts.** ``volume`` and ``random_uniform`` where the manifold is compact; ``injectivity_radius``; ``kernel``
 where ``embed`` is homogeneous; ``lie_group`` where points multiply. Without them a default source, baseline or
@@ -44,12 +45,14 @@ from torch import Tensor
 from manifolds.arguments import integer
 from manifolds.checks import check_deviation, check_shape, relative_size
 from manifolds.coordinates import Coordinates, jvp_along_all
+from manifolds.differentials import differential
 from manifolds.identity import same
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
 from manifolds.numerics import differentiated, safe_sqrt
 from manifolds.numerics.linear_algebra import log_abs_det
 from manifolds.numerics.precision import FullPrecisionModule
+from manifolds.spectrum import Spectrum
 from manifolds.tangent_spaces import euclidean_basis, gram, log_volume_density
 
 
@@ -109,6 +112,14 @@ class Manifold(FullPrecisionModule):
 
         Returns:
             Booleans ``(*batch)``; None where there is no such border, as on a sphere.
+        """
+        return None
+
+    def excludes(self, x: Tensor) -> Tensor | None:
+        """Return whether ``x`` lies where every density on the manifold is 0, beyond the border of a bounded set.
+
+        Returns:
+            Booleans ``(*batch)``; None where there is no such place: points that are none are refused.
         """
         return None
 
@@ -197,6 +208,37 @@ class Manifold(FullPrecisionModule):
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return position and velocity at time ``t`` of the geodesic that leaves ``x`` at 0 and reaches ``y`` at 1."""
         return self.shoot(x, self.logmap(x, y), t)
+
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``expmap(x, u)`` and how it moves when the point and the vector do: the differential of exp.
+
+        Args:
+            x: points ``(*batch, *event_shape)``.
+            u: tangent vectors at ``x``, the same shape.
+            dx: changes of the points, tangent at ``x``; further directions are further axes before those of ``x``.
+            du: changes of the vectors, likewise, as ambient derivatives: of a vector field along a curve, say. What
+                keeps the vector tangent while its point moves is added, or replaced: only the tangent part counts.
+
+        Returns:
+            The points, and tangent vectors there ``(*directions, *batch, *event_shape)``.
+        """
+        y, dy = differential(lambda p, w: self.expmap(p, self.proju(p, w)), x, u, dx, du)
+        return y, self.proju(y, dy)
+
+    def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``logmap(x, y)`` and how it changes when both points move: the differential of log.
+
+        Args:
+            x: points ``(*batch, *event_shape)``.
+            y: the points that are looked for, the same shape.
+            dx: changes of ``x``, tangent there; further directions are further axes before those of ``x``.
+            dy: changes of ``y``, tangent there, likewise.
+
+        Returns:
+            The tangent vectors at ``x``, and their ambient derivatives ``(*directions, *batch, *event_shape)``. These
+            are tangent where ``dx`` is 0; else they also have what keeps the vector tangent while ``x`` moves.
+        """
+        return differential(self.logmap, x, y, dx, dy)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry the tangent vector ``u`` from ``x`` to ``y``.
@@ -297,6 +339,16 @@ class Manifold(FullPrecisionModule):
     @property
     def kernel(self) -> Kernel | None:
         """Densities about a point, of any width; None where the manifold has no smoothing kernel."""
+        return None
+
+    @property
+    def unbounded(self) -> "Manifold":
+        """The manifold that this one is a bounded part of, on which kernels smooth; by default itself."""
+        return self
+
+    @property
+    def spectrum(self) -> Spectrum | None:
+        """The eigenfunctions of the Laplacian, for distances by them; None where they are not known here."""
         return None
 
     def random_uniform(

@@ -49,6 +49,14 @@ class Euclidean(Manifold):
         x_t = x + self.lift(t) * u
         return x_t, u.expand_as(x_t)
 
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        y, dy = self.expmap(x, u), dx + du
+        return y, dy.expand(torch.broadcast_shapes(y.shape, dy.shape))
+
+    def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        u, du = self.logmap(x, y), dy - dx
+        return u, du.expand(torch.broadcast_shapes(u.shape, du.shape))
+
     @property
     def transp_is_isometric(self) -> bool:
         """True: all tangent spaces are one, and the default transport, the projection to it, is parallel."""

@@ -12,6 +12,7 @@ from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup, Translations
 from manifolds.numerics.angles import wrap_radians, wrap_radians_
+from manifolds.spectrum import PlaneWaves
 from manifolds.von_mises_fisher import draw_versine
 
 
@@ -71,6 +72,14 @@ class FlatTorus(Manifold):
         x_t = wrap_radians(torch.addcmul(x, self.lift(t), u))
         return x_t, u.expand_as(x_t)
 
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        y, dy = self.expmap(x, u), dx + du
+        return y, dy.expand(torch.broadcast_shapes(y.shape, dy.shape))
+
+    def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        u, du = self.logmap(x, y), dy - dx
+        return u, du.expand(torch.broadcast_shapes(u.shape, du.shape))
+
     @property
     def transp_is_isometric(self) -> bool:
         """True: all tangent spaces are one, and the default transport, the projection to it, is parallel."""
@@ -103,6 +112,10 @@ class FlatTorus(Manifold):
     def kernel(self) -> Kernel:
         """Products of von Mises densities, one for each angle."""
         return _VonMises(self)
+
+    @property
+    def spectrum(self) -> PlaneWaves:
+        return PlaneWaves(self.n)
 
     # Coordinates for networks.
 

@@ -23,9 +23,11 @@ from manifolds.numerics import (
     log_sphere_area,
     root,
     safe_sqrt,
+    sinc_defect_of_root,
     sinc_of_root,
     size,
 )
+from manifolds.spectrum import SphericalHarmonics
 from manifolds.von_mises_fisher import draw_versine
 
 
@@ -135,6 +137,16 @@ class Sphere(Manifold):
         p = components_first(x)
         return _turn(p, *self._towards(p, components_first(y, copy=False)), t)
 
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        y, q = self.expmap(x, u), (u * u).sum(-1, keepdim=True)
+        cos, sinc = cos_and_sinc_of_root(q)
+        # The derivative of sinc(a) divided by a; that of cos(a) is -sinc(a).
+        slope = sinc_defect_of_root(q) - sinc_of_root(q / 4).square() / 2
+        # The tangent part of du, and what keeps u tangent while x moves.
+        turned = self.proju(x, du) - (u * dx).sum(-1, keepdim=True) * x
+        along = (u * du).sum(-1, keepdim=True)
+        return y, self.proju(y, cos * dx + sinc * turned + along * (slope * u - sinc * x))
+
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the shortest geodesic (parallel transport); undefined at the antipode.
 
@@ -172,6 +184,10 @@ class Sphere(Manifold):
     def kernel(self) -> Kernel:
         """Von Mises-Fisher densities; concentration 0 is the uniform one."""
         return _VonMisesFisher(self)
+
+    @property
+    def spectrum(self) -> SphericalHarmonics:
+        return SphericalHarmonics(self.n, self.volume)
 
     # Coordinates for networks.
 

@@ -1,3 +1,4 @@
+from . import baselines as baselines
 from . import conditions as conditions
 from . import couplings as couplings
 from . import datasets as datasets
@@ -20,6 +21,7 @@ from . import statistics as statistics
 from . import steering as steering
 from . import training as training
 from .field import Field as Field
+from .field import FlowMap as FlowMap
 from .flow import Flow as Flow
 from .integrators import Shared as Shared
 from .integrators import integrate as integrate
@@ -38,6 +40,7 @@ from .paths import GeodesicPath as GeodesicPath
 from .paths import PathSample as PathSample
 from .paths import marginal_velocity as marginal_velocity
 from .training import Training as Training
+from .training import distil as distil
 from .training import fit as fit
 from .training import fit_stream as fit_stream
 from .training import reflow as reflow

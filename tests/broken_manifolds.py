@@ -491,3 +491,17 @@ class ShootIgnoresTime(Euclidean):
     def shoot(self, x: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x_t = x + u + 0 * self.lift(t)
         return x_t, 0 * u + 0 * x_t
+
+
+@wrong("differentials of exp and log are right")
+class JumpsAsIfFlat(PlainSphere):
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.expmap(x, u)
+        return y, self.proju(y, dx + du)
+
+
+@wrong("differentials of exp and log are right")
+class LogHoldsTheTangentSpace(PlainSphere):
+    def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        u, du = super().logmap_jvp(x, y, dx, dy)
+        return u, self.proju(x, du)

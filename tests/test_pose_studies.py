@@ -1,5 +1,6 @@
 """The studies of orientations and poses: they run, go on after a kill, and leave flows that the commands take."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -88,16 +89,29 @@ def test_the_study_of_orientations_runs_and_goes_on(tmp_path: Path, capsys: pyte
     out = tmp_path / "runs"
     orientations.main(["--quick", "--out", str(out)])
     first = capsys.readouterr().out
-    assert "| flow with phase |" in first
+    for model in ("flow", "flow, refined", "one kernel in the condition", "kernels per condition", "uniform"):
+        assert f"\n| {model} | " in first
+    assert "| uniform | 4.369 " in first
     assert "| above 16 |" in first
-    assert "| 0.2 |" in first
+    assert "| ferrite |" in first
+    assert "fold 0: given phase" in first
     assert (out / "pole-figures.png").is_file()
-    weights = sorted(path.name for path in (out / "fold-0").iterdir())
+    run = out / "steel, phase" / "seed-0"
+    files = sorted(path.name for path in (run / "flow").iterdir())
     orientations.main(["--quick", "--out", str(out)])
     assert capsys.readouterr().out == first
-    assert sorted(path.name for path in (out / "fold-0").iterdir()) == weights
-    assert main(["sample", str(out / "fold-0"), "-n", "2", "--condition", "phase=ferrite"]) == 0
-    assert capsys.readouterr().out.startswith("phi1,Phi,phi2,phase\n")
+    assert sorted(path.name for path in (run / "flow").iterdir()) == files
+
+
+def test_folds_test_every_block_once_and_share_none() -> None:
+    blocks = torch.arange(15).repeat_interleave(7)
+    folds = [orientations.split_of(blocks, fold, 0) for fold in range(orientations.FOLDS)]
+    assert sorted(torch.cat([fold.test for fold in folds]).tolist()) == list(range(len(blocks)))
+    for fold in folds:
+        assert sorted(torch.cat(list(fold)).tolist()) == list(range(len(blocks)))
+        parts = [set(blocks[rows].tolist()) for rows in fold]
+        assert all(not a & b for a, b in itertools.combinations(parts, 2))
+        assert [len(part) for part in parts] == [9, 3, 3]
 
 
 @pytest.mark.usefixtures("rfm_data")

@@ -132,8 +132,17 @@ def test_shapes_and_batches() -> None:
     torch.testing.assert_close(flow.log_prob(x, batch_size=2), log_p, atol=1e-5, rtol=1e-5)
     assert flow.sample(0).shape == (0, 3)
     counted: list[int] = []
-    flow.sample(50, batch_size=8, progress=counted.append)
+    drawn = flow.sample(50, batch_size=8, progress=counted.append)
     assert sum(counted) == 50
+    for own in (flow, Flow(m, flow.field, refinement=Refinement([1.0], [kernels(m, 3)], [1.0]))):
+        counted.clear()
+        together = own.log_prob(drawn, solver=STEPS)
+        in_parts = own.log_prob(drawn, solver=STEPS, batch_size=8, progress=counted.append)
+        torch.testing.assert_close(in_parts, together, atol=1e-5, rtol=1e-5)
+        assert sum(counted) == 50
+    assert flow.log_prob(drawn[:0]).shape == (0,)
+    estimate = flow.log_prob(drawn, solver=STEPS, batch_size=8, estimator=Hutchinson(4, seeded()))
+    assert [len(part) for part in estimate] == [50, 50]
     before = torch.get_rng_state()
     assert torch.equal(flow.sample(9, generator=seeded(2)), flow.sample(9, generator=seeded(2)))
     assert torch.equal(before, torch.get_rng_state())

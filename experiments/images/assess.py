@@ -4,6 +4,7 @@ import functools
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +13,15 @@ from torch import Tensor
 import rfm
 from experiments.images.methods import TV_WEIGHTS, Method, methods, total_variation
 from experiments.images.pictures import Pictures
+from experiments.images.priors import with_classes
 from experiments.images.problems import Restoration
 from rfm.posterior import DivergenceError
 
-_TUNED_ON = 8
-"""Pictures that settings are chosen on, one draw for each."""
+_CLASS_KNOWN = "FLOWER"
+"""The method that is told the class too, where there are classes."""
+
+_GUIDANCE = (1.0, 2.0)
+"""Weights of its guidance: 1 is the conditional flow."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +113,12 @@ def tuned(task: Restoration, flow: rfm.Flow, held_out: Tensor, quick: bool) -> d
         held_out: pictures ``(n, pixels)``.
         quick: few steps, nothing tuned.
     """
-    chosen, y = {}, task.measured(held_out[:_TUNED_ON], seed=2)
+    chosen, y = {}, task.measured(held_out, seed=2)
 
     def quality(method: Method, setting: float) -> float:
         [found], _ = restored(flow, task, method, setting, y, 1)
         # What left the range of numbers is worse than anything.
-        return float(signal_to_noise(found, held_out[: len(y)]).mean().nan_to_num(-math.inf))
+        return float(signal_to_noise(found, held_out).mean().nan_to_num(-math.inf))
 
     for name, method in methods(task, flow, quick).items():
         settings = method.settings[:1] if quick else method.settings
@@ -124,12 +129,13 @@ def tuned(task: Restoration, flow: rfm.Flow, held_out: Tensor, quick: bool) -> d
 
 def tuned_weight(task: Restoration, held_out: Tensor) -> float:
     """Return the weight of total variation that does best on pictures held out."""
-    x = held_out[:_TUNED_ON]
-    y = task.measured(x, seed=2)
-    return max(TV_WEIGHTS, key=lambda weight: _mean(total_variation(task, y, weight), x))
+    y = task.measured(held_out, seed=2)
+    return max(TV_WEIGHTS, key=lambda weight: _mean(total_variation(task, y, weight), held_out))
 
 
-def assess(task: Restoration, flow: rfm.Flow, pictures: Pictures, count: int, draws: int, quick: bool) -> Result:
+def assess(
+    task: Restoration, flow: rfm.Flow, pictures: Pictures, count: int, held_out: int, draws: int, quick: bool
+) -> Result:
     """Return how all methods do on a task.
 
     Args:
@@ -137,22 +143,23 @@ def assess(task: Restoration, flow: rfm.Flow, pictures: Pictures, count: int, dr
         flow: the prior.
         pictures: those held out for settings, and for tests.
         count: number of test pictures.
-        draws: for each picture.
+        held_out: number of pictures that settings are chosen on, by one draw for each.
+        draws: for each test picture.
         quick: few steps, nothing tuned.
     """
-    x = pictures.test[:count]
+    x, validation = pictures.test[:count], pictures.validation[:held_out]
     y = task.measured(x, seed=1)
-    weight = TV_WEIGHTS[0] if quick else tuned_weight(task, pictures.validation)
+    weight = TV_WEIGHTS[0] if quick else tuned_weight(task, validation)
     naive, smooth = task.without_prior(y), total_variation(task, y, weight)
     rows = [
         Row(task.prior, task.name, task.naive_name, _mean(naive, x)),
         Row(task.prior, task.name, f"total variation, {weight:g}", _mean(smooth, x)),
     ]
-    chosen = tuned(task, flow, pictures.validation, quick)
+    chosen = tuned(task, flow, validation, quick)
     result = Result(rows, x, {task.naive_name: naive[None], "total variation": smooth[None]}, chosen)
-    for name, (method, setting) in chosen.items():
+    for name, prior, method, setting in _contest(flow, pictures, count, chosen):
         begun = time.perf_counter()
-        found, evaluations = restored(flow, task, method, setting, y, min(draws, method.draws or draws))
+        found, evaluations = restored(prior, task, method, setting, y, min(draws, method.draws or draws))
         seconds = time.perf_counter() - begun
         full_name = name if len(method.settings) == 1 else f"{name}, {setting:g}"
         quality = _mean(found.mean(0), x), _mean(found, x), relative_spread(found, x)
@@ -160,6 +167,18 @@ def assess(task: Restoration, flow: rfm.Flow, pictures: Pictures, count: int, dr
         result.draws[name] = found
         print(rows[-1], file=sys.stderr, flush=True)
     return result
+
+
+def _contest(
+    flow: rfm.Flow, pictures: Pictures, count: int, chosen: dict[str, tuple[Method, float]]
+) -> Iterator[tuple[str, rfm.Flow, Method, float]]:
+    """Yield name, prior, method and setting: all methods, then one with the class known."""
+    for name, (method, setting) in chosen.items():
+        yield name, flow, method, setting
+    if pictures.test_labels is not None:
+        for guidance in _GUIDANCE:
+            name = f"{_CLASS_KNOWN}, class known" + ("" if guidance == 1 else f", guidance {guidance:g}")
+            yield name, with_classes(flow, pictures.test_labels[:count], guidance), *chosen[_CLASS_KNOWN]
 
 
 def _mean(x: Tensor, truth: Tensor) -> float:

@@ -64,10 +64,13 @@ def _split(shape: tuple[int, int, int], pixels: Tensor, labels: Tensor, held_out
 
 
 def phantoms() -> Pictures:
-    """Return phantoms of random ellipses; those for training are drawn anew in every step, here are none."""
+    """Return phantoms of random ellipses; the first for tests is that of Shepp and Logan, whose skull is thinner.
+
+    Those for training are drawn anew in every step, here are none.
+    """
     size = PHANTOM_SIZE
-    held_out = [random_phantoms(128, torch.Generator().manual_seed(seed)) for seed in (1, 2)]
-    return Pictures((1, size, size), torch.zeros(0, size**2), held_out[0], held_out[1])
+    validation, others = (random_phantoms(128, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    return Pictures((1, size, size), torch.zeros(0, size**2), validation, torch.cat([shepp_logan(), others]))
 
 
 def random_phantoms(count: int, generator: torch.Generator, size: int = PHANTOM_SIZE) -> Tensor:

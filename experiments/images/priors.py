@@ -13,9 +13,11 @@ import rfm
 from experiments.images.pictures import Pictures, digits, mnist, phantoms, random_phantoms
 from manifolds import Euclidean
 from rfm.conditions import Conditions, Label
+from rfm.field import as_field
 from rfm.networks import ConvolutionalField
 from rfm.paths.times import UniformTimes
 from rfm.sources import WrappedNormal
+from rfm.steering import Guidance
 
 _UNKNOWN = 0.15
 """Share of the training pictures whose class is withheld: with them the field learns the velocity without a class."""
@@ -72,6 +74,23 @@ def train(name: str, out: Path | None, steps: int | None = None, progress: bool 
         progress=progress,
         training=rfm.Training(prior.learning_rate),
     )
+
+
+def with_classes(flow: rfm.Flow, labels: Tensor, guidance: float = 1.0) -> rfm.Flow:
+    """Return the flow of pictures of known classes.
+
+    Args:
+        flow: conditional on the class.
+        labels: row ``i`` of a batch ``(k n, pixels)`` is of the class ``i % n`` of these ``(n,)``.
+        guidance: weight of `rfm.steering.Guidance` towards the class.
+    """
+    conditional = as_field(flow.field)
+    led = conditional if guidance == 1 else Guidance(guidance).applied_to(conditional)
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        return led(x, t, condition=labels.to(x).repeat(len(x) // len(labels))[:, None])
+
+    return rfm.Flow(flow.manifold, field, flow.source)
 
 
 def _new_flow(pictures: Pictures, prior: Prior) -> rfm.Flow:

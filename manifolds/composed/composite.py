@@ -63,6 +63,9 @@ class Derived(Composite):
     def outside(self, x: Tensor) -> Tensor | None:
         return self.m.outside(x)
 
+    def excludes(self, x: Tensor) -> Tensor | None:
+        return self.m.excludes(x)
+
     def distance_to_border(self, x: Tensor) -> Tensor | None:
         return self.m.distance_to_border(x)
 
@@ -97,6 +100,12 @@ class Derived(Composite):
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return self.m.geodesic(x, y, t)
+
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.expmap_jvp(x, u, dx, du)
+
+    def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.logmap_jvp(x, y, dx, dy)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` as ``m`` does."""

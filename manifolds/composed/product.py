@@ -91,6 +91,11 @@ class Product(Composite):
         known = [o for o in (f.outside(a) for f, a in self._pairs(x)) if o is not None]
         return functools.reduce(torch.logical_or, known) if known else None
 
+    def excludes(self, x: Tensor) -> Tensor | None:
+        """Return whether any factor excludes its part."""
+        known = [o for o in (f.excludes(a) for f, a in self._pairs(x)) if o is not None]
+        return functools.reduce(torch.logical_or, known) if known else None
+
     def distance_to_border(self, x: Tensor) -> Tensor | None:
         """Return the distance to the nearest border of a factor, in the factor's weight."""
         pairs = zip(self.weights, self._pairs(x), strict=True)
@@ -132,6 +137,14 @@ class Product(Composite):
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return self._join_pairs([f.geodesic(a, b, t) for f, a, b in self._triples(x, y)])
+
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = zip(self._factors, *map(self.split, (x, u, dx, du)), strict=True)
+        return self._join_pairs([f.expmap_jvp(*parts) for f, *parts in inputs])
+
+    def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = zip(self._factors, *map(self.split, (x, y, dx, dy)), strict=True)
+        return self._join_pairs([f.logmap_jvp(*parts) for f, *parts in inputs])
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry each part of ``u`` as its factor does: parallel transport where every factor's is."""

@@ -77,6 +77,14 @@ class Quotient(Derived):
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return self.m.geodesic(x, self.nearest(x, y), t)
 
+    def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        images = self.group.orbit(y)
+        index = self._nearest_index(x, images, from_images=False)
+        pushed = self.group.push(y, dy)
+        further = pushed.shape[: pushed.ndim - images.ndim]
+        pushed = self._select(pushed, index.expand(*further, *index.shape))
+        return self.m.logmap_jvp(x, self._select(images, index), dx, pushed)
+
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the shortest way from the class of ``x`` to ``y``, as ``m`` does.
 

@@ -84,6 +84,18 @@ def cos_and_sinc_of_root(q: Tensor) -> tuple[Tensor, Tensor]:
     return cos, sinc
 
 
+def sinc_defect_of_root(q: Tensor) -> Tensor:
+    """Return ``(1 - sin(a) / a) / a^2`` at ``a = sqrt(q)`` for ``q >= 0``, smooth at 0: 1/6 there."""
+    # Unlike the others, the closed form cancels near 0 in its value too.
+    a = torch.sqrt(q.clamp(min=_DEFECT_BOUND))
+    near = horner(q.clamp(max=_DEFECT_BOUND), _SINC_DEFECT, _DEFECT_BOUND)
+    return pick((1 - _sinc(a)) / (a * a), near, (q < _DEFECT_BOUND).to(q.dtype))
+
+
+_DEFECT_BOUND = 1.0
+_SINC_DEFECT = tuple((-1) ** k / math.factorial(2 * k + 3) for k in range(11))
+
+
 def cosh_of_root(q: Tensor) -> Tensor:
     """Return ``cosh(sqrt(q))`` for ``q >= 0``, smooth at 0."""
     return _even(q, (_COSH, torch.cosh))[0]

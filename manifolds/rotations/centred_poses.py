@@ -57,6 +57,9 @@ class CentredPoses(Power):
 
     # Bases and volume.
 
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        return super().expmap_jvp(x, u, dx, self.proju(x, du))
+
     def tangent_basis(self, x: Tensor) -> Tensor:
         """Return three turns of each body, then ``k - 1`` ways to move some bodies against others, along three axes."""
         return self._relative(super().tangent_basis(x))

@@ -10,7 +10,7 @@ from manifolds.base import Manifold
 from manifolds.coordinates import Coordinates
 from manifolds.kernel import Kernel
 from manifolds.lie_group import LieGroup
-from manifolds.numerics import differentiated, horner, sinc_of_root
+from manifolds.numerics import differentiated, horner, sinc_defect_of_root, sinc_of_root
 from manifolds.rotations import matrix_from_wxyz
 from manifolds.rotations import rotation_rows as rows
 from manifolds.rotations.nearest_rotation import nearest_rotation, nearest_rotation_jvp
@@ -29,6 +29,7 @@ from manifolds.rotations.rotation_entries import (
     moved,
     orthonormalised,
     relative_quaternion,
+    rodrigues,
     skew_of_product,
     times_hat,
     transported,
@@ -128,6 +129,22 @@ class SO3(Manifold):
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         p = entries(x)
         return _shoot(p, logarithm(p, entries(y)), t)
+
+    def expmap_jvp(self, x: Tensor, u: Tensor, dx: Tensor, du: Tensor) -> tuple[Tensor, Tensor]:
+        """In the body's frame, ``exp(-omega) alpha + J(omega) beta``, with J the right Jacobian of Sola, appendix B."""
+        p, change = entries(x), entries(dx)
+        omega, alpha = skew_of_product(p, entries(u)), skew_of_product(p, change)
+        # Half of what dx does to x' u: the rest of du is how the angular velocity itself changes.
+        half = cross(alpha, omega)
+        beta = [b - h / 2 for b, h in zip(skew_of_product(p, entries(du)), half, strict=True)]
+        sinc, versine = rodrigues(omega)
+        defect = sinc_defect_of_root(dot(omega, omega))
+        once = [sinc * h - versine * c for h, c in zip(half, cross(omega, beta), strict=True)]
+        inner = [defect * c - versine * h for h, c in zip(half, cross(omega, beta), strict=True)]
+        twice = cross(omega, inner)
+        velocity = [a + b + c + d for a, b, c, d in zip(alpha, beta, once, twice, strict=True)]
+        y = exponential(p, omega)
+        return matrix(y), matrix(times_hat(y, velocity))
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` along the geodesic of ``logmap(x, y)`` (parallel transport, an isometry).

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from manifolds.base import Manifold
-from manifolds.testing import calculus, distances, geodesics, logarithms, projections, second_derivatives, structure
+from manifolds.testing import (
+    calculus,
+    differentials,
+    distances,
+    geodesics,
+    logarithms,
+    projections,
+    second_derivatives,
+    structure,
+)
 from manifolds.testing.law import Law
 from manifolds.testing.measurement import Measurement
 from manifolds.testing.probe import Probe, choose_points
@@ -29,6 +38,7 @@ LAWS: tuple[Law, ...] = (
     *calculus.DERIVATIVES,
     *calculus.VOLUME,
     second_derivatives.second_derivatives_right,
+    differentials.differentials_right,
     *projections.CHECKS,
     *structure.LATE,
 )

@@ -1,29 +1,24 @@
 """Test likelihood of a flow beside what any model must beat: the source, and kernel densities."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from manifolds import Bounded
+from rfm.baselines import KERNELS, Baseline
 from rfm.command_line.run_folder import RunData
 from rfm.datasets.splits import group_split
 from rfm.flow import Flow, StratifiedRefinement
 from rfm.metrics import Estimate, NearestTraining, nearest_training, negative_log_likelihood, paired_difference
-from rfm.sources import KernelMixture, Uniform
+from rfm.sources import Source, Truncated, Uniform
 from rfm.training import Points, conditional_kernels
 from rfm.training.conditional_refinement import condition_labels, reason_against_condition
 
 _COMPARED = 1000
 """Samples, and test points at most, whose distances to the training points are compared."""
-
-KERNELS: dict[str, Callable[..., KernelMixture]] = {
-    "kernel density, one bandwidth": KernelMixture.one_bandwidth,
-    "kernel density, 30 bandwidths": KernelMixture.mixture,
-    "adaptive kernels": KernelMixture.adaptive,
-}
-"""The kernel densities that a flow is compared with, from the weakest."""
 
 CONDITIONAL_KERNELS = {"one kernel in the condition": True, "kernels per condition": False}
 """The conditional kernel densities, from the weaker, and whether they have one width, see
@@ -56,6 +51,7 @@ class Evaluation:
         best_conditional_kernel: that of ``against_conditional_kernel``, likewise.
         subsampling: how many of the points the kernels were fitted to, in words, where these were not all.
         copying: how near samples come to the training points, beside test points.
+        against_baselines: NLL of the flow minus that of each requested baseline, paired likewise, by its title.
     """
 
     rows: tuple[tuple[str, Estimate], ...]
@@ -70,6 +66,7 @@ class Evaluation:
     copying: NearestTraining | None = None
     against_conditional_kernel: Estimate | None = None
     best_conditional_kernel: str = ""
+    against_baselines: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def clusters(self) -> int:
@@ -86,6 +83,9 @@ class Evaluation:
                 f"{self._verdict(self.against_kernel, 'the flow is better', 'the kernel is better')}"
             )
             lines.append(f"the best kernel is that of the validation points: {self.best_kernel}")
+        for title, difference in self.against_baselines.items():
+            verdict = self._verdict(difference, "the flow is better", f"{title} is better")
+            lines.append(f"flow minus {title}, per point: {verdict}")
         if self.subsampling:
             lines.append(self.subsampling)
         if self.against_unconditional is not None:
@@ -125,6 +125,11 @@ class Evaluation:
         more |= {"kernels": self.subsampling} if self.subsampling else {}
         more |= {"measure": self.measure} if self.measure else {}
         more |= {} if self.copying is None else {"nearest_training": self.copying.record()}
+        if self.against_baselines:
+            more["flow_minus_baselines_nats"] = {
+                title: {"mean": e.mean, "interval_95": list(e.interval_95) if e.has_error else None}
+                for title, e in self.against_baselines.items()
+            }
         return (
             {"test_nll_nats": estimates}
             | more
@@ -154,7 +159,12 @@ class Evaluation:
         return f"standard errors and intervals are clustered by {self._unit}, of which {self.clusters} test"
 
 
-def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda message: None) -> Evaluation:
+def evaluate(
+    flow: Flow,
+    data: RunData,
+    note: Callable[[str], None] = lambda message: None,
+    baselines: Sequence[Baseline] = (),
+) -> Evaluation:
     """Score the test points under the flow and under the baselines, which are fitted to the same training points.
 
     Where the points have weights, the kernels are fitted with them, and all means are over weighted test points.
@@ -166,9 +176,11 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
         data: its data; weights and bandwidths of the kernels, and the best kernel, are chosen on its validation points.
             Of more than 40,000 training and 5,000 validation points, so many are drawn for the kernels.
         note: receives messages on what is being computed.
+        baselines: more densities to compare with, beside kernel densities, fitted to the same points as these.
 
     Raises:
-        ValueError: if no points were held out for testing, or all that were have weight zero.
+        ValueError: if no points were held out for testing, or all that were have weight zero; or there is no baseline
+            of a requested kind on the manifold.
     """
     if len(data.split.test) == 0:
         raise ValueError("this run held out no test points; fit again with a test share above 0")
@@ -180,8 +192,10 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     broad = "uniform" if isinstance(flow.source, Uniform) else "source"
     scores: list[tuple[str, Tensor]] = [(broad, flow.source.log_prob(test))]
     fitted = _for_kernels(data)
-    kernels = _kernels(flow, fitted, note)
-    scores += [(name, kernel.log_prob(test)) for name, kernel in kernels.items()]
+    has_kernel = flow.manifold.unbounded.kernel is not None
+    kernels = _fitted(flow, fitted, tuple(KERNELS.values()) if has_kernel else (), note)
+    others = _fitted(flow, fitted, [b for b in baselines if b.title not in kernels], note)
+    scores += [(name, density.log_prob(test).double()) for name, density in (kernels | others).items()]
     if flow.refinement is not None:
         note("flow, unrefined")
         scores.append(("flow, unrefined", flow.base.log_prob(test).double()))
@@ -191,6 +205,9 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
     if kernels:
         best = _best_of_validation(kernels, fitted)
         against = paired_difference(-own, -dict(scores)[best], groups=groups, weights=weights)
+    against_others = {
+        name: paired_difference(-own, -dict(scores)[name], groups=groups, weights=weights) for name in others
+    }
     name = "flow" if flow.refinement is None else "flow, refined"
     scores.append((name if data.condition is None else "flow without conditions", own))
     gain, against_conditional, best_conditional = None, None, ""
@@ -203,6 +220,8 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
             against_conditional = paired_difference(*pair, groups=groups, weights=weights)
     rows = tuple((name, negative_log_likelihood(score, weights, groups)) for name, score in scores)
     measure = f"the Riemannian volume of {flow.manifold}"
+    if kernels and isinstance(flow.manifold, Bounded):
+        measure += "; kernel densities leak over its border, and are divided by their mass inside"
     words = _subsampling(data, fitted) if kernels and fitted is not data else ""
     return Evaluation(
         rows,
@@ -217,6 +236,7 @@ def evaluate(flow: Flow, data: RunData, note: Callable[[str], None] = lambda mes
         _copying(flow, data, test, note),
         against_conditional,
         best_conditional,
+        against_others,
     )
 
 
@@ -287,17 +307,22 @@ def _subsampling(data: RunData, fitted: RunData) -> str:
     )
 
 
-def _kernels(flow: Flow, fitted: RunData, note: Callable[[str], None]) -> dict[str, KernelMixture]:
-    """Return the kernel densities of the training points by name; none where the manifold has no kernel."""
-    if flow.manifold.kernel is None:
-        return {}
+def _fitted(
+    flow: Flow, fitted: RunData, baselines: Sequence[Baseline], note: Callable[[str], None]
+) -> dict[str, Source]:
+    """Return densities of the training points by title.
+
+    On a bounded set they are those of all that it is a part of, divided by their mass inside.
+    """
     train, validation = fitted.points[fitted.split.train], fitted.points[fitted.split.validation]
     w, v = fitted.weights_at(fitted.split.train), fitted.weights_at(fitted.split.validation)
-    kernels = {}
-    for name, make in KERNELS.items():
-        note(name)
-        kernels[name] = make(flow.manifold, train, validation, sample_weights=w, validation_weights=v)
-    return kernels
+    full = flow.manifold.unbounded
+    found = dict[str, Source]()
+    for baseline in baselines:
+        note(baseline.title)
+        own = baseline.fit(full, train, validation, sample_weights=w, validation_weights=v)
+        found[baseline.title] = Truncated(flow.manifold, own) if isinstance(flow.manifold, Bounded) else own
+    return found
 
 
 def _for_kernels(data: RunData) -> RunData:
@@ -322,7 +347,7 @@ def _some(index: Tensor, count: int) -> Tensor:
     return index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:count].sort().values]
 
 
-def _best_of_validation(kernels: dict[str, KernelMixture], data: RunData) -> str:
+def _best_of_validation(kernels: Mapping[str, Source], data: RunData) -> str:
     """Return the kernel density under which the validation points are likeliest: the test points assess it."""
     points, weights = data.points[data.split.validation], data.weights_at(data.split.validation)
     return min(kernels, key=lambda name: negative_log_likelihood(kernels[name].log_prob(points), weights).mean)

@@ -30,6 +30,12 @@ kernels around the training points); my_module:thing, a source or a function of 
 points (default: uniform where the volume is finite, else a wrapped normal)"""
 
 
+_INSIDE_HELP = """\
+where the points are, and all samples will be: for the sphere and for the plane a GeoJSON file of
+polygons, in longitudes and latitudes or in the plane's coordinates; for a torus and Euclidean
+space ranges of columns, such as phi=-180..0 x=0..1; rows outside are refused"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     parser.add_argument(
@@ -38,7 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "GeoJSON, GeoPackage, NetCDF, FITS, HDF5, .npy, maps of orientations, tracks; also compressed.\n"
         "FILE#PART names a sheet, layer, variable or group",
     )
-    parser.add_argument("--manifold", required=True, metavar="NAME", help=_MANIFOLD_HELP)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--manifold", metavar="NAME", help=_MANIFOLD_HELP)
+    where.add_argument(
+        "--mesh",
+        type=path,
+        metavar="FILE",
+        help="instead of --manifold: a surface of triangles, .obj, .ply, .off or .stl, that points x, y, z lie on;\n"
+        "those off it by at most 1 %% of its size are projected to it",
+    )
+    parser.add_argument("--inside", nargs="+", metavar="SET", help=_INSIDE_HELP)
     parser.add_argument(
         "--out", required=True, type=path, metavar="FOLDER", help="folder for the flow, its data and checkpoints"
     )

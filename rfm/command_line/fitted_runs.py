@@ -40,7 +40,7 @@ def train_run(
     folder = Path(arguments.out)
     index = torch.cat([data.split.train, data.split.validation])
     held = torch.arange(len(data.split.train), len(index))
-    _refuse_existing(folder, arguments)
+    refuse_existing(folder, arguments)
     if likelihood_steps is not None and data.start is not None:
         raise ValueError(
             "--likelihood-steps trains a density, and a flow from given start points has none; leave out one of the two"
@@ -131,7 +131,7 @@ def _start_arguments(data: RunData, index: Tensor) -> dict[str, Any]:
     return {"start": start.points[start.kept], "start_weights": weights}
 
 
-def _refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
+def refuse_existing(folder: Path, arguments: argparse.Namespace) -> None:
     """Raise with a remedy in terms of the command line, before the library raises in its own terms."""
     if arguments.resume or arguments.force:
         return

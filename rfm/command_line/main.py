@@ -11,10 +11,12 @@ from typing import NoReturn
 
 from rfm import __version__
 from rfm.command_line import (
+    animate,
     check,
     compare,
     data,
     demo,
+    distil,
     evaluate,
     fit,
     grid,
@@ -33,12 +35,14 @@ _VERBS: dict[str, ModuleType] = {
     "sample": sample,
     "log-prob": log_prob,
     "posterior": posterior,
+    "distil": distil,
     "evaluate": evaluate,
     "compare": compare,
     "grid": grid,
     "probability": probability,
     "regions": regions,
     "plot": plot,
+    "animate": animate,
     "report": report,
     "demo": demo,
     "data": data,
@@ -53,12 +57,14 @@ examples:
   rfm sample runs/quakes -n 10000 --out samples.csv
   rfm log-prob runs/quakes points.csv --out scores.csv
   rfm posterior runs/quakes --given latitude=10±2 longitude=179+-5 -n 1000 --out draws.csv
+  rfm distil runs/quakes --out runs/fast               then rfm sample runs/fast --steps 1
   rfm evaluate runs/quakes                             test likelihood beside kernel densities
   rfm compare runs/quakes runs/other points.csv        which of two fits is the better one
   rfm grid runs/quakes --out density.nc                for xarray, QGIS and GMT; .tif and .csv too
   rfm probability runs/quakes --box south=30 north=40 west=-10 east=20
   rfm regions runs/quakes --probabilities 50 90 --out regions.geojson
   rfm plot runs/quakes --out map.png                   or .pdf, .svg; .html turns and zooms
+  rfm animate runs/quakes --out flow.gif               or .mp4; .html with a slider of the time
   rfm report runs/quakes --out report.html             one page: data, fit, likelihoods, map, calibration, caveats
   rfm fit track.txt --manifold se3 --blocks seconds=2 --out runs/track
   rfm fit quakes.csv --manifold sphere --condition magnitude region --out runs/by-region
@@ -97,7 +103,11 @@ def main(argv: Sequence[str] | None = None, *, part_rows: int = _PART_ROWS) -> i
     try:
         return int(arguments.work(arguments) or 0)
     except KeyboardInterrupt:
-        hint = f"; rfm {name} ... --resume goes on" if getattr(arguments, "out", None) and name == "fit" else ""
+        hint = (
+            f"; rfm {name} ... --resume goes on"
+            if getattr(arguments, "out", None) and name in ("fit", "distil")
+            else ""
+        )
         _fail(f"rfm {name}: interrupted{hint}")
         return 130
     except BrokenPipeError:

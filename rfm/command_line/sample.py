@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rfm.command_line.arguments import (
     add_batch_size,
@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`, some of it for tables or for backbones alone."""
     source = add_run(parser)
     parser.add_argument("-n", type=positive, metavar="COUNT", help="how many (default: 1000)")
+    parser.add_argument(
+        "--steps",
+        type=positive,
+        help="jumps of a flow that rfm distil made, in place of a solve; of backbones: evaluations of the\nnetwork "
+        "(default: 100)",
+    )
     group = parser.add_argument_group(
         "for flows of protein backbones", "which are written to a folder as .pdb and .cif"
     )
@@ -70,7 +76,6 @@ def _add_for_backbones(group: argparse._ArgumentGroup) -> list[argparse.Action]:
         group.add_argument(
             "--length", type=residues, nargs="+", metavar="RESIDUES", help="of the backbones; -n (16) of each are drawn"
         ),
-        group.add_argument("--steps", type=positive, help="evaluations of the network (default: 100)"),
         group.add_argument(
             "--rotation-schedule",
             choices=("exponential", "linear"),
@@ -165,7 +170,7 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
         return drawn[1] if arguments.log_prob else drawn
 
     unit, distance = ("nats", None) if arguments.log_prob else ("units of the metric", flow.manifold.dist)
-    solver = chosen_solver(arguments, total, unit, tried, distance)
+    solver = chosen_solver(arguments, total, unit, tried, distance, arguments.steps)
     generator = torch.Generator(device).manual_seed(arguments.seed)
     show = shows_progress(arguments, total)
     known = known_columns(flow, condition)
@@ -180,6 +185,7 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
                     condition=own,
                     guidance=arguments.guidance,
                     generator=generator,
+                    steps=arguments.steps,
                     solver=solver,
                     return_log_prob=arguments.log_prob,
                     batch_size=arguments.batch_size,
@@ -187,7 +193,8 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
                 )
             else:
                 part = start[rows.start : rows.stop]
-                drawn = flow.transport(part, condition=own, batch_size=arguments.batch_size, solver=solver)
+                how: dict[str, Any] = {"steps": arguments.steps, "solver": solver}
+                drawn = flow.transport(part, condition=own, batch_size=arguments.batch_size, **how)
                 advance(len(rows))
             points, scores = drawn if arguments.log_prob else (drawn, None)
             cells_by_name = {

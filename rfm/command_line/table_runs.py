@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from manifolds import SE3, Manifold
+from manifolds import SE3, Manifold, Mesh
 from rfm import datasets
+from rfm.command_line.inside import bounded, rows_inside
 from rfm.command_line.messages import progress_note
 from rfm.command_line.named_objects import check_symmetry, length_of, manifold_by_name
 from rfm.command_line.run_folder import RunData, saved_stream
@@ -56,13 +57,20 @@ def read_run(arguments: argparse.Namespace) -> TableRun:
     table, layout = datasets.read_points(file, arguments.format, minimum_rows=2, skipped=skipped)
     roles = _roles(arguments)
     table, (manifold, coordinates) = _chosen(table, arguments, layout, roles, skipped)
+    manifold = bounded(arguments, manifold, coordinates)
+    table = rows_inside(arguments, table, manifold, coordinates, skipped)
     if layout == "ang":
         _check_map(arguments.manifold, manifold, file)
     found = observations_of(table, coordinates, roles, skipped, not arguments.keep_ties, arguments.seed)
+    if isinstance(manifold, Mesh):
+        found = replace(found, points=datasets.points_on_surface(manifold, found.points, found.table))
     if isinstance(coordinates, datasets.Poses):
         manifold = SE3(length_of(found.points[:, :3, 3]) if arguments.length is None else arguments.length)
         found = replace(found, coordinates=replace(coordinates, length=manifold.length))
-    elif arguments.length is not None:
+    elif arguments.inside:
+        # Rounded points that are spread over their cells may come to lie beyond the border.
+        found = replace(found, points=manifold.projx(found.points))
+    if arguments.length is not None and not isinstance(coordinates, datasets.Poses):
         raise ValueError("--length is the unit of length of --manifold se3; leave it out")
     if arguments.blocks:
         _check_blocks(found, arguments.blocks)
@@ -101,10 +109,14 @@ def _chosen(
     table: Table, arguments: argparse.Namespace, layout: str | None, roles: Roles, skipped: SkippedRows | None
 ) -> tuple[Table, tuple[Manifold, datasets.Coordinates]]:
     """Return the rows that can be used, the manifold, and the coordinates of its points."""
+    mesh = None if arguments.mesh is None else datasets.read_mesh(arguments.mesh)
 
     def choose(rows: Table) -> tuple[Manifold, datasets.Coordinates]:
         reserved = roles.reserved(rows)
-        manifold = manifold_by_name(arguments.manifold, rows, arguments.columns, arguments.radians, reserved)
+        if mesh is not None:
+            manifold: Manifold = mesh
+        else:
+            manifold = manifold_by_name(arguments.manifold, rows, arguments.columns, arguments.radians, reserved)
         own = datasets.choose_coordinates(manifold, rows, arguments.columns, arguments.radians, layout, reserved)
         return manifold, own
 

@@ -18,6 +18,8 @@ from .earth import flood as flood
 from .earth import load as load
 from .earth import volcano as volcano
 from .frames import table_from as table_from
+from .meshes import points_on_surface as points_on_surface
+from .meshes import read_mesh as read_mesh
 from .observations import Observations as Observations
 from .observations import read_observations as read_observations
 from .orientation_maps import OrientationMap as OrientationMap

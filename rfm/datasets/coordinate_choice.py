@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from manifolds import SE3, SO3, Ellipsoid, FlatTorus, Manifold, Quotient, Simplex, Sphere
+from manifolds import SE3, SO3, Ellipsoid, FlatTorus, Manifold, Mesh, Quotient, Simplex, Sphere
 from rfm.datasets.angle_units import bare_name, in_radians, unit_in_name
 from rfm.datasets.angles import Angles
 from rfm.datasets.column_names import (
@@ -169,6 +169,11 @@ def _(manifold: Quotient, table: Table, request: _Request) -> Coordinates:
 @_choose.register
 def _(manifold: SE3, table: Table, request: _Request) -> Coordinates:
     return choose_poses(table, request.keys, request.layout, manifold.length, table.start)
+
+
+@_choose.register
+def _(manifold: Mesh, table: Table, request: _Request) -> Coordinates:
+    return Cartesian(_just_enough(manifold, table, request), on_surface=True)
 
 
 @_choose.register

@@ -327,11 +327,13 @@ class Cartesian(Coordinates):
         columns: the columns, in the order of the coordinates.
         unit_norm: the points are on the unit sphere; rows nearer to it than `SPHERE_TOLERANCE` are projected, others
             are errors.
+        on_surface: the points are on a surface in space, densities are per unit of its area.
     """
 
     kind: ClassVar[str] = "cartesian"
 
     unit_norm: bool = False
+    on_surface: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -340,7 +342,8 @@ class Cartesian(Coordinates):
 
     @property
     def rounds(self) -> bool:
-        return not self.unit_norm
+        # A column alone is not, where moving it would leave the sphere or the surface.
+        return not (self.unit_norm or self.on_surface)
 
     def points(self, table: Table) -> Tensor:
         x = self._numbers(table)
@@ -363,6 +366,8 @@ class Cartesian(Coordinates):
 
     def score_columns(self, log_prob: Tensor) -> dict[str, NDArray[Any]]:
         on_s2 = self.unit_norm and len(self.columns) == 3
+        if self.on_surface:
+            return {"log_prob_nats_per_area": as_array(log_prob)}
         return {"log_prob_nats_per_steradian" if on_s2 else "log_prob_nats": as_array(log_prob)}
 
 

@@ -96,13 +96,16 @@ class ConditionalRefinement(RefinedDensity):
         x: Tensor,
         method: Method | None = None,
         *,
+        batch_size: int | None = None,
         condition: Tensor | None = None,
+        advance: Callable[[int], Any] = lambda count: None,
     ) -> Tensor:
+        like: dict[str, Any] = {"batch_size": batch_size, "advance": advance}
         if condition is None:
-            return self._density(()).log_prob(field, manifold, x, method)
+            return self._density(()).log_prob(field, manifold, x, method, **like)
         log_p = x.new_empty(len(x))
         for density, rows in self._rows(condition):
-            log_p[rows] = density.log_prob(field, manifold, x[rows], method, condition=condition[rows])
+            log_p[rows] = density.log_prob(field, manifold, x[rows], method, condition=condition[rows], **like)
         return log_p
 
     def estimate_log_prob(
@@ -113,13 +116,17 @@ class ConditionalRefinement(RefinedDensity):
         estimator: Hutchinson,
         method: Method | None = None,
         *,
+        batch_size: int | None = None,
         condition: Tensor | None = None,
+        advance: Callable[[int], Any] = lambda count: None,
     ) -> LogProbEstimate:
+        like: dict[str, Any] = {"batch_size": batch_size, "advance": advance}
         if condition is None:
-            return self._density(()).estimate_log_prob(field, manifold, x, estimator, method)
+            return self._density(()).estimate_log_prob(field, manifold, x, estimator, method, **like)
         found = LogProbEstimate(x.new_empty(len(x)), x.new_empty(len(x)))
         for density, rows in self._rows(condition):
-            own = density.estimate_log_prob(field, manifold, x[rows], estimator, method, condition=condition[rows])
+            like["condition"] = condition[rows]
+            own = density.estimate_log_prob(field, manifold, x[rows], estimator, method, **like)
             for full, part in zip(found, own, strict=True):
                 full[rows] = part
         return found

@@ -25,7 +25,7 @@ from rfm.flow.flow_mixture import RefinedDensity, checked_start
 from rfm.flow.posterior_target import corrected, flow_target, slice_target
 from rfm.flow.progress import counting_bar
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
-from rfm.flow.solves import carried, checked_time, densities, scores, unsteered
+from rfm.flow.solves import carried, check_jumps, checked_time, densities, jumps_of, scores, unsteered, zero_outside
 from rfm.integrators import Adaptive, Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate
 from rfm.likelihood.differentiable_operations import check_scripted
@@ -55,6 +55,7 @@ class DensityOptions(TypedDict, total=False):
 
     condition: Tensor | Mapping[str, Any] | None
     time: float
+    steps: int | None
     solver: Method | None
     batch_size: int
     progress: bool | Callable[[int], Any]
@@ -203,6 +204,7 @@ class Flow(nn.Module):
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
         time: float = 1.0,
+        steps: int | None = None,
         guidance: float = 1.0,
         steering: Sequence[Steering] = (),
         generator: torch.Generator | None = None,
@@ -220,6 +222,9 @@ class Flow(nn.Module):
                 `conditions`, such as ``{"magnitude": 6, "region": "chile"}``, one value each or one per point. What is
                 left out or NaN is not known.
             time: of the distribution, from 0, the source, to 1, where the data are.
+            steps: take so many jumps, of one evaluation each, in place of a solve: for a field that is a `rfm.FlowMap`,
+                as `rfm.distil` trains one. The samples are then those of the jumps, whose log-density is another
+                than that of the equation, and without guidance or steering but what was distilled.
             guidance: weight of classifier-free guidance, see `rfm.steering.Guidance`; 1 uses the conditional field
                 alone, 0 the unconditional one.
             steering: what else changes where samples go, one after the other, such as `rfm.steering.Clocks` and
@@ -252,6 +257,9 @@ class Flow(nn.Module):
                 "Flow.sample: an estimator is for log-densities; pass return_log_prob=True, or leave it out"
             )
         given = None if condition is None else vectors_of(self.conditions, condition)
+        if steps is not None:
+            check_jumps("sample", as_field(self.field), steering, estimator is not None)
+            solver = jumps_of("sample", steps, solver)
         if return_log_prob:
             self.source.check_density("Flow.sample")
         check_steering("Flow.sample", steering, as_field(self.field), given, return_log_prob)
@@ -268,8 +276,11 @@ class Flow(nn.Module):
             if not return_log_prob:
                 return points
             of_draws: dict[str, Any] = {"condition": given, "solver": solver, "estimator": estimator}
+            if steps is not None:
+                of_draws |= {"steps": steps, "solver": None}
             scored: Any = self.log_prob(points, batch_size=batch_size, **of_draws)
             return points, scored
+        solver = as_field(self.field).default_method if solver is None else solver
         x_0 = self.source.sample((size.numel(),), generator=generator, dtype=dtype, device=device)
         field, given = encoded(as_field(self.field), given, x_0)
         parts, log_probs, errors = list[Tensor](), list[Tensor](), list[Tensor]()
@@ -306,6 +317,7 @@ class Flow(nn.Module):
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
         time: float = 1.0,
+        steps: int | None = None,
         solver: Method | None = None,
         batch_size: int = _BATCH,
         estimator: Hutchinson | None = None,
@@ -314,9 +326,12 @@ class Flow(nn.Module):
         """Return the log-density in nats, with respect to the Riemannian volume; exact unless an estimator is given.
 
         Args:
-            x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
+            x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it. On a bounded
+                set they may be anywhere on the manifold that it is a part of: outside the log-density is -inf.
             condition: condition vectors ``(*batch, c)``, or one ``(c,)`` for all; or by name, as in `sample`.
             time: of the density, from 0, where it is the source's, to 1, where it is that of the samples.
+            steps: the density of what ``sample(steps=steps)`` draws, for a field that is a `rfm.FlowMap`: its jumps are
+                inverted numerically, see `rfm.likelihood.jump_log_prob`.
             solver: how to integrate; adaptive by default.
             batch_size: points integrated together, which bounds memory.
             estimator: estimate the divergence, for high dimensions.
@@ -326,23 +341,39 @@ class Flow(nn.Module):
         Returns:
             ``(*batch)``, in the dtype of the field, at least float32; with an ``estimator`` a
             `rfm.likelihood.LogProbEstimate`.
+
+        Raises:
+            rfm.likelihood.NotInvertibleError: with ``steps``, where the jumps are not one-to-one.
         """
+        if steps is not None:
+            check_jumps("log_prob", as_field(self.field), (), estimator is not None)
+            solver = jumps_of("log_prob", steps, solver)
         time = checked_time("log_prob", time, self.start, self.refinement)
         self.source.check_density("Flow.log_prob")
-        flat, batch = self._checked("log_prob", x)
         given = None if condition is None else vectors_of(self.conditions, condition)
+        x = points_of("Flow.log_prob", self.manifold, x)
+        excluded = self.manifold.excludes(x)
+        if excluded is not None and bool(excluded.any()):
+            options: dict[str, Any] = {"time": time, "solver": solver, "batch_size": batch_size, "progress": progress}
+            some = functools.partial(self.log_prob, estimator=estimator, **options)
+            return zero_outside(some, x, ~excluded, given, self._dtype_and_device(x))
+        flat, batch = self._checked("log_prob", x)
         field, given = self._read("log_prob", given, flat)
-        exact, estimated = densities(field, self.source, (self.start, time), self.refinement)
+        exact, estimated = densities(field, self.source, (self.start, time), self.refinement, solver)
         parts, errors = [], []
         with counting_bar(progress, "log-prob", len(flat)) as advance:
-            for part, own in batches(flat, given, batch, batch_size):
+            rows, more = batch_size, dict[str, Any]()
+            if self.refinement is not None:
+                rows, more = max(1, len(flat)), {"batch_size": batch_size, "advance": advance}
+            for part, own in batches(flat, given, batch, rows):
                 if estimator is None:
-                    parts.append(exact(x=part, method=solver, **own))
+                    parts.append(exact(x=part, method=solver, **more, **own))
                 else:
-                    estimate = estimated(x=part, estimator=estimator, method=solver, **own)
+                    estimate = estimated(x=part, estimator=estimator, method=solver, **more, **own)
                     parts.append(estimate.log_prob)
                     errors.append(estimate.standard_error)
-                advance(len(part))
+                if self.refinement is None:
+                    advance(len(part))
         log_p = torch.cat(parts).reshape(batch)
         return log_p if estimator is None else LogProbEstimate(log_p, torch.cat(errors).reshape(batch))
 
@@ -397,6 +428,7 @@ class Flow(nn.Module):
         """
         flat, batch = self._checked("trajectory", x_0)
         given = None if condition is None else vectors_of(self.conditions, condition)
+        solver = as_field(self.field).default_method if solver is None else solver
         field, given = encoded(as_field(self.field), given, flat)
         [(x, own)] = batches(flat, given, batch, max(1, len(flat)))
         solution = integrate(field, self.manifold, x, times, solver, **own)
@@ -409,6 +441,7 @@ class Flow(nn.Module):
         x_0: Tensor,
         *,
         condition: Tensor | Mapping[str, Any] | None = None,
+        steps: int | None = None,
         solver: Method | None = None,
         batch_size: int = _BATCH,
     ) -> Tensor:
@@ -416,8 +449,11 @@ class Flow(nn.Module):
 
         Arguments as for `trajectory` and `sample`.
         """
+        if steps is not None:
+            solver = jumps_of("transport", steps, solver)
         flat, batch = self._checked("transport", x_0)
         given = None if condition is None else vectors_of(self.conditions, condition)
+        solver = as_field(self.field).default_method if solver is None else solver
         field, given = encoded(as_field(self.field), given, flat)
         parts = [
             integrate(field, self.manifold, x, (self.start, 1.0), solver, **own).final

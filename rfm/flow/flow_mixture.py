@@ -11,8 +11,8 @@ from manifolds import Manifold
 from manifolds.arguments import number
 from manifolds.numerics.constants import Constants
 from rfm.conditions import Conditions
-from rfm.integrators import Method, integrate
-from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_transport, transport
+from rfm.integrators import Jumps, Method, Solution, integrate
+from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_transport, jump_inverse, transport
 
 Velocity = Callable[..., Tensor]
 
@@ -73,9 +73,22 @@ class RefinedDensity(Constants, ABC):
         x: Tensor,
         method: Method | None = None,
         *,
+        batch_size: int | None = None,
         condition: Tensor | None = None,
+        advance: Callable[[int], Any] = lambda count: None,
     ) -> Tensor:
-        """Return the log-density at points ``x`` in nats, with respect to the Riemannian volume, ``(n,)``."""
+        """Return the log-density in nats, with respect to the Riemannian volume, ``(n,)``.
+
+        Args:
+            field: the velocity field.
+            manifold: where the points live.
+            x: points ``(n, *event_shape)``.
+            method: how to integrate.
+            batch_size: points integrated together; all by default. Kernels are summed for all points at once: those
+                that are near each other share the work.
+            condition: of each point ``(n, c)``, as the field takes it.
+            advance: called with the number of points done each time.
+        """
 
     @abstractmethod
     def estimate_log_prob(
@@ -86,7 +99,9 @@ class RefinedDensity(Constants, ABC):
         estimator: Hutchinson,
         method: Method | None = None,
         *,
+        batch_size: int | None = None,
         condition: Tensor | None = None,
+        advance: Callable[[int], Any] = lambda count: None,
     ) -> LogProbEstimate:
         """Return `log_prob` with an estimated divergence, and its standard error, to first order in the noise."""
 
@@ -163,16 +178,43 @@ class FlowMixture(RefinedDensity):
         x: Tensor,
         method: Method | None = None,
         *,
+        batch_size: int | None = None,
         condition: Tensor | None = None,
+        advance: Callable[[int], Any] = lambda count: None,
     ) -> Tensor:
-        own: dict[str, Any] = {} if condition is None else {"condition": condition}
-        terms, integral, at = [], x.new_zeros(manifold.batch_shape(x)), 1.0
+        if isinstance(method, Jumps):
+            return self._log_prob_of_jumps(field, manifold, x, method, batch_size, condition, advance)
+
+        def carry(y: Tensor, at: float, start: float, **own: Any) -> tuple[Solution, Tensor]:
+            solution = transport(field, manifold, y, at, start, method, **own)
+            return solution, y.new_zeros(len(y))
+
+        return torch.logsumexp(torch.stack(self._terms(carry, x, batch_size, condition, advance)[0]), dim=0)
+
+    def _log_prob_of_jumps(
+        self,
+        field: Velocity,
+        manifold: Manifold,
+        x: Tensor,
+        method: Jumps,
+        batch_size: int | None,
+        condition: Tensor | None,
+        advance: Callable[[int], Any],
+    ) -> Tensor:
+        """Return the log-density of draws that jump: from each start by jumps of its own."""
+        size, terms = batch_size or max(1, len(x)), list[Tensor]()
+        parts, given = x.split(size), _conditions(condition, x, size)
         for j, start in enumerate(self.starts):
-            if start < at:
-                solution = transport(field, manifold, x, at, start, method, **own)
-                assert solution.integral is not None
-                x, integral, at = solution.final, integral + solution.integral[-1], start
-            terms.append(self.log_terms(j, x, condition) + integral)
+            if start == 1:
+                terms.append(self.log_terms(j, x, condition))
+                continue
+            found = [
+                jump_inverse(field, manifold, part, method, start=start, **own)
+                for part, own in zip(parts, given, strict=True)
+            ]
+            log_det = torch.cat([own.log_det for own in found])
+            terms.append(self.log_terms(j, torch.cat([own.x for own in found]), condition) - log_det)
+        advance(len(x))
         return torch.logsumexp(torch.stack(terms), dim=0)
 
     def estimate_log_prob(
@@ -183,23 +225,64 @@ class FlowMixture(RefinedDensity):
         estimator: Hutchinson,
         method: Method | None = None,
         *,
+        batch_size: int | None = None,
         condition: Tensor | None = None,
+        advance: Callable[[int], Any] = lambda count: None,
     ) -> LogProbEstimate:
-        own: dict[str, Any] = {} if condition is None else {"condition": condition}
-        terms, errors, at = [], [], 1.0
-        integral = x.new_zeros(manifold.batch_shape(x))
+        def carry(y: Tensor, at: float, start: float, **own: Any) -> tuple[Solution, Tensor]:
+            return estimate_transport(field, manifold, y, at, start, estimator, method, **own)
+
+        terms, errors = map(torch.stack, self._terms(carry, x, batch_size, condition, advance))
+        log_p = torch.logsumexp(terms, dim=0)
+        # The noise of a stretch, drawn anew for each, moves all components that start at its end or before.
+        beyond = torch.exp(terms - log_p).flip(0).cumsum(0).flip(0)
+        return LogProbEstimate(log_p, (beyond * errors).square().sum(0).sqrt())
+
+    def _terms(
+        self,
+        carry: Callable[..., tuple[Solution, Tensor]],
+        x: Tensor,
+        batch_size: int | None,
+        condition: Tensor | None,
+        advance: Callable[[int], Any],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the log of what each start adds to the density, and the error of the stretch before it, ``(n,)`` each.
+
+        Args:
+            carry: from points, two times and conditions to a solve between these with the integral of the divergence,
+                and the standard error of that.
+            x: points ``(n, *event_shape)``.
+            batch_size: points carried together; all by default.
+            condition: of each point ``(n, c)``.
+            advance: called with the number of points that have been carried all the way.
+        """
+        terms, errors, at, integral = list[Tensor](), list[Tensor](), 1.0, x.new_zeros(len(x))
+        size, last = batch_size or max(1, len(x)), len(self.starts) - 1
+        given = _conditions(condition, x, size)
         for j, start in enumerate(self.starts):
             error = torch.zeros_like(integral)
             if start < at:
-                solution, error = estimate_transport(field, manifold, x, at, start, estimator, method, **own)
-                assert solution.integral is not None
-                x, integral, at = solution.final, integral + solution.integral[-1], start
+                carried = list[tuple[Tensor, Tensor, Tensor]]()
+                for part, own in zip(x.split(size), given, strict=True):
+                    solution, spread = carry(part, at, start, **own)
+                    assert solution.integral is not None
+                    carried.append((solution.final, solution.integral[-1], spread))
+                    if j == last:
+                        advance(len(part))
+                x, stretch, error = map(torch.cat, zip(*carried, strict=True))
+                integral, at = integral + stretch, start
             terms.append(self.log_terms(j, x, condition) + integral)
             errors.append(error)
-        log_p = torch.logsumexp(torch.stack(terms), dim=0)
-        # The noise of a stretch, drawn anew for each, moves all components that start at its end or before.
-        beyond = torch.exp(torch.stack(terms) - log_p).flip(0).cumsum(0).flip(0)
-        return LogProbEstimate(log_p, (beyond * torch.stack(errors)).square().sum(0).sqrt())
+        if at == 1:
+            advance(len(x))
+        return terms, errors
+
+
+def _conditions(condition: Tensor | None, x: Tensor, size: int) -> list[dict[str, Any]]:
+    """Return what the field is given with each ``size`` of the points ``x``."""
+    if condition is None:
+        return [{}] * len(x.split(size))
+    return [{"condition": own} for own in condition.split(size)]
 
 
 def checked_start(owner: str, start: float, at_data: bool = False) -> float:

@@ -1,10 +1,11 @@
 """Progress bars on stderr."""
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO, cast
 
 Report = Callable[[float, dict[str, Any]], None]
 """Is called after every step of a training with the share of the budget that is spent and a record: step, loss, whether
@@ -34,7 +35,7 @@ def training_bar(show: bool | Report) -> Iterator[Report | None]:
 
     form = "{desc} {percentage:3.0f}%|{bar}|{postfix}"
     interval = 0.5 if sys.stderr.isatty() else 10.0
-    with tqdm(total=1.0, desc="fit", bar_format=form, file=sys.stderr, ncols=110) as bar:
+    with tqdm(total=1.0, desc="fit", bar_format=form, file=_stderr(), ncols=110) as bar:
         first: list[float] = []
         shown = [0.0]
 
@@ -54,6 +55,8 @@ def training_bar(show: bool | Report) -> Iterator[Report | None]:
             left = f"{_clock((now - first[0]) * (1 - spent) / done)} left" if done > 0 else "time left unknown yet"
             known = {name: value for name, value in record.items() if name.startswith("validation_")}
             validation = ", ".join(map(_validated, known.items())) or "not validated yet"
+            if "flow_nll" in record:
+                validation = f"refined {validation}"
             bar.n = min(spent, 1.0)
             bar.set_postfix_str(
                 f"step {record['step']}, loss {float(record['loss']):.3f}, {validation}, {left}",
@@ -62,6 +65,25 @@ def training_bar(show: bool | Report) -> Iterator[Report | None]:
             bar.refresh()
 
         yield report
+
+
+class _Lines(io.TextIOBase):
+    """A stream for a file, where a carriage return does not take the last state of a bar away: each state is a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        if state := text.strip():
+            self.stream.write(f"{state}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def _stderr() -> TextIO:
+    return sys.stderr if sys.stderr.isatty() else cast(TextIO, _Lines(sys.stderr))
 
 
 def _validated(item: tuple[str, float]) -> str:
@@ -87,5 +109,5 @@ def counting_bar(
 
     # Where stderr is a file, each state is a line: a few of them do.
     interval = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(total=total, desc=name, unit=f" {unit}", file=sys.stderr, mininterval=interval) as bar:
+    with tqdm(total=total, desc=name, unit=f" {unit}", file=_stderr(), mininterval=interval) as bar:
         yield bar.update

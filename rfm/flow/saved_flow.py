@@ -16,6 +16,7 @@ from rfm.records.descriptions import (
     SavedFlowError,
     build,
     describe,
+    names_tensors,
     read_json,
     read_tensors,
     remove_other,
@@ -58,6 +59,7 @@ def write_flow(folder: Path, flow: SavedFlow, state: Mapping[str, Tensor]) -> No
     folder.mkdir(parents=True, exist_ok=True)
     shared: dict[str, Any] = {"manifold": flow.manifold}
     arguments: dict[str, Tensor] = {}
+    manifold = describe(flow.manifold, tensors=arguments)
     field = describe(flow.field, shared, arguments)
     source = describe(flow.source, shared, arguments)
     # A refinement may hold the flow's own source.
@@ -68,7 +70,7 @@ def write_flow(folder: Path, flow: SavedFlow, state: Mapping[str, Tensor]) -> No
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "weights": name,
-        "manifold": describe(flow.manifold),
+        "manifold": manifold,
         "field": field,
         "source": source,
         "start": flow.start,
@@ -130,13 +132,16 @@ def load_weights(flow: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -
 
 
 def saved_manifold(folder: str | Path) -> Manifold:
-    """Return the manifold of a saved flow, which needs no more than its ``flow.json``.
+    """Return the manifold of a saved flow: from its ``flow.json``, and its tensors where it is made of some.
 
     Raises:
         SavedFlowError: if the folder is not a saved flow, is damaged, or the manifold is one of your own.
     """
     path = Path(folder) / "flow.json"
-    manifold = build(read_record(Path(folder), FORMAT, (1, FORMAT_VERSION)).get("manifold"), f"{path}: manifold")
+    record = read_record(Path(folder), FORMAT, (1, FORMAT_VERSION))
+    own = record.get("manifold")
+    tensors = split_arguments(read_tensors(Path(folder) / record["weights"]))[0] if names_tensors(own) else {}
+    manifold = build(own, f"{path}: manifold", tensors=tensors)
     if not isinstance(manifold, Manifold):
         raise SavedFlowError(f"{path} is damaged: it names no manifold; fit again")
     return manifold

@@ -1,6 +1,7 @@
 """The solves of a flow for one batch: points that set out from a source, and log-densities on the way back to it."""
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,15 +10,17 @@ import torch
 from torch import Tensor
 
 from manifolds import Manifold
-from manifolds.arguments import number
-from rfm.field import Field
+from manifolds.arguments import integer, number
+from rfm.field import Field, as_flow_map
 from rfm.flow.flow_mixture import RefinedDensity
-from rfm.integrators import Method, integrate
+from rfm.integrators import Jumps, Method, integrate
 from rfm.likelihood import (
     Hutchinson,
     LogProbEstimate,
     estimate_log_prob,
     estimate_transport,
+    jump_log_prob,
+    jump_transport,
     log_prob,
     score,
     transport,
@@ -43,6 +46,9 @@ def carried(
         return x, log_p, None if estimator is None or log_p is None else torch.zeros_like(log_p)
     if not with_density:
         return integrate(field, source.manifold, x, span, solver, **condition).final, None, None
+    if isinstance(solver, Jumps):
+        landed, log_det = jump_transport(field, source.manifold, x, solver, start=start, time=time, **condition)
+        return landed, source.log_prob(x) - log_det, None
     if estimator is None:
         solution, error = transport(field, source.manifold, x, start, time, solver, **condition), None
     else:
@@ -52,14 +58,66 @@ def carried(
 
 
 def densities(
-    field: Field, source: Source, span: tuple[float, float], refinement: RefinedDensity | None
+    field: Field,
+    source: Source,
+    span: tuple[float, float],
+    refinement: RefinedDensity | None,
+    solver: Method | None = None,
 ) -> tuple[Callable[..., Tensor], Callable[..., LogProbEstimate]]:
     """Return a flow's log-density, exact and estimated, as functions of ``x``, ``method`` and ``estimator``."""
     if refinement is None:
         own: dict[str, Any] = {"field": field, "source": source, "start": span[0], "time": span[1]}
-        return functools.partial(log_prob, **own), functools.partial(estimate_log_prob, **own)
+        exact = _density_of_jumps if isinstance(solver, Jumps) and span[0] < span[1] else _log_prob
+        return functools.partial(exact, **own), functools.partial(estimate_log_prob, **own)
     own = {"field": field, "manifold": source.manifold}
     return functools.partial(refinement.log_prob, **own), functools.partial(refinement.estimate_log_prob, **own)
+
+
+def _density_of_jumps(*, method: Jumps, **own: Any) -> Tensor:
+    return jump_log_prob(method=method, **own).log_prob
+
+
+def _log_prob(
+    field: Field, source: Source, x: Tensor, method: Method | None, *, start: float, time: float, **condition: Any
+) -> Tensor:
+    """Return a log-density: in closed form where the field knows one, unless there is a method to solve it by."""
+    if method is None and start == 0 and not condition:
+        known = field.log_prob_from(source, x, torch.full_like(x.flatten(1)[:, 0], time))
+        if known is not None:
+            return known
+    return log_prob(field, source, x, method, start=start, time=time, **condition)
+
+
+def zero_outside(
+    log_density: Callable[..., Tensor | LogProbEstimate],
+    x: Tensor,
+    inside: Tensor,
+    condition: Tensor | None,
+    like: tuple[torch.dtype, torch.device],
+) -> Tensor | LogProbEstimate:
+    """Return log-densities that are -inf at points outside of a bounded set.
+
+    Args:
+        log_density: of the points inside, a function of points and ``condition``.
+        x: points ``(*batch, *event_shape)``.
+        inside: which are in the set, ``(*batch)``.
+        condition: one vector ``(c,)``, or a row for each point.
+        like: dtype and device of the result.
+    """
+    dtype, device = like
+    own = inside.to(x.device)
+    full = torch.full(inside.shape, -math.inf, dtype=dtype, device=device)
+    if condition is not None and condition.ndim > 1:
+        condition = condition.expand(*inside.shape, condition.shape[-1])[inside.to(condition.device)]
+    errors = torch.zeros_like(full)
+    found = log_density(x[own], condition=condition)
+    if isinstance(found, LogProbEstimate):
+        errors[own.to(device)] = found.standard_error
+        found = found.log_prob
+        full[own.to(device)] = found
+        return LogProbEstimate(full, errors)
+    full[own.to(device)] = found
+    return full
 
 
 def scores(
@@ -86,6 +144,35 @@ def checked_time(where: str, time: float, start: float, refinement: RefinedDensi
             f"Flow.{where}: time must be from {start:g}, the source, to 1, the data, got {found:g}; choose one between"
         )
     return found
+
+
+def jumps_of(where: str, steps: int, solver: Method | None) -> Method:
+    """Return what takes so many jumps.
+
+    Raises:
+        ValueError: unless ``steps`` is a number of them, and no other solver is given.
+    """
+    if solver is not None:
+        raise ValueError(f"Flow.{where}: got both steps and solver; steps are jumps of a flow map, leave out either")
+    return Jumps(integer(f"Flow.{where}", "steps", steps))
+
+
+def check_jumps(where: str, field: Field, steering: Sequence[Steering], estimated: bool) -> None:
+    """Raise ValueError unless samples can be drawn, and densities computed, by the jumps of a field."""
+    owner = f"Flow.{where}"
+    if not field.needs_condition:  # else it is what stands behind the encoder that jumps
+        as_flow_map(owner, field)
+    if steering:
+        names = " and ".join(own.name for own in steering)
+        raise ValueError(
+            f"{owner}: {names} changes velocities, and a jump has none on its way; distil with it, "
+            "rfm.distil(flow, guidance=2), or leave steps out"
+        )
+    if estimated:
+        raise ValueError(
+            f"{owner}: the log-density of jumps has no divergence to estimate; leave out the estimator, or steps for "
+            "that of the equation"
+        )
 
 
 def unsteered(refinement: RefinedDensity | None, steering: Sequence[Steering]) -> RefinedDensity | None:

@@ -5,6 +5,7 @@ from rfm.integrators.adaptive import Adaptive
 from rfm.integrators.conditions import Shared
 from rfm.integrators.fixed_step import FixedStep
 from rfm.integrators.integrate import integrate
+from rfm.integrators.jumps import Jumps
 from rfm.integrators.method import Method
 from rfm.integrators.runge_kutta.chart import Chart
 from rfm.integrators.runge_kutta.geodesic import GEODESIC_EULER, GEODESIC_MIDPOINT, Geodesic
@@ -45,6 +46,7 @@ __all__ = [
     "Geodesic",
     "GeodesicWalk",
     "IntegrationError",
+    "Jumps",
     "Method",
     "MuntheKaas",
     "NormalCoordinates",

@@ -43,7 +43,7 @@ def integrate(
         manifold: where the points live.
         x: initial points ``(*batch, *event_shape)``; those in float16 or bfloat16 are followed in float32.
         times: at least two times, all ascending or all descending.
-        method: `Adaptive` Dormand-Prince 5(4) by default; or `FixedStep`.
+        method: `Adaptive` Dormand-Prince 5(4) by default; or `FixedStep`; for a `rfm.FlowMap` `Jumps`.
         with_integral: the field returns a pair, tangent vector and scalar ``(*batch)``, and the scalar is integrated
             along the path, with error control where the method has it. It may be several scalars ``(*batch, k)``, whose
             mean is then what is controlled.

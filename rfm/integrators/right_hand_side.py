@@ -24,6 +24,10 @@ class RightHandSide(Protocol):
 class TimedRightHandSide(RightHandSide, Protocol):
     """A right-hand side that knows its times, for methods that need more than velocities per share of the span."""
 
+    field: Callable[..., Any]
+    """What is followed, called with times."""
+    with_integral: bool
+    """Whether it returns scalars to integrate, too."""
     span: Span
     """From shares to times."""
 

@@ -10,17 +10,33 @@ from rfm.likelihood.change_of_variables import (
 )
 from rfm.likelihood.discrete_flow import DiscreteLogProb, LeavesDomainError, discrete_log_prob
 from rfm.likelihood.divergences import Hutchinson, divergence, divergence_estimates, rademacher
+from rfm.likelihood.jump_density import (
+    Inversion,
+    JumpInverse,
+    JumpLogProb,
+    NotInvertibleError,
+    jump_inverse,
+    jump_log_prob,
+    jump_transport,
+)
 
 __all__ = [
     "DiscreteLogProb",
     "Hutchinson",
+    "Inversion",
+    "JumpInverse",
+    "JumpLogProb",
     "LeavesDomainError",
     "LogProbEstimate",
+    "NotInvertibleError",
     "discrete_log_prob",
     "divergence",
     "divergence_estimates",
     "estimate_log_prob",
     "estimate_transport",
+    "jump_inverse",
+    "jump_log_prob",
+    "jump_transport",
     "log_prob",
     "rademacher",
     "score",

@@ -123,10 +123,16 @@ class VelocityField(ExactBuffers, Field):
 
     def _forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         biases, damping = self._at_time(t, condition)
+        return self._layers(x, self._by_layer(biases), [(damping, self.fine)])
+
+    def _layers(self, x: Tensor, biases: Sequence[Tensor], readings: Sequence[tuple[Tensor, nn.Module]]) -> Tensor:
+        """Return the velocity, given the biases of all layers and how the waves are damped for what reads them."""
         e = (self.manifold.embed(x) - self.shift) / self.scale
         with full_precision(x.device):
-            z = nn.functional.linear(e, self.projection, self.phase)
-        h = _add_linear(biases[0] + self.coarse(e), damping * torch.sin(z), self.fine)
+            wave = torch.sin(nn.functional.linear(e, self.projection, self.phase))
+        h = biases[0] + self.coarse(e)
+        for damping, layer in readings:
+            h = _add_linear(h, damping * wave, layer)
         for layer, bias in zip(self.hidden, biases[1:], strict=True):
             h = _add_linear(h + bias, nn.functional.silu(h), layer)
         return self._tangent(x, self.last(nn.functional.silu(h)))
@@ -178,8 +184,14 @@ class VelocityField(ExactBuffers, Field):
         return tuple(torch.cat(each) for each in zip(*blocks, strict=True))
 
     def _pushforward(self, x: Tensor, t: Tensor, condition: Tensor | None, tangents: Tensor) -> tuple[Tensor, Tensor]:
-        axis = x.ndim - len(self.manifold.event_shape)
         biases, damping = self._at_time(t, condition)
+        return self._layers_jvp(x, tangents, self._by_layer(biases), [(damping, self.fine)])
+
+    def _layers_jvp(
+        self, x: Tensor, tangents: Tensor, biases: Sequence[Tensor], readings: Sequence[tuple[Tensor, nn.Module]]
+    ) -> tuple[Tensor, Tensor]:
+        """Return `_layers` and its derivatives along tangent vectors ``(*batch, k, *event_shape)``."""
+        axis = x.ndim - len(self.manifold.event_shape)
         # The axis of directions goes first: factors that all directions share then broadcast over whole blocks.
         directions = tangents.movedim(axis, 0)
         e, de = self.manifold.coordinates.embed_jvp(x, directions)
@@ -187,8 +199,13 @@ class VelocityField(ExactBuffers, Field):
         with full_precision(x.device):
             z, dz = nn.functional.linear(e, self.projection, self.phase), nn.functional.linear(de, self.projection)
         # What is summed up is in the precision of the coordinates, whatever the layers run in.
-        h = _add_linear(_plus(self.coarse(e).to(e.dtype), biases[0]), _times(torch.sin(z), damping), self.fine)
-        dh = _add_linear(self.coarse(de).to(e.dtype), _times(dz, _times(torch.cos(z), damping)), self.fine)
+        h, dh = _plus(self.coarse(e).to(e.dtype), biases[0]), self.coarse(de).to(e.dtype)
+        for damping, layer in readings[:-1]:
+            h = _add_linear(h, torch.sin(z) * damping, layer)
+            dh = _add_linear(dh, dz * (torch.cos(z) * damping), layer)
+        damping, last = readings[-1]
+        h = _add_linear(h, _times(torch.sin(z), damping), last)
+        dh = _add_linear(dh, _times(dz, _times(torch.cos(z), damping)), last)
         for layer, bias in zip(self.hidden, biases[1:], strict=True):
             a, da = _silu_and_derivative(h)
             dh = _add_linear(dh, dh * da, layer)
@@ -207,15 +224,28 @@ class VelocityField(ExactBuffers, Field):
         free, held = self(torch.stack([x, x]), t.expand(2, *t.shape) if t.ndim else t, both).unbind()
         return free, held
 
-    def _at_time(self, t: Tensor, condition: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _at_time(self, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the biases of all layers and the damping of the features, which do not depend on ``x``."""
-        if t.numel() and t.ndim and not any(t.stride()):
-            # One time, expanded: what depends on it alone is computed once.
-            t = t[(0,) * t.ndim]
-        s = t.unsqueeze(-1)
-        wave = torch.arange(1, _TIME_WAVES + 1, dtype=t.dtype, device=t.device) * (math.pi / 2)
-        # The logarithm spreads out the last hundredths, where the smallest structures form.
-        parts = [s, torch.log(1.003 - s.clamp(max=1)), torch.sin(s * wave), torch.cos(s * wave)]
+        t = one_time(t)
+        biases = self.biases(nn.functional.silu(self.context(self._context_inputs((t,), condition)))).to(t.dtype)
+        return biases, self._damping(t)
+
+    def _by_layer(self, biases: Tensor) -> tuple[Tensor, ...]:
+        return biases.chunk(self.depth + 1, dim=-1)
+
+    def _damping(self, t: Tensor) -> Tensor:
+        # Bounded below at e^-30: numbers too small for the normal range slow down the layer that reads them.
+        rate = (self.frequency * self.log_damping.exp()) ** 2 / -2
+        return torch.exp((rate * (1 - t.unsqueeze(-1)) ** 2).clamp(min=-30))
+
+    def _context_inputs(self, times: Sequence[Tensor], condition: Tensor | None) -> Tensor:
+        """Return what the biases depend on: times of one shape, and what is known of a condition."""
+        parts = []
+        for t in times:
+            s = t.unsqueeze(-1)
+            wave = torch.arange(1, _TIME_WAVES + 1, dtype=t.dtype, device=t.device) * (math.pi / 2)
+            # The logarithm spreads out the last hundredths, where the smallest structures form.
+            parts += [s, torch.log(1.003 - s.clamp(max=1)), torch.sin(s * wave), torch.cos(s * wave)]
         if self.condition_dim:
             if condition is None:
                 parts.append(torch.zeros_like(s).expand(*s.shape[:-1], self.condition_inputs.width))
@@ -230,11 +260,7 @@ class VelocityField(ExactBuffers, Field):
                 parts = [part.expand(*batch, part.shape[-1]) for part in [*parts, inputs]]
         elif condition is not None:
             raise ValueError("VelocityField: a condition was given to a field made with condition_dim=0")
-        biases = self.biases(nn.functional.silu(self.context(torch.cat(parts, dim=-1)))).to(s.dtype)
-        # Bounded below at e^-30: numbers too small for the normal range slow down the layer that reads them.
-        rate = (self.frequency * self.log_damping.exp()) ** 2 / -2
-        damping = torch.exp((rate * (1 - s) ** 2).clamp(min=-30))
-        return biases.chunk(self.depth + 1, dim=-1), damping
+        return torch.cat(parts, dim=-1)
 
     def _tangent(self, x: Tensor, w: Tensor) -> Tensor:
         return self.manifold.tangent_from_vector(x, self.scale * w)
@@ -243,6 +269,11 @@ class VelocityField(ExactBuffers, Field):
 _BLOCK, _SHORTEST_BLOCK = 2**18, 256
 _TIME_WAVES = 8
 _CONTEXT_WIDTH = 64
+
+
+def one_time(t: Tensor) -> Tensor:
+    """Return times as they are, and one time that is expanded as itself: what depends on it is computed once."""
+    return t[(0,) * t.ndim] if t.numel() and t.ndim and not any(t.stride()) else t
 
 
 def _floats(values: Sequence[float] | None) -> list[float] | None:

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from manifolds import Manifold
 from manifolds.arguments import check_function
+from rfm.integrators import Adaptive, integrate
 from rfm.paths.times import UniformAndLateTimes
 from rfm.sources import Source
+
+_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 
 Loss = Callable[..., Tensor]
 """``loss(field, source, x_0, x_1, t, generator=, **condition)``: see `Objective.__call__`."""
@@ -41,6 +44,8 @@ class Objective(ABC):
     """Whether the loss of a batch is the mean of those of its parts, so that several processes may share it."""
     refines: ClassVar[bool] = False
     """Whether it may go on from a trained field, whose own weights then compete with those that it finds."""
+    by_likelihood: ClassVar[bool] = True
+    """Whether the likelihood of held-out points tells what a step has improved, or else `validation_loss`."""
     learning_rate: ClassVar[float] = 3e-3
     """Peak learning rate where the run is given none."""
 
@@ -74,6 +79,28 @@ class Objective(ABC):
             condition: the points' ``condition``, where there is one, for the field.
         """
 
+    def validation_loss(
+        self,
+        field: Callable[..., Tensor],
+        source: Source,
+        x_0: Tensor,
+        x_1: Tensor,
+        t: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        **condition: Any,
+    ) -> Tensor:
+        """Return what is to be small for held-out points, where their likelihood is not known: by default the loss."""
+        return self(field, source, x_0, x_1, t, generator=generator, **condition)
+
+    def carried(self, field: Callable[..., Tensor], source: Source, x_0: Tensor, **condition: Any) -> Tensor:
+        """Return where the field takes draws from the source, as samples of the flow are drawn.
+
+        Raises:
+            IntegrationError: the field cannot be integrated yet.
+        """
+        return integrate(field, source.manifold, x_0, (0.0, 1.0), _SOLVER, **condition).final
+
     @property
     def source(self) -> Source | None:
         """The source that the objective presumes, if any; it is the flow's unless the user names one."""
@@ -89,6 +116,10 @@ class Objective(ABC):
 
     def on(self, manifold: Manifold) -> Self:
         """Return the objective on a manifold, with nothing left to default."""
+        return self
+
+    def to(self, device: torch.device) -> Self:
+        """Return the objective with what it computes with on a device."""
         return self
 
     @property

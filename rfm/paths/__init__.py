@@ -5,6 +5,7 @@
 """
 
 from rfm.paths import conversions, schedules, times
+from rfm.paths.bounded import BoundedPath, default_path
 from rfm.paths.conditional import (
     AffinePath,
     ConditionalFlowPath,
@@ -15,19 +16,28 @@ from rfm.paths.conditional import (
     PathSample,
 )
 from rfm.paths.ddim import DDIM
+from rfm.paths.density_interpolation import MoserVelocity
 from rfm.paths.marginal import MarginalVelocity, marginal_velocity
+from rfm.paths.premetric import GeodesicDistance, Premetric, PremetricPath, SpectralDistance
 
 __all__ = [
     "DDIM",
     "AffinePath",
+    "BoundedPath",
     "ConditionalFlowPath",
     "ConditionalPath",
     "GaussianPath",
+    "GeodesicDistance",
     "GeodesicPath",
     "GivenData",
     "MarginalVelocity",
+    "MoserVelocity",
     "PathSample",
+    "Premetric",
+    "PremetricPath",
+    "SpectralDistance",
     "conversions",
+    "default_path",
     "marginal_velocity",
     "schedules",
     "times",

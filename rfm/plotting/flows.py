@@ -13,9 +13,11 @@ from torch import Tensor
 from manifolds import (
     SE3,
     SO3,
+    Bounded,
     Euclidean,
     FlatTorus,
     Manifold,
+    Mesh,
     Octahedral,
     Quotient,
     RightMultiplication,
@@ -37,6 +39,7 @@ from rfm.plotting.orientations import crystal_symmetry, orientation_figure
 from rfm.plotting.panels import Array, Limits, robust_limits
 from rfm.plotting.pole_figures import BODY_AXES, CUBIC_POLES, plot_pole_figures
 from rfm.plotting.roses import draw_roses
+from rfm.plotting.surfaces import surface_figure
 from rfm.plotting.trajectories import pose_figure
 from rfm.plotting.views import View
 
@@ -154,6 +157,7 @@ def subject_of(
 
 
 def _check_options(manifold: Manifold, view: View | None, regions: Sequence[float]) -> None:
+    manifold = manifold.unbounded
     on_map = isinstance(manifold, Sphere) and manifold.dim == 2
     if view is not None and not on_map:
         raise ValueError(f"plot_flow: view is what a map of Sphere(2) shows, got a flow on {manifold}; leave it out")
@@ -231,6 +235,11 @@ def _(manifold: Simplex, subject: Subject) -> "Figure":
     return line(subject, chart, columns, None) if k == 1 else pairs(subject, chart, columns, scatter=True)
 
 
+@_figure.register(Bounded)
+def _(manifold: Bounded, subject: Subject) -> "Figure":
+    return _figure(manifold.m, subject)
+
+
 @_figure.register(SO3)
 def _(manifold: SO3, subject: Subject) -> "Figure":
     return orientation_figure(subject)
@@ -244,6 +253,11 @@ def _(manifold: Quotient, subject: Subject) -> "Figure":
     sets = {s.title(len(drawn)): drawn for s in subject.sets for drawn in [s.some(subject.count)]}
     poles = CUBIC_POLES if isinstance(group.rotations, Octahedral) else BODY_AXES
     return plot_pole_figures({"": sets}, group.rotations, poles=poles, title=subject.title)
+
+
+@_figure.register(Mesh)
+def _(manifold: Mesh, subject: Subject) -> "Figure":
+    return surface_figure(manifold, subject)
 
 
 @_figure.register(SE3)

@@ -15,13 +15,25 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Quotient, Sphere
+from manifolds import SE3, SO3, Bounded, Euclidean, FlatTorus, Manifold, Mesh, Quotient, Sphere
 from manifolds.rotations import rotvec_from_matrix
 from rfm.datasets.coordinates import Cartesian
-from rfm.plotting.figures import DATA_COLOUR, DENSITY_COLOURS, INK, SAMPLE_COLOUR
-from rfm.plotting.layouts import Points, Subject
-from rfm.plotting.maps import coastlines, log_density_grid
+from rfm.plotting.figures import INK
+from rfm.plotting.layouts import Subject
+from rfm.plotting.maps import log_density_grid
+from rfm.plotting.page_traces import (
+    bare_scene,
+    coasts,
+    colour_stops,
+    dots,
+    graticule,
+    lines,
+    on_globe,
+    on_torus,
+    surface,
+)
 from rfm.plotting.panels import Array, colour_limits
+from rfm.plotting.surfaces import DrawnSurface, lifted, surface_trace
 from rfm.plotting.views import WORLD, chosen_view, places
 from rfm.records.descriptions import write_atomically
 from rfm.records.packages import optional_package
@@ -30,19 +42,15 @@ PageFigure = dict[str, Any]
 """What plotly draws: ``data``, a list of traces, and ``layout``."""
 
 _HINT = "Drag to turn, use the wheel to zoom; click a name in the legend to show it or to hide it."
-_TUBE = 0.45
-"""Radius of the torus's tube, in that of its middle circle."""
 _MOST_POINTS = 2000
 """Points of each kind on a page, which a browser turns without delay."""
-_ON_DARK = {DATA_COLOUR: "#56b4e9", SAMPLE_COLOUR: "#4fe0a5"}
-"""Of points over a density: lighter, as those of pictures would not be seen."""
 
 
 def interactive(subject: Subject) -> PageFigure | None:
     """Return the figure of a page that turns; None for a manifold or a flow without density that has none.
 
-    A globe with coastlines on ``Sphere(2)``, a torus on ``FlatTorus(2)``, both coloured by log-density; points in space
-    on ``SO3()``, as rotation vectors, of crystals the smallest ones, on ``SE3()``, as positions, and on
+    A globe with coastlines on ``Sphere(2)``, a torus on ``FlatTorus(2)``, a ``Mesh``, coloured by log-density; points
+    in space on ``SO3()``, as rotation vectors, of crystals the smallest ones, on ``SE3()``, as positions, and on
     ``Euclidean(3)``.
     """
     # The same computed densities, fewer points.
@@ -73,7 +81,7 @@ def page_fragment(figure: PageFigure, *, script: bool = True, height: str = "640
         height: of the figure, as CSS has it.
     """
     to_html = optional_package("plotly.io", "report", "a page that turns").to_html
-    options: dict[str, Any] = {"full_html": False, "validate": False, "default_height": height}
+    options: dict[str, Any] = {"full_html": False, "validate": False, "default_height": height, "auto_play": False}
     config = {"displaylogo": False, "scrollZoom": True, "responsive": True}
     text: str = to_html(figure, include_plotlyjs=script, config=config, div_id="turning", **options)
     return f'{text}\n<p style="margin:0.5em 1em">{_HINT}</p>'
@@ -114,6 +122,11 @@ def _traces(manifold: Manifold, subject: Subject) -> PageFigure | None:
     return None
 
 
+@_traces.register(Bounded)
+def _(manifold: Bounded, subject: Subject) -> PageFigure | None:
+    return _traces(manifold.m, subject)
+
+
 @_traces.register(Sphere)
 def _(manifold: Sphere, subject: Subject) -> PageFigure | None:
     if manifold.dim != 2 or not subject.flow.source.has_density:
@@ -125,22 +138,21 @@ def _(manifold: Sphere, subject: Subject) -> PageFigure | None:
     view = view if view.is_full else WORLD
     longitude, latitude, log_density = log_density_grid(subject.log_density, subject.evaluations, view)
     low, high = colour_limits(log_density, np.log(np.cos(latitude).clip(min=1e-9))[:, None])
-    surface = _on_globe(longitude[None] + math.radians(view.centre), latitude[:, None])
-    traces = [_surface(surface, log_density, (low, high), "log-density<br>(nats per steradian)"), _graticule()]
+    globe = on_globe(longitude[None] + math.radians(view.centre), latitude[:, None])
+    traces = [surface(globe, log_density, (low, high), "log-density<br>(nats per steradian)"), graticule()]
     if earth:
-        lines = [np.radians(line) for line in coastlines()]
-        shores = _joined([np.stack(_on_globe(line[:, 0], line[:, 1], 1.004), axis=1) for line in lines])
-        traces.append(_lines(shores, "white", 2, "coastlines"))
+        shores = coasts()
+        traces.append(lines(shores, "white", 2, "coastlines"))
     for s, points in zip(subject.sets, drawn, strict=True):
         degrees = np.degrees(np.stack(places(points), axis=1))
         traces.append(
-            _dots(1.008 * points, s, subject, degrees, "longitude %{customdata[0]}°, latitude %{customdata[1]}°")
+            dots(1.008 * points, s, subject, degrees, "longitude %{customdata[0]}°, latitude %{customdata[1]}°")
         )
     # From where most of the first points are seen, at most thirty degrees from the equator, north up.
     x, y, z = drawn[0].mean(0) if len(drawn[0]) else (1.0, 0.0, 0.0)
     height = float(np.clip(z / max(math.hypot(x, y), 1e-9), -0.6, 0.6))
-    eye = np.stack(_on_globe(np.arctan2(y, x), np.arctan(height), 1.3))
-    return {"data": traces, "layout": {"scene": _bare_scene(eye)}}
+    eye = np.stack(on_globe(np.arctan2(y, x), np.arctan(height), 1.3))
+    return {"data": traces, "layout": {"scene": bare_scene(eye)}}
 
 
 @_traces.register(FlatTorus)
@@ -155,18 +167,18 @@ def _(manifold: FlatTorus, subject: Subject) -> PageFigure | None:
     # The first row and column once more, where the torus closes.
     closed, around = np.pad(log_density, (0, 1), mode="wrap"), np.append(centres, centres[0] + 2 * math.pi)
     names = subject.names("angle ", 2)
-    surface = _on_torus(around[None], around[:, None])
-    traces = [_surface(surface, closed, (low, high), "log-density<br>(nats per square radian)")]
+    tube = on_torus(around[None], around[:, None])
+    traces = [surface(tube, closed, (low, high), "log-density<br>(nats per square radian)")]
     # Where an angle is zero: one has to see which is which.
     turn = np.linspace(-math.pi, math.pi, 181)
     for name, first, second in ((names[1], turn, 0 * turn), (names[0], 0 * turn, turn)):
-        circle = np.stack(_on_torus(first, second, 1.01), axis=1)
-        traces.append(_lines(circle, "white", 3, escape(f"{name} = 0")))
+        circle = np.stack(on_torus(first, second, 1.01), axis=1)
+        traces.append(lines(circle, "white", 3, escape(f"{name} = 0")))
     for s, points in zip(subject.sets, subject.columns(lambda x: x), strict=True):
-        on_page = np.stack(_on_torus(points[:, 0], points[:, 1], 1.02), axis=1)
+        on_page = np.stack(on_torus(points[:, 0], points[:, 1], 1.02), axis=1)
         hover = ", ".join(f"{escape(name)} %{{customdata[{i}]}}°" for i, name in enumerate(names))
-        traces.append(_dots(on_page, s, subject, np.degrees(points), hover))
-    return {"data": traces, "layout": {"scene": _bare_scene(np.array([0.9, 0.9, 1.1]))}}
+        traces.append(dots(on_page, s, subject, np.degrees(points), hover))
+    return {"data": traces, "layout": {"scene": bare_scene(np.array([0.9, 0.9, 1.1]))}}
 
 
 @_traces.register(SO3)
@@ -189,6 +201,23 @@ def _(manifold: Quotient, subject: Subject) -> PageFigure | None:
     return _cloud(subject, subject.columns(smallest), names)
 
 
+@_traces.register(Mesh)
+def _(manifold: Mesh, subject: Subject) -> PageFigure | None:
+    if not subject.flow.source.has_density:
+        return _traces.dispatch(Manifold)(manifold, subject)
+    surface = DrawnSurface.of(manifold, subject)
+    names = ", ".join(f"{escape(name)} %{{customdata[{i}]}}" for i, name in enumerate(subject.names("x", 3)))
+    traces = [surface_trace(surface, colour_stops())]
+    for s, points in zip(subject.sets, subject.columns(lambda x: x), strict=True):
+        traces.append(dots(lifted(manifold, points), s, subject, points, names))
+    scene = bare_scene(2.0 * surface.eye())
+    # Files of surfaces have the second axis up; one that is flat is looked at from above.
+    scene["camera"]["up"] = {"x": 0, "y": 1, "z": 0}
+    # A turntable has the third axis up.
+    scene["dragmode"] = "orbit"
+    return {"data": traces, "layout": {"scene": scene}}
+
+
 @_traces.register(SE3)
 def _(manifold: SE3, subject: Subject) -> PageFigure | None:
     return _cloud(subject, subject.columns(lambda x: x[:, :3, 3]), ["x", "y", "z"])
@@ -204,106 +233,8 @@ def _(manifold: Euclidean, subject: Subject) -> PageFigure | None:
 def _cloud(subject: Subject, columns: Sequence[Array], names: Sequence[str]) -> PageFigure:
     """Return points in space with axes."""
     traces = [
-        _dots(points, s, subject, points, ", ".join(f"%{{customdata[{i}]}}" for i in range(3)), first=i == 0)
+        dots(points, s, subject, points, ", ".join(f"%{{customdata[{i}]}}" for i in range(3)), first=i == 0)
         for i, (s, points) in enumerate(zip(subject.sets, columns, strict=True))
     ]
     axes = {f"{axis}axis": {"title": {"text": escape(name)}} for axis, name in zip("xyz", names, strict=True)}
     return {"data": traces, "layout": {"scene": {"aspectmode": "data", **axes}}}
-
-
-# Traces.
-
-
-def _on_globe(longitude: Array, latitude: Array, radius: float = 1.0) -> tuple[Array, Array, Array]:
-    longitude, latitude = np.broadcast_arrays(longitude, latitude)
-    level = radius * np.cos(latitude)
-    return level * np.cos(longitude), level * np.sin(longitude), radius * np.sin(latitude)
-
-
-def _on_torus(first: Array, second: Array, swollen: float = 1.0) -> tuple[Array, Array, Array]:
-    """Return the torus of revolution: the first angle about the axis, the second about the tube."""
-    first, second = np.broadcast_arrays(first, second)
-    away = 1 + swollen * _TUBE * np.cos(second)
-    return away * np.cos(first), away * np.sin(first), swollen * _TUBE * np.sin(second)
-
-
-def _surface(place: tuple[Array, Array, Array], log_density: Array, limits: tuple[float, float], label: str) -> Any:
-    x, y, z = (_numbers(values) for values in place)
-    return {
-        "type": "surface",
-        "x": x,
-        "y": y,
-        "z": z,
-        "surfacecolor": _numbers(log_density.clip(-1e4, 1e4), 2),
-        "cmin": limits[0],
-        "cmax": limits[1],
-        "colorscale": _colour_stops(),
-        "colorbar": {"title": {"text": label}, "len": 0.7, "thickness": 16},
-        "name": "density",
-        # Shadows would look like densities.
-        "lighting": {"ambient": 1.0, "diffuse": 0.0, "specular": 0.0, "fresnel": 0.0},
-        "contours": {axis: {"highlight": False} for axis in "xyz"},
-        "text": [[f"{value:.2f} nats" for value in row] for row in log_density],
-        "hoverinfo": "text",
-    }
-
-
-def _colour_stops() -> list[list[Any]]:
-    """Return the colours of densities as plotly writes scales: the pictures' and the pages' are the same."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    return [[i / 16, to_hex(colormaps[DENSITY_COLOURS](i / 16))] for i in range(17)]
-
-
-def _graticule() -> Any:
-    turn = np.linspace(-math.pi, math.pi, 121)
-    parallels = [_on_globe(turn, np.full_like(turn, math.radians(d)), 1.002) for d in range(-60, 61, 30)]
-    meridians = [_on_globe(np.full(61, math.radians(d)), turn[::2] / 2, 1.002) for d in range(-180, 180, 30)]
-    lines = _joined([np.stack(line, axis=1) for line in parallels + meridians])
-    return _lines(lines, "rgba(255,255,255,0.25)", 1, "graticule")
-
-
-def _lines(points: Array, colour: str, width: float, name: str) -> Any:
-    x, y, z = (_numbers(values) for values in points.T)
-    style = {"color": colour, "width": width}
-    common = {"type": "scatter3d", "mode": "lines", "hoverinfo": "skip", "connectgaps": False}
-    return common | {"x": x, "y": y, "z": z, "line": style, "name": name}
-
-
-def _dots(points: Array, s: Points, subject: Subject, values: Array, hover: str, *, first: bool | None = None) -> Any:
-    """Return a trace of points; of several sets, the first is shown at the start."""
-    x, y, z = (_numbers(column) for column in points.T)
-    shown = s is subject.sets[0] if first is None else first
-    return {
-        "type": "scatter3d",
-        "mode": "markers",
-        "x": x,
-        "y": y,
-        "z": z,
-        "customdata": _numbers(values, 2),
-        "hovertemplate": hover + "<extra></extra>",
-        "name": escape(s.title(len(points))),
-        "visible": True if shown else "legendonly",
-        "marker": {"size": 2.2, "color": s.colour if first is not None else _ON_DARK[s.colour], "opacity": 0.9},
-    }
-
-
-def _joined(lines: Sequence[Array]) -> Array:
-    """Return lines ``(n, 3)`` as one, with a row of NaN after each."""
-    gap = np.full((1, 3), math.nan)
-    return np.concatenate([part for line in lines for part in (line, gap)])
-
-
-def _numbers(values: Array, digits: int = 4) -> Any:
-    """Return nested lists of rounded numbers, None for NaN, as JSON has none."""
-    rounded = np.round(values, digits)
-    nested = rounded.astype(object)
-    nested[np.isnan(rounded)] = None
-    return nested.tolist()
-
-
-def _bare_scene(eye: Array) -> dict[str, Any]:
-    hidden = {f"{axis}axis": {"visible": False, "showspikes": False} for axis in "xyz"}
-    camera = {"eye": dict(zip("xyz", map(float, eye), strict=True)), "up": {"x": 0, "y": 0, "z": 1}}
-    return {"aspectmode": "data", "camera": camera, "dragmode": "turntable", **hidden}

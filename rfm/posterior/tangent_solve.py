@@ -39,24 +39,27 @@ def linearised(manifold: Manifold, measurement: Measurement, p: Tensor) -> Linea
     """Return a measurement linearised at points ``p`` ``(n, *event_shape)``."""
     p = p.detach()
     _check_differentiable(measurement, p)
+    with torch.enable_grad():
+        zero = torch.zeros_like(p).requires_grad_()
+        w = measurement.whitened(manifold.expmap(p, zero))
+        if not bool(w.isfinite().all()):
+            raise ValueError(
+                "Measurement: the operator is NaN or infinite at a predicted end point; it must be finite everywhere"
+            )
+        # The pullback is linear in its vector, so its own derivative is the forward map: both graphs serve all
+        # iterations, where torch.func.jvp would run the operator anew, and much of it in Python, in each.
+        v = torch.zeros_like(w).requires_grad_()
+        [pulled] = torch.autograd.grad(w, zero, v, create_graph=True)
 
-    def residual(u: Tensor) -> Tensor:
-        return measurement.whitened(manifold.expmap(p, u))
+    def forward(u: Tensor) -> Tensor:
+        [moved] = torch.autograd.grad(pulled, v, u, retain_graph=True, materialize_grads=True)
+        return moved
 
-    zero = torch.zeros_like(p)
-    found = torch.func.vjp(residual, zero)
-    w, pull = found[0], found[1]
-    if not bool(w.isfinite().all()):
-        raise ValueError(
-            "Measurement: the operator is NaN or infinite at a predicted end point; it must be finite everywhere"
-        )
-    return Linearised(
-        manifold,
-        p,
-        w.detach(),
-        lambda u: torch.func.jvp(residual, (zero,), (u,))[1],
-        lambda v: riemannian_gradient(manifold, p, pull(v)[0]),
-    )
+    def adjoint(by: Tensor) -> Tensor:
+        [ambient] = torch.autograd.grad(w, zero, by, retain_graph=True)
+        return riemannian_gradient(manifold, p, ambient)
+
+    return Linearised(manifold, p, w.detach(), forward, adjoint)
 
 
 def _check_differentiable(measurement: Measurement, p: Tensor) -> None:

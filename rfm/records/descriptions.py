@@ -27,7 +27,10 @@ _ARGUMENT = "argument-"
 _LISTED = 256
 """Tensors of at most so many numbers are recorded as lists."""
 
-_PUBLIC = ("manifolds", "rfm.sources", "rfm.networks", "rfm.paths", "rfm.paths.schedules", "rfm.discrete")
+_PUBLIC = (
+    *("manifolds", "rfm.sources", "rfm.networks", "rfm.paths", "rfm.paths.schedules", "rfm.discrete"),
+    "rfm.baselines",
+)
 
 
 class SavedFlowError(ValueError):
@@ -127,6 +130,13 @@ def _build(record: Any, where: str, known: Mapping[str, Mapping[str, Any]]) -> A
         raise
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise SavedFlowError(f"{where}: {kind.__name__} cannot be made as recorded ({_first_line(error)})") from error
+
+
+def names_tensors(record: Any) -> bool:
+    """Return whether what ``describe`` recorded refers to tensors kept elsewhere."""
+    if isinstance(record, dict):
+        return record.keys() == {"tensor"} or any(map(names_tensors, record.values()))
+    return isinstance(record, list) and any(map(names_tensors, record))
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

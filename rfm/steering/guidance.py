@@ -1,9 +1,9 @@
 """Guidance towards a condition, without a classifier."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rfm.field import Field, as_field
 from rfm.steering.steering import Steering
@@ -44,3 +44,6 @@ class _Guided(Field):
         if self.weight == 0:
             return self.field(x, t)
         return torch.lerp(*self.field.without_and_with(x, t, condition), self.weight)
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        yield from self.field.named_modules()

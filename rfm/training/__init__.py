@@ -1,7 +1,9 @@
 """From data to a trained flow: `fit` and `fit_stream`, their loop, and the run folder that a kill leaves whole."""
 
 from rfm.training.chain_batches import ChainBatch, ChainBatches
+from rfm.training.closed_form import closed_form_field
 from rfm.training.conditional_kernels import conditional_kernels
+from rfm.training.distillation import distil
 from rfm.training.fitting import default_field, fit
 from rfm.training.loop import step_seed
 from rfm.training.points import train
@@ -19,8 +21,10 @@ __all__ = [
     "Reflow",
     "Run",
     "Training",
+    "closed_form_field",
     "conditional_kernels",
     "default_field",
+    "distil",
     "fit",
     "fit_stream",
     "reflow",

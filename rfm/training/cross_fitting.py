@@ -80,6 +80,11 @@ def check_all_points(has_density: bool, objective: Objective) -> None:
     """Raise ValueError where a fit to all points has no likelihood to be judged by, or is itself one of likelihood."""
     if not has_density:
         raise ValueError("fit: validation=0 goes by the likelihood, which start points do not have; hold out a share")
+    if not objective.by_likelihood:
+        raise ValueError(
+            f"fit: validation=0 goes by the likelihood, which does not tell what {type(objective).__name__} trains; "
+            "hold out a share"
+        )
     if objective.refines:
         raise ValueError(
             f"fit: {type(objective).__name__} goes on from a trained field, and validation=0 trains several; hold "

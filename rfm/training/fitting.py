@@ -37,6 +37,7 @@ from rfm.training.arguments import (
     hold_out,
     positive_integer,
 )
+from rfm.training.closed_form import Split, closed_form_flow
 from rfm.training.continuation import check_continuation, continued
 from rfm.training.cross_fitting import check_all_points, cross_fit, remove_folds
 from rfm.training.finest_frequency import finest_frequency
@@ -77,6 +78,10 @@ def fit(
     training: Training | None = None,
 ) -> Flow:
     """Fit a flow to points on a manifold, by Riemannian flow matching.
+
+    On a `manifolds.Mesh`, without conditions, start points or ``field``, nothing is trained unless there is an
+    ``objective``: the field is known in closed form for a density of the points that the heat kernel makes, see
+    `rfm.training.closed_form_field`, and what concerns steps has no effect.
 
     Under ``torchrun`` the processes share the work and get the same flow; with an ``objective`` that allows it.
 
@@ -160,6 +165,12 @@ def fit(
     if given is not None and given.pairs is None:
         source, validation_source = given.sources(manifold, validation, len(data.x), seed)
     source = _source(source, manifold, chosen, training_data)
+    if objective is None and field is None and given is None and condition is None and coupling == Independent():
+        split = Split(*_parts(manifold, training_data), *_parts(manifold, data.take(validation_index)))
+        known = closed_form_flow(manifold, source, split)
+        if known is not None:
+            identity = [manifold, source, data, validation_index]
+            return _kept(known, identity, training, out, resume, more_steps, seed)
     chosen = chosen.on(manifold)
     field = chosen.velocity_of(_field(field, manifold, training_data, conditions, seed))
     flow = Flow(manifold, training.converted(field), source, conditions=conditions)
@@ -204,6 +215,33 @@ def fit(
     return flow if more_steps is None else continued(fit, flow, more_steps, validation_index, budget, settings)
 
 
+def _kept(
+    flow: Flow,
+    identity: list[Any],
+    training: Training,
+    out: str | Path | None,
+    resume: bool,
+    more_steps: int | None,
+    seed: int,
+) -> Flow:
+    """Return a flow that needed no training, saved where there is a folder, or the same one that is there already."""
+    if more_steps is not None:
+        raise ValueError(
+            f"fit: more_steps goes on with the training of a network, and the flow on {flow.manifold} has none; pass "
+            "objective=FlowMatching() to train one"
+        )
+    run = Run(training.budget(1, 1, seed, 1.0), identity, training=training, out=out, resume=resume)
+    if run.is_finished:
+        return run.load(flow)
+    run.keep(flow)
+    return flow
+
+
+def _parts(manifold: Manifold, points: Points) -> tuple[Tensor | None, Tensor | None]:
+    """Return points, on the manifold, and their weights; None for none."""
+    return (manifold.projx(points.x), points.weights) if len(points.x) else (None, None)
+
+
 def _source(
     source: Source | Callable[[Manifold, Tensor], Source] | None,
     manifold: Manifold,
@@ -228,9 +266,8 @@ def _field(
 ) -> nn.Module:
     """Return the network that is given, or a new one with the scales of the training points."""
     if field is None:
-        with _seeded(seed):
-            labels = None if conditions is None else conditions.labels
-            return default_field(manifold, data.x, data.condition, labels)
+        labels = None if conditions is None else conditions.labels
+        return seeded_field(manifold, data.x, data.condition, labels, seed)
     if not (isinstance(field, nn.Module) and any(p.requires_grad for p in field.parameters())):
         raise ValueError(
             f"fit: field must be a torch.nn.Module with parameters to train, got {shown(field)}; "
@@ -292,6 +329,14 @@ def default_field(
     return VelocityField(
         manifold, max_frequency=finest_frequency(manifold, points.double(), scale), offset=offset, scale=scale, **known
     )
+
+
+def seeded_field(
+    manifold: Manifold, points: Tensor, condition: Tensor | None, labels: Sequence[int] | None, seed: int
+) -> VelocityField:
+    """Return `default_field` with weights that a seed decides."""
+    with _seeded(seed):
+        return default_field(manifold, points, condition, labels)
 
 
 @contextmanager

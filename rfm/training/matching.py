@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rfm.integrators import Adaptive, IntegrationError, integrate
+from rfm.integrators import IntegrationError
 from rfm.metrics import AmbientGaussianKernel, maximum_mean_discrepancy, median_distance
 from rfm.objectives import Objective
 from rfm.sources import Source
@@ -15,7 +15,6 @@ from rfm.training.checkpoint import Validation
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 _COMPARED_POINTS = 512
 
 Batch = tuple[Tensor, Tensor, Tensor, dict[str, Any]]
@@ -51,9 +50,10 @@ class MatchingValidation:
         losses = []
         for k, (x_0, x_1, t, condition) in enumerate(self.batches):
             generator = torch.Generator(x_1.device).manual_seed(self.seed + k)
-            losses.append(self.objective(field, self.source, x_0, x_1, t, generator=generator, **condition).double())
-        loss, discrepancy = self.fabric.broadcast((float(torch.stack(losses).mean()), self._discrepancy(field)))
-        return Validation(loss, {"validation_mmd2": discrepancy} if discrepancy is not None else {})
+            loss = self.objective.validation_loss(field, self.source, x_0, x_1, t, generator=generator, **condition)
+            losses.append(loss.double())
+        mean, discrepancy = self.fabric.broadcast((float(torch.stack(losses).mean()), self._discrepancy(field)))
+        return Validation(mean, {"validation_mmd2": discrepancy} if discrepancy is not None else {})
 
     def _discrepancy(self, field: nn.Module) -> float | None:
         """Return the discrepancy; None where the field cannot be integrated yet."""
@@ -61,7 +61,7 @@ class MatchingValidation:
         some = slice(_COMPARED_POINTS)
         own = {name: value[some] for name, value in condition.items()}
         try:
-            found = integrate(field, self.source.manifold, x_0[some], (0.0, 1.0), _SOLVER, **own).final
+            found = self.objective.carried(field, self.source, x_0[some], **own)
         except IntegrationError:
             return None
         if len(found) < 4 or not bool(found.isfinite().all()):

@@ -143,7 +143,7 @@ def train(
         ValueError: if the batch or the objective cannot be shared by the processes there are, the loss is no longer
             finite, or the validation points have no finite likelihood at any time.
     """
-    objective = objective.on(flow.manifold)
+    objective = objective.on(flow.manifold).to(run.fabric.device)
     fabric, size = run.fabric, run.budget.batch_size
     if size % fabric.world_size:
         raise ValueError(f"a batch of {size} does not divide among {fabric.world_size} processes; choose a multiple")
@@ -158,7 +158,7 @@ def train(
     widths = None if flow.conditions is None else [column.width for column in flow.conditions.columns]
     sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition, widths)
     # A pair says more than the likelihood of its end, which a source of points does not have.
-    by_likelihood = data.start is None and flow.source.has_density
+    by_likelihood = data.start is None and flow.source.has_density and objective.by_likelihood
     validate: Callable[[nn.Module], float | Validation]
     last_stage: Callable[[Callable[[float], None]], None] | None = None
     if refined:

@@ -147,6 +147,13 @@ class Run:
         assert isinstance(flow.field, nn.Module)
         return Flow.load(self.folder, manifold=flow.manifold, field=flow.field, source=flow.source)
 
+    def keep(self, flow: Model) -> None:
+        """Save a flow that needs no training, where there is a folder, with what identifies the run."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._record(self.folder)
+            flow.save(self.folder)
+
     @contextmanager
     def launched(self) -> Iterator["Fabric"]:
         """Yield a launched Fabric; end the process group if it was begun here."""
@@ -234,10 +241,13 @@ class Run:
         The checkpoint of a run that a cap stopped is kept, for the run to go on from.
         """
         # A kill in between leaves the checkpoint, from which the same call with resume ends the run again.
-        write_json(folder / _RECORD, {"fingerprint": self.fingerprint, "settings": asdict(self.budget)})
+        self._record(folder)
         flow.save(folder)
         if not state.capped:
             Checkpoint.remove(folder)
+
+    def _record(self, folder: Path) -> None:
+        write_json(folder / _RECORD, {"fingerprint": self.fingerprint, "settings": asdict(self.budget)})
 
 
 def _adopt(flow: Model, state: Checkpoint) -> None:
