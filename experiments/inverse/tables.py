@@ -58,7 +58,7 @@ def ranks(results: Results, replications: int, quick: bool) -> str:
             own = (settings["problem"], settings.get("replications"), settings["quick"])
             if own == (name, replications, quick):
                 lines.append(f"| {name} | {settings['ranks']} | {replications} | {values['p']:.2f} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else "Nothing is computed yet."
 
 
 def write_page(path: Path, results: Results, draws: int, replications: int, quick: bool) -> None:
