@@ -187,6 +187,7 @@ class Sphere(Manifold):
 
     @property
     def spectrum(self) -> SphericalHarmonics:
+        assert self.volume is not None
         return SphericalHarmonics(self.n, self.volume)
 
     # Coordinates for networks.
