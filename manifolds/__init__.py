@@ -1,12 +1,19 @@
 """Riemannian manifolds for PyTorch: exact, differentiable, batched geometry."""
 
 from manifolds.base import Manifold
+from manifolds.composed.bounded import Bounded
 from manifolds.composed.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
 from manifolds.composed.power import Power
 from manifolds.composed.product import Product
 from manifolds.composed.quotient import Quotient
 from manifolds.composed.ragged import Ragged
 from manifolds.composed.scaled import Scaled
+from manifolds.constraints.ball import Ball, Cap
+from manifolds.constraints.box import Box, JointLimits
+from manifolds.constraints.constraint import Constraint
+from manifolds.constraints.planar_polygon import PlanarPolygon
+from manifolds.constraints.polytope import Polytope
+from manifolds.constraints.spherical_polygon import SphericalPolygon
 from manifolds.coordinates import Coordinates
 from manifolds.euclidean import Euclidean
 from manifolds.flat_torus import FlatTorus
@@ -43,7 +50,12 @@ __all__ = [
     "SPD",
     "WGS84_AXES",
     "Antipodal",
+    "Ball",
+    "Bounded",
+    "Box",
+    "Cap",
     "CentredPoses",
+    "Constraint",
     "Coordinates",
     "Correlation",
     "Cyclic",
@@ -56,6 +68,7 @@ __all__ = [
     "Grassmann",
     "Hyperboloid",
     "Icosahedral",
+    "JointLimits",
     "Kernel",
     "LeftMultiplication",
     "LevelSet",
@@ -64,7 +77,9 @@ __all__ = [
     "Manifold",
     "Mesh",
     "Octahedral",
+    "PlanarPolygon",
     "PoincareBall",
+    "Polytope",
     "Power",
     "Product",
     "Quotient",
@@ -75,6 +90,7 @@ __all__ = [
     "Simplex",
     "SpecialOrthogonal",
     "Sphere",
+    "SphericalPolygon",
     "Stiefel",
     "Tetrahedral",
     "Turned",

@@ -115,6 +115,14 @@ class Manifold(FullPrecisionModule):
         """
         return None
 
+    def excludes(self, x: Tensor) -> Tensor | None:
+        """Return whether ``x`` lies where every density on the manifold is 0, beyond the border of a bounded set.
+
+        Returns:
+            Booleans ``(*batch)``; None where there is no such place: points that are none are refused.
+        """
+        return None
+
     def distance_to_border(self, x: Tensor) -> Tensor | None:
         """Return how far every geodesic from ``x`` stays inside, where the manifold ends at a finite distance.
 
@@ -332,6 +340,11 @@ class Manifold(FullPrecisionModule):
     def kernel(self) -> Kernel | None:
         """Densities about a point, of any width; None where the manifold has no smoothing kernel."""
         return None
+
+    @property
+    def unbounded(self) -> "Manifold":
+        """The manifold that this one is a bounded part of, on which kernels smooth; by default itself."""
+        return self
 
     @property
     def spectrum(self) -> Spectrum | None:

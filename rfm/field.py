@@ -100,6 +100,9 @@ class FlowMap(Field):
     log-densities are those of the ordinary differential equation of ``u(x, t, t)``, which the jumps approximate as well
     as they were trained to.
 
+    `rfm.distil` trains one, or `rfm.fit` with one of the objectives of `rfm.objectives` that are made for them. Others,
+    such as `rfm.FlowMatching`, train the velocity alone, and leave jumps behind that are no longer its own.
+
     Boffi, Albergo, Vanden-Eijnden, Flow map matching, 2024, arXiv:2406.07507; the average velocity: Geng et al., Mean
     Flows for One-step Generative Modeling, 2025, arXiv:2505.13447.
 

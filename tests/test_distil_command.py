@@ -51,6 +51,16 @@ def test_a_distilled_run_is_a_run(runs: Path, tmp_path: Path, capsys: pytest.Cap
     assert cli.main(["evaluate", str(runs / "fast"), "--quiet"]) == 0
 
 
+def test_scores_are_of_what_is_drawn(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fast, drawn = str(runs / "fast"), tmp_path / "samples.csv"
+    assert cli.main(["sample", fast, "-n", "20", "--steps", "1", "--log-prob", "--out", str(drawn)]) == 0
+    capsys.readouterr()
+    assert cli.main(["log-prob", fast, str(drawn), "--steps", "1"]) == 0
+    found = [float(line.split(",")[0]) for line in capsys.readouterr().out.strip().splitlines()[1:]]
+    table = read_table(drawn)
+    np.testing.assert_allclose(found, table.numbers(("log_prob_nats_per_steradian",))[:, 0], atol=2e-3)
+
+
 def test_a_conditional_run_under_guidance(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["distil", str(runs / "by-depth"), "--out", str(tmp_path / "fast"), *FAST, "--guidance", "2", "--json"]
     assert cli.main([*words, "--objective", "lagrangian", "--invertibility", "1"]) == 0
@@ -79,6 +89,8 @@ def test_a_distillation_goes_on(runs: Path, tmp_path: Path, capsys: pytest.Captu
     [
         (["sample", "{plain}", "--steps", "1"], "jumps need a field with a second time"),
         (["sample", "{fast}", "--steps", "1", "--error", "1e-3"], "--error is for a solve"),
+        (["log-prob", "{fast}", "{table}", "--steps", "1", "--error", "1e-3"], "--error is for a solve"),
+        (["log-prob", "{plain}", "{table}", "--steps", "1"], "jumps need a field with a second time"),
         (["distil", "{plain}", "--out", "{plain}"], "--out is the run that is distilled"),
         (["distil", "{plain}", "--out", "{new}", "--guidance", "2"], "guidance needs a condition"),
         (["distil", "{plain}", "--out", "{new}", "--objective", "magic"], "invalid choice"),
@@ -90,5 +102,6 @@ def test_bad_input_is_refused(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], match: str
 ) -> None:
     names = {"plain": runs / "plain", "fast": runs / "fast", "new": tmp_path / "new", "newer": tmp_path / "newer"}
+    names["table"] = runs / "quakes.csv"
     assert cli.main([word.format(**names) for word in words]) == 2
     assert match in capsys.readouterr().err

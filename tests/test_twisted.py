@@ -66,7 +66,7 @@ def test_every_steering_is_corrected_to_the_normal_posterior(steering: Sequence[
 
 def test_separate_modes_have_their_shares_and_the_covariance_makes_weights_equal() -> None:
     mixture = Mixture(torch.tensor([[-2.0, 1.5], [2.0, 1.5], [0.0, -2.0]]), 0.4)
-    problem = mixture_problem("", mixture, torch.tensor([[0.2, 1.0]]), torch.tensor([0.8]), 0.5)
+    problem = mixture_problem(mixture, torch.tensor([[0.2, 1.0]]), torch.tensor([0.8]), 0.5)
     weights, means, covariance = mixture.posterior(torch.tensor([[0.2, 1.0]]), torch.tensor([0.8]), 0.5)
     method = Twisted(None, problem.score, steps=60, particles=2000)
     draws = problem.flow.posterior(problem.measurement, 2000, method=method, generator=torch.Generator().manual_seed(0))

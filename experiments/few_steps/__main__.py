@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.densities:
         measure(name, budget, options.runs)
     for name, measured in ({} if options.no_data else {"airports": measure_airports, "rna": measure_rna}).items():
-        _kept(options.runs / f"{name}.json", lambda own=measured: own(budget, options.runs))
+        _kept(options.runs / f"{name}.json", partial(measured, budget, options.runs))
     for name, objective in itertools.product(PEERS_ON, options.objectives):
         compare(name, objective, budget, options.runs)
     if options.out is not None:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,20 @@ def measure(name: str, budget: Budget, folder: Path) -> None:
     compared("another sample of the density", 0, lambda: again)
     compared(f"planted divergence of {PLANTED} nats", 0, off)
     for steps in STEPS:
-        compared("jumps", steps, lambda k=steps: samples(jumps, budget.samples, 2, steps=k)[0])
+        compared("jumps", steps, partial(_drawn, jumps, budget, steps=steps))
     for steps, tolerance in itertools.product((1, 2), (1e-4, 1e-2)):
         key = {"steps": steps, "tolerance": tolerance}
-        record.add("likelihoods", key, lambda k=steps, own=tolerance: likelihoods(jumps, density, scored, k, own))
+        record.add("likelihoods", key, partial(likelihoods, jumps, density, scored, steps, tolerance))
     record.add("seconds", {}, lambda: _seconds(flow, jumps, budget))
-    compared("equation", 0, lambda: samples(flow, budget.samples, 2, solver=EQUATION)[0])
+    compared("equation", 0, partial(_drawn, flow, budget, solver=EQUATION))
     for steps in (8, 4):
-        compared("Adams", steps, lambda k=steps: samples(flow, budget.samples, 2, solver=adams(k))[0])
+        compared("Adams", steps, partial(_drawn, flow, budget, solver=adams(steps)))
     for steps in reversed(STEPS):
-        compared("Euler", steps, lambda k=steps: samples(flow, budget.samples, 2, solver=euler(k))[0])
+        compared("Euler", steps, partial(_drawn, flow, budget, solver=euler(steps)))
+
+
+def _drawn(flow: rfm.Flow, budget: Budget, **how: Any) -> Tensor:
+    return samples(flow, budget.samples, 2, **how)[0]
 
 
 class Record:
@@ -100,8 +105,8 @@ def compare(name: str, objective: str, budget: Budget, folder: Path) -> None:
     judge = _Judge(density.manifold, reference, budget)
     record.add("training", {"objective": objective}, lambda: {"seconds": spent})
     for steps in (1, 2):
-        key = {"method": "jumps", "steps": steps}
-        record.add("samples", key, lambda k=steps: judge(samples(jumps, budget.samples, 2, steps=k)[0]))
+        drawn = _drawn(jumps, budget, steps=steps)
+        record.add("samples", {"method": "jumps", "steps": steps}, partial(judge, drawn))
     scored = reference[: budget.scored]
     record.add("likelihoods", {"steps": 1}, lambda: likelihoods(jumps, density, scored, 1, 1e-4))
 

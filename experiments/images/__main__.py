@@ -1,7 +1,7 @@
 """Pictures restored from measurements, by a flow and the methods of the literature.
 
-python -m experiments.images [--quick] [--priors digits mnist phantoms] [--runs FOLDER] [--pictures 8] [--held-out 8]
-    [--draws 6] [--exact 1] [--figures FOLDER] [--page FILE]
+python -m experiments.images [--quick] [--priors digits mnist phantoms] [--tasks TASK ...] [--runs FOLDER]
+    [--pictures 8] [--held-out 8] [--draws 6] [--exact 1] [--figures FOLDER] [--page FILE]
 """
 
 import argparse
@@ -14,10 +14,10 @@ import torch
 
 import rfm
 from experiments.images.assess import Result, Row, assess
-from experiments.images.exact import Deviation, Run, deviations, exact_runs
+from experiments.images.exact import METHOD, QUICK, Deviation, Run, deviations, exact_runs
 from experiments.images.figure import draw
 from experiments.images.priors import PRIORS, train
-from experiments.images.problems import restorations
+from experiments.images.problems import Restoration, restorations
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -68,15 +68,20 @@ def deviation_table(found: Mapping[str, Mapping[str, Deviation]]) -> str:
 
 
 def exact_text(
-    name: str, flow: rfm.Flow, results: Mapping[str, Result], count: int, out: Path | None, quick: bool
+    tasks: Sequence[Restoration],
+    flow: rfm.Flow,
+    results: Mapping[str, Result],
+    count: int,
+    out: Path | None,
+    quick: bool,
 ) -> str:
     """Return the tables of exact draws, and of what the methods differ by from them, on the first test pictures."""
     runs, found = dict[str, list[tuple[Run, Run]]](), dict[str, dict[str, Deviation]]()
-    for task in restorations(name):
+    for task in tasks:
         y = task.measured(results[task.name].truth, seed=1)[:count]
-        runs[task.name] = exact_runs(task, flow, y, out, quick)
+        runs[task.name] = exact_runs(task, flow, y, out, QUICK if quick else METHOD)
         found[task.name] = deviations(task, flow, y, runs[task.name], results[task.name].chosen)
-    title = f"Exact draws of the first {count} of them, and what draws of the methods differ by"
+    title = f"Exact draws of the first of these pictures, {count} in all, and how far the methods are from them"
     return f"{title}\n\n{exact_table(runs)}\n\n{deviation_table(found)}"
 
 
@@ -95,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.images", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few coarse steps of everything, to see that it runs")
     parser.add_argument("--priors", nargs="+", choices=tuple(PRIORS), default=tuple(PRIORS), help="(default: all)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="such as inpainting (default: all of the priors)")
     parser.add_argument("--runs", type=Path, help="folder of the trained priors, which are trained where it lacks them")
     parser.add_argument("--pictures", type=int, default=8, help="of each task (default 8)")
     parser.add_argument("--held-out", type=int, default=8, help="pictures that settings are chosen on (default 8)")
@@ -108,21 +114,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     count, draws = (2, 2) if options.quick else (options.pictures, options.draws)
     held_out, today = options.held_out, datetime.date.today()
     title = f"{count} pictures, {draws} draws each, settings chosen on {held_out} others, seed 0, CPU, {today}"
-    for name in options.priors:
+    tasks = selected(parser, options.priors, options.tasks)
+    for name in tasks:
         out = None if options.runs is None else options.runs / name
         flow = train(name, out, 3 if options.quick else None, progress=sys.stderr.isatty())
         pictures, results = PRIORS[name].pictures(), dict[str, Result]()
-        for task in restorations(name):
+        for task in tasks[name]:
             results[task.name] = assess(task, flow, pictures, count, held_out, draws, options.quick)
-        text = f"{title}\n\n{table([row for result in results.values() for row in result.rows])}"
+        texts = {name: f"{title}\n\n{table([row for result in results.values() for row in result.rows])}"}
         if options.figures is not None:
             draw(results, pictures.shape, options.figures / f"restored-{name}.png")
         if options.exact and name == "digits":
             kept = None if options.runs is None else options.runs / "exact"
-            text += "\n\n" + exact_text(name, flow, results, options.exact, kept, options.quick)
-        print(text, end="\n\n", flush=True)
-        if options.page is not None:
-            write_into(options.page, name, text)
+            texts["exact"] = exact_text(tasks[name], flow, results, options.exact, kept, options.quick)
+        for mark, text in texts.items():
+            print(text, end="\n\n", flush=True)
+            if options.page is not None:
+                write_into(options.page, mark, text)
+
+
+def selected(
+    parser: argparse.ArgumentParser, priors: Sequence[str], words: Sequence[str] | None
+) -> dict[str, list[Restoration]]:
+    """Return the tasks of each prior, of those whose names begin with the words where there are any."""
+    every = {name: restorations(name) for name in priors}
+    known = {task.name.partition(",")[0] for tasks in every.values() for task in tasks}
+    if unknown := sorted(set(words or ()) - known):
+        parser.error(f"--tasks: no {', '.join(unknown)} of {', '.join(priors)}; choose from {', '.join(sorted(known))}")
+    chosen = {
+        name: [task for task in tasks if not words or task.name.partition(",")[0] in words]
+        for name, tasks in every.items()
+    }
+    return {name: tasks for name, tasks in chosen.items() if tasks}
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ from experiments.images.assess import restored
 from experiments.images.methods import Method
 from experiments.images.problems import Restoration
 from experiments.inverse.measures import sliced_wasserstein
-from rfm.integrators import FixedStep
-from rfm.integrators.runge_kutta.tableaux import MIDPOINT
+from rfm.integrators import MIDPOINT, FixedStep
 from rfm.posterior import Hamiltonian, Measurement, Tempering
 
 _SOLVER = FixedStep(MIDPOINT, steps=5)
 """How the prior is carried: the posterior that is exact is that of the flow as it solves, to half of the noise."""
+METHOD = Tempering(Hamiltonian(6), moves=2, particles=384)
+QUICK = Tempering(Hamiltonian(1), moves=1, particles=16)
+"""To see that it runs."""
 _SEEDS = (0, 1)
 """Of two independent runs: what they differ by is the unit of all differences."""
 
@@ -68,7 +70,9 @@ class Deviation:
     misfit: float
 
 
-def exact_runs(task: Restoration, flow: rfm.Flow, y: Tensor, out: Path | None, quick: bool) -> list[tuple[Run, Run]]:
+def exact_runs(
+    task: Restoration, flow: rfm.Flow, y: Tensor, out: Path | None, method: Tempering = METHOD
+) -> list[tuple[Run, Run]]:
     """Return two independent runs for each measurement ``(n, ...)``.
 
     Args:
@@ -76,22 +80,22 @@ def exact_runs(task: Restoration, flow: rfm.Flow, y: Tensor, out: Path | None, q
         flow: the prior.
         y: measurements.
         out: folder that keeps runs; what it has is not run again.
-        quick: few particles, hardly moved.
+        method: how they are drawn.
     """
     pairs = []
     for i, own in enumerate(y):
         name = f"{task.name.partition(',')[0]}-{i}"
-        first, second = (_kept(task, flow, own, seed, out and out / f"{name}-{seed}.pt", quick) for seed in _SEEDS)
+        first, second = (_kept(task, flow, own, seed, out and out / f"{name}-{seed}.pt", method) for seed in _SEEDS)
         pairs.append((first, second))
     return pairs
 
 
-def _kept(task: Restoration, flow: rfm.Flow, y: Tensor, seed: int, path: Path | None, quick: bool) -> Run:
+def _kept(task: Restoration, flow: rfm.Flow, y: Tensor, seed: int, path: Path | None, method: Tempering) -> Run:
     if path is not None and path.exists():
         kept = Run(**torch.load(path, weights_only=True))
         if torch.equal(kept.y, y):
             return kept
-    run = _run(task, flow, y, seed, quick)
+    run = _run(task, flow, y, seed, method)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(vars(run), path)
@@ -100,9 +104,8 @@ def _kept(task: Restoration, flow: rfm.Flow, y: Tensor, seed: int, path: Path | 
     return run
 
 
-def _run(task: Restoration, flow: rfm.Flow, y: Tensor, seed: int, quick: bool) -> Run:
-    count = 64 if quick else 384
-    method = Tempering(Hamiltonian(2 if quick else 6), moves=2, particles=count)
+def _run(task: Restoration, flow: rfm.Flow, y: Tensor, seed: int, method: Tempering) -> Run:
+    count = method.particles
     measured = Measurement(task.physics, y, task.noise, shape=task.shape)
     generator = torch.Generator().manual_seed(seed)
     draws = flow.posterior(measured, count, method=method, solver=_SOLVER, generator=generator)

@@ -13,7 +13,6 @@ import rfm
 from experiments.images.pictures import Pictures, digits, mnist, phantoms, random_phantoms
 from manifolds import Euclidean
 from rfm.conditions import Conditions, Label
-from rfm.field import as_field
 from rfm.networks import ConvolutionalField
 from rfm.paths.times import UniformTimes
 from rfm.sources import WrappedNormal
@@ -84,7 +83,8 @@ def with_classes(flow: rfm.Flow, labels: Tensor, guidance: float = 1.0) -> rfm.F
         labels: row ``i`` of a batch ``(k n, pixels)`` is of the class ``i % n`` of these ``(n,)``.
         guidance: weight of `rfm.steering.Guidance` towards the class.
     """
-    conditional = as_field(flow.field)
+    conditional = flow.field
+    assert isinstance(conditional, ConvolutionalField)
     led = conditional if guidance == 1 else Guidance(guidance).applied_to(conditional)
 
     def field(x: Tensor, t: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ Problems are named "mixture, 2-D", "mixture, 80-D", sphere, torus, rotations, mo
 is of conformations from real structures and the last two are fitted to real data, which `RFM_DATA` holds; they are left
 out without it.
 
-python -m experiments.inverse [--quick] [--draws 1000] [--seeds 3] [--problems sphere torus] [--figure FILE]
+python -m experiments.inverse [--quick] [--draws 1000] [--seeds 3] [--problems sphere torus] [--page FILE]
 
-What was computed is kept in a folder, and not computed again.
+What was computed is kept in a folder, and not computed again: a study that was stopped goes on where it was.
 """
 
 import argparse
@@ -18,24 +18,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.inverse import fitted
-from experiments.inverse.assessment import Truth, assessed, row
+from experiments.inverse.assessment import Truth, assessed
 from experiments.inverse.calibration import calibration
 from experiments.inverse.figure import draw
 from experiments.inverse.methods import methods
 from experiments.inverse.motif import motif
 from experiments.inverse.problems import Problem, eighty, plane, rotations, sphere, torus
 from experiments.inverse.results import Results
+from experiments.inverse.tables import PROBLEMS, assessments, ranks, write_page
 from rfm.posterior import Importance, Sampler, Tempering, Twisted
 
-HEAD = [
-    "| problem | method | Wasserstein | MMD^2, deviations | coverage of 90 % | modes | worth | evaluations | s |",
-    "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-]
+CALIBRATED = ("mixture, 2-D", "sphere", "torus", "rotations")
 
 
-def table(problems: dict[str, Callable[[], Problem]], options: argparse.Namespace, results: Results) -> list[str]:
-    """Return a row for each problem and method; seeds are the outer loop, so that a first table is there early."""
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+def assess(problems: dict[str, Callable[[], Problem]], options: argparse.Namespace, results: Results) -> None:
+    """Assess every method on every problem; seeds are the outer loop, so that a first table is there early."""
     for seed in range(options.seeds):
         for name, make in problems.items():
             problem = make()
@@ -45,36 +42,35 @@ def table(problems: dict[str, Callable[[], Problem]], options: argparse.Namespac
             truth = functools.cache(lambda problem=problem, seed=seed: Truth.of(problem, options.draws, seed))
             kept = {n: m for n, m in chosen.items() if options.methods is None or n in options.methods}
             for method, sampler in {"exact draws": None, **kept}.items():
-                settings = {"problem": problem.name, "method": method, "seed": seed, "draws": options.draws}
+                settings = {"problem": name, "method": method, "seed": seed, "draws": options.draws}
                 settings |= {"quick": options.quick}
                 values = results.get(settings, functools.partial(assessed, truth, sampler, seed))
-                found.setdefault((problem.name, method), []).append(values)
                 print(*settings.values(), values, file=sys.stderr, flush=True)
-    # Problems in their order, whatever the order they were finished in.
-    return [*HEAD, *(row(*names, runs) for names, runs in found.items())]
 
 
-def ranks(problems: dict[str, Callable[[], Problem]], options: argparse.Namespace, results: Results) -> list[str]:
-    """Return the p-values of uniform ranks of the exact methods."""
+def calibrate(problems: dict[str, Callable[[], Problem]], options: argparse.Namespace, results: Results) -> None:
+    """Calibrate the exact methods."""
     particles, draws = (64, 500) if options.quick else (512, 4000)
     exact: dict[str, Callable[[Problem], Sampler]] = {
         "Tempering": lambda problem: Tempering(moves=5, particles=particles),
         "Importance": lambda problem: Importance(draws),
         "Twisted": lambda problem: Twisted(None, problem.score, steps=10 if options.quick else 40, particles=particles),
     }
-    lines = ["| problem | method | replications | p-value of uniform ranks |", "|---|---|---:|---:|"]
-    for make in problems.values():
+    for name, make in problems.items():
         problem = make()
-        for name, method in exact.items():
-            if name == "Twisted" and problem.score is None:
+        for method, sampler in exact.items():
+            if method == "Twisted" and problem.score is None:
                 continue
-            count = 10 if options.quick else options.replications
-            settings = {"problem": problem.name, "ranks": name, "replications": count, "quick": options.quick}
-            compute = functools.partial(calibration, problem, method(problem), count, 0)
-            p = results.get(settings, lambda compute=compute: {"p": compute()})["p"]
-            lines.append(f"| {problem.name} | {name} | {count} | {p:.2f} |")
-            print(lines[-1], file=sys.stderr, flush=True)
-    return lines
+            settings = {"problem": name, "ranks": method, "replications": options.replications}
+            settings |= {"quick": options.quick}
+            compute = functools.partial(p_value, problem, sampler(problem), options.replications)
+            values = results.get(settings, compute)
+            print(*settings.values(), values, file=sys.stderr, flush=True)
+
+
+def p_value(problem: Problem, method: Sampler, replications: int) -> dict[str, float]:
+    """Return the p-value of uniform ranks, by name."""
+    return {"p": calibration(problem, method, replications, 0)}
 
 
 def makers(folder: Path, quick: bool) -> dict[str, Callable[[], Problem]]:
@@ -90,36 +86,37 @@ def makers(folder: Path, quick: bool) -> dict[str, Callable[[], Problem]]:
         found["motif"] = lambda: motif(quick)
         found["earthquakes"] = lambda: fitted.earthquakes(folder, quick)
         found["torsions"] = lambda: fitted.torsions(folder, quick)
-    return {name: functools.cache(make) for name, make in found.items()}
-
-
-CALIBRATED = ("mixture, 2-D", "sphere", "torus", "rotations")
+    return {name: functools.cache(found[name]) for name in PROBLEMS if name in found}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the tables, and draw the figure."""
+    """Print the tables, write the page and draw the figure."""
     parser = argparse.ArgumentParser(prog="python -m experiments.inverse", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few coarse steps, to see that it runs")
     parser.add_argument("--draws", type=int, default=1000, help="of each method (default 1000)")
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="how many (default 3; 0: print what is known already)")
     parser.add_argument("--problems", nargs="*", metavar="NAME", help="such as sphere and torus (default: all)")
     parser.add_argument("--methods", nargs="*", metavar="NAME", help="such as Tempering and OT-ODE (default: all)")
-    parser.add_argument("--replications", type=int, default=200, help="of the calibration (default 200; 0: none)")
+    parser.add_argument("--replications", type=int, default=200, help="of the calibration (default 200)")
+    parser.add_argument("--calibrated", nargs="*", metavar="NAME", default=CALIBRATED, help="problems (none: no names)")
     parser.add_argument("--out", type=Path, default=Path("runs/inverse"), help="folder of fits and results")
+    parser.add_argument("--page", type=Path, help="Markdown file of the tables")
     parser.add_argument("--figure", type=Path, help="PNG file of draws on the plane")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.draws, options.seeds = 64, 1
+        options.draws, options.replications, options.seeds = 64, 10, min(1, options.seeds)
     known, results = makers(options.out, options.quick), Results(options.out / "results.jsonl")
-    for name in set(options.problems or ()) - known.keys():
+    for name in {*(options.problems or ()), *options.calibrated} - known.keys():
         parser.error(f"there is no problem {name!r}, or RFM_DATA does not say where its data are; take {[*known]}")
     chosen = {name: make for name, make in known.items() if options.problems is None or name in options.problems}
-    lines = table(chosen, options, results)
-    print(f"{options.draws} draws, seeds 0 to {options.seeds - 1}, CPU, {datetime.date.today()}\n")
-    print("\n".join(lines), flush=True)
-    if options.replications:
-        lines = ranks({name: known[name] for name in CALIBRATED}, options, results)
-        print("\n" + "\n".join(lines), flush=True)
+    assess(chosen, options, results)
+    if options.seeds:
+        calibrate({name: known[name] for name in options.calibrated}, options, results)
+    print(f"{options.draws} draws, CPU, {datetime.date.today()}\n")
+    print(assessments(results, options.draws, options.quick, [*chosen]))
+    print(f"\n{ranks(results, options.replications, options.quick)}")
+    if options.page is not None:
+        write_page(options.page, results, options.draws, options.replications, options.quick)
     if options.figure is not None:
         problem = plane()
         some = ("Tempering", "Twisted", "FLOWER", "OT-ODE", "FlowDPS", "FlowChef", "PnP-Flow")

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -82,14 +82,3 @@ def assessed(make: Callable[[], Truth], method: Sampler | None, seed: int) -> di
         "evaluations": evaluations,
         "seconds": seconds,
     }
-
-
-def row(problem: str, method: str, runs: Sequence[Mapping[str, float]]) -> str:
-    """Return a row of the table: means over seeds, and the standard deviation of the distances."""
-    mean = {name: statistics.fmean(run[name] for run in runs) for name in runs[0]}
-    spread = f" ± {statistics.stdev(run['wasserstein'] for run in runs):.3f}" if len(runs) > 1 else ""
-    modes = "" if math.isnan(mean["modes"]) else f"{mean['modes']:.2f}"
-    return (
-        f"| {problem} | {method} | {mean['wasserstein']:.3f}{spread} | {mean['mmd']:.1f} | {mean['coverage']:.2f} | "
-        f"{modes} | {mean['worth']:.0f} | {mean['evaluations']:.0f} | {mean['seconds']:.1f} |"
-    )

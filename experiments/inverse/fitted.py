@@ -33,11 +33,10 @@ def fitted(name: str, folder: Path, points: Tensor, manifold: Manifold, steps: i
     return flow
 
 
-def on_grid(name: str, flow: rfm.Flow, measurement: Measurement, grid: Tensor, solver: FixedStep) -> Problem:
+def on_grid(flow: rfm.Flow, measurement: Measurement, grid: Tensor, solver: FixedStep) -> Problem:
     """Return a problem whose exact draws are of a fitted density on a grid, as far as five deviations of the noise.
 
     Args:
-        name: of the problem.
         flow: the prior.
         measurement: the likelihood.
         grid: points of equal shares of the volume.
@@ -52,7 +51,7 @@ def on_grid(name: str, flow: rfm.Flow, measurement: Measurement, grid: Tensor, s
     def exact(n: int, generator: torch.Generator) -> Tensor:
         return grid[torch.multinomial(shares, n, True, generator=generator)]
 
-    return Problem(name, flow, measurement, exact, effort=Effort.NETWORK)
+    return Problem(flow, measurement, exact, effort=Effort.NETWORK)
 
 
 def earthquakes(folder: Path, quick: bool) -> Problem:
@@ -72,7 +71,7 @@ def earthquakes(folder: Path, quick: bool) -> Problem:
     refinement = flow.refinement
     span = 1 - min(refinement.starts) if isinstance(refinement, Refinement) else 1.0
     steps = max(2, round(16 * span))
-    return on_grid("earthquakes, fitted", flow, measurement, grid, FixedStep(steps=steps))
+    return on_grid(flow, measurement, grid, FixedStep(steps=steps))
 
 
 def torsions(folder: Path, quick: bool) -> Problem:
@@ -83,4 +82,4 @@ def torsions(folder: Path, quick: bool) -> Problem:
     line = (torch.arange(n) + 0.5) * (2 * np.pi / n) - np.pi
     measurement = Measurement(operators.angles(1), np.radians(120.0), np.radians(25.0))
     grid = torch.cartesian_prod(line, line)
-    return on_grid("torsions, fitted", flow, measurement, grid, FixedStep(steps=8))
+    return on_grid(flow, measurement, grid, FixedStep(steps=8))

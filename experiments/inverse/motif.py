@@ -189,7 +189,7 @@ def of_conformations(chains: Tensor, draws: int) -> Problem:
     def nearest(x: Tensor) -> Tensor:
         return torch.stack([CHAIN.dist(x, centre) for centre in centres]).argmin(0)
 
-    return Problem("motif", prior.flow(), measurement, exact, (nearest, weights), prior.score)
+    return Problem(prior.flow(), measurement, exact, (nearest, weights), prior.score)
 
 
 def motif(quick: bool) -> Problem:

@@ -31,7 +31,6 @@ class Problem:
     """A flow, a measurement, and exact draws of the posterior.
 
     Args:
-        name: of the problem.
         flow: the prior.
         measurement: the likelihood.
         exact: from a number and a generator to draws.
@@ -40,7 +39,6 @@ class Problem:
         effort: of the comparison.
     """
 
-    name: str
     flow: rfm.Flow
     measurement: Measurement
     exact: Callable[[int, torch.Generator], Tensor]
@@ -90,7 +88,7 @@ class Mixture:
         return torch.softmax(log_w, 0), means + off @ gain.T, covariance
 
 
-def mixture_problem(name: str, mixture: Mixture, rows: Tensor, y: Tensor, noise: float) -> Problem:
+def mixture_problem(mixture: Mixture, rows: Tensor, y: Tensor, noise: float) -> Problem:
     """Return the problem of a mixture under a linear measurement."""
     weights, means, covariance = mixture.posterior(rows, y, noise)
     root = torch.linalg.cholesky(covariance)
@@ -105,13 +103,13 @@ def mixture_problem(name: str, mixture: Mixture, rows: Tensor, y: Tensor, noise:
 
     flow, measurement = mixture.flow(), Measurement(operators.matrix(rows), y, noise)
     score = score_of_normal_noise(flow.source)
-    return Problem(name, flow, measurement, exact, (nearest, weights), score, Effort.VARIANTS)
+    return Problem(flow, measurement, exact, (nearest, weights), score, Effort.VARIANTS)
 
 
 def plane() -> Problem:
     """Return three clusters in the plane, two of which the measurement leaves possible."""
     mixture = Mixture(torch.tensor([[-2.0, 1.5], [2.0, 1.5], [0.0, -2.0]]), 0.4)
-    return mixture_problem("mixture, 2-D", mixture, torch.tensor([[0.2, 1.0]]), torch.tensor([1.4]), 0.5)
+    return mixture_problem(mixture, torch.tensor([[0.2, 1.0]]), torch.tensor([1.4]), 0.5)
 
 
 def eighty() -> Problem:
@@ -121,7 +119,7 @@ def eighty() -> Problem:
     rows = torch.randn(4, 80, generator=generator) / math.sqrt(80)
     # Between two clusters.
     y = rows @ (mixture.means[0] + mixture.means[1]) / 2
-    return mixture_problem("mixture, 80-D", mixture, rows, y, 0.3)
+    return mixture_problem(mixture, rows, y, 0.3)
 
 
 def smooth_flow(manifold: Manifold, seed: int = 0) -> rfm.Flow:
@@ -138,12 +136,11 @@ def smooth_flow(manifold: Manifold, seed: int = 0) -> rfm.Flow:
 
 
 def quadrature_problem(
-    name: str, manifold: Manifold, grid: Tensor, operator: Callable[[Tensor], Tensor], y: float, noise: float
+    manifold: Manifold, grid: Tensor, operator: Callable[[Tensor], Tensor], y: float, noise: float
 ) -> Problem:
     """Return a problem whose exact draws are of the flow's own density times the likelihood, on a fine grid.
 
     Args:
-        name: of the problem.
         manifold: of the flow.
         grid: points of equal shares of the volume.
         operator: what is measured.
@@ -153,7 +150,7 @@ def quadrature_problem(
     flow, measurement = smooth_flow(manifold), Measurement(operator, y, noise)
     log_p = flow.log_prob(grid, solver=SOLVER).double() + measurement(grid).double()
     shares = torch.softmax(log_p, 0)
-    return Problem(name, flow, measurement, lambda n, g: grid[torch.multinomial(shares, n, True, generator=g)])
+    return Problem(flow, measurement, lambda n, g: grid[torch.multinomial(shares, n, True, generator=g)])
 
 
 def sphere(quick: bool) -> Problem:
@@ -163,7 +160,7 @@ def sphere(quick: bool) -> Problem:
     z, phi = 1 - 2 * i / n, math.pi * (1 + 5**0.5) * i
     r = (1 - z * z).sqrt()
     grid = torch.stack([r * phi.cos(), r * phi.sin(), z], -1)
-    return quadrature_problem("sphere", Sphere(2), grid, lambda x: x[..., 2], 0.4, 0.2)
+    return quadrature_problem(Sphere(2), grid, lambda x: x[..., 2], 0.4, 0.2)
 
 
 def torus(quick: bool) -> Problem:
@@ -171,7 +168,7 @@ def torus(quick: bool) -> Problem:
     n = 60 if quick else 250
     line = torch.arange(n) * (2 * math.pi / n) - math.pi
     grid = torch.cartesian_prod(line, line)
-    return quadrature_problem("torus", FlatTorus(2), grid, lambda x: x[..., 0].sin() + x[..., 1].cos(), 0.5, 0.3)
+    return quadrature_problem(FlatTorus(2), grid, lambda x: x[..., 0].sin() + x[..., 1].cos(), 0.5, 0.3)
 
 
 def rotations(quick: bool) -> Problem:
@@ -187,4 +184,4 @@ def rotations(quick: bool) -> Problem:
 
     tilt = torch.stack([cosine, zero, sine, zero, one, zero, -sine, zero, cosine], -1).reshape(-1, 3, 3)
     grid = about_z(alpha) @ tilt @ about_z(gamma)
-    return quadrature_problem("rotations", SO3(), grid, lambda x: x[..., 2, 2], 0.5, 0.3)
+    return quadrature_problem(SO3(), grid, lambda x: x[..., 2, 2], 0.5, 0.3)

@@ -1,7 +1,7 @@
 """What was computed already: lines of a file, so that a study that was stopped goes on where it was."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ class Results:
                     # The line was cut when the study was stopped.
                     continue
                 self._known[_key(record["settings"])] = record["values"]
+
+    @property
+    def known(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """All settings with their values, in the order in which they were computed."""
+        return ((json.loads(key), values) for key, values in self._known.items())
 
     def get(self, settings: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """Return the values at these settings, computed only if they are not known."""

@@ -63,6 +63,9 @@ class Derived(Composite):
     def outside(self, x: Tensor) -> Tensor | None:
         return self.m.outside(x)
 
+    def excludes(self, x: Tensor) -> Tensor | None:
+        return self.m.excludes(x)
+
     def distance_to_border(self, x: Tensor) -> Tensor | None:
         return self.m.distance_to_border(x)
 

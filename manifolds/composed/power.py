@@ -44,6 +44,11 @@ class Power(Derived):
         one = self.m.outside(x)
         return None if one is None else one.any(-1)
 
+    def excludes(self, x: Tensor) -> Tensor | None:
+        """Return whether any copy is excluded."""
+        one = self.m.excludes(x)
+        return None if one is None else one.any(-1)
+
     def distance_to_border(self, x: Tensor) -> Tensor | None:
         """Return that of the copy nearest to its border."""
         one = self.m.distance_to_border(x)

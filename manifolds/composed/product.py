@@ -91,6 +91,11 @@ class Product(Composite):
         known = [o for o in (f.outside(a) for f, a in self._pairs(x)) if o is not None]
         return functools.reduce(torch.logical_or, known) if known else None
 
+    def excludes(self, x: Tensor) -> Tensor | None:
+        """Return whether any factor excludes its part."""
+        known = [o for o in (f.excludes(a) for f, a in self._pairs(x)) if o is not None]
+        return functools.reduce(torch.logical_or, known) if known else None
+
     def distance_to_border(self, x: Tensor) -> Tensor | None:
         """Return the distance to the nearest border of a factor, in the factor's weight."""
         pairs = zip(self.weights, self._pairs(x), strict=True)

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manifolds import Bounded
 from rfm.baselines import KERNELS, Baseline
 from rfm.command_line.run_folder import RunData
 from rfm.datasets.splits import group_split
 from rfm.flow import Flow, StratifiedRefinement
 from rfm.metrics import Estimate, NearestTraining, nearest_training, negative_log_likelihood, paired_difference
-from rfm.sources import Source, Uniform
+from rfm.sources import Source, Truncated, Uniform
 from rfm.training import Points, conditional_kernels
 from rfm.training.conditional_refinement import condition_labels, reason_against_condition
 
@@ -191,7 +192,7 @@ def evaluate(
     broad = "uniform" if isinstance(flow.source, Uniform) else "source"
     scores: list[tuple[str, Tensor]] = [(broad, flow.source.log_prob(test))]
     fitted = _for_kernels(data)
-    has_kernel = flow.manifold.kernel is not None
+    has_kernel = flow.manifold.unbounded.kernel is not None
     kernels = _fitted(flow, fitted, tuple(KERNELS.values()) if has_kernel else (), note)
     others = _fitted(flow, fitted, [b for b in baselines if b.title not in kernels], note)
     scores += [(name, density.log_prob(test).double()) for name, density in (kernels | others).items()]
@@ -219,6 +220,8 @@ def evaluate(
             against_conditional = paired_difference(*pair, groups=groups, weights=weights)
     rows = tuple((name, negative_log_likelihood(score, weights, groups)) for name, score in scores)
     measure = f"the Riemannian volume of {flow.manifold}"
+    if kernels and isinstance(flow.manifold, Bounded):
+        measure += "; kernel densities leak over its border, and are divided by their mass inside"
     words = _subsampling(data, fitted) if kernels and fitted is not data else ""
     return Evaluation(
         rows,
@@ -307,13 +310,18 @@ def _subsampling(data: RunData, fitted: RunData) -> str:
 def _fitted(
     flow: Flow, fitted: RunData, baselines: Sequence[Baseline], note: Callable[[str], None]
 ) -> dict[str, Source]:
-    """Return densities of the training points by title."""
+    """Return densities of the training points by title.
+
+    On a bounded set they are those of all that it is a part of, divided by their mass inside.
+    """
     train, validation = fitted.points[fitted.split.train], fitted.points[fitted.split.validation]
     w, v = fitted.weights_at(fitted.split.train), fitted.weights_at(fitted.split.validation)
-    found = {}
+    full = flow.manifold.unbounded
+    found = dict[str, Source]()
     for baseline in baselines:
         note(baseline.title)
-        found[baseline.title] = baseline.fit(flow.manifold, train, validation, sample_weights=w, validation_weights=v)
+        own = baseline.fit(full, train, validation, sample_weights=w, validation_weights=v)
+        found[baseline.title] = Truncated(flow.manifold, own) if isinstance(flow.manifold, Bounded) else own
     return found
 
 

@@ -30,6 +30,12 @@ kernels around the training points); my_module:thing, a source or a function of 
 points (default: uniform where the volume is finite, else a wrapped normal)"""
 
 
+_INSIDE_HELP = """\
+where the points are, and all samples will be: for the sphere and for the plane a GeoJSON file of
+polygons, in longitudes and latitudes or in the plane's coordinates; for a torus and Euclidean
+space ranges of columns, such as phi=-180..0 x=0..1; rows outside are refused"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     parser.add_argument(
@@ -47,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of --manifold: a surface of triangles, .obj, .ply, .off or .stl, that points x, y, z lie on;\n"
         "those off it by at most 1 %% of its size are projected to it",
     )
+    parser.add_argument("--inside", nargs="+", metavar="SET", help=_INSIDE_HELP)
     parser.add_argument(
         "--out", required=True, type=path, metavar="FOLDER", help="folder for the flow, its data and checkpoints"
     )

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rfm.command_line.arguments import add_batch_size, add_condition, add_run, add_table_output
+from rfm.command_line.arguments import add_batch_size, add_condition, add_run, add_table_output, positive
 from rfm.command_line.messages import report_columns, shows_progress, warn
 from rfm.command_line.solver_option import TRIED, add_error, chosen_solver
 
@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "same order and units",
     )
     add_condition(parser, "; the table's columns by default")
+    parser.add_argument(
+        "--steps",
+        type=positive,
+        help="the density of what rfm sample draws with as many --steps, of a flow that rfm distil made",
+    )
     add_error(parser, "nats")
     add_batch_size(parser)
     add_table_output(parser)
@@ -61,6 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
         len(points),
         "nats",
         lambda solver: flow.log_prob(points[first], condition=given(first), solver=solver),
+        steps=arguments.steps,
     )
     show, total = shows_progress(arguments, len(points)), len(points)
     with output_writer(arguments, out) as write, counting_bar(show, "log-prob", total) as advance:
@@ -69,6 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
             scores = flow.log_prob(
                 points[part],
                 condition=given(part),
+                steps=arguments.steps,
                 solver=solver,
                 batch_size=arguments.batch_size,
                 progress=advance,

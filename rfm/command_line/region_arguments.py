@@ -23,18 +23,19 @@ _ROUND = {"south": -90.0, "north": 90.0, "west": -180.0, "east": 180.0}
 
 
 def region_of(arguments: argparse.Namespace, flow: "Flow", data: "RunData") -> Region:
-    """Return the region that the arguments name.
+    """Return the region that the arguments name; of a bounded manifold, one of all of what it is a part of.
 
     Raises:
         ValueError: it is none on the flow's manifold.
     """
+    manifold = flow.manifold.unbounded
     if arguments.box is not None:
-        return _box(flow.manifold, data.coordinates, arguments.box)
+        return _box(manifold, data.coordinates, arguments.box)
     if arguments.ball is not None:
-        return _ball(flow.manifold, data.coordinates, arguments.ball)
+        return _ball(manifold, data.coordinates, arguments.ball)
     if not on_earth(data.coordinates):
-        raise ValueError(f"--polygon is a region of the earth, and the run is on {flow.manifold}; use --box or --ball")
-    region = Polygon.from_geojson(arguments.polygon, flow.manifold)
+        raise ValueError(f"--polygon is a region of the earth, and the run is on {manifold}; use --box or --ball")
+    region = Polygon.from_geojson(arguments.polygon, manifold)
     warn(arguments, region.notes)
     return region
 
@@ -58,7 +59,7 @@ def _(manifold: Ellipsoid, coordinates: Coordinates, words: Sequence[str]) -> Re
 
 def _between(manifold: Manifold, words: Sequence[str]) -> Region:
     values = dict(_ROUND)
-    for name, text in _named(words, _SIDES, "south=30 north=40 west=-10 east=20").items():
+    for name, text in named_words(words, _SIDES, "south=30 north=40 west=-10 east=20").items():
         values[name] = _number(text, f"--box {name}={text}")
     return LatitudeLongitudeBox(**values, surface=manifold)
 
@@ -66,14 +67,14 @@ def _between(manifold: Manifold, words: Sequence[str]) -> Region:
 @_box.register
 def _(manifold: FlatTorus, coordinates: Coordinates, words: Sequence[str]) -> Region:
     names = coordinates.names
-    found = _named(words, names, f"{names[0]}=-90..-30")
-    turn = next((period for period in coordinates.periods if period), 360.0)
+    found = named_words(words, names, f"{names[0]}=-90..-30")
+    turn = turn_of(coordinates)
     ranges: list[tuple[float, float] | None] = []
     for name in names:
         if name not in found:
             ranges.append(None)
             continue
-        low, high = _ends(name, found[name])
+        low, high = ends_of(name, found[name])
         if not all(map(math.isfinite, (low, high))):
             raise ValueError(f"--box {name}={found[name]}: an angle has two ends; write for example {name}=-90..-30")
         ranges.append((low / turn * 2 * math.pi, high / turn * 2 * math.pi))
@@ -82,8 +83,8 @@ def _(manifold: FlatTorus, coordinates: Coordinates, words: Sequence[str]) -> Re
 
 @_box.register
 def _(manifold: Euclidean, coordinates: Coordinates, words: Sequence[str]) -> Region:
-    found = _named(words, coordinates.names, f"{coordinates.names[0]}=-1..2")
-    ends = [_ends(name, found[name]) if name in found else None for name in coordinates.names]
+    found = named_words(words, coordinates.names, f"{coordinates.names[0]}=-1..2")
+    ends = [ends_of(name, found[name]) if name in found else None for name in coordinates.names]
     return CoordinateBox(manifold, ends)
 
 
@@ -125,12 +126,17 @@ def window_of(coordinates: Coordinates, words: Sequence[str]) -> list[tuple[floa
     Raises:
         ValueError: one is missing, or open.
     """
-    found = _named(words, coordinates.names, f"{coordinates.names[0]}=-1..2", "--window")
-    pairs = [_ends(name, found.get(name, ".."), "--window") for name in coordinates.names]
+    found = named_words(words, coordinates.names, f"{coordinates.names[0]}=-1..2", "--window")
+    pairs = [ends_of(name, found.get(name, ".."), "--window") for name in coordinates.names]
     for name, pair in zip(coordinates.names, pairs, strict=True):
         if not all(map(math.isfinite, pair)):
             raise ValueError(f"--window needs a range with two ends for {name}; write for example {name}=-1..2")
     return pairs
+
+
+def turn_of(coordinates: Coordinates) -> float:
+    """Return a full turn in the unit of a run's angles."""
+    return next((period for period in coordinates.periods if period), 360.0)
 
 
 def in_degrees(manifold: Manifold) -> bool:
@@ -139,8 +145,8 @@ def in_degrees(manifold: Manifold) -> bool:
     return isinstance(inner, Sphere | FlatTorus | SO3)
 
 
-def _named(words: Sequence[str], names: Sequence[str], example: str, option: str = "--box") -> dict[str, str]:
-    """Return NAME=VALUE words as a dictionary."""
+def named_words(words: Sequence[str], names: Sequence[str], example: str, option: str = "--box") -> dict[str, str]:
+    """Return NAME=VALUE words as a dictionary; raise ValueError for others."""
     found = {}
     for word in words:
         name, equals, value = word.rpartition("=")
@@ -153,7 +159,7 @@ def _named(words: Sequence[str], names: Sequence[str], example: str, option: str
     return found
 
 
-def _ends(name: str, text: str, option: str = "--box") -> tuple[float, float]:
+def ends_of(name: str, text: str, option: str = "--box") -> tuple[float, float]:
     """Return the ends of LOW..HIGH, of which one may be left out."""
     low, dots, high = text.partition("..")
     if not dots:

@@ -145,8 +145,6 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
     if arguments.guidance != 1 and flow.refinement is not None:
         warn(arguments, ["samples under guidance are of the flow without its refinement"])
         flow = flow.base
-    if arguments.steps is not None and arguments.error is not None:
-        raise ValueError("--error is for a solve, and --steps takes jumps in its place; leave out one of the two")
     start = start_points(data, arguments)
     total = (_DRAWN if arguments.n is None else arguments.n) if start is None else len(start)
     if condition is not None and condition.ndim == 2:
@@ -172,7 +170,7 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
         return drawn[1] if arguments.log_prob else drawn
 
     unit, distance = ("nats", None) if arguments.log_prob else ("units of the metric", flow.manifold.dist)
-    solver = None if arguments.steps is not None else chosen_solver(arguments, total, unit, tried, distance)
+    solver = chosen_solver(arguments, total, unit, tried, distance, arguments.steps)
     generator = torch.Generator(device).manual_seed(arguments.seed)
     show = shows_progress(arguments, total)
     known = known_columns(flow, condition)

@@ -39,13 +39,21 @@ def chosen_solver(
     unit: str,
     solve: "Callable[[Method], Tensor]",
     distance: "Callable[[Tensor, Tensor], Tensor] | None" = None,
+    steps: int | None = None,
 ) -> "Method | None":
     """Return the fastest solver for ``total`` points, and say which; None, the default, where there are few.
 
-    Arguments beside are those of `rfm.flow.fastest_solver`.
+    None as well where ``steps`` jumps are taken in its place. Arguments beside are those of `rfm.flow.fastest_solver`.
+
+    Raises:
+        ValueError: for jumps and an error together.
     """
     from rfm.flow import fastest_solver
 
+    if steps is not None:
+        if arguments.error is not None:
+            raise ValueError("--error is for a solve, and --steps takes jumps in its place; leave out one of the two")
+        return None
     if arguments.error is None and total <= _FEW:
         return None
     choice = fastest_solver(solve, _ERROR if arguments.error is None else arguments.error, distance)

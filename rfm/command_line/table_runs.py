@@ -11,6 +11,7 @@ import torch
 
 from manifolds import SE3, Manifold, Mesh
 from rfm import datasets
+from rfm.command_line.inside import bounded, rows_inside
 from rfm.command_line.messages import progress_note
 from rfm.command_line.named_objects import check_symmetry, length_of, manifold_by_name
 from rfm.command_line.run_folder import RunData, saved_stream
@@ -56,6 +57,8 @@ def read_run(arguments: argparse.Namespace) -> TableRun:
     table, layout = datasets.read_points(file, arguments.format, minimum_rows=2, skipped=skipped)
     roles = _roles(arguments)
     table, (manifold, coordinates) = _chosen(table, arguments, layout, roles, skipped)
+    manifold = bounded(arguments, manifold, coordinates)
+    table = rows_inside(arguments, table, manifold, coordinates, skipped)
     if layout == "ang":
         _check_map(arguments.manifold, manifold, file)
     found = observations_of(table, coordinates, roles, skipped, not arguments.keep_ties, arguments.seed)
@@ -64,7 +67,10 @@ def read_run(arguments: argparse.Namespace) -> TableRun:
     if isinstance(coordinates, datasets.Poses):
         manifold = SE3(length_of(found.points[:, :3, 3]) if arguments.length is None else arguments.length)
         found = replace(found, coordinates=replace(coordinates, length=manifold.length))
-    elif arguments.length is not None:
+    elif arguments.inside:
+        # Rounded points that are spread over their cells may come to lie beyond the border.
+        found = replace(found, points=manifold.projx(found.points))
+    if arguments.length is not None and not isinstance(coordinates, datasets.Poses):
         raise ValueError("--length is the unit of length of --manifold se3; leave it out")
     if arguments.blocks:
         _check_blocks(found, arguments.blocks)

@@ -25,7 +25,7 @@ from rfm.flow.flow_mixture import RefinedDensity, checked_start
 from rfm.flow.posterior_target import corrected, flow_target, slice_target
 from rfm.flow.progress import counting_bar
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
-from rfm.flow.solves import carried, check_jumps, checked_time, densities, jumps_of, scores, unsteered
+from rfm.flow.solves import carried, check_jumps, checked_time, densities, jumps_of, scores, unsteered, zero_outside
 from rfm.integrators import Adaptive, Method, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate
 from rfm.likelihood.differentiable_operations import check_scripted
@@ -326,7 +326,8 @@ class Flow(nn.Module):
         """Return the log-density in nats, with respect to the Riemannian volume; exact unless an estimator is given.
 
         Args:
-            x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it.
+            x: points ``(*batch, *event_shape)``, at most 1e-3 off the manifold; they are projected to it. On a bounded
+                set they may be anywhere on the manifold that it is a part of: outside the log-density is -inf.
             condition: condition vectors ``(*batch, c)``, or one ``(c,)`` for all; or by name, as in `sample`.
             time: of the density, from 0, where it is the source's, to 1, where it is that of the samples.
             steps: the density of what ``sample(steps=steps)`` draws, for a field that is a `rfm.FlowMap`: its jumps are
@@ -349,8 +350,14 @@ class Flow(nn.Module):
             solver = jumps_of("log_prob", steps, solver)
         time = checked_time("log_prob", time, self.start, self.refinement)
         self.source.check_density("Flow.log_prob")
-        flat, batch = self._checked("log_prob", x)
         given = None if condition is None else vectors_of(self.conditions, condition)
+        x = points_of("Flow.log_prob", self.manifold, x)
+        excluded = self.manifold.excludes(x)
+        if excluded is not None and bool(excluded.any()):
+            options: dict[str, Any] = {"time": time, "solver": solver, "batch_size": batch_size, "progress": progress}
+            some = functools.partial(self.log_prob, estimator=estimator, **options)
+            return zero_outside(some, x, ~excluded, given, self._dtype_and_device(x))
+        flat, batch = self._checked("log_prob", x)
         field, given = self._read("log_prob", given, flat)
         exact, estimated = densities(field, self.source, (self.start, time), self.refinement, solver)
         parts, errors = [], []

@@ -1,6 +1,7 @@
 """The solves of a flow for one batch: points that set out from a source, and log-densities on the way back to it."""
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -85,6 +86,38 @@ def _log_prob(
         if known is not None:
             return known
     return log_prob(field, source, x, method, start=start, time=time, **condition)
+
+
+def zero_outside(
+    log_density: Callable[..., Tensor | LogProbEstimate],
+    x: Tensor,
+    inside: Tensor,
+    condition: Tensor | None,
+    like: tuple[torch.dtype, torch.device],
+) -> Tensor | LogProbEstimate:
+    """Return log-densities that are -inf at points outside of a bounded set.
+
+    Args:
+        log_density: of the points inside, a function of points and ``condition``.
+        x: points ``(*batch, *event_shape)``.
+        inside: which are in the set, ``(*batch)``.
+        condition: one vector ``(c,)``, or a row for each point.
+        like: dtype and device of the result.
+    """
+    dtype, device = like
+    own = inside.to(x.device)
+    full = torch.full(inside.shape, -math.inf, dtype=dtype, device=device)
+    if condition is not None and condition.ndim > 1:
+        condition = condition.expand(*inside.shape, condition.shape[-1])[inside.to(condition.device)]
+    errors = torch.zeros_like(full)
+    found = log_density(x[own], condition=condition)
+    if isinstance(found, LogProbEstimate):
+        errors[own.to(device)] = found.standard_error
+        found = found.log_prob
+        full[own.to(device)] = found
+        return LogProbEstimate(full, errors)
+    full[own.to(device)] = found
+    return full
 
 
 def scores(

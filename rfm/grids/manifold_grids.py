@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manifolds import SO3, Ellipsoid, Euclidean, FlatTorus, Manifold, Quotient, Sphere
+from manifolds import SO3, Bounded, Ellipsoid, Euclidean, FlatTorus, Manifold, Quotient, Sphere
 from manifolds.rotations import matrix_from_euler
 from rfm.datasets.crystal_symmetry import crystal_rotations
 from rfm.grids.axes import Array, Axis, Grid, Unit, as_tensor, equal_cells
@@ -102,6 +102,12 @@ def _(manifold: Quotient, request: GridRequest) -> Grid:
     grid = grid_of(manifold.m, request)
     rotations = crystal_rotations(manifold)
     return grid if rotations is None else _euler_grid(request, *_reduction(rotations))
+
+
+@grid_of.register
+def _(manifold: Bounded, request: GridRequest) -> Grid:
+    """One of all that the set is a part of: outside the density is 0."""
+    return grid_of(manifold.m, request)
 
 
 @grid_of.register

@@ -1,6 +1,5 @@
 """The velocity network with a second time, for flow maps."""
 
-import functools
 import inspect
 from collections.abc import Sequence
 from typing import Any, Self
@@ -25,7 +24,8 @@ class AverageVelocity(VelocityField, FlowMap):
     Arguments as for `VelocityField`.
     """
 
-    @functools.wraps(VelocityField.__init__)
+    __signature__ = inspect.signature(VelocityField)
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         inputs = 2 * self.context.in_features - self.condition_inputs.width
@@ -103,19 +103,3 @@ class AverageVelocity(VelocityField, FlowMap):
         # A map resolves at one end what it does at the other, so the finer of the two decides.
         finer = self._damping(torch.maximum(s, t)) - self._damping(s)
         return biases, [(damping, self.fine), (finer, self.jump_fine)]
-
-
-def with_second_time(network: nn.Module) -> nn.Module:
-    """Return a flow map that begins as a network's velocity: the network itself if it is a `rfm.FlowMap`.
-
-    Raises:
-        ValueError: for a network that has no such form.
-    """
-    if isinstance(network, FlowMap):
-        return network
-    if type(network) is not VelocityField:  # a subclass may compute something else
-        raise ValueError(
-            f"a {type(network).__name__} has no form with a second time; pass a field that is an rfm.FlowMap, such as "
-            "AverageVelocity(manifold)"
-        )
-    return AverageVelocity.from_velocity(network)

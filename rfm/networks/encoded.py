@@ -1,10 +1,11 @@
 """A velocity network behind an encoder of what it is conditional on."""
 
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-from rfm.field import Field
+from manifolds import Manifold
+from rfm.field import Field, FlowMap, as_flow_map
 
 
 class Encoded(nn.Module, Field):
@@ -43,3 +44,29 @@ class Encoded(nn.Module, Field):
             condition: what the encoder takes, ``(*batch, ...)``.
         """
         return self.velocity, cast(Tensor, self.encoder(condition))
+
+
+class EncodedMap(Encoded, FlowMap):
+    """A flow map conditional on something that a network has to look at first; see `Encoded`.
+
+    Args:
+        encoder: takes conditions ``(*batch, ...)`` to vectors ``(*batch, c)``.
+        velocity: a `rfm.FlowMap`, a module, whose condition is vectors ``(*batch, c)``.
+
+    Raises:
+        ValueError: if it has no second time.
+    """
+
+    def __init__(self, encoder: nn.Module, velocity: nn.Module) -> None:
+        as_flow_map("EncodedMap", velocity)
+        super().__init__(encoder, velocity)
+
+    @property
+    def manifold(self) -> Manifold:  # type: ignore[override]
+        """Where the points live."""
+        return as_flow_map("EncodedMap", self.velocity).manifold
+
+    def average_velocity(self, x: Tensor, s: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        """Return the average velocity at ``x``; arguments as for `rfm.FlowMap`, and the condition as for `Encoded`."""
+        own = {"condition": self.encoder(condition["condition"])}
+        return as_flow_map("EncodedMap", self.velocity).average_velocity(x, s, t, **own)

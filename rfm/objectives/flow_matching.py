@@ -15,7 +15,7 @@ from rfm.networks.predicted import check_predicts
 from rfm.objectives.objective import Floor, Objective
 from rfm.objectives.prediction import prediction_loss
 from rfm.objectives.regression import Distance, check_distance, flow_matching_loss
-from rfm.paths import AffinePath, ConditionalPath, GeodesicPath, marginal_velocity
+from rfm.paths import AffinePath, ConditionalPath, default_path, marginal_velocity
 from rfm.paths.times import TimeSampler, UniformAndLateTimes
 from rfm.sources import Source
 from rfm.sources.base import check_same_manifold
@@ -27,8 +27,8 @@ class FlowMatching(Objective):
 
     Args:
         path: the conditional path to train on, on the manifold of the flow and from its source if it presumes one; the
-            geodesic at constant speed by default. The flow's density belongs to the path's start, so it is as wrong as
-            that is far from the source; see `ConditionalPath.starts_at_source`.
+            geodesic at constant speed by default, see `rfm.paths.default_path`. The flow's density belongs to the
+            path's start, so it is as wrong as that is far from the source; see `ConditionalPath.starts_at_source`.
         times: how to draw training times, whose density weights the errors; by default
             `rfm.paths.times.UniformAndLateTimes`, half of them uniform and half crowded at the data.
         predicts: what the network predicts, "velocity", "score", "noise" or "end point"; the flow's field is then the
@@ -82,7 +82,7 @@ class FlowMatching(Objective):
         generator: torch.Generator | None = None,
         **condition: Any,
     ) -> Tensor:
-        path = GeodesicPath(source.manifold) if self.path is None else self.path
+        path = default_path(source.manifold) if self.path is None else self.path
         if self.predicts == "velocity":
             return flow_matching_loss(field, path, x_0, x_1, t, weight=self.weight, **condition)
         if not isinstance(field, PredictedVelocity):
@@ -93,7 +93,7 @@ class FlowMatching(Objective):
         return prediction_loss(field, x_0, x_1, t, distance=self.distance, weight=self.weight, **condition)
 
     def has_floor(self, source: Source) -> bool:
-        path = GeodesicPath(source.manifold) if self.path is None else self.path
+        path = default_path(source.manifold) if self.path is None else self.path
         velocity = self.predicts == "velocity" and not self.jitter
         return velocity and source.has_density and path.has_density_given_data
 
@@ -110,7 +110,7 @@ class FlowMatching(Objective):
         """Return Jensen's gap ``|dx_t|^2 - |v|^2`` and ``|field - v|^2`` with the exact marginal velocity v."""
         if not self.has_floor(source):
             return None
-        path = GeodesicPath(source.manifold) if self.path is None else self.path
+        path = default_path(source.manifold) if self.path is None else self.path
         inner, sample = path.manifold.inner, path.sample(x_0, x_1, t)
         v = marginal_velocity(path, data, source, weights=weights)(sample.x_t, t)
         error = field(sample.x_t, t) - v
@@ -140,7 +140,7 @@ class FlowMatching(Objective):
     def on(self, manifold: Manifold) -> "FlowMatching":
         return replace(
             self,
-            path=GeodesicPath(manifold) if self.path is None else self.path,
+            path=default_path(manifold) if self.path is None else self.path,
             times=UniformAndLateTimes() if self.times is None else self.times,
         )
 

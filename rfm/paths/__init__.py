@@ -5,6 +5,7 @@
 """
 
 from rfm.paths import conversions, schedules, times
+from rfm.paths.bounded import BoundedPath, default_path
 from rfm.paths.conditional import (
     AffinePath,
     ConditionalFlowPath,
@@ -22,6 +23,7 @@ from rfm.paths.premetric import GeodesicDistance, Premetric, PremetricPath, Spec
 __all__ = [
     "DDIM",
     "AffinePath",
+    "BoundedPath",
     "ConditionalFlowPath",
     "ConditionalPath",
     "GaussianPath",
@@ -35,6 +37,7 @@ __all__ = [
     "PremetricPath",
     "SpectralDistance",
     "conversions",
+    "default_path",
     "marginal_velocity",
     "schedules",
     "times",

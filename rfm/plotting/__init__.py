@@ -8,6 +8,7 @@ changed. Importing this package imports neither matplotlib nor plotly.
 from rfm.plotting.animated_pages import animated
 from rfm.plotting.animation import save_animation
 from rfm.plotting.backbones import plot_backbone
+from rfm.plotting.borders import border_lines, draw_border_in_plane, draw_border_on_map
 from rfm.plotting.crystal_sectors import ipf_colours
 from rfm.plotting.figures import DATA_COLOUR, SAMPLE_COLOUR, finish, new_figure, save_figure
 from rfm.plotting.flows import fundamental_zone, inverse_pole_figures, picture, plot_flow, subject_of
@@ -15,7 +16,7 @@ from rfm.plotting.fundamental_zones import plot_fundamental_zone
 from rfm.plotting.history import plot_history
 from rfm.plotting.interactive import interactive, page_fragment, save_page
 from rfm.plotting.inverse_pole_figures import plot_inverse_pole_figures
-from rfm.plotting.maps import draw_points, world_map
+from rfm.plotting.maps import coastlines, draw_points, world_map
 from rfm.plotting.motion import Motion, motion_of
 from rfm.plotting.odf_sections import odf_sections
 from rfm.plotting.orientations import axes_map, colour_key, draw_orientations
@@ -31,8 +32,12 @@ __all__ = [
     "View",
     "animated",
     "axes_map",
+    "border_lines",
     "chosen_view",
+    "coastlines",
     "colour_key",
+    "draw_border_in_plane",
+    "draw_border_on_map",
     "draw_frames",
     "draw_orientations",
     "draw_points",

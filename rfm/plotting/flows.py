@@ -13,6 +13,7 @@ from torch import Tensor
 from manifolds import (
     SE3,
     SO3,
+    Bounded,
     Euclidean,
     FlatTorus,
     Manifold,
@@ -156,6 +157,7 @@ def subject_of(
 
 
 def _check_options(manifold: Manifold, view: View | None, regions: Sequence[float]) -> None:
+    manifold = manifold.unbounded
     on_map = isinstance(manifold, Sphere) and manifold.dim == 2
     if view is not None and not on_map:
         raise ValueError(f"plot_flow: view is what a map of Sphere(2) shows, got a flow on {manifold}; leave it out")
@@ -231,6 +233,11 @@ def _(manifold: Simplex, subject: Subject) -> "Figure":
     columns = subject.columns(lambda x: x[..., :k])
     chart = Chart(subject.names("share ", k), [(0.0, 1.0)] * k)
     return line(subject, chart, columns, None) if k == 1 else pairs(subject, chart, columns, scatter=True)
+
+
+@_figure.register(Bounded)
+def _(manifold: Bounded, subject: Subject) -> "Figure":
+    return _figure(manifold.m, subject)
 
 
 @_figure.register(SO3)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Mesh, Quotient, Sphere
+from manifolds import SE3, SO3, Bounded, Euclidean, FlatTorus, Manifold, Mesh, Quotient, Sphere
 from manifolds.rotations import rotvec_from_matrix
 from rfm.datasets.coordinates import Cartesian
 from rfm.plotting.figures import INK
@@ -120,6 +120,11 @@ def _write(file: Path, text: str) -> None:
 @singledispatch
 def _traces(manifold: Manifold, subject: Subject) -> PageFigure | None:
     return None
+
+
+@_traces.register(Bounded)
+def _(manifold: Bounded, subject: Subject) -> PageFigure | None:
+    return _traces(manifold.m, subject)
 
 
 @_traces.register(Sphere)

@@ -13,6 +13,7 @@ from torch import Tensor
 from rfm.datasets.coordinates import Coordinates
 from rfm.flow import Flow
 from rfm.integrators import Adaptive
+from rfm.plotting.borders import draw_border_in_plane
 from rfm.plotting.figures import INK, PAPER, finish, new_figure
 from rfm.plotting.panels import (
     Array,
@@ -90,14 +91,17 @@ class Subject:
         return [(names[i] if fits else f"{usual}{i + 1}") + unit for i in range(k)]
 
     def log_density(self, x: Array) -> Array:
-        """Return the flow's log-density at points ``(n, *event_shape)``, nats; the same points are computed once."""
+        """Return the flow's log-density at points ``(n, *event_shape)``, nats, NaN outside of a set with a border.
+
+        The same points are computed once.
+        """
         key = (x.shape, x.tobytes())
         if key not in self.computed:
             # A page may show angles from 0 to a full turn.
-            points = self.flow.manifold.projx(torch.from_numpy(x)).float()
+            points = self.flow.manifold.unbounded.projx(torch.from_numpy(x)).float()
             options: dict[str, Any] = {"batch_size": _PART, "progress": True} if self.progress else {}
             values = self.flow.log_prob(points, solver=SOLVER, condition=self.condition, **options)
-            self.computed[key] = values.double().cpu().numpy()
+            self.computed[key] = torch.where(values.isneginf(), math.nan, values).double().cpu().numpy()
         return self.computed[key]
 
 
@@ -193,6 +197,7 @@ def plane(subject: Subject, chart: Chart, columns: list[Array], density_label: s
         chart.dress(axes, s.title(len(column)), 0, 1)
     for axes in (density, *others):
         axes.set_box_aspect(1)
+        draw_border_in_plane(axes, subject.flow.manifold, chart.unit)
     return figure
 
 

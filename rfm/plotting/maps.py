@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from rfm.plotting.borders import draw_border_on_map
 from rfm.plotting.figures import DENSITY_COLOURS, INK, PAPER, finish, new_figure
 from rfm.plotting.layouts import Subject, draw_regions
 from rfm.plotting.panels import Array, colour_bar, colour_limits, point_style
@@ -124,6 +125,7 @@ def sphere_figure(subject: Subject, *, earth: bool) -> "Figure":
         away = int(np.sum(~view.holds(points)))
         title = s.title(len(points)) + (f",\n{away:,} of them off the map" if away else "")
         axes = world_map(figure, place, title, earth=earth, view=view)
+        draw_border_on_map(axes, subject.flow.manifold, view)
         draw_points(axes, points, s.colour, subject.count, view)
     return figure
 
@@ -137,9 +139,18 @@ def draw_density(
     low, high = colour_limits(log_density, np.log(np.cos(latitude).clip(min=1e-9))[:, None])
     x, y = (longitude, latitude) if view.is_full else (np.degrees(longitude) + view.centre, np.degrees(latitude))
     shown = axes.pcolormesh(
-        x, y, log_density, shading="gouraud", cmap=DENSITY_COLOURS, vmin=low, vmax=high, zorder=0, rasterized=True
+        x,
+        y,
+        log_density,
+        shading="gouraud",
+        cmap=DENSITY_COLOURS,
+        vmin=low,
+        vmax=high,
+        zorder=0,
+        rasterized=True,
     )
     draw_regions(axes, subject, x, y, log_density)
+    draw_border_on_map(axes, subject.flow.manifold, view)
     # pcolormesh turns the grid off.
     axes.grid(color="white", linewidth=0.4, alpha=0.25)
     place_of_bar = bar if "cax" in bar else bar | {"ax": axes}

@@ -24,13 +24,14 @@ def colour_limits(log_density: Array, log_measure: Array | float = 0.0) -> Limit
     scale shows is where points are, however deep the density is elsewhere.
 
     Args:
-        log_density: nats, at the centres of cells.
+        log_density: nats, at the centres of cells; NaN outside of a set with a border.
         log_measure: logarithms of the cells' sizes.
     """
-    log_mass = (log_density + log_measure).ravel()
-    order = np.argsort(log_density, axis=None)
+    known = np.isfinite(log_density)
+    log_mass, values = (log_density + log_measure)[known], log_density[known]
+    order = np.argsort(values)
     mass = np.cumsum(np.exp(log_mass - log_mass.max())[order])
-    low, high = log_density.ravel()[order[np.searchsorted(mass, np.array([0.005, 0.995]) * mass[-1])]]
+    low, high = values[order[np.searchsorted(mass, np.array([0.005, 0.995]) * mass[-1])]]
     if high - low < 1:  # an almost uniform density should look so
         low, high = (low + high - 1) / 2, (low + high + 1) / 2
     return float(low), float(high)
@@ -66,6 +67,8 @@ def draw_density(axes: "Axes", log_density: Array, x: Limits, y: Limits) -> "Sca
     """Draw log-densities at the centres of a grid of cells, smoothly."""
     low, high = colour_limits(log_density)
     style = {"interpolation": "bicubic", "interpolation_stage": "data"}
+    if not np.isfinite(log_density).all():
+        style = {"interpolation": "nearest"}
     return draw_grid(axes, log_density, x, y, vmin=low, vmax=high, **style)
 
 

@@ -10,6 +10,7 @@ from rfm.regions.boxes import AngleBox, CoordinateBox, LatitudeLongitudeBox
 from rfm.regions.calibration import Coverage, coverage
 from rfm.regions.contours import Outline, outlines, write_geojson
 from rfm.regions.highest_density import HighestDensity, Level
+from rfm.regions.planar import planar_polygon
 from rfm.regions.polygons import Polygon
 from rfm.regions.probability import Probability, Share, probability
 from rfm.regions.rates import Rate
@@ -32,6 +33,7 @@ __all__ = [
     "Share",
     "coverage",
     "outlines",
+    "planar_polygon",
     "probability",
     "write_geojson",
 ]

@@ -21,9 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifolds import Manifold, Sphere
+from manifolds import Manifold, Sphere, SphericalPolygon
+from manifolds.arguments import positive
 from rfm.grids.geography import geography_of
 from rfm.records.packages import optional_package
+from rfm.regions.great_circles import arcs
 from rfm.regions.region import Array, Charts, Region
 
 _HALF_TURN = 180.0
@@ -75,9 +77,7 @@ class Polygon(Region):
                 f"{name}: its coordinates are in another system than WGS 84 ({system[:80]}); convert it, as with "
                 "ogr2ogr -t_srs EPSG:4326"
             )
-        polygons = list(_polygons_of(name, content))
-        if not polygons:
-            raise ValueError(f"{name}: holds no Polygon or MultiPolygon; a region needs at least one")
+        _, polygons = geojson_polygons(source)
         try:
             return cls(polygons, surface)
         except ValueError as error:
@@ -88,6 +88,24 @@ class Polygon(Region):
         # With their borders: a pole is a whole edge.
         inside = self._shapely.intersects_xy(self.geometry, longitude.cpu().numpy(), latitude.cpu().numpy())
         return torch.from_numpy(np.asarray(inside)).to(x.device)
+
+    def constraint(self, bow: float = 1e-5) -> SphericalPolygon:
+        """Return the polygons as a set that flows can be bounded by: ``Bounded(Sphere(2), polygon.constraint())``.
+
+        Edges become arcs of great circles that stay near them.
+
+        Args:
+            bow: how far an arc may be from its edge, in radians; 60 metres on the earth by default. Fewer arcs take
+                less time.
+
+        Raises:
+            ValueError: they lie on an ellipsoid, or cover all of the sphere.
+        """
+        if not self.manifold.same_as(Sphere(2)):
+            raise ValueError(f"Polygon.constraint: flows are bounded on Sphere(2), got {self.manifold}; use the sphere")
+        oriented = [self._shapely.geometry.polygon.orient(p) for p in self._shapely.get_parts(self.geometry)]
+        rings = (np.asarray(ring.coords) for p in oriented for ring in (p.exterior, *p.interiors))
+        return SphericalPolygon(arcs(rings, positive("Polygon.constraint", "bow", bow)))
 
     def describe(self) -> str:
         west, south, east, north = self.geometry.bounds
@@ -123,12 +141,7 @@ class Polygon(Region):
 
     def _checked(self, shapely: Any, number: int, rings: Sequence[Sequence[Sequence[float]]]) -> Any:
         """Return a polygon of shapely's, in degrees as given."""
-        try:
-            arrays = [np.asarray([position[:2] for position in ring], dtype=float) for ring in rings]
-            polygon = shapely.Polygon(arrays[0], arrays[1:])
-        except (IndexError, TypeError, ValueError) as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise ValueError(f"polygon {number} is no sequence of rings of positions ({reason}); repair it") from None
+        polygon, arrays = shapely_polygon(shapely, number, rings)
         places = np.concatenate(arrays)
         outside = ~((np.abs(places[:, 1]) <= 90) & (np.abs(places[:, 0]) <= 360))
         if outside.any():
@@ -136,11 +149,6 @@ class Polygon(Region):
             raise ValueError(
                 f"polygon {number} has the position ({lon:g}, {lat:g}), and positions are longitude, then latitude, in "
                 "degrees; exchange or correct them"
-            )
-        if not polygon.is_valid:
-            raise ValueError(
-                f"polygon {number} is not valid ({shapely.is_valid_reason(polygon)}); repair it, as with "
-                "shapely.make_valid"
             )
         self._note_long_edges(number, arrays)
         return polygon
@@ -157,6 +165,38 @@ class Polygon(Region):
                     "it stands; one that is to cross the meridian of 180 degrees is cut there, or goes on beyond 180",
                 )
                 return
+
+
+def geojson_polygons(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """Return the name of a GeoJSON file or object, and the coordinates of its polygons.
+
+    Raises:
+        ValueError: it is no GeoJSON, or holds no polygon.
+    """
+    name, content = _read(source)
+    polygons = list(_polygons_of(name, content))
+    if not polygons:
+        raise ValueError(f"{name}: holds no Polygon or MultiPolygon; a region needs at least one")
+    return name, polygons
+
+
+def shapely_polygon(shapely: Any, number: int, rings: Sequence[Sequence[Sequence[float]]]) -> tuple[Any, list[Array]]:
+    """Return a polygon of shapely's, and its rings as arrays ``(n, 2)``.
+
+    Raises:
+        ValueError: it is no sequence of rings, or crosses itself.
+    """
+    try:
+        arrays = [np.asarray([position[:2] for position in ring], dtype=float) for ring in rings]
+        polygon = shapely.Polygon(arrays[0], arrays[1:])
+    except (IndexError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"polygon {number} is no sequence of rings of positions ({reason}); repair it") from None
+    if not polygon.is_valid:
+        raise ValueError(
+            f"polygon {number} is not valid ({shapely.is_valid_reason(polygon)}); repair it, as with shapely.make_valid"
+        )
+    return polygon, arrays
 
 
 def ring_area(ring: Array) -> float:

@@ -145,7 +145,7 @@ def probability(
 
     Args:
         flow: a flow with a density, or without one: draws need none.
-        region: on the flow's manifold.
+        region: on the flow's manifold; of a bounded set, also on what it is a part of.
         condition: one condition, as `rfm.Flow.log_prob` takes it.
         tolerance: relative error at which cubature stops.
         evaluations: of the density at most, about.
@@ -161,7 +161,7 @@ def probability(
     """
     check_instance("probability", "flow", flow, Flow, "rfm.fit(points, manifold)")
     check_instance("probability", "region", region, Region, "Ball(manifold, centre, radius)")
-    if not region.manifold.same_as(flow.manifold):
+    if not (region.manifold.same_as(flow.manifold) or region.manifold.same_as(flow.manifold.unbounded)):
         raise ValueError(
             f"probability: the region lies on {region.manifold}, the flow on {flow.manifold}; make one for the "
             "flow's manifold"

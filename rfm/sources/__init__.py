@@ -13,6 +13,8 @@
 `PowerSource`          powers
 `RaggedSource`         products of several numbers of factors
 `ScaledSource`         scaled manifolds
+`PiecewiseUniform`     bounded sets of several components
+`Truncated`            bounded sets, from a source on all of the manifold
 `Empirical`            given points, on every manifold: it has no density
 ====================== ======================================================
 
@@ -30,12 +32,14 @@ from rfm.sources.kernel_mixture import KernelMixture
 from rfm.sources.kernel_widths import kernel_concentrations
 from rfm.sources.mesh_density import MeshDensity
 from rfm.sources.mixture_weights import likeliest_weights
+from rfm.sources.piecewise_uniform import PiecewiseUniform
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.ragged import RaggedSource
 from rfm.sources.rigid_motion import RigidMotionSource
 from rfm.sources.scaled import ScaledSource
 from rfm.sources.strata import Strata
 from rfm.sources.stratified_kernels import StratifiedKernels, stratified_concentrations
+from rfm.sources.truncated import Truncated
 from rfm.sources.von_mises_fisher import VonMisesFisher
 from rfm.sources.wrapped_normal import WrappedNormal, wrapped_log_density
 
@@ -45,6 +49,7 @@ __all__ = [
     "IsotropicGaussianSO3",
     "KernelMixture",
     "MeshDensity",
+    "PiecewiseUniform",
     "PowerSource",
     "ProductSource",
     "RaggedSource",
@@ -53,6 +58,7 @@ __all__ = [
     "Source",
     "Strata",
     "StratifiedKernels",
+    "Truncated",
     "Uniform",
     "VonMisesFisher",
     "WrappedNormal",

@@ -6,14 +6,16 @@ from typing import cast
 
 from torch import Tensor
 
-from manifolds import SE3, CentredPoses, LevelSet, Manifold, Power, Product, Scaled
+from manifolds import SE3, Bounded, CentredPoses, LevelSet, Manifold, Power, Product, Scaled
 from manifolds.arguments import check_instance
 from rfm.arrays import points_of
 from rfm.sources.base import Source, Uniform
 from rfm.sources.centred_poses import CentredPoseSource
+from rfm.sources.piecewise_uniform import PiecewiseUniform
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.rigid_motion import RigidMotionSource
 from rfm.sources.scaled import ScaledSource
+from rfm.sources.truncated import Truncated
 from rfm.sources.wrapped_normal import WrappedNormal
 
 
@@ -23,7 +25,7 @@ def default_source(manifold: Manifold, points: Tensor) -> Source:
 
     It is `Uniform` where the volume is finite; on other products and powers the defaults of their factors, side by
     side; uniform rotations with normal positions on `manifolds.SE3` and `manifolds.CentredPoses`; and a `WrappedNormal`
-    about the points where the injectivity radius is infinite.
+    about the points where the injectivity radius is infinite; on a bounded part of a manifold, each as it is there.
 
     A generic function: give your own manifold a default with ``default_source.register(MyManifold)``, a function of
     the manifold and the points.
@@ -68,6 +70,15 @@ def _(manifold: Scaled, points: Tensor) -> Source:
     if manifold.volume is not None:
         return Uniform(manifold)
     return ScaledSource(manifold, default_source(manifold.m, points_of("default_source", manifold, points)))
+
+
+@default_source.register
+def _(manifold: Bounded, points: Tensor) -> Source:
+    if not manifold.constraint.is_connected:
+        return PiecewiseUniform.fit(manifold, manifold.projx(points_of("default_source", manifold, points)))
+    if manifold.volume is not None:
+        return Uniform(manifold)
+    return Truncated(manifold, default_source(manifold.m, points_of("default_source", manifold, points)))
 
 
 @default_source.register

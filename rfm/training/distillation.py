@@ -16,7 +16,7 @@ from rfm.flow import Flow
 from rfm.flow.condition_vectors import vectors_of
 from rfm.flow.progress import Report
 from rfm.integrators import Adaptive, Method
-from rfm.networks.average_velocity import with_second_time
+from rfm.networks.second_time import with_second_time
 from rfm.objectives import FlowMapObjective, Semigroup
 from rfm.steering import Guidance
 from rfm.training.fitting import fit, seeded_field
@@ -92,8 +92,8 @@ def distil(
     teacher = as_field(copy.deepcopy(flow.field))
     if teacher.needs_condition:
         raise ValueError(
-            "distil: the flow's field is behind an encoder, and conditions are not vectors; train a flow map with "
-            "rfm.fit_stream(..., objective=rfm.objectives.Semigroup(velocity=flow.field))"
+            "distil: the flow's field is behind an encoder, and its conditions are no vectors; train a "
+            "rfm.networks.EncodedMap by rfm.fit_stream(..., objective=rfm.objectives.Semigroup(velocity=flow.field))"
         )
     vectors = _rows(flow, teacher, condition, count, seed)
     if weight != 1:

@@ -36,6 +36,8 @@ def finest_frequency(manifold: Manifold, points: Tensor, scale: float) -> float:
     """
     from scipy.spatial import cKDTree
 
+    # How wide a kernel is does not depend on where the space ends.
+    manifold = manifold.unbounded
     points = manifold.projx(points)  # in float32 they were as near as that is
     embedded = (manifold.embed(points) / scale).numpy(force=True)
     _, first = np.unique(embedded, axis=0, return_index=True)

@@ -14,7 +14,7 @@ from rfm.flow.progress import Report
 from rfm.networks.precision import weight_of
 from rfm.objectives import Objective
 from rfm.objectives.objective import Loss as ObjectiveLoss
-from rfm.paths import GeodesicPath
+from rfm.paths import default_path
 from rfm.records.fingerprint import architecture
 from rfm.training.arguments import check_field, checked_objective, positive_integer
 from rfm.training.loop import Loss
@@ -90,7 +90,7 @@ def fit_stream(
         if fabric.world_size > 1:
             raise ValueError("fit_stream: runs in one process; start it without torchrun")
         generator = torch.Generator(fabric.device)
-        loss = _loss(draw, flow, chosen, generator, run.first_step)
+        loss = _loss(draw, flow, chosen.to(fabric.device), generator, run.first_step)
         run.train(flow, loss, validate, generator=generator, capture=bool(training.capture))
     return flow
 
@@ -102,7 +102,7 @@ def _loss(draw: Draw, flow: Flow, objective: Objective, generator: torch.Generat
     weight = weight_of(field)
     dtype = at_least_float32(torch.float32 if weight is None else weight.dtype)
     # Where the field is checked: on any path from source to data.
-    path = GeodesicPath(flow.manifold)
+    path = default_path(flow.manifold)
 
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
         x_0, x_1, t, given = draw(generator)

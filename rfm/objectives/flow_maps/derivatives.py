@@ -31,7 +31,7 @@ def landing_derivative(
     def landing(y: Tensor, time: Tensor) -> Tensor:
         return flow_map.jump(y, time, t, **condition)
 
-    landed, moved = torch.func.jvp(landing, (x, s), (velocity(x, s), torch.ones_like(s)))
+    landed, moved = torch.func.jvp(landing, (x, s), (velocity(x, s), torch.ones_like(s)))[:2]
     # Where points are classes, their representatives may move within them, which is no motion.
     return landed, flow_map.manifold.proju(landed, moved)
 
@@ -44,7 +44,7 @@ def average_velocity_derivative(
     def average(y: Tensor, time: Tensor) -> Tensor:
         return flow_map.average_velocity(y, time, t, **condition)
 
-    u, du = torch.func.jvp(average, (x, s), (followed, torch.ones_like(s)))
+    u, du = torch.func.jvp(average, (x, s), (followed, torch.ones_like(s)))[:2]
     return u, du
 
 
@@ -62,7 +62,7 @@ def covariant_derivative(
         u = flow_map.average_velocity(y, time, t, **condition)
         return torch.func.jvp(lambda z: manifold.logmap(x, z), (y,), (u,))[1], u
 
-    (_, u), (derivative, _) = torch.func.jvp(in_normal_coordinates, (x, s), (followed, torch.ones_like(s)))
+    (_, u), (derivative, _) = torch.func.jvp(in_normal_coordinates, (x, s), (followed, torch.ones_like(s)))[:2]
     return u, derivative
 
 

@@ -37,7 +37,7 @@ class Eulerian(FlowMapObjective):
         def landing(time: Tensor) -> Tensor:
             return flow_map.jump(x, time, t, **condition)
 
-        landed, departing = torch.func.jvp(landing, (s,), (torch.ones_like(s),))
+        landed, departing = torch.func.jvp(landing, (s,), (torch.ones_like(s),))[:2]
         total = landing_derivative(flow_map, velocity, x, s, t, **condition)[1]
         manifold, landed = flow_map.manifold, landed.detach()
         residual = manifold.proju(landed, departing) + (total - manifold.proju(landed, departing.detach()))

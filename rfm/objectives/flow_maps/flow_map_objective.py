@@ -13,11 +13,11 @@ from manifolds import Manifold
 from manifolds.arguments import check_function, check_instance, number
 from rfm.field import FlowMap, as_field, as_flow_map
 from rfm.integrators import Adaptive, integrate
-from rfm.networks.average_velocity import with_second_time
+from rfm.networks.second_time import with_second_time
 from rfm.objectives.flow_maps.derivatives import Velocity
 from rfm.objectives.flow_matching import check_path
 from rfm.objectives.objective import Objective
-from rfm.paths import ConditionalPath, GeodesicPath
+from rfm.paths import ConditionalPath, default_path
 from rfm.paths.time_pairs import TimePairs
 from rfm.paths.times import TimeSampler
 from rfm.sources import Source
@@ -138,7 +138,7 @@ class FlowMapObjective(Objective):
         return velocity
 
     def _path(self, source: Source) -> ConditionalPath:
-        return GeodesicPath(source.manifold) if self.path is None else self.path
+        return default_path(source.manifold) if self.path is None else self.path
 
     def validation_loss(
         self,
@@ -181,7 +181,7 @@ class FlowMapObjective(Objective):
             check_path(type(self).__name__, self.path, manifold, source)
 
     def on(self, manifold: Manifold) -> Self:
-        return replace(self, path=GeodesicPath(manifold) if self.path is None else self.path)
+        return replace(self, path=default_path(manifold) if self.path is None else self.path)
 
     def to(self, device: torch.device) -> Self:
         if self.velocity is None:

@@ -36,7 +36,7 @@ class Lagrangian(FlowMapObjective):
         def landing(time: Tensor) -> Tensor:
             return flow_map.jump(x, s, time, **condition)
 
-        landed, moved = torch.func.jvp(landing, (t,), (torch.ones_like(t),))
+        landed, moved = torch.func.jvp(landing, (t,), (torch.ones_like(t),))[:2]
         # The metric is that of the place: a map is not to lower the loss by landing where lengths count less.
         landed, manifold = landed.detach(), flow_map.manifold
         # Where points are classes, their representatives may move within them, which is no motion.

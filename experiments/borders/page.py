@@ -1,0 +1,145 @@
+"""The page of the study of borders."""
+
+import platform
+from datetime import date
+from typing import Any, NamedTuple
+
+import torch
+
+_EARTH = """\
+## On the earth
+
+Points on one side of the coast, which is simplified to {simplified} degrees; one fifth held out, {real} steps,
+no refinement. Kernel densities are mixtures of 30 bandwidths, divided by their mass inside. Land has several
+components, between which no flow leads: the source has the shares of the data.
+
+{rows}
+
+"""
+_PAGE = """\
+# Sets with a border
+
+Which mechanism keeps a flow inside a set best, on densities that are known and high at the border; then
+mazes. [`Bounded`](../choose-a-manifold.md) does what the first table chose.
+
+- command: `{command}`
+- date: {date}; {machine} CPU, one thread; Python {python}, torch {torch}; seed 0
+- seconds are those of the processor, for the fit
+
+![Trajectories through mazes, from one corner to the other](../images/borders.png)
+
+## Mechanisms
+
+All train the same network on {points:,} points for {steps} steps; none is refined. *Gap* is the mean of
+`log p - log q` over {tests:,} test points, in nats, with its standard error: how much likelier the truth
+makes them. *Near* is its mean over those within 0.05 of the border. *Z* is the integral of the density over the
+set by quadrature.
+
+{known}
+
+- **Damped** is `Bounded`: a velocity whose component normal to the border falls to zero in proportion to the
+  distance, so that the flow maps the set to itself. Trained along straight ways it has to resolve a layer: between
+  two points of a convex set hardly any straight way touches the border, so that on the way the density falls to zero
+  there. Where half of the ways are **reflected** at the nearest wall there is no such layer. It is on all sets nearer
+  to the truth than conditioning, and there is no set that it does not serve: it is what `rfm.fit` does. *Z* of
+  the disc is off by a thin layer at the border, where the
+  density of so short a training has a spike that the quadrature does not resolve.
+- **Mapped to R^n**: a flow on R^n behind the logistic map of each coordinate, or `y / sqrt(1 - |y|^2)` on a disc,
+from
+  a normal source that is fitted. Densities at the border become tails: those of a logistic map suit ranges, on the
+  box it is the best, and those of a disc are heavy, there it is the worst. There is none for a polygon.
+- **Conditioned**: a flow that knows no border, whose draws outside are rejected; *mass* is the share inside. Its
+  density is smooth where the truth jumps, and so it is too low at the border, everywhere.
+
+{earth}## Mazes
+
+From a normal distribution in one corner to one in the opposite corner, both cut at the walls; {double} steps.
+*Inside* counts 500 samples and 41 points along each of their trajectories, *arrived* those within three standard
+deviations
+of the end.
+
+{mazes}
+
+So few steps leave a flow that stays inside all the way, and is not yet where it is to be: half of the samples are
+short of the end, and the NLL is far above the entropy. Ways are straight where they can be; else they lead
+through nodes that see each other (`rfm.paths.BoundedPath`).
+"""
+
+
+class Budgets(NamedTuple):
+    """How much was spent."""
+
+    steps: int
+    """Of training on known densities."""
+    points: int
+    """Of those, to train on."""
+    real_steps: int
+    """Of training on the earth; twice as many in mazes."""
+
+
+def page(
+    known: list[dict[str, Any]],
+    earth: list[dict[str, Any]],
+    mazes: list[dict[str, Any]],
+    budget: Budgets,
+) -> str:
+    """Return the page of the rows."""
+    from experiments.borders.earth import SIMPLIFIED
+
+    spent = (
+        f"--steps {budget.steps} --points {budget.points} --real-steps {budget.real_steps}{' --earth' if earth else ''}"
+    )
+    files = "--page docs/studies/borders.md --figure docs/images/borders.png"
+    return _PAGE.format(
+        command=f"python -m experiments.borders {spent} {files}",
+        steps=budget.steps,
+        double=f"{2 * budget.real_steps:,}",
+        points=budget.points,
+        tests=budget.points // 2,
+        date=date.today().isoformat(),
+        machine=platform.machine(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        known=_known(known),
+        earth=_EARTH.format(simplified=SIMPLIFIED, real=budget.real_steps, rows=_earth(earth)) if earth else "",
+        mazes=_mazes(mazes),
+    )
+
+
+def _known(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| set | mechanism | gap | near | inside | mass | Z | seconds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for r in rows:
+        lines.append(
+            f"| {r['set']} | {r['mechanism']} | {r['gap']:.3f} ± {r['error']:.3f} | {r['gap_near']:+.3f} | "
+            f"{100 * r['inside']:.4g} % | {100 * r['mass']:.3g} % | {r['integral']:.4f} | {r['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _earth(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| catalogue | points | edges | model | test NLL, nats | inside | seconds |",
+        "|---|---:|---:|---|---:|---:|---:|",
+    ]
+    for r in rows:
+        lines.append(
+            f"| {r['catalogue']} | {r['points']:,} | {r['edges']:,} | {r['model']} | "
+            f"{r['nll']:.3f} ± {r['error']:.3f} | {100 * r['inside']:.4g} % | {r['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _mazes(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| maze | walls | samples inside | ways inside | arrived | NLL, nats | entropy | seconds |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for r in rows:
+        lines.append(
+            f"| {r['name']} | {r['edges']} | {100 * r['inside_samples']:.4g} % | {100 * r['inside_ways']:.4g} % | "
+            f"{100 * r['arrived']:.3g} % | {r['nll']:.3f} | {r['entropy']:.3f} | {r['seconds']:.0f} |"
+        )
+    return "\n".join(lines)

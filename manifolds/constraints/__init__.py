@@ -1,0 +1,1 @@
+"""Sets with a border, for `manifolds.Bounded`: a file for each kind."""
