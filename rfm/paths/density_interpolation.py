@@ -37,6 +37,8 @@ class MoserVelocity(Constants, Field):
         ValueError: for other densities.
     """
 
+    _values: Tensor
+
     default_method = Adaptive(NormalCoordinates(BOGACKI_SHAMPINE), atol=1e-3, rtol=1e-3)
     """Along the surface: projected steps come to rest at edges whose faces meet at a right angle or less, and may jump
     through thin walls. Velocities jump where paths cross an edge, so that a high order gains nothing."""

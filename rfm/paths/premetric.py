@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -185,7 +185,7 @@ class PremetricPath(ConditionalPath):
         def down(x: Tensor, s: Tensor, anchor: Tensor, rate: Tensor) -> Tensor:
             return -m.lift(rate) * _per_unit(own, m, x, anchor)[1]
 
-        given = {"anchor": anchor, "rate": share * length}
+        given: dict[str, Any] = {"anchor": anchor, "rate": share * length}
         x = integrate(down, m, start, (0.0, 1.0), self.method, **given).final
         for _ in range(_CORRECTIONS):
             d, unit = _per_unit(own, m, x, anchor)

@@ -42,6 +42,7 @@ class MeshDensity(Source, Constants):
     """
 
     values: Tensor
+    _cumulative: Tensor
 
     def __init__(self, manifold: Mesh, values: Tensor, subdivisions: int = 0) -> None:
         check_instance("MeshDensity", "manifold", manifold, Mesh, "Mesh(vertices, faces)")
