@@ -187,8 +187,7 @@ class Sphere(Manifold):
 
     @property
     def spectrum(self) -> SphericalHarmonics:
-        assert self.volume is not None
-        return SphericalHarmonics(self.n, self.volume)
+        return SphericalHarmonics(self.n, math.exp(log_sphere_area(self.n)))
 
     # Coordinates for networks.
 

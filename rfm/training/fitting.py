@@ -166,11 +166,8 @@ def fit(
         source, validation_source = given.sources(manifold, validation, len(data.x), seed)
     source = _source(source, manifold, chosen, training_data)
     if objective is None and field is None and given is None and condition is None and coupling == Independent():
-        (x, weights), (held, of_held) = (
-            _parts(manifold, part) for part in (training_data, data.take(validation_index))
-        )
-        assert x is not None
-        split = Split(x, weights, held, of_held)
+        held, held_weights = _parts(manifold, data.take(validation_index))
+        split = Split(manifold.projx(training_data.x), training_data.weights, held, held_weights)
         known = closed_form_flow(manifold, source, split)
         if known is not None:
             identity = [manifold, source, data, validation_index]
