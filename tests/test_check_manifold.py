@@ -17,6 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated
 
 
 HEAVY = {
+    "SE3(2.0)",
+    "SO3()",
+    "CentredPoses(3, 2.0)",
     "Stiefel(6, 2)",
     "SpecialOrthogonal(4)",
     "LogEuclideanSPD(2)",

@@ -17,6 +17,17 @@ DOCS = ROOT / "docs"
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 SLOW = {
+    "compare_samples",
+    "conditions",
+    "data_to_data",
+    "density_to_answer",
+    "diffusion_model",
+    "discrete",
+    "exact_fields",
+    "few_steps",
+    "from_diffusion",
+    "pictures",
+    "surface",
     "check_cylinder",
     "cylinder_default",
     "cylinder_source",

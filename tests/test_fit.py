@@ -212,6 +212,7 @@ rfm.fit(x, Sphere(2), field=field, steps=60, batch_size=64, **options)
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_by_the_system_resumes_to_the_same_result(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
 

@@ -84,6 +84,7 @@ def test_the_parts_of_a_kernel_mixture_of_poses_are_its_marginals() -> None:
     assert of_position.manifold.event_shape == Euclidean(3).event_shape
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("rfm_data")
 def test_the_study_of_orientations_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "runs"
