@@ -231,7 +231,7 @@ def test_a_hundred_thousand_points_with_noise_and_without(m: Manifold, walk: Wal
         return pushed(score(source.log_prob, m, carried(x, -t[0])), t[0])
 
     def drawn(scale: float) -> Tensor:
-        solver = Stochastic(0.25, lambda x, t: scale * score_of(x, t), steps=64, walk=walk, generator=seeded(1))
+        solver = Stochastic(0.25, lambda x, t: scale * score_of(x, t), steps=128, walk=walk, generator=seeded(1))
         return flow.sample(n, generator=seeded(2), solver=solver)
 
     x = drawn(1.0)

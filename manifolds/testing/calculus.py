@@ -92,7 +92,11 @@ def derivatives_right(p: Probe) -> Iterator[Measurement]:
         size = (value.detach().norm(dim=-1) + difference.norm(dim=-1)).clamp(min=1)
         at = {name: getattr(p, name) for name in method.arguments}
         error = (forward - difference).detach().norm(dim=-1)
-        yield Measurement(error, 3e4 * eps**0.8 * size, at, f"the forward derivative of {method.call}")
+        allowed = 3e4 * eps**0.8 * size
+        if method.call == "dist(x, y)":
+            # A distance has a corner where its points meet, and the stencil resolves it no better than its steps do.
+            allowed = allowed + (h / p.m.dist(p.x, p.y).clamp(min=h)) ** 4
+        yield Measurement(error, allowed, at, f"the forward derivative of {method.call}")
         weights = p.normal(*value.shape)
         _, pull = vjp(f, zero)
         error = (pull(weights)[0] - (weights * forward).sum(-1)).detach().abs()
