@@ -230,8 +230,11 @@ def test_a_hundred_thousand_points_with_noise_and_without(m: Manifold, walk: Wal
     def score_of(x: Tensor, t: Tensor) -> Tensor:
         return pushed(score(source.log_prob, m, carried(x, -t[0])), t[0])
 
+    # The walks' bias is of first order in the step; on the hyperboloid so many points see that of 64.
+    steps = 128 if isinstance(m, Hyperboloid) else 64
+
     def drawn(scale: float) -> Tensor:
-        solver = Stochastic(0.25, lambda x, t: scale * score_of(x, t), steps=128, walk=walk, generator=seeded(1))
+        solver = Stochastic(0.25, lambda x, t: scale * score_of(x, t), steps=steps, walk=walk, generator=seeded(1))
         return flow.sample(n, generator=seeded(2), solver=solver)
 
     x = drawn(1.0)
