@@ -22,7 +22,7 @@ from rfm.objectives import (
     RiemannianConsistency,
     Semigroup,
 )
-from rfm.objectives.flow_maps.derivatives import covariant_derivative
+from rfm.objectives.flow_maps.jump_batch import JumpBatch
 from rfm.paths import AffinePath, GeodesicPath
 from rfm.paths.schedules import Linear
 from rfm.paths.time_pairs import TimePairs
@@ -45,7 +45,7 @@ def generator() -> torch.Generator:
 
 
 def loss_of(own: FlowMapObjective, known: Any, velocity: Callable[..., Tensor], x: Tensor) -> Tensor:
-    return own.jump_loss(known, velocity, x, S, T, generator=generator())
+    return own.jump_loss(JumpBatch(known, velocity, x, S, T), generator())
 
 
 class Wavy(nn.Module, FlowMap):
@@ -271,7 +271,7 @@ def test_a_covariant_derivative_is_the_projection_in_the_space_around() -> None:
     # By normal coordinates, since the metric is no ambient one; Minkowski space projects to it all the same.
     m = Hyperboloid(2)
     known, x, v = Wavy(m), near(m, 4), wavy_field(m, seed=9)(near(m, 4), S)
-    u, found = covariant_derivative(known, x, S, T, v)
+    u, found = JumpBatch(known, known, x, S, T).covariant_derivative(v)
     ambient = torch.func.jvp(lambda y, s: known.average_velocity(y, s, T), (x, S), (v, torch.ones_like(S)))[1]
     torch.testing.assert_close(u, known.average_velocity(x, S, T))
     lengths = torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)

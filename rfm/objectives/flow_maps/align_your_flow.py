@@ -1,14 +1,12 @@
 """Align Your Flow on manifolds, and the consistency models that are its jumps to time 1."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from rfm.field import FlowMap
-from rfm.objectives.flow_maps.derivatives import Velocity, covariant_derivative, landing_derivative
 from rfm.objectives.flow_maps.flow_map_objective import FlowMapObjective
+from rfm.objectives.flow_maps.jump_batch import JumpBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,18 +20,8 @@ class AlignYourFlow(FlowMapObjective):
     Riemannian MeanFlow, 2026, arXiv:2602.07744.
     """
 
-    def jump_loss(
-        self,
-        flow_map: FlowMap,
-        velocity: Velocity,
-        x: Tensor,
-        s: Tensor,
-        t: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        **condition: Any,
-    ) -> Tensor:
-        return _aligned(flow_map, velocity, x, s, t, **condition)
+    def jump_loss(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:
+        return _aligned(jumps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,38 +43,28 @@ class RiemannianConsistency(FlowMapObjective):
 
     simplified: bool = False
 
-    def jump_loss(
-        self,
-        flow_map: FlowMap,
-        velocity: Velocity,
-        x: Tensor,
-        s: Tensor,
-        t: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        **condition: Any,
-    ) -> Tensor:
-        s, end = torch.minimum(s, t), torch.ones_like(t)
-        loss = (_simplified if self.simplified else _aligned)(flow_map, velocity, x, s, end, **condition)
+    def jump_loss(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:
+        s = torch.minimum(jumps.s, jumps.t)
+        to_the_end = replace(jumps, s=s, t=torch.ones_like(s))
+        loss = (_simplified if self.simplified else _aligned)(to_the_end)
         return loss * s.square() / (1 - s).clamp(min=_SHORTEST)
 
 
-def _aligned(flow_map: FlowMap, velocity: Velocity, x: Tensor, s: Tensor, t: Tensor, **condition: Any) -> Tensor:
-    landed, moved = landing_derivative(flow_map, velocity, x, s, t, **condition)
+def _aligned(jumps: JumpBatch) -> Tensor:
+    landed, moved = jumps.landing_derivative()
     # Zero but for its derivative, by which the landing point is drawn to where it is moved in the time of the jump.
-    residual = flow_map.manifold.proju(landed, flow_map.jump(x, s, t, **condition) - landed)
-    span = (t - s).square().clamp(min=_SHORTEST**2)
-    residual = residual - flow_map.manifold.lift(t - s) * moved
-    return flow_map.manifold.inner(landed, residual, residual) / span
+    residual = jumps.manifold.proju(landed, jumps.jump(jumps.x, jumps.s, jumps.t) - landed) - jumps.span * moved
+    squared_span = (jumps.t - jumps.s).square().clamp(min=_SHORTEST**2)
+    return jumps.manifold.inner(landed, residual, residual) / squared_span
 
 
-def _simplified(flow_map: FlowMap, velocity: Velocity, x: Tensor, s: Tensor, t: Tensor, **condition: Any) -> Tensor:
+def _simplified(jumps: JumpBatch) -> Tensor:
     with torch.no_grad():
-        followed = velocity(x, s)
-        average, derivative = covariant_derivative(flow_map, x, s, t, followed, **condition)
-        moved = followed - average + flow_map.manifold.lift(t - s) * derivative
-    residual = flow_map.average_velocity(x, s, t, **condition) - average - moved
-    return flow_map.manifold.inner(x, residual, residual)
+        followed = jumps.velocity(jumps.x, jumps.s)
+        average, derivative = jumps.covariant_derivative(followed)
+        moved = followed - average + jumps.span * derivative
+    residual = jumps.average_velocity(jumps.x, jumps.s) - average - moved
+    return jumps.manifold.inner(jumps.x, residual, residual)
 
 
 _SHORTEST = 5e-3

@@ -1,14 +1,12 @@
 """The Eulerian objective: all points of a trajectory jump to the same place."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from rfm.field import FlowMap
-from rfm.objectives.flow_maps.derivatives import Velocity, landing_derivative
 from rfm.objectives.flow_maps.flow_map_objective import FlowMapObjective
+from rfm.objectives.flow_maps.jump_batch import JumpBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,22 +21,12 @@ class Eulerian(FlowMapObjective):
     Davis et al., Generalised Flow Maps, 2025, arXiv:2510.21608 (G-ESD).
     """
 
-    def jump_loss(
-        self,
-        flow_map: FlowMap,
-        velocity: Velocity,
-        x: Tensor,
-        s: Tensor,
-        t: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        **condition: Any,
-    ) -> Tensor:
+    def jump_loss(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:
         def landing(time: Tensor) -> Tensor:
-            return flow_map.jump(x, time, t, **condition)
+            return jumps.jump(jumps.x, time, jumps.t)
 
-        landed, departing = torch.func.jvp(landing, (s,), (torch.ones_like(s),))[:2]
-        total = landing_derivative(flow_map, velocity, x, s, t, **condition)[1]
-        manifold, landed = flow_map.manifold, landed.detach()
+        landed, departing = torch.func.jvp(landing, (jumps.s,), (torch.ones_like(jumps.s),))[:2]
+        total = jumps.landing_derivative()[1]
+        manifold, landed = jumps.manifold, landed.detach()
         residual = manifold.proju(landed, departing) + (total - manifold.proju(landed, departing.detach()))
         return manifold.inner(landed, residual, residual)

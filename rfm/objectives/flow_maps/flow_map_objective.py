@@ -14,7 +14,7 @@ from manifolds.arguments import check_function, check_instance, number
 from rfm.field import FlowMap, as_field, as_flow_map
 from rfm.integrators import Adaptive, integrate
 from rfm.networks.second_time import with_second_time
-from rfm.objectives.flow_maps.derivatives import Velocity
+from rfm.objectives.flow_maps.jump_batch import JumpBatch, Velocity
 from rfm.objectives.flow_matching import check_path
 from rfm.objectives.objective import Objective
 from rfm.paths import ConditionalPath, default_path
@@ -71,27 +71,12 @@ class FlowMapObjective(Objective):
             check_function(owner, "velocity", self.velocity, "flow.field")
 
     @abstractmethod
-    def jump_loss(
-        self,
-        flow_map: FlowMap,
-        velocity: Velocity,
-        x: Tensor,
-        s: Tensor,
-        t: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        **condition: Any,
-    ) -> Tensor:
+    def jump_loss(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:
         """Return the loss of jumps, in squared units of a velocity, ``(*batch)``.
 
         Args:
-            flow_map: what is trained.
-            velocity: whose jumps they are to be, without gradients.
-            x: points at time s ``(*batch, *event_shape)``.
-            s: times that jumps lead from ``(*batch)``.
-            t: times that they lead to, likewise.
+            jumps: the map, its points and times, and what the points follow.
             generator: source of randomness.
-            condition: for the map.
         """
 
     def __call__(
@@ -109,9 +94,9 @@ class FlowMapObjective(Objective):
         path = self._path(source)
         s, end = self.spans.sample(t.shape, generator, t.dtype, t.device)
         start = path.sample(x_0, x_1, s)
-        velocity = self._velocity(flow_map, condition)
-        jumps = self.jump_loss(flow_map, velocity, start.x_t, s, end, generator=generator, **condition)
-        losses = self._matching(flow_map, path, x_0, x_1, t, **condition) + self.weight * jumps
+        jumps = JumpBatch(flow_map, self._velocity(flow_map, condition), start.x_t, s, end, condition)
+        matching = self._matching(flow_map, path, x_0, x_1, t, **condition)
+        losses = matching + self.weight * self.jump_loss(jumps, generator)
         if self.invertibility:
             losses = losses + self.invertibility * round_trip_loss(flow_map, start.x_t, s, end, **condition)
         return losses.mean()

@@ -1,14 +1,12 @@
 """The Lagrangian objective: where a jump lands moves as the velocity there."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from rfm.field import FlowMap
-from rfm.objectives.flow_maps.derivatives import Velocity
 from rfm.objectives.flow_maps.flow_map_objective import FlowMapObjective
+from rfm.objectives.flow_maps.jump_batch import JumpBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,23 +20,13 @@ class Lagrangian(FlowMapObjective):
     Davis et al., Generalised Flow Maps, 2025, arXiv:2510.21608 (G-LSD).
     """
 
-    def jump_loss(
-        self,
-        flow_map: FlowMap,
-        velocity: Velocity,
-        x: Tensor,
-        s: Tensor,
-        t: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        **condition: Any,
-    ) -> Tensor:
+    def jump_loss(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:
         def landing(time: Tensor) -> Tensor:
-            return flow_map.jump(x, s, time, **condition)
+            return jumps.jump(jumps.x, jumps.s, time)
 
-        landed, moved = torch.func.jvp(landing, (t,), (torch.ones_like(t),))[:2]
+        landed, moved = torch.func.jvp(landing, (jumps.t,), (torch.ones_like(jumps.t),))[:2]
         # The metric is that of the place: a map is not to lower the loss by landing where lengths count less.
-        landed, manifold = landed.detach(), flow_map.manifold
+        landed, manifold = landed.detach(), jumps.manifold
         # Where points are classes, their representatives may move within them, which is no motion.
-        residual = manifold.proju(landed, moved) - velocity(landed, t)
+        residual = manifold.proju(landed, moved) - jumps.velocity(landed, jumps.t)
         return manifold.inner(landed, residual, residual)

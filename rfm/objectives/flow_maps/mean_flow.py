@@ -2,19 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rfm.field import FlowMap
-from rfm.objectives.flow_maps.derivatives import (
-    Velocity,
-    average_velocity_derivative,
-    covariant_derivative,
-    log_derivative,
-)
 from rfm.objectives.flow_maps.flow_map_objective import FlowMapObjective
+from rfm.objectives.flow_maps.jump_batch import JumpBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,23 +26,15 @@ class MeanFlow(FlowMapObjective):
     Riemannian MeanFlow, 2026, arXiv:2602.07744.
     """
 
-    def jump_loss(
-        self,
-        flow_map: FlowMap,
-        velocity: Velocity,
-        x: Tensor,
-        s: Tensor,
-        t: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        **condition: Any,
-    ) -> Tensor:
-        manifold, span = flow_map.manifold, flow_map.manifold.lift(t - s)
-        average = flow_map.average_velocity(x, s, t, **condition)
+    def jump_loss(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:
+        manifold, span, x = jumps.manifold, jumps.span, jumps.x
+        average = jumps.average_velocity(x, jumps.s)
         with torch.no_grad():
-            followed = velocity(x, s)
-            u, du = average_velocity_derivative(flow_map, x, s, t, followed, **condition)
-            logarithm, moved = log_derivative(manifold, x, manifold.expmap(x, span * u), followed)
+            followed = jumps.velocity(x, jumps.s)
+            u, du = jumps.average_velocity_derivative(followed)
+            # While x follows its velocity, and y stays.
+            y = manifold.expmap(x, span * u)
+            logarithm, moved = manifold.logmap_jvp(x, y, followed, torch.zeros_like(y))
             nearest = manifold.norm(x, span * u - logarithm) <= _ROUNDING * manifold.norm(x, logarithm)
             towards = logarithm / torch.where(span == 0, 1.0, span)
             target = torch.where(manifold.lift(nearest), span * du - moved, towards)
@@ -80,30 +66,19 @@ class PlainMeanFlow(FlowMapObjective):
 
     splits: ClassVar[bool] = False
 
-    def jump_loss(
-        self,
-        flow_map: FlowMap,
-        velocity: Velocity,
-        x: Tensor,
-        s: Tensor,
-        t: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        **condition: Any,
-    ) -> Tensor:
-        manifold = flow_map.manifold
-        average = flow_map.average_velocity(x, s, t, **condition)
+    def jump_loss(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:
+        manifold, x = jumps.manifold, jumps.x
+        average = jumps.average_velocity(x, jumps.s)
         with torch.no_grad():
-            followed = velocity(x, s)
-            derivative = covariant_derivative(flow_map, x, s, t, followed, **condition)[1]
-            ahead = manifold.lift(t - s) * derivative
+            followed = jumps.velocity(x, jumps.s)
+            ahead = jumps.span * jumps.covariant_derivative(followed)[1]
         residual = average - followed - ahead
         loss = manifold.inner(x, residual, residual)
         if not (self.resolve_conflicts and torch.is_grad_enabled()):
             return loss
         matching = manifold.inner(x, average - followed, average - followed)
         bending = -2 * manifold.inner(x, average, ahead)
-        weights = [p for p in flow_map.parameters() if p.requires_grad]
+        weights = [p for p in jumps.flow_map.parameters() if p.requires_grad]
         return loss.detach() + _zero_with_gradient(matching.mean(), bending.mean(), weights)
 
 

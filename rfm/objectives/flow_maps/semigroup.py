@@ -1,14 +1,12 @@
 """The semigroup objective: a jump is what two jumps on the same way make."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from rfm.field import FlowMap
-from rfm.objectives.flow_maps.derivatives import Velocity
 from rfm.objectives.flow_maps.flow_map_objective import FlowMapObjective
+from rfm.objectives.flow_maps.jump_batch import JumpBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,22 +21,13 @@ class Semigroup(FlowMapObjective):
     consistency model, 2025, arXiv:2505.18825 (progressive self-distillation).
     """
 
-    def jump_loss(
-        self,
-        flow_map: FlowMap,
-        velocity: Velocity,
-        x: Tensor,
-        s: Tensor,
-        t: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        **condition: Any,
-    ) -> Tensor:
+    def jump_loss(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:
+        x, s, t = jumps.x, jumps.s, jumps.t
         share = torch.rand(s.shape, generator=generator, dtype=s.dtype, device=s.device)
         m = torch.lerp(s, t, share)
         with torch.no_grad():
-            target = flow_map.jump(flow_map.jump(x, s, m, **condition), m, t, **condition)
-        squared = flow_map.manifold.squared_dist(flow_map.jump(x, s, t, **condition), target)
+            target = jumps.jump(jumps.jump(x, s, m), m, t)
+        squared = jumps.manifold.squared_dist(jumps.jump(x, s, t), target)
         return squared / (t - s).square().clamp(min=_SHORTEST**2)
 
 
