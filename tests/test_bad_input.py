@@ -23,7 +23,7 @@ import rfm
 from manifolds import Sphere
 from rfm.command_line import main as cli
 from rfm.command_line.run_folder import RunData
-from rfm.datasets.coordinates import LatitudeLongitude
+from rfm.datasets.geographic import LatitudeLongitude
 from rfm.datasets.splits import group_split
 from rfm.networks import VelocityField
 from rfm.records.descriptions import write_json

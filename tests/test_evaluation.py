@@ -12,7 +12,7 @@ from manifolds import Sphere
 from rfm import Flow
 from rfm.command_line.evaluation import Evaluation, evaluate
 from rfm.command_line.run_folder import RunData
-from rfm.datasets.coordinates import LatitudeLongitude
+from rfm.datasets.geographic import LatitudeLongitude
 from rfm.datasets.splits import Split
 from rfm.metrics import negative_log_likelihood
 from rfm.sources import KernelMixture

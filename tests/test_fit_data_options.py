@@ -385,7 +385,7 @@ def test_the_ellipsoid_has_geodetic_coordinates() -> None:
 
     from manifolds import Ellipsoid
     from rfm.datasets import choose_coordinates, table_from
-    from rfm.datasets.coordinates import EARTH_AXES
+    from rfm.datasets.geographic import EARTH_AXES
 
     degrees = {"lat": [52.5, -33.9, 89.0, -90.0], "lon": [13.4, 18.4, 170.0, 33.0]}
     table, earth = table_from(degrees), Ellipsoid(EARTH_AXES)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from manifolds import Mesh
 from manifolds.testing import check_manifold
+from rfm.datasets import read_mesh
 
 SURFACES: list[tuple[str, Callable[[], Mesh]]] = [
     ("square", square),
@@ -359,9 +360,9 @@ def test_a_bunny_agrees_with_libigl_and_exact_geodesics() -> None:
     folder = os.environ.get("RFM_DATA")
     if not folder:
         pytest.skip("RFM_DATA names no folder with meshes")
-    igl, datasets = pytest.importorskip("igl"), pytest.importorskip("rfm.datasets")
+    igl = pytest.importorskip("igl")
     pytest.importorskip("trimesh")
-    mesh = datasets.read_mesh(Path(folder) / "mesh" / "bunny.obj", closed=True)
+    mesh = read_mesh(Path(folder) / "mesh" / "bunny.obj", closed=True)
     mesh = Mesh(mesh.vertices / 250, mesh.faces)
     v, f = mesh.vertices.numpy(), mesh.faces.numpy()
     x = uniform(mesh, 2000)

@@ -12,7 +12,9 @@ from rfm.command_line import main as cli
 from rfm.command_line.column_measurements import Given, likelihood_and_slice, parse_given
 from rfm.datasets import read_table
 from rfm.datasets.angles import Angles
-from rfm.datasets.coordinates import Cartesian, Coordinates, LatitudeLongitude
+from rfm.datasets.cartesian import Cartesian
+from rfm.datasets.coordinates import Coordinates
+from rfm.datasets.geographic import LatitudeLongitude
 from rfm.networks import VelocityField
 from rfm.posterior import Likelihood
 

@@ -18,7 +18,7 @@ from rfm.command_line.caveats import caveats
 from rfm.command_line.evaluation import evaluate
 from rfm.command_line.report_content import Report, report_on
 from rfm.command_line.run_folder import RunData, StartData
-from rfm.datasets.coordinates import LatitudeLongitude
+from rfm.datasets.geographic import LatitudeLongitude
 from rfm.datasets.splits import Split
 from rfm.networks import VelocityField
 from rfm.plotting import plot_reliability

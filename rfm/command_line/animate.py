@@ -1,7 +1,6 @@
 """``rfm animate``: a run's particles on their way from the source to the data."""
 
 import argparse
-from pathlib import Path
 
 from rfm.command_line.arguments import add_condition, add_run, path, positive, seed
 
@@ -33,28 +32,20 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the moving picture of a run."""
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import check_required, given_condition
-    from rfm.command_line.table_output import checked_output
+    from rfm.command_line.picture_files import picture_file, title_of
     from rfm.plotting import animated, motion_of, save_animation, save_page
 
     flow, data = load_run(arguments)
-    arguments.out = arguments.out or str(Path(arguments.run) / "flow.gif")
-    out = checked_output(arguments)
-    assert out is not None
-    if out.suffix.lower() not in _ENDINGS:
-        raise ValueError(f"--out {out.name} has no known ending; end it in {', '.join(_ENDINGS)}")
+    out = picture_file(arguments, "flow.gif", _ENDINGS)
     condition = given_condition(flow, arguments)
     check_required(flow, condition, arguments)
-    title = data.source
-    if condition is not None:
-        assert flow.conditions is not None
-        title = f"{title}: {flow.conditions.title(condition) or 'nothing known'}"
     motion = motion_of(
         flow,
         count=arguments.count,
         frames=arguments.frames,
         condition=condition,
         coordinates=data.coordinates,
-        title=title if arguments.title is None else arguments.title,
+        title=title_of(arguments, flow, data, condition),
         seed=arguments.seed,
         progress=not arguments.quiet,
         **({"evaluations": 0} if arguments.no_density else {}),

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manifolds import Bounded
 from rfm.baselines import KERNELS, Baseline
 from rfm.command_line.run_folder import RunData
 from rfm.datasets.splits import group_split
 from rfm.flow import Flow, StratifiedRefinement
 from rfm.metrics import Estimate, NearestTraining, nearest_training, negative_log_likelihood, paired_difference
-from rfm.sources import Source, Truncated, Uniform
+from rfm.sources import Source, Uniform
+from rfm.sources.truncated import restricted
 from rfm.training import Points, conditional_kernels
 from rfm.training.conditional_refinement import condition_labels, reason_against_condition
 
@@ -220,7 +220,7 @@ def evaluate(
             against_conditional = paired_difference(*pair, groups=groups, weights=weights)
     rows = tuple((name, negative_log_likelihood(score, weights, groups)) for name, score in scores)
     measure = f"the Riemannian volume of {flow.manifold}"
-    if kernels and isinstance(flow.manifold, Bounded):
+    if kernels and flow.manifold.unbounded is not flow.manifold:
         measure += "; kernel densities leak over its border, and are divided by their mass inside"
     words = _subsampling(data, fitted) if kernels and fitted is not data else ""
     return Evaluation(
@@ -321,7 +321,7 @@ def _fitted(
     for baseline in baselines:
         note(baseline.title)
         own = baseline.fit(full, train, validation, sample_weights=w, validation_weights=v)
-        found[baseline.title] = Truncated(flow.manifold, own) if isinstance(flow.manifold, Bounded) else own
+        found[baseline.title] = restricted(own, flow.manifold)
     return found
 
 

@@ -21,7 +21,6 @@ from manifolds import (
 )
 from rfm.couplings import Coupling, Independent, OptimalTransport, Sinkhorn, UnbalancedSinkhorn
 from rfm.datasets.column_names import angle_columns, coordinate_columns
-from rfm.datasets.coordinates import EARTH_AXES
 from rfm.datasets.crystal_symmetry import (
     LAUE_NAMES,
     crystal_rotations,
@@ -30,6 +29,7 @@ from rfm.datasets.crystal_symmetry import (
     laue_group,
     settings_vary,
 )
+from rfm.datasets.geographic import EARTH_AXES
 from rfm.datasets.orientation_maps import OrientationMap
 from rfm.datasets.tables import Table
 from rfm.sources import KernelMixture, Source, Uniform, WrappedNormal

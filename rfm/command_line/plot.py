@@ -66,24 +66,19 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw a run."""
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import check_required, given_condition, nearest
-    from rfm.command_line.table_output import checked_output
+    from rfm.command_line.picture_files import picture_file, title_of
 
     view = _view(arguments)
     flow, data = load_run(arguments)
-    arguments.out = arguments.out or str(Path(arguments.run) / "density.png")
-    out = checked_output(arguments)
-    assert out is not None
-    if out.suffix.lower() not in _ENDINGS:
-        raise ValueError(f"--out {out.name} has no known ending; end it in {', '.join(_ENDINGS)}")
+    out = picture_file(arguments, "density.png", _ENDINGS)
     condition = given_condition(flow, arguments)
     check_required(flow, condition, arguments)
-    points, title = data.points, data.source
-    if condition is not None:
+    points, title = data.points, title_of(arguments, flow, data, condition)
+    if condition is not None and data.condition is not None:
         assert flow.conditions is not None
-        points = points if data.condition is None else points[nearest(flow.conditions, data, condition)]
-        title = f"{title}: {flow.conditions.title(condition) or 'nothing known'}"
+        points = points[nearest(flow.conditions, data, condition)]
     options = {"condition": condition, "view": view, "progress": not arguments.quiet, "regions": arguments.regions}
-    _draw(arguments.kind, flow, points, data, out, title if arguments.title is None else arguments.title, options)
+    _draw(arguments.kind, flow, points, data, out, title, options)
     report_columns(arguments, data)
     print(out)
 

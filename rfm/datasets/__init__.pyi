@@ -1,13 +1,11 @@
 from .angles import Angles as Angles
+from .cartesian import Cartesian as Cartesian
 from .condition_columns import find_conditions as find_conditions
 from .condition_columns import read_conditions as read_conditions
 from .coordinate_choice import choose_coordinates as choose_coordinates
 from .coordinate_choice import coordinates_from_dict as coordinates_from_dict
 from .coordinate_choice import read_points as read_points
-from .coordinates import EARTH_RADIUS_KM as EARTH_RADIUS_KM
-from .coordinates import Cartesian as Cartesian
 from .coordinates import Coordinates as Coordinates
-from .coordinates import LatitudeLongitude as LatitudeLongitude
 from .download import DatasetError as DatasetError
 from .download import DatasetNotFoundError as DatasetNotFoundError
 from .earth import Dataset as Dataset
@@ -18,6 +16,8 @@ from .earth import flood as flood
 from .earth import load as load
 from .earth import volcano as volcano
 from .frames import table_from as table_from
+from .geographic import EARTH_RADIUS_KM as EARTH_RADIUS_KM
+from .geographic import LatitudeLongitude as LatitudeLongitude
 from .meshes import points_on_surface as points_on_surface
 from .meshes import read_mesh as read_mesh
 from .observations import Observations as Observations

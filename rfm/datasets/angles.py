@@ -10,14 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import FlatTorus, Manifold
-from rfm.datasets.coordinates import (
-    Coordinates,
-    as_array,
-    as_float64,
-    output_names,
-    positive_angles,
-    wrapped_degrees,
-)
+from rfm.datasets.coordinates import Coordinates, as_array, as_float64, output_names, positive_angles, wrapped_degrees
 from rfm.datasets.tables import Table
 from rfm.posterior import Slice
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from manifolds import SE3, SO3, Ellipsoid, FlatTorus, Manifold, Mesh, Quotient, Simplex, Sphere
 from rfm.datasets.angle_units import bare_name, in_radians, unit_in_name
 from rfm.datasets.angles import Angles
+from rfm.datasets.cartesian import Cartesian
 from rfm.datasets.column_names import (
     LATITUDE_NAMES,
     LONGITUDE_NAMES,
@@ -22,7 +23,8 @@ from rfm.datasets.column_names import (
     is_longitude,
     number_columns,
 )
-from rfm.datasets.coordinates import EARTH_AXES, Cartesian, Coordinates, LatitudeLongitude
+from rfm.datasets.coordinates import Coordinates
+from rfm.datasets.geographic import EARTH_AXES, LatitudeLongitude
 from rfm.datasets.orientation_maps import is_orientation_map, read_orientation_map
 from rfm.datasets.orientations import Orientations, choose_orientations
 from rfm.datasets.poses import Poses, choose_poses

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rfm.datasets.coordinates import LatitudeLongitude
 from rfm.datasets.download import DatasetError, file_sha256, find_or_download
+from rfm.datasets.geographic import LatitudeLongitude
 from rfm.datasets.table_reading import read_table
 
 _REPOSITORY = (

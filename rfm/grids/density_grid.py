@@ -10,7 +10,8 @@ from torch import Tensor
 
 from manifolds import Manifold
 from manifolds.arguments import check_instance, integer, number, positive
-from rfm.datasets.coordinates import Coordinates, LatitudeLongitude
+from rfm.datasets.coordinates import Coordinates
+from rfm.datasets.geographic import LatitudeLongitude
 from rfm.flow import Flow
 from rfm.flow.progress import counting_bar
 from rfm.grids.axes import Array, Grid, Unit

@@ -142,9 +142,7 @@ def jump_inverse(
     Arguments and errors as for `jump_log_prob`.
     """
     flow_map, inversion = as_flow_map("jump_inverse", field), Inversion() if inversion is None else inversion
-    x = points_of("jump_inverse", manifold, x)
-    batch = manifold.batch_shape(x)
-    y = x.detach().to(at_least_float32(x.dtype)).reshape(batch.numel(), *manifold.event_shape)
+    y, batch = _rows("jump_inverse", manifold, x)
     log_det, residual, evaluations = (y.new_zeros(len(y)) for _ in range(3))
     with torch.no_grad():
         for jump in reversed(list(_jumps(flow_map, manifold, method, (start, time), batch, condition))):
@@ -160,7 +158,16 @@ def jump_inverse(
             "density of the equation"
         )
     log_det = log_det.where(~bad, torch.nan)
-    return JumpInverse(y.reshape(x.shape), *(part.reshape(batch) for part in (log_det, residual, evaluations)))
+    return JumpInverse(
+        y.reshape(*batch, *manifold.event_shape), *(part.reshape(batch) for part in (log_det, residual, evaluations))
+    )
+
+
+def _rows(owner: str, manifold: Manifold, x: Tensor) -> tuple[Tensor, torch.Size]:
+    """Return points ``(n, *event_shape)`` to solve with, in float32 at least, and the batch shape that they had."""
+    x = points_of(owner, manifold, x)
+    batch = manifold.batch_shape(x)
+    return x.detach().to(at_least_float32(x.dtype)).reshape(batch.numel(), *manifold.event_shape), batch
 
 
 def jump_transport(
@@ -178,15 +185,13 @@ def jump_transport(
     The log-density of a point that is carried falls by the latter. Arguments as for `jump_log_prob`.
     """
     flow_map = as_flow_map("jump_transport", field)
-    x = points_of("jump_transport", manifold, x)
-    batch = manifold.batch_shape(x)
-    y = x.detach().to(at_least_float32(x.dtype)).reshape(batch.numel(), *manifold.event_shape)
+    y, batch = _rows("jump_transport", manifold, x)
     log_det = y.new_zeros(len(y))
     with torch.no_grad():
         for jump in _jumps(flow_map, manifold, method, (start, time), batch, condition):
             framed = jump.framed(y, torch.arange(len(y), device=y.device))
             y, log_det = framed.y, log_det + log_abs_det(framed.matrix)
-    return y.reshape(x.shape), log_det.reshape(batch)
+    return y.reshape(*batch, *manifold.event_shape), log_det.reshape(batch)
 
 
 class _Framed(NamedTuple):

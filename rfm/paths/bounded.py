@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -252,6 +253,15 @@ def _along(m: Manifold, corners: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return x_t, dx_t * m.lift(total[:, 0] / torch.where(own > 0, own, 1.0))
 
 
+@singledispatch
 def default_path(manifold: Manifold) -> ConditionalPath:
-    """Return the path that a fit follows unless told otherwise: geodesics, in bounded sets a `BoundedPath`."""
-    return BoundedPath(manifold) if isinstance(manifold, Bounded) else GeodesicPath(manifold)
+    """Return the path that a fit follows unless told otherwise: geodesics, in bounded sets a `BoundedPath`.
+
+    A generic function: ``default_path.register(MyManifold)`` gives your own manifold another.
+    """
+    return GeodesicPath(manifold)
+
+
+@default_path.register
+def _(manifold: Bounded) -> ConditionalPath:
+    return BoundedPath(manifold)

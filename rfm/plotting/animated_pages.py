@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rfm.plotting.animation import density_limits, on_one_side
-from rfm.plotting.figures import INK, SAMPLE_COLOUR
+from rfm.plotting.animation import FRAME_MILLISECONDS, density_limits, on_one_side
+from rfm.plotting.figures import INK, ON_DENSITY, SAMPLE_COLOUR
 from rfm.plotting.motion import Grid, Motion
 from rfm.plotting.page_traces import (
     bare_scene,
@@ -20,9 +20,6 @@ from rfm.plotting.page_traces import (
     surface,
 )
 from rfm.plotting.panels import Array
-
-_ON_DENSITY = "#4fe0a5"
-_FRAME_MILLISECONDS = 80
 
 
 def animated(motion: Motion) -> dict[str, Any]:
@@ -39,7 +36,7 @@ def animated(motion: Motion) -> dict[str, Any]:
     numbered = list(range(len(still), len(still) + len(moving[0])))
     steps = [f"{t:.3f}" for t in motion.times]
     shown = {"mode": "immediate", "transition": {"duration": 0}, "fromcurrent": True}
-    play = shown | {"frame": {"duration": _FRAME_MILLISECONDS, "redraw": True}}
+    play = shown | {"frame": {"duration": FRAME_MILLISECONDS, "redraw": True}}
     jump = shown | {"frame": {"duration": 0, "redraw": True}}
     slider = {
         "currentvalue": {"prefix": "t = ", "font": {"color": INK}},
@@ -106,7 +103,7 @@ def _moving(motion: Motion, i: int, limits: tuple[float, float]) -> list[Any]:
     places, ends = (_vectors(at), _vectors(ahead)) if on_map else (scene.place(at), scene.place(ahead))
     starts, ends = on_one_side(places[: len(ends)], ends, 0.0 if on_map else scene.turn)
     density = [_density(motion.densities[i], limits, on_map)] if motion.densities else []
-    colour = _ON_DENSITY if density or on_map else SAMPLE_COLOUR
+    colour = ON_DENSITY[SAMPLE_COLOUR] if density or on_map else SAMPLE_COLOUR
     arrow_colour = "white" if density or on_map else INK
     if scene.kind == "plane":
         shafts = np.stack([starts, ends, np.full_like(starts, np.nan)], axis=1).reshape(-1, 2)

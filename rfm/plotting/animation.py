@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rfm.plotting.figures import DENSITY_COLOURS, INK, PAPER, SAMPLE_COLOUR, new_figure
+from rfm.plotting.figures import DENSITY_COLOURS, INK, ON_DENSITY, PAPER, SAMPLE_COLOUR, new_figure
 from rfm.plotting.maps import world_map
 from rfm.plotting.motion import Motion
 from rfm.plotting.panels import Array, colour_limits, point_style
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOVIES = (".gif", ".mp4")
-_ON_DENSITY = "#4fe0a5"
-"""Of particles over a density: that of samples would not be seen on its colours."""
-_FRAME_MILLISECONDS, _LAST_MILLISECONDS = 80, 1600
+FRAME_MILLISECONDS, _LAST_MILLISECONDS = 80, 1600
 _COLOURS = 96
 """Of a GIF: more make it larger, and are not seen."""
 
@@ -103,7 +101,7 @@ def _draw(axes: Any, motion: Motion, i: int, limits: tuple[float, float]) -> lis
         values = values.clip(min=-1e4)
         drawn.append(axes.pcolormesh(x, y, values, shading="gouraud", rasterized=True, **colours))
     at, ahead = scene.place(motion.points[i]), scene.place(motion.arrows[i])
-    colour = _ON_DENSITY if motion.densities else SAMPLE_COLOUR
+    colour = ON_DENSITY[SAMPLE_COLOUR] if motion.densities else SAMPLE_COLOUR
     style = {"color": colour, "zorder": 3, **point_style(len(at))}
     drawn.append(axes.scatter(*at.T, **style))
     arrows = on_one_side(at[: len(ahead)], ahead, scene.turn)
@@ -141,7 +139,7 @@ def _write_gif(motion: Motion, file: Path, dots_per_inch: float) -> None:
     # The colours of the last frame for all: a palette for each would make colours flicker, and the file larger.
     palette = images[-1].quantize(_COLOURS)
     first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    durations = [_FRAME_MILLISECONDS] * (len(images) - 1) + [_LAST_MILLISECONDS]
+    durations = [FRAME_MILLISECONDS] * (len(images) - 1) + [_LAST_MILLISECONDS]
     first.save(file, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=True)
 
 
@@ -150,7 +148,7 @@ def _write_mp4(motion: Motion, file: Path, dots_per_inch: float) -> None:
 
     # Even numbers of pixels, as the codec requires; the format by name, as a file is written under another one first.
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-f", "mp4"]
-    writer = FFMpegWriter(fps=1000 // _FRAME_MILLISECONDS, codec="h264", extra_args=even)
+    writer = FFMpegWriter(fps=1000 // FRAME_MILLISECONDS, codec="h264", extra_args=even)
     shown = frames(motion)
     figure = next(shown)
     with writer.saving(figure, str(file), dots_per_inch):

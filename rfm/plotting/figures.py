@@ -23,6 +23,9 @@ _METADATA: dict[str, dict[str, Any]] = {
     "svg": {"Creator": None, "Date": None},
 }
 
+ON_DENSITY = {DATA_COLOUR: "#56b4e9", SAMPLE_COLOUR: "#4fe0a5"}
+"""The same over a density: lighter, as those of pictures would not be seen."""
+
 PAPER = "#f7f7f5"
 DENSITY_COLOURS = "magma"
 

@@ -28,7 +28,8 @@ from manifolds.arguments import check_instance
 from manifolds.checks import check_shape
 from rfm.arrays import tensor_of
 from rfm.datasets.angles import Angles
-from rfm.datasets.coordinates import Cartesian, Coordinates
+from rfm.datasets.cartesian import Cartesian
+from rfm.datasets.coordinates import Coordinates
 from rfm.flow import Flow
 from rfm.plotting import maps
 from rfm.plotting.figures import DATA_COLOUR, PAPER, SAMPLE_COLOUR, new_figure

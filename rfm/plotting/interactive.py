@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from manifolds import SE3, SO3, Bounded, Euclidean, FlatTorus, Manifold, Mesh, Quotient, Sphere
 from manifolds.rotations import rotvec_from_matrix
-from rfm.datasets.coordinates import Cartesian
+from rfm.datasets.cartesian import Cartesian
 from rfm.plotting.figures import INK
 from rfm.plotting.layouts import Subject
 from rfm.plotting.maps import log_density_grid
+from rfm.plotting.orientations import smallest_rotation_vectors
 from rfm.plotting.page_traces import (
     bare_scene,
     coasts,
@@ -194,11 +194,8 @@ def _(manifold: Quotient, subject: Subject) -> PageFigure | None:
         return _traces.dispatch(Manifold)(manifold, subject)
     names = [f"rotation vector, {name} (degrees)" for name in "xyz"]
 
-    def smallest(x: Tensor) -> Tensor:
-        vectors = rotvec_from_matrix(manifold.group.orbit(x.double()))
-        return vectors.gather(1, vectors.norm(dim=-1).argmin(1)[:, None, None].expand(-1, 1, 3))[:, 0] * (180 / math.pi)
-
-    return _cloud(subject, subject.columns(smallest), names)
+    columns = subject.columns(lambda x: smallest_rotation_vectors(x, manifold.group).rad2deg())
+    return _cloud(subject, columns, names)
 
 
 @_traces.register(Mesh)

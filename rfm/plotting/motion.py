@@ -14,11 +14,13 @@ from torch import Tensor
 from manifolds import SE3, SO3, Euclidean, FlatTorus, Manifold, Quotient, Sphere
 from manifolds.arguments import check_instance, integer
 from manifolds.rotations import rotvec_from_matrix
-from rfm.datasets.coordinates import Cartesian, Coordinates
+from rfm.datasets.cartesian import Cartesian
+from rfm.datasets.coordinates import Coordinates
 from rfm.flow import Flow
 from rfm.flow.progress import counting_bar
 from rfm.plotting.layouts import SOLVER
 from rfm.plotting.maps import log_density_grid
+from rfm.plotting.orientations import smallest_rotation_vectors
 from rfm.plotting.panels import Array, Limits, robust_limits
 from rfm.plotting.views import WORLD, places
 
@@ -217,11 +219,7 @@ def _(manifold: Quotient, points: Tensor, coordinates: Coordinates | None, evalu
     if not isinstance(manifold.m, SO3):
         return scene_of.dispatch(Manifold)(manifold, points, coordinates, evaluations)
 
-    def smallest(x: Tensor) -> Tensor:
-        vectors = rotvec_from_matrix(manifold.group.orbit(x.double()))
-        return vectors.gather(1, vectors.norm(dim=-1).argmin(1)[:, None, None].expand(-1, 1, 3))[:, 0]
-
-    return _rotation_vectors(smallest)
+    return _rotation_vectors(functools.partial(smallest_rotation_vectors, group=manifold.group))
 
 
 @scene_of.register

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from manifolds import SO3, Cyclic, Quotient, RightMultiplication, RotationGroup
-from manifolds.rotations import euler_from_matrix
+from manifolds.composed.finite_group import FiniteGroup
+from manifolds.rotations import euler_from_matrix, rotvec_from_matrix
 from rfm.plotting.figures import INK, PAPER, new_figure
 from rfm.plotting.layouts import Subject
 from rfm.plotting.maps import world_map
@@ -99,6 +100,12 @@ def orientation_figure(subject: Subject) -> "Figure":
     label = "place: where the body's z axis points; colour: turn about it, degrees"
     colour_key(figure, label, cax=figure.add_subplot(grid[1, :]))
     return figure
+
+
+def smallest_rotation_vectors(x: Tensor, group: FiniteGroup) -> Tensor:
+    """Return the shortest rotation vector of each class of orientations ``(n, 3, 3)``, ``(n, 3)`` radians."""
+    vectors = rotvec_from_matrix(group.orbit(x.double()))
+    return vectors.gather(1, vectors.norm(dim=-1).argmin(1)[:, None, None].expand(-1, 1, 3))[:, 0]
 
 
 def crystal_symmetry(subject: Subject) -> RotationGroup:

@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from rfm.plotting.figures import DATA_COLOUR, DENSITY_COLOURS, SAMPLE_COLOUR
+from rfm.plotting.figures import DENSITY_COLOURS, ON_DENSITY
 from rfm.plotting.layouts import Points, Subject
 from rfm.plotting.maps import coastlines
 from rfm.plotting.panels import Array
 
 _TUBE = 0.45
 """Radius of the torus's tube, in that of its middle circle."""
-_ON_DARK = {DATA_COLOUR: "#56b4e9", SAMPLE_COLOUR: "#4fe0a5"}
-"""Of points over a density: lighter, as those of pictures would not be seen."""
 
 
 def on_globe(longitude: Array, latitude: Array, radius: float = 1.0) -> tuple[Array, Array, Array]:
@@ -99,7 +97,7 @@ def dots(points: Array, s: Points, subject: Subject, values: Array, hover: str, 
         "hovertemplate": hover + "<extra></extra>",
         "name": escape(s.title(len(points))),
         "visible": True if shown else "legendonly",
-        "marker": {"size": 2.2, "color": s.colour if first is not None else _ON_DARK[s.colour], "opacity": 0.9},
+        "marker": {"size": 2.2, "color": s.colour if first is not None else ON_DENSITY[s.colour], "opacity": 0.9},
     }
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from manifolds import Bounded
+from manifolds import Bounded, Manifold
 from manifolds.arguments import number
 from rfm.arrays import points_of
 from rfm.sources.base import Source, checked_part, draws
@@ -66,6 +66,11 @@ class Truncated(Source):
         x = points_of("Truncated", self.manifold, x)
         log_p = self.source.log_prob(x) - math.log(self.mass)
         return torch.where(self.manifold.excludes(x), -math.inf, log_p)
+
+
+def restricted(source: Source, manifold: Manifold) -> Source:
+    """Return a source on ``manifold.unbounded`` as one on the manifold: itself, where that is not a part of another."""
+    return Truncated(manifold, source) if isinstance(manifold, Bounded) else source
 
 
 def share_inside(source: Source, manifold: Bounded, count: int = _DRAWS) -> float:
