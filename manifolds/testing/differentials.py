@@ -39,7 +39,10 @@ Curve = Callable[[Tensor], Tensor]
     ),
 )
 def differentials_right(p: Probe) -> Iterator[Measurement]:
-    """expmap_jvp and logmap_jvp return the map, and tangent vectors that equal central differences, to second order."""
+    """expmap_jvp and logmap_jvp return the map, and tangent vectors that equal central differences.
+
+    Their reverse derivatives equal those of the vectors, or raise.
+    """
     for where, few in _places(p):
         inputs, changes = _inputs(few), _changes(few)
         for name, arguments in _NAMES.items():
