@@ -15,6 +15,7 @@ _SCRIPT = '''
 """Fit a small flow; under torchrun, with the other processes."""
 
 import sys
+from pathlib import Path
 
 import torch
 
@@ -32,6 +33,8 @@ flow = fit(
 )
 assert not torch.distributed.is_initialized()
 assert flow.history[-1]["step"] == 40
+threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+assert not [name for name in threads if "gloo" in name], threads  # they would be stopped at exit, or abort it
 '''
 
 

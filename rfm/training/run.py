@@ -1,5 +1,6 @@
 """A training run: its folder, fingerprint, checkpoint, device and seed, opened, resumed and finished in one place."""
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -168,9 +169,12 @@ class Run:
             with training_bar(fabric.is_global_zero and self.progress) as self._report:
                 yield fabric
         finally:
-            # Left to the interpreter's exit, gloo's threads may outlive what they use.
             if dist.is_initialized() and not begun:
                 dist.destroy_process_group()
+                # The wrapped network, a cycle, still holds the group. Left to the interpreter's exit, gloo's threads
+                # may outlive what they use, and the process is aborted.
+                self._fabric = None
+                gc.collect()
 
     def train(
         self,
