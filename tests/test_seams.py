@@ -17,7 +17,6 @@ ALLOWED = {
     "rfm.sources.kernel_components._TRUNCATED_PAIRS": "from it on, sums over kernels leave out those far away",
     "rfm.sources.truncated_sums._BLOCK": "points whose sums are taken together",
     "rfm.sources.truncated_sums._REGION": "and how many regions they fall into",
-    "rfm.sources.truncated_sums.TRUNCATION": "how much they may leave out, which a density cannot show",
     "rfm.command_line.evaluation._WEIGHING": "how many points the baseline's weights are fitted to",
     "rfm.command_line.evaluation._CENTRES": "and how many kernels it has at most",
     "experiments.inverse.motif.REFERENCE": "the chain that a study's motif is of, where a test makes up the chains",

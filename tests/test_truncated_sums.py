@@ -12,9 +12,10 @@ from torch import Tensor
 
 from manifolds import Euclidean, Manifold, Sphere
 from rfm.sources import KernelMixture, Uniform, WrappedNormal, kernel_concentrations
-from rfm.sources.truncated_sums import TRUNCATION
+from rfm.sources.truncated_sums import DOUBLE, SINGLE, Precision
 
 F64 = torch.float64
+TRUNCATION = DOUBLE.truncation
 WITH_KERNEL = [(name, make) for name, make in ZOO if make().kernel is not None]
 WITH_KERNEL += [("axes", lambda: AXES), ("cubic", lambda: CUBIC)]
 
@@ -47,16 +48,34 @@ def test_they_equal_complete_sums(
     assert float(error.max()) < TRUNCATION
 
 
-def test_far_centres_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "make"), WITH_KERNEL, ids=[name for name, _ in WITH_KERNEL])
+def test_for_points_in_single_precision_they_are_as_exact_as_those(
+    name: str, make: Callable[[], Manifold], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside complete sums in float64 at the same rounded points; the result itself is in float32."""
+    m = make()
+    x = smeared(m, 120)
+    density = varying(m, x, kernel_concentrations(m, x))
+    y = torch.cat([x[:40], smeared(m, 60, seed=7), points(m, 30)]).float()
+    complete = both(density, y.double(), monkeypatch)[1]
+    truncated, _ = both(density, y, monkeypatch)
+    assert truncated.dtype == torch.float32
+    error = (truncated.double() - complete).abs() / complete.abs().clamp(min=1)
+    assert float(error.max()) < 2 * SINGLE.truncation
+
+
+def test_far_centres_are_left_out() -> None:
     """With a looser bound the error is larger, and within it: the terms are left out, not too small to be seen."""
     m = Sphere(2)
     x = m.random_uniform(2000, generator=generator(), dtype=F64)
     density = varying(m, x, 50 * widths(3, 2000))
     y = m.projx(x[:1] + 1e-3 * torch.randn(64, 3, generator=generator(1), dtype=F64))
+    complete = density.log_prob(y)
     errors = []
     for share in (1e-1, 1e-5, 1e-9):
-        monkeypatch.setattr("rfm.sources.truncated_sums.TRUNCATION", share)
-        truncated, complete = both(density, y, monkeypatch)
+        last = density.background.log_prob(y) + density.weights[-1].log()
+        of_kernels = density._kernels.truncated(y, density.weights[:-1], last, Precision(F64, share, -700.0))
+        truncated = torch.cat([of_kernels, last[:, None]], dim=-1).logsumexp(-1)
         assert bool((truncated <= complete + 1e-12).all())
         errors.append(float((truncated - complete).abs().max()))
         assert errors[-1] < share

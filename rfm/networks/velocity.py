@@ -11,6 +11,7 @@ from manifolds import Manifold
 from manifolds.numerics.precision import any_autocast, full_precision
 from rfm.field import Field
 from rfm.networks.condition_inputs import FREQUENCIES, ConditionInputs
+from rfm.networks.matrix_products import add_product
 from rfm.networks.precision import ExactBuffers, in_precision_of_weights
 from rfm.paths.times import check_times
 
@@ -197,9 +198,9 @@ class VelocityField(ExactBuffers, Field):
         e, de = self.manifold.coordinates.embed_jvp(x, directions)
         e, de = (e - self.shift) / self.scale, de / self.scale
         with full_precision(x.device):
-            z, dz = nn.functional.linear(e, self.projection, self.phase), nn.functional.linear(de, self.projection)
+            z, dz = nn.functional.linear(e, self.projection, self.phase), _rows_times(de, self.projection)
         # What is summed up is in the precision of the coordinates, whatever the layers run in.
-        h, dh = _plus(self.coarse(e).to(e.dtype), biases[0]), self.coarse(de).to(e.dtype)
+        h, dh = _plus(self.coarse(e).to(e.dtype), biases[0]), _rows_times(de, self.coarse.weight).to(e.dtype)
         for damping, layer in readings[:-1]:
             h = _add_linear(h, torch.sin(z) * damping, layer)
             dh = _add_linear(dh, dz * (torch.cos(z) * damping), layer)
@@ -286,8 +287,13 @@ def _add_linear(base: Tensor, x: Tensor, layer: nn.Module) -> Tensor:
         return base + cast(Tensor, layer(x))
     weight = cast(nn.Linear, layer).weight
     flat, inputs = base.reshape(-1, weight.shape[0]), x.reshape(-1, weight.shape[1])
-    total = torch.addmm(flat, inputs, weight.mT) if torch.is_grad_enabled() else flat.addmm_(inputs, weight.mT)
+    total = torch.addmm(flat, inputs, weight.mT) if torch.is_grad_enabled() else add_product(flat, inputs, weight)
     return total.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _rows_times(x: Tensor, weight: Tensor) -> Tensor:
+    """Return ``x @ weight.mT`` as one product of matrices; PyTorch makes a batch of them of rows that are strided."""
+    return nn.functional.linear(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], len(weight))
 
 
 def _plus(a: Tensor, b: Tensor) -> Tensor:

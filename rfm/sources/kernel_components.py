@@ -9,7 +9,7 @@ from manifolds import Manifold
 from manifolds.numerics.constants import Constants
 from rfm.sources.kernel_arguments import checked_kernel, log_normalisers
 from rfm.sources.kernel_sums import log_kernel_sums, log_varying_sums
-from rfm.sources.truncated_sums import truncated_log_sums
+from rfm.sources.truncated_sums import Precision, truncated_log_sums
 
 _CHUNK_ELEMENTS = 2**18
 """Distances held at a time: 2 MiB, about a second-level cache, where the passes over them are fastest."""
@@ -87,13 +87,14 @@ class KernelComponents(Constants):
         return len(x) * len(self.embedded) >= _TRUNCATED_PAIRS and self.embedded.device.type == "cpu" and not graph
 
     @torch.no_grad()
-    def truncated(self, x: Tensor, weights: Tensor, log_floor: Tensor) -> Tensor:
+    def truncated(self, x: Tensor, weights: Tensor, log_floor: Tensor, precision: Precision) -> Tensor:
         """Return the log of weight times density of each component, ``(m, K)``, by `truncated_log_sums`.
 
         Args:
             x: embedded points ``(m, D)``.
             weights: of the components, ``(K,)``; those of weight zero take no time.
             log_floor: log of what else is added to the components' sum, ``(m,)``.
+            precision: of the sums.
         """
         used = weights.nonzero().flatten()
         n = len(self.log_shares)
@@ -102,5 +103,5 @@ class KernelComponents(Constants):
         k[self.varying], log_a[self.varying] = self.varying_k, self.varying_log_a
         log_a = log_a[used] + weights[used, None].log()
         result = x.new_full((len(x), self.count), -math.inf)
-        result[:, used] = truncated_log_sums(x, self.embedded, k[used], log_a, self.log_shares, log_floor)
+        result[:, used] = truncated_log_sums(x, self.embedded, k[used], log_a, self.log_shares, log_floor, precision)
         return result

@@ -22,6 +22,7 @@ from rfm.sources.kernel_arguments import (
 from rfm.sources.kernel_components import KernelComponents
 from rfm.sources.kernel_widths import absolute_concentrations, kernel_concentrations
 from rfm.sources.mixture_weights import likeliest_weights
+from rfm.sources.truncated_sums import DOUBLE, SINGLE, Precision
 
 _SLAB = 2**17
 """Points whose truncated sums are found at a time; they bound the memory."""
@@ -43,8 +44,10 @@ class KernelMixture(Source, Constants):
 
     Sums run in float64. From four million pairs of a point and a centre on, on the CPU and without a gradient,
     ``log_prob`` leaves out kernels that together are below 1e-9 of the density, found by blocks of points that are near
-    each other; the log-density then has an error of 1e-9 nats at most, which depends on the other points. Otherwise
-    what is dropped is below 1e-13 of each component. Memory is bounded, unless a gradient of ``log_prob`` is requested.
+    each other; the log-density then has an error of 1e-9 nats at most, which depends on the other points. For points in
+    float32 the terms of those sums are in float32 too, and the error is 2e-6 at most where the log-density is of order
+    one, below what rounding such points does. Otherwise what is dropped is below 1e-13 of each component. Memory is
+    bounded, unless a gradient of ``log_prob`` is requested.
 
     Args:
         manifold: a manifold with a kernel.
@@ -293,7 +296,8 @@ class KernelMixture(Source, Constants):
         x = points_of("KernelMixture", self.manifold, x)
         flat = self._flat(x)
         if self._kernels.truncates(flat):
-            parts = [self._truncated(part).logsumexp(-1) for part in flat.split(_SLAB)]
+            precision = _precision(x)
+            parts = [self._truncated(part, precision).logsumexp(-1) for part in flat.split(_SLAB)]
         else:
             log_weights = self.weights.log()
             parts = [(self._components(part) + log_weights).logsumexp(-1) for part in self._kernels.chunks(flat)]
@@ -315,7 +319,8 @@ class KernelMixture(Source, Constants):
         if truncate and self._kernels.varying and self._kernels.truncates(flat):
             log_w = self.weights.log()
             # A component of weight zero adds nothing, and is as negligible as can be.
-            parts = [torch.where(log_w > -math.inf, self._truncated(part) - log_w, log_w) for part in flat.split(_SLAB)]
+            slabs = (self._truncated(part, _precision(x)) for part in flat.split(_SLAB))
+            parts = [torch.where(log_w > -math.inf, slab - log_w, log_w) for slab in slabs]
         else:
             parts = [self._components(part) for part in self._kernels.chunks(flat)]
         return torch.cat(parts).reshape(*self.manifold.batch_shape(x), len(self.weights)).to(x)
@@ -352,11 +357,16 @@ class KernelMixture(Source, Constants):
         return torch.stack([*columns, self.background.log_prob(x)], dim=-1)
 
     @torch.no_grad()
-    def _truncated(self, x: Tensor) -> Tensor:
+    def _truncated(self, x: Tensor, precision: Precision) -> Tensor:
         """Return the log of weight times density of each component, ``(m, K + 1)``, without what cannot matter."""
         last = self.background.log_prob(x) + self.weights[-1].log()
-        kernels = self._kernels.truncated(checked_kernel(self.manifold).embed(x), self.weights[:-1], last)
+        kernels = self._kernels.truncated(checked_kernel(self.manifold).embed(x), self.weights[:-1], last, precision)
         return torch.cat([kernels, last[:, None]], dim=-1)
+
+
+def _precision(x: Tensor) -> Precision:
+    """Return the precision of truncated sums at points that were given in one or the other."""
+    return DOUBLE if x.dtype == torch.float64 else SINGLE
 
 
 def _folds(points: Tensor, shares: Tensor, folds: int) -> tuple[Tensor, int]:
