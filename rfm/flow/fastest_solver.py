@@ -8,8 +8,8 @@ from torch import Tensor
 from manifolds.arguments import positive
 from rfm.integrators import Adams, Adaptive, FixedStep, IntegrationError, Method
 
-_STEPS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
-_SCHEMES = ((Adams(3), 1.3), (Adams(4), 2.5), (Adams(5), 1.5))
+_STEPS = (2, 3, 4, 6, 8, 10, 14, 20, 28, 40)
+_SCHEMES = ((Adams(3), 1.5), (Adams(4), 2.5), (Adams(5), 1.5))
 """Methods and gradings that are good for errors of samples, of log-densities and for small errors; each finds users."""
 _TOLERANCE = 1e-4
 LEAST_ERROR = 1e-5
