@@ -27,6 +27,11 @@ class Field:
     reads_unknown: bool = False
     """Whether an entry of a condition vector that is NaN is one that is not known."""
 
+    @property
+    def identity(self) -> Any:
+        """What is remembered of the field is remembered of this: the object that was given as one."""
+        return self
+
     default_method: Any = None
     """The method that its flow is solved by unless given another; None for that of `rfm.integrate`."""
 
@@ -168,11 +173,15 @@ class _Wrapped(Field):
             offered |= {"named_modules": function.named_modules, "parameters": function.parameters}
         vars(self).update({name: own for name, own in offered.items() if own is not None})
 
+    @property
+    def identity(self) -> Any:
+        return self.function
+
     def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
         return self.function(x, t, **condition)
 
 
-_OPTIONAL = [name for name in vars(Field) if name[0] != "_" and name not in ("named_modules", "parameters")]
+_OPTIONAL = [name for name in vars(Field) if name[0] != "_" and name not in ("named_modules", "parameters", "identity")]
 
 
 def as_field(function: Callable[..., Tensor]) -> Field:

@@ -4,13 +4,14 @@ The recipe differentiates the ambient field ``v(projx(x))`` point by point, ``vm
 ambient coordinate (riemannian-fm's ``div_fn``, read as a recipe, not run).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 import rfm
 from experiments.benchmarks.harness import Row, in_turns
+from experiments.benchmarks.users_networks import NETWORKS
 from manifolds import SE3, SO3, FlatTorus, Manifold, Sphere
 from rfm.networks import VelocityField
 from rfm.sources import RigidMotionSource, Source, Uniform
@@ -26,14 +27,23 @@ def rows(turns: int = 15) -> Iterator[Row]:
     yield _row(Uniform(rotations), 256, 1024, 0.4, turns)
     yield _row(RigidMotionSource(motions, Uniform(rotations), 1.0), 256, 1024, 0.45, turns)
     yield _row(Uniform(torus), 256, 1024, 1.0, turns)
+    for manifold, batch, goal in ((sphere, 2048, 0.55), (rotations, 1024, 0.4)):
+        for name, make in NETWORKS.items():
+            yield _beside_recipe(Uniform(manifold), make(manifold), batch, goal, turns, f"a user's {name}")
+
+
+def _row(source: Source, width: int, batch: int, goal: float, turns: int) -> Row:
+    field = VelocityField(source.manifold, width=width, features=width)
+    torch.nn.init.normal_(field.last.weight, std=0.05, generator=torch.Generator().manual_seed(0))
+    return _beside_recipe(source, field, batch, goal, turns, f"width {width}")
 
 
 @torch.no_grad()
-def _row(source: Source, width: int, batch: int, goal: float, turns: int) -> Row:
+def _beside_recipe(
+    source: Source, field: Callable[..., Tensor], batch: int, goal: float, turns: int, network: str
+) -> Row:
     manifold: Manifold = source.manifold
     generator = torch.Generator().manual_seed(0)
-    field = VelocityField(manifold, width=width, features=width)
-    torch.nn.init.normal_(field.last.weight, std=0.05, generator=generator)
     x = source.sample((batch,), generator=generator, dtype=torch.float32)
     t = torch.rand(batch, generator=generator)
     size = x[0].numel()
@@ -49,5 +59,5 @@ def _row(source: Source, width: int, batch: int, goal: float, turns: int) -> Row
 
     reference = recipe()
     difference = float((ours() - reference).abs().max() / reference.abs().max())
-    what = f"divergence on {manifold}, {batch} points, width {width}, beside vmap(trace(jacrev))"
+    what = f"divergence on {manifold}, {batch} points, {network}, beside vmap(trace(jacrev))"
     return Row(what, *in_turns(ours, recipe, turns), goal, difference, "relative difference")

@@ -74,8 +74,9 @@ def divergence(
     """Return the field and its Riemannian divergence, exact unless an estimator is given.
 
     The trace is taken over the tangent space: ``dim`` directional derivatives, not one per ambient coordinate. A field
-    may offer them itself, in closed form, by `rfm.Field.pushforward`; others are differentiated in forward mode,
-    or in reverse mode where an operator of theirs has no other (attention, `torch.autograd.Function`).
+    may offer them itself, in closed form, by `rfm.Field.pushforward`; others are differentiated in forward mode, or
+    in reverse mode where an operator of theirs has no other (attention, `torch.autograd.Function`). Under
+    `torch.no_grad` reverse mode, which is faster, takes over once it has agreed with forward mode for that field.
 
     Args:
         field: ``field(x, t, **condition)``, tangent at ``x``.
