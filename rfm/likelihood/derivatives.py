@@ -92,7 +92,7 @@ class Differentiable:
         if self._settled or torch.compiler.is_compiling():
             return _raised(self._terms(self.field, x, t, vectors, covectors, condition, axis))
         check_function("divergence", self.field)
-        faster = covectors is not None and _unrecorded()
+        faster = covectors is not None and _unrecorded() and _suits_reverse(vectors, axis)
         if faster and _AGREED.get(id(self.field.identity), (None, ()))[1] == _circumstances(x):
             self._terms, self._settled = _Reverse(False), True
             return _raised(self._terms(self.field, x, t, vectors, covectors, condition, axis))
@@ -184,12 +184,22 @@ def _remember(field: Any, circumstances: tuple[Any, ...]) -> None:
         _AGREED[key] = weakref.ref(field, lambda _: _AGREED.pop(key, None)), circumstances
 
 
+_FEW_PRODUCTS, _MANY_POINTS = 16, 128
 _AGREEMENT = 0.01
 """Of the largest term: rounding is far below, and what a field computes without recording it above."""
 
 
 def _circumstances(x: Tensor) -> tuple[Any, ...]:
     return x.dtype, x.device, tuple(x.shape[1:])
+
+
+def _suits_reverse(vectors: Tensor, axis: int) -> bool:
+    """Return whether one product after the other is the faster way: many of them for few points are not, nor on GPUs.
+
+    Measured for perceptrons and convolutions in 2 to 60 dimensions, for 1 to 1024 points.
+    """
+    few, points = vectors.shape[axis] <= _FEW_PRODUCTS, vectors.shape[:axis].numel()
+    return vectors.device.type == "cpu" and (few or points >= _MANY_POINTS)
 
 
 def _unrecorded() -> bool:
