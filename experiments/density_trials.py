@@ -39,12 +39,14 @@ from rfm.sources import KernelMixture, Source
 from rfm.training import default_field
 
 SETS = {"airports": "group", "flood": "deduplicated"}
-BASE, BOOTSTRAP, BAG, UNREFINED = "default", "one of the bag", "bag of two", "no refinement"
+BASE, BOOTSTRAP, BAG, UNREFINED = "default", "one-of-the-bag", "bag of two", "no-refinement"
+TRIALS = (UNREFINED, "Muon", "bumps", "averaged-targets", BOOTSTRAP)
 _CENTRES = 512
 _PAGE = """\
 # Ideas for better densities
 
-- command: `python -m experiments.density_trials --datasets {datasets} --seeds {seeds} --steps {steps} --out {out}`
+- command: `python -m experiments.density_trials --datasets {datasets} --trials {trials} --seeds {seeds} --steps {steps}
+  --out {out}`
 - date: {date}; {machine} CPU, one thread; torch {torch}; seeds from 0
 - seconds are those of the processor, of the fit and of its refinement; test NLL in nats with respect to the Riemannian
   volume, of the flow alone and refined, mean over the seeds; differences of refined flows are paired by test point,
@@ -161,18 +163,20 @@ class Trials:
         self.train, self.validation, self.test = (problem.points[part] for part in self.rows)
         self.found: dict[str, tuple[dict[str, Tensor], float]] = {}
 
-    def run(self) -> None:
-        """Run what has not been run."""
+    def run(self, names: Sequence[str]) -> None:
+        """Run the default and these trials, but what was run before."""
         trials: dict[str, Callable[[], rfm.Flow]] = {
             BASE: lambda: self._fit(BASE),
             UNREFINED: lambda: self._fit(UNREFINED, refine=False),
             "Muon": self._muon,
             "bumps": lambda: self._fit("bumps", field=self._bumps()),
-            "averaged targets": lambda: self._fit("averaged targets", objective=averaged_targets),
+            "averaged-targets": lambda: self._fit("averaged-targets", objective=averaged_targets),
             BOOTSTRAP: self._bootstrap,
         }
-        for name, fit in trials.items():
-            self._keep(name, fit)
+        for name in (BASE, *names):
+            self._keep(name, trials[name])
+        if BOOTSTRAP not in names:
+            return
         (a, first), (b, second) = self.found[BASE], self.found[BOOTSTRAP]
         both = {key: torch.logaddexp(a[key], b[key]) - math.log(2) for key in a if key != "kernels"}
         self.found[BAG] = both, first + second
@@ -257,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the trials, print the table, and write the page if requested."""
     parser = argparse.ArgumentParser(prog="python -m experiments.density_trials", description=__doc__.split("\n")[0])
     parser.add_argument("--datasets", nargs="+", choices=SETS, default=list(SETS), help="default: both")
+    parser.add_argument("--trials", nargs="+", choices=TRIALS, default=list(TRIALS), help="default: all")
     parser.add_argument("--seeds", type=int, default=2, help="number of splits, seeded from 0 (default 2)")
     parser.add_argument("--steps", type=int, default=1000, help="steps of each fit (default 1000)")
     parser.add_argument("--runs", type=Path, default=Path("runs/density-trials"), help="folder of the results")
@@ -278,12 +283,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # All sets of one seed first.
     for seed in range(options.seeds):
         for splits in found.values():
-            splits[seed].run()
+            splits[seed].run(options.trials)
     text = table(found)
     print(text)
     if options.out:
         own: dict[str, Any] = {"seeds": options.seeds, "steps": options.steps, "out": options.out}
-        own["datasets"] = " ".join(options.datasets)
+        own |= {"datasets": " ".join(options.datasets), "trials": " ".join(options.trials)}
         page = _PAGE.format(date=date.today(), machine=platform.machine(), torch=torch.__version__, table=text, **own)
         options.out.write_text(page, encoding="utf-8")
 
