@@ -64,6 +64,8 @@ class Problem:
         condition: what the densities are conditional on, vectors ``(n, c)`` of which all is known; None for nothing.
         conditions: what their entries mean.
         field: from the seed to the network of the flow; that of `rfm.fit` by default.
+        grouped: choose the refinement, and kernels given a condition, by the groups of the validation points, not by
+            their places.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Problem:
     condition: Tensor | None = None
     conditions: Conditions | None = None
     field: Callable[[int], nn.Module] | None = None
+    grouped: bool = False
 
     @property
     def kernels(self) -> tuple[str, str]:
@@ -219,6 +222,8 @@ def _fitted(problem: Problem, seed: int, rows: Split, folder: Path, options: arg
     given: dict[str, Any] = {}
     if problem.condition is not None:
         given = {"condition": problem.condition[index], "conditions": problem.conditions}
+    if problem.grouped:
+        given["groups"] = problem.groups[index]
     return rfm.fit(
         problem.points[index],
         problem.manifold,
@@ -239,7 +244,10 @@ def _kernel_density(problem: Problem, name: str, rows: Split) -> Density:
         fit = {KERNELS: KernelMixture.mixture, ADAPTIVE: KernelMixture.adaptive}[name]
         return fit(problem.manifold, train, validation).log_prob
     assert problem.conditions is not None
-    centres, held = (Points(problem.points[part], problem.condition[part]) for part in (rows.train, rows.validation))
+    centres, held = (
+        Points(problem.points[part], problem.condition[part], group=problem.groups[part] if problem.grouped else None)
+        for part in (rows.train, rows.validation)
+    )
     labels = problem.conditions.labels
     kernels = conditional_kernels(problem.manifold, centres, held, labels, one_width=name == ONE_KERNEL)
     return functools.partial(kernels.kernel_log_prob, condition=problem.condition[rows.test])

@@ -3,8 +3,9 @@
 Test negative log-likelihood in nats with respect to the volume of SO(3), 8 pi^2 in all, of the uniform density, a flow,
 the flow refined as `rfm.fit` returns it, and kernel densities, as in the study of conditions; pole figures of data and
 samples. Grains are larger than the distance between measurements, so the map is cut into blocks, which are held out
-complete: each fold trains on 9 of 15, validates on 3 and tests on 3, and intervals are clustered by block. With five
-folds every block is tested once. A run that was killed goes on where it was.
+complete: each fold trains on 9 of 15, validates on 3 and tests on 3, kernels and refinement are chosen by block, and
+intervals are clustered by block. With five folds every block is tested once. A run that was killed goes on where it
+was.
 
     python -m experiments.orientations [--folds 5] [--out runs/orientations] [--figure docs/images/orientations.png]
 """
@@ -95,6 +96,7 @@ def problem(folds: int, every: int = EVERY) -> Problem:
         conditions.encode({"phase": phases}),
         conditions,
         network,
+        grouped=True,
     )
 
 

@@ -28,7 +28,7 @@ from rfm.records.descriptions import SavedFlowError, read_json, write_json
 from rfm.sources import KernelMixture, Uniform, VonMisesFisher, WrappedNormal, likeliest_weights
 from rfm.steering import EnergyGuidance
 from rfm.training.checkpoint import Checkpoint, Validation
-from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, tried
+from rfm.training.mixture_choice import Choice, Clusters, chosen, folds_of, places_of, tried
 from rfm.training.refinement import candidates, refine, solver_error
 from rfm.training.weighted_points import Points, merged, thinned
 
@@ -278,9 +278,13 @@ def clumps(n: int, seed: int, m: Manifold | None = None) -> Tensor:
     return m.expmap(x, m.proju(x, noise * m.lift(spread[index])))
 
 
+def equal_shares(number: Tensor, grouped: bool = False) -> Clusters:
+    return Clusters(torch.full((len(number),), 1 / len(number), dtype=torch.float64), number, grouped)
+
+
 def best_of_steps(log_p: Tensor, place: Tensor) -> Choice:
-    shares = torch.full((len(log_p),), 1 / len(log_p), dtype=torch.float64)
-    return chosen(tried(log_p, shares, folds_of(place)), shares)
+    clusters = equal_shares(place)
+    return chosen(tried(log_p, clusters), clusters)
 
 
 def test_weights_of_few_points_stay_near_equal_ones_and_of_many_do_not() -> None:
@@ -313,14 +317,14 @@ def test_equal_points_share_a_fold() -> None:
 def test_the_choice_is_never_behind_any_that_it_is_made_from() -> None:
     """On the points left out; and the mixture of two that are good in different places is better than both."""
     left = torch.where(torch.arange(200) < 100, -1.0, -4.0).double()
-    shares = torch.full((200,), 1 / 200, dtype=torch.float64)
+    clusters = equal_shares(torch.arange(200))
     first, second = torch.tensor([1.0, 0.0]).double(), torch.tensor([0.0, 1.0]).double()
     choices = [Choice(first, left, -float(left.mean())), Choice(second, left.flip(0), -float(left.mean()))]
-    both = chosen(choices, shares)
+    both = chosen(choices, clusters)
     assert both.nll < choices[0].nll - 0.5
     torch.testing.assert_close(both.weights, torch.full((2,), 0.5, dtype=torch.float64))
     worse = Choice(second, left - 1e-3, 1e-3 - float(left.mean()))
-    assert chosen([choices[0], worse], shares).nll <= choices[0].nll
+    assert chosen([choices[0], worse], clusters).nll <= choices[0].nll
 
 
 def test_gains_are_clustered_by_place() -> None:

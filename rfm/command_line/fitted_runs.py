@@ -55,8 +55,7 @@ def train_run(
         "conditions": conditions,
         "weights": data.weights_at(index),
         "validation": held if len(held) else 0.0,
-        # Beside indices, groups are of no use; without them, of parts that are held out in turn.
-        "groups": None if data.blocks is None or len(held) else data.blocks[index],
+        "groups": data.blocks_at(index),
         "batch_size": arguments.batch_size,
         "seed": arguments.seed,
         "device": arguments.device,

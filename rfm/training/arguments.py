@@ -99,6 +99,19 @@ def check_shares(data: Points, train: Tensor, validation: Tensor) -> None:
             raise ValueError(f"fit: the weights of all {name} points are zero; hold out other points, or remove some")
 
 
+def check_group_sides(data: Points, train: Tensor, validation: Tensor) -> None:
+    """Raise ValueError if points of one group are both trained on and held out, given by index."""
+    if data.group is None:
+        return
+    both = data.group[validation].unique()
+    count = int(torch.isin(both, data.group[train]).sum())
+    if count:
+        raise ValueError(
+            f"fit: {count} of the {len(both)} groups of the validation points have training points too, so that these "
+            "points say nothing of other groups; hold out complete groups, or pass a share as validation"
+        )
+
+
 def check_digits(condition: Tensor, dtype: torch.dtype, conditions: Conditions | None) -> None:
     """Raise ValueError where a column of conditions differs in digits that the field's precision does not have."""
     mean = condition.nanmean(0)

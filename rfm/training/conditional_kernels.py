@@ -18,7 +18,7 @@ from rfm.sources import (
     kernel_concentrations,
     stratified_concentrations,
 )
-from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, tried
+from rfm.training.mixture_choice import Choice, Clusters, chosen, tried
 from rfm.training.refinement import CARRIED, LEAST_KERNEL, Family
 from rfm.training.weighted_points import Points, merged, thinned
 
@@ -149,13 +149,13 @@ def conditional_kernels(
     source = default_source(manifold, train.x) if background is None else background
     family = _one_row_each if one_width else kernel_concentrations
     tau, found = chosen_strata(source, train, validation, labels, entries, family, one_width)
-    shares, fold = validation.shares, folds_of(places_of(validation.x))
+    clusters = Clusters.of(validation)
     if one_width:
-        best = _one_width(found, tau, shares)
+        best = _one_width(found, tau, clusters.shares)
         weights = best.weights
     else:
         log_p, level = found.scored(tau)
-        best = chosen(tried(log_p, shares, fold, level=level), shares)
+        best = chosen(tried(log_p, clusters, level=level), clusters)
         weights = sparse(found, tau, best.weights)
     return density_of(found, tau, weights, source, {"kernels": best.nll})
 
@@ -182,7 +182,7 @@ def chosen_strata(
     """Return tau, and the kernels at time 1 with so many knots, that make validation points left out likeliest."""
     assert train.condition is not None
     numbers = any(not labels[i] for i in entries)
-    shares, fold = held.shares, folds_of(places_of(held.x))
+    clusters = Clusters.of(held)
     background = source.log_prob(held.x).double()
     broad: tuple[Level, ...] = ()
     best = math.inf, _TAUS[0], Components(broad, background)
@@ -194,7 +194,7 @@ def chosen_strata(
         # Broader strata have no numbers, so they are the same for any number of knots.
         broad = broad or tuple(level_of(source, i, s, train, held, family) for i, s in enumerate(others, start=1))
         found = Components((level_of(source, 0, first, train, held, family), *broad), background)
-        nll, tau = best_tau(found, shares, fold, one_width)
+        nll, tau = best_tau(found, clusters, one_width)
         if nll >= best[0]:
             # With more knots strata become fewer points each, and each of these takes long.
             break
@@ -202,9 +202,9 @@ def chosen_strata(
     return best[1:]
 
 
-def best_tau(found: Components, shares: Tensor, fold: Tensor, one_width: bool = False) -> tuple[float, float]:
+def best_tau(found: Components, clusters: Clusters, one_width: bool = False) -> tuple[float, float]:
     """Return the mean NLL of points left out of the choice of weights, and the tau of which it is the smallest."""
-    return min((_quick_nll(found, tau, shares, fold, one_width), tau) for tau in _TAUS)
+    return min((_quick_nll(found, tau, clusters, one_width), tau) for tau in _TAUS)
 
 
 def _mean_size(strata: Strata, condition: Tensor) -> float:
@@ -213,11 +213,11 @@ def _mean_size(strata: Strata, condition: Tensor) -> float:
     return float(part.sum()) / max(1, len(stratum[part > 0].unique()))
 
 
-def _quick_nll(found: Components, tau: float, shares: Tensor, fold: Tensor, one_width: bool) -> float:
+def _quick_nll(found: Components, tau: float, clusters: Clusters, one_width: bool) -> float:
     if one_width:
-        return _one_width(found, tau, shares).nll
+        return _one_width(found, tau, clusters.shares).nll
     log_p, level = found.scored(tau)
-    return tried(log_p, shares, fold, level=level, steps=_QUICK_STEPS)[0].nll
+    return tried(log_p, clusters, level=level, steps=_QUICK_STEPS)[0].nll
 
 
 def level_of(

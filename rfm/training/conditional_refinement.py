@@ -12,7 +12,6 @@ from rfm.field import as_field
 from rfm.flow import ConditionalRefinement, Flow, FlowMixture, StratifiedRefinement
 from rfm.integrators import IntegrationError, integrate
 from rfm.likelihood import transport
-from rfm.metrics import paired_difference
 from rfm.networks.modes import in_evaluation_mode
 from rfm.networks.precision import precision_of_weights
 from rfm.sources import kernel_concentrations
@@ -26,7 +25,7 @@ from rfm.training.conditional_kernels import (
     level_of,
     sparse,
 )
-from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, tried
+from rfm.training.mixture_choice import Choice, Clusters, chosen, supported, tried
 from rfm.training.refinement import (
     CARRIED,
     CARRYING_SOLVER,
@@ -83,7 +82,7 @@ def refine_given(
             if entries:
                 density, text = _given_entries(flow, data, validation, labels, entries, own_report)
             else:
-                plain, held = (Points(part.x, None, part.weights) for part in (data, thinned(validation, WEIGHED)))
+                plain, held = (replace(part, condition=None) for part in (data, thinned(validation, WEIGHED)))
                 density, text = unconditional_refinement(flow, plain, held, own_report)
         reports.append(f"given {_names(flow.conditions, entries)}: {text}")
         if density is not None:
@@ -151,8 +150,8 @@ def _given_entries(
     if places < FEWEST or not len(train.x):
         return None, f"not refined: {places} different validation points are too few, {FEWEST} are needed"
     train = thinned(train, CARRIED)
-    place = places_of(held.x)
-    shares, fold = held.shares, folds_of(place)
+    clusters = Clusters.of(held)
+    shares = clusters.shares
     tau, kernels = chosen_strata(flow.source, train, held, labels, entries)
     report(0.4)
     try:
@@ -161,18 +160,18 @@ def _given_entries(
         return None, "not refined: the field could not be integrated back from all training points"
     assert found.flow is not None
     # Broader strata count for less where there are kernels alone, and for more where the flow is among what they hold.
-    tries = {own: _choices(kernels, found, own, shares, fold) for own in (tau, best_tau(found, shares, fold)[1])}
-    bests = {own: chosen([*alone, *choices], shares) for own, (alone, choices) in tries.items()}
-    nll = {"flow": -float(shares @ found.flow), "kernels": min(choice.nll for choice in tries[tau][0])}
-    tau = min(bests, key=lambda own: bests[own].nll)
-    best = bests[tau]
-    nll["refined"] = best.nll
-    gain = paired_difference(best.held_out, found.flow, place, shares)
+    tries = {own: _choices(kernels, found, own, clusters) for own in (tau, best_tau(found, clusters)[1])}
+    own_kernels = min(tries[tau][0], key=lambda choice: choice.nll)
+    bests = {own: chosen([*alone, *choices], clusters) for own, (alone, choices) in tries.items()}
+    tau_of_best = min(bests, key=lambda own: bests[own].nll)
+    best = supported(bests[tau_of_best], own_kernels, found.flow, clusters)
+    tau = tau if best is own_kernels else tau_of_best
+    nll = {"flow": -float(shares @ found.flow), "kernels": own_kernels.nll, "refined": best.nll}
     values = (
         f"validation NLL {nll['refined']:.3f} nats, of the flow alone {nll['flow']:.3f}, of its kernels alone "
         f"{nll['kernels']:.3f}"
     )
-    if not gain.mean > gain.standard_error:
+    if not clusters.gains(best.held_out, found.flow):
         return None, f"not refined: {values}"
     density = density_of(found, tau, sparse(found, tau, best.weights), flow.source, nll)
     report(1.0)
@@ -223,13 +222,13 @@ def _with_flow(
 
 
 def _choices(
-    kernels: Components, found: Components, tau: float, shares: Tensor, fold: Tensor
+    kernels: Components, found: Components, tau: float, clusters: Clusters
 ) -> tuple[list[Choice], list[Choice]]:
     """Return weights of the kernels at time 1 alone, and of everything, with zeros for what is left out."""
     log_p, level = found.scored(tau)
-    everything = tried(log_p, shares, fold, level=level)
+    everything = tried(log_p, clusters, level=level)
     log_p, level = kernels.scored(tau)
-    alone = tried(log_p, shares, fold, level=level)
+    alone = tried(log_p, clusters, level=level)
     # Of the parts in ``found`` the background's number is that of the last but one.
     of_kernels = found.parts < len(kernels.levels)
     of_kernels |= found.parts == len(found.levels)

@@ -63,7 +63,6 @@ def continued(
             "field": own.field,
             "source": own.source if settings["start"] is None else settings["source"],
             "validation": validation,
-            "groups": None,
             "steps": more_steps,
             "batch_size": budget.batch_size,
             "more_steps": None,

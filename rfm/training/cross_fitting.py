@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from rfm.flow import Flow
 from rfm.objectives import Objective
 from rfm.training.checkpoint import Validation
-from rfm.training.mixture_choice import folds_of, places_of
+from rfm.training.mixture_choice import Clusters, folds_of, places_of
 from rfm.training.refinement import (
     NOT_INTEGRATED,
     VALIDATED,
@@ -152,7 +152,6 @@ def _of_fold(
     return {
         **settings,
         "validation": held_out,
-        "groups": None,
         # Trained in place.
         "field": copy.deepcopy(settings["field"]),
         "steps": budget.steps,
@@ -206,4 +205,5 @@ def _weights(
     if len({tuple(c.log_p.shape[1] for c in kept) for kept in columns}) > 1:
         return "not refined: the parts of the points are too few for kernels of the same widths"
     joined = [replace(c[0], log_p=torch.cat([own.log_p for own in c])) for c in zip(*columns, strict=True)]
-    return weights_of(joined, data.take(torch.cat(validated)).shares, torch.cat(places))
+    shares = data.take(torch.cat(validated)).shares
+    return weights_of(joined, Clusters(shares, torch.cat(places), data.group is not None))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from rfm.training.arguments import (
     check_data,
     check_digits,
     check_field,
+    check_group_sides,
     check_metric,
     check_objects,
     check_shares,
@@ -106,7 +108,9 @@ def fit(
             all points: when to stop, and the weights of the refinement, are then what five fits found that held out a
             fifth each, and it takes six times as long.
         groups: the group that each point belongs to ``(n,)``, names or numbers, such as of storms, chains or molecules:
-            points of one are no independent observations, and are held out together. By default equal points are.
+            points of one are no independent observations, and are held out together; the refinement chooses by groups
+            then, and takes more than kernels only where the gain by groups is clear. By default equal points are one.
+            Beside indices of validation points no group may lie on both sides.
         source: distribution at time 0, or what makes one from the manifold and the training points, such as
             ``KernelMixture.fit``; it gets ``weights`` too if it has an argument ``sample_weights``. By default that of
             the objective, if it presumes one, else see `rfm.sources.default_source`.
@@ -156,9 +160,11 @@ def fit(
     data = data if given is None else given.beside(data)
     check_start_use(given, source, coupling, chosen)
     seed = seed_of("fit", seed)
-    rows = data.x if groups is None else checked_groups(groups, len(data.x))
+    data = data if groups is None else replace(data, group=checked_groups(groups, len(data.x)))
+    rows = data.x if data.group is None else data.group
     train_index, validation_index = hold_out(rows, validation, seed)
     check_shares(data, train_index, validation_index)
+    check_group_sides(data, train_index, validation_index)
     training_data = data.take(train_index)
     check_metric(manifold, training_data.x)
     validation_source = None
@@ -185,7 +191,6 @@ def fit(
     )
     identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index, refine]
     identity += [] if validation_source is None else [validation_source]
-    identity += [] if groups is None else [rows]
     check_continuation(more_steps, out, validation_index)
     resume = resume or more_steps is not None
     run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
@@ -287,7 +292,7 @@ def _in_precision_of(flow: Flow, data: Points) -> Points:
         condition = condition.to(dtype)
     x, start = (None if part is None else flow.manifold.projx(part).to(dtype) for part in (data.x, data.start))
     assert x is not None
-    return Points(x, condition, data.weights, start)
+    return replace(data, x=x, condition=condition, start=start)
 
 
 def _check_field(flow: Flow, data: Points) -> None:

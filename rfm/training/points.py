@@ -27,6 +27,7 @@ from rfm.training.floor import check_floor, loss_above_floor
 from rfm.training.jitter import jitter_scales, jittered
 from rfm.training.loop import step_seed
 from rfm.training.matching import MatchingValidation
+from rfm.training.mixture_choice import Clusters, tried
 from rfm.training.refinement import reason_against, refine, validation_components
 from rfm.training.run import Run
 from rfm.training.weighted_points import Points, thinned
@@ -229,8 +230,9 @@ def _validate(
 ) -> Validation:
     """Return the mean negative log-likelihood of the validation points in nats, shared between the processes.
 
-    With ``centres`` it is that of the flow in a mixture with kernels about them, weighted on these points: training for
-    longer may improve the flow and worsen what it is refined to. NaN where the field cannot be integrated.
+    With ``centres`` it is that of the flow in a mixture with kernels about them, weighted on these points, or where
+    they have groups on other groups: training for longer may improve the flow and worsen what it is refined to. NaN
+    where the field cannot be integrated.
 
     Raises:
         TrainingStoppedError: the log-density that the objective trains on is not that of the flow.
@@ -262,8 +264,12 @@ def _validate(
     alone = -float(shares @ log_p[:, 0])
     if centres is None or not bool(log_p.isfinite().all()):
         return Validation(alone, beside)
-    weights = likeliest_weights(log_p, shares, _WEIGHT_STEPS)
-    refined = -float(shares @ torch.logsumexp(log_p + weights.log(), dim=-1))
+    if validation.group is not None:
+        # A few groups would be explained by weights of their own.
+        refined = tried(log_p, Clusters.of(validation), steps=(_WEIGHT_STEPS,))[0].nll
+    else:
+        weights = likeliest_weights(log_p, shares, _WEIGHT_STEPS)
+        refined = -float(shares @ torch.logsumexp(log_p + weights.log(), dim=-1))
     return Validation.refined(refined, alone, beside)
 
 

@@ -14,11 +14,10 @@ from rfm.field import as_field
 from rfm.flow import Flow, Refinement
 from rfm.integrators import Adaptive, IntegrationError, Method, integrate
 from rfm.likelihood import transport
-from rfm.metrics import paired_difference
 from rfm.networks.modes import in_evaluation_mode
 from rfm.networks.precision import precision_of_weights
 from rfm.sources import KernelMixture, Source, kernel_concentrations
-from rfm.training.mixture_choice import Choice, chosen, folds_of, places_of, tried
+from rfm.training.mixture_choice import Choice, Clusters, chosen, supported, tried
 from rfm.training.weighted_points import Points, merged, thinned
 
 STARTS = (1.0, 0.98, 0.92, 0.0)
@@ -28,6 +27,8 @@ _SUBSETS = ((0,), (0, 1, 3), (0, 1, 2, 3))
 """Which of them the choice is among: kernels alone, the fewest, and all. Fewer weights are less noise."""
 FEWEST = 40
 """Validation points, at different places, below which weights would be noise."""
+FEWEST_GROUPS = 2
+"""Their groups, likewise."""
 CARRIED, _CARRIED_FAR = 50_000, 4096
 """Centres at one start before time 1, at most; fewer where kernels are broad, as each takes long to carry there."""
 _FAR = 0.95
@@ -198,6 +199,8 @@ def reason_against(flow: Flow, data: Points, validation: Points) -> str:
     places = len(torch.unique(validation.x.flatten(1), dim=0))
     if places < FEWEST:
         return f"{places} different validation points are too few to weight kernels by, {FEWEST} are needed"
+    if validation.group is not None and len(validation.group.unique()) < FEWEST_GROUPS:
+        return "all validation points are of one group, which does not tell of others; hold out more groups"
     return ""
 
 
@@ -228,7 +231,9 @@ def refine(flow: Flow, data: Points, validation: Points, report: Callable[[float
     `rfm.training.mixture_choice.chosen`: what is likeliest on validation points that did not choose its weights. A
     kernel before time 1 is at least ten times as wide as the solver's error; at most 50,000 stand at 0.98, and 4,096 at
     0.92. What is hardly used is left out. The flow stays as it is unless the points that were left out of the choice
-    are likelier by more than the standard error of the difference, clustered by place.
+    are likelier by more than the standard error of the difference, clustered by place. Where validation points have
+    groups, these stand for places, and more than kernels at time 1 is chosen only where it is clear of these and of the
+    flow, see `rfm.training.mixture_choice.supported`.
 
     Args:
         flow: manifold, field and source, trained.
@@ -251,7 +256,7 @@ def unconditional_refinement(
     kept = candidates_of(flow, data, validation.x, report=report)
     if kept is None:
         return None, NOT_INTEGRATED
-    found = weights_of(kept, validation.shares, places_of(validation.x))
+    found = weights_of(kept, Clusters.of(validation))
     if isinstance(found, str):
         return None, found
     refinement = assembled(kept, *found)
@@ -273,18 +278,17 @@ def candidates_of(
         return None
 
 
-def weights_of(kept: list[Candidate], shares: Tensor, place: Tensor) -> tuple[Tensor, dict[str, float]] | str:
+def weights_of(kept: list[Candidate], clusters: Clusters) -> tuple[Tensor, dict[str, float]] | str:
     """Return weights of all components, with the validation NLL of flow, kernels and both; or why there are none.
 
     Args:
         kept: the candidates, with their densities at points that are held out.
-        shares: weights of these points, ``(m,)``, sum 1.
-        place: the number of the place of each, ``(m,)``.
+        clusters: these points.
     """
-    alone, kernels, choice = kept[-1].log_p[:, -1], *_choices(kept, shares, folds_of(place))
-    known = {"flow": -float(shares @ alone), "kernels": kernels.nll, "refined": choice.nll}
-    gain = paired_difference(choice.held_out, alone, place, shares)
-    if not gain.mean > gain.standard_error:
+    alone, (kernels, choice) = kept[-1].log_p[:, -1], _choices(kept, clusters)
+    choice = supported(choice, kernels, alone, clusters)
+    known = {"flow": -float(clusters.shares @ alone), "kernels": kernels.nll, "refined": choice.nll}
+    if not clusters.gains(choice.held_out, alone):
         return (
             f"not refined: no gain beyond chance, with validation NLL {known['flow']:.3f} nats of the flow, "
             f"{known['refined']:.3f} with kernels"
@@ -299,16 +303,16 @@ def assembled(kept: list[Candidate], weights: Tensor, known: dict[str, float]) -
     return Refinement([c.start for c, _ in parts], sources, torch.stack([w.sum() for _, w in parts]), known)
 
 
-def _choices(kept: list[Candidate], shares: Tensor, fold: Tensor) -> tuple[Choice, Choice]:
+def _choices(kept: list[Candidate], clusters: Clusters) -> tuple[Choice, Choice]:
     """Return the best weights of the kernels at time 1 alone, and of everything, with zeros for what is left out."""
     start = torch.cat([torch.full_like(c.log_p[0], i) for i, c in enumerate(kept)])
     log_p, choices = torch.cat([c.log_p for c in kept], dim=1), list[Choice]()
     for subset in _SUBSETS:
         own = torch.isin(start, start.new_tensor(subset))
-        for choice in tried(log_p[:, own], shares, fold):
+        for choice in tried(log_p[:, own], clusters):
             choices.append(replace(choice, weights=torch.zeros_like(start).masked_scatter(own, choice.weights)))
     alone = [choice for choice in choices if not bool(choice.weights[start > 0].any())]
-    return min(alone, key=lambda choice: choice.nll), chosen(choices, shares)
+    return min(alone, key=lambda choice: choice.nll), chosen(choices, clusters)
 
 
 def _sparse(parts: list[Candidate], weights: Tensor) -> Tensor:

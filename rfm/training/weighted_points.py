@@ -16,12 +16,15 @@ class Points:
         condition: ``(n, c)``, or None.
         weights: ``(n,)``, not negative, or None for equal ones.
         start: the start point that each is paired with, ``(n, *event_shape)``; None where they are not paired.
+        group: the number of the group of each, ``(n,)``: points of one group are no independent observations. None
+            where equal points alone belong together.
     """
 
     x: Tensor
     condition: Tensor | None = None
     weights: Tensor | None = None
     start: Tensor | None = None
+    group: Tensor | None = None
 
     @property
     def shares(self) -> Tensor:
@@ -43,7 +46,7 @@ class Points:
         return self._mapped(lambda rows: rows.to(device))
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> "Points":
-        parts = (self.condition, self.weights, self.start)
+        parts = (self.condition, self.weights, self.start, self.group)
         return Points(function(self.x), *(None if part is None else function(part) for part in parts))
 
 
@@ -55,7 +58,7 @@ def thinned(points: Points, most: int) -> Points:
 
 
 def merged(points: Points) -> Points:
-    """Return points, repeats of the same condition as one point with the sum of their weights."""
+    """Return points, repeats of the same condition as one point with the sum of their weights, without groups."""
     # Adding 0 turns -0.0 into 0.0, which is the same place; what is not known is the same everywhere.
     parts = [points.x.flatten(1) + 0]
     if points.condition is not None:
