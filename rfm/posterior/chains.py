@@ -15,6 +15,8 @@ from rfm.posterior.ladder import Ladder
 from rfm.posterior.proposals import Proposal, metropolis
 from rfm.posterior.target import SourceTarget, State
 
+_FEWEST = 64
+"""Draws of each chain: of fewer their agreement cannot be told from the time they need to mix."""
 _SURE = 100.0
 """Effective draws of the prior from which the evidence is estimated."""
 
@@ -31,7 +33,7 @@ class Chains:
 
     Args:
         proposal: `CrankNicolson`, `RandomWalk` or `Hamiltonian`.
-        chains: how many run side by side, at most; fewer where few draws are requested.
+        chains: how many run side by side, each for 64 draws or more.
         warm_up: steps that are thrown away.
         thin: steps between two draws of a chain.
         starts: draws of the source per chain to find starts of positive likelihood among; the evidence is estimated from
@@ -44,7 +46,7 @@ class Chains:
     """
 
     proposal: Proposal = field(default_factory=CrankNicolson)
-    chains: int = 256
+    chains: int = 64
     warm_up: int = 200
     thin: int = 10
     starts: int = 32
@@ -55,8 +57,7 @@ class Chains:
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return the states of all chains; arguments and errors are those of `Sampler`."""
-        # Some sixty draws of each chain: with fewer their agreement cannot be told from the time they need to mix.
-        chains = min(self.chains, max(4, n // 64))
+        chains = self.chains
         ladder = Ladder(self.rungs, chains, like.device)
         state, evidence = self._started(target, ladder, generator, like)
         scale = torch.full((len(ladder.of_copies),), 0.5, dtype=torch.float64, device=like.device)
@@ -69,7 +70,7 @@ class Chains:
             if i + 1 in (self.warm_up // 4, self.warm_up // 2, self.warm_up):
                 ladder.equalise()
         ladder.steps.clear()
-        per_chain = -(-n // chains)
+        per_chain = max(_FEWEST, -(-n // chains))
         points, log_likelihoods, accepts = [], [], []
         for _ in range(per_chain):
             for _ in range(self.thin):
