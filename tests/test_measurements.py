@@ -170,7 +170,7 @@ def test_a_pose_of_known_position_has_a_free_orientation() -> None:
         None,
         300,
         known=Slice.of_position([0.0, 0.0, 1.0]),
-        method=Tempering(particles=300, moves=4),
+        method=Tempering(particles=150, moves=4),
         solver=FixedStep(steps=2),
         generator=torch.Generator().manual_seed(0),
     )
