@@ -22,7 +22,7 @@ from rfm.conditions import Conditions
 from rfm.field import Field, as_field
 from rfm.flow.condition_vectors import batches, check_field_reads, encoded, rows_of, vectors_of
 from rfm.flow.flow_mixture import RefinedDensity, checked_start
-from rfm.flow.posterior_target import OnSlice, Part, Prior
+from rfm.flow.posterior_target import Part, Prior, slice_draws
 from rfm.flow.progress import counting_bar
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
 from rfm.flow.solves import carried, check_jumps, checked_time, densities, jumps_of, scores, unsteered, zero_outside
@@ -506,8 +506,8 @@ class Flow(nn.Module):
             likelihood: log-likelihoods ``(*batch)`` of points ``(*batch, *event_shape)``; a
                 `rfm.posterior.Measurement`, or any function; None where only ``known`` says something.
             n: how many.
-            known: parts of the point that are known without error, see `rfm.posterior.Slice`. Draws near the slice are
-                moved onto it, which takes two log-densities for each.
+            known: parts of the point that are known without error, see `rfm.posterior.Slice`. Each step then evaluates
+                the log-density, which costs more than a sample: take fewer particles.
             method: `rfm.posterior.Tempering` by default; also `Chains` and `Importance`, which are exact in the limit,
                 and the methods of `rfm.posterior` that are not.
             condition: one condition ``(c,)`` of the prior, or by name, as in `sample`.
@@ -550,8 +550,8 @@ class Flow(nn.Module):
             check_instance("Flow.posterior", "known", known, Slice, "Slice.of_position([0.0, 0.0, 1.0])")
             known.check(self.manifold)
             about = self.sample(1000, generator=generator, **own)
-            sliced = OnSlice(prior, known, fits, lambda x: self.log_prob(x, **own), about)
-            run = functools.partial(sliced.run, method, n, generator)
+            density = functools.partial(self.log_prob, **own)
+            run = functools.partial(slice_draws, known, density, about, fits, method, n, generator)
         else:
             run = functools.partial(prior.draws, method, fits, n, generator, like)
             if self.refinement is not None:

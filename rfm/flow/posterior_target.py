@@ -7,33 +7,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from manifolds import Manifold
 from rfm.field import Field
 from rfm.flow.condition_vectors import batches
 from rfm.integrators import Method, integrate
 from rfm.posterior import (
     Carried,
     Likelihood,
-    NearSlice,
     PosteriorDraws,
     Sampler,
     Slice,
     SourceTarget,
     ZeroLikelihoodError,
-    at_points,
     pooled,
+    slice_source,
 )
-from rfm.posterior.draws import effective_size
-from rfm.posterior.pooling import equally_weighted
 from rfm.sources import Source
-
-_NEAREST = 0.05
-"""Share of the flow's draws that are nearest to a slice, whose distance says how much noise its known part gets."""
-_EQUAL = 0.4
-"""Effective share of weights on a slice below which the noise of its known part is halved."""
-_HALVINGS = 8
-"""Of that noise."""
-
 
 class Part(NamedTuple):
     """A source along a flow, where it stands, and its share of the prior."""
@@ -60,8 +48,8 @@ class Prior(NamedTuple):
     solver: Method
     batch_size: int
 
-    def target(self, part: Part, likelihood: Likelihood, guided: bool) -> SourceTarget:
-        """Return the posterior on a part's source; ``guided``: whether methods may steer the field."""
+    def target(self, part: Part, likelihood: Likelihood) -> SourceTarget:
+        """Return the posterior on a part's source."""
 
         def carry(z: Tensor) -> Carried:
             if part.start == 1:
@@ -74,7 +62,7 @@ class Prior(NamedTuple):
             return Carried(torch.cat([solution.final for solution in solutions]), count)
 
         # Methods that guide know paths from time 0 only.
-        velocity = self._velocity if guided and part.start == 0 else None
+        velocity = self._velocity if part.start == 0 else None
         return SourceTarget(part.source, carry, likelihood, velocity, self.batch_size)
 
     def _velocity(self, x: Tensor, t: Tensor) -> Tensor:
@@ -89,7 +77,6 @@ class Prior(NamedTuple):
         n: int,
         generator: torch.Generator | None,
         like: Tensor,
-        guided: bool = True,
     ) -> PosteriorDraws:
         """Return draws of the posterior, weighted: of each part, in proportion to its share and evidence.
 
@@ -99,7 +86,6 @@ class Prior(NamedTuple):
             n: how many are to be chosen from them.
             generator: source of randomness.
             like: a tensor of the dtype and device of points.
-            guided: whether methods may steer the field.
 
         Raises:
             ZeroLikelihoodError: the likelihood is zero at all draws of all parts.
@@ -108,7 +94,7 @@ class Prior(NamedTuple):
         found, log_masses = list[PosteriorDraws](), list[float]()
         for i, part in enumerate(self.parts):
             try:
-                found.append(method.run(self.target(part, likelihood, guided), n, generator, like))
+                found.append(method.run(self.target(part, likelihood), n, generator, like))
                 log_masses.append(math.log(part.mass))
             except ZeroLikelihoodError:
                 if not found and i == len(self.parts) - 1:
@@ -116,43 +102,27 @@ class Prior(NamedTuple):
         return pooled(found, log_masses)
 
 
-class OnSlice:
-    """Draws of a slice of a flow's density: near it first, and then moved there and reweighted.
+def slice_draws(
+    known: Slice,
+    joint: Callable[[Tensor], Tensor],
+    draws: Tensor,
+    likelihood: Likelihood,
+    method: Sampler,
+    n: int,
+    generator: torch.Generator | None,
+) -> PosteriorDraws:
+    """Return draws of a slice of a density, weighted: of the free part, on a source of that.
 
     Args:
-        prior: the flow.
         known: the slice.
-        likelihood: of points of the slice.
-        log_prob: the flow's log-density, in nats.
-        draws: of the flow ``(n, *event_shape)``: how near the slice they come is a first guess of the noise.
+        joint: log-density of points in nats.
+        draws: of the flow ``(n, *event_shape)``, to choose the source by.
+        likelihood: of points besides.
+        method: that draws.
+        n: how many are to be chosen from them.
+        generator: source of randomness.
     """
-
-    def __init__(
-        self,
-        prior: Prior,
-        known: Slice,
-        likelihood: Likelihood,
-        log_prob: Callable[[Tensor], Tensor],
-        draws: Tensor,
-    ) -> None:
-        self.prior, self.known, self.likelihood, self.log_prob = prior, known, likelihood, log_prob
-        self.manifold: Manifold = prior.parts[0].source.manifold
-        self.like = draws
-        missing = self.manifold.dim - known.manifold.dim
-        apart = self.manifold.dist(draws, known.onto(draws)).double()
-        self.noise = max(float(apart.quantile(_NEAREST)), 1e-6) / math.sqrt(missing)
-
-    def run(self, method: Sampler, n: int, generator: torch.Generator | None) -> PosteriorDraws:
-        """Return draws, weighted, with as little noise of the known part as leaves them nearly equal weights."""
-        for left in reversed(range(_HALVINGS + 1)):
-            near = NearSlice(self.known, self.manifold, self.noise, self.likelihood)
-            own = self.prior.draws(method, near, n, generator, self.like, guided=False)
-            # Densities cost more than samples: of as many as needed.
-            own = equally_weighted(own, min(2 * n, len(own.points)), generator)
-            at = self.known.onto(own.points)
-            ratio = self.log_prob(at).double() - self.log_prob(own.points).double()
-            if left and effective_size(ratio) < _EQUAL * len(ratio):
-                self.noise /= 2
-                continue
-            break
-        return at_points(own, at, ratio - near.log_mass)
+    source = slice_source(known, draws)
+    reweighted = known.reweighted(joint, source, likelihood)
+    target = SourceTarget(source, lambda z: Carried(known.join(z), len(z)), reweighted)
+    return method.run(target, n, generator, draws)

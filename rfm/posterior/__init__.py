@@ -35,7 +35,7 @@ from rfm.posterior.pnp_flow import PnPFlow
 from rfm.posterior.pooling import at_points, drawn_until, pooled
 from rfm.posterior.proposals import Hamiltonian, Proposal, RandomWalk
 from rfm.posterior.sampler import Sampler
-from rfm.posterior.slices import NearSlice, Slice, Unmeasured
+from rfm.posterior.slices import Slice, Unmeasured, slice_source
 from rfm.posterior.target import Carried, NoFieldError, SourceTarget, ZeroLikelihoodError
 from rfm.posterior.tempering import Tempering
 from rfm.posterior.twisted import Twisted, score_of_normal_noise
@@ -57,7 +57,6 @@ __all__ = [
     "Likelihood",
     "LogLikelihood",
     "Measurement",
-    "NearSlice",
     "NoFieldError",
     "Operator",
     "PnPFlow",
@@ -81,4 +80,5 @@ __all__ = [
     "operators",
     "pooled",
     "score_of_normal_noise",
+    "slice_source",
 ]

@@ -17,7 +17,8 @@ class PosteriorDraws:
         points: ``(n, *event_shape)``.
         log_weights: of the points, normalised: ``logsumexp`` is 0; equal where the method gives equal weights ``(n,)``.
         method: how they were drawn, in words.
-        evaluations: velocities evaluated, over all points; derivatives and densities are not counted.
+        evaluations: velocities evaluated, over all points; derivatives are not counted. For a slice of a density it is
+            how many densities were evaluated.
         effective_sample_size: how many independent equally weighted draws they are worth.
         acceptance: share of accepted proposals; NaN for methods without.
         log_evidence: log of the mean likelihood under the prior, in nats; NaN where the method does not know it.

@@ -1,13 +1,10 @@
 """Parts of a point that are known without error: slices of the joint density.
 
-The density of the free part given the known one is the joint density on the slice, up to a constant. Draws come from
-the posterior of a measurement of the known part with a little noise, which needs no density, and are moved to the slice
-then. With the known part ``k_0``, the free part ``u`` and the noise's kernel ``K``, draws ``(u, k)`` of ``p(u, k) K(k)
-L(u, k_0)`` with weights ``p(u, k_0) / p(u, k)`` have the distribution ``p(u | k_0) L(u, k_0) K(k) / Z``: of the free part
-the exact one, whatever the noise, which only decides how unequal the weights are.
+The density of the free part given the known one is the joint density on the slice, up to a constant. It has no field of
+its own, so draws come from a source on the free part, reweighted: `rfm.posterior.Tempering`, `Chains` and `Importance`
+do that as they do it for flows, exactly in the limit.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,6 +16,7 @@ from manifolds import SO3, Euclidean, FlatTorus, Manifold, Power, Product
 from manifolds.arguments import check_instance, shown
 from rfm.arrays import points_of, tensor_of
 from rfm.posterior.likelihood import Likelihood
+from rfm.sources import Source, default_source
 
 
 @dataclass(frozen=True)
@@ -29,19 +27,23 @@ class Slice:
         manifold: of the free part.
         join: from free parts ``(*batch, *manifold.event_shape)`` to points.
         free: from points to their free parts.
+        source: a distribution of the free part, from which draws are reweighted; by default the usual source of its
+            manifold, about draws of the flow.
     """
 
     manifold: Manifold
     join: Callable[[Tensor], Tensor]
     free: Callable[[Tensor], Tensor]
+    source: Source | None = None
 
     @classmethod
-    def of_factors(cls, manifold: Product, known: Mapping[int, Any]) -> "Slice":
+    def of_factors(cls, manifold: Product, known: Mapping[int, Any], source: Source | None = None) -> "Slice":
         """Return the points of a product some of whose factors are known.
 
         Args:
             manifold: the product.
             known: points of factors, by the factor's number from 0.
+            source: of the product of the other factors.
         """
         check_instance("Slice.of_factors", "manifold", manifold, Product, "Product(SO3(), Euclidean(3))")
         factors = [cast(Manifold, factor) for factor in manifold.factors]
@@ -53,15 +55,16 @@ class Slice:
             rest = iter(part.split(z))
             return manifold.join(*(points[i].to(z) if i in points else next(rest) for i in range(len(factors))))
 
-        return cls(part, join, lambda x: part.join(*(manifold.split(x)[i] for i in free)))
+        return cls(part, join, lambda x: part.join(*(manifold.split(x)[i] for i in free)), source)
 
     @classmethod
-    def of_copies(cls, manifold: Power, known: Mapping[int, Any]) -> "Slice":
+    def of_copies(cls, manifold: Power, known: Mapping[int, Any], source: Source | None = None) -> "Slice":
         """Return the points of a power some of whose copies are known, such as some frames of a chain.
 
         Args:
             manifold: the power.
             known: points of the copies' manifold, by the copy's number from 0.
+            source: of the power of the other copies.
         """
         check_instance("Slice.of_copies", "manifold", manifold, Power, "Power(SO3(), 3)")
         free = _free("Slice.of_copies", known, manifold.k, "copies")
@@ -77,15 +80,16 @@ class Slice:
         def parts(x: Tensor) -> Tensor:
             return x.index_select(x.ndim - 1 - rank, torch.tensor(free, device=x.device))
 
-        return cls(Power(manifold.m, len(free)), join, parts)
+        return cls(Power(manifold.m, len(free)), join, parts, source)
 
     @classmethod
-    def of_entries(cls, manifold: Manifold, known: Any) -> "Slice":
+    def of_entries(cls, manifold: Manifold, known: Any, source: Source | None = None) -> "Slice":
         """Return the points of flat space, or of a flat torus, some of whose coordinates are known.
 
         Args:
             manifold: `Euclidean` or `FlatTorus`.
             known: the coordinates ``(n,)``, NaN where not known.
+            source: of the others, on the same space of fewer dimensions.
         """
         if not isinstance(manifold, Euclidean | FlatTorus):
             raise ValueError(
@@ -93,31 +97,32 @@ class Slice:
             )
         values, free = _entries("Slice.of_entries", known, manifold.n)
         part = type(manifold)(len(free))
-        return cls(part, lambda z: _filled(values.to(z), free, z), lambda x: x[..., free])
+        return cls(part, lambda z: _filled(values.to(z), free, z), lambda x: x[..., free], source)
 
     @classmethod
-    def of_position(cls, position: Any) -> "Slice":
+    def of_position(cls, position: Any, source: Source | None = None) -> "Slice":
         """Return the poses, 4 x 4 matrices, at a known position; their rotations are free.
 
         Args:
             position: ``(3,)``; coordinates that are NaN are not known, and free besides.
+            source: on `SO3`, or on its product with the space of the free coordinates.
         """
         values, free = _entries("Slice.of_position", position, 3, all_known=True)
         if not free:
-            return cls(SO3(), lambda z: _poses(z, values.to(z)), lambda x: x[..., :3, :3])
+            return cls(SO3(), lambda z: _poses(z, values.to(z)), lambda x: x[..., :3, :3], source)
         part = Product(SO3(), Euclidean(len(free)))
 
         def join(z: Tensor) -> Tensor:
             rotation, rest = part.split(z)
             return _poses(rotation, _filled(values.to(z), free, rest))
 
-        return cls(part, join, lambda x: part.join(x[..., :3, :3], x[..., free, 3]))
+        return cls(part, join, lambda x: part.join(x[..., :3, :3], x[..., free, 3]), source)
 
     @classmethod
-    def of_orientation(cls, orientation: Any) -> "Slice":
+    def of_orientation(cls, orientation: Any, source: Source | None = None) -> "Slice":
         """Return the poses, 4 x 4 matrices, of a known orientation ``(3, 3)``; their positions are free."""
         known = _point("Slice.of_orientation", SO3(), orientation)
-        return cls(Euclidean(3), lambda z: _poses(known.to(z), z), lambda x: x[..., :3, 3])
+        return cls(Euclidean(3), lambda z: _poses(known.to(z), z), lambda x: x[..., :3, 3], source)
 
     def check(self, manifold: Manifold) -> None:
         """Raise ValueError unless points of the slice are points of a manifold."""
@@ -127,33 +132,27 @@ class Slice:
                 f"Flow.posterior: the slice has a free part on {self.manifold}, which is no part of {manifold}"
             )
 
-    def onto(self, x: Tensor) -> Tensor:
-        """Return points of the slice with the free parts of points ``(n, *event_shape)``."""
-        return self.join(self.free(x))
+    def reweighted(self, joint: Callable[[Tensor], Tensor], source: Source, likelihood: Likelihood) -> Likelihood:
+        """Return the likelihood that turns a source of the free part into the slice of a joint density.
+
+        Args:
+            joint: log-density of points, in nats.
+            source: of the free part.
+            likelihood: of the points besides.
+        """
+        return _Reweighted(self, joint, source, likelihood)
 
 
-class NearSlice(Likelihood):
-    """Measures the known part of a slice with noise, and the point of the slice by a likelihood.
-
-    Args:
-        known: the slice.
-        manifold: of points.
-        noise: standard deviation of the known part, in units of the distance.
-        likelihood: of points of the slice.
-    """
-
-    def __init__(self, known: Slice, manifold: Manifold, noise: float, likelihood: Likelihood) -> None:
-        self.known, self.manifold, self.noise, self.likelihood = known, manifold, noise, likelihood
+class _Reweighted(Likelihood):
+    def __init__(self, known: Slice, joint: Callable[[Tensor], Tensor], source: Source, likelihood: Likelihood) -> None:
+        self.known, self.joint, self.source, self.likelihood = known, joint, source, likelihood
 
     def __call__(self, x: Tensor) -> Tensor:
-        on = self.known.onto(x)
-        return self.likelihood(on).double() - (self.manifold.dist(x, on).double() / self.noise).square() / 2
+        own = self.joint(x).double() - self.source.log_prob(self.known.free(x)).double()
+        return own + self.likelihood(x).double()
 
-    @property
-    def log_mass(self) -> float:
-        """Log of the kernel's integral over the known part, up to the curvature of that over the noise."""
-        missing = self.manifold.dim - self.known.manifold.dim
-        return missing * math.log(self.noise * math.sqrt(2 * math.pi))
+    def doubts(self, draws: Tensor) -> tuple[str, ...]:
+        return self.likelihood.doubts(draws)
 
 
 class Unmeasured(Likelihood):
@@ -164,6 +163,13 @@ class Unmeasured(Likelihood):
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.zeros(self.manifold.batch_shape(x), dtype=torch.float64, device=x.device)
+
+
+def slice_source(known: Slice, draws: Tensor) -> Source:
+    """Return the source of a slice's free part: its own, or the usual one about draws of the flow ``(n, ...)``."""
+    if known.source is not None:
+        return known.source
+    return default_source(known.manifold, known.free(draws))
 
 
 def _free(owner: str, known: Mapping[int, Any], count: int, what: str) -> list[int]:
