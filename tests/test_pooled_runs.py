@@ -41,7 +41,10 @@ def test_worth_is_the_variance_of_means_of_independent_draws_over_theirs(n: int,
 
 def test_runs_weigh_as_their_evidence() -> None:
     points = torch.arange(6.0)[:, None]
-    runs = [weighted(points[:2], torch.zeros(2).double(), 0.0), weighted(points[2:], torch.zeros(4).double(), math.log(3))]
+    runs = [
+        weighted(points[:2], torch.zeros(2).double(), 0.0),
+        weighted(points[2:], torch.zeros(4).double(), math.log(3)),
+    ]
     both = pooled(runs)
     assert both.weights.tolist() == pytest.approx([1 / 8] * 2 + [3 / 16] * 4)
     assert both.log_evidence == pytest.approx(math.log(2))

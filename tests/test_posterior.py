@@ -181,7 +181,9 @@ def test_importance_of_a_narrow_posterior_is_reported() -> None:
     method, generator = Importance(2000), torch.Generator().manual_seed(0)
     drawn = flow.posterior(likelihood, 500, method=method, repeats=2, generator=generator)
     assert drawn.effective_sample_size < 20
-    assert re.search(r"are worth [0-9.]+ independent ones, fewer than the 250 requested, after 2 runs", drawn.warnings[0])
+    assert re.search(
+        r"are worth [0-9.]+ independent ones, fewer than the 250 requested, after 2 runs", drawn.warnings[0]
+    )
 
 
 @pytest.mark.parametrize(

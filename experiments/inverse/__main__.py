@@ -44,7 +44,9 @@ def assess(problems: dict[str, Callable[[], Problem]], options: argparse.Namespa
             for method, sampler in {"exact draws": None, **kept}.items():
                 settings = {"problem": name, "method": method, "seed": seed, "draws": options.draws}
                 settings |= {"quick": options.quick}
-                values = results.get(settings, functools.partial(assessed, truth, sampler, seed, repeats(problem, method)))
+                values = results.get(
+                    settings, functools.partial(assessed, truth, sampler, seed, repeats(problem, method))
+                )
                 print(*settings.values(), values, file=sys.stderr, flush=True)
 
 

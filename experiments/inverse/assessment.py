@@ -44,7 +44,6 @@ class Truth:
         nulls = [discrepancy(problem, problem.exact(draws, generator), exact) for _ in range(NULLS)]
         return cls(problem, exact, others, statistics.stdev(nulls))
 
-
     def at_worth(self, value: float, worth: float, generator: torch.Generator) -> float:
         """Return a discrepancy in standard deviations from the mean of exact samples of the same worth.
 

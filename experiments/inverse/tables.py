@@ -43,8 +43,8 @@ def assessments(results: Results, draws: int, quick: bool, problems: Sequence[st
         if settings.get("draws") == draws and settings["quick"] == quick and settings["problem"] in found:
             found[settings["problem"]].setdefault(settings["method"], []).append(values)
     lines = [
-        "| problem | method | seeds | Wasserstein | MMD^2, deviations | at its worth | coverage of 90 % | modes | worth "
-        "| evaluations | seconds |",
+        "| problem | method | seeds | Wasserstein | MMD^2, deviations | at its worth | coverage of 90 % | modes "
+        "| worth | evaluations | seconds |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for problem, methods in found.items():

@@ -497,8 +497,8 @@ class Flow(nn.Module):
         The field stays as it is and the source is reweighted, so draws are exact in the limit of many, for the flow as
         ``solver`` carries it. What is ``known`` without error is exact too: draws are then of a slice of the density.
         From a refined flow draws are of each of its parts, in proportion to their evidence; methods that guide know the
-        flow alone: `Twisted` draws are reweighted by the ratio of the two densities, which is exact in the limit as well,
-        and those of methods that are not exact leave the refinement out.
+        flow alone: `Twisted` draws are reweighted by the ratio of the two densities, which is exact in the limit as
+        well, and those of methods that are not exact leave the refinement out.
 
         A method that is exact goes on, by independent runs, until its draws are worth what is requested.
 
@@ -549,9 +549,9 @@ class Flow(nn.Module):
         if known is not None:
             check_instance("Flow.posterior", "known", known, Slice, "Slice.of_position([0.0, 0.0, 1.0])")
             known.check(self.manifold)
-            about = self.sample(1000, generator=generator, **own)
+            about = self.sample(4000, generator=generator, **own)
             density = functools.partial(self.log_prob, **own)
-            run = functools.partial(slice_draws, known, density, about, fits, method, n, generator)
+            run = functools.partial(slice_draws, known, self.manifold, density, about, fits, method, n, generator)
         else:
             run = functools.partial(prior.draws, method, fits, n, generator, like)
             if self.refinement is not None:

@@ -156,7 +156,9 @@ class FlowMixture(RefinedDensity):
 
     def standing(self, condition: Tensor | None) -> list[tuple[float, float, Source]]:
         masses = self.masses(1, None if condition is None else condition[None])[0].tolist()
-        return [(s, m, self.source_at(j, condition)) for j, (s, m) in enumerate(zip(self.starts, masses, strict=True)) if m]
+        return [
+            (s, m, self.source_at(j, condition)) for j, (s, m) in enumerate(zip(self.starts, masses, strict=True)) if m
+        ]
 
     def sample(
         self,

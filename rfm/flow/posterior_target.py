@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from manifolds import Manifold
 from rfm.field import Field
 from rfm.flow.condition_vectors import batches
 from rfm.integrators import Method, integrate
@@ -22,6 +23,7 @@ from rfm.posterior import (
     slice_source,
 )
 from rfm.sources import Source
+
 
 class Part(NamedTuple):
     """A source along a flow, where it stands, and its share of the prior."""
@@ -104,6 +106,7 @@ class Prior(NamedTuple):
 
 def slice_draws(
     known: Slice,
+    manifold: Manifold,
     joint: Callable[[Tensor], Tensor],
     draws: Tensor,
     likelihood: Likelihood,
@@ -115,6 +118,7 @@ def slice_draws(
 
     Args:
         known: the slice.
+        manifold: of points.
         joint: log-density of points in nats.
         draws: of the flow ``(n, *event_shape)``, to choose the source by.
         likelihood: of points besides.
@@ -122,7 +126,7 @@ def slice_draws(
         n: how many are to be chosen from them.
         generator: source of randomness.
     """
-    source = slice_source(known, draws)
+    source = slice_source(known, manifold, draws)
     reweighted = known.reweighted(joint, source, likelihood)
-    target = SourceTarget(source, lambda z: Carried(known.join(z), len(z)), reweighted)
+    target = SourceTarget(source, lambda z: Carried(known.join(z), len(z)), reweighted, image=manifold)
     return method.run(target, n, generator, draws)

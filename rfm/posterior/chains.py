@@ -26,8 +26,8 @@ class Chains:
     """Metropolis-corrected chains on the source: exact in the limit of long chains.
 
     Chains start from draws of the source that know nothing of how likely they are, but that it is possible at all, so
-    that R-hat says whether they have found the same posterior: starts by likelihood would agree on the mode that is found
-    first. Step sizes adapt during the warm-up alone, each chain its own, and stay fixed then, so that the chains are
+    that R-hat says whether they have found the same posterior: starts by likelihood would agree on the mode that is
+    found first. Step sizes adapt during the warm-up alone, each chain its own, and stay fixed then, so that the chains are
     Markov. A chain alone does not go from one separate mode to another: with ``rungs`` each has copies at lower powers
     of the likelihood, down to fresh draws of the source, and exchanges states with them (parallel tempering).
 
@@ -36,8 +36,8 @@ class Chains:
         chains: how many run side by side, each for 64 draws or more.
         warm_up: steps that are thrown away.
         thin: steps between two draws of a chain.
-        starts: draws of the source per chain to find starts of positive likelihood among; the evidence is estimated from
-            them where there are no rungs.
+        starts: draws of the source per chain to find starts of positive likelihood among; the evidence is estimated
+            from them where there are no rungs.
         rungs: powers of the likelihood, from 1 to 0; each multiplies the cost. Powers between adapt in the warm-up.
 
     References:
@@ -79,9 +79,7 @@ class Chains:
             points.append(state.x[:chains])
             log_likelihoods.append(state.log_likelihood[:chains])
         drawn = torch.stack(points, dim=1)
-        values = torch.cat(
-            [target.manifold.embed(drawn).double(), torch.stack(log_likelihoods, dim=1)[..., None]], dim=-1
-        )
+        values = torch.cat([target.image.embed(drawn).double(), torch.stack(log_likelihoods, dim=1)[..., None]], dim=-1)
         diagnostics, notes = chain_diagnostics(values)
         if self.rungs > 1:
             diagnostics["exchange"] = 1 - max(ladder.rejections)

@@ -68,7 +68,7 @@ class Ladder:
 
     @property
     def log_evidence(self) -> float:
-        """Log of the mean likelihood under the prior, in nats, by stepping stones from rung to rung: Xie et al. 2011."""
+        """Log of the mean likelihood under the prior, in nats, by stepping stones between rungs: Xie et al. 2011."""
         steps = torch.stack(self.steps)
         return float((steps.logsumexp(0) - math.log(len(steps))).sum())
 

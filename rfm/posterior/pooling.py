@@ -21,8 +21,8 @@ _COMBINED: Mapping[str, Callable[[Sequence[float]], float]] = {
 def pooled(runs: Sequence[PosteriorDraws], log_masses: Sequence[float] | None = None) -> PosteriorDraws:
     """Return the draws of several independent runs as one.
 
-    Each is weighted by its evidence: the estimates of sequential Monte Carlo and of importance sampling are unbiased, so
-    that many runs are exact in the limit as many particles are. Runs that know no evidence weigh the same.
+    Each is weighted by its evidence: the estimates of sequential Monte Carlo and of importance sampling are unbiased,
+    so that many runs are exact in the limit as many particles are. Runs that know no evidence weigh the same.
 
     Args:
         runs: of one posterior; or, with ``log_masses``, of the parts of a prior that is a mixture.
@@ -66,7 +66,9 @@ def pooled(runs: Sequence[PosteriorDraws], log_masses: Sequence[float] | None = 
 
 
 def _combined(runs: Sequence[PosteriorDraws]) -> dict[str, float]:
-    return {name: float(_COMBINED.get(name, max)([run.diagnostics[name] for run in runs])) for name in runs[0].diagnostics}
+    return {
+        name: float(_COMBINED.get(name, max)([run.diagnostics[name] for run in runs])) for name in runs[0].diagnostics
+    }
 
 
 def equally_weighted(draws: PosteriorDraws, n: int, generator: torch.Generator | None) -> PosteriorDraws:

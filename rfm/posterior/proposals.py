@@ -82,8 +82,8 @@ class Hamiltonian(Proposal):
     A half step of the velocity along the gradient, a geodesic, another half step: reversible and volume-preserving
     on any manifold, so the acceptance ratio is the change of the total energy alone. A likelihood without a gradient,
     such as a region or one that torch cannot differentiate, counts as flat: moves stay exact, and are then geodesics
-    that the acceptance alone corrects, no better than a random walk. Each move draws its step size anew, within a quarter
-    of the scale: moves of one length come back to where they started where that is a period.
+    that the acceptance alone corrects, no better than a random walk. Each move draws its step size anew, within a
+    quarter of the scale: moves of one length come back to where they started where that is a period.
 
     Args:
         steps: leapfrog steps of a move; a single one is the Metropolis-adjusted Langevin algorithm.

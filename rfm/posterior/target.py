@@ -81,6 +81,7 @@ class SourceTarget:
         likelihood: from points of the data to log-likelihoods.
         field: ``field(x, t)``, which methods that guide need; None for a prior that is no flow.
         batch_size: points computed together by methods that guide.
+        image: manifold of the points of the data; by default that of the source.
     """
 
     def __init__(
@@ -90,15 +91,17 @@ class SourceTarget:
         likelihood: Likelihood,
         field: Callable[[Tensor, Tensor], Tensor] | None = None,
         batch_size: int = 4096,
+        image: Manifold | None = None,
     ) -> None:
         self.source, self.carry, self.likelihood = source, carry, likelihood
         self.batch_size = batch_size
+        self.image = source.manifold if image is None else image
         self.evaluations = 0
         self._field = field
 
     @property
     def manifold(self) -> Manifold:
-        """On which the source lives, and the data."""
+        """On which the source lives."""
         return self.source.manifold
 
     def field(self, x: Tensor, t: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ class Tempering:
 
     Exact in the limit of many particles. Each power is the largest that leaves the particles worth ``share`` of their
     number; ``particles`` of them are chosen and moved by Metropolis steps, and where these have been, all of it, is the
-    next generation: no step is wasted. The steps' size adapts from power to power. It gives the evidence, and finds modes
-    that chains from few starts would miss.
+    next generation: no step is wasted. The steps' size adapts from power to power. It gives the evidence, and finds
+    modes that chains from few starts would miss.
 
     Args:
         proposal: of the moves.
@@ -91,7 +91,7 @@ class Tempering:
     @staticmethod
     def _functions(target: SourceTarget, state: State) -> Tensor:
         """Return functions of the state whose correlation within families is measured, ``(n, k)``."""
-        parts = [target.manifold.embed(state.z), target.manifold.embed(state.x), state.log_likelihood[:, None]]
+        parts = [target.manifold.embed(state.z), target.image.embed(state.x), state.log_likelihood[:, None]]
         return torch.cat([part.double() for part in parts], dim=-1)
 
     def _next_power(self, log_likelihood: Tensor, power: float) -> float:
