@@ -27,9 +27,9 @@ class Chains:
 
     Chains start from draws of the source that know nothing of how likely they are, but that it is possible at all, so
     that R-hat says whether they have found the same posterior: starts by likelihood would agree on the mode that is
-    found first. Step sizes adapt during the warm-up alone, each chain its own, and stay fixed then, so that the chains are
-    Markov. A chain alone does not go from one separate mode to another: with ``rungs`` each has copies at lower powers
-    of the likelihood, down to fresh draws of the source, and exchanges states with them (parallel tempering).
+    found first. Step sizes adapt during the warm-up alone, each chain its own, and stay fixed then, so that the chains
+    are Markov. A chain alone does not go from one separate mode to another: with ``rungs`` each has copies at lower
+    powers of the likelihood, down to fresh draws of the source, and exchanges states with them (parallel tempering).
 
     Args:
         proposal: `CrankNicolson`, `RandomWalk` or `Hamiltonian`.
