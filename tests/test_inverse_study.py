@@ -120,7 +120,9 @@ def test_what_is_known_is_not_computed_again(tmp_path: Path) -> None:
 def test_tables_hold_means_over_seeds_of_what_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = Results(tmp_path / "results.jsonl")
     for seed, method in ((0, "Tempering"), (1, "Tempering"), (0, "FLOWER")):
-        values = dict.fromkeys(("wasserstein", "mmd", "coverage", "worth", "evaluations", "seconds"), 1.0 + seed)
+        values = dict.fromkeys(
+            ("wasserstein", "mmd", "mmd_at_worth", "coverage", "worth", "evaluations", "seconds"), 1.0 + seed
+        )
         settings = {"problem": "sphere", "method": method, "seed": seed, "draws": 1000, "quick": False}
         results.get(settings, functools.partial(dict, values, modes=math.nan))
     other = {"problem": "sphere", "ranks": "Tempering", "replications": 200, "quick": False}
@@ -128,7 +130,7 @@ def test_tables_hold_means_over_seeds_of_what_is_known(tmp_path: Path, capsys: p
     page = tmp_path / "page.md"
     study.main(["--seeds", "0", "--out", str(tmp_path), "--page", str(page)])
     for out in (capsys.readouterr().out, page.read_text(encoding="utf-8")):
-        assert "| sphere | Tempering | 2 | 1.500 ± 0.707 | 1.5 | 1.50 |  | 2 | 2 | 1.5 |" in out
+        assert "| sphere | Tempering | 2 | 1.500 ± 0.707 | 1.5 | 1.5 | 1.50 |  | 2 | 2 | 1.5 |" in out
         assert "| sphere | FLOWER | 1 | 1.000 | 1.0 |" in out
         assert "| sphere | Tempering | 200 | 0.25 |" in out
 

@@ -11,7 +11,7 @@ import rfm
 from manifolds import SE3, SO3, Euclidean, FlatTorus, Power, Product, Sphere
 from rfm.integrators import FixedStep
 from rfm.posterior import Chains, Guided, Importance, Measurement, Polygon, Slice, Tempering, operators
-from rfm.sources import PowerSource, ProductSource, RigidMotionSource, Uniform, WrappedNormal
+from rfm.sources import IsotropicGaussianSO3, PowerSource, ProductSource, RigidMotionSource, Uniform, WrappedNormal
 
 
 def drawn(manifold: Sphere | SO3 | FlatTorus | SE3 | Power, n: int = 7) -> Tensor:
@@ -170,7 +170,7 @@ def test_a_pose_of_known_position_has_a_free_orientation() -> None:
         None,
         300,
         known=Slice.of_position([0.0, 0.0, 1.0]),
-        method=Tempering(particles=300, moves=4),
+        method=Tempering(particles=150, moves=4),
         solver=FixedStep(steps=2),
         generator=torch.Generator().manual_seed(0),
     )
@@ -211,6 +211,26 @@ def test_a_known_coordinate_of_a_position_gives_the_ratio_of_joint_and_marginal(
     # What is free of the position follows the axis.
     off = (draws.points[:, :2, 3] - draws.points[:, :2, 2]).double()
     assert float(off.std()) == pytest.approx(0.3, rel=0.15)
+
+
+def test_orientations_that_are_narrow_on_a_slice_are_found() -> None:
+    # A millionth of all rotations: no draw of a uniform source would be near.
+    turned = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    source = RigidMotionSource(SE3(), IsotropicGaussianSO3(turned, 0.02), 1.0)
+    flow = rfm.Flow(SE3(), lambda x, t: torch.zeros_like(x), source)
+    draws = flow.posterior(
+        None,
+        200,
+        known=Slice.of_position([0.5, 0.0, 0.0]),
+        method=Importance(1000),
+        solver=FixedStep(steps=1),
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert draws.effective_sample_size > 100
+    angles = SO3().dist(draws.points[:, :3, :3], turned)
+    assert float(angles.square().mean().sqrt()) == pytest.approx(0.02 * math.sqrt(3), rel=0.2)
+    # The evidence is the density of the position.
+    assert draws.log_evidence == pytest.approx(-(0.5**2) / 2 - 1.5 * math.log(2 * math.pi), abs=0.15)
 
 
 @pytest.mark.parametrize("space", [Euclidean(3), FlatTorus(3)], ids=str)

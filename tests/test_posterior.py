@@ -1,8 +1,10 @@
 """Posterior draws against quadrature of the flow's own density times the likelihood, and what they refuse."""
 
 import math
+import re
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -124,7 +126,8 @@ def test_draws_have_the_moments_of_the_density_times_the_likelihood(case: str, s
 def test_a_region_holds_all_draws(sampler: Sampler) -> None:
     flow = rfm.Flow(Sphere(2), lambda x, t: torch.zeros_like(x))
     # Its edge has no gradient: Hamiltonian moves only know it by rejection.
-    drawn = flow.posterior(inside(lambda x: x[..., 2] > 0.5), 256, method=sampler, solver=FixedStep(steps=1))
+    north = inside(lambda x: x[..., 2] > 0.5)
+    drawn = flow.posterior(north, 64, method=sampler, solver=FixedStep(steps=1), repeats=1)
     assert (drawn.points[:, 2] > 0.5).all()
 
 
@@ -144,20 +147,43 @@ def test_chains_that_stay_apart_are_reported() -> None:
     # Two regions that no step connects.
     flow = rfm.Flow(FlatTorus(1), lambda x, t: torch.zeros_like(x))
     likelihood = inside(lambda x: (x[..., 0].abs() - 1.5).abs() < 0.02)
-    method = Chains(chains=32, warm_up=100, thin=2, starts=256)
-    drawn = flow.posterior(likelihood, 640, method=method, generator=torch.Generator().manual_seed(0))
+    method = Chains(chains=32, warm_up=30, thin=1, starts=256)
+    drawn = flow.posterior(likelihood, 640, method=method, repeats=1, generator=torch.Generator().manual_seed(0))
     assert drawn.diagnostics["r_hat"] > 1.1
     assert any("disagree" in note for note in drawn.warnings)
     both = flow.posterior(likelihood, 640, generator=torch.Generator().manual_seed(0))
     assert (both.points > 0).double().mean() == pytest.approx(0.5, abs=0.15)
 
 
+def test_chains_that_are_stuck_in_a_rare_mode_are_reported() -> None:
+    # One mode holds 98 % of the posterior: starts in proportion to the likelihood would nearly all be there, and agree.
+    flow = rfm.Flow(FlatTorus(1), lambda x, t: torch.zeros_like(x))
+
+    def log_likelihood(x: Tensor) -> Tensor:
+        modes = torch.stack([-(((x[..., 0] - at) / 0.02) ** 2) / 2 for at in (-1.5, 1.5)])
+        return torch.logsumexp(modes + torch.tensor([0.98, 0.02]).log()[:, None], dim=0)
+
+    method, solver = Chains(chains=16, warm_up=60, thin=1), FixedStep(steps=1)
+    seeds = [torch.Generator().manual_seed(seed) for seed in range(3)]
+    for generator in seeds:
+        drawn = flow.posterior(log_likelihood, 64, method=method, solver=solver, repeats=1, generator=generator)
+        assert drawn.diagnostics["r_hat"] > 1.1
+        assert any("disagree" in note for note in drawn.warnings)
+    # Copies at lower powers connect them.
+    method = Chains(chains=16, warm_up=60, thin=2, rungs=6)
+    drawn = flow.posterior(log_likelihood, 64, method=method, solver=solver, repeats=1, generator=seeds[0])
+    assert drawn.diagnostics["r_hat"] < 1.05
+
+
 def test_importance_of_a_narrow_posterior_is_reported() -> None:
     flow = rfm.Flow(Sphere(2), lambda x, t: torch.zeros_like(x))
     likelihood = Measurement(lambda x: x, [0.0, 0.0, 1.0], 0.005)
-    drawn = flow.posterior(likelihood, 500, method=Importance(2000), generator=torch.Generator().manual_seed(0))
+    method, generator = Importance(2000), torch.Generator().manual_seed(0)
+    drawn = flow.posterior(likelihood, 500, method=method, repeats=2, generator=generator)
     assert drawn.effective_sample_size < 20
-    assert "are worth" in drawn.warnings[0]
+    assert re.search(
+        r"are worth [0-9.]+ independent ones, fewer than the 250 requested, after 2 runs", drawn.warnings[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,14 +223,18 @@ def test_effective_sizes_of_equal_and_single_weights() -> None:
         assert draws.weights.sum() == pytest.approx(1)
 
 
-def test_a_refined_flow_is_its_own_prior() -> None:
+@pytest.mark.parametrize(
+    "method", [Tempering(moves=4), Importance(8000), Chains(warm_up=40, thin=2)], ids=["tempering", "weights", "chains"]
+)
+def test_a_refined_flow_is_its_own_prior(method: Sampler) -> None:
     # Half of it is the uniform distribution, half a source at the data that stands about one pole.
     sphere = Sphere(2)
     kernel = rfm.sources.VonMisesFisher(sphere, torch.tensor([0.0, 0, 1]), 4.0)
     parts = rfm.flow.Refinement([1.0, 0.0], [kernel, rfm.sources.Uniform(sphere)], [0.5, 0.5])
     flow = rfm.Flow(sphere, lambda x, t: torch.zeros_like(x), refinement=parts)
     likelihood = Measurement(lambda x: x[..., 0], 0.2, 0.3)
-    drawn = flow.posterior(likelihood, 2048, solver=FixedStep(steps=1), generator=torch.Generator().manual_seed(0))
+    options: dict[str, Any] = {"solver": FixedStep(steps=1), "generator": torch.Generator().manual_seed(0)}
+    drawn = flow.posterior(likelihood, 2048, method=method, **options)
     x, areas = grid_of(sphere)
     log_p = flow.log_prob(x, solver=FixedStep(steps=1)).double() + likelihood(x).double() + areas.double().log()
     shares = torch.softmax(log_p, 0)
@@ -221,7 +251,8 @@ def test_hamiltonian_moves_draw_a_normal_posterior() -> None:
     likelihood = Measurement(lambda x: x[..., 0], 1.0, 0.5)
     method = Chains(Hamiltonian(4), warm_up=40, thin=1)
     generator = torch.Generator().manual_seed(0)
-    drawn = flow.posterior(likelihood, 800, method=method, solver=FixedStep(EULER, steps=1), generator=generator)
+    solver = FixedStep(EULER, steps=1)
+    drawn = flow.posterior(likelihood, 800, method=method, solver=solver, repeats=1, generator=generator)
     assert drawn.acceptance > 0.6
     assert drawn.effective_sample_size > 200
     assert drawn.points.mean(0).tolist() == pytest.approx([0.8, 0.0], abs=0.2)

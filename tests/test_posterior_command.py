@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import rfm
 from manifolds import FlatTorus, Manifold, Sphere
 from rfm.command_line import main as cli
 from rfm.command_line.column_measurements import Given, likelihood_and_slice, parse_given
@@ -15,6 +16,7 @@ from rfm.datasets.angles import Angles
 from rfm.datasets.cartesian import Cartesian
 from rfm.datasets.coordinates import Coordinates
 from rfm.datasets.geographic import LatitudeLongitude
+from rfm.integrators import FixedStep
 from rfm.networks import VelocityField
 from rfm.posterior import Likelihood
 
@@ -64,6 +66,26 @@ def test_draws_follow_what_is_given_across_the_date_line(
     off = np.remainder(longitude - 179 + 180, 360) - 180
     assert abs(off.mean()) < 4
     assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_draws_about_the_date_line_are_those_of_quadrature(run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "draws.csv"
+    words = ["posterior", str(run_folder), "--given", "lon=179+-5", "-n", "600", "--out", str(out), "--quiet"]
+    assert cli.main(words) == 0
+    longitude = read_table(out).numbers(("lat", "lon"))[:, 1]
+    # Of the fitted density on a grid of equal areas, within six deviations of the noise.
+    level, degrees = torch.meshgrid(torch.linspace(-0.995, 0.995, 80), torch.linspace(149, 209, 60), indexing="ij")
+    across, turn = (1 - level.square()).sqrt(), degrees.deg2rad()
+    x = torch.stack([across * turn.cos(), across * turn.sin(), level], -1).reshape(-1, 3)
+    log_p = rfm.Flow.load(run_folder).log_prob(x, solver=FixedStep(steps=16)).double()
+    shares = torch.softmax(log_p - ((degrees.flatten().double() - 179) / 5).square() / 2, 0)
+    west = float(shares[degrees.flatten() > 180].sum())
+    assert 0.2 < west < 0.8
+    off = np.remainder(longitude - 179 + 180, 360) - 180
+    assert float((off > 1).mean()) == pytest.approx(west, abs=4.5 * math.sqrt(west * (1 - west) / 300))
+    mean = float((shares * (degrees.flatten() - 179)).sum())
+    assert off.mean() == pytest.approx(mean, abs=4.5 * 5 / math.sqrt(300))
+    assert np.abs(off).max() < 30
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,8 @@ def test_draws_that_left_the_range_of_numbers_are_not_handed_out(method: Sampler
         (lambda: drawn(FLAT, Tempering), "method must be an object that draws"),
         (lambda: drawn(None, known={0: 1.0}), "known must be an object of Slice"),
         (lambda: drawn(FLAT, n=0), "n must be at least 1"),
+        (lambda: drawn(FLAT, worth=1.0), "worth is a share of the draws, between 0 and 1"),
+        (lambda: drawn(FLAT, repeats=0), "repeats must be at least 1"),
         (lambda: Tempering(particles=0), "particles must be at least 1"),
         (lambda: Tempering(moves=0), "moves must be at least 1"),
         (lambda: Tempering(share=1.0), "between 0 and 1"),

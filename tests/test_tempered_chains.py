@@ -1,6 +1,7 @@
 """Moves that leave the source as it is, and chains that exchange states along powers of the likelihood."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -87,8 +88,9 @@ def test_steps_shrink_with_what_is_measured_and_not_with_the_dimension() -> None
         flow.posterior(
             near,
             640,
-            method=Chains(kind, warm_up=100, thin=2),
+            method=Chains(kind, chains=10, warm_up=100, thin=2),
             solver=solver,
+            repeats=1,
             generator=torch.Generator().manual_seed(0),
         )
         for kind in (CrankNicolson(), RandomWalk())
@@ -102,7 +104,7 @@ def test_exchanges_connect_regions_that_no_step_connects() -> None:
     flow = rfm.Flow(FlatTorus(1), lambda x, t: torch.zeros_like(x))
     # Two bands of unequal width.
     likelihood = inside(lambda x: (x[..., 0] > 1.0) & (x[..., 0] < 1.9) | (x[..., 0] < -2.0) & (x[..., 0] > -2.3))
-    method = Chains(warm_up=20, thin=8, rungs=2)
+    method = Chains(chains=20, warm_up=20, thin=8, rungs=2)
     drawn = flow.posterior(
         likelihood, 1280, method=method, solver=FixedStep(EULER, steps=1), generator=torch.Generator().manual_seed(0)
     )
@@ -116,14 +118,16 @@ def test_exchanges_connect_regions_that_no_step_connects() -> None:
 def test_a_ladder_draws_the_normal_posterior() -> None:
     near = Measurement(lambda x: x[..., 0], 3.0, 0.1)
     method = Chains(warm_up=80, thin=3, rungs=5)
-    drawn = normal_prior(2).posterior(
-        near, 1280, method=method, solver=FixedStep(EULER, steps=1), generator=torch.Generator().manual_seed(0)
-    )
+    options: dict[str, Any] = {"solver": FixedStep(EULER, steps=1), "generator": torch.Generator().manual_seed(0)}
+    drawn = normal_prior(2).posterior(near, 1280, method=method, repeats=1, **options)
     error = math.sqrt(1 / drawn.effective_sample_size)
     assert drawn.effective_sample_size > 60
     assert float(drawn.points[:, 0].mean()) == pytest.approx(3 / 1.01, abs=4.5 * error * 0.1)
     assert float(drawn.points[:, 1].mean()) == pytest.approx(0, abs=4.5 * error)
     assert float(drawn.points[:, 1].std()) == pytest.approx(1, rel=4.5 * error)
+    # Stepping stones: of y = 3 under a normal density of variance 1.01.
+    evidence = -(3**2) / 2 / 1.01 - math.log(2 * math.pi * 1.01) / 2
+    assert drawn.log_evidence == pytest.approx(evidence, abs=0.15)
 
 
 def states(values: Tensor) -> State:

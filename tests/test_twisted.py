@@ -144,9 +144,13 @@ def test_the_score_of_normal_noise_is_that_of_the_linear_path() -> None:
 
 def test_few_families_are_worth_their_number() -> None:
     values = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
-    assert clustered_size(values, torch.zeros(400, dtype=torch.long)) == 1
-    assert clustered_size(values, torch.arange(400) % 5) == 5
-    assert clustered_size(values, torch.arange(400)) == pytest.approx(400)
+    even = torch.zeros(400, dtype=torch.float64)
+    assert clustered_size(values, torch.zeros(400, dtype=torch.long), even) == 1
+    assert clustered_size(values, torch.arange(400) % 5, even) == 5
+    assert clustered_size(values, torch.arange(400), even) == pytest.approx(400)
+    # Of draws that are all alike but for their weights these decide.
+    uneven = torch.tensor([0.0] * 300 + [-50.0] * 100, dtype=torch.float64)
+    assert clustered_size(values, torch.arange(400), uneven) == pytest.approx(300, rel=1e-6)
 
 
 def test_what_twisted_cannot_do_is_refused() -> None:

@@ -21,7 +21,7 @@ from experiments.inverse import fitted
 from experiments.inverse.assessment import Truth, assessed
 from experiments.inverse.calibration import calibration
 from experiments.inverse.figure import draw
-from experiments.inverse.methods import methods
+from experiments.inverse.methods import methods, repeats
 from experiments.inverse.motif import motif
 from experiments.inverse.problems import Problem, eighty, plane, rotations, sphere, torus
 from experiments.inverse.results import Results
@@ -44,7 +44,9 @@ def assess(problems: dict[str, Callable[[], Problem]], options: argparse.Namespa
             for method, sampler in {"exact draws": None, **kept}.items():
                 settings = {"problem": name, "method": method, "seed": seed, "draws": options.draws}
                 settings |= {"quick": options.quick}
-                values = results.get(settings, functools.partial(assessed, truth, sampler, seed))
+                values = results.get(
+                    settings, functools.partial(assessed, truth, sampler, seed, repeats(problem, method))
+                )
                 print(*settings.values(), values, file=sys.stderr, flush=True)
 
 

@@ -42,6 +42,16 @@ VARIANTS = (
 """Other settings of exact methods, which are tried where velocities cost next to nothing."""
 
 
+REPEATS = 8
+"""Runs of an exact method, at most."""
+
+
+def repeats(problem: Problem, name: str) -> int:
+    """Return how often a method runs at most: what it costs decides."""
+    dear = problem.score is not None and problem.effort is Effort.METHODS
+    return {"Twisted": 1, "Chains, tempered": 2}.get(name, REPEATS) if dear else REPEATS
+
+
 def methods(problem: Problem, quick: bool) -> dict[str, Sampler]:
     """Return the methods by name; exact ones first."""
     m, y, steps = problem.flow.manifold, problem.measurement, 10 if quick else 60

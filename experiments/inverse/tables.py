@@ -14,6 +14,8 @@ from experiments.inverse.results import Results
 PROBLEMS = ("mixture, 2-D", "mixture, 80-D", "sphere", "torus", "rotations", "motif", "earthquakes", "torsions")
 """Names of the problems, in the order of the table."""
 
+_COLUMNS = ("wasserstein", "mmd", "mmd_at_worth", "coverage", "modes", "worth", "evaluations", "seconds")
+
 _PAGE = """\
 # Posteriors that are known
 
@@ -41,12 +43,12 @@ def assessments(results: Results, draws: int, quick: bool, problems: Sequence[st
         if settings.get("draws") == draws and settings["quick"] == quick and settings["problem"] in found:
             found[settings["problem"]].setdefault(settings["method"], []).append(values)
     lines = [
-        "| problem | method | seeds | Wasserstein | MMD^2, deviations | coverage of 90 % | modes | worth | evaluations "
-        "| seconds |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| problem | method | seeds | Wasserstein | MMD^2, deviations | at its worth | coverage of 90 % | modes "
+        "| worth | evaluations | seconds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for problem, methods in found.items():
-        lines += [_row(problem, method, runs) for method, runs in methods.items()]
+        lines += [_row(problem, method, runs, draws) for method, runs in methods.items()]
     return "\n".join(lines)
 
 
@@ -76,11 +78,14 @@ def write_page(path: Path, results: Results, draws: int, replications: int, quic
     path.write_text(text, encoding="utf-8")
 
 
-def _row(problem: str, method: str, runs: Sequence[Mapping[str, float]]) -> str:
-    mean = {name: statistics.fmean(run[name] for run in runs) for name in runs[0]}
+def _row(problem: str, method: str, runs: Sequence[Mapping[str, float]], draws: int) -> str:
+    mean = {name: statistics.fmean(run.get(name, math.nan) for run in runs) for name in _COLUMNS}
     spread = f" ± {statistics.stdev(run['wasserstein'] for run in runs):.3f}" if len(runs) > 1 else ""
+    doubtful = mean["worth"] < 0.99 * draws and not math.isnan(mean["mmd_at_worth"])
+    at_worth = f"{mean['mmd_at_worth']:.1f}" if doubtful else ""
     modes = "" if math.isnan(mean["modes"]) else f"{mean['modes']:.2f}"
     return (
         f"| {problem} | {method} | {len(runs)} | {mean['wasserstein']:.3f}{spread} | {mean['mmd']:.1f} | "
+        f"{at_worth} | "
         f"{mean['coverage']:.2f} | {modes} | {mean['worth']:.0f} | {mean['evaluations']:.0f} | {mean['seconds']:.1f} |"
     )

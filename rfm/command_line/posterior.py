@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rfm.command_line.arguments import (
@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--particles",
         type=positive,
-        default=1024,
-        help="that are tempered, at least (default: 1024, or as many as are drawn); more find rarer modes",
+        help="that are tempered, each giving ten draws at each power (default: 256, or 64 where\nsomething is known "
+        "without error); more find rarer modes",
     )
     add_condition(parser)
     parser.add_argument("--plot", type=path, metavar="FILE", help="also draw prior and posterior to a PNG file")
@@ -111,15 +111,29 @@ class _Posterior:
     ) -> "PosteriorDraws":
         from rfm.posterior import Tempering
 
+        # Each step on a slice takes a density and not a sample.
+        particles = arguments.particles or (256 if self.known is None else 64)
         return self.flow.posterior(
             self.likelihood,
             arguments.n,
             known=self.known,
-            method=Tempering(particles=arguments.particles, progress=advance),
+            method=Tempering(particles=particles, progress=within(advance, 100)),
             condition=condition,
             generator=generator,
             batch_size=arguments.batch_size,
         )
+
+
+def within(advance: Callable[[int], object], total: int) -> Callable[[int], None]:
+    """Return a progress bar's function that stops at a total: a method may run several times."""
+    done = 0
+
+    def report(count: int) -> None:
+        nonlocal done
+        advance(min(count, total - done))
+        done = min(total, done + count)
+
+    return report
 
 
 def _summary(n: int, found: "Sequence[PosteriorDraws]") -> str:

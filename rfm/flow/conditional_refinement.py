@@ -65,6 +65,11 @@ class ConditionalRefinement(RefinedDensity):
     def check_condition(self, where: str, given: bool) -> None:
         """Any condition may be given, or none."""
 
+    def standing(self, condition: Tensor | None) -> list[tuple[float, float, Source]]:
+        if condition is None:
+            return self._density(()).standing(None)
+        return self._density(tuple((~condition.isnan()).nonzero()[:, 0].tolist())).standing(condition)
+
     def sample(
         self,
         field: Velocity,

@@ -22,7 +22,7 @@ from rfm.conditions import Conditions
 from rfm.field import Field, as_field
 from rfm.flow.condition_vectors import batches, check_field_reads, encoded, rows_of, vectors_of
 from rfm.flow.flow_mixture import RefinedDensity, checked_start
-from rfm.flow.posterior_target import corrected, flow_target, slice_target
+from rfm.flow.posterior_target import Part, Prior, slice_draws
 from rfm.flow.progress import counting_bar
 from rfm.flow.saved_flow import SavedFlow, load_weights, read_flow, write_flow
 from rfm.flow.solves import carried, check_jumps, checked_time, densities, jumps_of, scores, unsteered, zero_outside
@@ -32,13 +32,17 @@ from rfm.likelihood.differentiable_operations import check_scripted
 from rfm.networks.modes import evaluating
 from rfm.networks.precision import in_precision_of_weights
 from rfm.posterior import (
+    Likelihood,
     LogLikelihood,
+    NoFieldError,
     PosteriorDraws,
     Sampler,
     Slice,
     Tempering,
     Unmeasured,
     as_likelihood,
+    at_points,
+    drawn_until,
 )
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Source, Uniform
@@ -482,6 +486,8 @@ class Flow(nn.Module):
         known: Slice | None = None,
         method: Sampler | None = None,
         condition: Tensor | Mapping[str, Any] | None = None,
+        worth: float = 0.5,
+        repeats: int = 8,
         solver: Method | None = None,
         generator: torch.Generator | None = None,
         batch_size: int = _BATCH,
@@ -490,18 +496,24 @@ class Flow(nn.Module):
 
         The field stays as it is and the source is reweighted, so draws are exact in the limit of many, for the flow as
         ``solver`` carries it. What is ``known`` without error is exact too: draws are then of a slice of the density.
-        From a refined flow, draws of the posterior of its base are reweighted by the ratio of the two densities, which
-        is exact in the limit as well; methods that are not exact leave the refinement out.
+        From a refined flow draws are of each of its parts, in proportion to their evidence; methods that guide know the
+        flow alone: `Twisted` draws are reweighted by the ratio of the two densities, which is exact in the limit as
+        well, and those of methods that are not exact leave the refinement out.
+
+        A method that is exact goes on, by independent runs, until its draws are worth what is requested.
 
         Args:
             likelihood: log-likelihoods ``(*batch)`` of points ``(*batch, *event_shape)``; a
                 `rfm.posterior.Measurement`, or any function; None where only ``known`` says something.
             n: how many.
             known: parts of the point that are known without error, see `rfm.posterior.Slice`. Each step then evaluates
-                the log-density, which costs more than a sample.
+                the log-density, which costs more than a sample: take fewer particles.
             method: `rfm.posterior.Tempering` by default; also `Chains` and `Importance`, which are exact in the limit,
                 and the methods of `rfm.posterior` that are not.
             condition: one condition ``(c,)`` of the prior, or by name, as in `sample`.
+            worth: share of ``n``, in (0, 1), that the draws are to be worth, as independent ones; a warning says where
+                they are not.
+            repeats: independent runs of the method, at most.
             solver: how to carry points, or to evaluate densities; adaptive to 1e-3 by default.
             generator: source of randomness.
             batch_size: points computed together where no gradient is needed, which bounds memory.
@@ -510,7 +522,9 @@ class Flow(nn.Module):
             ValueError: the likelihood is zero everywhere the source reaches, NaN, or of the wrong shape, or nothing is
                 given.
         """
-        n = integer("Flow.posterior", "n", n)
+        n, repeats = integer("Flow.posterior", "n", n), integer("Flow.posterior", "repeats", repeats)
+        if not 0 < number("Flow.posterior", "worth", worth) < 1:
+            raise ValueError(f"Flow.posterior: worth is a share of the draws, between 0 and 1, got {worth}")
         if likelihood is None and known is None:
             raise ValueError("Flow.posterior: nothing is given; pass a likelihood, known=, or call sample")
         fits = Unmeasured(self.manifold) if likelihood is None else as_likelihood(likelihood)
@@ -531,19 +545,47 @@ class Flow(nn.Module):
                 f"Flow.posterior: method must be an object that draws, such as Tempering(), got {shown(method)}"
             )
         own: dict[str, Any] = {"condition": given, "solver": solver, "batch_size": batch_size}
+        prior = self._prior(given, solver, batch_size, like)
         if known is not None:
             check_instance("Flow.posterior", "known", known, Slice, "Slice.of_position([0.0, 0.0, 1.0])")
             known.check(self.manifold)
-            about = self.sample(1000, generator=generator, **own)
-            target = slice_target(known, lambda x: self.log_prob(x, **own), about, fits, batch_size)
+            about = self.sample(4000, generator=generator, **own)
+            density = functools.partial(self.log_prob, **own)
+            run = functools.partial(slice_draws, known, self.manifold, density, about, fits, method, n, generator)
         else:
-            field, context = encoded(as_field(self.field), given, like)
-            target = flow_target(field, self.source, self.start, fits, context, solver, batch_size)
-        draws = method.run(target, n, generator, like)
-        if known is None and self.refinement is not None and draws.exact:
-            ratio = self.log_prob(draws.points, **own) - self.base.log_prob(draws.points, **own)
-            draws = corrected(draws, ratio, generator)
+            run = functools.partial(prior.draws, method, fits, n, generator, like)
+            if self.refinement is not None:
+                run = functools.partial(self._refined_draws, run, method, fits, n, generator, own)
+        draws = drawn_until(run, n, worth, repeats, generator)
         return replace(draws, warnings=(*draws.warnings, *fits.doubts(draws.points)))
+
+    def _prior(self, condition: Tensor | None, solver: Method, batch_size: int, like: Tensor) -> Prior:
+        """Return the flow as what posteriors are drawn from, given one condition vector."""
+        field, context = encoded(as_field(self.field), condition, like)
+        parts = [(self.start, 1.0, self.source)] if self.refinement is None else self.refinement.standing(condition)
+        return Prior(field, [Part(*part) for part in parts], context, solver, batch_size)
+
+    def _refined_draws(
+        self,
+        run: Callable[[], PosteriorDraws],
+        method: Sampler,
+        likelihood: Likelihood,
+        n: int,
+        generator: torch.Generator | None,
+        own: dict[str, Any],
+    ) -> PosteriorDraws:
+        """Return draws of a refined flow, of methods that guide reweighted ones of its base."""
+        try:
+            return run()
+        except NoFieldError:
+            dtype, device = self._dtype_and_device()
+            like = torch.empty(0, dtype=dtype, device=device)
+            prior = self.base._prior(own["condition"], own["solver"], own["batch_size"], like)
+            draws = prior.draws(method, likelihood, n, generator, like)
+            if not draws.exact:
+                return draws
+            ratio = self.log_prob(draws.points, **own) - self.base.log_prob(draws.points, **own)
+            return at_points(draws, draws.points, ratio)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder: ``flow.json`` and the tensors it names.

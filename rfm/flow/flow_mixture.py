@@ -13,6 +13,7 @@ from manifolds.numerics.constants import Constants
 from rfm.conditions import Conditions
 from rfm.integrators import Jumps, Method, Solution, integrate
 from rfm.likelihood import Hutchinson, LogProbEstimate, estimate_transport, jump_inverse, transport
+from rfm.sources import Source
 
 Velocity = Callable[..., Tensor]
 
@@ -34,6 +35,14 @@ class RefinedDensity(Constants, ABC):
     @abstractmethod
     def check_condition(self, where: str, given: bool) -> None:
         """Raise ValueError where a condition is given that it knows nothing of, by the method ``where`` of a flow."""
+
+    @abstractmethod
+    def standing(self, condition: Tensor | None) -> list[tuple[float, float, Source]]:
+        """Return what stands along the flow: times, shares of the density, positive, and sources.
+
+        Args:
+            condition: one for all ``(c,)``, or None.
+        """
 
     @abstractmethod
     def sample(
@@ -140,6 +149,16 @@ class FlowMixture(RefinedDensity):
     @abstractmethod
     def log_terms(self, start: int, x: Tensor, condition: Tensor | None) -> Tensor:
         """Return the log of the mass times the density of what stands at a start, at points there, ``(*batch)``."""
+
+    @abstractmethod
+    def source_at(self, start: int, condition: Tensor | None) -> Source:
+        """Return what stands at a start, given one condition ``(c,)`` or None."""
+
+    def standing(self, condition: Tensor | None) -> list[tuple[float, float, Source]]:
+        masses = self.masses(1, None if condition is None else condition[None])[0].tolist()
+        return [
+            (s, m, self.source_at(j, condition)) for j, (s, m) in enumerate(zip(self.starts, masses, strict=True)) if m
+        ]
 
     def sample(
         self,

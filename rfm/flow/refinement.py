@@ -91,6 +91,9 @@ class Refinement(FlowMixture):
     ) -> Tensor:
         return self._source(start).sample((count,), generator=generator, **like)
 
+    def source_at(self, start: int, condition: Tensor | None) -> Source:
+        return self._source(start)
+
     def log_terms(self, start: int, x: Tensor, condition: Tensor | None) -> Tensor:
         return self._source(start).log_prob(x) + math.log(float(self.weights[start]))
 

@@ -13,7 +13,7 @@ from rfm.conditions import Conditions
 from rfm.flow.flow_mixture import FlowMixture, checked_start
 from rfm.records.descriptions import SavedFlowError, build, describe
 from rfm.sources import Source, StratifiedKernels
-from rfm.sources.base import check_same_manifold
+from rfm.sources.base import check_same_manifold, draws
 
 _OWNER = "StratifiedRefinement"
 _NOTHING = -1e30
@@ -127,6 +127,9 @@ class StratifiedRefinement(FlowMixture):
         starts = mass.new_tensor(self.part_starts)
         return torch.stack([mass[:, starts == start].sum(-1) for start in self.starts], dim=-1)
 
+    def source_at(self, start: int, condition: Tensor | None) -> Source:
+        return _Standing(self, start, _given(condition))
+
     def draw(
         self, start: int, count: int, condition: Tensor | None, generator: torch.Generator | None, like: dict[str, Any]
     ) -> Tensor:
@@ -220,6 +223,39 @@ class StratifiedRefinement(FlowMixture):
         own = self.kernels[index]
         assert isinstance(own, StratifiedKernels)
         return own
+
+
+class _Standing(Source):
+    """What stands at a start given one condition ``(c,)``."""
+
+    def __init__(self, density: StratifiedRefinement, start: int, condition: Tensor) -> None:
+        super().__init__(density.source.manifold)
+        self.density, self.start = density, start
+        self.register_buffer("condition", condition, persistent=False)
+        self.log_mass = float(density.masses(1, condition[None])[0, start].log())
+
+    def sample(
+        self,
+        shape: int | tuple[int, ...],
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        size = draws(self, shape, dtype)
+        count = size.numel()
+        like = {"dtype": dtype, "device": device}
+        x = self.density.draw(self.start, count, self._given(count), generator, like)
+        return x.reshape(*size, *self.manifold.event_shape)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        batch = self.manifold.batch_shape(x)
+        flat = x.reshape(-1, *self.manifold.event_shape)
+        return (self.density.log_terms(self.start, flat, self._given(len(flat))) - self.log_mass).reshape(batch)
+
+    def _given(self, count: int) -> Tensor:
+        condition = self.condition
+        assert isinstance(condition, Tensor)
+        return condition.expand(count, len(condition))
 
 
 def level_shares(counts: Sequence[Tensor], tau: float, like: Tensor) -> Tensor:

@@ -32,10 +32,11 @@ from rfm.posterior.measurements import Measurement
 from rfm.posterior.operators import Operator, Polygon
 from rfm.posterior.ot_ode import OTODE
 from rfm.posterior.pnp_flow import PnPFlow
+from rfm.posterior.pooling import at_points, drawn_until, pooled
 from rfm.posterior.proposals import Hamiltonian, Proposal, RandomWalk
 from rfm.posterior.sampler import Sampler
 from rfm.posterior.slices import Slice, Unmeasured, slice_source
-from rfm.posterior.target import Carried, SourceTarget
+from rfm.posterior.target import Carried, NoFieldError, SourceTarget, ZeroLikelihoodError
 from rfm.posterior.tempering import Tempering
 from rfm.posterior.twisted import Twisted, score_of_normal_noise
 
@@ -56,6 +57,7 @@ __all__ = [
     "Likelihood",
     "LogLikelihood",
     "Measurement",
+    "NoFieldError",
     "Operator",
     "PnPFlow",
     "Polygon",
@@ -68,11 +70,15 @@ __all__ = [
     "Tempering",
     "Twisted",
     "Unmeasured",
+    "ZeroLikelihoodError",
     "as_likelihood",
+    "at_points",
+    "drawn_until",
     "effective_size",
     "gaussian_shell",
     "inside",
     "operators",
+    "pooled",
     "score_of_normal_noise",
     "slice_source",
 ]

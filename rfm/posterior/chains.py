@@ -3,33 +3,41 @@
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from manifolds.arguments import integer
 from rfm.posterior.crank_nicolson import CrankNicolson
 from rfm.posterior.diagnostics import chain_diagnostics
-from rfm.posterior.draws import PosteriorDraws, systematic
+from rfm.posterior.draws import PosteriorDraws, effective_size, systematic
 from rfm.posterior.ladder import Ladder
 from rfm.posterior.proposals import Proposal, metropolis
 from rfm.posterior.target import SourceTarget, State
+
+_FEWEST = 64
+"""Draws of each chain: of fewer their agreement cannot be told from the time they need to mix."""
+_SURE = 100.0
+"""Effective draws of the prior from which the evidence is estimated."""
 
 
 @dataclass(frozen=True)
 class Chains:
     """Metropolis-corrected chains on the source: exact in the limit of long chains.
 
-    Chains start from draws of the source, chosen in proportion to their likelihood; step sizes adapt during the warm-up
-    alone, each chain its own, and stay fixed then, so that the chains are Markov. A chain alone does not go from one
-    separate mode to another: with ``rungs`` each has copies at lower powers of the likelihood, down to fresh draws of
-    the source, and exchanges states with them (parallel tempering).
+    Chains start from draws of the source that know nothing of how likely they are, but that it is possible at all, so
+    that R-hat says whether they have found the same posterior: starts by likelihood would agree on the mode that is
+    found first. Step sizes adapt during the warm-up alone, each chain its own, and stay fixed then, so that the chains
+    are Markov. A chain alone does not go from one separate mode to another: with ``rungs`` each has copies at lower
+    powers of the likelihood, down to fresh draws of the source, and exchanges states with them (parallel tempering).
 
     Args:
         proposal: `CrankNicolson`, `RandomWalk` or `Hamiltonian`.
-        chains: how many run side by side, at most; fewer where few draws are requested.
+        chains: how many run side by side, each for 64 draws or more.
         warm_up: steps that are thrown away.
         thin: steps between two draws of a chain.
-        starts: draws of the source per chain to choose starts from.
+        starts: draws of the source per chain to find starts of positive likelihood among; the evidence is estimated
+            from them where there are no rungs.
         rungs: powers of the likelihood, from 1 to 0; each multiplies the cost. Powers between adapt in the warm-up.
 
     References:
@@ -38,7 +46,7 @@ class Chains:
     """
 
     proposal: Proposal = field(default_factory=CrankNicolson)
-    chains: int = 256
+    chains: int = 64
     warm_up: int = 200
     thin: int = 10
     starts: int = 32
@@ -48,11 +56,10 @@ class Chains:
         integer("Chains", "rungs", self.rungs)
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
-        """Return ``n`` draws; arguments and errors are those of `Sampler`."""
-        # Some sixty draws of each chain: with fewer their agreement cannot be told from the time they need to mix.
-        chains = min(self.chains, max(4, n // 64))
+        """Return the states of all chains; arguments and errors are those of `Sampler`."""
+        chains = self.chains
         ladder = Ladder(self.rungs, chains, like.device)
-        state = self._started(target, ladder, generator, like)
+        state, evidence = self._started(target, ladder, generator, like)
         scale = torch.full((len(ladder.of_copies),), 0.5, dtype=torch.float64, device=like.device)
         for i in range(self.warm_up):
             state, accept = self._moved(target, ladder, state, scale, generator)
@@ -62,7 +69,8 @@ class Chains:
             scale.clamp_(1e-7, self.proposal.largest)
             if i + 1 in (self.warm_up // 4, self.warm_up // 2, self.warm_up):
                 ladder.equalise()
-        per_chain = -(-n // chains)
+        ladder.steps.clear()
+        per_chain = max(_FEWEST, -(-n // chains))
         points, log_likelihoods, accepts = [], [], []
         for _ in range(per_chain):
             for _ in range(self.thin):
@@ -71,30 +79,33 @@ class Chains:
             points.append(state.x[:chains])
             log_likelihoods.append(state.log_likelihood[:chains])
         drawn = torch.stack(points, dim=1)
-        values = torch.cat(
-            [target.manifold.embed(drawn).double(), torch.stack(log_likelihoods, dim=1)[..., None]], dim=-1
-        )
+        values = torch.cat([target.image.embed(drawn).double(), torch.stack(log_likelihoods, dim=1)[..., None]], dim=-1)
         diagnostics, notes = chain_diagnostics(values)
         if self.rungs > 1:
             diagnostics["exchange"] = 1 - max(ladder.rejections)
-        # Chains side by side: a cut takes the last draws of all of them.
-        flat = drawn.transpose(0, 1).flatten(0, 1)[-n:]
+        flat = drawn.transpose(0, 1).flatten(0, 1)
         return PosteriorDraws(
             flat,
-            torch.full((n,), -math.log(n), dtype=torch.float64, device=flat.device),
+            torch.full((len(flat),), -math.log(len(flat)), dtype=torch.float64, device=flat.device),
             f"{chains} chains, {type(self.proposal).__name__}" + (f", {self.rungs} rungs" if self.rungs > 1 else ""),
             target.evaluations,
-            min(diagnostics["bulk_ess"], float(n)),
+            # Few draws have no diagnostics.
+            max(1.0, min(np.nan_to_num([diagnostics["bulk_ess"], diagnostics["tail_ess"]], nan=1.0))),
             acceptance=float(torch.stack(accepts).mean()),
+            log_evidence=ladder.log_evidence if self.rungs > 1 else evidence,
             diagnostics=diagnostics,
             warnings=notes,
         )
 
-    def _started(self, target: SourceTarget, ladder: Ladder, generator: torch.Generator | None, like: Tensor) -> State:
-        """Return states of all copies, drawn from the source in proportion to the power of their likelihood."""
+    def _started(
+        self, target: SourceTarget, ladder: Ladder, generator: torch.Generator | None, like: Tensor
+    ) -> tuple[State, float]:
+        """Return states of all copies, and the log-evidence by importance sampling, NaN where few draws matter."""
         state = target.drawn(ladder.chains * self.starts, generator, like)
-        rows = [systematic(state.at_power(power), ladder.chains, generator) for power in ladder.powers]
-        return state.take(torch.cat(rows))
+        possible = (state.log_likelihood > -math.inf).double().log()
+        sure = effective_size(state.log_likelihood) >= _SURE
+        evidence = float(state.log_likelihood.logsumexp(0)) - math.log(len(possible)) if sure else math.nan
+        return state.take(systematic(possible, ladder.rungs * ladder.chains, generator)), evidence
 
     def _moved(
         self, target: SourceTarget, ladder: Ladder, state: State, scale: Tensor, generator: torch.Generator | None
@@ -109,4 +120,4 @@ class Chains:
             target, state.take(rows), self.proposal, scale[:count], ladder.of_copies[:count], generator
         )
         fresh = target.at(target.noise(ladder.chains, generator, state.z))
-        return ladder.exchanged(moved.beside(fresh), generator), accept
+        return ladder.exchanged(State.together([moved, fresh]), generator), accept

@@ -11,6 +11,8 @@ from torch import Tensor
 class PosteriorDraws:
     """Points of a posterior.
 
+    A method returns all that it has, weighted; `rfm.Flow.posterior` returns as many of equal weight as are requested.
+
     Args:
         points: ``(n, *event_shape)``.
         log_weights: of the points, normalised: ``logsumexp`` is 0; equal where the method gives equal weights ``(n,)``.
@@ -55,33 +57,35 @@ def effective_size(log_weights: Tensor) -> float:
 _FEW_FAMILIES = 20
 
 
-def clustered_size(values: Tensor, families: Tensor) -> float:
-    """Return how many independent draws equally weighted ones are worth that fall into families of common descent.
+def clustered_size(values: Tensor, families: Tensor, log_weights: Tensor) -> float:
+    """Return how many independent draws weighted ones are worth that fall into families of common descent.
 
-    The least over several functions of ``n sum (f - mean)^2 / sum over families of (sum in the family of (f -
-    mean))^2``, at most n: draws in a family count as one only as far as they still agree. Of fewer than 20 families it
-    is their number: what they differ by is then no measure of what was lost.
+    The least over several functions of ``sum w (f - mean)^2 / sum over families of (sum in the family of w (f -
+    mean))^2``, at most `effective_size`: draws in a family count as one only as far as they still agree. Of fewer than
+    20 families it is their number: what they differ by is then no measure of what was lost.
 
     Args:
         values: functions of the draws ``(n, k)``.
         families: label of each draw's family ``(n,)``.
+        log_weights: logarithms of relative weights ``(n,)``.
 
     References:
         Lee and Whiteley, Variance estimation in the particle filter, 2018.
     """
-    off = values.double() - values.double().mean(0)
+    values, w = values.double(), torch.softmax(log_weights, 0)[:, None]
+    off = values - (w * values).sum(0)
     _, labels = families.unique(return_inverse=True)
-    sums = torch.zeros(int(labels.max()) + 1, off.shape[1], dtype=off.dtype, device=off.device).index_add_(
-        0, labels, off
-    )
-    total, between = off.square().sum(0), sums.square().sum(0)
+    zero = torch.zeros(int(labels.max()) + 1, off.shape[1], dtype=off.dtype, device=off.device)
+    sums = zero.index_add_(0, labels, w * off)
+    total, between = (w * off.square()).sum(0), sums.square().sum(0)
     if len(sums) < _FEW_FAMILIES:
         return float(len(sums))
-    varying = total > 1e-12 * (1 + values.double().square().sum(0))
+    varying = total > 1e-12 * ((w * values.square()).sum(0) + 1 / len(off))
     if not bool(varying.any()):
         return float(len(sums))
-    # At most n: families whose deviations cancel would seem better than independent draws.
-    return float((len(off) * total[varying] / between[varying]).min().clamp(min=1.0, max=len(off)))
+    # At most that: families whose deviations cancel would seem better than independent draws.
+    most = effective_size(log_weights)
+    return float((total[varying] / between[varying]).min().clamp(min=1.0, max=most))
 
 
 def systematic(log_weights: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:

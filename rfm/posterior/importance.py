@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds.arguments import integer
-from rfm.posterior.draws import PosteriorDraws, effective_size, systematic
+from rfm.posterior.draws import PosteriorDraws, effective_size
 from rfm.posterior.target import SourceTarget
 
 
@@ -16,10 +16,10 @@ class Importance:
     """Draw from the prior and keep points in proportion to their likelihood.
 
     Exact in the limit of many draws, for any prior with draws and any likelihood; hopeless where the posterior is a
-    small part of the prior, which the effective sample size says. The draws returned are resampled, of equal weight.
+    small part of the prior, which the effective sample size says.
 
     Args:
-        draws: from the prior.
+        draws: from the prior, at least; as many as draws are requested, where that is more.
 
     References:
         Owen, Monte Carlo theory, methods and examples, 2013, chapter 9.
@@ -31,22 +31,15 @@ class Importance:
         integer("Importance", "draws", self.draws)
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
-        """Return ``n`` draws; arguments and errors are those of `Sampler`."""
-        state = target.drawn(self.draws, generator, like)
-        x, log_w = state.x, state.log_likelihood
+        """Return weighted draws of the prior; arguments and errors are those of `Sampler`."""
+        state = target.drawn(max(n, self.draws), generator, like)
+        log_w = state.log_likelihood
         total = log_w.logsumexp(0)
-        size = effective_size(log_w)
-        worth = f"the {self.draws} draws of the prior are worth {size:.1f} of the posterior"
-        notes = () if size >= min(100.0, n) else (f"{worth}; use Chains or Tempering, or more draws",)
-        rows = systematic(log_w, n, generator)
-        equal = torch.full((n,), -math.log(n), dtype=torch.float64, device=x.device)
-        evidence = float(total) - math.log(self.draws)
         return PosteriorDraws(
-            x[rows],
-            equal,
-            "importance sampling",
+            state.x,
+            log_w - total,
+            f"importance sampling, {len(log_w)} draws of the prior",
             target.evaluations,
-            min(size, float(n)),
-            log_evidence=evidence,
-            warnings=notes,
+            effective_size(log_w),
+            log_evidence=float(total) - math.log(len(log_w)),
         )

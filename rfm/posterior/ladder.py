@@ -1,5 +1,7 @@
 """Parallel tempering: copies of each chain at powers of the likelihood, from the posterior down to the source."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,6 +30,8 @@ class Ladder:
         self.powers = [1.0] if rungs == 1 else [2.0 ** (-2 * i) for i in range(rungs - 1)] + [0.0]
         self.device, self._turn = device, 0
         self._rejected, self._tried = np.zeros(rungs - 1), np.zeros(rungs - 1)
+        self.steps: list[Tensor] = []
+        """For each exchange the mean likelihood ratio between neighbouring rungs ``(rungs - 1,)``, as logarithms."""
 
     @property
     def of_copies(self) -> Tensor:
@@ -38,10 +42,12 @@ class Ladder:
         """Return the states after exchanges between every other pair of rungs."""
         lower = torch.arange(self._turn % 2, self.rungs - 1, 2, device=self.device)
         self._turn += 1
-        if not len(lower):
-            return state
         values = state.log_likelihood.reshape(self.rungs, self.chains)
         powers = torch.tensor(self.powers, dtype=torch.float64, device=self.device)
+        up = (powers[:-1] - powers[1:])[:, None] * values[1:]
+        self.steps.append(up.logsumexp(1) - math.log(self.chains))
+        if not len(lower):
+            return state
         gap = (powers[lower] - powers[lower + 1])[:, None]
         # Both of likelihood zero: staying is as good.
         log_ratio = (gap * (values[lower + 1] - values[lower])).nan_to_num(nan=-torch.inf)
@@ -59,6 +65,12 @@ class Ladder:
     def rejections(self) -> list[float]:
         """The mean rejection between neighbouring rungs since the powers were last set."""
         return (self._rejected / np.maximum(self._tried, 1)).tolist()
+
+    @property
+    def log_evidence(self) -> float:
+        """Log of the mean likelihood under the prior, in nats, by stepping stones between rungs: Xie et al. 2011."""
+        steps = torch.stack(self.steps)
+        return float((steps.logsumexp(0) - math.log(len(steps))).sum())
 
     def equalise(self) -> None:
         """Set the powers so that all neighbours exchange as often, by what was rejected since they were last set."""

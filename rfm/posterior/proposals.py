@@ -82,13 +82,15 @@ class Hamiltonian(Proposal):
     A half step of the velocity along the gradient, a geodesic, another half step: reversible and volume-preserving
     on any manifold, so the acceptance ratio is the change of the total energy alone. A likelihood without a gradient,
     such as a region or one that torch cannot differentiate, counts as flat: moves stay exact, and are then geodesics
-    that the acceptance alone corrects, no better than a random walk.
+    that the acceptance alone corrects, no better than a random walk. Each move draws its step size anew, within a
+    quarter of the scale: moves of one length come back to where they started where that is a period.
 
     Args:
         steps: leapfrog steps of a move; a single one is the Metropolis-adjusted Langevin algorithm.
 
     References:
-        Byrne and Girolami, Geodesic Monte Carlo on embedded manifolds, 2013, algorithm 1.
+        Byrne and Girolami, Geodesic Monte Carlo on embedded manifolds, 2013, algorithm 1; Neal, MCMC using Hamiltonian
+        dynamics, 2011, section 4.2, for the step sizes.
     """
 
     goal = 0.8
@@ -109,11 +111,12 @@ class Hamiltonian(Proposal):
         manifold = target.manifold
         z, v = state.z, normal_velocities(manifold, state.z, generator)
         kinetic = manifold.inner(z, v, v).double() / 2
-        size = manifold.lift(scale.to(z))
+        u = torch.rand(len(z), generator=generator, dtype=z.dtype, device=z.device)
+        step = scale.to(z) * (0.75 + u / 2)
+        size = manifold.lift(step)
         new, gradient = target.with_gradient(z, power)
-        ones = torch.ones(len(z), dtype=z.dtype, device=z.device)
         for _ in range(self.steps):
-            z, v = manifold.shoot(z, v + size / 2 * gradient, ones * scale.to(z))
+            z, v = manifold.shoot(z, v + size / 2 * gradient, step)
             z = manifold.projx(z)
             new, gradient = target.with_gradient(z, power)
             v = manifold.proju(z, v + size / 2 * gradient)

@@ -14,11 +14,11 @@ class Sampler(Protocol):
     """A method that draws from a posterior: `Importance`, `Chains`, `Tempering`."""
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
-        """Return ``n`` draws.
+        """Return at least ``n`` draws, weighted, with their worth: all that the method has.
 
         Args:
             target: the posterior on the source.
-            n: how many.
+            n: how many are to be chosen from them.
             generator: source of randomness, on the device of ``like``.
             like: a tensor of the dtype and device of points.
 

@@ -16,7 +16,10 @@ from manifolds import SO3, Euclidean, FlatTorus, Manifold, Power, Product
 from manifolds.arguments import check_instance, shown
 from rfm.arrays import points_of, tensor_of
 from rfm.posterior.likelihood import Likelihood
-from rfm.sources import Source, default_source
+from rfm.sources import KernelMixture, Source, default_source
+
+_NEAREST = 64
+"""Draws of a flow whose free parts a slice's source is made of."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Slice:
         manifold: of the free part.
         join: from free parts ``(*batch, *manifold.event_shape)`` to points.
         free: from points to their free parts.
-        source: a distribution of the free part, from which draws are reweighted; by default the usual source of its
-            manifold, about draws of the flow.
+        source: a distribution of the free part, from which draws are reweighted; by default kernels about the draws of
+            the flow that are nearest to the slice, with the usual source of its manifold as their background.
     """
 
     manifold: Manifold
@@ -165,11 +168,25 @@ class Unmeasured(Likelihood):
         return torch.zeros(self.manifold.batch_shape(x), dtype=torch.float64, device=x.device)
 
 
-def slice_source(known: Slice, draws: Tensor) -> Source:
-    """Return the source of a slice's free part: its own, or the usual one about draws of the flow ``(n, ...)``."""
+def slice_source(known: Slice, manifold: Manifold, draws: Tensor) -> Source:
+    """Return the source of a slice's free part: its own, or kernels about the draws of the flow nearest to the slice.
+
+    The usual source of the free part is their background, and all there is on a manifold without kernels: a density
+    that is narrow on the slice would be missed by particles of the background alone.
+
+    Args:
+        known: the slice.
+        manifold: of points.
+        draws: of the flow ``(n, *event_shape)``.
+    """
     if known.source is not None:
         return known.source
-    return default_source(known.manifold, known.free(draws))
+    free = known.free(draws)
+    background = default_source(known.manifold, free)
+    nearest = manifold.dist(draws, known.join(free)).argsort()[:_NEAREST]
+    if known.manifold.kernel is None or not bool((known.manifold.dist(free[nearest], free[nearest[:1]]) > 0).any()):
+        return background
+    return KernelMixture.fit(known.manifold, free[nearest], background=background)
 
 
 def _free(owner: str, known: Mapping[int, Any], count: int, what: str) -> list[int]:

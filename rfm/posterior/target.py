@@ -9,7 +9,7 @@ References:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,14 @@ from rfm.posterior.likelihood import Likelihood, checked_log_likelihood
 from rfm.posterior.measurements import Measurement
 from rfm.sources import Source
 from rfm.steering.gradients import riemannian_gradient
+
+
+class ZeroLikelihoodError(ValueError):
+    """The likelihood is zero at all draws of the source that were tried."""
+
+
+class NoFieldError(ValueError):
+    """A method guides, and what is drawn from is no flow from time 0."""
 
 
 class State(NamedTuple):
@@ -44,9 +52,10 @@ class State(NamedTuple):
         """Return the states at these rows."""
         return State(*(part[rows] for part in self))
 
-    def beside(self, other: "State") -> "State":
-        """Return the own states, then others."""
-        return State(*(torch.cat(parts) for parts in zip(self, other, strict=True)))
+    @staticmethod
+    def together(states: "Sequence[State]") -> "State":
+        """Return several states, one after the other, as one."""
+        return State(*(torch.cat(parts) for parts in zip(*states, strict=True)))
 
     def where(self, chosen: Tensor, other: "State") -> "State":
         """Return the own states where ``chosen`` ``(n,)``, others elsewhere."""
@@ -72,6 +81,7 @@ class SourceTarget:
         likelihood: from points of the data to log-likelihoods.
         field: ``field(x, t)``, which methods that guide need; None for a prior that is no flow.
         batch_size: points computed together by methods that guide.
+        image: manifold of the points of the data; by default that of the source.
     """
 
     def __init__(
@@ -81,25 +91,27 @@ class SourceTarget:
         likelihood: Likelihood,
         field: Callable[[Tensor, Tensor], Tensor] | None = None,
         batch_size: int = 4096,
+        image: Manifold | None = None,
     ) -> None:
         self.source, self.carry, self.likelihood = source, carry, likelihood
         self.batch_size = batch_size
+        self.image = source.manifold if image is None else image
         self.evaluations = 0
         self._field = field
 
     @property
     def manifold(self) -> Manifold:
-        """On which the source lives, and the data."""
+        """On which the source lives."""
         return self.source.manifold
 
     def field(self, x: Tensor, t: Tensor) -> Tensor:
         """Return velocities, and count them.
 
         Raises:
-            ValueError: the prior is no flow.
+            NoFieldError: the prior is no flow from time 0.
         """
         if self._field is None:
-            raise ValueError(
+            raise NoFieldError(
                 "posterior: this method guides a flow, and what is drawn from here is a slice of its density or a "
                 "refined flow; use Tempering, Chains or Importance"
             )
@@ -132,11 +144,11 @@ class SourceTarget:
             like: a tensor of the dtype and device of points.
 
         Raises:
-            ValueError: the likelihood is zero at all of them.
+            ZeroLikelihoodError: the likelihood is zero at all of them.
         """
         state = self.at(self.noise(count, generator, like))
         if not bool((state.log_likelihood > -math.inf).any()):
-            raise ValueError(
+            raise ZeroLikelihoodError(
                 f"posterior: the likelihood is zero at all {count} draws of the prior; the measurement contradicts the "
                 "flow, or needs more noise"
             )

@@ -20,19 +20,21 @@ class Tempering:
     """Particles that go from the source to the posterior while the likelihood is raised to powers from 0 to 1.
 
     Exact in the limit of many particles. Each power is the largest that leaves the particles worth ``share`` of their
-    number; they are resampled, and moved by Metropolis steps whose size adapts from power to power. It gives the
-    evidence, and finds modes that chains from few starts would miss.
+    number; ``particles`` of them are chosen and moved by Metropolis steps, and where these have been, all of it, is the
+    next generation: no step is wasted. The steps' size adapts from power to power. It gives the evidence, and finds
+    modes that chains from few starts would miss.
 
     Args:
         proposal: of the moves.
-        moves: Metropolis steps after each power.
+        moves: Metropolis steps after each power; twice as many at the end.
         share: of the effective sample size kept at each step, in (0, 1).
-        particles: at least this many; as many as draws are requested, where that is more.
+        particles: moved, at least; each gives ``moves`` draws, so more where more draws are requested.
         progress: called after each power with how many more hundredths of the likelihood are in; in all 100.
 
     References:
         Del Moral, Doucet and Jasra, Sequential Monte Carlo samplers, 2006; Jasra et al., Inference for Levy-driven
-        stochastic volatility models via adaptive sequential Monte Carlo, 2011, for the powers.
+        stochastic volatility models via adaptive sequential Monte Carlo, 2011, for the powers; Dau and Chopin,
+        Waste-free sequential Monte Carlo, 2022, arXiv:2011.02328, algorithm 2.
     """
 
     proposal: Proposal = field(default_factory=CrankNicolson)
@@ -48,34 +50,38 @@ class Tempering:
             raise ValueError(f"Tempering: share, of the effective sample size, is between 0 and 1, got {self.share}")
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
-        """Return ``n`` draws; arguments and errors are those of `Sampler`."""
-        count = max(n, self.particles)
-        state = target.drawn(count, generator, like)
+        """Return the last generation; arguments and errors are those of `Sampler`."""
+        count = max(self.particles, -(-n // self.moves))
+        state = target.drawn(count * self.moves, generator, like)
         # One size for all: a particle's own would remember where it has been.
         scale = torch.full((count,), 0.5, dtype=torch.float64, device=like.device)
         power, evidence, accepts, steps = 0.0, 0.0, [], 0
-        ancestors = torch.arange(count, device=like.device)
+        ancestors = torch.arange(len(state.z), device=like.device)
         while power < 1:
             following = self._next_power(state.log_likelihood, power)
             log_w = _powers(state.log_likelihood, following - power)
-            evidence += float(log_w.logsumexp(0)) - math.log(count)
+            evidence += float(log_w.logsumexp(0)) - math.log(len(log_w))
             rows = systematic(log_w, count, generator)
             done = round(100 * following) - round(100 * power)
-            state, ancestors, power = state.take(rows), ancestors[rows], following
+            own, ancestors, power = state.take(rows), ancestors[rows], following
             steps += 1
+            visited = []
             for _ in range(self.moves if power < 1 else 2 * self.moves):
-                state, accept = metropolis(target, state, self.proposal, scale, power, generator)
+                own, accept = metropolis(target, own, self.proposal, scale, power, generator)
+                visited.append(own)
                 accepts.append(accept.mean())
                 scale = (scale * (accept.mean() - self.proposal.goal).exp()).clamp(1e-7, self.proposal.largest)
+            state, ancestors = State.together(visited), ancestors.repeat(len(visited))
             self.progress(done)
         founders = len(ancestors.unique())
         acceptance = float(torch.stack(accepts[-2 * self.moves :]).mean())
+        log_w = torch.full_like(state.log_likelihood, -math.log(len(ancestors)))
         return PosteriorDraws(
-            state.x[:n].clone(),
-            torch.full((n,), -math.log(n), dtype=torch.float64, device=like.device),
+            state.x,
+            log_w,
             f"sequential Monte Carlo, {count} particles, {steps} powers",
             target.evaluations,
-            min(float(n), clustered_size(self._functions(target, state), ancestors)),
+            clustered_size(self._functions(target, state), ancestors, log_w),
             acceptance=acceptance,
             log_evidence=evidence,
             diagnostics={"founders": float(founders), "powers": float(steps)},
@@ -85,7 +91,8 @@ class Tempering:
     @staticmethod
     def _functions(target: SourceTarget, state: State) -> Tensor:
         """Return functions of the state whose correlation within families is measured, ``(n, k)``."""
-        return torch.cat([target.manifold.embed(state.z).double(), state.log_likelihood[:, None]], dim=-1)
+        parts = [target.manifold.embed(state.z), target.image.embed(state.x), state.log_likelihood[:, None]]
+        return torch.cat([part.double() for part in parts], dim=-1)
 
     def _next_power(self, log_likelihood: Tensor, power: float) -> float:
         """Return the largest power that keeps the share, by bisection; 1 where it does."""

@@ -108,7 +108,7 @@ class Twisted:
             check_instance("Twisted", "steering", own, Steering, "OTODE(manifold, measurement)")
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
-        """Return ``n`` draws; arguments and errors are those of `Sampler`."""
+        """Return all particles; arguments and errors are those of `Sampler`."""
         count = max(n, self.particles)
         sampler = _Sampler(self, target, target.measurement("Twisted"))
         cloud = sampler.started(target.noise(count, generator, like))
@@ -129,19 +129,15 @@ class Twisted:
                 )
             cloud = moved
         evidence += float(log_w.logsumexp(0)) - math.log(count)
-        rows = systematic(log_w, count, generator)
-        functions = torch.cat([target.manifold.embed(cloud.x).double(), cloud.log_psi[:, None]], dim=-1)[rows]
-        worth = min(effective_size(log_w), clustered_size(functions, ancestors[rows]), float(n))
-        few = f"the particles are worth {worth:.0f} draws of the posterior; use more particles or steps, or Tempering"
+        functions = torch.cat([target.manifold.embed(cloud.x).double(), cloud.log_psi[:, None]], dim=-1)
         return PosteriorDraws(
-            cloud.x[rows[:n]],
-            torch.full((n,), -math.log(n), dtype=torch.float64, device=log_w.device),
+            cloud.x,
+            log_w - log_w.logsumexp(0),
             f"twisted sequential Monte Carlo, {count} particles, {self.steps} steps",
             target.evaluations,
-            worth,
+            clustered_size(functions, ancestors, log_w),
             log_evidence=evidence,
             diagnostics={"founders": float(len(ancestors.unique())), "resampled": float(resampled)},
-            warnings=() if worth >= min(100.0, n / 2) else (few,),
         )
 
 
