@@ -1,8 +1,9 @@
 """Objectives of flow maps, for few-step samples: each adds a loss of jumps to flow matching.
 
-`Semigroup` needs no derivative of the map, and is the default; `Lagrangian` and `Eulerian` look at how a landing point
-moves with the time of landing, or of departure; `MeanFlow` and `PlainMeanFlow` at the average velocity at departure;
-`TrajectoryRegression` solves for where to land; `AlignYourFlow` and `RiemannianConsistency` draw landing points along their derivative.
+`Semigroup` needs no derivative of the map, and is the default; `TrajectoryRegression` solves for where to land;
+`Lagrangian` and `Eulerian` look at how a landing point moves with the time of landing, or of departure; `MeanFlow` and
+`PlainMeanFlow` at the average velocity at departure; `AlignYourFlow` and `RiemannianConsistency` draw landing points
+along their derivative.
 """
 
 from rfm.objectives.flow_maps.align_your_flow import AlignYourFlow, RiemannianConsistency

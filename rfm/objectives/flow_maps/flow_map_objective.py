@@ -99,7 +99,7 @@ class FlowMapObjective(Objective):
         return (matching + self.losses(jumps, generator)).mean()
 
     def losses(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:
-        """Return the weighted losses of jumps beside that of flow matching, ``(*batch)``; arguments as for `jump_loss`."""
+        """Return the weighted losses of jumps, ``(*batch)``; arguments as for `jump_loss`."""
         losses = self.weight * self.jump_loss(jumps, generator)
         if not self.invertibility:
             return losses

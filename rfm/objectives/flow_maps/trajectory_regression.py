@@ -15,6 +15,9 @@ from rfm.objectives.flow_maps.jump_batch import JumpBatch
 from rfm.sources import Source
 
 
+_SOLVER = FixedStep(Adams(3), 16)
+
+
 class Trajectories(NamedTuple):
     """Points of trajectories at evenly spaced times from 0 to 1."""
 
@@ -46,7 +49,7 @@ class TrajectoryRegression(FlowMapObjective):
     """
 
     knots: int = 9
-    solver: FixedStep = FixedStep(Adams(3), 16)
+    solver: FixedStep = _SOLVER
     trajectories: Trajectories | None = None
 
     def __post_init__(self) -> None:
@@ -101,7 +104,9 @@ class TrajectoryRegression(FlowMapObjective):
         """Return as many jumps between points of known trajectories as there are times, and where they lead."""
         last, device = len(known.points) - 1, t.device
         row = torch.randint(known.points.shape[1], t.shape, generator=generator, device=device)
-        first, second = ((last * time).round().long() for time in self.spans.sample(t.shape, generator, t.dtype, device))
+        first, second = (
+            (last * time).round().long() for time in self.spans.sample(t.shape, generator, t.dtype, device)
+        )
         # No time from a knot to itself: the next one, or the last but one.
         second = torch.where(first != second, second, torch.where(first == last, last - 1, first + 1))
         condition = {} if known.condition is None else {"condition": known.condition[row]}
