@@ -67,11 +67,11 @@ class Budget:
 
     width: int = 64
     points: int = 300_000
-    teacher_steps: int = 4000
+    teacher_steps: int = 3000
     teacher_batch: int = 1024
-    steps: int = 5000
+    steps: int = 3000
     batch: int = 512
-    trajectories: int = 100_000
+    trajectories: int = 50_000
     learning_rate: float = 1e-2
     samples: int = 100_000
     classified: int = 10_000
@@ -81,7 +81,7 @@ class Budget:
     @property
     def training(self) -> rfm.Training:
         """How all are trained."""
-        return rfm.Training(validations=3, learning_rate=self.learning_rate)
+        return rfm.Training(validations=6, patience=6, learning_rate=self.learning_rate)
 
 
 QUICK = Budget(16, 1000, 20, 64, 10, 64, 200, 1e-2, 400, 200, 50, 200)
@@ -96,7 +96,7 @@ def teacher(name: str, density: Mixture, budget: Budget, folder: Path) -> rfm.Fl
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         field = VelocityField(density.manifold, width=budget.width, depth=2, features=64, max_frequency=3.0)
-    flow = rfm.fit(
+    return rfm.fit(
         x,
         density.manifold,
         field=field,
@@ -104,11 +104,11 @@ def teacher(name: str, density: Mixture, budget: Budget, folder: Path) -> rfm.Fl
         steps=budget.teacher_steps,
         batch_size=budget.teacher_batch,
         validation=0.005,
+        out=target,
+        resume=True,
         progress=False,
         training=budget.training,
     )
-    flow.save(target)
-    return flow
 
 
 def student(name: str, flow: rfm.Flow, objective: str, budget: Budget, folder: Path) -> rfm.Flow:
@@ -116,18 +116,18 @@ def student(name: str, flow: rfm.Flow, objective: str, budget: Budget, folder: P
     target = folder / f"{name}-{label(objective)}"
     if (target / "flow.json").exists():
         return rfm.Flow.load(target)
-    found = rfm.distil(
+    return rfm.distil(
         flow,
         objective=OBJECTIVES[objective],
         solver=TRAJECTORIES,
         points=budget.trajectories,
         steps=budget.steps,
         batch_size=budget.batch,
+        out=target,
+        resume=True,
         progress=False,
         training=budget.training,
     )
-    found.save(target)
-    return found
 
 
 def label(objective: str) -> str:

@@ -14,7 +14,6 @@ from rfm.objectives.flow_maps.flow_map_objective import FlowMapObjective
 from rfm.objectives.flow_maps.jump_batch import JumpBatch
 from rfm.sources import Source
 
-
 _SOLVER = FixedStep(Adams(3), 16)
 
 
