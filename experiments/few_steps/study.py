@@ -41,7 +41,7 @@ def measure(name: str, budget: Budget, folder: Path) -> None:
     density, draw = DENSITIES[name](), torch.Generator().manual_seed(1)
     flow = teacher(name, density, budget, folder)
     jumps = student(name, flow, MAIN, budget, folder)
-    record = Record(folder / f"{name}.json", name, asdict(budget))
+    record = Record(folder / f"{name}.json", name, asdict(budget) | {"objective": MAIN})
     reference, again = (density.sample((budget.samples,), generator=draw) for _ in range(2))
     judge, scored = _Judge(density.manifold, reference, budget), reference[: budget.scored]
 
@@ -113,7 +113,9 @@ def compare(name: str, objective: str, budget: Budget, folder: Path) -> None:
     start = time.process_time()
     jumps = student(name, flow, objective, budget, folder / "peers")
     spent = time.process_time() - start
-    record = Record(folder / "peers" / f"{name}-{label(objective)}.json", name, asdict(budget))
+    record = Record(
+        folder / "peers" / f"{name}-{label(objective)}.json", name, asdict(budget) | {"objective": objective}
+    )
     reference = density.sample((budget.samples,), generator=torch.Generator().manual_seed(1))
     judge = _Judge(density.manifold, reference, budget)
     record.add("training", {"objective": objective}, lambda: {"seconds": spent})
