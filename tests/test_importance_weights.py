@@ -34,7 +34,7 @@ def test_draws_of_jumps_stand_for_a_known_density() -> None:
     """The mean height and the integral of a kernel's density, from jumps of a map that leads elsewhere."""
     m = Sphere(2)
     flow = rfm.Flow(m, WavyMap(m, 0.3))
-    x, log_q = flow.sample(20_000, steps=2, return_log_prob=True, generator=torch.Generator().manual_seed(0))
+    x, log_q = flow.sample(5000, steps=2, return_log_prob=True, generator=torch.Generator().manual_seed(0))
     pole, concentration = torch.tensor([[0.0, 0.0, 1.0]]), 2.0
     density = KernelMixture(m, pole, torch.tensor([concentration]), torch.tensor([1.0, 0.0]), Uniform(m))
     found = importance_weights(density.log_prob(x.double()), log_q)
@@ -43,10 +43,10 @@ def test_draws_of_jumps_stand_for_a_known_density() -> None:
     # Of the von Mises-Fisher density: coth k - 1 / k.
     expected = 1 / math.tanh(concentration) - 1 / concentration
     assert height.mean == pytest.approx(expected, abs=4 * height.standard_error)
-    assert height.standard_error < 0.01
+    assert height.standard_error < 0.02
     # Without them the mean is another.
     assert abs(float(x[:, 2].mean()) - expected) > 0.1
-    assert 1000 < found.effective_size < 20_000
+    assert 500 < found.effective_size < 5000
 
 
 def test_bad_input_is_refused() -> None:
