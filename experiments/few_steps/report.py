@@ -280,7 +280,7 @@ def draw(runs: Path, figure: Path) -> None:
             if (row := _row(own, method, 0)) is not None:
                 axis.axhline(row["accuracy"], color="0.4", linestyle=style, linewidth=1, label=text)
         axis.set_xscale("log", base=2)
-        axis.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+        axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
         axis.set_title(TITLES[name], fontsize=10)
     for axis in axes[-1]:
         axis.set_xlabel("evaluations")

@@ -20,7 +20,7 @@ from rfm.objectives import (
     Semigroup,
     TrajectoryRegression,
 )
-from rfm.paths.time_pairs import TimePairs
+from rfm.paths import TimePairs
 
 EQUATION = Adaptive(atol=1e-3, rtol=1e-3)
 """How the equation is solved for samples."""

@@ -14,7 +14,7 @@ from experiments.proteins.report import HEADER, Reference, row
 from manifolds import CentredPoses
 from rfm.integrators import GEODESIC_EULER, FixedStep
 from rfm.objectives import TrajectoryRegression
-from rfm.paths.time_pairs import TimePairs
+from rfm.paths import TimePairs
 from rfm.proteins import Chains, atoms_from_frames
 from rfm.records import read_json
 
