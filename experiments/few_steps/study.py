@@ -66,7 +66,7 @@ def measure(name: str, budget: Budget, folder: Path) -> None:
         compared("jumps", steps, partial(_drawn, jumps, budget, steps=steps))
     for steps, tolerance in itertools.product((1, 2), (1e-4, 1e-2)):
         key = {"steps": steps, "tolerance": tolerance}
-        record.add("likelihoods", key, partial(likelihood, *key.values()))
+        record.add("likelihoods", key, partial(likelihood, steps, tolerance))
     record.add("misses", {"steps": 1}, lambda: misses(flow, jumps, budget.scored))
     record.add("seconds", {}, lambda: _seconds(flow, jumps, budget))
     compared("equation", 0, partial(_drawn, flow, budget, solver=EQUATION))

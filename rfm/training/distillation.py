@@ -98,8 +98,9 @@ def distil(
     if weight != 1:
         Guidance(weight).check("distil", teacher, vectors)
     velocity = teacher if weight == 1 else Guidance(weight).applied_to(teacher)
-    points = _trajectories(flow, velocity, chosen.noted, count, vectors, _SOLVER if solver is None else solver, seed)
-    x_1 = points[-1]
+    solver = _SOLVER if solver is None else solver
+    trajectories = _trajectories(flow, velocity, chosen.noted, count, vectors, solver, seed)
+    x_1 = trajectories[-1]
     found = fit(
         x_1,
         flow.manifold,
@@ -107,7 +108,7 @@ def distil(
         conditions=flow.conditions,
         source=flow.source,
         field=_student(flow, x_1, vectors, seed) if field is None else field,
-        objective=chosen.distilling(velocity, points, vectors),
+        objective=chosen.distilling(velocity, trajectories, vectors),
         refine=False,
         steps=steps,
         batch_size=batch_size,

@@ -109,9 +109,9 @@ class TrajectoryRegression(FlowMapObjective):
         # No time from a knot to itself: the next one, or the last but one.
         second = torch.where(first != second, second, torch.where(first == last, last - 1, first + 1))
         condition = {} if known.condition is None else {"condition": known.condition[row]}
-        times = (knot.to(t.dtype) / last for knot in (first, second))
+        start, end = first.to(t.dtype) / last, second.to(t.dtype) / last
         x, target = known.points[first, row], known.points[second, row]
-        return JumpBatch(flow_map, self._velocity(flow_map, condition), x, *times, condition), target
+        return JumpBatch(flow_map, self._velocity(flow_map, condition), x, start, end, condition), target
 
     @property
     def noted(self) -> Sequence[float]:
@@ -124,8 +124,9 @@ class TrajectoryRegression(FlowMapObjective):
         own = super().to(device)
         if own.trajectories is None:
             return own
-        moved = (None if part is None else part.to(device) for part in own.trajectories)
-        return replace(own, trajectories=Trajectories(*moved))
+        points, condition = own.trajectories
+        moved = Trajectories(points.to(device), None if condition is None else condition.to(device))
+        return replace(own, trajectories=moved)
 
 
 def _missed(jumps: JumpBatch, target: Tensor) -> Tensor:
