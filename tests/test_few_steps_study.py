@@ -1,7 +1,7 @@
 """The study of few steps: its densities, its measures, and its page from figures that are made up."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -74,17 +74,17 @@ def test_figures_are_kept_and_make_a_page(tmp_path: Path) -> None:
         return row
 
     for _ in range(2):
-        record = Record(tmp_path / "S2.json", "S2")
+        record = Record(tmp_path / "S2.json", "S2", asdict(Budget()) | {"objective": "semigroup"})
         for method, steps in (("another", 0), ("planted", 0), ("jumps", 1), ("Euler", 8), ("equation", 0)):
             row = {"mmd2": 1e-5, "mmd2_error": 1e-6, "accuracy": 0.512, "accuracy_error": 0.004}
             record.add("samples", {"method": method, "steps": steps}, partial(counted, row))
     assert len(made) == 5
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results -->\nold\n<!-- end -->\nafter\n")
-    write_page(page, tmp_path, Budget())
+    write_page(page, tmp_path)
     text = page.read_text()
     assert "old" not in text
-    assert "| sphere S^2 | 0.512 | 0.512 | 0.512 |  |  |  |  | 0.512 |  |  | 0.512 |" in text
+    assert "| sphere S^2 | 0.512 | 0.512 | 0.512 |  |  |  |  | 0.512 |  |  |  | 0.512 |" in text
     assert "0.01 ± 0.00" in text
     assert text.startswith("before")
     assert text.endswith("after\n")

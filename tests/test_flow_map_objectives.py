@@ -9,6 +9,7 @@ from known_flow_maps import KnownMap, clock, contraction, near, spiral
 from manifold_zoo import ZOO
 from random_fields import normal, points, wavy_field
 from torch import Tensor, nn
+from zoo_sources import source_of
 
 from manifolds import SO3, Euclidean, FlatTorus, Hyperboloid, LogEuclideanSPD, Manifold, PoincareBall, Sphere
 from rfm import FlowMap
@@ -21,6 +22,7 @@ from rfm.objectives import (
     PlainMeanFlow,
     RiemannianConsistency,
     Semigroup,
+    TrajectoryRegression,
 )
 from rfm.objectives.flow_maps.jump_batch import JumpBatch
 from rfm.paths import AffinePath, GeodesicPath
@@ -405,3 +407,74 @@ def test_bad_arguments() -> None:
         Lagrangian()(wavy_field(m), Uniform(m), x, x, t)
     with pytest.raises(ValueError, match="Semigroup: path"):
         Semigroup(path=GeodesicPath(Sphere(3))).check_source(m, Uniform(m))
+
+
+# Regression on trajectories.
+
+
+@EVERY
+def test_regression_is_zero_for_the_map_of_a_flow_whose_trajectories_are_known(make: Callable[[], Manifold]) -> None:
+    m = make()
+    known, x = spiral(m), near(m, 4, radius=0.2)
+    zero, own = torch.zeros(4, dtype=torch.float64), TrajectoryRegression(invertibility=1.0)
+    points = torch.stack([known.carried(x, zero, zero + time) for time in own.noted])
+    given = own.distilling(known.velocity, points, None)
+    assert float(given(known, source_of(m), x, x, S, generator=generator())) < 1e-20
+
+
+@SOME
+def test_regression_is_zero_for_the_map_of_a_flow_that_is_solved_for(m: Manifold) -> None:
+    known, x = spiral(m), near(m, 4)
+    losses = TrajectoryRegression(invertibility=1.0).losses(JumpBatch(known, known.velocity, x, S, T))
+    assert float(losses.max()) < 1e-9
+
+
+def test_regression_on_known_trajectories_is_of_jumps_between_their_points() -> None:
+    """The loss against the distances of all jumps there are, by brute force."""
+    m, rows = Sphere(2), 3
+    network, velocity = Wavy(m), wavy_field(m, seed=9, size=0.7)
+    points = near(m, 4 * rows).reshape(4, rows, 3)
+    own = TrajectoryRegression(knots=4, weight=2.0, invertibility=0.5, spans=TimePairs(base=UniformTimes(), ends=1.0))
+    given = own.distilling(velocity, points, None)
+    assert given.noted == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    zero = torch.zeros(rows, dtype=torch.float64)
+    ahead = m.squared_dist(network.jump(points[0], zero, zero + 1), points[3])
+    back = m.squared_dist(network.jump(points[3], zero + 1, zero), points[0])
+    # Of as many draws as make the mean that over the rows, and flow matching without a remainder.
+    t = torch.zeros(20_000, dtype=torch.float64)
+    x = points[0, :1].expand(len(t), 3)
+    whole = given(network, Uniform(m), x, x, t, generator=generator())
+    matching = given._matching(network, GeodesicPath(m), x, x, t).mean()
+    torch.testing.assert_close(whole - matching, (2.0 * ahead + 0.5 * back).mean(), rtol=0.02, atol=0)
+
+
+def test_conditions_go_with_their_trajectories() -> None:
+    m = Euclidean(1)
+
+    class Shift(nn.Module, FlowMap):
+        """Moves by the condition in a unit of time."""
+
+        manifold = m
+
+        def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            return condition
+
+        def average_velocity(self, x: Tensor, s: Tensor, t: Tensor, *, condition: Tensor, **_: Any) -> Tensor:
+            return condition
+
+    def velocity(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return condition
+
+    condition = normal(5, 1, seed=1)
+    own = TrajectoryRegression(knots=3)
+    points = torch.stack([normal(5, 1, seed=2) + time * condition for time in own.noted])
+    given, x, t = own.distilling(velocity, points, condition), normal(4, 1, seed=3), S
+    source = WrappedNormal(m, torch.zeros(1, dtype=torch.float64), 1.0)
+    assert float(given(Shift(), source, x, x, t, generator=generator(), condition=x)) < 1e-25
+
+
+def test_regression_on_trajectories_refuses_what_it_cannot_use() -> None:
+    with pytest.raises(ValueError, match="knots"):
+        TrajectoryRegression(knots=1)
+    with pytest.raises(ValueError, match="solver"):
+        TrajectoryRegression(solver="Adams")  # type: ignore[arg-type]

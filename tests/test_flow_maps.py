@@ -32,6 +32,7 @@ from rfm.objectives import (
     PlainMeanFlow,
     RiemannianConsistency,
     Semigroup,
+    TrajectoryRegression,
 )
 from rfm.paths.time_pairs import TimePairs
 from rfm.sources import KernelMixture, Uniform
@@ -244,6 +245,7 @@ OPTIONS: dict[str, Any] = {"points": 300, "batch_size": 64, **QUIET, "training":
     "objective",
     [
         pytest.param(Semigroup(), id="semigroup"),
+        pytest.param(TrajectoryRegression(invertibility=0.5), id="trajectories"),
         pytest.param(Lagrangian(), id="lagrangian", marks=pytest.mark.slow),
         pytest.param(Eulerian(), id="eulerian", marks=pytest.mark.slow),
         pytest.param(MeanFlow(), id="mean flow", marks=pytest.mark.slow),
@@ -256,7 +258,7 @@ OPTIONS: dict[str, Any] = {"points": 300, "batch_size": 64, **QUIET, "training":
 def test_a_distilled_flow_jumps_where_the_flow_leads(trained: Flow, objective: FlowMapObjective) -> None:
     before = {name: value.clone() for name, value in trained.state_dict().items()}
     # Those whose target has derivatives of the map in it are noisy at first.
-    steps = 100 if isinstance(objective, Semigroup) else 400
+    steps = 100 if isinstance(objective, (Semigroup, TrajectoryRegression)) else 400
     found = rfm.distil(trained, objective=objective, steps=steps, **OPTIONS)
     for name, value in trained.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)

@@ -9,7 +9,7 @@ from torch import Tensor
 import rfm
 from manifolds import SO3, CentredPoses, Power
 from rfm.integrators import GEODESIC_EULER, FixedStep
-from rfm.networks import FrameField, VelocityField
+from rfm.networks import FrameField, FrameMap, VelocityField
 from rfm.paths.conversions import velocity_from_endpoint
 from rfm.proteins.motifs import MotifFlow
 from rfm.sources import CentredPoseSource, IsotropicGaussianSO3, Uniform
@@ -47,6 +47,34 @@ def moved(x: Tensor, shift: float = 0.0) -> tuple[Tensor, Tensor]:
     g[:3, :3] = SO3().random_uniform(generator=generator(5), dtype=F64)
     g[:3, 3] = shift
     return g, g @ x
+
+
+# The second time.
+
+
+def test_a_map_begins_as_the_field_and_jumps(field: FrameField) -> None:
+    x, s, t = poses(5), torch.tensor([0.1, 0.4, 0.7], dtype=F64), torch.tensor([0.9, 0.6, 1.0], dtype=F64)
+    known = FrameMap.from_field(field)
+    torch.testing.assert_close(known.average_velocity(x, s, t), field(x, s), rtol=0, atol=0)
+    torch.nn.init.normal_(known.jump_time[-1].weight, std=0.3)
+    known.requires_grad_(False)
+    u = known.average_velocity(x, s, t)
+    assert float((u - field(x, s)).abs().max()) > 1e-3
+    # At equal times it is the field, whatever its weights.
+    torch.testing.assert_close(known.average_velocity(x, t, t), field(x, t), rtol=0, atol=0)
+    torch.testing.assert_close(known(x, t), field(x, t), rtol=0, atol=0)
+    CentredPoses(5, 10.0).check_point(known.jump(x, s, t), tol=1e-9)
+    g, y = moved(x)
+    torch.testing.assert_close(known.jump(y, s, t), g @ known.jump(x, s, t))
+
+
+def test_a_flow_of_frames_jumps_in_any_number(field: FrameField) -> None:
+    made = rfm.Flow(CentredPoses(6, 10.0), FrameMap.from_field(field), CentredPoseSource(CentredPoses(6, 10.0)))
+    short = made.on(CentredPoses(4, 10.0)).sample(2, steps=3, generator=generator())
+    assert short.shape == (2, 4, 4, 4)
+    # As it begins, jumps are Euler's steps.
+    euler = made.on(CentredPoses(4, 10.0)).sample(2, solver=FixedStep(GEODESIC_EULER, 3), generator=generator())
+    torch.testing.assert_close(short, euler)
 
 
 # The source.

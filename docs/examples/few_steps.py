@@ -4,6 +4,7 @@ import rfm
 from manifolds import Sphere
 from rfm.integrators import Jumps
 from rfm.likelihood import jump_log_prob
+from rfm.metrics import importance_weights
 from rfm.networks import VelocityField
 from rfm.objectives import Semigroup
 
@@ -24,6 +25,13 @@ of_the_equation = few.log_prob(points)  # and that of the equation, as ever
 found = jump_log_prob(few.field, few.source, points, Jumps(2), check=False)
 print(f"inverted to {float(found.residual.max()):.1e} in {float(found.evaluations.mean()):.0f} evaluations")
 # --8<-- [end:report]
+# --8<-- [start:weights]
+x, log_q = few.sample(1000, steps=1, return_log_prob=True)
+weights = importance_weights(few.log_prob(x), log_q)
+height = weights.mean(x[:, 2])  # under the equation's density, with its standard error
+print(f"{height.mean:.3f} ± {height.standard_error:.3f}, from as much as {weights.effective_size:.0f} draws of it")
+# --8<-- [end:weights]
+assert 0 < height.mean < 1
 assert x.shape == (1000, 3)
 assert float((log_p - of_the_equation).abs().mean()) < 0.5
 assert bool(found.log_prob.isfinite().all())

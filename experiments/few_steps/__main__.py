@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, objective in itertools.product(PEERS_ON, options.objectives):
         compare(name, objective, budget, options.runs)
     if options.out is not None:
-        write_page(options.out, options.runs, budget)
+        write_page(options.out, options.runs)
     if options.figure is not None:
         draw(options.runs, options.figure)
 

@@ -9,7 +9,7 @@ import torch
 
 import rfm
 from experiments.few_steps.measures import samples, told_apart
-from experiments.few_steps.training import EQUATION, OBJECTIVES, Budget
+from experiments.few_steps.training import EQUATION, MAIN, OBJECTIVES, Budget
 from manifolds import Sphere
 from rfm.datasets import load
 from rfm.integrators import Jumps
@@ -28,8 +28,8 @@ def measure_airports(budget: Budget, folder: Path) -> dict[str, Any]:
     own = {"field": field, "refine": False, **plan(budget, 2)}
     flow = kept(folder / "airports-teacher", lambda: rfm.fit(rest, Sphere(2), **own))
     distilled = kept(
-        folder / "airports-semigroup",
-        lambda: rfm.distil(flow, objective=OBJECTIVES["semigroup"], points=10_000, solver=EQUATION, **plan(budget, 1)),
+        folder / f"airports-{MAIN}",
+        lambda: rfm.distil(flow, objective=OBJECTIVES[MAIN], points=10_000, solver=EQUATION, **plan(budget, 1)),
     )
     rows, n = [], len(held_out)
     for method, steps, drawer, how in (
@@ -55,8 +55,8 @@ def measure_airports(budget: Budget, folder: Path) -> dict[str, Any]:
 
 def plan(budget: Budget, share: int) -> dict[str, Any]:
     """Return how a flow or a map is trained, with a batch of so many shares."""
-    training = rfm.Training(validations=3)
-    return {"steps": budget.steps, "batch_size": share * budget.batch, "progress": False, "training": training}
+    size = share * budget.batch // 2
+    return {"steps": budget.steps // 2, "batch_size": size, "progress": False, "training": rfm.Training(validations=3)}
 
 
 def kept(target: Path, made: Callable[[], rfm.Flow]) -> rfm.Flow:

@@ -10,19 +10,20 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from experiments.few_steps.densities import DENSITIES, TITLES
-from experiments.few_steps.training import OBJECTIVES, Budget, label
+from experiments.few_steps.study import PEERS_ON
+from experiments.few_steps.training import OBJECTIVES, label
 
 START, END = "<!-- results -->", "<!-- end -->"
 Figures = dict[str, Any]
 
 
-def write_page(page: Path, runs: Path, budget: Budget) -> None:
+def write_page(page: Path, runs: Path) -> None:
     """Replace what stands between the marks of a page by tables of all that was measured."""
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(START)
     after = rest.split(END)[1]
     found = _read(runs)
-    blocks = [_setting(found, budget), _samples(found), _likelihoods(found), _seconds(found)]
+    blocks = [_setting(found), _samples(found), _misses(found), _likelihoods(found), _seconds(found)]
     blocks += [_peers(runs), _airports(runs), _rna(runs)]
     body = "\n\n".join(block for block in blocks if block)
     page.write_text(f"{before}{START}\n\n{body}\n\n{END}{after}", encoding="utf-8")
@@ -33,16 +34,28 @@ def _read(runs: Path) -> dict[str, Figures]:
     return {name: json.loads(path.read_text()) for name in DENSITIES if (path := runs / f"{name}.json").exists()}
 
 
-def _setting(found: dict[str, Figures], budget: Budget) -> str:
+def _setting(found: dict[str, Figures]) -> str:
     dates = sorted({figures["date"] for figures in found.values()})
-    text = (
-        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {platform.processor() or platform.machine()} "
-        f"(CPU, one thread), seed 0: networks of two layers of {budget.width}, flows trained for "
-        f"{budget.teacher_steps:,} steps on 50,000 draws, maps distilled for {budget.steps:,} steps of {budget.batch} "
-        f"jumps by `Semigroup(invertibility=0.3)`; {budget.samples:,} samples for the discrepancy, "
-        f"{budget.classified:,} for the classifier, {budget.scored:,} points for log-densities."
+    lines = [f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {_machine()} (CPU, one thread), seed 0."]
+    settings: dict[str, list[str]] = {}
+    for name, figures in found.items():
+        settings.setdefault(_trained(figures["budget"]), []).append(TITLES[name])
+    lines += [f"{', '.join(names)}: {text}" for text, names in settings.items()]
+    return "\n\n".join(textwrap.fill(line, 118) for line in lines)
+
+
+def _machine() -> str:
+    return platform.processor() or platform.machine()
+
+
+def _trained(own: Figures) -> str:
+    """Return in words what was trained and measured."""
+    return (
+        f"networks of two layers of {own['width']}; flows trained for {own['teacher_steps']:,} steps of "
+        f"{own['teacher_batch']:,} pairs on {own['points']:,} draws; maps distilled for {own['steps']:,} steps of "
+        f"{own['batch']:,} jumps by {own['objective']}; {own['samples']:,} samples for the discrepancy, "
+        f"{own['classified']:,} for the classifier, {own['scored']:,} points for log-densities."
     )
-    return textwrap.fill(text, 118)
 
 
 def _row(figures: Figures, method: str, steps: int) -> Figures | None:
@@ -65,9 +78,9 @@ def _discrepancy(row: Figures) -> str:
 
 def _samples(found: dict[str, Figures]) -> str:
     columns = [("another", 0), ("planted", 0), *(("jumps", k) for k in (1, 2, 4, 8))]
-    columns += [("Euler", 4), ("Euler", 8), ("Adams", 4), ("Adams", 8), ("equation", 0)]
+    columns += [("Euler", 4), ("Euler", 8), ("Adams", 4), ("Adams", 8), ("Adams", 16), ("equation", 0)]
     heads = ["same density", ".02 nats off", *(f"{k} jump{'s' * (k > 1)}" for k in (1, 2, 4, 8))]
-    heads += ["Euler 4", "Euler 8", "Adams 4", "Adams 8", "equation"]
+    heads += ["Euler 4", "Euler 8", "Adams 4", "Adams 8", "Adams 16", "equation"]
     error = max(row["accuracy_error"] for figures in found.values() for row in figures["samples"])
     lines = [
         f"**Samples against the density.** Accuracy of the classifier; .5 is chance, standard errors are at most "
@@ -85,6 +98,24 @@ def _samples(found: dict[str, Figures]) -> str:
     for name, figures in found.items():
         cells = [_cell(figures, column, _discrepancy) for column in columns]
         lines.append(f"| {TITLES[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _misses(found: dict[str, Figures]) -> str:
+    known = {name: figures["misses"][0] for name, figures in found.items() if "misses" in figures}
+    if not known:
+        return ""
+    lines = [
+        "**Where one jump misses**: the distance to where the equation leads, the root of its mean square, over all",
+        "draws from the source, over the tenth whose jumps are longest, and over the tenth about which the map spreads",
+        "points most; and how long 99 of 100 jumps are at most.",
+        "",
+        "| density | median | all | longest jumps | most spread | the other nine tenths | length |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, own in known.items():
+        cells = " | ".join(f"{own[key]:.4f}" for key in ("median", "all", "longest", "spread", "rest"))
+        lines.append(f"| {TITLES[name]} | {cells} | {own['way']:.2f} |")
     return "\n".join(lines)
 
 
@@ -113,38 +144,72 @@ def _likelihoods(found: dict[str, Figures]) -> str:
 
 def _seconds(found: dict[str, Figures]) -> str:
     lines = [
-        "**Seconds of processor time for a million samples**, from fewer:",
+        "**Seconds of processor time for a million samples**, from fewer, and the cheapest of these solves whose",
+        "accuracy is no higher than that of one jump by more than its standard error:",
         "",
-        "| density | one jump | two jumps | Adams, 8 | equation | equation / one jump |",
-        "|---|---|---|---|---|---|",
+        "| density | one jump | two jumps | Adams, 4 | Adams, 8 | Adams, 16 | equation | equation / one jump | as good "
+        "as one jump | / one jump |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, figures in found.items():
         for own in figures.get("seconds", []):
-            cells = " | ".join(f"{own[key]:.1f}" for key in ("one jump", "two jumps", "Adams, 8", "equation"))
-            lines.append(f"| {TITLES[name]} | {cells} | {own['equation'] / own['one jump']:.0f} |")
+            cells = " | ".join(_time(own, key) for key in ("one jump", "two jumps", *_SOLVES))
+            best = _as_good(figures, own)
+            ratio = "" if best not in own else f"{own[best] / own['one jump']:.0f}"
+            lines.append(
+                f"| {TITLES[name]} | {cells} | {own['equation'] / own['one jump']:.0f} | {best or 'none'} | {ratio} |"
+            )
     return "\n".join(lines)
+
+
+_SOLVES = ("Adams, 4", "Adams, 8", "Adams, 16", "equation")
+
+
+def _time(own: Figures, key: str) -> str:
+    return f"{own[key]:.1f}" if key in own else ""
+
+
+def _as_good(figures: Figures, seconds: Figures) -> str:
+    """Return the cheapest solve whose samples are told from the density no more easily than those of one jump."""
+    jump = _row(figures, "jumps", 1)
+    good = []
+    for solve in _SOLVES:
+        method, _, steps = solve.partition(", ")
+        row = _row(figures, method, int(steps or 0))
+        if jump and row and solve in seconds and row["accuracy"] <= jump["accuracy"] + jump["accuracy_error"]:
+            good.append(solve)
+    return min(good, key=lambda solve: seconds[solve], default="")
 
 
 def _peers(runs: Path) -> str:
-    paths = {name: runs / "peers" / f"S2-{label(name)}.json" for name in OBJECTIVES}
-    known = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-    known = {name: figures for name, figures in known.items() if "likelihoods" in figures}
-    if not known:
+    rows = []
+    for density in PEERS_ON:
+        for name in OBJECTIVES:
+            path = runs / "peers" / f"{density}-{label(name)}.json"
+            figures = json.loads(path.read_text()) if path.exists() else {}
+            if "likelihoods" not in figures:
+                continue
+            [own], [training] = figures["likelihoods"], figures["training"]
+            cells = [_cell(figures, ("jumps", k), shown) for shown in (_accuracy, _discrepancy) for k in (1, 2)]
+            cells += [f"{own['divergence']:.3f}", f"{own['inverted']:.2%}", f"{training['seconds']:.0f}"]
+            rows.append(f"| {TITLES[density]} | {name} | {' | '.join(cells)} |")
+            trained = figures["budget"]
+    if not rows:
         return ""
-    lines = [
-        "**Objectives**, on the sphere, each with half of the steps; the semigroup and the Lagrangian one with the",
-        "penalty that makes maps one-to-one, the others as they were published:",
-        "",
-        "| objective | accuracy, 1 jump | 2 jumps | discrepancy, 1 jump | 2 jumps | exact - 1 jump | inverted | "
-        "seconds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, figures in known.items():
-        [own], [training] = figures["likelihoods"], figures["training"]
-        cells = [_cell(figures, ("jumps", k), shown) for shown in (_accuracy, _discrepancy) for k in (1, 2)]
-        cells += [f"{own['divergence']:.3f}", f"{own['inverted']:.2%}", f"{training['seconds']:.0f}"]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    head = (
+        f"**Objectives**, each {trained['steps']:,} steps of {trained['batch']:,} jumps; the first three with what "
+        "makes maps one-to-one, the others as they were published:"
+    )
+    return "\n".join(
+        [
+            textwrap.fill(head, 118),
+            "",
+            "| density | objective | accuracy, 1 jump | 2 jumps | discrepancy, 1 jump | 2 jumps | exact - 1 jump | "
+            "inverted | seconds |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )
 
 
 def _airports(runs: Path) -> str:
@@ -215,7 +280,7 @@ def draw(runs: Path, figure: Path) -> None:
             if (row := _row(own, method, 0)) is not None:
                 axis.axhline(row["accuracy"], color="0.4", linestyle=style, linewidth=1, label=text)
         axis.set_xscale("log", base=2)
-        axis.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+        axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
         axis.set_title(TITLES[name], fontsize=10)
     for axis in axes[-1]:
         axis.set_xlabel("evaluations")

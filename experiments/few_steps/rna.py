@@ -10,7 +10,7 @@ from torch import Tensor
 import rfm
 from experiments.few_steps.airports import kept, plan
 from experiments.few_steps.measures import samples
-from experiments.few_steps.training import EQUATION, OBJECTIVES, Budget
+from experiments.few_steps.training import EQUATION, MAIN, OBJECTIVES, Budget
 from experiments.torsions import rna_angles
 from manifolds import FlatTorus
 from rfm.metrics import GeodesicGaussianKernel
@@ -35,8 +35,8 @@ def measure_rna(budget: Budget, folder: Path) -> dict[str, Any]:
     own = {"field": field, "refine": False, **plan(budget, 2)}
     flow = kept(folder / "rna-teacher", lambda: rfm.fit(train, _TORUS, **own))
     distilled = kept(
-        folder / "rna-semigroup",
-        lambda: rfm.distil(flow, objective=OBJECTIVES["semigroup"], solver=EQUATION, **plan(budget, 1)),
+        folder / f"rna-{MAIN}",
+        lambda: rfm.distil(flow, objective=OBJECTIVES[MAIN], solver=EQUATION, **plan(budget, 1)),
     )
     drawn = {
         "one jump": samples(distilled, len(test), 2, steps=1)[0],

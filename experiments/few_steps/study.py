@@ -4,8 +4,8 @@ import itertools
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from torch import Tensor
 
 import rfm
 from experiments.few_steps.densities import DENSITIES, planted
-from experiments.few_steps.measures import discrepancy, likelihoods, samples, told_apart
-from experiments.few_steps.training import EQUATION, Budget, label, student, teacher
+from experiments.few_steps.measures import DENSITY, discrepancy, likelihoods, misses, samples, told_apart
+from experiments.few_steps.training import EQUATION, MAIN, Budget, label, student, teacher
 from manifolds import Manifold
 from rfm.integrators import EULER, Adams, FixedStep, Method
 
 STEPS = (1, 2, 4, 8)
-PEERS_ON = ("S2",)
+PEERS_ON = ("S2", "SO3")
 """Where the other objectives are compared."""
 PLANTED = 0.02
 """The divergence, in nats, that the classifier has to detect."""
@@ -40,8 +40,8 @@ def measure(name: str, budget: Budget, folder: Path) -> None:
     """Keep all figures of one density in the folder; those that are there are not measured again."""
     density, draw = DENSITIES[name](), torch.Generator().manual_seed(1)
     flow = teacher(name, density, budget, folder)
-    jumps = student(name, flow, "semigroup", budget, folder)
-    record = Record(folder / f"{name}.json", name)
+    jumps = student(name, flow, MAIN, budget, folder)
+    record = Record(folder / f"{name}.json", name, asdict(budget) | {"objective": MAIN})
     reference, again = (density.sample((budget.samples,), generator=draw) for _ in range(2))
     judge, scored = _Judge(density.manifold, reference, budget), reference[: budget.scored]
 
@@ -54,14 +54,23 @@ def measure(name: str, budget: Budget, folder: Path) -> None:
 
     compared("another sample of the density", 0, lambda: again)
     compared(f"planted divergence of {PLANTED} nats", 0, off)
+
+    @cache
+    def solved() -> Tensor:
+        return flow.log_prob(scored, solver=DENSITY)
+
+    def likelihood(steps: int, tolerance: float) -> dict[str, float]:
+        return likelihoods(jumps, density, scored, solved(), steps, tolerance)
+
     for steps in STEPS:
         compared("jumps", steps, partial(_drawn, jumps, budget, steps=steps))
     for steps, tolerance in itertools.product((1, 2), (1e-4, 1e-2)):
         key = {"steps": steps, "tolerance": tolerance}
-        record.add("likelihoods", key, partial(likelihoods, jumps, density, scored, steps, tolerance))
+        record.add("likelihoods", key, partial(likelihood, steps, tolerance))
+    record.add("misses", {"steps": 1}, lambda: misses(flow, jumps, budget.scored))
     record.add("seconds", {}, lambda: _seconds(flow, jumps, budget))
     compared("equation", 0, partial(_drawn, flow, budget, solver=EQUATION))
-    for steps in (8, 4):
+    for steps in (16, 8, 4):
         compared("Adams", steps, partial(_drawn, flow, budget, solver=adams(steps)))
     for steps in reversed(STEPS):
         compared("Euler", steps, partial(_drawn, flow, budget, solver=euler(steps)))
@@ -77,11 +86,14 @@ class Record:
     Args:
         path: the file.
         name: of the density.
+        budget: what was trained and measured.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, budget: dict[str, Any]) -> None:
         self.path = path
-        self.figures: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"name": name}
+        self.figures: dict[str, Any] = {"name": name, "budget": budget}
+        if path.exists():
+            self.figures = json.loads(path.read_text())
 
     def add(self, kind: str, key: dict[str, Any], measured: Callable[[], dict[str, float]]) -> None:
         """Measure a row of a kind, unless one of this key is there."""
@@ -94,13 +106,16 @@ class Record:
 
 
 def compare(name: str, objective: str, budget: Budget, folder: Path) -> None:
-    """Keep the figures of a map that was distilled by an objective in half of the steps, so that all can be."""
+    """Keep the figures of a map that was distilled by an objective, in fewer steps of fewer jumps than the study's."""
+    budget = replace(budget, steps=budget.steps // 5, batch=budget.batch // 2, trajectories=budget.trajectories // 5)
     density = DENSITIES[name]()
     flow = teacher(name, density, budget, folder)
     start = time.process_time()
-    jumps = student(name, flow, objective, replace(budget, steps=budget.steps // 2), folder / "peers")
+    jumps = student(name, flow, objective, budget, folder / "peers")
     spent = time.process_time() - start
-    record = Record(folder / "peers" / f"{name}-{label(objective)}.json", name)
+    record = Record(
+        folder / "peers" / f"{name}-{label(objective)}.json", name, asdict(budget) | {"objective": objective}
+    )
     reference = density.sample((budget.samples,), generator=torch.Generator().manual_seed(1))
     judge = _Judge(density.manifold, reference, budget)
     record.add("training", {"objective": objective}, lambda: {"seconds": spent})
@@ -108,7 +123,11 @@ def compare(name: str, objective: str, budget: Budget, folder: Path) -> None:
         drawn = _drawn(jumps, budget, steps=steps)
         record.add("samples", {"method": "jumps", "steps": steps}, partial(judge, drawn))
     scored = reference[: budget.scored]
-    record.add("likelihoods", {"steps": 1}, lambda: likelihoods(jumps, density, scored, 1, 1e-4))
+
+    def likelihood() -> dict[str, float]:
+        return likelihoods(jumps, density, scored, flow.log_prob(scored, solver=DENSITY), 1, 1e-4)
+
+    record.add("likelihoods", {"steps": 1}, likelihood)
 
 
 class _Judge:
@@ -130,6 +149,8 @@ def _seconds(flow: rfm.Flow, jumps: rfm.Flow, budget: Budget) -> dict[str, float
     return {
         "one jump": share * samples(jumps, budget.timed, 3, steps=1)[1],
         "two jumps": share * samples(jumps, budget.timed, 3, steps=2)[1],
+        "Adams, 4": share * samples(flow, budget.timed, 3, solver=adams(4))[1],
         "Adams, 8": share * samples(flow, budget.timed, 3, solver=adams(8))[1],
+        "Adams, 16": share * samples(flow, budget.timed, 3, solver=adams(16))[1],
         "equation": share * samples(flow, budget.timed, 3, solver=EQUATION)[1],
     }

@@ -18,21 +18,32 @@ from rfm.objectives import (
     PlainMeanFlow,
     RiemannianConsistency,
     Semigroup,
+    TrajectoryRegression,
 )
+from rfm.paths import TimePairs
 
 EQUATION = Adaptive(atol=1e-3, rtol=1e-3)
 """How the equation is solved for samples."""
+TRAJECTORIES = Adaptive(atol=1e-4, rtol=1e-4)
+"""How it is solved for what maps are trained on."""
+
+SPANS = TimePairs(ends=0.6)
+"""Between which times maps are trained to jump: often from one end to the other."""
 
 OBJECTIVES: dict[str, FlowMapObjective] = {
-    "semigroup": Semigroup(invertibility=0.3),
-    "Lagrangian": Lagrangian(invertibility=0.3),
-    "Eulerian": Eulerian(),
-    "MeanFlow, covariant": MeanFlow(),
-    "MeanFlow, plain": PlainMeanFlow(),
-    "consistency": RiemannianConsistency(),
-    "Align Your Flow": AlignYourFlow(),
+    "trajectories": TrajectoryRegression(invertibility=0.5, spans=SPANS),
+    "semigroup": Semigroup(invertibility=0.3, spans=SPANS),
+    "Lagrangian": Lagrangian(invertibility=0.3, spans=SPANS),
+    "Eulerian": Eulerian(spans=SPANS),
+    "MeanFlow, covariant": MeanFlow(spans=SPANS),
+    "MeanFlow, plain": PlainMeanFlow(spans=SPANS),
+    "consistency": RiemannianConsistency(spans=SPANS),
+    "Align Your Flow": AlignYourFlow(spans=SPANS),
 }
-"""What maps are distilled by; the first ones with the penalty that makes them one-to-one."""
+"""What maps are distilled by; the first ones with what makes them one-to-one."""
+
+MAIN = "trajectories"
+"""What the maps of the study are distilled by."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +52,13 @@ class Budget:
 
     Args:
         width: of the networks, of two hidden layers.
+        points: draws from the density that the flow is trained on.
         teacher_steps: optimiser steps of the flow.
+        teacher_batch: pairs in each.
         steps: of each map.
-        batch: pairs per step.
+        batch: jumps in each.
+        trajectories: of the flow, that maps are trained on.
+        learning_rate: of all, its peak.
         samples: for the discrepancy.
         classified: points of each sample for the classifier.
         scored: points whose log-densities are compared.
@@ -51,16 +66,25 @@ class Budget:
     """
 
     width: int = 64
-    teacher_steps: int = 1500
-    steps: int = 2000
-    batch: int = 256
+    points: int = 300_000
+    teacher_steps: int = 3000
+    teacher_batch: int = 1024
+    steps: int = 3000
+    batch: int = 512
+    trajectories: int = 50_000
+    learning_rate: float = 1e-2
     samples: int = 100_000
     classified: int = 10_000
-    scored: int = 2_000
+    scored: int = 10_000
     timed: int = 20_000
 
+    @property
+    def training(self) -> rfm.Training:
+        """How all are trained."""
+        return rfm.Training(validations=6, patience=6, learning_rate=self.learning_rate)
 
-QUICK = Budget(16, 20, 10, 64, 400, 200, 50, 200)
+
+QUICK = Budget(16, 1000, 20, 64, 10, 64, 200, 1e-2, 400, 200, 50, 200)
 
 
 def teacher(name: str, density: Mixture, budget: Budget, folder: Path) -> rfm.Flow:
@@ -68,24 +92,23 @@ def teacher(name: str, density: Mixture, budget: Budget, folder: Path) -> rfm.Fl
     target = folder / f"{name}-teacher"
     if (target / "flow.json").exists():
         return rfm.Flow.load(target)
-    generator = torch.Generator().manual_seed(0)
-    x = density.sample((20 * budget.batch if budget.samples < 1000 else 50_000,), generator=generator)
+    x = density.sample((budget.points,), generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         field = VelocityField(density.manifold, width=budget.width, depth=2, features=64, max_frequency=3.0)
-    flow = rfm.fit(
+    return rfm.fit(
         x,
         density.manifold,
         field=field,
         refine=False,
         steps=budget.teacher_steps,
-        batch_size=2 * budget.batch,
-        validation=0.01,
+        batch_size=budget.teacher_batch,
+        validation=0.005,
+        out=target,
+        resume=True,
         progress=False,
-        training=rfm.Training(validations=3),
+        training=budget.training,
     )
-    flow.save(target)
-    return flow
 
 
 def student(name: str, flow: rfm.Flow, objective: str, budget: Budget, folder: Path) -> rfm.Flow:
@@ -93,18 +116,18 @@ def student(name: str, flow: rfm.Flow, objective: str, budget: Budget, folder: P
     target = folder / f"{name}-{label(objective)}"
     if (target / "flow.json").exists():
         return rfm.Flow.load(target)
-    found = rfm.distil(
+    return rfm.distil(
         flow,
         objective=OBJECTIVES[objective],
-        solver=EQUATION,
-        points=20_000 if budget.samples >= 1000 else 200,
+        solver=TRAJECTORIES,
+        points=budget.trajectories,
         steps=budget.steps,
         batch_size=budget.batch,
+        out=target,
+        resume=True,
         progress=False,
-        training=rfm.Training(validations=3),
+        training=budget.training,
     )
-    found.save(target)
-    return found
 
 
 def label(objective: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import rfm
+from experiments.proteins.jumps import jumps_report
 from experiments.proteins.report import STEPS, report
 from experiments.proteins.training import QUICK, Settings, fabric, smaller, train
 from rfm.datasets import DatasetError, DatasetNotFoundError
@@ -78,12 +79,28 @@ def run_report(options: argparse.Namespace) -> None:
         close=not options.open_bonds,
         seed=options.seed,
         figures=options.figures,
-        note=lambda message: print(f"{message} ...", file=sys.stderr, flush=True),
+        note=_noted,
     ):
         lines.append(line)
         print(line, flush=True)
     if options.out is not None:
         options.out.write_text("\n".join(lines) + "\n")
+
+
+def run_jumps(options: argparse.Namespace) -> None:
+    """Print the table of jumps, and write it to a file if requested."""
+    own = {"residues": options.residues, "count": options.count, "points": options.points, "steps": options.steps}
+    chains = read_chains(options.data)
+    lines = []
+    for line in jumps_report(options.folder, chains, options.runs, **own, note=_noted):
+        lines.append(line)
+        print(line, flush=True)
+    if options.out is not None:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+def _noted(message: str) -> None:
+    print(f"{message} ...", file=sys.stderr, flush=True)
 
 
 def read_chains(data: str = "") -> chain_sets.Chains:
@@ -146,7 +163,21 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--quiet", action="store_true", help="no progress on stderr")
     train.set_defaults(run=run_train)
     _add_report(commands)
+    _add_jumps(commands)
     return parser
+
+
+def _add_jumps(commands: Any) -> None:
+    parser = commands.add_parser("jumps", help="distil a run, and assess samples of 4 and 8 jumps")
+    parser.add_argument("folder", type=Path, help="folder of a finished run")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the distilled flow")
+    parser.add_argument("--data", default="", help="as in training")
+    parser.add_argument("--residues", type=int, default=48, help="of each backbone (default: 48)")
+    parser.add_argument("--count", type=int, default=32, help="samples of each way to draw (default: 32)")
+    parser.add_argument("--points", type=int, default=256, help="trajectories to train on (default: 256)")
+    parser.add_argument("--steps", type=int, default=600, help="optimiser steps (default: 600)")
+    parser.add_argument("--out", type=Path, help="markdown file to write")
+    parser.set_defaults(run=run_jumps)
 
 
 def _add_report(commands: Any) -> None:

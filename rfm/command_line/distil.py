@@ -26,6 +26,7 @@ SUMMARY = "train a fitted flow to jump, so that rfm sample --steps 1 draws in on
 
 _OBJECTIVES = {
     "semigroup": "Semigroup",
+    "trajectories": "TrajectoryRegression",
     "lagrangian": "Lagrangian",
     "eulerian": "Eulerian",
     "mean-flow": "MeanFlow",
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--objective",
         choices=tuple(_OBJECTIVES),
         default="semigroup",
-        help="what each step minimises beside flow matching (default: semigroup, the cheapest);\nconsistency trains "
-        "jumps to the data alone, for --steps 1",
+        help="what each step minimises beside flow matching (default: semigroup, the cheapest);\ntrajectories is "
+        "regression on solved ones; consistency trains jumps to the data alone, for --steps 1",
     )
     parser.add_argument(
         "--invertibility",

@@ -8,12 +8,15 @@ Samples are compared by `maximum_mean_discrepancy`, `wasserstein_distance`, `cla
 beside each figure the one between two samples of real data: that is how small it can be. `nearest_training` shows
 whether samples copy the training points.
 
+`importance_weights` make draws of one density stand for another: those of a few jumps for the equation's.
+
 `flow_measures` and `path_measures` say how far and how straight points travel, and how low the loss can be.
 """
 
 from rfm.metrics.copying import NearestTraining, nearest_distances, nearest_training
 from rfm.metrics.estimates import Estimate, negative_log_likelihood, paired_difference
 from rfm.metrics.flow_measures import FlowMeasures, flow_measures, path_measures
+from rfm.metrics.importance_weights import ImportanceWeights, importance_weights
 from rfm.metrics.kernels import AmbientGaussianKernel, GeodesicGaussianKernel, HeatKernel, Kernel, heat_kernel
 from rfm.metrics.two_sample import (
     classifier_two_sample,
@@ -29,12 +32,14 @@ __all__ = [
     "FlowMeasures",
     "GeodesicGaussianKernel",
     "HeatKernel",
+    "ImportanceWeights",
     "Kernel",
     "NearestTraining",
     "classifier_two_sample",
     "coverage",
     "flow_measures",
     "heat_kernel",
+    "importance_weights",
     "maximum_mean_discrepancy",
     "median_distance",
     "nearest_distances",

@@ -10,6 +10,7 @@ maps, and `EncodedMap` is `Encoded` for those.
 from rfm.networks.average_velocity import AverageVelocity
 from rfm.networks.convolutional import ConvolutionalField
 from rfm.networks.encoded import Encoded, EncodedMap
+from rfm.networks.frame_map import FrameMap
 from rfm.networks.frames import FrameField
 from rfm.networks.picture_encoder import PictureEncoder
 from rfm.networks.predicted import PredictedVelocity, Prediction
@@ -22,6 +23,7 @@ __all__ = [
     "Encoded",
     "EncodedMap",
     "FrameField",
+    "FrameMap",
     "PictureEncoder",
     "PredictedVelocity",
     "Prediction",

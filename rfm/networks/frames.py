@@ -63,8 +63,8 @@ class FrameField(nn.Module, Field):
         self.length, self.width, self.pair_width = float(length), width, pair_width
         self.depth, self.heads, self.reach = depth, heads, reach
         self._poses = SE3(self.length)
-        self.bodies = nn.Linear(2 * _WAVES + _TIME_WIDTH + 1, width)
-        self.time = nn.Sequential(nn.Linear(2 * _WAVES, _TIME_WIDTH), nn.SiLU(), nn.Linear(_TIME_WIDTH, _TIME_WIDTH))
+        self.bodies = nn.Linear(2 * WAVES + TIME_WIDTH + 1, width)
+        self.time = nn.Sequential(nn.Linear(2 * WAVES, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH))
         self.pairs = FramePairs(width, pair_width, reach)
         self.blocks = nn.ModuleList(_Block(width, pair_width, heads) for _ in range(depth))
 
@@ -115,12 +115,17 @@ class FrameField(nn.Module, Field):
             held: which bodies stay as they are, ``(*batch, n)`` bool; none by default.
             previous: the prediction to build on, the shape of ``x``.
         """
+        t = t.expand(x.shape[:-3])
+        return self._predicted(x, t, self.time(time_waves(t)), mask, held, previous)
+
+    def _predicted(
+        self, x: Tensor, t: Tensor, time: Tensor, mask: Tensor | None, held: Tensor | None, previous: Tensor | None
+    ) -> Tensor:
+        """Return where poses at times t are predicted to go, as `endpoint` does, given what is known of the times."""
         there = torch.ones(x.shape[:-2], dtype=torch.bool, device=x.device) if mask is None else mask
         still = torch.zeros_like(there) if held is None else held.expand(there.shape)
-        t = t.expand(x.shape[:-3])
         middle = _mean(x[..., :3, 3], there)
         rotation, position = x[..., :3, :3], (x[..., :3, 3] - middle) / self.length
-        time = self.time(_waves(t, 0.25))
         h = self._bodies(time, still, there)
         pairs = self.pairs(h, rotation, position, None if previous is None else self._seen(previous))
         absent = torch.zeros_like(there, dtype=x.dtype).masked_fill(~there, torch.finfo(x.dtype).min / 4)
@@ -158,7 +163,7 @@ class FrameField(nn.Module, Field):
     def _bodies(self, time: Tensor, still: Tensor, there: Tensor) -> Tensor:
         """Return the first features of bodies: place in the row, time, and whether it is held."""
         place = torch.arange(there.shape[-1], device=there.device, dtype=time.dtype)
-        where = _waves(place, 1 / _LONGEST).expand(*there.shape, 2 * _WAVES)
+        where = _waves(place, 1 / _LONGEST).expand(*there.shape, 2 * WAVES)
         when = time[..., None, :].expand(*there.shape, time.shape[-1])
         return self.bodies(torch.cat([where, when, still[..., None].to(time.dtype)], dim=-1))
 
@@ -172,7 +177,7 @@ class _Block(nn.Module):
     def __init__(self, width: int, pair_width: int, heads: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
-        self.scales = nn.Linear(_TIME_WIDTH, 4 * width)
+        self.scales = nn.Linear(TIME_WIDTH, 4 * width)
         self.near = FrameNeighbours(width)
         self.attention = FrameAttention(width, pair_width, heads)
         last = nn.Linear(4 * width, width)
@@ -220,9 +225,14 @@ def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
 
 def _waves(s: Tensor, lowest: float) -> Tensor:
     """Return sines and cosines at frequencies from ``lowest`` radians per unit up, each twice the last."""
-    frequency = lowest * 2.0 ** torch.arange(_WAVES, dtype=s.dtype, device=s.device)
+    frequency = lowest * 2.0 ** torch.arange(WAVES, dtype=s.dtype, device=s.device)
     angle = math.pi * s[..., None] * frequency
     return torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)
 
 
-_WAVES, _TIME_WIDTH, _LONGEST = 8, 64, 256
+def time_waves(t: Tensor) -> Tensor:
+    """Return what the network reads of times ``(*batch)``, ``(*batch, 2 * WAVES)``."""
+    return _waves(t, 0.25)
+
+
+WAVES, TIME_WIDTH, _LONGEST = 8, 64, 256

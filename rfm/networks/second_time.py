@@ -5,6 +5,8 @@ from torch import nn
 from rfm.field import FlowMap
 from rfm.networks.average_velocity import AverageVelocity
 from rfm.networks.encoded import Encoded, EncodedMap
+from rfm.networks.frame_map import FrameMap
+from rfm.networks.frames import FrameField
 from rfm.networks.velocity import VelocityField
 
 
@@ -19,6 +21,8 @@ def with_second_time(network: nn.Module) -> nn.Module:
     # A subclass may compute something else.
     if type(network) is VelocityField:
         return AverageVelocity.from_velocity(network)
+    if type(network) is FrameField:
+        return FrameMap.from_field(network)
     if type(network) is Encoded:
         return EncodedMap(network.encoder, with_second_time(network.velocity))
     raise ValueError(

@@ -9,6 +9,7 @@ from rfm.objectives.flow_maps import (
     PlainMeanFlow,
     RiemannianConsistency,
     Semigroup,
+    TrajectoryRegression,
 )
 from rfm.objectives.flow_matching import FlowMatching
 from rfm.objectives.maximum_likelihood import MaximumLikelihood, adjoint_log_prob, negative_log_likelihood_loss
@@ -29,6 +30,7 @@ __all__ = [
     "PlainMeanFlow",
     "RiemannianConsistency",
     "Semigroup",
+    "TrajectoryRegression",
     "adjoint_log_prob",
     "endpoint_loss",
     "flow_matching_loss",

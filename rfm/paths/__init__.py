@@ -19,6 +19,7 @@ from rfm.paths.ddim import DDIM
 from rfm.paths.density_interpolation import MoserVelocity
 from rfm.paths.marginal import MarginalVelocity, marginal_velocity
 from rfm.paths.premetric import GeodesicDistance, Premetric, PremetricPath, SpectralDistance
+from rfm.paths.time_pairs import TimePairs
 
 __all__ = [
     "DDIM",
@@ -36,6 +37,7 @@ __all__ = [
     "Premetric",
     "PremetricPath",
     "SpectralDistance",
+    "TimePairs",
     "conversions",
     "default_path",
     "marginal_velocity",

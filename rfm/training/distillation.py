@@ -1,9 +1,8 @@
 """Distillation: a trained flow's ordinary differential equation as a flow map, for samples in a few jumps."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from rfm.steering import Guidance
 from rfm.training.fitting import fit, seeded_field
 from rfm.training.settings import Training
 
-_POINTS, _STEPS = 20_000, 4000
+_POINTS, _STEPS, _BLOCK = 20_000, 4000, 4096
 _SOLVER = Adaptive(atol=1e-3, rtol=1e-3)
 
 
@@ -98,11 +97,10 @@ def distil(
     vectors = _rows(flow, teacher, condition, count, seed)
     if weight != 1:
         Guidance(weight).check("distil", teacher, vectors)
-    generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(seed)
-    solver = _SOLVER if solver is None else solver
-    own: dict[str, Any] = {"generator": generator, "solver": solver, "progress": progress is True}
-    x_1 = flow.base.sample(count, condition=vectors, guidance=weight, **own)
     velocity = teacher if weight == 1 else Guidance(weight).applied_to(teacher)
+    solver = _SOLVER if solver is None else solver
+    trajectories = _trajectories(flow, velocity, chosen.noted, count, vectors, solver, seed)
+    x_1 = trajectories[-1]
     found = fit(
         x_1,
         flow.manifold,
@@ -110,7 +108,7 @@ def distil(
         conditions=flow.conditions,
         source=flow.source,
         field=_student(flow, x_1, vectors, seed) if field is None else field,
-        objective=replace(chosen, velocity=velocity),
+        objective=chosen.distilling(velocity, trajectories, vectors),
         refine=False,
         steps=steps,
         batch_size=batch_size,
@@ -129,6 +127,29 @@ def distil(
         if out is not None:
             found.save(out)
     return found
+
+
+def _trajectories(
+    flow: Flow,
+    velocity: Field,
+    times: Sequence[float],
+    count: int,
+    condition: Tensor | None,
+    solver: Method,
+    seed: int,
+) -> Tensor:
+    """Return trajectories of a velocity from draws of the flow's source, at times ``(k, n, *event_shape)``."""
+    dtype, device = flow._dtype_and_device()
+    generator = torch.Generator(device).manual_seed(seed)
+    x_0 = flow.source.sample((count,), generator=generator, dtype=dtype, device=device)
+    carried = Flow(flow.manifold, velocity, flow.source).eval()
+    rows = [slice(i, i + _BLOCK) for i in range(0, count, _BLOCK)]
+    own = [None if condition is None else condition[part] for part in rows]
+    parts = [
+        carried.trajectory(x_0[part], times, condition=given, solver=solver)
+        for part, given in zip(rows, own, strict=True)
+    ]
+    return torch.cat(parts, dim=1)
 
 
 def _student(flow: Flow, x_1: Tensor, condition: Tensor | None, seed: int) -> nn.Module:

@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -96,10 +96,15 @@ class FlowMapObjective(Objective):
         start = path.sample(x_0, x_1, s)
         jumps = JumpBatch(flow_map, self._velocity(flow_map, condition), start.x_t, s, end, condition)
         matching = self._matching(flow_map, path, x_0, x_1, t, **condition)
-        losses = matching + self.weight * self.jump_loss(jumps, generator)
-        if self.invertibility:
-            losses = losses + self.invertibility * round_trip_loss(flow_map, start.x_t, s, end, **condition)
-        return losses.mean()
+        return (matching + self.losses(jumps, generator)).mean()
+
+    def losses(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:
+        """Return the weighted losses of jumps, ``(*batch)``; arguments as for `jump_loss`."""
+        losses = self.weight * self.jump_loss(jumps, generator)
+        if not self.invertibility:
+            return losses
+        round_trip = round_trip_loss(jumps.flow_map, jumps.x, jumps.s, jumps.t, **jumps.condition)
+        return losses + self.invertibility * round_trip
 
     def _matching(
         self, flow_map: FlowMap, path: ConditionalPath, x_0: Tensor, x_1: Tensor, t: Tensor, **condition: Any
@@ -124,6 +129,21 @@ class FlowMapObjective(Objective):
 
     def _path(self, source: Source) -> ConditionalPath:
         return default_path(source.manifold) if self.path is None else self.path
+
+    @property
+    def noted(self) -> Sequence[float]:
+        """The times, from 0 to 1, at which `distilling` takes the trajectories of a flow."""
+        return (0.0, 1.0)
+
+    def distilling(self, velocity: Callable[..., Tensor], points: Tensor, condition: Tensor | None) -> Self:
+        """Return the objective that trains the map of a flow.
+
+        Args:
+            velocity: of the flow.
+            points: trajectories of it, at the times that are `noted`, ``(k, n, *event_shape)``.
+            condition: of the trajectories ``(n, c)``.
+        """
+        return replace(self, velocity=velocity)
 
     def validation_loss(
         self,
