@@ -73,6 +73,7 @@ class Mesh(Manifold):
 
     vertices: Tensor
     faces: Tensor
+    has_kinks = True
 
     def __init__(self, vertices: Tensor, faces: Tensor, *, closed: bool = False) -> None:
         super().__init__(2, (3,))
@@ -165,6 +166,11 @@ class Mesh(Manifold):
         change = (x - x.detach()) + (step - step.detach())
         going = (left <= 0)[..., None].to(x.dtype)
         return y + going * (turn @ change[..., None])[..., 0], going * (turn @ u.expand_as(y)[..., None])[..., 0]
+
+    def pull_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        # Along the geodesic of u itself, which passes a vertex on the side that expmap does: its faces laid flat.
+        turn = walk(self._surface, x, u, self.closest_face(x))[2]
+        return self.proju(x, (turn.mT @ v[..., None])[..., 0])
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the initial velocity of a locally shortest path from ``x`` to ``y``, as long as the path.
