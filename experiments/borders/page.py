@@ -1,7 +1,9 @@
 """The page of the study of borders."""
 
+import itertools
 import platform
 from datetime import date
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +77,8 @@ class Budgets(NamedTuple):
     """Of those, to train on."""
     real_steps: int
     """Of training on the earth; twice as many in mazes."""
+    seeds: int
+    """Of the known densities."""
 
 
 def page(
@@ -87,7 +91,8 @@ def page(
     from experiments.borders.earth import SIMPLIFIED
 
     spent = (
-        f"--steps {budget.steps} --points {budget.points} --real-steps {budget.real_steps}{' --earth' if earth else ''}"
+        f"--steps {budget.steps} --points {budget.points} --real-steps {budget.real_steps} --seeds {budget.seeds}"
+        f"{' --earth' if earth else ''}"
     )
     files = "--page docs/studies/borders.md --figure docs/images/borders.png"
     return _PAGE.format(
@@ -108,13 +113,21 @@ def page(
 
 def _known(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| set | mechanism | gap | near | inside | mass | Z | seconds |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| set | mechanism | seeds | gap | near | inside | mass | Z | seconds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for r in rows:
+    for (name, mechanism), group in itertools.groupby(rows, key=lambda r: (r["set"], r["mechanism"])):
+        own = list(group)
+
+        def mean(key: str, own: list[dict[str, Any]] = own) -> float:
+            return fmean(r[key] for r in own)
+
+        # Over the seeds, or the test points of the only one.
+        error = stdev(r["gap"] for r in own) / len(own) ** 0.5 if len(own) > 1 else own[0]["error"]
+        farthest = max((r["integral"] for r in own), key=lambda z: abs(z - 1))
         lines.append(
-            f"| {r['set']} | {r['mechanism']} | {r['gap']:.3f} ± {r['error']:.3f} | {r['gap_near']:+.3f} | "
-            f"{100 * r['inside']:.4g} % | {100 * r['mass']:.3g} % | {r['integral']:.4f} | {r['seconds']:.0f} |"
+            f"| {name} | {mechanism} | {len(own)} | {mean('gap'):.3f} ± {error:.3f} | {mean('gap_near'):+.3f} | "
+            f"{100 * mean('inside'):.4g} % | {100 * mean('mass'):.3g} % | {farthest:.4f} | {mean('seconds'):.0f} |"
         )
     return "\n".join(lines)
 
