@@ -5,6 +5,8 @@
 
 from collections.abc import Callable
 
+from mesh_shapes import icosphere
+
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
 from manifolds.composed.finite_group import Antipodal
 from manifolds.composed.power import Power
@@ -55,4 +57,5 @@ ZOO: list[tuple[str, Callable[[], Manifold]]] = [
     ("CentredPoses(3, 2.0)", lambda: CentredPoses(3, 2.0)),
     ("Scaled(Sphere(2), 2.5)", lambda: Scaled(Sphere(2), 2.5)),
     ("Quotient(Sphere(2), Antipodal(2))", lambda: Quotient(Sphere(2), Antipodal(2))),
+    ("Mesh(icosahedron)", lambda: icosphere(0)),
 ]
