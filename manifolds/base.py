@@ -244,7 +244,7 @@ class Manifold(FullPrecisionModule):
         return differential(self.logmap, x, y, dx, dy)
 
     def pull_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        """Return how ``u`` has to change for ``y = expmap(x, u)`` to move with velocity ``v``, a tangent vector at ``x``.
+        """Return the change of ``u``, tangent at ``x``, with which ``y = expmap(x, u)`` moves with velocity ``v``.
 
         The inverse of the differential of ``expmap(x, .)`` at ``u``; by default the derivative of the logarithm, which
         is that of the same geodesic up to the cut locus.

@@ -183,6 +183,19 @@ def test_paths_arrive_and_logarithms_are_their_start(make: Callable[[], Mesh]) -
     assert not bool(mesh.dist(x, x).any())
 
 
+@pytest.mark.parametrize("make", [cube, lambda: icosphere(0)], ids=["cube", "icosahedron"])
+def test_paths_from_points_on_edges_do_not_bend_where_vertices_are_sharp(make: Callable[[], Mesh]) -> None:
+    """No shortest path goes through a vertex with angles of less than 2 pi, wherever it starts."""
+    mesh = make()
+    y, generator = uniform(mesh, 30, seed=5), torch.Generator().manual_seed(2)
+    face = torch.randint(len(mesh.faces), (30,), generator=generator)
+    x = mesh.position(face, torch.tensor([0.3, 0.7, 0.0], dtype=torch.float64).expand(30, 3))
+    found = mesh.solve_logmap(x, y)
+    assert not bool(found.bends.any())
+    torch.testing.assert_close(mesh.expmap(x, found.u), y, rtol=0, atol=1e-9)
+    torch.testing.assert_close(mesh.dist(y, x), mesh.dist(x, y), rtol=0, atol=1e-9)
+
+
 def test_transport_keeps_lengths_and_angles() -> None:
     mesh = bumpy(1, 0.1)
     x, y = uniform(mesh, 40), uniform(mesh, 40, seed=5)
