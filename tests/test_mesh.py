@@ -12,6 +12,7 @@ import pytest
 import torch
 from mesh_shapes import bumpy, cube, face_rule, folded, icosphere, square, tangent, uniform
 from random_fields import normal
+from scipy import sparse
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -273,6 +274,33 @@ def test_the_spectrum_converges_to_that_of_the_sphere() -> None:
     torch.testing.assert_close(functions.T @ (mass[:, None] * functions), torch.eye(9).double(), rtol=0, atol=1e-9)
 
 
+def test_the_robust_laplacian_is_the_cotangent_one_where_faces_are_good_and_right_where_they_are_bad() -> None:
+    pytest.importorskip("robust_laplacian")
+    good = icosphere(1)
+    robust = Mesh(good.vertices, good.faces, robust=True)
+    assert abs(robust.laplacian.stiffness() - good.laplacian.stiffness()).max() < 1e-6
+    torch.testing.assert_close(robust.eigenpairs(6)[0], good.eigenpairs(6)[0], rtol=0.03, atol=1e-6)
+    # A square in triangles ten times as wide as high: lines of vertices are moved along, so that their faces are
+    # obtuse. Its Laplacian has the eigenvalues pi^2 (m^2 + n^2).
+    flat = square(12)
+    x, y, z = flat.vertices.unbind(1)
+    row = (y * 12).round()
+    bad = torch.stack([x + 0.9 * (x * (1 - x)) * (2 * (row % 2) - 1), y, z], 1)
+    plain, mended = (Mesh(bad, flat.faces, robust=robust) for robust in (False, True))
+    weights = [
+        -(mesh.laplacian.stiffness() - sparse.diags(mesh.laplacian.stiffness().diagonal())) for mesh in (plain, mended)
+    ]
+    assert weights[0].min() < -0.1
+    assert weights[1].min() > -1e-9
+    truth = math.pi**2 * torch.tensor([1.0, 1.0, 2.0, 4.0, 4.0, 5.0, 5.0, 8.0], dtype=torch.float64)
+    errors = [float((mesh.eigenpairs(9)[0][1:] / truth - 1).abs().max()) for mesh in (plain, mended)]
+    assert errors[1] < errors[0]
+    start = (torch.arange(len(bad)) == 84).double() / plain.vertex_areas()[84]
+    lowest = [float(mesh.heat_flow(2e-3)(start).min()) for mesh in (plain, mended)]
+    assert lowest[0] < 0
+    assert lowest[1] > -1e-12
+
+
 def test_functions_at_vertices_are_interpolated_with_their_gradients() -> None:
     mesh = bumpy(1, 0.1)
     slope = torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64)
@@ -452,3 +480,26 @@ def test_a_projected_field_loses_mass() -> None:
     ambient = wave(mesh, 0.6)
     total = integral(mesh, lambda y, t: mesh.proju(y, ambient(y, t)), FixedStep(RK4, 10), 6)
     assert abs(total - 1) > 0.01
+
+
+@pytest.mark.slow
+def test_distances_agree_with_potpourri3d(rfm_data: Path) -> None:
+    """With its heat method, and with its shortest paths by flipped edges, between vertices of the bunny."""
+    pp3d = pytest.importorskip("potpourri3d")
+    pytest.importorskip("trimesh")
+    mesh = read_mesh(rfm_data / "mesh" / "bunny.obj", closed=True)
+    mesh = Mesh(mesh.vertices / 250, mesh.faces)
+    v, f = mesh.vertices.numpy(), mesh.faces.numpy()
+    start = 100
+    ends = torch.randint(len(v), (40,), generator=torch.Generator().manual_seed(0))
+    found = mesh.dist(mesh.vertices[start].expand(40, 3), mesh.vertices[ends])
+    heat = torch.from_numpy(pp3d.MeshHeatMethodDistanceSolver(v, f).compute_distance(start))[ends]
+    far = found > 0.2
+    assert float((found / heat - 1)[far].abs().median()) < 0.03
+    flips = pp3d.EdgeFlipGeodesicSolver(v, f)
+    paths = [flips.find_geodesic_path(start, int(end)) for end in ends]
+    length = torch.tensor([float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum()) for path in paths])
+    # Both are locally shortest, and either may be the shorter one.
+    excess = found / length.to(found) - 1
+    assert float(excess.abs().median()) < 1e-3
+    assert float(excess.mean()) < 0.01
