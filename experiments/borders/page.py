@@ -33,10 +33,10 @@ mazes. [`Bounded`](../choose-a-manifold.md) does what the first table chose.
 ## Mechanisms
 
 All train the same network on {points:,} points for {steps} steps but the last, which trains nothing; none is
-refined. *Gap* is the mean of `log p - log q` over {tests:,} test points, in nats: how much likelier the truth makes them. Its
-standard error is over the seeds, of training points and fits, or over the test points where there is one. *Near* is its mean
-over those within 0.05 of the border. *Z* is the integral of the density over the set by quadrature, the one farthest from 1
-of the seeds.
+refined. *Gap* is the mean of `log p - log q` over {tests:,} test points, in nats: how much likelier the truth
+makes them. Its standard error is over the seeds, of training points and fits, or over the test points where
+there is one. *Near* is its mean over those within 0.05 of the border. *Z* is the integral of the density over
+the set by quadrature, the one farthest from 1 of the seeds.
 
 {known}
 
@@ -52,11 +52,11 @@ from
 - **Conditioned**: a flow that knows no border, whose draws outside are rejected; *mass* is the share inside. Its
   density is smooth where the truth jumps, and so it is too low at the border, everywhere. Its *Z* has the error of the
   mass, which is counted in 32,768 draws.
-- **Spectral premetric**: the set in triangles, and paths down the biharmonic distance of its eigenfunctions, which are free
-  at the border (Neumann's condition), so that no path meets it; each pair takes 10 steps.
-- **Heat kernel, closed form**: the same triangles, with the density of the heat flow that does not leave over the border and
-  the flow towards it that is known (`rfm.paths.MoserVelocity`). Nothing is trained. It needs triangles, which a region in two
-  dimensions has, and knows no conditions.
+- **Spectral premetric**: the set in triangles, and paths down the biharmonic distance of its eigenfunctions,
+  which are free at the border (Neumann's condition), so that no path meets it; each pair takes 10 steps.
+- **Heat kernel, closed form**: the same triangles, with the density of the heat flow that does not leave over
+  the border and the flow towards it that is known (`rfm.paths.MoserVelocity`). Nothing is trained. It needs
+  triangles, which a region in two dimensions has, and knows no conditions.
 
 {earth}## Mazes
 
