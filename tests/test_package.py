@@ -51,8 +51,8 @@ def _sources(package: str) -> list[Path]:
 def test_manifolds_import_torch_and_nothing_else() -> None:
     allowed = set(sys.stdlib_module_names) | {"torch", "manifolds"}
     for file in _sources("manifolds"):
-        # Sparse eigenvalue problems and factorizations, which torch does not have, and the Laplacian of bad faces, which
-        # is optional: imported where they are used.
+        # Sparse eigenvalue problems and factorizations, which torch does not have, and the Laplacian of bad faces,
+        # which is optional: imported where they are used.
         sparse = {"scipy", "robust_laplacian"} if "meshes" in file.parts else set()
         # Adapters import what they adapt, when they are used.
         if "interop" not in file.parts:
