@@ -86,6 +86,9 @@ class Manifold(FullPrecisionModule):
         *("batch_shape", "check_point", "check_tangent", "lift", "same_as")
     }
 
+    has_kinks: bool = False
+    """Whether tangent spaces jump, as at the edges of a polyhedron: projected steps over them fall short."""
+
     def __init__(self, dim: int, event_shape: Sequence[int]) -> None:
         super().__init__()
         self.dim = integer(type(self).__name__, "dim", dim, None)
@@ -239,6 +242,15 @@ class Manifold(FullPrecisionModule):
             are tangent where ``dx`` is 0; else they also have what keeps the vector tangent while ``x`` moves.
         """
         return differential(self.logmap, x, y, dx, dy)
+
+    def pull_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        """Return the change of ``u``, tangent at ``x``, with which ``y = expmap(x, u)`` moves with velocity ``v``.
+
+        The inverse of the differential of ``expmap(x, .)`` at ``u``; by default the derivative of the logarithm, which
+        is that of the same geodesic up to the cut locus.
+        """
+        # Contiguous: forward mode refuses a tensor whose entries share memory.
+        return torch.func.jvp(lambda z: self.logmap(x, z), (y.contiguous(),), (v.contiguous(),))[1]
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry the tangent vector ``u`` from ``x`` to ``y``.

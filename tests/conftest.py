@@ -9,10 +9,24 @@ from types import ModuleType
 
 import pytest
 import torch
+from manifold_zoo import NOT_ON_A_POLYHEDRON, POLYHEDRON, SLOW_ON_A_POLYHEDRON
 
 for framework in ("JAX", "CUPY", "TENSORFLOW"):
     # The package for optimal transport imports them where they are installed; they may warn, which is an error here.
     os.environ.setdefault(f"POT_BACKEND_DISABLE_{framework}", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what a surface with edges cannot keep, with the reason, and what takes long on it."""
+    for item in items:
+        name, _, case = item.name.partition("[")
+        if POLYHEDRON not in case:
+            continue
+        if name in NOT_ON_A_POLYHEDRON:
+            item.add_marker(pytest.mark.skip(reason=NOT_ON_A_POLYHEDRON[name]))
+        if name in SLOW_ON_A_POLYHEDRON:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,8 @@
 
 from collections.abc import Callable
 
+from mesh_shapes import icosphere
+
 from manifolds import Euclidean, FlatTorus, Manifold, Sphere
 from manifolds.composed.finite_group import Antipodal
 from manifolds.composed.power import Power
@@ -55,4 +57,31 @@ ZOO: list[tuple[str, Callable[[], Manifold]]] = [
     ("CentredPoses(3, 2.0)", lambda: CentredPoses(3, 2.0)),
     ("Scaled(Sphere(2), 2.5)", lambda: Scaled(Sphere(2), 2.5)),
     ("Quotient(Sphere(2), Antipodal(2))", lambda: Quotient(Sphere(2), Antipodal(2))),
+    ("Mesh(icosahedron)", lambda: icosphere(0)),
 ]
+
+POLYHEDRON = "Mesh("
+"""What the names of surfaces with edges begin with."""
+
+NOT_ON_A_POLYHEDRON = {
+    "test_right_manifolds_pass": "the laws that a polyhedron breaks are listed in test_mesh.py, where the others run",
+    "test_built_in_manifolds_compile": "the laws that a polyhedron breaks are listed in test_mesh.py",
+    "test_no_jump_along_a_geodesic": "tangent vectors turn at an edge",
+    "test_draws_follow_the_density": "behind a vertex two geodesics arrive, or none: no density is carried along",
+    "test_the_jacobian_is_that_of_differences": "projected steps over an edge come to rest on it: they have no inverse",
+    "test_maps_take_at_most_six_times_their_arguments": "searches hold the boxes and faces that each point may lie in",
+}
+"""Tests of manifolds that hold for smooth ones alone, and why."""
+
+SLOW_ON_A_POLYHEDRON = {
+    "test_transport_is_the_end_of_the_trajectory",
+    "test_a_flow_is_at_least_as_long_as_the_geodesic",
+    "test_no_field_correlates_with_what_is_left_of_the_target",
+    "test_geodesics_are_straight_and_their_energy_is_the_squared_distance",
+    "test_densities_integrate_to_one_by_importance",
+    "test_the_law_holds_at_few_points",
+    "test_the_map_of_a_flow_makes_them_zero",
+    "test_the_score_is_the_gradient_in_the_metric",
+    "test_a_nan_field_fails_on_every_manifold",
+}
+"""Those whose paths are searched for, thousands of them."""

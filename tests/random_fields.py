@@ -11,6 +11,7 @@ from manifolds import (
     Correlation,
     LogEuclideanSPD,
     Manifold,
+    Mesh,
     PoincareBall,
     Power,
     Product,
@@ -34,6 +35,9 @@ def points(m: Manifold, *shape: int, seed: int = 0, dtype: torch.dtype = torch.f
         return m.projx(points(m.m, *shape, m.k, seed=seed, dtype=dtype))
     if isinstance(m, Quotient | Scaled):
         return points(m.m, *shape, seed=seed, dtype=dtype)
+    if isinstance(m, Mesh):
+        # Inside the faces, where derivatives exist: the nearest to a point outside is mostly on an edge.
+        return m.random_uniform(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     x = normal(*shape, *m.event_shape, seed=seed)
     if isinstance(m, SPD | LogEuclideanSPD):
         x = torch.linalg.matrix_exp(0.3 * (x + x.mT))

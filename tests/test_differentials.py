@@ -7,6 +7,7 @@ import mpmath
 import pytest
 import torch
 from manifold_zoo import ZOO
+from random_fields import points
 from torch import Tensor
 
 from manifolds import SO3, FlatTorus, Manifold, Octahedral, Quotient, Ragged, RightMultiplication, Sphere
@@ -53,6 +54,17 @@ def test_shapes_broadcast_and_directions_stack(make: Callable[[], Manifold], dty
         assert single.dtype == dtype
         if dtype == torch.float32:
             torch.testing.assert_close(single, change[1, 2, 2], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ZOO])
+def test_pulling_back_is_the_inverse_of_the_differential_of_exp(make: Callable[[], Manifold]) -> None:
+    manifold, generator = make(), torch.Generator().manual_seed(0)
+    x = points(manifold, 3)
+    u, du = (0.05 * manifold.proju(x, _normal(manifold, (3,), generator).double()) for _ in range(2))
+    y, v = manifold.expmap_jvp(x, u, torch.zeros_like(x), du)
+    found = manifold.pull_back(x, u, y, v)
+    torch.testing.assert_close(manifold.proju(x, found), found, rtol=0, atol=1e-6)
+    torch.testing.assert_close(manifold.proju(x, found), du, rtol=0, atol=1e-6)
 
 
 def _normal(manifold: Manifold, batch: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -4,18 +4,24 @@ import copy
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mesh_shapes import bumpy, cube, face_rule, folded, icosphere, square, tangent, uniform
+from random_fields import normal
+from scipy import sparse
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from manifolds import Mesh
 from manifolds.testing import check_manifold
 from rfm.datasets import read_mesh
+from rfm.integrators import RK4, FixedStep, Method, Projected
+from rfm.likelihood import log_prob
+from rfm.sources import Uniform
 
 SURFACES: list[tuple[str, Callable[[], Mesh]]] = [
     ("square", square),
@@ -178,6 +184,19 @@ def test_paths_arrive_and_logarithms_are_their_start(make: Callable[[], Mesh]) -
     assert not bool(mesh.dist(x, x).any())
 
 
+@pytest.mark.parametrize("make", [cube, lambda: icosphere(0)], ids=["cube", "icosahedron"])
+def test_paths_from_points_on_edges_do_not_bend_where_vertices_are_sharp(make: Callable[[], Mesh]) -> None:
+    """No shortest path goes through a vertex with angles of less than 2 pi, wherever it starts."""
+    mesh = make()
+    y, generator = uniform(mesh, 30, seed=5), torch.Generator().manual_seed(2)
+    face = torch.randint(len(mesh.faces), (30,), generator=generator)
+    x = mesh.position(face, torch.tensor([0.3, 0.7, 0.0], dtype=torch.float64).expand(30, 3))
+    found = mesh.solve_logmap(x, y)
+    assert not bool(found.bends.any())
+    torch.testing.assert_close(mesh.expmap(x, found.u), y, rtol=0, atol=1e-9)
+    torch.testing.assert_close(mesh.dist(y, x), mesh.dist(x, y), rtol=0, atol=1e-9)
+
+
 def test_transport_keeps_lengths_and_angles() -> None:
     mesh = bumpy(1, 0.1)
     x, y = uniform(mesh, 40), uniform(mesh, 40, seed=5)
@@ -253,6 +272,33 @@ def test_the_spectrum_converges_to_that_of_the_sphere() -> None:
     torch.testing.assert_close(values, expected, rtol=0.02, atol=1e-9)
     mass = icosphere(3).laplacian.mass
     torch.testing.assert_close(functions.T @ (mass[:, None] * functions), torch.eye(9).double(), rtol=0, atol=1e-9)
+
+
+def test_the_robust_laplacian_is_the_cotangent_one_where_faces_are_good_and_right_where_they_are_bad() -> None:
+    pytest.importorskip("robust_laplacian")
+    good = icosphere(1)
+    robust = Mesh(good.vertices, good.faces, robust=True)
+    assert abs(robust.laplacian.stiffness() - good.laplacian.stiffness()).max() < 1e-6
+    torch.testing.assert_close(robust.eigenpairs(6)[0], good.eigenpairs(6)[0], rtol=0.03, atol=1e-6)
+    # A square in triangles ten times as wide as high: lines of vertices are moved along, so that their faces are
+    # obtuse. Its Laplacian has the eigenvalues pi^2 (m^2 + n^2).
+    flat = square(12)
+    x, y, z = flat.vertices.unbind(1)
+    row = (y * 12).round()
+    bad = torch.stack([x + 0.9 * (x * (1 - x)) * (2 * (row % 2) - 1), y, z], 1)
+    plain, mended = (Mesh(bad, flat.faces, robust=robust) for robust in (False, True))
+    weights = [
+        -(mesh.laplacian.stiffness() - sparse.diags(mesh.laplacian.stiffness().diagonal())) for mesh in (plain, mended)
+    ]
+    assert weights[0].min() < -0.1
+    assert weights[1].min() > -1e-9
+    truth = math.pi**2 * torch.tensor([1.0, 1.0, 2.0, 4.0, 4.0, 5.0, 5.0, 8.0], dtype=torch.float64)
+    errors = [float((mesh.eigenpairs(9)[0][1:] / truth - 1).abs().max()) for mesh in (plain, mended)]
+    assert errors[1] < errors[0]
+    start = (torch.arange(len(bad)) == 84).double() / plain.vertex_areas()[84]
+    lowest = [float(mesh.heat_flow(2e-3)(start).min()) for mesh in (plain, mended)]
+    assert lowest[0] < 0
+    assert lowest[1] > -1e-12
 
 
 def test_functions_at_vertices_are_interpolated_with_their_gradients() -> None:
@@ -388,26 +434,72 @@ def test_a_bunny_agrees_with_libigl_and_exact_geodesics() -> None:
         assert float(excess.mean()) < 0.01
 
 
-@pytest.mark.slow
-def test_densities_of_flows_integrate_to_one_over_the_faces() -> None:
-    from random_fields import normal
-
-    from rfm.integrators import RK4, FixedStep
-    from rfm.likelihood import log_prob
-    from rfm.sources import Uniform
-
-    mesh = bumpy(1, 0.05)
-    x, weight = face_rule(mesh, 8)
-    inner, outer = normal(3, 12, seed=0) / math.sqrt(3), 0.6 * normal(12, 3, seed=1) / math.sqrt(12)
+def wave(mesh: Mesh, size: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return an ambient field that is smooth in position and time."""
+    inner, outer = normal(3, 12, seed=0) / math.sqrt(3), size * normal(12, 3, seed=1) / math.sqrt(12)
     phase, speed = 3 * normal(12, seed=2), 2 * normal(12, seed=3)
+    return lambda y, t: torch.sin(y @ inner + phase + t[..., None] * speed) @ outer
 
-    def ambient(y: Tensor, t: Tensor) -> Tensor:
-        return torch.sin(y @ inner + phase + t[..., None] * speed) @ outer
 
-    totals = []
-    for field in (lambda y, t: mesh.tangent_from_vector(y, ambient(y, t)), lambda y, t: mesh.proju(y, ambient(y, t))):
-        log_p = log_prob(field, Uniform(mesh), x, FixedStep(RK4, 10))
-        totals.append(float((log_p.exp() * weight).sum()))
-    assert totals[0] == pytest.approx(1, abs=1e-3)
-    # What a projected field does not know of its jumps at the edges is no matter of rounding.
-    assert abs(totals[1] - 1) > 0.01
+def integral(mesh: Mesh, field: Callable[[Tensor, Tensor], Tensor], method: Method, parts: int) -> float:
+    """Return the integral over the faces of the density of a flow from the uniform one."""
+    x, weight = face_rule(mesh, parts)
+    return float((log_prob(field, Uniform(mesh), x, method).exp() * weight).sum())
+
+
+def test_steps_along_the_surface_keep_mass_at_sharp_edges_and_projected_ones_do_not() -> None:
+    """Projected steps come to rest at right angles: what they lose does not vanish with their length."""
+    mesh = cube()
+    ambient = wave(mesh, 0.6)
+    field = partial(_continuous, mesh, ambient)
+    assert integral(mesh, field, FixedStep(RK4, 5), 4) < 1.02
+    assert integral(mesh, field, FixedStep(Projected(RK4), 5), 4) > 1.05
+
+
+def _continuous(mesh: Mesh, ambient: Callable[[Tensor, Tensor], Tensor], y: Tensor, t: Tensor) -> Tensor:
+    return mesh.tangent_from_vector(y, ambient(y, t))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [(cube, 20), (lambda: folded(1.0), 24), (lambda: bumpy(1, 0.05), 8), (lambda: bumpy(1, 0.2), 8)],
+    ids=["cube", "folded", "smooth", "rough"],
+)
+def test_densities_of_flows_integrate_to_one_over_the_faces(make: Callable[[], Mesh], parts: int) -> None:
+    """Of fields whose densities range over a factor of 30 to 600, from face to face too."""
+    mesh = make()
+    ambient = wave(mesh, 0.6)
+    assert integral(mesh, partial(_continuous, mesh, ambient), FixedStep(RK4, 20), parts) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_projected_field_loses_mass() -> None:
+    """What it does not know of its jumps at the edges is no matter of rounding."""
+    mesh = bumpy(1, 0.05)
+    ambient = wave(mesh, 0.6)
+    total = integral(mesh, lambda y, t: mesh.proju(y, ambient(y, t)), FixedStep(RK4, 10), 6)
+    assert abs(total - 1) > 0.01
+
+
+@pytest.mark.slow
+def test_distances_agree_with_potpourri3d(rfm_data: Path) -> None:
+    """With its heat method, and with its shortest paths by flipped edges, between vertices of the bunny."""
+    pp3d = pytest.importorskip("potpourri3d")
+    pytest.importorskip("trimesh")
+    mesh = read_mesh(rfm_data / "mesh" / "bunny.obj", closed=True)
+    mesh = Mesh(mesh.vertices / 250, mesh.faces)
+    v, f = mesh.vertices.numpy(), mesh.faces.numpy()
+    start = 100
+    ends = torch.randint(len(v), (40,), generator=torch.Generator().manual_seed(0))
+    found = mesh.dist(mesh.vertices[start].expand(40, 3), mesh.vertices[ends])
+    heat = torch.from_numpy(pp3d.MeshHeatMethodDistanceSolver(v, f).compute_distance(start))[ends]
+    far = found > 0.2
+    assert float((found / heat - 1)[far].abs().median()) < 0.03
+    flips = pp3d.EdgeFlipGeodesicSolver(v, f)
+    paths = [flips.find_geodesic_path(start, int(end)) for end in ends]
+    length = torch.tensor([float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum()) for path in paths])
+    # Both are locally shortest, and either may be the shorter one.
+    excess = found / length.to(found) - 1
+    assert float(excess.abs().median()) < 1e-3
+    assert float(excess.mean()) < 0.01

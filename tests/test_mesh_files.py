@@ -86,7 +86,9 @@ def test_the_commands_know_surfaces(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cli.main(["log-prob", str(run), str(table), "--out", str(scores), "--quiet"]) == 0
     assert "log_prob_nats_per_area" in scores.read_text().splitlines()[0]
     assert cli.main(["evaluate", str(run), "--quiet"]) == 0
-    assert "uniform" in capsys.readouterr().out
+    table_of_models = capsys.readouterr().out
+    assert "uniform" in table_of_models
+    assert "the best kernel is that of the validation points: heat kernel" in table_of_models
     table.write_text("x,y,z\n0,0,1\n0,0,3\n1,0,0\n")
     assert cli.main(["fit", str(table), "--mesh", str(file), "--out", str(tmp_path / "b"), "--quiet"]) == 2
 

@@ -1,5 +1,6 @@
 """Earthquakes under the sea and floods on land: polygons out of the packaged coastlines."""
 
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ from torch import Tensor
 
 import rfm
 from experiments.borders.mechanisms import SOLVER
+from experiments.borders.on_triangles import closed_form_on
+from experiments.borders.triangles import triangles
 from manifolds import Bounded, Manifold, Sphere
 from rfm import datasets
 from rfm.datasets import Split, group_split
@@ -25,6 +28,7 @@ SIMPLIFIED = 1.5
 """Degrees by which coasts may move: fewer corners, less time."""
 BOW = 5e-3
 """Radians by which arcs may be off their edges, 30 kilometres: as coarse."""
+CLOSED_FORM = "heat kernel, closed form"
 LEAST = 60.0
 """Square degrees of islands that are left."""
 
@@ -60,6 +64,11 @@ def land() -> Any:
     return shapely.difference(shapely.box(-180, -90, 180, 90), sea())
 
 
+def americas() -> Any:
+    """Return the mainland of the Americas, in degrees."""
+    return next(part for part in shapely.get_parts(land()) if part.contains(shapely.Point(-60, -10)))
+
+
 def catalogue(name: str, dataset: str, polygon: Any, seed: int = 0) -> Catalogue:
     """Return the points of a published data set on one side of the coast."""
     region = Polygon.from_geojson(shapely.geometry.mapping(polygon))
@@ -89,17 +98,20 @@ def measure(own: Catalogue, model: str, steps: int, samples: int) -> tuple[Row, 
 
     Args:
         own: the catalogue.
-        model: "bounded flow", "flow on the sphere, conditioned", "flow on the sphere" or "kernel density".
+        model: "bounded flow", "flow on the sphere, conditioned", "flow on the sphere", "kernel density" or that in
+            closed form.
         steps: of training.
         samples: how many are drawn to count those inside.
     """
-    import time
-
     started = time.process_time()
     train, held, test = (own.points[rows] for rows in own.split)
+    held_rows = torch.arange(len(train), len(train) + len(held))
     bounded = model == "bounded flow"
     m: Manifold = own.manifold if bounded else own.manifold.m
     source: Source | None = None
+    if model == CLOSED_FORM:
+        fitted = closed_form_on(triangles(own.manifold, 3000), torch.cat([train, held]), 0, held_rows)
+        return _row(own, model, fitted.log_prob(test), fitted.sample, time.process_time() - started, samples // 10)
     if model == "kernel density":
         kernel = KernelMixture.mixture(m, train, held)
         truncated = Truncated(own.manifold, kernel)
@@ -110,7 +122,7 @@ def measure(own: Catalogue, model: str, steps: int, samples: int) -> tuple[Row, 
         torch.cat([train, held]),
         m,
         field=VelocityField(m, width=96, depth=2, features=192, max_frequency=32.0),
-        validation=torch.arange(len(train), len(train) + len(held)),
+        validation=held_rows,
         source=source,
         refine=False,
         steps=steps,

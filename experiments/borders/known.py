@@ -78,9 +78,10 @@ def disc() -> Known:
         return torch.stack([rise, bump]).logsumexp(0)
 
     r, w = _upper_end(_interval(24))
-    phase = torch.arange(32, dtype=torch.float64) * (2 * math.pi / 32)
+    # As fitted densities at the border have it, which change faster along it than the true one.
+    phase = torch.arange(_PHASES, dtype=torch.float64) * (2 * math.pi / _PHASES)
     x = torch.stack([r[:, None] * torch.cos(phase), r[:, None] * torch.sin(phase)], -1).reshape(-1, 2)
-    weights = (r * w)[:, None].expand(-1, 32).flatten() * (2 * math.pi / 32)
+    weights = (r * w)[:, None].expand(-1, _PHASES).flatten() * (2 * math.pi / _PHASES)
     return Known("disc", Bounded(Euclidean(2), Ball([0.0, 0.0], 1.0)), log_weight, (x, weights))
 
 
@@ -146,5 +147,7 @@ def _interval(order: int) -> tuple[Tensor, Tensor]:
     nodes, weights = np.polynomial.legendre.leggauss(order)
     return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
 
+
+_PHASES = 96
 
 KNOWN: tuple[Callable[[], Known], ...] = (box, disc, joints, polygon)

@@ -86,7 +86,7 @@ def conditioned(known: Known, x: Tensor, budget: Budget, seed: int) -> Fitted:
     """Fit a flow without a border, and condition it on the set: draws are rejected, the density divided by its mass."""
     flow, seconds = _fit(known.manifold.m, x, budget, seed)
     contains = known.manifold.constraint.contains
-    drawn = flow.sample(2**12, generator=torch.Generator().manual_seed(99), solver=SOLVER)
+    drawn = flow.sample(2**15, generator=torch.Generator().manual_seed(99), solver=SOLVER)
     mass = float(contains(drawn.double()).double().mean())
 
     def sample(count: int, seed: int) -> Tensor:

@@ -50,6 +50,7 @@ class Derived(Composite):
         self.m = m
         self.volume, self.injectivity_radius, self.logmap_radius = m.volume, m.injectivity_radius, m.logmap_radius
         self.points_are_classes, self.points_per_class = m.points_are_classes, m.points_per_class
+        self.has_kinks = m.has_kinks
         self._coordinates = m.coordinates
 
     # Projections.
@@ -106,6 +107,9 @@ class Derived(Composite):
 
     def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
         return self.m.logmap_jvp(x, y, dx, dy)
+
+    def pull_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        return self.m.pull_back(x, u, y, v)
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry ``u`` as ``m`` does."""

@@ -63,6 +63,7 @@ class Product(Composite):
             if any(r is None for r in radii)
             else min(math.sqrt(w) * r for w, r in zip(chosen, radii, strict=True) if r is not None)
         )
+        self.has_kinks = any(f.has_kinks for f in factors)
         self._coordinates = ProductCoordinates(self, [f.coordinates for f in factors], self.split, self.join)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -145,6 +146,10 @@ class Product(Composite):
     def logmap_jvp(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
         inputs = zip(self._factors, *map(self.split, (x, y, dx, dy)), strict=True)
         return self._join_pairs([f.logmap_jvp(*parts) for f, *parts in inputs])
+
+    def pull_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        inputs = zip(self._factors, *map(self.split, (x, u, y, v)), strict=True)
+        return self.join(*(f.pull_back(*parts) for f, *parts in inputs))
 
     def transp(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Carry each part of ``u`` as its factor does: parallel transport where every factor's is."""

@@ -56,6 +56,8 @@ class Mesh(Manifold):
     `tangent_from_vector`. A plain function that calls ``proju`` instead does not: its flow loses mass at the edges, of
     which the divergence, that of the faces, knows nothing.
 
+    Steps of solvers go along the surface, for which ``has_kinks`` is set: projected ones fall short at edges.
+
     Differentiation treats the faces that a point and a path lie in as given. There is no `kernel`: the normaliser of
     one would depend on its centre. `rfm.sources.MeshDensity` smooths points by the heat flow of the surface instead.
 
@@ -63,6 +65,8 @@ class Mesh(Manifold):
         vertices: positions ``(V, 3)``, kept in float64.
         faces: indices of the corners of the faces ``(F, 3)``, all turned alike.
         closed: whether a border is an error.
+        robust: whether spectrum and heat flow are those of the intrinsic Delaunay triangulation of the surface, for
+            meshes with thin or obtuse faces; by robust-laplacian.
 
     Raises:
         ValueError: for what is no such surface, with what is wrong, where, and the remedy.
@@ -73,14 +77,15 @@ class Mesh(Manifold):
 
     vertices: Tensor
     faces: Tensor
+    has_kinks = True
 
-    def __init__(self, vertices: Tensor, faces: Tensor, *, closed: bool = False) -> None:
+    def __init__(self, vertices: Tensor, faces: Tensor, *, closed: bool = False, robust: bool = False) -> None:
         super().__init__(2, (3,))
         vertices, faces = checked_mesh(vertices, faces, closed)
-        self.closed = bool(closed)
+        self.closed, self.robust = bool(closed), bool(robust)
         self.register_buffer("vertices", vertices, persistent=False)
         self.register_buffer("faces", faces, persistent=False)
-        self._tables = MeshTables(vertices, faces)
+        self._tables = MeshTables(vertices, faces, self.robust)
         self.volume = float(self._surface.area.sum())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -88,7 +93,7 @@ class Mesh(Manifold):
         super()._apply(fn, recurse)
         self.vertices = exact.to(self.vertices.device)
         if self.vertices.device != exact.device:
-            self._tables = MeshTables(self.vertices, self.faces)
+            self._tables = MeshTables(self.vertices, self.faces, self.robust)
         return self
 
     @property
@@ -165,6 +170,11 @@ class Mesh(Manifold):
         change = (x - x.detach()) + (step - step.detach())
         going = (left <= 0)[..., None].to(x.dtype)
         return y + going * (turn @ change[..., None])[..., 0], going * (turn @ u.expand_as(y)[..., None])[..., 0]
+
+    def pull_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        # Along the geodesic of u itself, which passes a vertex on the side that expmap does: its faces laid flat.
+        turn = walk(self._surface, x, u, self.closest_face(x))[2]
+        return self.proju(x, (turn.mT @ v[..., None])[..., 0])
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the initial velocity of a locally shortest path from ``x`` to ``y``, as long as the path.
@@ -316,7 +326,7 @@ class Mesh(Manifold):
         vertices, faces = self.vertices, self.faces
         for _ in range(times):
             vertices, faces = midpoint_subdivision(vertices, faces)
-        return Mesh(vertices, faces)
+        return Mesh(vertices, faces, robust=self.robust)
 
     def flux(self, divergence: Tensor, weight: Tensor) -> Flux:
         """Return the flux of a divergence that is given at the vertices, see `flux_of_divergence`."""

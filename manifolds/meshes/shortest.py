@@ -42,8 +42,11 @@ def flat_position(corners: Tensor, barycentric: Tensor) -> Tensor:
 
 def paths_in(strip: Strip, x: Tensor, y: Tensor) -> Paths:
     """Return the shortest paths in strips between points with barycentric coordinates ``(n, 3)``."""
+    # Bends are those of points inside the faces, where it is clear which side of a vertex a path takes: from a point on
+    # the first edge that is crossed all of that edge lies in one direction, and its ends seem to be in the way.
+    inside = [(1 - _INWARD) * b + _INWARD / 3 for b in (x, y)]
+    bends = shortest_bends(strip, flat_position(strip.first, inside[0]), flat_position(strip.last, inside[1]))
     start, end = flat_position(strip.first, x), flat_position(strip.last, y)
-    bends = shortest_bends(strip, start, end)
     n, most = bends.portal.shape
     at = torch.arange(n, device=x.device)[:, None]
     vertices = torch.where(bends.on_left[..., None], strip.left[at, bends.portal], strip.right[at, bends.portal])
@@ -75,15 +78,13 @@ def shortest_paths(tables: StripTables, faces: Tensor, count: Tensor, x: Tensor,
     """
     faces, count = faces.clone(), count.clone()
     n = len(faces)
-    # Inside the faces, where it is clear which side of a vertex a path takes.
-    inside_x, inside_y = ((1 - _INWARD) * b + _INWARD / 3 for b in (x, y))
     length = torch.full((n,), math.inf, dtype=x.dtype, device=x.device)
     alone = torch.zeros(n, dtype=torch.bool, device=x.device)
     converged = torch.zeros_like(alone)
     r = torch.arange(n, device=x.device)
     trial, trial_count = faces, count
     for _ in range(_ROUNDS):
-        paths = paths_in(tables.laid_flat(trial, trial_count), inside_x[r], inside_y[r])
+        paths = paths_in(tables.laid_flat(trial, trial_count), x[r], y[r])
         shorter = paths.length < length[r] * (1 - _SAME_LENGTH)
         kept = r[shorter]
         length[kept], count[kept] = paths.length[shorter], trial_count[shorter]
@@ -97,7 +98,7 @@ def shortest_paths(tables: StripTables, faces: Tensor, count: Tensor, x: Tensor,
             again = r[failed]
             width = int(count[again].max()) + 1
             kept_strips = tables.laid_flat(faces[again, :width], count[again])
-            best = paths_in(kept_strips, inside_x[again], inside_y[again])
+            best = paths_in(kept_strips, x[again], y[again])
             rounds.append((again, _led_round(tables, best, True)))
         for index, (_, _, changed) in rounds:
             converged[index[~changed]] = True

@@ -27,10 +27,11 @@ class MeshTables:
     Args:
         vertices: ``(V, 3)``.
         faces: ``(F, 3)``.
+        robust: whether the Laplacian is that of the intrinsic Delaunay triangulation.
     """
 
-    def __init__(self, vertices: Tensor, faces: Tensor) -> None:
-        self.vertices, self.faces = vertices, faces
+    def __init__(self, vertices: Tensor, faces: Tensor, robust: bool = False) -> None:
+        self.vertices, self.faces, self.robust = vertices, faces, robust
 
     def _once(self, name: str, compute: Callable[[], T]) -> T:
         known = _COMPUTED.setdefault(self, {})
@@ -66,7 +67,7 @@ class MeshTables:
     @property
     def laplacian(self) -> MeshLaplacian:
         """Of functions given at the vertices."""
-        return self._once("laplacian", lambda: MeshLaplacian(self.vertices, self.faces))
+        return self._once("laplacian", lambda: MeshLaplacian(self.vertices, self.faces, self.robust))
 
     @property
     def paths(self) -> PathFinder:

@@ -4,8 +4,9 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from manifolds import Manifold, Mesh
 from rfm.baselines.normalizing_flow import CIRCULAR, FLAT, NormalizingFlow
-from rfm.sources import KernelMixture, Source
+from rfm.sources import KernelMixture, MeshDensity, Source
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,24 @@ KERNELS: dict[str, Baseline] = {
     "adaptive-kernels": Baseline("adaptive kernels", KernelMixture.adaptive),
 }
 """Kernel densities, from the weakest: every flow is compared with them, on manifolds that have a kernel."""
+
+HEAT_KERNEL = Baseline("heat kernel", functools.partial(MeshDensity.fit, corrected=False))
+"""On a mesh: the points' masses after heat has flowed for a time that validation points choose."""
+
+
+@functools.singledispatch
+def kernels_of(manifold: Manifold) -> tuple[Baseline, ...]:
+    """Return the kernel densities that every flow on a manifold is compared with, from the weakest; none without one.
+
+    A generic function: give your own manifold some with ``kernels_of.register(MyManifold)``.
+    """
+    return tuple(KERNELS.values()) if manifold.kernel is not None else ()
+
+
+@kernels_of.register
+def _(manifold: Mesh) -> tuple[Baseline, ...]:
+    return (HEAT_KERNEL,)
+
 
 _TITLES = {
     "nice": "NICE",

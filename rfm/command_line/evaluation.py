@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rfm.baselines import KERNELS, Baseline
+from rfm.baselines import Baseline, kernels_of
 from rfm.command_line.run_folder import RunData
 from rfm.datasets.splits import group_split
 from rfm.flow import Flow, StratifiedRefinement
@@ -192,8 +192,7 @@ def evaluate(
     broad = "uniform" if isinstance(flow.source, Uniform) else "source"
     scores: list[tuple[str, Tensor]] = [(broad, flow.source.log_prob(test))]
     fitted = _for_kernels(data)
-    has_kernel = flow.manifold.unbounded.kernel is not None
-    kernels = _fitted(flow, fitted, tuple(KERNELS.values()) if has_kernel else (), note)
+    kernels = _fitted(flow, fitted, kernels_of(flow.manifold.unbounded), note)
     others = _fitted(flow, fitted, [b for b in baselines if b.title not in kernels], note)
     scores += [(name, density.log_prob(test).double()) for name, density in (kernels | others).items()]
     if flow.refinement is not None:

@@ -6,6 +6,7 @@ from manifolds import Manifold
 from manifolds.arguments import check_instance
 from rfm.integrators.right_hand_side import RightHandSide
 from rfm.integrators.runge_kutta.munthe_kaas import MuntheKaas
+from rfm.integrators.runge_kutta.normal_coordinates import NormalCoordinates
 from rfm.integrators.runge_kutta.runge_kutta import Projected, RungeKutta
 from rfm.integrators.runge_kutta.tableaux import Tableau
 from rfm.integrators.scheme import AdaptiveStepper, FixedStepper, Scheme
@@ -17,7 +18,7 @@ class CheapestCoordinates(Scheme):
     """A tableau in the cheapest coordinates that have its order.
 
     Those of the ambient space, except on groups that do not commute: the nearest rotation to a matrix costs more than
-    the exponential of a vector.
+    the exponential of a vector; and on surfaces with edges, which projected steps cross too slowly, or not at all.
 
     Args:
         tableau: the method.
@@ -27,6 +28,8 @@ class CheapestCoordinates(Scheme):
 
     def on(self, manifold: Manifold) -> RungeKutta:
         """Return the tableau in the coordinates that it uses on a manifold."""
+        if manifold.has_kinks:
+            return NormalCoordinates(self.tableau)
         group = manifold.lie_group
         in_algebra = group is not None and not group.commutative and self.tableau.order <= MuntheKaas.highest_order
         return MuntheKaas(self.tableau) if in_algebra else Projected(self.tableau)
