@@ -370,26 +370,25 @@ def test_two_ways_are_both_learnt_and_distilled() -> None:
     angles = north * length * torch.arange(1, 5) / 4
     chunks = torch.stack([torch.cos(angles), torch.sin(angles), torch.zeros_like(angles)], -1)
     seen = Observations([Vector("length", 1)])
-    own: dict[str, Any] = {"width": 32, "depth": 2, "seen_depth": 1, "heads": 2}
-    options: dict[str, Any] = {"steps": 400, "batch_size": 128, "progress": False, "groups": torch.arange(n)}
-    small = action_network(chunks, m, seen, **own)
-    policy = fit_policy(chunks, m, seen, {"length": length}, network=small, execute=2, **options)
-    asked = torch.full((200, 1), 1.0)
-    goal = torch.tensor([math.cos(1), math.sin(1), 0.0])
+    options: dict[str, Any] = {"batch_size": 128, "progress": False}
+    options["training"] = rfm.Training(learning_rate=3e-3, validations=2)
+    small = action_network(chunks, m, seen, width=32, depth=2, seen_depth=1, heads=2)
+    given, groups = {"length": length}, torch.arange(n)
+    policy = fit_policy(chunks, m, seen, given, groups=groups, network=small, steps=300, **options)
     flow = rfm.distil(
         policy.flow,
         field=ActionMap.from_velocity(policy.flow.field),
-        condition=seen.encode({"length": length}),
-        points=1500,
+        condition=seen.encode(given),
+        points=1000,
         solver=TEN_STEPS,
-        steps=400,
-        batch_size=128,
-        progress=False,
+        steps=200,
+        **options,
     )
-    for drawer, bound in ((policy, 0.2), (FlowPolicy(flow, steps=2), 0.3)):
-        end = drawer.plan({"length": asked})[:, -1]
+    goal = torch.tensor([math.cos(1), math.sin(1), 0.0])
+    for drawer in (policy, FlowPolicy(flow, steps=2)):
+        end = drawer.plan({"length": torch.full((200, 1), 1.0)})[:, -1]
         left, right = Sphere(2).dist(end, goal), Sphere(2).dist(end, goal * torch.tensor([1.0, -1.0, 1.0]))
-        assert float(torch.minimum(left, right).mean()) < bound
+        assert float(torch.minimum(left, right).median()) < 0.25
         assert 0.3 < float((left < right).float().mean()) < 0.7
 
 

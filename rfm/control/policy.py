@@ -11,6 +11,7 @@ from manifolds.arguments import check_instance, integer, number, seed_of
 from rfm.control.action_chunks import ActionChunks
 from rfm.control.action_matching import TEN_STEPS
 from rfm.control.action_network import ActionNetwork
+from rfm.control.observations import Observations
 from rfm.control.real_time import RealTimeChunking
 from rfm.field import Field, as_field, as_flow_map
 from rfm.flow import Flow
@@ -29,7 +30,7 @@ class FlowPolicy:
     ``rfm.Flow.load(folder)``.
 
     Args:
-        flow: of `ActionChunks`, given the vectors of `Observations`; its field is an `ActionNetwork` or `ActionMap`.
+        flow: of `ActionChunks`, given the vectors of `Observations`, such as one with an `ActionNetwork`.
         execute: how many actions of a chunk are carried out; half of them by default.
         solver: how a chunk is drawn, ten steps of Euler's method by default.
         steps: take so many jumps, of one evaluation each, in place of the solver: for a field that is a flow map, such
@@ -38,6 +39,7 @@ class FlowPolicy:
             one: a warm start, which saves steps and keeps to what was planned. 0 begins in noise.
         chunking: how chunks are made to agree with what is left of the last one; they are drawn afresh by default.
         there: which factors the actions have, where an action is a point of `manifolds.Padded`; all by default.
+        observations: what is seen, for a field that does not say so itself as an `ActionNetwork` does.
         seed: of the noise.
 
     Raises:
@@ -54,13 +56,17 @@ class FlowPolicy:
         start: float = 0.0,
         chunking: RealTimeChunking | None = None,
         there: Sequence[bool] | None = None,
+        observations: Observations | None = None,
         seed: int = 0,
     ) -> None:
         check_instance("FlowPolicy", "flow", flow, Flow, "Flow(ActionChunks(SE3(), 16), network)")
         check_instance("FlowPolicy", "flow.manifold", flow.manifold, ActionChunks, "ActionChunks(SE3(), 16)")
-        check_instance("FlowPolicy", "flow.field", flow.field, ActionNetwork, "ActionNetwork(chunks, observations)")
+        if observations is None:
+            check_instance("FlowPolicy", "flow.field", flow.field, ActionNetwork, "ActionNetwork(chunks, observations)")
+            assert isinstance(flow.field, ActionNetwork)
+            observations = flow.field.observations
         assert isinstance(flow.manifold, ActionChunks)
-        self.flow, self.chunks, self.chunking = flow, flow.manifold, chunking
+        self.flow, self.chunks, self.chunking, self.observations = flow, flow.manifold, chunking, observations
         horizon = self.chunks.horizon
         self.execute = (horizon + 1) // 2 if execute is None else integer("FlowPolicy", "execute", execute)
         delay = 0 if chunking is None else chunking.delay
@@ -105,9 +111,7 @@ class FlowPolicy:
             observation: as for `act`.
             left: what is left of the last chunk, as `ActionChunks.later` returns it.
         """
-        network = self.flow.field
-        assert isinstance(network, ActionNetwork)
-        vectors = network.observations.encode(observation)
+        vectors = self.observations.encode(observation)
         batch = vectors.shape[:-1]
         chunk = _drawn(self.flow, self, vectors.reshape(-1, vectors.shape[-1]), left)
         return chunk.reshape(*batch, *self.chunks.event_shape)
