@@ -11,6 +11,7 @@ from rfm.control.action_network import ActionMap, ActionNetwork
 from rfm.control.fitting import action_network, fit_policy
 from rfm.control.observations import Observation, Observations, Point, Vector, Words
 from rfm.control.policy import FlowPolicy
+from rfm.control.policy_ratio import ClippedSurrogate, LossDraws, LossRatio, generalised_advantages
 from rfm.control.real_time import RealTimeChunking
 from rfm.control.token_encoders import ObservationTokens, TokenEncoder, encoder_of
 
@@ -20,7 +21,10 @@ __all__ = [
     "ActionMap",
     "ActionMatching",
     "ActionNetwork",
+    "ClippedSurrogate",
     "FlowPolicy",
+    "LossDraws",
+    "LossRatio",
     "Observation",
     "ObservationTokens",
     "Observations",
@@ -33,4 +37,5 @@ __all__ = [
     "action_network",
     "encoder_of",
     "fit_policy",
+    "generalised_advantages",
 ]
