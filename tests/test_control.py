@@ -26,6 +26,7 @@ from rfm.control import (
     Vector,
     Words,
     action_network,
+    action_source,
     encoder_of,
     fit_policy,
 )
@@ -426,3 +427,17 @@ def test_what_cannot_be_made() -> None:
     ):
         with pytest.raises(ValueError, match=r"ActionNetwork|SameFactors|FlowPolicy|ActionMap|RealTime|Vector"):
             wrong()
+
+
+@pytest.mark.parametrize("m", [CHUNKS[0], CHUNKS[1], ActionChunks(SE3(), 4)], ids=str)
+def test_noise_is_about_the_actions(m: ActionChunks) -> None:
+    """As far from their mean as they are, and with a density."""
+    centre = points(m.manifold, 1, seed=5)
+    noise = 0.2 * normal(4000, *m.manifold.event_shape)
+    actions = m.manifold.expmap(centre.expand_as(noise), m.manifold.proju(centre.expand_as(noise), noise))
+    source = action_source(actions.reshape(1000, *m.event_shape), m)
+    x = source.sample((2000,), torch.Generator().manual_seed(0), torch.float64)
+    m.check_point(x)
+    spreads = [m.manifold.squared_dist(centre, each).mean() for each in (x.flatten(0, 1), actions)]
+    assert float(spreads[0] / spreads[1]) == pytest.approx(1, abs=0.1)
+    assert bool(source.log_prob(x[:5]).isfinite().all())

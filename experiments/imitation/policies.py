@@ -20,6 +20,7 @@ from rfm.control import (
     Point,
     Words,
     action_network,
+    action_source,
 )
 from rfm.integrators import GEODESIC_EULER, FixedStep, Method
 from rfm.objectives import Objective
@@ -32,7 +33,7 @@ HORIZON, EXECUTE, BEFORE = 16, 8, 4
 """Actions of a chunk, those carried out, and how many moments back the second point that is seen lies."""
 TRAIN = 5
 """Of the seven demonstrations of a shape; the others are held out."""
-KINDS = ("flow", "regression", "diffusion", "ambient flow")
+KINDS = ("flow", "default flow", "regression", "diffusion", "ambient flow")
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,10 @@ def _recipe(kind: str, m: Manifold, drawings: Tensor) -> _Recipe:
         path = GaussianPath(chunks, VariancePreserving())
         noise = ActionMatching(path=path, times=UniformTimes(), predicts="noise")
         return _Recipe(chunks, noise, path.source, DDIM(VariancePreserving(), 100))
-    return _Recipe(chunks, ActionMatching(), None, TEN_STEPS)
+    # In flat space the default source of rfm.fit is normal about the actions too.
+    near = kind == "flow" and not isinstance(m, Euclidean)
+    source = action_source(chunks.windows(drawings.flatten(0, 2)), chunks) if near else None
+    return _Recipe(chunks, ActionMatching(), source, TEN_STEPS)
 
 
 def uses_network_alone(policy: FlowPolicy) -> bool:

@@ -17,6 +17,7 @@ from rfm.plotting import new_figure, save_figure
 
 _WORDS = {
     "flow": "flow on the manifold, 10 steps",
+    "default flow": "the same, from the default noise",
     "regression": "Gaussian regression, 1 step",
     "diffusion": "diffusion in ambient numbers, 100 steps",
     "ambient flow": "flow in ambient numbers, 10 steps",

@@ -8,7 +8,7 @@ it by imitation, and `FlowPolicy.act` is the policy.
 from rfm.control.action_chunks import ActionChunks, SameFactors
 from rfm.control.action_matching import TEN_STEPS, ActionMatching
 from rfm.control.action_network import ActionMap, ActionNetwork
-from rfm.control.fitting import action_network, fit_policy
+from rfm.control.fitting import action_network, action_source, fit_policy
 from rfm.control.observations import Observation, Observations, Point, Vector, Words
 from rfm.control.policy import FlowPolicy
 from rfm.control.policy_ratio import ClippedSurrogate, LossDraws, LossRatio, generalised_advantages
@@ -35,6 +35,7 @@ __all__ = [
     "Vector",
     "Words",
     "action_network",
+    "action_source",
     "encoder_of",
     "fit_policy",
     "generalised_advantages",

@@ -18,7 +18,8 @@ from rfm.control.policy import FlowPolicy
 from rfm.couplings import Coupling, Independent
 from rfm.flow.progress import Report
 from rfm.objectives import Objective
-from rfm.sources import Source
+from rfm.sources import KernelMixture, PowerSource, Source, default_source
+from rfm.statistics import frechet_mean
 from rfm.training import Training, fit
 
 
@@ -41,6 +42,35 @@ def action_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("action_network", seed))
         return ActionNetwork(manifold, observations, offset=offset, scale=scale, **sizes)
+
+
+def action_source(chunks: Tensor, manifold: ActionChunks) -> Source:
+    """Return noise for chunks of actions: that of one kernel about their mean, as wide as the actions are spread.
+
+    In flat space that is the normal distribution of the actions' mean and spread. On a compact manifold the uniform
+    distribution, which `rfm.sources.default_source` takes, is farther from actions that occupy a part of it, and what a
+    policy misses by grows with the way. Where the manifold has no kernel it is the default nevertheless.
+
+    Args:
+        chunks: ``(n, horizon, *event_shape)``; a thousand of them, evenly spaced, are looked at.
+        manifold: where they live.
+    """
+    chunks, one = points_of("action_source", manifold, chunks), manifold.manifold
+    some = chunks[:: max(1, len(chunks) // _LOOKED_AT)].double()
+    actions = some.reshape(-1, *one.event_shape)
+    if one.kernel is None or isinstance(one, Padded):
+        return default_source(manifold, chunks)
+    actions = actions[:: max(1, len(actions) // _LOOKED_AT)]
+    centre = frechet_mean(one, actions).point
+    squared = (one.embed(actions) - one.embed(centre)).square().sum(-1).mean().clamp(min=_SMALLEST)
+    width, weights = (one.dim / squared)[None], torch.tensor([1.0, 0.0], dtype=torch.float64)
+    kernel = KernelMixture(one, centre[None], width, weights, default_source(one, actions))
+    return PowerSource(manifold, kernel)
+
+
+_LOOKED_AT = 1000
+_SMALLEST = 1e-12
+"""Squared spread of actions that are all alike."""
 
 
 def fit_policy(
@@ -66,8 +96,9 @@ def fit_policy(
 ) -> FlowPolicy:
     """Train a policy by imitation: ``fit_policy(chunks, manifold, observations, {"pose": poses})``.
 
-    That is `rfm.fit` with what suits policies: an `ActionNetwork` with the scales of the actions, `ActionMatching`, no
-    refinement, and noise with the factors of the actions that it leads to where actions are of `manifolds.Padded`.
+    That is `rfm.fit` with what suits policies: an `ActionNetwork` with the scales of the actions, noise about their
+    mean (`action_source`), `ActionMatching`, no refinement, and noise with the factors of the actions that it leads to
+    where actions are of `manifolds.Padded`.
 
     Args:
         chunks: of demonstrations, such as `ActionChunks.windows` cuts ``(n, horizon, *event_shape)``.
@@ -79,7 +110,7 @@ def fit_policy(
         there: which factors the policy's actions have, see `FlowPolicy`.
         network: in place of `action_network` with its defaults.
         objective: in place of ``ActionMatching()``.
-        source: of noise, as for `rfm.fit`.
+        source: of noise, `action_source` by default.
         steps: optimiser steps, as those that follow for `rfm.fit`.
         batch_size: pairs per step.
         seed: of every random draw.
@@ -102,7 +133,7 @@ def fit_policy(
         manifold,
         condition=observations.encode(observation),
         groups=groups,
-        source=source,
+        source=action_source(chunks, manifold) if source is None else source,
         field=network,
         objective=ActionMatching() if objective is None else objective,
         coupling=coupling,

@@ -106,9 +106,9 @@ class LossRatio:
 class ClippedSurrogate:
     """What a policy gradient step minimises, given ratios and advantages.
 
-    Where an advantage is positive, or everywhere unless ``asymmetric``, minus PPO's ``min(r A, clip(r) A)``. Where it is
-    negative and ``asymmetric``, minus the penalty of SPO, ``r A - |A| (r - 1)^2 / (2 clip)``, whose gradient leads back
-    to ratios near 1 where clipping has none.
+    Where an advantage is positive, or everywhere unless ``asymmetric``, minus PPO's ``min(r A, clip(r) A)``. Where it
+    is negative and ``asymmetric``, minus SPO's ``r A - |A| (r - 1)^2 / (2 clip)``, whose gradient leads back to ratios
+    near 1 where clipping has none.
 
     Args:
         clip: how far from 1 ratios count; .05 in FPO.
