@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from experiments.imitation.__main__ import demonstrations, main
+from experiments.imitation.fork import assessed_ways, ways
 from experiments.imitation.measures import roughness, warped_distance
 from experiments.imitation.policies import QUICK, TRAIN, windows
 from experiments.imitation.report import figures, write_page
@@ -94,14 +95,25 @@ def test_roughness_of_smooth_tracks() -> None:
     assert float(roughness(Euclidean(2), smooth + noise)) > 1
 
 
+def test_the_demonstrated_ways_pass_the_obstacle_and_their_mean_does_not() -> None:
+    found = assessed_ways(ways(400))
+    assert not any(found["hit"])
+    assert 0.4 < sum(found["north"]) / 400 < 0.6
+    assert max(found["end"]) < 0.05
+    mean = Sphere(2).projx(ways(400).mean(0, keepdim=True))
+    assert assessed_ways(mean)["hit"] == [True]
+
+
 @pytest.mark.slow
 def test_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs, page = tmp_path / "runs", tmp_path / "page.md"
     arguments = ["--quick", "--runs", str(runs), "--spaces", "plane", "poses"]
     main([*arguments, "--kinds", "flow", "ambient flow", "regression"])
-    page.write_text("# A\n\n<!-- measures -->\n<!-- end -->\n\nB\n\n<!-- differences -->\n\nold\n<!-- end -->\n")
+    page.write_text(
+        "# A\n\n<!-- measures -->\n<!-- end -->\n\nB\n\n<!-- differences -->\n\nold\n<!-- end -->\n<!-- fork -->\n<!-- end -->\n"
+    )
     main([*arguments, "--out", str(page), "--figure", str(tmp_path / "a.png"), "--kinds", "flow", "diffusion"])
-    assert capsys.readouterr().out.count("done") == 7
+    assert capsys.readouterr().out.count("done") == 9
     known = figures(runs)
     assert known.keys() == {
         *itertools.product(["plane", "poses"], ["flow", "regression", "diffusion"]),
@@ -113,6 +125,7 @@ def test_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixtur
     text = page.read_text()
     assert text.count("\n| plane |") == 5
     assert "old" not in text
+    assert "| Gaussian regression |" in text
     assert (tmp_path / "a.png").stat().st_size > 1000
     json.loads((runs / "plane-flow.json").read_text())
     with pytest.raises(ValueError, match="0 places"):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.imitation.fork import measure_fork
 from experiments.imitation.measures import TOLERANCE, extent, milliseconds, rollouts, roughness, warped_distance
 from experiments.imitation.policies import (
     EXECUTE,
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure what is missing in the folder, and write page and picture from all that is there."""
     parser = argparse.ArgumentParser(prog="python -m experiments.imitation", description=__doc__)
     parser.add_argument("--spaces", nargs="*", choices=SPACES, default=list(SPACES), help="where to draw")
+    parser.add_argument("--no-fork", action="store_true", help="leave out the two ways round an obstacle")
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS), help="of policies")
     parser.add_argument("--runs", type=Path, default=Path("runs/imitation"), help="folder of policies and figures")
     parser.add_argument("--out", type=Path, help="page whose tables are written anew")
@@ -43,6 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
             # In the plane ambient numbers are the points themselves, and the default noise is about the actions.
             if name != "plane" or kind not in ("ambient flow", "default flow"):
                 measure(SPACES[name], kind, budget, options.runs)
+    if not options.no_fork:
+        measure_fork(budget, options.runs)
     if options.out is not None:
         write_page(options.out, options.runs)
     if options.figure is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.imitation.fork import fork_table
 from experiments.imitation.policies import KINDS, TRAIN
 from experiments.imitation.spaces import EVERY, SPACES
 from rfm.datasets import handwriting
@@ -34,7 +35,11 @@ def figures(runs: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def write_page(page: Path, runs: Path) -> None:
     """Write the tables between the marks of a page anew."""
     text = page.read_text(encoding="utf-8")
-    for name, lines in (("measures", _measures(runs)), ("differences", _differences(runs))):
+    for name, lines in (
+        ("measures", _measures(runs)),
+        ("differences", _differences(runs)),
+        ("fork", fork_table(runs)),
+    ):
         block = "\n".join(["", *lines, ""])
         text, count = re.subn(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", rf"\g<1>{block}\g<2>", text, flags=re.S)
         if count != 1:
