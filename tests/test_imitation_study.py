@@ -109,9 +109,8 @@ def test_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixtur
     runs, page = tmp_path / "runs", tmp_path / "page.md"
     arguments = ["--quick", "--runs", str(runs), "--spaces", "plane", "poses"]
     main([*arguments, "--kinds", "flow", "ambient flow", "regression"])
-    page.write_text(
-        "# A\n\n<!-- measures -->\n<!-- end -->\n\nB\n\n<!-- differences -->\n\nold\n<!-- end -->\n<!-- fork -->\n<!-- end -->\n"
-    )
+    marks = "".join(f"<!-- {name} -->\n<!-- end -->\n\n" for name in ("measures", "differences", "fork"))
+    page.write_text(f"# A\n\n{marks}Below.\n")
     main([*arguments, "--out", str(page), "--figure", str(tmp_path / "a.png"), "--kinds", "flow", "diffusion"])
     assert capsys.readouterr().out.count("done") == 9
     known = figures(runs)
@@ -124,7 +123,8 @@ def test_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert min(own["end"]) >= 0
     text = page.read_text()
     assert text.count("\n| plane |") == 5
-    assert "old" not in text
+    assert text.count("<!-- end -->") == 3
+    assert text.endswith("Below.\n")
     assert "| Gaussian regression |" in text
     assert (tmp_path / "a.png").stat().st_size > 1000
     json.loads((runs / "plane-flow.json").read_text())

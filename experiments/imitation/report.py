@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,16 @@ def write_page(page: Path, runs: Path) -> None:
         ("differences", _differences(runs)),
         ("fork", fork_table(runs)),
     ):
-        block = "\n".join(["", *lines, ""])
-        text, count = re.subn(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", rf"\g<1>{block}\g<2>", text, flags=re.S)
+        block = "\n".join([f"<!-- {name} -->", "", *lines, "", "<!-- end -->"])
+        text, count = re.subn(rf"<!-- {name} -->.*?<!-- end -->", partial(_constant, block), text, flags=re.S)
         if count != 1:
             raise ValueError(f"write_page: {page} has {count} places for {name}; give it one")
     page.write_text(text, encoding="utf-8")
+
+
+def _constant(block: str, _: re.Match[str]) -> str:
+    """Return a block as it is, whatever backslashes it has."""
+    return block
 
 
 def _measures(runs: Path) -> list[str]:
