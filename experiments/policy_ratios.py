@@ -94,7 +94,7 @@ def moved(flow: rfm.Flow, generator: torch.Generator) -> rfm.Flow:
     for _ in range(_DIFFERENCE_STEPS):
         optimiser.zero_grad()
         log_ratio = LossRatio().log_ratio(old, draws.losses(new.field, path, actions))
-        ClippedSurrogate()(log_ratio, advantages).backward()  # type: ignore[no-untyped-call]
+        ClippedSurrogate()(log_ratio, advantages).backward()
         optimiser.step()
     return new.eval().requires_grad_(False)
 

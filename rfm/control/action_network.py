@@ -134,7 +134,7 @@ class ActionMap(ActionNetwork, FlowMap):
     """
 
     __signature__ = inspect.signature(ActionNetwork)
-    manifold: Power  # type: ignore[assignment]
+    manifold: Power
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -185,7 +185,7 @@ class _Recalled(Field):
         yield from self.network.named_modules()
 
 
-class _RecalledMap(_Recalled, FlowMap):
+class _RecalledMap(_Recalled, FlowMap):  # type: ignore[misc]
     network: ActionMap
 
     @property

@@ -65,7 +65,9 @@ class LossDraws(NamedTuple):
             condition: what was seen ``(n, c)``.
         """
         x_1 = actions.expand(self.noise.shape)
-        own = {} if condition is None else {"condition": condition.expand(*self.times.shape, condition.shape[-1])}
+        own: dict[str, Any] = (
+            {} if condition is None else {"condition": condition.expand(*self.times.shape, condition.shape[-1])}
+        )
         return flow_matching_loss(field, path, self.noise, x_1, self.times, "none", **own)
 
 
