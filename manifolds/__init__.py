@@ -3,6 +3,7 @@
 from manifolds.base import Manifold
 from manifolds.composed.bounded import Bounded
 from manifolds.composed.finite_group import Antipodal, FiniteGroup, LeftMultiplication, RightMultiplication
+from manifolds.composed.padded import Padded
 from manifolds.composed.power import Power
 from manifolds.composed.product import Product
 from manifolds.composed.quotient import Quotient
@@ -77,6 +78,7 @@ __all__ = [
     "Manifold",
     "Mesh",
     "Octahedral",
+    "Padded",
     "PlanarPolygon",
     "PoincareBall",
     "Polytope",

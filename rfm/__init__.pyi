@@ -1,5 +1,6 @@
 from . import baselines as baselines
 from . import conditions as conditions
+from . import control as control
 from . import couplings as couplings
 from . import datasets as datasets
 from . import discrete as discrete

@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[1]
 _ROOMS = [
     *("arrays", "records", "conditions", "couplings", "field", "integrators", "steering", "sources", "paths"),
     *("networks", "likelihood", "objectives", "posterior", "flow", "datasets", "proteins", "metrics", "grids"),
-    *("regions", "training", "baselines", "statistics", "sklearn", "plotting", "discrete", "command_line", "__main__"),
+    *("regions", "training", "baselines", "statistics", "sklearn", "plotting", "discrete", "control", "command_line"),
+    "__main__",
 ]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from rfm.paths.times import (
     BetaTimes,
     DensityTimes,
+    EarlyTimes,
     LogitNormalTimes,
     StratifiedTimes,
     TimeDensity,
@@ -32,6 +33,8 @@ DENSITIES: list[TimeDensity] = [
     BetaTimes(1.5, 1.0),
     BetaTimes(3.0, 2.0),
     BetaTimes(0.6, 0.8),
+    EarlyTimes(),
+    EarlyTimes(3.0, 1.0),
     DensityTimes(bumpy),
     DensityTimes(bumpy, nodes=4),
     DensityTimes(lambda t: torch.where(t < 0.5, 0.0, t), nodes=9),
@@ -224,3 +227,18 @@ def test_draws_on_a_gpu(times: TimeSampler) -> None:
 def test_bad_settings_are_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_early_times_are_one_minus_those_of_pi_zero() -> None:
+    """Its program counts time from data to noise, and draws .001 + .999 Beta(1.5, 1)."""
+    t = EarlyTimes().sample((4000,), seeded(), torch.float64)
+    theirs = scipy.stats.beta(1.5, 1.0, loc=0.001, scale=0.999)
+    assert scipy.stats.kstest((1 - t).numpy(), theirs.cdf).pvalue > 0.01
+    assert scipy.stats.kstest(t.numpy(), theirs.cdf).pvalue < 1e-6
+    # Crowded at the noise, at time 0 here.
+    assert float(t.mean()) == pytest.approx(0.999 * 0.4, abs=0.01)
+    s = torch.linspace(0.01, 0.99, 9, dtype=torch.float64)
+    torch.testing.assert_close(EarlyTimes().density(s), torch.from_numpy(theirs.pdf((1 - s).numpy())))
+    for wrong in ({"power": 0.0}, {"last": 1.5}):
+        with pytest.raises(ValueError, match="EarlyTimes"):
+            EarlyTimes(**wrong)

@@ -18,6 +18,8 @@ from .earth import volcano as volcano
 from .frames import table_from as table_from
 from .geographic import EARTH_RADIUS_KM as EARTH_RADIUS_KM
 from .geographic import LatitudeLongitude as LatitudeLongitude
+from .handwriting import HandwritingDataset as HandwritingDataset
+from .handwriting import handwriting as handwriting
 from .meshes import points_on_surface as points_on_surface
 from .meshes import read_mesh as read_mesh
 from .observations import Observations as Observations

@@ -10,6 +10,7 @@ from rfm.likelihood.change_of_variables import (
 )
 from rfm.likelihood.discrete_flow import DiscreteLogProb, LeavesDomainError, discrete_log_prob
 from rfm.likelihood.divergences import Hutchinson, divergence, divergence_estimates, rademacher
+from rfm.likelihood.euler_density import euler_log_prob, euler_transport
 from rfm.likelihood.jump_density import (
     Inversion,
     JumpInverse,
@@ -34,6 +35,8 @@ __all__ = [
     "divergence_estimates",
     "estimate_log_prob",
     "estimate_transport",
+    "euler_log_prob",
+    "euler_transport",
     "jump_inverse",
     "jump_log_prob",
     "jump_transport",

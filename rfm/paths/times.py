@@ -22,6 +22,7 @@ from torch import Tensor
 __all__ = [
     "BetaTimes",
     "DensityTimes",
+    "EarlyTimes",
     "LogitNormalTimes",
     "StratifiedTimes",
     "TimeDensity",
@@ -140,6 +141,39 @@ class BetaTimes(TimeDensity):
     def density(self, t: Tensor) -> Tensor:
         log_beta = math.lgamma(self.a) + math.lgamma(self.b) - math.lgamma(self.a + self.b)
         return torch.exp((self.a - 1) * torch.log(t) + (self.b - 1) * torch.log1p(-t) - log_beta)
+
+
+@dataclass(frozen=True)
+class EarlyTimes(TimeDensity):
+    """``last (1 - b)`` with b from the beta distribution of exponents ``power`` and 1: crowded at the source.
+
+    The law of pi-zero: Black et al., pi-zero: A Vision-Language-Action Flow Model for General Robot Control, 2024,
+    arXiv:2410.24164, appendix B. The authors' program counts time from data to noise, where it is ``.001 + .999 b``;
+    here time runs from noise to data, so that it is one minus that. An observation says nearly all of an action, so
+    that the end of the way is easy, and predicting the mean from noise is hard.
+
+    Args:
+        power: above 1 for a density that falls from the source on, as ``(1 - t / last)^(power - 1)``.
+        last: no time is later.
+    """
+
+    power: float = 1.5
+    last: float = 0.999
+
+    def __post_init__(self) -> None:
+        if not 0 < self.power < math.inf or not 0 < self.last <= 1:
+            raise ValueError(
+                f"EarlyTimes: power must be positive and finite and last in (0, 1], got {self.power} and {self.last}"
+            )
+
+    def quantile(self, u: Tensor) -> Tensor:
+        # 1 - (1 - u)^(1 / power), without cancellation near 0.
+        return -self.last * torch.expm1(torch.log1p(-u) / self.power)
+
+    def density(self, t: Tensor) -> Tensor:
+        left = 1 - t / self.last
+        inside = self.power / self.last * left.clamp(min=0) ** (self.power - 1)
+        return torch.where(left > 0, inside, 0.0)
 
 
 @dataclass(frozen=True)

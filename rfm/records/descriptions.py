@@ -30,6 +30,8 @@ _LISTED = 256
 _PUBLIC = (
     *("manifolds", "rfm.sources", "rfm.networks", "rfm.paths", "rfm.paths.schedules", "rfm.discrete"),
     "rfm.baselines",
+    "rfm.conditions",
+    "rfm.control",
 )
 
 

@@ -11,6 +11,7 @@
 `CentredPoseSource`    several rigid bodies up to a translation
 `ProductSource`        products
 `PowerSource`          powers
+`PaddedSource`         products of which points have some factors
 `RaggedSource`         products of several numbers of factors
 `ScaledSource`         scaled manifolds
 `PiecewiseUniform`     bounded sets of several components
@@ -32,6 +33,7 @@ from rfm.sources.kernel_mixture import KernelMixture
 from rfm.sources.kernel_widths import kernel_concentrations
 from rfm.sources.mesh_density import MeshDensity
 from rfm.sources.mixture_weights import likeliest_weights
+from rfm.sources.padded import PaddedSource
 from rfm.sources.piecewise_uniform import PiecewiseUniform
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.ragged import RaggedSource
@@ -49,6 +51,7 @@ __all__ = [
     "IsotropicGaussianSO3",
     "KernelMixture",
     "MeshDensity",
+    "PaddedSource",
     "PiecewiseUniform",
     "PowerSource",
     "ProductSource",

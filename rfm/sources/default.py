@@ -6,11 +6,12 @@ from typing import cast
 
 from torch import Tensor
 
-from manifolds import SE3, Bounded, CentredPoses, LevelSet, Manifold, Power, Product, Scaled
+from manifolds import SE3, Bounded, CentredPoses, LevelSet, Manifold, Padded, Power, Product, Scaled
 from manifolds.arguments import check_instance
 from rfm.arrays import points_of
 from rfm.sources.base import Source, Uniform
 from rfm.sources.centred_poses import CentredPoseSource
+from rfm.sources.padded import PaddedSource
 from rfm.sources.piecewise_uniform import PiecewiseUniform
 from rfm.sources.product import PowerSource, ProductSource
 from rfm.sources.rigid_motion import RigidMotionSource
@@ -63,6 +64,15 @@ def _(manifold: Power, points: Tensor) -> Source:
         return Uniform(manifold)
     x = points_of("default_source", manifold, points)
     return PowerSource(manifold, default_source(manifold.m, x.flatten(0, 1)))
+
+
+@default_source.register
+def _(manifold: Padded, points: Tensor) -> Source:
+    x = points_of("default_source", manifold, points)
+    parts = zip(manifold.factors, manifold.split(x), manifold.there(x).unbind(-1), strict=True)
+    # A factor that no point has needs a source all the same, which is never drawn from.
+    sources = [default_source(cast(Manifold, f), part[own] if bool(own.any()) else part) for f, part, own in parts]
+    return PaddedSource(manifold, ProductSource(manifold.full, sources))
 
 
 @default_source.register

@@ -43,7 +43,7 @@ class ProductSource(Source):
             for i, (source, factor) in enumerate(zip(sources, factors, strict=True))
         )
         parts = zip(manifold.weights, factors, strict=True)
-        self._log_volume_factor = sum(factor.dim / 2 * math.log(weight) for weight, factor in parts)
+        self._log_volume_factors = [factor.dim / 2 * math.log(weight) for weight, factor in parts]
 
     def sample(
         self,
@@ -61,8 +61,16 @@ class ProductSource(Source):
 
     def log_prob(self, x: Tensor) -> Tensor:
         x = points_of("ProductSource", self.manifold, x)
-        parts = zip(self._sources, self.manifold.split(x), strict=True)
-        return torch.stack([source.log_prob(part) for source, part in parts]).sum(0) - self._log_volume_factor
+        return self.log_probs(self.manifold.split(x)).sum(-1)
+
+    def log_probs(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the log-density of each factor's part ``(*batch, factors)``, in the weights of the product's metric.
+
+        Args:
+            parts: of points, ``(*batch, *factor.event_shape)`` each.
+        """
+        known = zip(self._sources, parts, self._log_volume_factors, strict=True)
+        return torch.stack([source.log_prob(part) - scale for source, part, scale in known], dim=-1)
 
     @property
     def _sources(self) -> list[Source]:

@@ -1,0 +1,42 @@
+"""Control: flows of action chunks as policies, on the manifolds where robots move.
+
+A policy draws the next H actions given what is seen, carries out the first of them and looks again. `ActionChunks` is
+where H actions live, `Observations` what is seen, `ActionNetwork` the velocity field between them; `fit_policy` trains
+it by imitation, and `FlowPolicy.act` is the policy.
+"""
+
+from rfm.control.action_chunks import ActionChunks, SameFactors
+from rfm.control.action_matching import TEN_STEPS, ActionMatching
+from rfm.control.action_network import ActionMap, ActionNetwork
+from rfm.control.fitting import action_network, action_source, fit_policy
+from rfm.control.observations import Observation, Observations, Point, Vector, Words
+from rfm.control.policy import FlowPolicy
+from rfm.control.policy_ratio import ClippedSurrogate, LossDraws, LossRatio, generalised_advantages
+from rfm.control.real_time import RealTimeChunking
+from rfm.control.token_encoders import ObservationTokens, TokenEncoder, encoder_of
+
+__all__ = [
+    "TEN_STEPS",
+    "ActionChunks",
+    "ActionMap",
+    "ActionMatching",
+    "ActionNetwork",
+    "ClippedSurrogate",
+    "FlowPolicy",
+    "LossDraws",
+    "LossRatio",
+    "Observation",
+    "ObservationTokens",
+    "Observations",
+    "Point",
+    "RealTimeChunking",
+    "SameFactors",
+    "TokenEncoder",
+    "Vector",
+    "Words",
+    "action_network",
+    "action_source",
+    "encoder_of",
+    "fit_policy",
+    "generalised_advantages",
+]
