@@ -1,10 +1,10 @@
 """Run the tutorials and keep what they print and draw: ``python -m experiments.tutorials [plane sphere ...]``.
 
-A tutorial is a page of `docs/tutorials`, one file that reads as documentation, runs, and opens in Jupyter. Its blocks of
-Python are cells, run in order in one namespace. What a cell prints stands in the block of text after it, which this
-command writes; the figures that cells leave open are saved in turn as ``images/tutorials/PAGE-1.png`` and so on, and the
-page shows each by a link of its own. ``--notebooks FOLDER`` writes them as notebooks, outputs included; with the package
-jupytext Jupyter opens the pages themselves.
+A tutorial is a page of `docs/tutorials`, one file that reads as documentation, runs, and opens in Jupyter. Its blocks
+of Python are cells, run in order in one namespace. What a cell prints stands in the block of text after it, which this
+command writes; the figures that cells leave open are saved in turn as ``images/tutorials/PAGE-1.png`` and so on, and
+the page shows each by a link of its own. ``--notebooks FOLDER`` writes them as notebooks, outputs included; with the
+package jupytext Jupyter opens the pages themselves.
 """
 
 import argparse
@@ -77,7 +77,9 @@ def run(page: Path, images: Path) -> str:
     for cell in cells(text):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(cell.code, str(page), "exec"), namespace)
+            # At its own line of the page, which a traceback then names.
+            lines = text.count("\n", 0, cell.start) + 1
+            exec(compile("\n" * lines + cell.code, str(page), "exec"), namespace)
         for number in pyplot.get_fignums():
             drawn.append(f"{page.stem}-{len(drawn) + 1}.png")
             pyplot.figure(number).savefig(images / drawn[-1], dpi=_DPI)

@@ -23,6 +23,8 @@ from rfm.sources import Source, Uniform, WrappedNormal
 SOLVER = Adaptive(atol=1e-4, rtol=1e-4)
 """Of log-densities and of draws."""
 _DDIM_STEPS, _JUMPS = 50, 2
+_HIDDEN = 64
+"""Width of the networks of zuko's maps."""
 _PROBED = 8
 """In more dimensions than this, maximum likelihood estimates the volume by probes."""
 
@@ -47,7 +49,7 @@ class Budget:
     batch: int = 512
     likelihood_steps: int = 100
     map_steps: int = 500
-    width: int = 64
+    width: int = 96
     scored: int = 800
     drawn: int = 2000
 
@@ -112,7 +114,7 @@ def maximum_likelihood(points: Points, budget: Budget, seed: int) -> Fitted:
     """Fit the same network from its initial weights by descending the negative log-likelihood itself."""
     probes = 1 if points.manifold.dim > _PROBED else None
     objective = rfm.MaximumLikelihood(probes=probes, tolerance=0.1 if probes is None else 10.0)
-    return _solved(points, budget, seed, steps=budget.likelihood_steps, objective=objective)
+    return _solved(points, budget, seed, steps=budget.likelihood_steps, objective=objective, rate=5e-3)
 
 
 def flow_map(points: Points, budget: Budget, seed: int) -> Fitted:
@@ -144,7 +146,7 @@ def normalizing_flow(kind: str, points: Points, budget: Budget, seed: int) -> Fi
         kind=kind,
         steps=budget.steps,
         transforms=6 if kind in ("nice", "realnvp") else 3,
-        hidden_features=(budget.width, budget.width),
+        hidden_features=(_HIDDEN, _HIDDEN),
         seed=seed,
     )
     seconds = time.process_time() - start
@@ -158,6 +160,7 @@ def _solved(
     *,
     steps: int | None = None,
     objective: rfm.objectives.Objective | None = None,
+    rate: float = 1e-2,
     coupling: Coupling = Independent(),
 ) -> Fitted:
     manifold = points.manifold
@@ -180,6 +183,7 @@ def _solved(
         seed=seed,
         device="cpu",
         progress=False,
+        training=rfm.Training(learning_rate=rate),
     )
     seconds = time.process_time() - start
     log_prob = partial(flow.log_prob, solver=SOLVER)
