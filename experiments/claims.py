@@ -344,9 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all, print the tables, and write the page and the picture."""
     parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=__doc__)
     parser.add_argument("--seeds", type=int, default=2, help="how many, for the paths (default: 2)")
-    parser.add_argument(
-        "--densities", nargs="+", choices=PLANES, default=["two moons", "eight Gaussians", "checkerboard"]
-    )
+    parser.add_argument("--densities", nargs="+", choices=PLANES, default=["two moons", "eight Gaussians"])
     parser.add_argument("--runs", type=Path, help="folder of what was measured, to go on from")
     parser.add_argument("--out", type=Path, help="page whose tables are written anew")
     parser.add_argument("--figure", type=Path, help="picture to draw")
