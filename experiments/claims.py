@@ -93,25 +93,23 @@ def fitted(data: Tensor, schedule: Schedule, budget: Budget, seed: int, coupling
     )
 
 
-def compare_paths(name: str, budget: Budget) -> dict[str, PathResult]:
-    """Train a flow on each path and seed; measure error against evaluations, bend and divergence."""
-    density, found = PLANES[name], dict[str, PathResult]()
-    for label, schedule in SCHEDULES.items():
-        lacks, bends, euler, ddim = list[float](), list[float](), list[list[float]](), list[list[float]]()
-        for seed in range(budget.seeds):
-            generator = torch.Generator().manual_seed(seed)
-            flow = fitted(density.sample(budget.points, generator).float(), schedule, budget, seed)
-            test = density.sample(budget.scored, generator)
-            log_prob = flow.log_prob(test.float(), solver=Adaptive(atol=1e-5, rtol=1e-5)).double()
-            lacks.append(paired_difference(density.log_prob(test), log_prob).mean)
-            measures = flow_measures(flow, budget.scored, generator=generator)
-            bends.append(measures.straightness.mean / measures.energy.mean)
-            x_0 = flow.source.sample((budget.scored,), generator=generator)
-            end = flow.trajectory(x_0, [0.0, 1.0], solver=Adaptive(atol=1e-5, rtol=1e-5))[-1]
-            euler.append([_off(flow, x_0, end, FixedStep(EULER, n)) for n in EVALUATIONS])
-            ddim.append([_off(flow, x_0, end, DDIM(schedule, n)) for n in EVALUATIONS])
-        found[label] = PathResult(lacks, statistics.mean(bends), _means(euler), _means(ddim))
-    return found
+def measure_path(name: str, label: str, budget: Budget) -> PathResult:
+    """Train a flow of each seed; measure error against evaluations, bend and divergence."""
+    density, schedule = PLANES[name], SCHEDULES[label]
+    lacks, bends, euler, ddim = list[float](), list[float](), list[list[float]](), list[list[float]]()
+    for seed in range(budget.seeds):
+        generator = torch.Generator().manual_seed(seed)
+        flow = fitted(density.sample(budget.points, generator).float(), schedule, budget, seed)
+        test = density.sample(budget.scored, generator)
+        log_prob = flow.log_prob(test.float(), solver=Adaptive(atol=1e-5, rtol=1e-5)).double()
+        lacks.append(paired_difference(density.log_prob(test), log_prob).mean)
+        measures = flow_measures(flow, budget.scored, generator=generator)
+        bends.append(measures.straightness.mean / measures.energy.mean)
+        x_0 = flow.source.sample((budget.scored,), generator=generator)
+        end = flow.trajectory(x_0, [0.0, 1.0], solver=Adaptive(atol=1e-5, rtol=1e-5))[-1]
+        euler.append([_off(flow, x_0, end, FixedStep(EULER, n)) for n in EVALUATIONS])
+        ddim.append([_off(flow, x_0, end, DDIM(schedule, n)) for n in EVALUATIONS])
+    return PathResult(lacks, statistics.mean(bends), _means(euler), _means(ddim))
 
 
 def _off(flow: rfm.Flow, x_0: Tensor, end: Tensor, solver: FixedStep | DDIM) -> float:
@@ -247,15 +245,13 @@ def measured(budget: Budget, densities: Sequence[str], folder: Path | None) -> R
         radius: _kept(folder, f"circle-{radius:.2f}", functools.partial(radii, radius, times, budget))
         for radius in RADII
     }
-    paths = {}
-    for name in densities:
-        rows = _kept(folder, f"paths-{name}", lambda name=name: _rows(compare_paths(name, budget)))
-        paths[name] = {label: PathResult(**row) for label, row in rows.items()}
+    paths = {name: {label: _path(folder, name, label, budget) for label in SCHEDULES} for name in densities}
     return Results(paths, circles, times)
 
 
-def _rows(found: dict[str, PathResult]) -> dict[str, Any]:
-    return {label: asdict(result) for label, result in found.items()}
+def _path(folder: Path | None, name: str, label: str, budget: Budget) -> PathResult:
+    row = _kept(folder, f"{name}-{label}", lambda: asdict(measure_path(name, label, budget)))
+    return PathResult(**row)
 
 
 def _kept(folder: Path | None, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         for problem in problems:
             measure(problem, seed, budget, options.runs, options.methods and set(options.methods))
     if options.out is not None:
-        write_page(options.out, options.runs, budget)
+        write_page(options.out, options.runs, budget, options.figure)
     if options.figure is not None:
         draw(options.runs, options.figure)
 

@@ -31,8 +31,8 @@ def results(folder: Path) -> Results:
     return found
 
 
-def write_page(page: Path, folder: Path, budget: Budget) -> None:
-    """Put the tables between the marks of a page, whose text stays."""
+def write_page(page: Path, folder: Path, budget: Budget, figure: Path | None = None) -> None:
+    """Put the tables, and a link to the picture, between the marks of a page, whose text stays."""
     text = page.read_text(encoding="utf-8")
     found = results(folder)
     head = (
@@ -42,6 +42,8 @@ def write_page(page: Path, folder: Path, budget: Budget) -> None:
         "processor's, means over seeds; intervals are of 95 %."
     )
     parts = [head]
+    if figure is not None:
+        parts.append(f"![Divergence from the truth against seconds of training, by plane](../images/{figure.name})")
     for problem, seeds in found.items():
         parts += [f"### {problem[0].upper()}{problem[1:]}", _about(problem, len(seeds)), _table(problem, seeds)]
     parts += ["## Straightness and evaluations", _STRAIGHT, _straightness(found)]
