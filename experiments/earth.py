@@ -20,7 +20,16 @@ from pathlib import Path
 import torch
 
 import rfm
-from experiments.density_study import REFINED, Problem, Scores, add_arguments, measure, place_labels, tables
+from experiments.density_study import (
+    REFINED,
+    Problem,
+    Scores,
+    add_arguments,
+    measure,
+    place_labels,
+    spline_flow,
+    tables,
+)
 from manifolds import Sphere
 from rfm.datasets import Split, deduplicated_split, group_split, load, raw_split
 
@@ -34,7 +43,7 @@ PUBLISHED = {"volcano": -7.93, "earthquake": -0.28, "flood": 0.42, "fire": -1.86
 2302.03660, table 2), on raw splits."""
 
 
-def problem(dataset: str, split: str, seeds: int, every: int = 1) -> Problem:
+def problem(dataset: str, split: str, seeds: int, every: int = 1, peers: bool = False) -> Problem:
     """Return a data set with one kind of split."""
     points = load(dataset).points[::every]
 
@@ -44,15 +53,18 @@ def problem(dataset: str, split: str, seeds: int, every: int = 1) -> Problem:
         return group_split(points, seed) if split == "group" else deduplicated_split(points, seed, sort_rows=True)
 
     count = VOLCANO_SEEDS if dataset == "volcano" and split == "deduplicated" and seeds >= 5 else seeds
-    return Problem(f"{dataset}, {split}", Sphere(2), points, place_labels(points), rows, range(count), {})
+    others = spline_flow(Sphere(2)) if peers else {}
+    return Problem(f"{dataset}, {split}", Sphere(2), points, place_labels(points), rows, range(count), others)
 
 
-def problems(datasets: Sequence[str], splits: Sequence[str], seeds: int, every: int = 1) -> list[Problem]:
+def problems(
+    datasets: Sequence[str], splits: Sequence[str], seeds: int, every: int = 1, peers: bool = False
+) -> list[Problem]:
     """Return the data sets, airports split by place alone: several rows of the list are one place."""
     found = []
     for dataset in datasets:
         for split in ("group",) if dataset == "airports" else splits:
-            found.append(problem(dataset, split, seeds, every))
+            found.append(problem(dataset, split, seeds, every, peers))
     return found
 
 
@@ -94,13 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS, help="default: all")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS[:1], help="default: deduplicated")
     parser.add_argument("--times", action="store_true", help="print how long fits took to published figures, too")
+    parser.add_argument("--peers", action="store_true", help="fit zuko's circular spline flow too (extra: baselines)")
     add_arguments(parser, "runs/earth")
     options = parser.parse_args(arguments)
     every = 1
     if options.quick:
         options.seeds, options.steps, options.integral_points, every = 1, options.steps or 20, 200, 20
     torch.manual_seed(0)
-    found = {p.name: (p, measure(p, options)) for p in problems(options.datasets, options.splits, options.seeds, every)}
+    chosen = problems(options.datasets, options.splits, options.seeds, every, options.peers)
+    found = {p.name: (p, measure(p, options)) for p in chosen}
     print(tables(found))
     if options.times:
         print("\n" + time_table(found, options.out))

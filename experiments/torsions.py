@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.density_study import Density, Problem, add_arguments, labels_of, measure, place_labels, tables
+from experiments.density_study import Problem, add_arguments, labels_of, measure, place_labels, spline_flow, tables
 from manifolds import FlatTorus
-from rfm.baselines import NormalizingFlow
 from rfm.datasets import Split, group_split, raw_split
 
 BACKBONES = {"general": "General", "glycine": "Glycine", "proline": "Proline", "pre-pro": "Pre-Pro"}
@@ -76,18 +75,6 @@ def by_chain(chains: Tensor, seed: int, always_train: Tensor | None = None) -> S
     return Split(torch.cat([always_train.nonzero()[:, 0], train]), validation, test)
 
 
-def spline_flow(manifold: FlatTorus, train: Tensor, validation: Tensor, seed: int) -> Density:
-    """Fit zuko's circular spline flow, and return its density."""
-    source = NormalizingFlow.fit(
-        manifold, train, validation, seed=seed, steps=4000, transforms=4, hidden_features=(128, 128)
-    )
-
-    def log_prob(points: Tensor) -> Tensor:
-        return torch.cat([source.log_prob(part) for part in points.split(4096)])
-
-    return log_prob
-
-
 def problem(name: str, seeds: int, every: int = 1, peers: bool = False) -> Problem:
     """Return one set of angles with its split."""
     if name in BACKBONES or name in SIDE_CHAINS:
@@ -107,7 +94,7 @@ def problem(name: str, seeds: int, every: int = 1, peers: bool = False) -> Probl
         if name != "rna":
             labels, split = place_labels(points), functools.partial(raw_split, len(points))
     manifold = FlatTorus(points.shape[-1])
-    others = {"circular spline flow (zuko)": functools.partial(spline_flow, manifold)} if peers else {}
+    others = spline_flow(manifold) if peers else {}
     return Problem(name, manifold, points, labels, split, range(seeds), others)
 
 

@@ -1,7 +1,10 @@
 """The studies of densities: what they compare, and that they run on a few points."""
 
+import argparse
+import functools
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,9 @@ import torch
 import rfm
 from experiments import conditional, density_pictures, earth, foreign, torsions, winds
 from experiments.density_integrals import Integrator
-from experiments.density_study import labels_of, place_labels, verdict
+from experiments.density_study import Density, Problem, labels_of, measure, place_labels, tables, verdict
 from manifolds import FlatTorus, Manifold, Sphere
-from rfm.datasets import DatasetError
+from rfm.datasets import DatasetError, raw_split
 from rfm.metrics import Estimate, paired_difference
 from rfm.sources import KernelMixture, Uniform
 
@@ -125,6 +128,31 @@ def test_the_study_of_the_earth_runs_and_goes_on_where_it_was(
     assert "seeds at or below" in first
     earth.main(command)
     assert capsys.readouterr().out == first
+
+
+@pytest.mark.slow
+def test_a_density_may_be_added_to_a_run(tmp_path: Path) -> None:
+    x = Sphere(2).random_uniform(90, generator=torch.Generator().manual_seed(0))
+    split = functools.partial(raw_split, len(x))
+    options = argparse.Namespace(out=tmp_path, steps=20, integral_points=0)
+    problem = Problem("dots", Sphere(2), x, torch.arange(90), split, [0], {})
+    before = measure(problem, options)[0]
+
+    def fit(train: torch.Tensor, validation: torch.Tensor, seed: int) -> Density:
+        return Uniform(Sphere(2)).log_prob
+
+    more = replace(problem, others={"uniform": fit})
+    after = measure(more, options)[0]
+    for name, value in before.log_prob.items():
+        torch.testing.assert_close(after.log_prob[name], value, rtol=0, atol=0)
+    assert after.log_prob["uniform"].tolist() == pytest.approx([-math.log(4 * math.pi)] * 9)
+    again = measure(replace(problem, others={"uniform": _not_again}), options)[0]
+    assert again.log_prob["uniform"].equal(after.log_prob["uniform"])
+    assert "| uniform | dots |" in tables({"dots": (more, {0: again})})
+
+
+def _not_again(train: torch.Tensor, validation: torch.Tensor, seed: int) -> Density:
+    raise AssertionError("fitted a second time")
 
 
 @pytest.mark.slow
