@@ -168,11 +168,11 @@ class ResidualNetwork(nn.Module):
         return x
 
 
-def residual_errors(blocks: Sequence[int]) -> list[tuple[int, float, float]]:
+def residual_errors(blocks: Sequence[int], points: int = 500) -> list[tuple[int, float, float]]:
     """Return the largest difference to Euler's method, and the mean error to the exact flow, by number of blocks."""
     generator = torch.Generator().manual_seed(0)
     exact = rfm.marginal_velocity(rfm.GaussianPath(PLANE), PLANES["eight Gaussians"].sample(200, generator))
-    x = torch.randn(500, 2, generator=generator, dtype=torch.float64)
+    x = torch.randn(points, 2, generator=generator, dtype=torch.float64)
     # Short of time 1, where the field of finitely many points has no limit.
     last = 0.9
 

@@ -26,7 +26,7 @@ def grid(n: int) -> tuple[Tensor, float]:
 
 @pytest.mark.parametrize("density", PLANES.values(), ids=list(PLANES))
 def test_a_plane_density_integrates_to_one_and_is_that_of_its_samples(density: PlaneDensity) -> None:
-    x, area = grid(360)
+    x, area = grid(180)
     log_p = torch.cat([density.log_prob(part) for part in x.split(20_000)])
     p = log_p.exp() * area
     assert abs(float(p.sum()) - 1) < 2e-3

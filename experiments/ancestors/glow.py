@@ -16,8 +16,9 @@ _SIDE, _BLOCKS, _RATE, _VALIDATE_EVERY = 8, 4, 1e-3, 100
 def multiscale(blocks: int, hidden: int) -> nn.Module:
     """Return Glow for pictures of 8 x 8 pixels: two scales, ``blocks`` steps of flow at each."""
     nf: Any = optional_package("normflows", "baselines", "Glow")
-    fine = [nf.flows.GlowBlock(4, hidden) for _ in range(blocks)]
-    coarse = [nf.flows.GlowBlock(8, hidden) for _ in range(blocks)]
+    # Without its decomposition of the mixing matrices, which calls what PyTorch is about to remove.
+    fine = [nf.flows.GlowBlock(4, hidden, use_lu=False) for _ in range(blocks)]
+    coarse = [nf.flows.GlowBlock(8, hidden, use_lu=False) for _ in range(blocks)]
     bases = [nf.distributions.DiagGaussian((8, 2, 2)), nf.distributions.DiagGaussian((2, 4, 4))]
     # A level is listed from the noise: its blocks, then what undoes the squeezing of pixels to channels.
     levels = [[*coarse, nf.flows.Squeeze()], [*fine, nf.flows.Squeeze()]]
