@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,13 @@ def problems(steps: int) -> dict[str, rfm.Flow]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             field = VelocityField(manifold, width=96, features=128, max_frequency=32.0)
-        options = {"source": source, "refine": False, "steps": steps, "batch_size": 256, "progress": False}
+        options: dict[str, Any] = {
+            "source": source,
+            "refine": False,
+            "steps": steps,
+            "batch_size": 256,
+            "progress": False,
+        }
         flows[name] = rfm.fit(data, manifold, field=field, device="cpu", **options).double()
     return flows
 

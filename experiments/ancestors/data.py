@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from experiments.ancestors.planes import PLANES
-from experiments.torsions import backbone_angles, by_chain, labels_of
+from experiments.density_study import labels_of
+from experiments.torsions import backbone_angles, by_chain
 from manifolds import Euclidean, FlatTorus, Manifold
 
 TABLES = ("iris", "wine", "diabetes", "breast cancer")

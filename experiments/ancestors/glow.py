@@ -13,7 +13,7 @@ from rfm.records.packages import optional_package
 _SIDE, _BLOCKS, _RATE, _VALIDATE_EVERY = 8, 4, 1e-3, 100
 
 
-def multiscale(blocks: int, hidden: int) -> nn.Module:
+def multiscale(blocks: int, hidden: int) -> Any:
     """Return Glow for pictures of 8 x 8 pixels: two scales, ``blocks`` steps of flow at each."""
     nf: Any = optional_package("normflows", "baselines", "Glow")
     # Without its decomposition of the mixing matrices, which calls what PyTorch is about to remove.
@@ -61,14 +61,14 @@ def _pictures(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _scores(model: nn.Module, x: Tensor) -> Tensor:
-    return model.log_prob(_pictures(x), None)  # type: ignore[operator]
+def _scores(model: Any, x: Tensor) -> Tensor:
+    return model.log_prob(_pictures(x), None)
 
 
 @torch.no_grad()
-def _draw(model: nn.Module, n: int, generator: torch.Generator) -> Tensor:
+def _draw(model: Any, n: int, generator: torch.Generator) -> Tensor:
     # The package draws from the global state alone.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        pictures, _ = model.sample(n)  # type: ignore[operator]
+        pictures, _ = model.sample(n)
     return pictures.reshape(n, -1)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -190,7 +191,7 @@ def _solved(
     return Fitted(log_prob, _drawing(flow, solver=SOLVER), _count(flow.field), seconds, flow)
 
 
-def _drawing(flow: rfm.Flow | None, **options: object) -> Callable[[int, torch.Generator], Tensor]:
+def _drawing(flow: rfm.Flow | None, **options: Any) -> Callable[[int, torch.Generator], Tensor]:
     assert flow is not None
     return lambda n, generator: flow.sample(n, generator=generator, **options)
 
