@@ -8,6 +8,7 @@ import torch
 
 import rfm
 from manifolds import SO3, SPD, Euclidean, FlatTorus, Manifold, Sphere
+from manifolds.rotations import matrix_from_euler
 from rfm.baselines import BASELINES, NormalizingFlow
 from rfm.baselines.charts import chart_of
 from rfm.command_line import main as cli
@@ -111,6 +112,16 @@ def test_the_sphere_of_a_chart_is_torn_at_the_pole() -> None:
     longitude = torch.linspace(-3, 3, 13, dtype=torch.float64)
     near = torch.stack([1e-4 * longitude.cos(), 1e-4 * longitude.sin(), torch.ones_like(longitude)], -1)
     values = source.log_prob(Sphere(2).projx(near))
+    assert float(values.max() - values.min()) > 0.1
+
+
+def test_rotations_of_a_chart_are_torn_where_its_middle_angle_vanishes() -> None:
+    """About the identity the first and the last angle turn about one axis: their difference says nothing there."""
+    source = random_flow(SO3(), "circular-spline")
+    first = torch.linspace(-3, 3, 13, dtype=torch.float64)
+    near = matrix_from_euler(torch.stack([first, torch.full_like(first, 1e-4), -first], -1), "zxz", "intrinsic")
+    assert float(SO3().dist(near[:1], near).max()) < 1e-3
+    values = source.log_prob(near)
     assert float(values.max() - values.min()) > 0.1
 
 

@@ -1,0 +1,1 @@
+"""Flow matching beside its ancestors: normalising flows, maximum likelihood and diffusion, on equal data."""
