@@ -271,7 +271,7 @@ def test_a_distilled_flow_jumps_where_the_flow_leads(trained: Flow, objective: F
 
     start = Flow(m, AverageVelocity.from_velocity(trained.field))
     assert error(found.transport(x_0, steps=1)) < 0.8 * error(start.transport(x_0, steps=1))
-    assert error(found.transport(x_0)) < 0.1
+    assert error(found.transport(x_0)) < 0.15
     assert found.source is trained.source or found.source.same_as(trained.source)
     assert {"validation_loss", "validation_mmd2"} <= found.history[-1].keys()
     assert found.history[-1]["validation_loss"] < found.history[0]["validation_loss"]

@@ -92,7 +92,9 @@ def _values(
     along = changes(at)
     value, change = (a.detach() for a in _jvp(p, name, at, along))
     own = (p.m.expmap if name == "expmap" else p.m.logmap)(*at.values()).detach()
-    size = (1 + p.size(own) + p.size(change)) * (1 + sum(p.size(a) for a in at.values()))
+    # A change that is not a number allows nothing: it is found below.
+    length = p.size(change).nan_to_num(nan=0.0, posinf=0.0)
+    size = (1 + p.size(own) + length) * (1 + sum(p.size(a) for a in at.values()))
     yield Measurement(p.size(value - own), 1e3 * eps * size, at, f"the value of {call}, against {name},")
     stacked = {a: torch.stack([v, 2 * v, 0 * v]) for a, v in along.items()}
     both = _jvp(p, name, at, stacked)[1].detach()
