@@ -26,7 +26,7 @@ from torch import Tensor
 import rfm
 from manifolds import Mesh
 from rfm import plotting
-from rfm.integrators import EULER, FixedStep
+from rfm.integrators import EULER, RK4, FixedStep, Projected
 from rfm.metrics import negative_log_likelihood
 from rfm.paths import MoserVelocity, PremetricPath, SpectralDistance
 from rfm.sources import MeshDensity
@@ -277,9 +277,9 @@ BATCHES = 10
 """Batches that are timed, one after the other."""
 
 METHODS = {
-    "300 steps of Euler": FixedStep(EULER, steps=300),
-    "50 steps of Euler": FixedStep(EULER, steps=50),
-    "10 steps of Runge-Kutta": FixedStep(steps=10),
+    "300 steps of Euler": FixedStep(Projected(EULER), steps=300),
+    "50 steps of Euler": FixedStep(Projected(EULER), steps=50),
+    "10 steps of Runge-Kutta": FixedStep(Projected(RK4), steps=10),
 }
 
 
@@ -293,7 +293,7 @@ def measure_pairs(name: str, k: int) -> dict[str, Any]:
     batches = list(zip(starts.split(PAIRS), ends.split(PAIRS), times.split(PAIRS), strict=True))
     x_0, x_1, t = batches[0]
     distance = SpectralDistance(mesh, "biharmonic", k)
-    accurate = PremetricPath(mesh, distance, method=FixedStep(steps=500)).sample(x_0, x_1, t).x_t
+    accurate = PremetricPath(mesh, distance, method=FixedStep(Projected(RK4), steps=500)).sample(x_0, x_1, t).x_t
     found = {}
     for method_name, method in METHODS.items():
         path, clock = PremetricPath(mesh, distance, method=method), time.process_time()

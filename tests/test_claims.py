@@ -40,8 +40,7 @@ def test_costs_are_of_the_processor() -> None:
 
 
 @pytest.mark.slow
-def test_quick_claims_write_their_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "DIMENSIONS", (2,))
+def test_quick_claims_write_their_page(tmp_path: Path) -> None:
     page, figure = tmp_path / "page.md", tmp_path / "figure.png"
     names = ("head", "paths", "circle", "averaged", "blocks", "cost")
     page.write_text("\n".join(f"<!-- {name} -->\n\n<!-- end -->\n" for name in names))

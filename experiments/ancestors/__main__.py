@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from experiments.ancestors.budget import QUICK, Budget
 from experiments.ancestors.data import PROBLEMS
-from experiments.ancestors.models import QUICK, Budget
 from experiments.ancestors.page import draw, write_page
 from experiments.ancestors.study import measure
 

@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.ancestors.budget import Budget, Fitted
 from experiments.ancestors.data import Points
-from experiments.ancestors.models import Budget, Fitted
-from rfm.records.packages import optional_package
 
 _SIDE, _BLOCKS, _RATE, _VALIDATE_EVERY = 8, 4, 1e-3, 100
 
 
 def multiscale(blocks: int, hidden: int) -> Any:
     """Return Glow for pictures of 8 x 8 pixels: two scales, ``blocks`` steps of flow at each."""
-    nf: Any = optional_package("normflows", "baselines", "Glow")
+    import normflows as nf
+
     # Without its decomposition of the mixing matrices, which calls what PyTorch is about to remove.
     fine = [nf.flows.GlowBlock(4, hidden, use_lu=False) for _ in range(blocks)]
     coarse = [nf.flows.GlowBlock(8, hidden, use_lu=False) for _ in range(blocks)]

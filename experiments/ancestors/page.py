@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from experiments.ancestors.budget import Budget
 from experiments.ancestors.data import PROBLEMS
-from experiments.ancestors.models import NORMALIZING, SAME_NETWORK, Budget, methods
+from experiments.ancestors.models import NORMALIZING, SAME_NETWORK, methods
 from experiments.ancestors.planes import PLANES
 from experiments.ancestors.study import EULER_STEPS, file_of
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 import rfm
+from experiments.ancestors.budget import Budget, Fitted
 from experiments.ancestors.data import points_of
-from experiments.ancestors.models import SOLVER, Budget, Fitted, methods
+from experiments.ancestors.models import SOLVER, methods
 from rfm.integrators import EULER, Adaptive, FixedStep
 from rfm.likelihood import NotInvertibleError
 from rfm.metrics import classifier_two_sample, flow_measures, negative_log_likelihood, paired_difference

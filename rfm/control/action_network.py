@@ -146,8 +146,10 @@ class ActionMap(ActionNetwork, FlowMap):
     def from_velocity(cls, field: ActionNetwork) -> Self:
         """Return a map of the same arguments and weights, whose average velocity is the velocity at s."""
         check_instance("ActionMap.from_velocity", "field", field, ActionNetwork, "policy.flow.field")
-        own = {name: getattr(field, name) for name in inspect.signature(ActionNetwork).parameters}
-        network = cls(**own).to(next(field.parameters()))
+        own = vars(field) | {"manifold": field.manifold, "observations": field.observations}
+        network = cls(**{name: own[name] for name in inspect.signature(ActionNetwork).parameters})
+        # Before the weights are copied, which would be rounded.
+        network.to(next(field.parameters()))
         network.load_state_dict(field.state_dict(), strict=False)
         return network.train(field.training)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -103,8 +104,10 @@ class Differentiable:
         except RuntimeError as error:
             velocity_and_terms = self._in_reverse(error, x, t, vectors, covectors, condition, axis)
         else:
-            if faster and _agrees(velocity_and_terms, self.field, x, t, vectors, covectors, condition, axis):
-                self._terms = _Reverse(False)
+            reverse = faster and _agreed(velocity_and_terms, self.field, x, t, vectors, covectors, condition, axis)
+            if reverse:
+                # Taken from the first evaluation on, so that the first solve gives the same digits as the others.
+                velocity_and_terms, self._terms = reverse, _Reverse(False)
                 _remember(self.field.identity, _circumstances(x))
         self._settled = True
         return _raised(velocity_and_terms)
@@ -185,12 +188,12 @@ def _remember(field: Any, circumstances: tuple[Any, ...]) -> None:
 
 
 _FEW_PRODUCTS, _MANY_POINTS = 16, 128
-_AGREEMENT = 0.01
-"""Of the largest term: rounding is far below, and what a field computes without recording it above."""
+_AGREEMENT = 1e-3
+"""Of the largest term: rounding of float32 is far below, that of half precision and what is not recorded above."""
 
 
 def _circumstances(x: Tensor) -> tuple[Any, ...]:
-    return x.dtype, x.device, tuple(x.shape[1:])
+    return x.dtype, x.device, tuple(x.shape[1:]), torch.is_autocast_enabled(x.device.type)
 
 
 def _suits_reverse(vectors: Tensor, axis: int) -> bool:
@@ -208,16 +211,17 @@ def _unrecorded() -> bool:
     return not (torch.is_grad_enabled() or torch.is_inference_mode_enabled() or transformed)
 
 
-def _agrees(forward: tuple[Tensor, Tensor], field: Field, *arguments: Any) -> bool:
-    """Return whether reverse mode gives what forward mode gave, ``<w_i, Du e_i>``, at all points."""
+def _agreed(forward: tuple[Tensor, Tensor], field: Field, *arguments: Any) -> tuple[Tensor, Tensor] | None:
+    """Return what reverse mode gives, if it is at all points what forward mode gave, ``<w_i, Du e_i>``."""
+    if forward[1].dtype != at_least_float32(forward[1].dtype):
+        # Products in half precision lose more backwards.
+        return None
     try:
-        _, terms = _Reverse(False)(field, *arguments)
-    except torch.OutOfMemoryError:
-        return False
-    except RuntimeError:
-        return False
+        found = _Reverse(False)(field, *arguments)
+    except (torch.OutOfMemoryError, RuntimeError):
+        return None
     largest = forward[1].abs().max() if forward[1].numel() else forward[1].new_zeros(())
-    return bool((terms - forward[1]).abs().le(_AGREEMENT * largest).all())
+    return found if bool((found[1] - forward[1]).abs().le(_AGREEMENT * largest).all()) else None
 
 
 class _Reverse:
@@ -244,7 +248,9 @@ class _Reverse:
     ) -> tuple[Tensor, Tensor]:
         # Fused attention has no second derivatives.
         kernel = sdpa_kernel(SDPBackend.MATH) if self.recorded else contextlib.nullcontext()
-        with torch.enable_grad(), kernel:
+        # What is saved here is freed here: it is no business of hooks that count it, or carry it elsewhere.
+        saved = contextlib.nullcontext() if self.recorded else saved_tensors_hooks(_itself, _itself)
+        with torch.enable_grad(), kernel, saved:
             y = x if self.recorded and x.requires_grad else x.detach().requires_grad_()
             u = field(y, t, **condition)
 
@@ -257,6 +263,10 @@ class _Reverse:
 
             stacked = _pulled_terms(pull, u, vectors, covectors, axis)
         return (u, stacked) if self.recorded else (u.detach(), stacked.detach())
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _reverse_in_transform(
