@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many (default 3; 0: print what is known already)")
     parser.add_argument("--problems", nargs="*", metavar="NAME", help="such as sphere and torus (default: all)")
     parser.add_argument("--methods", nargs="*", metavar="NAME", help="such as Tempering and OT-ODE (default: all)")
-    parser.add_argument("--replications", type=int, default=200, help="of the calibration (default 200)")
+    parser.add_argument("--replications", type=int, default=200, help="of the calibration (default 200; 0: none)")
     parser.add_argument("--calibrated", nargs="*", metavar="NAME", default=CALIBRATED, help="problems (none: no names)")
     parser.add_argument("--out", type=Path, default=Path("runs/inverse"), help="folder of fits and results")
     parser.add_argument("--page", type=Path, help="Markdown file of the tables")
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"there is no problem {name!r}, or RFM_DATA does not say where its data are; take {[*known]}")
     chosen = {name: make for name, make in known.items() if options.problems is None or name in options.problems}
     assess(chosen, options, results)
-    if options.seeds:
+    if options.seeds and options.replications:
         calibrate({name: known[name] for name in options.calibrated}, options, results)
     print(f"{options.draws} draws, CPU, {datetime.date.today()}\n")
     print(assessments(results, options.draws, options.quick, [*chosen]))
