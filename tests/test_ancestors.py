@@ -100,7 +100,8 @@ def test_quick_study_resumes_and_writes_its_page(tmp_path: Path, capsys: pytest.
     page, figure = tmp_path / "page.md", tmp_path / "figure.png"
     page.write_text("Before.\n\n<!-- results -->\n\n<!-- end -->\nAfter.\n")
     arguments = ["--quick", "--problems", "two moons", "--runs", str(tmp_path), "--out", str(page)]
-    command.main([*arguments, "--figure", str(figure)])
+    arguments += ["--figure", str(figure)]
+    command.main(arguments)
     assert capsys.readouterr().out.count("two moons, seed 0") == len(methods("two moons"))
     text = page.read_text()
     assert all(f"| {name} |" in text for name in methods("two moons"))
