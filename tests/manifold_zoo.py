@@ -69,6 +69,7 @@ NOT_ON_A_POLYHEDRON = {
     "test_no_jump_along_a_geodesic": "tangent vectors turn at an edge",
     "test_draws_follow_the_density": "behind a vertex two geodesics arrive, or none: no density is carried along",
     "test_the_jacobian_is_that_of_differences": "projected steps over an edge come to rest on it: they have no inverse",
+    "test_the_map_of_a_flow_makes_them_zero": "steps of a field that jumps at an edge do not compose to its flow",
     "test_maps_take_at_most_six_times_their_arguments": "searches hold the boxes and faces that each point may lie in",
 }
 """Tests of manifolds that hold for smooth ones alone, and why."""
