@@ -53,6 +53,8 @@ install: .venv/.installed-all
 	$(PIP) --no-deps cgdms
 	# Likewise its file of prototypes of crystals.
 	$(PIP) --no-deps pymatgen
+	# Its functions are compiled at the first import, and kept: two processes that do so at once leave code that crashes.
+	$(BIN)/python -c 'import orix.quaternion.symmetry'
 	touch $@
 
 demo: .venv/.installed
