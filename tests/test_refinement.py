@@ -26,9 +26,10 @@ from rfm.metrics import paired_difference
 from rfm.networks import VelocityField
 from rfm.records.descriptions import SavedFlowError, read_json, write_json
 from rfm.sources import KernelMixture, Uniform, VonMisesFisher, WrappedNormal, likeliest_weights
+from rfm.sources.folds import folds_of, places_of
 from rfm.steering import EnergyGuidance
 from rfm.training.checkpoint import Checkpoint, Validation
-from rfm.training.mixture_choice import Choice, Clusters, chosen, folds_of, places_of, tried
+from rfm.training.mixture_choice import Choice, Clusters, chosen, tried
 from rfm.training.refinement import candidates, refine, solver_error
 from rfm.training.weighted_points import Points, merged, thinned
 

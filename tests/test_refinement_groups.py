@@ -16,9 +16,10 @@ from rfm.datasets import group_labels
 from rfm.metrics import paired_difference
 from rfm.networks import VelocityField
 from rfm.sources import Uniform, likeliest_weights
+from rfm.sources.folds import folds_of, places_of
 from rfm.training import conditional_kernels
 from rfm.training.conditional_refinement import refine_given
-from rfm.training.mixture_choice import Choice, Clusters, chosen, folds_of, places_of, supported, tried
+from rfm.training.mixture_choice import Choice, Clusters, chosen, supported, tried
 from rfm.training.refinement import candidates, refine, weights_of
 from rfm.training.weighted_points import Points, merged, thinned
 

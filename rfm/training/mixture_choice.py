@@ -8,9 +8,9 @@ from torch import Tensor
 
 from rfm.metrics import Estimate, paired_difference
 from rfm.sources import likeliest_weights
+from rfm.sources.folds import folds_of, places_of
 from rfm.training.weighted_points import Points
 
-_FOLDS = 5
 _STEPS = (50, 250)
 """Numbers of steps of expectation maximisation that are tried."""
 _FEW_POINTS, _FEW_STEPS = 200, 10
@@ -164,16 +164,3 @@ def supported(choice: Choice, kernels: Choice, alone: Tensor, clusters: Clusters
         return choice
     simpler = kernels.held_out if kernels.nll < -float(clusters.shares @ alone) else alone
     return choice if clusters.clearly_gains(choice.held_out, simpler) else kernels
-
-
-def places_of(x: Tensor) -> Tensor:
-    """Return the number of the place of each point ``(m, *event_shape)``, equal for equal points, ``(m,)``."""
-    # Adding 0 turns -0.0 into 0.0, which is the same place.
-    return torch.unique(x.flatten(1) + 0, dim=0, return_inverse=True)[1]
-
-
-def folds_of(place: Tensor) -> Tensor:
-    """Return the fold of each point by its place, ``(m,)``; the same at every call."""
-    count = int(place.max()) + 1
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).to(place.device)
-    return order[place] % min(_FOLDS, count)
