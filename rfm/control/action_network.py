@@ -1,9 +1,8 @@
 """The network of flow policies: a token for each action, which attends to tokens of what is seen."""
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from rfm.control.observations import Observations
 from rfm.control.token_encoders import ObservationTokens
 from rfm.field import Field, FlowMap
 from rfm.networks.precision import ExactBuffers, in_precision_of_weights
+from rfm.networks.second_time import SecondTime
 from rfm.paths.times import check_times
 
 
@@ -126,14 +126,13 @@ class ActionNetwork(ExactBuffers, Field):
         return manifold.tangent_from_vector(x, self.scale * w.flatten(-2))
 
 
-class ActionMap(ActionNetwork, FlowMap):
+class ActionMap(ActionNetwork, SecondTime, one_time=ActionNetwork):
     """An `ActionNetwork` with a second time, for chunks in one to four jumps; `rfm.distil` trains it.
 
     What it has besides vanishes at equal times whatever its weights, and is zero at first, so that one made by
     `from_velocity` begins as the network it is made from. Arguments as for `ActionNetwork`.
     """
 
-    __signature__ = inspect.signature(ActionNetwork)
     manifold: Power
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -141,17 +140,6 @@ class ActionMap(ActionNetwork, FlowMap):
         self.jump_time = _TimeContext(2, self.width)
         nn.init.zeros_(self.jump_time.last.weight)
         nn.init.zeros_(self.jump_time.last.bias)
-
-    @classmethod
-    def from_velocity(cls, field: ActionNetwork) -> Self:
-        """Return a map of the same arguments and weights, whose average velocity is the velocity at s."""
-        check_instance("ActionMap.from_velocity", "field", field, ActionNetwork, "policy.flow.field")
-        own = vars(field) | {"manifold": field.manifold, "observations": field.observations}
-        network = cls(**{name: own[name] for name in inspect.signature(ActionNetwork).parameters})
-        # Before the weights are copied, which would be rounded.
-        network.to(next(field.parameters()))
-        network.load_state_dict(field.state_dict(), strict=False)
-        return network.train(field.training)
 
     def average_velocity(  # type: ignore[override]
         self, x: Tensor, s: Tensor, t: Tensor, condition: Tensor | None = None
