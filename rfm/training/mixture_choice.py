@@ -95,7 +95,7 @@ class Choice:
     nll: float
 
 
-def tried(
+def cross_validated(
     log_p: Tensor,
     clusters: Clusters,
     *,
@@ -127,7 +127,7 @@ def tried(
     return found
 
 
-def chosen(choices: Sequence[Choice], clusters: Clusters) -> Choice:
+def stacked(choices: Sequence[Choice], clusters: Clusters) -> Choice:
     """Return the choice that is best on points left out of it: one of these, or their mixture.
 
     The mixture's own weights, as few as there are choices, are those that make the left-out points likeliest. Where
@@ -139,7 +139,7 @@ def chosen(choices: Sequence[Choice], clusters: Clusters) -> Choice:
     """
     held_out, shares = torch.stack([choice.held_out for choice in choices], dim=-1), clusters.shares
     if clusters.grouped:
-        [mixture] = tried(held_out, clusters, steps=(_STACKING_STEPS,))
+        [mixture] = cross_validated(held_out, clusters, steps=(_STACKING_STEPS,))
     else:
         share = likeliest_weights(held_out, shares, _STACKING_STEPS)
         mixed = torch.logsumexp(held_out + share.log(), dim=-1)
