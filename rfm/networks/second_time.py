@@ -42,7 +42,7 @@ class SecondTime(FlowMap):
         network.to(next(field.parameters()))
         network.load_state_dict(field.state_dict(), strict=False)
         network.train(field.training)
-        return network  # type: ignore[no-any-return]
+        return network
 
 
 _FORMS: dict[type[nn.Module], type[SecondTime]] = {}
@@ -61,7 +61,7 @@ def with_second_time(network: nn.Module) -> nn.Module:
     form = _FORMS.get(type(network))
     if form is not None:
         made: Any = form.from_velocity(network)
-        return made  # type: ignore[no-any-return]
+        return made
     if type(network) is Encoded:
         return EncodedMap(network.encoder, with_second_time(network.velocity))
     raise ValueError(
