@@ -10,7 +10,7 @@ from manifold_zoo import ZOO
 from manifolds import Manifold, Sphere
 from manifolds.testing import LAWS, ConformanceError, check_manifold
 from manifolds.testing.methods import METHODS, Method
-from manifolds.testing.probe import Probe, choose_points
+from manifolds.testing.probe import Probe, Watched, choose_points
 
 # The first forward-mode derivative of a process compiles torch's own decompositions with torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -73,6 +73,13 @@ def test_report_says_where_and_what_to_do() -> None:
     assert text.startswith(f"{name}()")
     for part in (law, "seed 0", "claim", "x = [", "y = [", "allowed", "means", "do ", "Not tested"):
         assert part in text
+
+
+def test_a_call_is_named_alike_in_every_run() -> None:
+    watched = Watched(Sphere(2))
+    for _ in range(2):
+        watched.random_uniform(2, generator=torch.Generator())
+        assert watched.last_call == "random_uniform(2, <torch._C.Generator object>)"
 
 
 def test_seed_decides_the_inputs() -> None:

@@ -31,6 +31,7 @@ from rfm.control import (
     fit_policy,
 )
 from rfm.integrators import EULER, FixedStep
+from rfm.networks.second_time import with_second_time
 from rfm.paths import GeodesicPath
 from rfm.paths.times import EarlyTimes
 from rfm.sources import Uniform, WrappedNormal, default_source
@@ -241,7 +242,8 @@ def test_what_is_seen_is_encoded_once_for_a_solve(kind: type[ActionNetwork]) -> 
 def test_the_map_begins_as_the_velocity_and_is_it_at_equal_times() -> None:
     m = CHUNKS[1]
     field, given = network(m), SEEN.encode(observed(4))
-    made = ActionMap.from_velocity(field)
+    made = with_second_time(field)
+    assert type(made) is ActionMap
     x, s, t = drawn(m, 4), torch.full((4,), 0.2).double(), torch.full((4,), 0.9).double()
     torch.testing.assert_close(made.average_velocity(x, s, t, condition=given), field(x, s, given))
     other = network(m, ActionMap)

@@ -296,7 +296,7 @@ def test_a_fit_to_all_points(here: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_cross_fitting_in_python_is_the_mean_of_its_folds(tmp_path: Path) -> None:
-    from rfm.training.mixture_choice import folds_of, places_of
+    from rfm.sources.folds import folds_of, places_of
 
     x = Sphere(2).projx(torch.randn(60, 3, generator=torch.Generator().manual_seed(0)) + torch.tensor([1.0, 0, 0]))
     training = rfm.Training(validations=4)

@@ -54,7 +54,7 @@ def moved(x: Tensor, shift: float = 0.0) -> tuple[Tensor, Tensor]:
 
 def test_a_map_begins_as_the_field_and_jumps(field: FrameField) -> None:
     x, s, t = poses(5), torch.tensor([0.1, 0.4, 0.7], dtype=F64), torch.tensor([0.9, 0.6, 1.0], dtype=F64)
-    known = FrameMap.from_field(field)
+    known = FrameMap.from_velocity(field)
     torch.testing.assert_close(known.average_velocity(x, s, t), field(x, s), rtol=0, atol=0)
     torch.nn.init.normal_(known.jump_time[-1].weight, std=0.3)
     known.requires_grad_(False)
@@ -69,7 +69,7 @@ def test_a_map_begins_as_the_field_and_jumps(field: FrameField) -> None:
 
 
 def test_a_flow_of_frames_jumps_in_any_number(field: FrameField) -> None:
-    made = rfm.Flow(CentredPoses(6, 10.0), FrameMap.from_field(field), CentredPoseSource(CentredPoses(6, 10.0)))
+    made = rfm.Flow(CentredPoses(6, 10.0), FrameMap.from_velocity(field), CentredPoseSource(CentredPoses(6, 10.0)))
     short = made.on(CentredPoses(4, 10.0)).sample(2, steps=3, generator=generator())
     assert short.shape == (2, 4, 4, 4)
     # As it begins, jumps are Euler's steps.

@@ -26,9 +26,10 @@ from rfm.metrics import paired_difference
 from rfm.networks import VelocityField
 from rfm.records.descriptions import SavedFlowError, read_json, write_json
 from rfm.sources import KernelMixture, Uniform, VonMisesFisher, WrappedNormal, likeliest_weights
+from rfm.sources.folds import folds_of, places_of
 from rfm.steering import EnergyGuidance
 from rfm.training.checkpoint import Checkpoint, Validation
-from rfm.training.mixture_choice import Choice, Clusters, chosen, folds_of, places_of, tried
+from rfm.training.mixture_choice import Choice, Clusters, cross_validated, stacked
 from rfm.training.refinement import candidates, refine, solver_error
 from rfm.training.weighted_points import Points, merged, thinned
 
@@ -284,7 +285,7 @@ def equal_shares(number: Tensor, grouped: bool = False) -> Clusters:
 
 def best_of_steps(log_p: Tensor, place: Tensor) -> Choice:
     clusters = equal_shares(place)
-    return chosen(tried(log_p, clusters), clusters)
+    return stacked(cross_validated(log_p, clusters), clusters)
 
 
 def test_weights_of_few_points_stay_near_equal_ones_and_of_many_do_not() -> None:
@@ -320,11 +321,11 @@ def test_the_choice_is_never_behind_any_that_it_is_made_from() -> None:
     clusters = equal_shares(torch.arange(200))
     first, second = torch.tensor([1.0, 0.0]).double(), torch.tensor([0.0, 1.0]).double()
     choices = [Choice(first, left, -float(left.mean())), Choice(second, left.flip(0), -float(left.mean()))]
-    both = chosen(choices, clusters)
+    both = stacked(choices, clusters)
     assert both.nll < choices[0].nll - 0.5
     torch.testing.assert_close(both.weights, torch.full((2,), 0.5, dtype=torch.float64))
     worse = Choice(second, left - 1e-3, 1e-3 - float(left.mean()))
-    assert chosen([choices[0], worse], clusters).nll <= choices[0].nll
+    assert stacked([choices[0], worse], clusters).nll <= choices[0].nll
 
 
 def test_gains_are_clustered_by_place() -> None:

@@ -16,9 +16,10 @@ from rfm.datasets import group_labels
 from rfm.metrics import paired_difference
 from rfm.networks import VelocityField
 from rfm.sources import Uniform, likeliest_weights
+from rfm.sources.folds import folds_of, places_of
 from rfm.training import conditional_kernels
 from rfm.training.conditional_refinement import refine_given
-from rfm.training.mixture_choice import Choice, Clusters, chosen, folds_of, places_of, supported, tried
+from rfm.training.mixture_choice import Choice, Clusters, cross_validated, stacked, supported
 from rfm.training.refinement import candidates, refine, weights_of
 from rfm.training.weighted_points import Points, merged, thinned
 
@@ -145,17 +146,17 @@ def test_all_points_of_a_group_share_a_fold_and_one_of_them_tells_nothing_of_the
     assert sorted(folds[:, 0].tolist()) == sorted([0, 1, 2, 3, 4] * 2)
     own = torch.where(group[:, None] == torch.arange(10), 5.0, -5.0).double()
     everywhere = torch.zeros(70, 1, dtype=torch.float64)
-    by_group = tried(torch.cat([own, everywhere], dim=1), clusters)
+    by_group = cross_validated(torch.cat([own, everywhere], dim=1), clusters)
     assert all(choice.nll > -1e-3 for choice in by_group)
-    by_point = tried(torch.cat([own, everywhere], dim=1), Clusters.of(Points(torch.randn(70, 2))))
+    by_point = cross_validated(torch.cat([own, everywhere], dim=1), Clusters.of(Points(torch.randn(70, 2))))
     assert min(choice.nll for choice in by_point) < -2
 
 
 def test_fewer_steps_are_tried_of_few_groups_as_of_few_points() -> None:
     log_p = torch.randn(400, 3, generator=seeded(), dtype=torch.float64)
     group = torch.arange(400) // 4
-    assert len(tried(log_p, equal_shares(group, grouped=True))) == 3
-    assert len(tried(log_p, equal_shares(group, grouped=False))) == 2
+    assert len(cross_validated(log_p, equal_shares(group, grouped=True))) == 3
+    assert len(cross_validated(log_p, equal_shares(group, grouped=False))) == 2
 
 
 def test_the_mixture_of_choices_is_assessed_on_other_groups() -> None:
@@ -164,8 +165,8 @@ def test_the_mixture_of_choices_is_assessed_on_other_groups() -> None:
     left = torch.where(group < 1, 0.0, -4.0).double()
     right = torch.full((100,), -3.0, dtype=torch.float64)
     choices = [Choice(torch.eye(2, dtype=torch.float64)[i], p, -float(p.mean())) for i, p in enumerate((left, right))]
-    by_point = chosen(choices, equal_shares(group, grouped=False))
-    by_group = chosen(choices, equal_shares(group, grouped=True))
+    by_point = stacked(choices, equal_shares(group, grouped=False))
+    by_group = stacked(choices, equal_shares(group, grouped=True))
     assert by_point.nll < min(choice.nll for choice in choices) - 0.1
     assert by_group.nll > by_point.nll + 0.05
 

@@ -151,7 +151,7 @@ class FromGeomstats(Manifold):
             _, dx = self.shoot(x, u, torch.tensor(0.5, dtype=torch.float64))
             finite = bool(u.isfinite().all() and dx.isfinite().all())
         # What spaces without closed forms raise, each its own way; the error names it, and keeps it as its cause.
-        except (RuntimeError, NotImplementedError, TypeError, AttributeError, IndexError) as error:
+        except (RuntimeError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(
                 f"from_geomstats: {self} has no geodesics to offer: geomstats raises {type(error).__name__} "
                 f"({str(error).splitlines()[0] if str(error) else 'no message'}) in exp, its derivative, log, "
@@ -213,7 +213,7 @@ def _injectivity_radius(space: Any) -> float | None:
     try:
         radius = float(space.metric.injectivity_radius())
     # Not every metric has the method, some ask for a point or answer with one number a point; not known is safe.
-    except (NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError):
+    except (TypeError, ValueError, RuntimeError, AttributeError):
         return None
     return radius if math.isinf(radius) else None
 

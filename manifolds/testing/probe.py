@@ -19,6 +19,7 @@ References:
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,10 @@ class Watched:
 
 
 def _signature(argument: object) -> str:
-    return f"{tuple(argument.shape)} {argument.dtype}" if isinstance(argument, Tensor) else repr(argument)
+    if isinstance(argument, Tensor):
+        return f"{tuple(argument.shape)} {argument.dtype}"
+    # Of an object such as a generator Python prints the address, which differs from run to run.
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(argument))
 
 
 class Probe:

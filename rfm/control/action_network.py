@@ -1,9 +1,8 @@
-"""The network of flow policies: a token for each action, which attends to tokens of what is seen."""
+"""The network of flow policies: a token for each action, which attends to tokens of the observation."""
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,26 +13,27 @@ from rfm.control.observations import Observations
 from rfm.control.token_encoders import ObservationTokens
 from rfm.field import Field, FlowMap
 from rfm.networks.precision import ExactBuffers, in_precision_of_weights
+from rfm.networks.second_time import SecondTime
 from rfm.paths.times import check_times
 
 
 class ActionNetwork(ExactBuffers, Field):
-    """A velocity field on chunks of actions, given what is seen.
+    """A velocity field on chunks of actions, given an observation.
 
     Each action of the chunk is a token, and all of them attend to each other and, in every layer, to the tokens of the
-    observation, as in pi-zero (Black et al., 2024, arXiv:2410.24164). What is seen does not change while a
-    chunk is drawn: its tokens, and the keys and values that the layers read of them, are computed once for each solve
-    (`encoded`), and kept between the steps. Time scales and shifts the normalised features (Peebles and Xie, Scalable
+    observation, as in pi-zero (Black et al., 2024, arXiv:2410.24164). The observation does not change while a
+    chunk is drawn: the keys and values of its tokens in every layer are computed once for each solve (`encoded`), and
+    kept in a cache between the steps. Time scales and shifts the normalised features (Peebles and Xie, Scalable
     Diffusion Models with Transformers, 2022, arXiv:2212.09748).
 
     Without a condition the velocity is that of nothing known, which training sees as far as observations are left out.
 
     Args:
         manifold: the chunks, `ActionChunks` or another power.
-        observations: what is seen; its vectors are the condition.
+        observations: their parts; its vectors are the condition.
         width: of the features, a multiple of ``heads``.
         depth: layers for actions.
-        seen_depth: layers for what is seen.
+        seen_depth: layers for observations.
         heads: of attention.
         offset: subtracted from the coordinates of an action, ``(manifold.m.embed_dim,)``; zeros by default.
         scale: unit of length of the actions, by which the coordinates are divided and velocities multiplied.
@@ -91,33 +91,33 @@ class ActionNetwork(ExactBuffers, Field):
             condition: vectors of observations ``(*batch, w)``, NaN where not known; their batch broadcasts against that
                 of ``x``. None where nothing is known.
         """
-        return self.recalled(x, t, self.remembered(self._nothing(x) if condition is None else condition))
+        return self.cached_velocity(x, t, self.keys_and_values(self._nothing(x) if condition is None else condition))
 
     def encoded(self, condition: Tensor) -> tuple[Callable[..., Tensor], Tensor]:
-        """Return the field that reads keys and values of what is seen, and these as vectors."""
-        return _Recalled(self), self.remembered(condition)
+        """Return the field that reads the cache of keys and values of observations, and that cache as vectors."""
+        return _Cached(self), self.keys_and_values(condition)
 
     @in_precision_of_weights
-    def remembered(self, condition: Tensor) -> Tensor:
-        """Return what all layers read of observations, as vectors: keys and values, and which of them are known."""
+    def keys_and_values(self, condition: Tensor) -> Tensor:
+        """Return keys and values of observations for all layers, and which are known, as vectors ``(*batch, c)``."""
         tokens, known = self.seen(condition)
         # A layer's together, so that it reads one block of memory.
         both = self.memory(tokens).unflatten(-1, (self.depth, -1)).movedim(-2, -3)
         return torch.cat([both.flatten(-3), known.to(both.dtype)], dim=-1)
 
     @in_precision_of_weights
-    def recalled(self, x: Tensor, t: Tensor, memory: Tensor) -> Tensor:
-        """Return the velocity at ``x`` from what `remembered` returned; arguments as for the field."""
+    def cached_velocity(self, x: Tensor, t: Tensor, cache: Tensor) -> Tensor:
+        """Return the velocity at ``x`` from the cache that `keys_and_values` returned; arguments as for the field."""
         check_times(type(self).__name__, t, self.manifold.batch_shape(x))
-        return self._layers(x, self.time(t), memory)
+        return self._layers(x, self.time(t), cache)
 
     def _nothing(self, x: Tensor) -> Tensor:
         return x.new_full((self.condition_dim,), torch.nan)
 
-    def _layers(self, x: Tensor, time: Tensor, memory: Tensor) -> Tensor:
+    def _layers(self, x: Tensor, time: Tensor, cache: Tensor) -> Tensor:
         manifold, batch = self.manifold, self.manifold.batch_shape(x)
-        memory = memory.expand(*batch, memory.shape[-1])
-        both, known = memory[..., : -self.seen.count], memory[..., -self.seen.count :]
+        cache = cache.expand(*batch, cache.shape[-1])
+        both, known = cache[..., : -self.seen.count], cache[..., -self.seen.count :]
         layers = both.unflatten(-1, (self.depth, self.seen.count, 2 * self.width)).unbind(-3)
         h = self.actions((manifold.m.embed(x) - self.shift) / self.scale) + self.places
         for block, own in zip(self.blocks, layers, strict=True):
@@ -126,14 +126,13 @@ class ActionNetwork(ExactBuffers, Field):
         return manifold.tangent_from_vector(x, self.scale * w.flatten(-2))
 
 
-class ActionMap(ActionNetwork, FlowMap):
+class ActionMap(ActionNetwork, SecondTime, one_time=ActionNetwork):
     """An `ActionNetwork` with a second time, for chunks in one to four jumps; `rfm.distil` trains it.
 
     What it has besides vanishes at equal times whatever its weights, and is zero at first, so that one made by
     `from_velocity` begins as the network it is made from. Arguments as for `ActionNetwork`.
     """
 
-    __signature__ = inspect.signature(ActionNetwork)
     manifold: Power
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -142,38 +141,27 @@ class ActionMap(ActionNetwork, FlowMap):
         nn.init.zeros_(self.jump_time.last.weight)
         nn.init.zeros_(self.jump_time.last.bias)
 
-    @classmethod
-    def from_velocity(cls, field: ActionNetwork) -> Self:
-        """Return a map of the same arguments and weights, whose average velocity is the velocity at s."""
-        check_instance("ActionMap.from_velocity", "field", field, ActionNetwork, "policy.flow.field")
-        own = vars(field) | {"manifold": field.manifold, "observations": field.observations}
-        network = cls(**{name: own[name] for name in inspect.signature(ActionNetwork).parameters})
-        # Before the weights are copied, which would be rounded.
-        network.to(next(field.parameters()))
-        network.load_state_dict(field.state_dict(), strict=False)
-        return network.train(field.training)
-
     def average_velocity(  # type: ignore[override]
         self, x: Tensor, s: Tensor, t: Tensor, condition: Tensor | None = None
     ) -> Tensor:
         """Return the average velocity of the jump, tangent at ``x``; arguments as for `rfm.FlowMap`."""
-        memory = self.remembered(self._nothing(x) if condition is None else condition)
-        return self.average_recalled(x, s, t, memory)
+        cache = self.keys_and_values(self._nothing(x) if condition is None else condition)
+        return self.cached_average_velocity(x, s, t, cache)
 
     def encoded(self, condition: Tensor) -> tuple[Callable[..., Tensor], Tensor]:
-        return _RecalledMap(self), self.remembered(condition)
+        return _CachedMap(self), self.keys_and_values(condition)
 
     @in_precision_of_weights
-    def average_recalled(self, x: Tensor, s: Tensor, t: Tensor, memory: Tensor) -> Tensor:
-        """Return the average velocity from what `remembered` returned."""
+    def cached_average_velocity(self, x: Tensor, s: Tensor, t: Tensor, cache: Tensor) -> Tensor:
+        """Return the average velocity from the cache that `keys_and_values` returned."""
         for time in (s, t):
             check_times(type(self).__name__, time, self.manifold.batch_shape(x))
         s, t = torch.broadcast_tensors(s, t)
-        return self._layers(x, self.time(s) + (t - s)[..., None] * self.jump_time(s, t), memory)
+        return self._layers(x, self.time(s) + (t - s)[..., None] * self.jump_time(s, t), cache)
 
 
-class _Recalled(Field):
-    """An action network behind the encoder of what is seen."""
+class _Cached(Field):
+    """An action network whose condition is its cache of keys and values."""
 
     def __init__(self, network: ActionNetwork) -> None:
         self.network = network
@@ -181,13 +169,13 @@ class _Recalled(Field):
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:  # type: ignore[override]
         if condition is None:
             return cast(Tensor, self.network(x, t))
-        return self.network.recalled(x, t, condition)
+        return self.network.cached_velocity(x, t, condition)
 
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
         yield from self.network.named_modules()
 
 
-class _RecalledMap(_Recalled, FlowMap):  # type: ignore[misc]
+class _CachedMap(_Cached, FlowMap):  # type: ignore[misc]
     network: ActionMap
 
     @property
@@ -199,7 +187,7 @@ class _RecalledMap(_Recalled, FlowMap):  # type: ignore[misc]
     ) -> Tensor:
         if condition is None:
             return self.network.average_velocity(x, s, t)
-        return self.network.average_recalled(x, s, t, condition)
+        return self.network.cached_average_velocity(x, s, t, condition)
 
 
 class _TimeContext(nn.Module):
@@ -219,7 +207,7 @@ class _TimeContext(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention of actions to each other and to what is seen, and a transition; each is nothing at first."""
+    """Attention of actions to each other and to the observation, and a transition; each is nothing at first."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -232,18 +220,18 @@ class _Block(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, h: Tensor, time: Tensor, memory: Tensor, known: Tensor) -> Tensor:
+    def forward(self, h: Tensor, time: Tensor, cache: Tensor, known: Tensor) -> Tensor:
         """Return features ``(*batch, k, width)``.
 
         Args:
             h: features of the actions.
             time: context ``(*batch, 1, width)``, or ``(1, width)`` for all.
-            memory: keys and values of what is seen ``(*batch, m, 2 width)``.
+            cache: keys and values of the observation ``(*batch, m, 2 width)``.
             known: 1 where they are known ``(*batch, m)``.
         """
         stretch, shift, stretch_2, shift_2 = self.scales(nn.functional.silu(time)).chunk(4, dim=-1)
         q, k, v = self.inputs(_normed(h, stretch, shift)).chunk(3, dim=-1)
-        keys, values = memory.chunk(2, dim=-1)
+        keys, values = cache.chunk(2, dim=-1)
         h = h + self.out(self._attended(q, torch.cat([keys, k], dim=-2), torch.cat([values, v], dim=-2), known))
         return cast(Tensor, h + self.transition(_normed(h, stretch_2, shift_2)))
 

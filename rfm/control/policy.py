@@ -135,13 +135,13 @@ class FlowPolicy:
 
 @evaluating
 def _drawn(flow: Flow, policy: FlowPolicy, vectors: Tensor, left: Tensor | None) -> Tensor:
-    """Return a chunk for each vector ``(n, w)``; the keys and values of what is seen are computed once."""
+    """Return a chunk for each vector ``(n, w)``; the keys and values of observations are computed once."""
     if left is not None:
         left = left.reshape(len(vectors), *policy.chunks.event_shape)
     x, start = policy._begun(len(vectors), left)
-    field, memory = as_field(flow.field).encoded(vectors.to(x))
+    field, cache = as_field(flow.field).encoded(vectors.to(x))
     steered = policy._steered(as_field(field), left)
-    chunk = integrate(steered, policy.chunks, x, (start, 1.0), policy.solver, condition=memory).final
+    chunk = integrate(steered, policy.chunks, x, (start, 1.0), policy.solver, condition=cache).final
     if left is not None and policy.chunking is not None:
         # What is done while the chunk is computed is done as it was planned.
         chunk[:, : policy.chunking.delay] = left[:, : policy.chunking.delay]

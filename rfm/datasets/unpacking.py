@@ -56,7 +56,7 @@ def _from_zip(content: bytes, file: str) -> bytes:
             members = [name for name in members if not name.startswith("__MACOSX/")]
             if len(members) == 1:
                 return unpacked(archive.read(members[0]), file)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, RuntimeError, zlib.error, OSError, EOFError) as error:
         raise TableError(
             f"{file}: this zip archive is damaged or encrypted ({_reason(error)}); copy or download it again"
         ) from None

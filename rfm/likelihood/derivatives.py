@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -218,7 +217,7 @@ def _agreed(forward: tuple[Tensor, Tensor], field: Field, *arguments: Any) -> tu
         return None
     try:
         found = _Reverse(False)(field, *arguments)
-    except (torch.OutOfMemoryError, RuntimeError):
+    except RuntimeError:
         return None
     largest = forward[1].abs().max() if forward[1].numel() else forward[1].new_zeros(())
     return found if bool((found[1] - forward[1]).abs().le(_AGREEMENT * largest).all()) else None
@@ -248,9 +247,7 @@ class _Reverse:
     ) -> tuple[Tensor, Tensor]:
         # Fused attention has no second derivatives.
         kernel = sdpa_kernel(SDPBackend.MATH) if self.recorded else contextlib.nullcontext()
-        # What is saved here is freed here: it is no business of hooks that count it, or carry it elsewhere.
-        saved = contextlib.nullcontext() if self.recorded else saved_tensors_hooks(_itself, _itself)
-        with torch.enable_grad(), kernel, saved:
+        with torch.enable_grad(), kernel:
             y = x if self.recorded and x.requires_grad else x.detach().requires_grad_()
             u = field(y, t, **condition)
 
@@ -263,10 +260,6 @@ class _Reverse:
 
             stacked = _pulled_terms(pull, u, vectors, covectors, axis)
         return (u, stacked) if self.recorded else (u.detach(), stacked.detach())
-
-
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _reverse_in_transform(

@@ -1,19 +1,18 @@
 """The velocity network with a second time, for flow maps."""
 
-import inspect
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rfm.field import FlowMap
 from rfm.networks.precision import in_precision_of_weights
+from rfm.networks.second_time import SecondTime
 from rfm.networks.velocity import VelocityField, one_time
 from rfm.paths.times import check_times
 
 
-class AverageVelocity(VelocityField, FlowMap):
+class AverageVelocity(VelocityField, SecondTime, one_time=VelocityField):
     """A `VelocityField` with a second time: the average velocity ``u(x, s, t)`` of jumps from s to t.
 
     What it has besides, the jump part, vanishes at equal times whatever its weights: biases of all layers that are
@@ -24,8 +23,6 @@ class AverageVelocity(VelocityField, FlowMap):
     Arguments as for `VelocityField`.
     """
 
-    __signature__ = inspect.signature(VelocityField)
-
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         inputs = 2 * self.context.in_features - self.condition_inputs.width
@@ -34,17 +31,6 @@ class AverageVelocity(VelocityField, FlowMap):
         self.jump_fine = nn.Linear(self.features, self.width, bias=False)
         for weight in (self.jump_biases.weight, self.jump_biases.bias, self.jump_fine.weight):
             nn.init.zeros_(weight)
-
-    @classmethod
-    def from_velocity(cls, field: VelocityField) -> Self:
-        """Return a network of the same arguments and weights, whose average velocity is the velocity at s."""
-        # Its constructor keeps arguments under their names, as whatever is saved does.
-        own = vars(field) | {"manifold": field.manifold}
-        network = cls(**{name: own[name] for name in inspect.signature(VelocityField).parameters})
-        # Before the weights are copied, which would be rounded.
-        network.to(next(field.parameters()))
-        network.load_state_dict(field.state_dict(), strict=False)
-        return network.train(field.training)
 
     @in_precision_of_weights
     def average_velocity(  # type: ignore[override]

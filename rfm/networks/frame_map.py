@@ -1,29 +1,26 @@
 """The network of rigid bodies in a row with a second time, for flow maps."""
 
-import inspect
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from manifolds import CentredPoses
-from rfm.field import FlowMap
 from rfm.networks.frames import TIME_WIDTH, WAVES, FrameField, time_waves
 from rfm.networks.precision import in_precision_of_weights
+from rfm.networks.second_time import SecondTime
 
 
-class FrameMap(FrameField, FlowMap):
+class FrameMap(FrameField, SecondTime, one_time=FrameField):
     """A `FrameField` with a second time: the average velocity of jumps from s to t, of any number of poses.
 
     It is that of the geodesic to a predicted pose, ``log_x(endpoint) / (1 - s)``; the prediction depends on t as well,
     through what is added to the features of time, multiplied by ``t - s``. So at equal times it is a `FrameField`, with
-    its weights and its cost, and since that part is zero at first, a network made by `from_field` begins as the field
-    that it is made from. A jump to time 1 lands on the prediction.
+    its weights and its cost, and since that part is zero at first, a network made by `from_velocity` begins as the
+    field that it is made from. A jump to time 1 lands on the prediction.
 
     Arguments as for `FrameField`.
     """
-
-    __signature__ = inspect.signature(FrameField)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -33,16 +30,6 @@ class FrameMap(FrameField, FlowMap):
         self.jump_time = nn.Sequential(nn.Linear(4 * WAVES, TIME_WIDTH), nn.SiLU(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-
-    @classmethod
-    def from_field(cls, field: FrameField) -> Self:
-        """Return a network of the same arguments and weights, whose average velocity is the velocity at s."""
-        own = vars(field)
-        network = cls(**{name: own[name] for name in inspect.signature(FrameField).parameters})
-        # Before the weights are copied, which would be rounded.
-        network.to(next(field.parameters()))
-        network.load_state_dict(field.state_dict(), strict=False)
-        return network.train(field.training)
 
     @in_precision_of_weights
     def average_velocity(  # type: ignore[override]

@@ -12,6 +12,7 @@ from manifolds.numerics.constants import Constants
 from rfm.arrays import points_of, tensor_of
 from rfm.sources.base import Source, checked_part, draws
 from rfm.sources.default import default_source
+from rfm.sources.folds import folds_of, places_of
 from rfm.sources.kernel_arguments import (
     checked_concentrations,
     checked_kernel,
@@ -22,7 +23,7 @@ from rfm.sources.kernel_arguments import (
 from rfm.sources.kernel_components import KernelComponents
 from rfm.sources.kernel_widths import absolute_concentrations, kernel_concentrations
 from rfm.sources.mixture_weights import likeliest_weights
-from rfm.sources.truncated_sums import DOUBLE, SINGLE, Precision
+from rfm.sources.truncated_sums import Precision, precision_of
 
 _SLAB = 2**17
 """Points whose truncated sums are found at a time; they bound the memory."""
@@ -296,7 +297,7 @@ class KernelMixture(Source, Constants):
         x = points_of("KernelMixture", self.manifold, x)
         flat = self._flat(x)
         if self._kernels.truncates(flat):
-            precision = _precision(x)
+            precision = precision_of(x)
             parts = [self._truncated(part, precision).logsumexp(-1) for part in flat.split(_SLAB)]
         else:
             log_weights = self.weights.log()
@@ -319,7 +320,7 @@ class KernelMixture(Source, Constants):
         if truncate and self._kernels.varying and self._kernels.truncates(flat):
             log_w = self.weights.log()
             # A component of weight zero adds nothing, and is as negligible as can be.
-            slabs = (self._truncated(part, _precision(x)) for part in flat.split(_SLAB))
+            slabs = (self._truncated(part, precision_of(x)) for part in flat.split(_SLAB))
             parts = [torch.where(log_w > -math.inf, slab - log_w, log_w) for slab in slabs]
         else:
             parts = [self._components(part) for part in self._kernels.chunks(flat)]
@@ -364,22 +365,16 @@ class KernelMixture(Source, Constants):
         return torch.cat([kernels, last[:, None]], dim=-1)
 
 
-def _precision(x: Tensor) -> Precision:
-    """Return the precision of truncated sums at points that were given in one or the other."""
-    return DOUBLE if x.dtype == torch.float64 else SINGLE
-
-
 def _folds(points: Tensor, shares: Tensor, folds: int) -> tuple[Tensor, int]:
-    """Return the fold of each point, ``(n,)``, a random part of the places; and the number of places."""
-    # Adding 0 turns -0.0 into 0.0, which is the same place.
-    places, place = torch.unique(points.flatten(1) + 0, dim=0, return_inverse=True)
+    """Return the fold of each point, ``(n,)``, and the number of places."""
+    place = places_of(points)
+    count = int(place.max()) + 1
     if folds < 2 or len(torch.unique(place[shares > 0])) < 2:
         raise ValueError(
             f"KernelMixture: fit needs at least two folds and two different points of positive weight, got {folds} "
-            f"folds and {len(places)} different points; give it more, or weights to the constructor"
+            f"folds and {count} different points; give it more, or weights to the constructor"
         )
-    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).to(points.device)
-    return order[place] % min(folds, len(places)), len(places)
+    return folds_of(place, folds), count
 
 
 def _or_absolute(manifold: Manifold, points: Tensor, concentrations: Tensor | None, count: int) -> Tensor:

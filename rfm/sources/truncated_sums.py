@@ -41,6 +41,11 @@ _NEAREST = 32
 """Centres that bound the density from below."""
 
 
+def precision_of(x: Tensor) -> Precision:
+    """Return the precision of truncated sums at points that were given in one or the other."""
+    return DOUBLE if x.dtype == torch.float64 else SINGLE
+
+
 @dataclass(frozen=True)
 class _Centres:
     """Centres with the coefficients of their terms.

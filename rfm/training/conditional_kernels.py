@@ -18,7 +18,7 @@ from rfm.sources import (
     kernel_concentrations,
     stratified_concentrations,
 )
-from rfm.training.mixture_choice import Choice, Clusters, chosen, tried
+from rfm.training.mixture_choice import Choice, Clusters, cross_validated, stacked
 from rfm.training.refinement import CARRIED, LEAST_KERNEL, Family
 from rfm.training.weighted_points import Points, merged, thinned
 
@@ -155,7 +155,7 @@ def conditional_kernels(
         weights = best.weights
     else:
         log_p, level = found.scored(tau)
-        best = chosen(tried(log_p, clusters, level=level), clusters)
+        best = stacked(cross_validated(log_p, clusters, level=level), clusters)
         weights = sparse(found, tau, best.weights)
     return density_of(found, tau, weights, source, {"kernels": best.nll})
 
@@ -217,7 +217,7 @@ def _quick_nll(found: Components, tau: float, clusters: Clusters, one_width: boo
     if one_width:
         return _one_width(found, tau, clusters.shares).nll
     log_p, level = found.scored(tau)
-    return tried(log_p, clusters, level=level, steps=_QUICK_STEPS)[0].nll
+    return cross_validated(log_p, clusters, level=level, steps=_QUICK_STEPS)[0].nll
 
 
 def level_of(

@@ -25,7 +25,7 @@ from rfm.training.conditional_kernels import (
     level_of,
     sparse,
 )
-from rfm.training.mixture_choice import Choice, Clusters, chosen, supported, tried
+from rfm.training.mixture_choice import Choice, Clusters, cross_validated, stacked, supported
 from rfm.training.refinement import (
     CARRIED,
     CARRYING_SOLVER,
@@ -162,7 +162,7 @@ def _given_entries(
     # Broader strata count for less where there are kernels alone, and for more where the flow is among what they hold.
     tries = {own: _choices(kernels, found, own, clusters) for own in (tau, best_tau(found, clusters)[1])}
     own_kernels = min(tries[tau][0], key=lambda choice: choice.nll)
-    bests = {own: chosen([*alone, *choices], clusters) for own, (alone, choices) in tries.items()}
+    bests = {own: stacked([*alone, *choices], clusters) for own, (alone, choices) in tries.items()}
     tau_of_best = min(bests, key=lambda own: bests[own].nll)
     best = supported(bests[tau_of_best], own_kernels, found.flow, clusters)
     tau = tau if best is own_kernels else tau_of_best
@@ -226,9 +226,9 @@ def _choices(
 ) -> tuple[list[Choice], list[Choice]]:
     """Return weights of the kernels at time 1 alone, and of everything, with zeros for what is left out."""
     log_p, level = found.scored(tau)
-    everything = tried(log_p, clusters, level=level)
+    everything = cross_validated(log_p, clusters, level=level)
     log_p, level = kernels.scored(tau)
-    alone = tried(log_p, clusters, level=level)
+    alone = cross_validated(log_p, clusters, level=level)
     # Of the parts in ``found`` the background's number is that of the last but one.
     of_kernels = found.parts < len(kernels.levels)
     of_kernels |= found.parts == len(found.levels)

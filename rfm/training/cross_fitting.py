@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from rfm.flow import Flow
 from rfm.objectives import Objective
+from rfm.sources.folds import folds_of, places_of
 from rfm.training.checkpoint import Validation
-from rfm.training.mixture_choice import Clusters, folds_of, places_of
+from rfm.training.mixture_choice import Clusters
 from rfm.training.refinement import (
     NOT_INTEGRATED,
     VALIDATED,

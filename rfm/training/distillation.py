@@ -62,8 +62,9 @@ def distil(
         guidance: distil the flow under classifier-free guidance of this weight, see `rfm.steering.Guidance`. The new
             flow then has it built in, for any condition, and the exact density of the guided equation; it is without
             the refinement, which belongs to the field as it was.
-        field: a `rfm.FlowMap` to train, a module; by default a `rfm.networks.AverageVelocity` that begins as the flow's
-            own network where that is a `rfm.networks.VelocityField`.
+        field: a `rfm.FlowMap` to train, a module; by default the flow's own network with a second time, such as an
+            `rfm.networks.AverageVelocity` for a `rfm.networks.VelocityField` and an `rfm.control.ActionMap` for an
+            `rfm.control.ActionNetwork`, or a new `rfm.networks.AverageVelocity` where it has no such form.
         solver: of the samples; adaptive to 1e-3 by default.
         steps: optimiser steps, 4,000 by default; this and those that follow as for `rfm.fit`.
         batch_size: pairs per step.

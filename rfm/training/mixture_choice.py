@@ -8,9 +8,9 @@ from torch import Tensor
 
 from rfm.metrics import Estimate, paired_difference
 from rfm.sources import likeliest_weights
+from rfm.sources.folds import folds_of, places_of
 from rfm.training.weighted_points import Points
 
-_FOLDS = 5
 _STEPS = (50, 250)
 """Numbers of steps of expectation maximisation that are tried."""
 _FEW_POINTS, _FEW_STEPS = 200, 10
@@ -95,7 +95,7 @@ class Choice:
     nll: float
 
 
-def tried(
+def cross_validated(
     log_p: Tensor,
     clusters: Clusters,
     *,
@@ -127,7 +127,7 @@ def tried(
     return found
 
 
-def chosen(choices: Sequence[Choice], clusters: Clusters) -> Choice:
+def stacked(choices: Sequence[Choice], clusters: Clusters) -> Choice:
     """Return the choice that is best on points left out of it: one of these, or their mixture.
 
     The mixture's own weights, as few as there are choices, are those that make the left-out points likeliest. Where
@@ -139,7 +139,7 @@ def chosen(choices: Sequence[Choice], clusters: Clusters) -> Choice:
     """
     held_out, shares = torch.stack([choice.held_out for choice in choices], dim=-1), clusters.shares
     if clusters.grouped:
-        [mixture] = tried(held_out, clusters, steps=(_STACKING_STEPS,))
+        [mixture] = cross_validated(held_out, clusters, steps=(_STACKING_STEPS,))
     else:
         share = likeliest_weights(held_out, shares, _STACKING_STEPS)
         mixed = torch.logsumexp(held_out + share.log(), dim=-1)
@@ -164,16 +164,3 @@ def supported(choice: Choice, kernels: Choice, alone: Tensor, clusters: Clusters
         return choice
     simpler = kernels.held_out if kernels.nll < -float(clusters.shares @ alone) else alone
     return choice if clusters.clearly_gains(choice.held_out, simpler) else kernels
-
-
-def places_of(x: Tensor) -> Tensor:
-    """Return the number of the place of each point ``(m, *event_shape)``, equal for equal points, ``(m,)``."""
-    # Adding 0 turns -0.0 into 0.0, which is the same place.
-    return torch.unique(x.flatten(1) + 0, dim=0, return_inverse=True)[1]
-
-
-def folds_of(place: Tensor) -> Tensor:
-    """Return the fold of each point by its place, ``(m,)``; the same at every call."""
-    count = int(place.max()) + 1
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).to(place.device)
-    return order[place] % min(_FOLDS, count)

@@ -27,7 +27,7 @@ from rfm.training.floor import check_floor, loss_above_floor
 from rfm.training.jitter import jitter_scales, jittered
 from rfm.training.loop import step_seed
 from rfm.training.matching import MatchingValidation
-from rfm.training.mixture_choice import Clusters, tried
+from rfm.training.mixture_choice import Clusters, cross_validated
 from rfm.training.refinement import reason_against, refine, validation_components
 from rfm.training.run import Run
 from rfm.training.weighted_points import Points, thinned
@@ -266,7 +266,7 @@ def _validate(
         return Validation(alone, beside)
     if validation.group is not None:
         # A few groups would be explained by weights of their own.
-        refined = tried(log_p, Clusters.of(validation), steps=(_WEIGHT_STEPS,))[0].nll
+        refined = cross_validated(log_p, Clusters.of(validation), steps=(_WEIGHT_STEPS,))[0].nll
     else:
         weights = likeliest_weights(log_p, shares, _WEIGHT_STEPS)
         refined = -float(shares @ torch.logsumexp(log_p + weights.log(), dim=-1))

@@ -17,7 +17,7 @@ from rfm.likelihood import transport
 from rfm.networks.modes import in_evaluation_mode
 from rfm.networks.precision import precision_of_weights
 from rfm.sources import KernelMixture, Source, kernel_concentrations
-from rfm.training.mixture_choice import Choice, Clusters, chosen, supported, tried
+from rfm.training.mixture_choice import Choice, Clusters, cross_validated, stacked, supported
 from rfm.training.weighted_points import Points, merged, thinned
 
 STARTS = (1.0, 0.98, 0.92, 0.0)
@@ -228,7 +228,7 @@ def refine(flow: Flow, data: Points, validation: Points, report: Callable[[float
     Kernels of the standard family stand about the training points, at time 1 and, carried back, at 0.98 and 0.92. At
     time 1 they are those of the kernel density `rfm.sources.KernelMixture.adaptive`. The choice is among these alone,
     them with the kernels at 0.98 and the flow itself, everything, and mixtures of these, see
-    `rfm.training.mixture_choice.chosen`: what is likeliest on validation points that did not choose its weights. A
+    `rfm.training.mixture_choice.stacked`: what is likeliest on validation points that did not choose its weights. A
     kernel before time 1 is at least ten times as wide as the solver's error; at most 50,000 stand at 0.98, and 4,096 at
     0.92. What is hardly used is left out. The flow stays as it is unless the points that were left out of the choice
     are likelier by more than the standard error of the difference, clustered by place. Where validation points have
@@ -309,10 +309,10 @@ def _choices(kept: list[Candidate], clusters: Clusters) -> tuple[Choice, Choice]
     log_p, choices = torch.cat([c.log_p for c in kept], dim=1), list[Choice]()
     for subset in _SUBSETS:
         own = torch.isin(start, start.new_tensor(subset))
-        for choice in tried(log_p[:, own], clusters):
+        for choice in cross_validated(log_p[:, own], clusters):
             choices.append(replace(choice, weights=torch.zeros_like(start).masked_scatter(own, choice.weights)))
     alone = [choice for choice in choices if not bool(choice.weights[start > 0].any())]
-    return min(alone, key=lambda choice: choice.nll), chosen(choices, clusters)
+    return min(alone, key=lambda choice: choice.nll), stacked(choices, clusters)
 
 
 def _sparse(parts: list[Candidate], weights: Tensor) -> Tensor:
