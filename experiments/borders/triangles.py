@@ -108,7 +108,7 @@ def _stereographic(x: Tensor) -> Tensor:
 @singledispatch
 def _border(constraint: Constraint, spacing: float) -> Tensor:
     """Return points of the border, not farther from each other than a spacing."""
-    raise NotImplementedError(f"no triangles of {constraint}")
+    raise TypeError(f"{constraint} has no triangles: they are for Ball, Box, JointLimits and SphericalPolygon")
 
 
 @_border.register
