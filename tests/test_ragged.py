@@ -1,10 +1,12 @@
 """Products of several numbers of factors in one batch: each point keeps the laws of its own product."""
 
+import functools
 import math
 
 import pytest
 import torch
-from random_fields import normal, points, tangents, wavy_field
+from product_maps import check_maps
+from random_fields import normal, points, wavy_field
 from torch import Tensor, nn
 
 import rfm
@@ -45,26 +47,7 @@ def test_laws_without_padding(m: Ragged) -> None:
 def test_every_map_is_that_of_the_product_without_the_padding(m: Ragged) -> None:
     for k in range(m.most + 1):
         (x, a, product), (y, b, _) = drawn(m, k, 5), drawn(m, k, 5, 50)
-        u = 0.3 * tangents(m, x)
-        v = shortened(m, u, k)
-        assert float(u.abs().sum()) == pytest.approx(float(v.abs().sum()))
-        torch.testing.assert_close(product.proju(a, v), v, atol=1e-12, rtol=0)
-        t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
-        x_t, dx_t = m.geodesic(x, y, t)
-        p_t, dp_t = product.geodesic(a, b, t)
-        for found, expected in (
-            (m.expmap(x, u), product.expmap(a, v)),
-            (m.logmap(x, y), product.logmap(a, b)),
-            (m.transp(x, y, u), product.transp(a, b, v)),
-            (x_t, p_t),
-            (dx_t, dp_t),
-        ):
-            torch.testing.assert_close(shortened(m, found, k), expected, atol=1e-10, rtol=0)
-        torch.testing.assert_close(m.dist(x, y), product.dist(a, b), atol=1e-10, rtol=0)
-        torch.testing.assert_close(m.norm(x, u), product.norm(a, v), atol=1e-10, rtol=0)
-        torch.testing.assert_close(m.log_det_expmap(x, u), product.log_det_expmap(a, v), atol=1e-10, rtol=0)
-        m.check_point(m.expmap(x, u))
-        m.check_tangent(x, u)
+        check_maps(m, product, functools.partial(shortened, m, k=k), (x, a), (y, b))
 
 
 @pytest.mark.parametrize("m", FAMILIES, ids=str)
