@@ -16,7 +16,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from manifolds import Mesh
+from manifolds import Euclidean, Mesh, Padded, Power, Product, Ragged, Scaled
 from manifolds.testing import check_manifold
 from rfm.datasets import read_mesh
 from rfm.integrators import RK4, FixedStep, Method, Projected
@@ -480,6 +480,13 @@ def test_a_projected_field_loses_mass() -> None:
     ambient = wave(mesh, 0.6)
     total = integral(mesh, lambda y, t: mesh.proju(y, ambient(y, t)), FixedStep(RK4, 10), 6)
     assert abs(total - 1) > 0.01
+
+
+def test_what_is_made_of_a_surface_has_its_kinks() -> None:
+    mesh, flat = icosphere(0), Euclidean(2)
+    composed = (Product(flat, mesh), Power(mesh, 2), Scaled(mesh, 2.0), Ragged(flat, mesh, 2), Padded(flat, mesh))
+    assert all(m.has_kinks for m in composed)
+    assert not Product(flat, flat).has_kinks
 
 
 @pytest.mark.slow

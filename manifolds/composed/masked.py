@@ -29,6 +29,7 @@ class MaskedProduct(Manifold):
         super().__init__(full.dim, (full.event_shape[0] + marks,))
         self.full, self.marks = full, marks
         self.injectivity_radius, self.logmap_radius = full.injectivity_radius, full.logmap_radius
+        self.has_kinks = full.has_kinks
 
     @abstractmethod
     def _there(self, mask: Tensor) -> Tensor:
