@@ -8,6 +8,7 @@ from torch import nn
 from manifolds.arguments import check_instance
 from rfm.field import FlowMap
 from rfm.networks.encoded import Encoded, EncodedMap
+from rfm.records.descriptions import arguments_of
 
 
 class SecondTime(FlowMap):
@@ -37,7 +38,7 @@ class SecondTime(FlowMap):
         """
         kind = cls.one_time
         check_instance(f"{cls.__name__}.from_velocity", "field", field, kind, f"a {kind.__name__}, such as flow.field")
-        network: Any = cls(**{name: getattr(field, name) for name in inspect.signature(kind).parameters})
+        network: Any = cls(**arguments_of(field, kind))
         # Before the weights are copied, which would be rounded.
         network.to(next(field.parameters()))
         network.load_state_dict(field.state_dict(), strict=False)

@@ -69,11 +69,14 @@ def describe(value: Any, shared: Mapping[str, Any] | None = None, tensors: dict[
     if public is None:
         kind = value if inspect.isfunction(value) else type(value)
         return {"external": f"{kind.__module__}.{kind.__qualname__}"}
-    arguments = {}
-    for parameter in inspect.signature(type(value)).parameters.values():
-        if parameter.kind is not parameter.VAR_KEYWORD:
-            arguments[parameter.name] = describe(getattr(value, parameter.name), shared, tensors)
-    return {"class": public, "arguments": arguments}
+    arguments = arguments_of(value, type(value))
+    return {"class": public, "arguments": {name: describe(own, shared, tensors) for name, own in arguments.items()}}
+
+
+def arguments_of(value: Any, kind: type) -> dict[str, Any]:
+    """Return the arguments of a class that an object of it was made with: it keeps them under their names."""
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name: getattr(value, p.name) for p in parameters if p.kind is not p.VAR_KEYWORD}
 
 
 def _plain(value: Any) -> Any:
