@@ -36,6 +36,7 @@ def draws(run_folder: Path, out: Path, *words: str) -> tuple[tuple[str, ...], np
     return table.names, table.numbers(table.names)
 
 
+@pytest.mark.slow
 def test_each_row_is_a_posterior_with_its_own_noise(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

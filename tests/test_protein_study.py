@@ -374,6 +374,15 @@ def test_the_report_has_a_line_for_each_number_of_steps(
     assert len({line.count("|") for line in lines}) == 1
     assert len(list((tmp_path / "figures").glob("*.png"))) == 3
 
+    # A few jumps of a flow that is distilled from it, beside as many steps of the equation.
+    few = ["jumps", str(run), "--runs", str(tmp_path / "few"), "--data", str(folder), "--residues", "20"]
+    few += ["--count", "4", "--points", "20", "--steps", "2", "--out", str(tmp_path / "jumps.md")]
+    assert commands.main(few) == 0
+    rows = [line.split(" | ")[0] for line in (tmp_path / "jumps.md").read_text().splitlines() if "samples," in line]
+    ways = ("equation, 50", "jumps, 4", "Euler, 4", "jumps, 8", "Euler, 8")
+    assert rows == [f"| 4 samples, {way} steps" for way in ways]
+    assert (tmp_path / "few" / "flow.json").exists()
+
 
 @pytest.mark.slow
 @needs_data
