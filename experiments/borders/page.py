@@ -28,10 +28,11 @@ _PAGE = """\
 # Sets with a border
 
 Which mechanism keeps a flow inside a set best, on densities that are known and high at the border; then
-mazes. [`Bounded`](../choose-a-manifold.md) does what the first table chose.
+mazes. [`Bounded`](../choose-a-manifold.md) does what serves every set; where there are triangles, a closed form is
+better.
 
 - command: `{command}`
-- date: {date}; {machine} CPU, one thread; Python {python}, torch {torch}; seed 0
+- date: {date}; {machine} CPU, one thread; Python {python}, torch {torch}; seeds from 0
 - seconds are those of the processor, for the fit
 
 ![Trajectories through mazes, from one corner to the other](../images/borders.png)
@@ -60,7 +61,7 @@ the set by quadrature, the one farthest from 1 of the seeds.
   mass, which is counted in 32,768 draws.
 - **Spectral premetric**: the set in triangles, and paths down the biharmonic distance of its eigenfunctions,
   which are free at the border (Neumann's condition), so that no path meets it; each pair takes 10 steps. So few
-  steps of training leave it far behind all others, at twenty times their price and more.
+  steps of training leave it far behind all others, at ten times their price and more.
 - **Heat kernel, closed form**: the same triangles, with the density of the heat flow that does not leave over
   the border and the flow towards it that is known (`rfm.paths.MoserVelocity`). Nothing is trained. It needs
   triangles, which a region in two dimensions has, and knows no conditions. It is nearest to the truth on every
