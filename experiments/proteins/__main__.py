@@ -8,6 +8,7 @@ python -m experiments.proteins report runs/proteins
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import torch
 import rfm
 from experiments.proteins.jumps import jumps_report
 from experiments.proteins.report import STEPS, report
-from experiments.proteins.training import QUICK, Settings, fabric, smaller, train
 from rfm.datasets import DatasetError, DatasetNotFoundError
-from rfm.proteins import ROTATION_RATE, chain_sets
+from rfm.proteins import ROTATION_RATE, Settings, chain_sets, train
+
+QUICK = Settings(steps=30, pairs=6 * 1024, largest=4, width=32, pair_width=16, depth=2, validations=3)
+"""A tiny network for a few steps: to try the commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train, or go on."""
-    settings = smaller(
+    settings = changed(
         QUICK if options.quick else Settings(),
         steps=options.steps,
         learning_rate=options.learning_rate,
@@ -49,8 +52,8 @@ def run_train(options: argparse.Namespace) -> None:
     )
     flow = train(
         read_chains(options.data),
-        settings,
         options.out,
+        settings,
         training=rfm.Training(
             max_seconds=options.max_seconds,
             fabric=None if options.precision is None else fabric(options.device, options.precision),
@@ -63,6 +66,20 @@ def run_train(options: argparse.Namespace) -> None:
     count = sum(p.numel() for p in flow.parameters())
     print(f"{count} parameters, {last['seconds']:.0f} s; best validation loss {best:.4f}; {flow.stopped}")
     print(f"run: {options.out}")
+
+
+def changed(settings: Settings, **changes: Any) -> Settings:
+    """Return settings with those changes that are not None."""
+    return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+
+
+def fabric(device: str | None, precision: Any) -> Any:
+    """Return a launched Fabric of one process, for a precision."""
+    from lightning_fabric import Fabric
+
+    found = Fabric(accelerator=device or "auto", devices=1, precision=precision)
+    found.launch()
+    return found
 
 
 def run_report(options: argparse.Namespace) -> None:

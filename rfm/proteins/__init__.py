@@ -1,10 +1,12 @@
-"""Protein backbones: atoms and frames, bonds, motifs, the files that hold them, and how they are drawn from a flow."""
+"""Protein backbones: atoms and frames, bonds, motifs, files; how a flow of them is trained, and how they are drawn."""
 
 from rfm.proteins import backbones, chain_sets, motifs, peptide_bonds, structures
 from rfm.proteins.backbones import HELIX, STRAND, atoms_from_frames, frames_from_atoms, secondary_structure, torsions
 from rfm.proteins.chain_sets import Chains
+from rfm.proteins.loss import backbone_loss
 from rfm.proteins.peptide_bonds import close_bonds
 from rfm.proteins.sampling import ROTATION_RATE, Motif, sample_backbones
+from rfm.proteins.training import Settings, beta_times, new_flow, train
 
 __all__ = [
     "HELIX",
@@ -12,15 +14,20 @@ __all__ = [
     "STRAND",
     "Chains",
     "Motif",
+    "Settings",
     "atoms_from_frames",
+    "backbone_loss",
     "backbones",
+    "beta_times",
     "chain_sets",
     "close_bonds",
     "frames_from_atoms",
     "motifs",
+    "new_flow",
     "peptide_bonds",
     "sample_backbones",
     "secondary_structure",
     "structures",
     "torsions",
+    "train",
 ]
