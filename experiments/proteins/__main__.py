@@ -51,7 +51,7 @@ def run_train(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     flow = train(
-        read_chains(options.data),
+        read_chains(options.data, options.groups),
         options.out,
         settings,
         training=rfm.Training(
@@ -87,7 +87,7 @@ def run_report(options: argparse.Namespace) -> None:
     lines = []
     for line in report(
         options.folder,
-        read_chains(options.data),
+        read_chains(options.data, options.groups),
         lengths=options.lengths,
         each=options.each,
         steps=options.steps,
@@ -120,13 +120,16 @@ def _noted(message: str) -> None:
     print(f"{message} ...", file=sys.stderr, flush=True)
 
 
-def read_chains(data: str = "") -> chain_sets.Chains:
+def read_chains(data: str = "", groups: Path | None = None) -> chain_sets.Chains:
     """Return the chains that ``--data`` means, and report what was left out.
 
-    Where it is empty those of ``RFM_DATA``, or where there are none, those of the package cgdms.
+    Where it is empty those of ``RFM_DATA``, or where there are none, those of the package cgdms. ``groups`` are those
+    of a folder's chains.
     """
     makers = {"": _own_or_packaged, "backbones": chain_sets.backbones, "cgdms": chain_sets.cgdms}
-    chains = makers[data]() if data in makers else chain_sets.folder(data)
+    if groups is not None and data in makers:
+        raise ValueError("--groups is for a folder of your own structures; give --data FOLDER, or leave --groups out")
+    chains = makers[data]() if data in makers else chain_sets.folder(data, groups=groups)
     for note in chains.notes:
         print(note, file=sys.stderr)
     left_out = ", ".join(f"{count} by {reason}" for reason, count in chains.left_out.items())
@@ -161,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         help="backbones (in RFM_DATA), cgdms (the installed package), or a folder of PDB and mmCIF files (default: "
         "backbones if they are there, else cgdms)",
     )
+    _add_groups(train)
     train.add_argument("--quick", action="store_true", help="a tiny network for a few steps: to try the commands")
     for name, kind, what in (
         ("steps", int, "optimiser steps"),
@@ -184,6 +188,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_groups(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="of a folder's chains: a cluster and a member on each line, as mmseqs easy-cluster writes them; clusters "
+        "never cross the split (default: the chains of a file are one)",
+    )
+
+
 def _add_jumps(commands: Any) -> None:
     parser = commands.add_parser("jumps", help="distil a run, and assess samples of 4 and 8 jumps")
     parser.add_argument("folder", type=Path, help="folder of a finished run")
@@ -201,6 +215,7 @@ def _add_report(commands: Any) -> None:
     parser = commands.add_parser("report", help="assess samples of a run beside real held-out chains")
     parser.add_argument("folder", type=Path, help="folder of a finished run")
     parser.add_argument("--data", default="", help="as in training (default: backbones if they are there, else cgdms)")
+    _add_groups(parser)
     parser.add_argument("--lengths", type=int, default=8, help="how many lengths of held-out chains (default: 8)")
     parser.add_argument("--each", type=int, default=4, help="samples of each length (default: 4)")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Protein backbones: atoms and frames, bonds, motifs, files; how a flow of them is trained, and how they are drawn."""
 
-from rfm.proteins import backbones, chain_sets, motifs, peptide_bonds, structures
+from rfm.proteins import backbones, chain_sets, clusters, complexes, motifs, peptide_bonds, structures
 from rfm.proteins.backbones import HELIX, STRAND, atoms_from_frames, frames_from_atoms, secondary_structure, torsions
 from rfm.proteins.chain_sets import Chains
 from rfm.proteins.loss import backbone_loss
@@ -21,6 +21,8 @@ __all__ = [
     "beta_times",
     "chain_sets",
     "close_bonds",
+    "clusters",
+    "complexes",
     "frames_from_atoms",
     "motifs",
     "new_flow",
