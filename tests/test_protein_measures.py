@@ -13,9 +13,10 @@ from torch import Tensor
 from manifolds import SO3
 from rfm.proteins import COIL, HELIX, STRAND, atoms_from_frames, chain_sets, frames_from_atoms
 from rfm.proteins.backbones import oxygens
-from rfm.proteins.fragments import FragmentLibrary, contacts, rmsd, stretches
+from rfm.proteins.fragments import FragmentLibrary, contacts, stretches
 from rfm.proteins.hydrogen_bonds import bonds_per_residue, dssp, hydrogen_bond_energies, hydrogen_bonds
 from rfm.proteins.packing import contacts_per_residue, coordination, relative_contact_order
+from rfm.proteins.superposition import rmsd
 
 needs_data = pytest.mark.skipif("RFM_DATA" not in os.environ, reason="RFM_DATA names no folder of data sets")
 

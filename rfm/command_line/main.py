@@ -25,6 +25,7 @@ from rfm.command_line import (
     plot,
     posterior,
     probability,
+    refold,
     regions,
     report,
     sample,
@@ -48,6 +49,7 @@ _VERBS: dict[str, ModuleType] = {
     "demo": demo,
     "data": data,
     "models": models,
+    "refold": refold,
     "check": check,
 }
 

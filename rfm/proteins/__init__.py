@@ -10,6 +10,7 @@ from rfm.proteins import (
     motifs,
     packing,
     peptide_bonds,
+    refolding,
     structures,
 )
 from rfm.proteins.backbones import (
@@ -25,6 +26,7 @@ from rfm.proteins.chain_sets import Chains
 from rfm.proteins.loss import backbone_loss
 from rfm.proteins.peptide_bonds import close_bonds
 from rfm.proteins.sampling import ROTATION_RATE, Motif, sample_backbones
+from rfm.proteins.superposition import rmsd, tm_score
 from rfm.proteins.training import Settings, beta_times, new_flow, train
 
 __all__ = [
@@ -50,9 +52,12 @@ __all__ = [
     "new_flow",
     "packing",
     "peptide_bonds",
+    "refolding",
+    "rmsd",
     "sample_backbones",
     "secondary_structure",
     "structures",
+    "tm_score",
     "torsions",
     "train",
 ]

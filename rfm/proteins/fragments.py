@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from rfm.proteins.superposition import rmsd
+
 STRETCH, HALF = 9, 5
 """Residues of a local piece, and of each half of a pair in contact."""
 _CONTACT, _APART = 8.0, 10
@@ -39,25 +41,6 @@ def contacts(ca: Tensor) -> Tensor:
     lowest = -torch.nn.functional.max_pool2d(-apart[None], 3, stride=1, padding=1)[0]
     first, second = torch.nonzero(((apart < _CONTACT) & (apart <= lowest)).triu(_APART), as_tuple=True)
     return torch.cat([half[first], half[second]], dim=-2)
-
-
-def rmsd(a: Tensor, b: Tensor) -> Tensor:
-    """Return the root mean square distance of points after the best rigid motion, no reflection, ``(*batch)``.
-
-    Kabsch, A solution for the best rotation to relate two sets of vectors, 1976, doi:10.1107/S0567739476001873.
-
-    Args:
-        a: points ``(*batch, k, 3)``.
-        b: likewise, in the same order.
-    """
-    a, b = (x.double() - x.double().mean(-2, keepdim=True) for x in (a, b))
-    covariance = a.mT @ b
-    stretch = torch.linalg.svdvals(covariance)
-    # The least singular value counts against a reflection.
-    sign = torch.where(torch.linalg.det(covariance) < 0, -1.0, 1.0)
-    overlap = stretch[..., 0] + stretch[..., 1] + sign * stretch[..., 2]
-    total = a.square().sum((-2, -1)) + b.square().sum((-2, -1))
-    return ((total - 2 * overlap).clamp(min=0) / a.shape[-2]).sqrt()
 
 
 class FragmentLibrary:
