@@ -57,6 +57,7 @@ def sample_to_folder(arguments: argparse.Namespace) -> None:
                 rotation_rate=rate,
                 motif=motif,
                 close=not arguments.open_bonds,
+                clear=not arguments.leave_clashes,
                 generator=generator,
                 progress=not arguments.quiet,
             )

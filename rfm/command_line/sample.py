@@ -101,6 +101,11 @@ def _add_for_backbones(group: argparse._ArgumentGroup) -> list[argparse.Action]:
             action="store_true",
             help="leave residues where they were drawn, instead of closing the bonds between them",
         ),
+        group.add_argument(
+            "--leave-clashes",
+            action="store_true",
+            help="do not move residues apart whose atoms are too near each other",
+        ),
     ]
 
 
