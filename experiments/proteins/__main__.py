@@ -94,6 +94,8 @@ def run_report(options: argparse.Namespace) -> None:
         pairs=options.pairs,
         rotation_rate=options.rotation_rate,
         close=not options.open_bonds,
+        clear=not options.leave_clashes,
+        aside=options.final,
         seed=options.seed,
         figures=options.figures,
         note=_noted,
@@ -226,6 +228,10 @@ def _add_report(commands: Any) -> None:
         "--rotation-rate", type=float, default=ROTATION_RATE, help="of the rotation schedule (default: %(default)g)"
     )
     parser.add_argument("--open-bonds", action="store_true", help="do not close the bonds between residues")
+    parser.add_argument("--leave-clashes", action="store_true", help="do not move residues apart that overlap")
+    parser.add_argument(
+        "--final", action="store_true", help="draw the lengths that are set aside, a third of those held out"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
     parser.add_argument("--figures", type=Path, help="folder for pictures")
     parser.add_argument("--out", type=Path, help="markdown file to write")
