@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 import rfm
 from manifolds import CentredPoses
+from rfm import models
 from rfm.command_line import main as cli
 from rfm.datasets.download import DatasetError
 from rfm.proteins import chain_sets, training
@@ -403,6 +405,17 @@ def test_the_report_has_a_line_for_each_number_of_steps(
     assert [line.split(" | ")[0] for line in lines if "samples, " in line] == drawn * 2
     assert {line.count("|") for line in lines} == {14, 8}
     assert len(list((tmp_path / "figures").glob("*.png"))) == 3
+
+    # It is packed with a card of these figures, and with those of no other report.
+    pack = ["pack", str(run), "--report", str(tmp_path / "report.md"), "--out", str(tmp_path / "packed")]
+    assert commands.main(pack) == 0
+    card = models.Card.read(tmp_path / "packed")
+    assert card.figures["samples"] == "4 samples, 4 steps"
+    assert re.fullmatch(r"\d+ \(real chains: \d+\)", card.figures["without overlap, %"])
+    assert "relative contact order" in card.figures
+    (tmp_path / "report.md").write_text(text.replace("6 steps in", "7 steps in"))
+    assert commands.main(pack) == 2
+    assert "is no report on" in capsys.readouterr().err
 
     # A few jumps of a flow that is distilled from it, beside as many steps of the equation.
     few = ["jumps", str(run), "--runs", str(tmp_path / "few"), "--data", str(folder), "--residues", "20"]

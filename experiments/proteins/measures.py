@@ -80,7 +80,7 @@ def dihedrals(chains: Chains) -> Tensor:
 
 
 def torsion_distance(chains: Chains, others: Chains, residues: int = 1200, blocks: int = 4) -> Estimate:
-    """Return the 2-Wasserstein distance between the phi and psi of two sets of chains, on ``FlatTorus(2)``, radians.
+    """Return the 1-Wasserstein distance between the phi and psi of two sets of chains, on ``FlatTorus(2)``, radians.
 
     Of as many residues, drawn at random, in blocks of which each is paired exactly; between two samples of one
     distribution it is not 0. A likelihood under real torsions would reward a chain of nothing but helix.
@@ -89,7 +89,7 @@ def torsion_distance(chains: Chains, others: Chains, residues: int = 1200, block
     count = min(residues, len(a), len(b)) // blocks * blocks
     generator = torch.Generator().manual_seed(0)
     x, y = (points[torch.randperm(len(points), generator=generator)[:count]] for points in (a, b))
-    return wasserstein_distance(FlatTorus(2), x, y, blocks=blocks)
+    return wasserstein_distance(FlatTorus(2), x, y, order=1, blocks=blocks)
 
 
 class RamachandranKernel:
