@@ -404,7 +404,9 @@ def test_the_report_has_a_line_for_each_number_of_steps(
     drawn = ["| 4 samples, 2 steps", "| 4 samples, 4 steps"]
     assert [line.split(" | ")[0] for line in lines if "samples, " in line] == drawn * 2
     assert {line.count("|") for line in lines} == {14, 8}
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 3
+    # Two lengths are held out, and one of them is set aside.
+    assert len(list((tmp_path / "figures").glob("sample-*.png"))) == 1
+    assert (tmp_path / "figures" / "real.png").exists()
 
     # It is packed with a card of these figures, and with those of no other report.
     pack = ["pack", str(run), "--report", str(tmp_path / "report.md"), "--out", str(tmp_path / "packed")]

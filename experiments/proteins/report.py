@@ -78,6 +78,10 @@ class Reference:
         every = sorted({len(a) for a in self.held_out})
         set_aside = set(every[1::3])
         own = sorted(len(a) for a in self.held_out if (len(a) in set_aside) == aside)
+        if not own:
+            raise ValueError(
+                f"chains of {len(every)} lengths are held out, too few to set any aside; leave out --final"
+            )
         return [own[int(i)] for i in np.linspace(0, len(own) - 1, count).round()]
 
 

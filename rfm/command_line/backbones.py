@@ -12,7 +12,7 @@ from rfm.flow import Flow
 from rfm.models.packaged import unpacked
 from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
 from rfm.proteins.peptide_bonds import OPEN, open_bonds
-from rfm.proteins.sampling import ROTATION_RATE, Motif, sample_backbones
+from rfm.proteins.sampling import ROTATION_RATE, STEPS, Motif, sample_backbones
 from rfm.proteins.structures import Chain, can_write_mmcif, read_chain, write_chain
 from rfm.records.descriptions import read_json
 
@@ -53,7 +53,7 @@ def sample_to_folder(arguments: argparse.Namespace) -> None:
                 flow,
                 residues,
                 min(part, count - start),
-                steps=arguments.steps or 100,
+                steps=arguments.steps or STEPS,
                 rotation_rate=rate,
                 motif=motif,
                 close=not arguments.open_bonds,

@@ -17,7 +17,8 @@ from rfm.proteins.motifs import ConstrainedFrames, MotifFlow
 from rfm.proteins.peptide_bonds import close_bonds
 from rfm.steering import Clocks, ExponentialClock, SelfConditioning, Steering
 
-ROTATION_RATE = 10.0
+ROTATION_RATE, STEPS = 4.0, 50
+"""Of the rotation schedule, and of the sampler, by default."""
 _PAIRS = 2**19
 """Pairs of residues computed together, which bounds memory to about a gigabyte."""
 _CLOSED_FROM, _ROUNDS = 0.3, 4
@@ -54,7 +55,7 @@ def sample_backbones(
     residues: int,
     count: int,
     *,
-    steps: int = 100,
+    steps: int = STEPS,
     rotation_rate: float | None = ROTATION_RATE,
     self_conditioning: bool = True,
     motif: Motif | None = None,
