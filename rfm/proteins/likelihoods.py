@@ -25,8 +25,10 @@ def exact_log_prob(flow: Flow, frames: Tensor, steps: int = _STEPS) -> Tensor:
         steps: of the solver; twice as many show its error.
 
     Raises:
-        ValueError: there are more than 16 residues.
+        ValueError: there are more than 16 residues, or the flow is on another manifold.
     """
+    if not isinstance(flow.manifold, CentredPoses):
+        raise ValueError(f"exact_log_prob: takes a flow on CentredPoses, got one on {flow.manifold}")
     residues = frames.shape[-3]
     if residues > LONGEST:
         raise ValueError(
