@@ -8,21 +8,31 @@ it by imitation, and `FlowPolicy.act` is the policy.
 from rfm.control.action_chunks import ActionChunks, SameFactors
 from rfm.control.action_matching import TEN_STEPS, ActionMatching
 from rfm.control.action_network import ActionMap, ActionNetwork
+from rfm.control.environments import Environments, GymnasiumEnvironments, Step
 from rfm.control.fitting import action_network, action_source, fit_policy
+from rfm.control.flow_actor import FlowActor
+from rfm.control.fpo import FPO, Iteration
 from rfm.control.observations import Observation, Observations, Point, Vector, Words
 from rfm.control.policy import FlowPolicy
 from rfm.control.policy_ratio import ClippedSurrogate, LossDraws, LossRatio, generalised_advantages
 from rfm.control.real_time import RealTimeChunking
+from rfm.control.rollout import Rollout, Runner
+from rfm.control.running_scale import RunningScale
 from rfm.control.token_encoders import ObservationTokens, TokenEncoder, encoder_of
 
 __all__ = [
+    "FPO",
     "TEN_STEPS",
     "ActionChunks",
     "ActionMap",
     "ActionMatching",
     "ActionNetwork",
     "ClippedSurrogate",
+    "Environments",
+    "FlowActor",
     "FlowPolicy",
+    "GymnasiumEnvironments",
+    "Iteration",
     "LossDraws",
     "LossRatio",
     "Observation",
@@ -30,7 +40,11 @@ __all__ = [
     "Observations",
     "Point",
     "RealTimeChunking",
+    "Rollout",
+    "Runner",
+    "RunningScale",
     "SameFactors",
+    "Step",
     "TokenEncoder",
     "Vector",
     "Words",
