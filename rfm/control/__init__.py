@@ -14,6 +14,7 @@ from rfm.control.flow_actor import FlowActor
 from rfm.control.fpo import FPO, Iteration
 from rfm.control.observations import Observation, Observations, Point, Vector, Words
 from rfm.control.policy import FlowPolicy
+from rfm.control.policy_network import PolicyNetwork
 from rfm.control.policy_ratio import ClippedSurrogate, LossDraws, LossRatio, generalised_advantages
 from rfm.control.real_time import RealTimeChunking
 from rfm.control.rollout import Rollout, Runner
@@ -39,6 +40,7 @@ __all__ = [
     "ObservationTokens",
     "Observations",
     "Point",
+    "PolicyNetwork",
     "RealTimeChunking",
     "Rollout",
     "Runner",

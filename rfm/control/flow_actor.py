@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from manifolds.arguments import check_instance, integer
 from rfm.control.running_scale import RunningScale
+from rfm.field import as_field
 from rfm.integrators import GEODESIC_EULER, FixedStep, integrate
 from rfm.paths import ConditionalPath, GeodesicPath
 from rfm.sources import Source
@@ -55,8 +56,9 @@ class FlowActor(nn.Module):
         if noise is None:
             like: dict[str, Any] = {"generator": generator, "dtype": seen.dtype, "device": seen.device}
             noise = self.source.sample((len(seen),), **like)
+        field, code = as_field(self.field).encoded(seen)
         method = FixedStep(GEODESIC_EULER, self.steps)
-        return integrate(self.field, self.source.manifold, noise, (0.0, 1.0), method, condition=seen).final
+        return integrate(field, self.source.manifold, noise, (0.0, 1.0), method, condition=code).final
 
     def values(self, observation: Tensor) -> Tensor:
         """Return what is expected to be gained from here on ``(*batch,)``, given observations ``(*batch, o)``."""

@@ -12,6 +12,8 @@ from rfm.control.environments import Environments
 from rfm.control.flow_actor import FlowActor
 from rfm.control.policy_ratio import ClippedSurrogate, LossDraws, LossRatio
 from rfm.control.rollout import Rollout, Runner
+from rfm.field import as_field
+from rfm.paths import ConditionalPath
 from rfm.paths.times import TimeSampler
 
 
@@ -84,7 +86,7 @@ class FPO:
         check_instance("FPO.train", "actor", actor, FlowActor, "FlowActor(field, value, source, 3)")
         check_instance("FPO.train", "environments", environments, Environments, "GymnasiumEnvironments(vector)")
         runner = Runner(environments, self.discount, self.decay, generator)
-        optimisers = [torch.optim.Adam(each.parameters(), self.learning_rate) for each in (actor.field, actor.value)]
+        optimisers = [torch.optim.Adam(each.parameters(), self.learning_rate, fused=True) for each in (actor.field, actor.value)]
         block = self.moments * environments.count
         count = -(-integer("FPO.train", "steps", steps) // block)
         for k in range(count):
@@ -101,14 +103,14 @@ class FPO:
         path, seen = actor.path, actor.scale(rollout.observations)
         draws = LossDraws.draw(actor.source, self.draws, rollout.actions, self.times, generator)
         with torch.no_grad():
-            old = draws.losses(actor.field, path, rollout.actions, seen)
+            old = _losses(actor, draws, path, rollout.actions, seen)
         advantages = (rollout.advantages - rollout.advantages.mean()) / (rollout.advantages.std() + _LEAST)
         change = 0.0
         for _ in range(self.epochs):
             change, rows = 0.0, 0
             for index in rollout.batches(self.batch_size, generator):
                 own = LossDraws(draws.noise[:, index], draws.times[:, index])
-                new = own.losses(actor.field, path, rollout.actions[index], seen[index])
+                new = _losses(actor, own, path, rollout.actions[index], seen[index])
                 log_ratio = self.ratio.log_ratio(old[:, index], new)
                 error = (actor.value(seen[index]).squeeze(-1) - rollout.values[index]).square().mean()
                 losses = (self.surrogate(log_ratio, advantages[index]), error)
@@ -124,6 +126,12 @@ class FPO:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), self.max_norm)
         optimiser.step()
+
+
+def _losses(actor: FlowActor, draws: LossDraws, path: ConditionalPath, actions: Tensor, seen: Tensor) -> Tensor:
+    """Return the losses of all draws; what is seen is encoded once for them."""
+    field, code = as_field(actor.field).encoded(seen)
+    return draws.losses(field, path, actions, code)
 
 
 _LEAST = 1e-8
