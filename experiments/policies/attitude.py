@@ -1,6 +1,5 @@
 """A rigid body that is turned by torques to a random attitude, and held there."""
 
-import math
 from typing import Any
 
 import torch
@@ -33,12 +32,12 @@ class Attitude(Environments):
         self.count, self.actions, self.group = count, Euclidean(3), SO3()
         self.generator = torch.Generator().manual_seed(seed)
         self.inertia = torch.tensor(INERTIA)
-        # In step with each other, episodes would end together, and the estimates of their values with them.
-        self.age = torch.randint(MOMENTS, (count,), generator=self.generator)
+        self.age = torch.zeros(count, dtype=torch.int64)
         self.attitude, self.rate = torch.eye(3).repeat(count, 1, 1), torch.zeros(count, 3)
 
     def reset(self) -> Tensor:
         self._begin(torch.ones(self.count, dtype=torch.bool))
+        self.age = torch.zeros_like(self.age)
         return self._seen()
 
     def step(self, actions: Tensor) -> Step:
@@ -82,4 +81,4 @@ def steered(observation: Tensor) -> Tensor:
     turn = torch.stack([log[:, 2, 1], log[:, 0, 2], log[:, 1, 0]], dim=-1)
     inertia = torch.tensor(INERTIA)
     # Critically damped about each axis.
-    return (-inertia * turn - 2 * math.sqrt(1.0) * inertia * rate).clamp(-1, 1)
+    return (-inertia * (turn + 2 * rate)).clamp(-1, 1)

@@ -63,8 +63,10 @@ class GymnasiumEnvironments(Environments):
 
     def __init__(self, environment: Any, seed: int = 0) -> None:
         seen, box = environment.single_observation_space, environment.single_action_space
-        low, high = (torch.as_tensor(getattr(box, name, torch.inf)).flatten() for name in ("low", "high"))
-        if len(seen.shape or ()) != 1 or not bool((low.isfinite() & high.isfinite()).all()):
+        import gymnasium
+
+        boxes = isinstance(seen, gymnasium.spaces.Box) and isinstance(box, gymnasium.spaces.Box)
+        if not boxes or len(seen.shape) != 1 or not box.is_bounded():
             raise ValueError(
                 f"GymnasiumEnvironments: observations are vectors and actions a bounded box, got {seen} and {box}; "
                 "wrap the environment, gymnasium.wrappers.vector.FlattenObservation"
@@ -77,6 +79,7 @@ class GymnasiumEnvironments(Environments):
             )
         self.environment, self.seed = environment, seed
         self.count, self.observation_size = int(environment.num_envs), int(seen.shape[0])
+        low, high = (torch.as_tensor(each).flatten() for each in (box.low, box.high))
         self.actions = Euclidean(len(low))
         self.middle, self.half = ((high + low) / 2).float(), ((high - low) / 2).float()
         self.shape = box.shape
@@ -85,16 +88,22 @@ class GymnasiumEnvironments(Environments):
         return _float(self.environment.reset(seed=self.seed)[0])
 
     def step(self, actions: Tensor) -> Step:
-        scaled = self.middle + self.half * actions.detach().clamp(-1, 1)
-        seen, reward, terminated, truncated, info = self.environment.step(
-            scaled.reshape(self.count, *self.shape).numpy()
-        )
+        numbers = self.into_box(actions.detach()).numpy()
+        seen, reward, terminated, truncated, info = self.environment.step(numbers)
         observation, final = _float(seen), _float(seen).clone()
         for i, last in enumerate(info.get("final_obs", ())):
             if last is not None:
                 final[i] = _float(last)
         ends = torch.as_tensor(terminated), torch.as_tensor(truncated)
         return Step(observation, _float(reward), *ends, final)
+
+    def into_box(self, actions: Tensor) -> Tensor:
+        """Return actions ``(n, d)`` in the units of the environment, cut off at the bounds of its box."""
+        return (self.middle + self.half * actions.clamp(-1, 1)).reshape(len(actions), *self.shape)
+
+    def from_box(self, numbers: Tensor) -> Tensor:
+        """Return numbers in the units of the environment as actions ``(n, d)``."""
+        return (numbers.flatten(1) - self.middle) / self.half
 
 
 def _float(values: Any) -> Tensor:
