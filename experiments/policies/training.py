@@ -64,7 +64,15 @@ def trained(task: Task, method: str, steps: int, seed: int, folder: Path) -> dic
     seconds = time.process_time() - curve.processor
     found = {"task": task.name, "method": method, "seed": seed, "steps": steps, "at": curve.at, "returns": curve.returns}
     found |= {"seconds": seconds, "final": assessed(task, act, True), "drawn": assessed(task, act, False)}
+    if not task.certain:
+        found["ways"] = _ways(task, act)
     return found
+
+
+def _ways(task: Task, act: Callable[..., Tensor]) -> dict[str, Any]:
+    """Return what was decided in a moment, and given which obstacles."""
+    obstacles = task.environment(task.assessed, 20_000).reset()
+    return {"points": act(obstacles, False).tolist(), "obstacles": obstacles.tolist()}
 
 
 def _flow(task: Task, method: str, steps: int, seed: int, folder: Path, curve: Curve) -> Callable[..., Tensor]:
