@@ -18,8 +18,8 @@ class Attitude(Environments):
     """Turns rigid bodies on SO(3) by torques of at most 1 N m about each of their axes.
 
     A body begins at rest in a uniform random attitude relative to that which it is to reach, so that the group's
-    identity is the goal. Its rates obey Euler's equations; rewards are minus the angle that is left, in radians, minus a
-    twentieth of the squared torque. Seen are the entries of the rotation and the rates.
+    identity is the goal. Its rates obey Euler's equations; rewards are minus the angle that is left, in radians, minus
+    a twentieth of the squared torque. Seen are the entries of the rotation and the rates.
 
     Args:
         count: how many bodies.

@@ -16,7 +16,7 @@ from experiments.policies.tasks import Task
 from rfm.control import Environments
 
 _BOX = 10.0
-"""Of ambient numbers on a curved manifold: beyond all that a Gaussian draws, so that cutting off adds no modes to it."""
+"""Of ambient numbers on a curved manifold: beyond what a Gaussian draws, so that cutting off adds no modes to it."""
 
 
 class Vectors(VecEnv):

@@ -16,9 +16,9 @@ _POINTS = 24
 class Passages(Environments):
     """Each robot of a fleet names a point of the sphere through which it goes from one place to another.
 
-    The way is two geodesics, along the equator if the point is on it. In between lies an obstacle, which all robots of a
-    fleet see at the same place, and which is different for each fleet and moment. A robot gains 1, less what its way is
-    longer than the straight one in radians, less 1 if it meets the obstacle, less ``2 s - 1`` where a share s of its
+    The way is two geodesics, along the equator if the point is on it. In between lies an obstacle, which all robots of
+    a fleet see at the same place, and which is different for each fleet and moment. A robot gains 1, less what its way
+    is longer than the straight one in radians, less 1 if it meets the obstacle, less ``2 s - 1`` where a share s of its
     fleet passes on the same side. The fleet does best where each robot goes left or right by the flip of a coin; none
     knows what the others do. An episode is one decision.
 
@@ -58,7 +58,10 @@ class Passages(Environments):
     def way(self, points: Tensor) -> Tensor:
         """Return the ways through points ``(n, 3)``, ``(2 * 24, n, 3)``."""
         m, t = self.actions, torch.linspace(0, 1, _POINTS)[:, None].expand(_POINTS, len(points))
-        legs = [m.geodesic(self.start.expand_as(points), points, t)[0], m.geodesic(points, self.goal.expand_as(points), t)[0]]
+        legs = [
+            m.geodesic(self.start.expand_as(points), points, t)[0],
+            m.geodesic(points, self.goal.expand_as(points), t)[0],
+        ]
         return torch.cat(legs)
 
     def passed(self, points: Tensor, obstacle: Tensor) -> tuple[Tensor, Tensor, Tensor]:

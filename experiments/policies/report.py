@@ -97,8 +97,12 @@ def draw_curves(runs: Path, path: Path) -> None:
             grid = np.linspace(0, TASKS[task].steps, 41)[1:]
             curves = [np.interp(grid, each["at"], each["returns"]) for each in found if each["at"]]
             if curves:
-                own.plot(grid / 1000, np.mean(curves, 0), color=_COLOURS[method], label=f"{method}, {len(curves)} seeds")
-                own.fill_between(grid / 1000, np.min(curves, 0), np.max(curves, 0), color=_COLOURS[method], alpha=0.2, lw=0)
+                own.plot(
+                    grid / 1000, np.mean(curves, 0), color=_COLOURS[method], label=f"{method}, {len(curves)} seeds"
+                )
+                own.fill_between(
+                    grid / 1000, np.min(curves, 0), np.max(curves, 0), color=_COLOURS[method], alpha=0.2, lw=0
+                )
         own.set_title(task, fontsize=9)
         own.legend(fontsize=7, frameon=False)
         own.tick_params(labelsize=7)
@@ -140,4 +144,6 @@ def _circle(centre: torch.Tensor) -> torch.Tensor:
 
 def _degrees(points: torch.Tensor) -> torch.Tensor:
     """Return longitudes and latitudes of points ``(*batch, 3)``, ``(*batch, 2)``."""
-    return torch.rad2deg(torch.stack([torch.atan2(points[..., 1], points[..., 0]), torch.asin(points[..., 2].clamp(-1, 1))], -1))
+    return torch.rad2deg(
+        torch.stack([torch.atan2(points[..., 1], points[..., 0]), torch.asin(points[..., 2].clamp(-1, 1))], -1)
+    )

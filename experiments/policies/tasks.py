@@ -11,6 +11,7 @@ from experiments.policies.attitude import Attitude
 from experiments.policies.passages import FLEET, Passages
 from manifolds import Euclidean
 from rfm.control import FPO, ClippedSurrogate, Environments, FlowActor, GymnasiumEnvironments, LossRatio, PolicyNetwork
+from rfm.records.packages import optional_package
 from rfm.sources import Source, Uniform, WrappedNormal
 
 METHODS = ("PPO", "FPO", "FPO++")
@@ -54,8 +55,7 @@ class Task:
         """Return environments side by side."""
         if self.make is not None:
             return self.make(count, seed)
-        import gymnasium
-
+        gymnasium = optional_package("gymnasium", "control", self.name)
         again = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
         found = gymnasium.make_vec(self.name, count, vectorization_mode="sync", vector_kwargs=again)
         return GymnasiumEnvironments(found, seed)
@@ -67,9 +67,7 @@ class Task:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = PolicyNetwork(actions, seen)
-            value = nn.Sequential(
-                *(nn.Linear(seen, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()), nn.Linear(64, 1)
-            )
+            value = nn.Sequential(*(nn.Linear(seen, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()), nn.Linear(64, 1))
         return FlowActor(network, value, noise(environments), seen)
 
     def algorithm(self, method: str) -> FPO:
@@ -92,11 +90,26 @@ def noise(environments: Environments) -> Source:
 # Published settings: rl-baselines3-zoo, hyperparams/ppo.yml (2025), for Pendulum-v1, Reacher-v2, Hopper-v4 and
 # HalfCheetah-v4. For the tasks of this study there are none; theirs are those of the flows.
 _OWN = {"n_steps": 32, "batch_size": 512, "n_epochs": 10, "gae_lambda": 0.95, "learning_rate": 1e-3, "n_envs": 64}
-_WIDE = {"log_std_init": -2, "ortho_init": False, "activation_fn": nn.ReLU, "net_arch": {"pi": [256, 256], "vf": [256, 256]}}
+_WIDE = {
+    "log_std_init": -2,
+    "ortho_init": False,
+    "activation_fn": nn.ReLU,
+    "net_arch": {"pi": [256, 256], "vf": [256, 256]},
+}
 TASKS = {
     task.name: task
     for task in (
-        Task("Passages", 150_000, 0.99, _OWN | {"n_envs": 8 * FLEET, "n_steps": 8}, 8 * FLEET, 8, Passages, 1024, certain=False),
+        Task(
+            "Passages",
+            150_000,
+            0.99,
+            _OWN | {"n_envs": 8 * FLEET, "n_steps": 8},
+            8 * FLEET,
+            8,
+            Passages,
+            1024,
+            certain=False,
+        ),
         Task("Attitude", 300_000, 0.99, _OWN | {"gamma": 0.99}, 64, 32, Attitude, 256),
         Task(
             "Pendulum-v1",

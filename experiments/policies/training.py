@@ -49,7 +49,9 @@ class Curve:
             gone = time.perf_counter() - self.started
             left = gone * max(0, self.steps - steps) / steps
             share = f"{100 * min(1, steps / self.steps):.0f} % of {self.steps:,} steps"
-            print(f"{self.title}: {share}, return {self.returns[-1]:.2f}, {left:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{self.title}: {share}, return {self.returns[-1]:.2f}, {left:.0f} s left", file=sys.stderr, flush=True
+            )
 
 
 def trained(task: Task, method: str, steps: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -62,7 +64,14 @@ def trained(task: Task, method: str, steps: int, seed: int, folder: Path) -> dic
     else:
         act = _flow(task, method, steps, seed, folder, curve)
     seconds = time.process_time() - curve.processor
-    found = {"task": task.name, "method": method, "seed": seed, "steps": steps, "at": curve.at, "returns": curve.returns}
+    found = {
+        "task": task.name,
+        "method": method,
+        "seed": seed,
+        "steps": steps,
+        "at": curve.at,
+        "returns": curve.returns,
+    }
     found |= {"seconds": seconds, "final": assessed(task, act, True), "drawn": assessed(task, act, False)}
     if not task.certain:
         found["ways"] = _ways(task, act)
@@ -78,11 +87,12 @@ def _ways(task: Task, act: Callable[..., Tensor]) -> dict[str, Any]:
 def _flow(task: Task, method: str, steps: int, seed: int, folder: Path, curve: Curve) -> Callable[..., Tensor]:
     environments = task.environment(task.environments, seed)
     actor = task.actor(environments, seed)
-    generator = torch.Generator().manual_seed(seed)
+    # Of seeds that environments do not have: noise would be what they draw.
+    generator = torch.Generator().manual_seed(1000 + seed)
     for iteration in task.algorithm(method).train(actor, environments, steps, generator):
         curve.add(iteration.steps, iteration.episodes)
     torch.save(actor.state_dict(), folder / f"{task.file}-{method}-{seed}.pt")
-    return policy(actor, torch.Generator().manual_seed(1000 + seed))
+    return policy(actor, torch.Generator().manual_seed(2000 + seed))
 
 
 def policy(actor: FlowActor, generator: torch.Generator) -> Callable[..., Tensor]:

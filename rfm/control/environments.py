@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from manifolds import Euclidean, Manifold
+from rfm.records.packages import optional_package
 
 
 class Step(NamedTuple):
@@ -63,8 +64,7 @@ class GymnasiumEnvironments(Environments):
 
     def __init__(self, environment: Any, seed: int = 0) -> None:
         seen, box = environment.single_observation_space, environment.single_action_space
-        import gymnasium
-
+        gymnasium = optional_package("gymnasium", "control", "GymnasiumEnvironments")
         boxes = isinstance(seen, gymnasium.spaces.Box) and isinstance(box, gymnasium.spaces.Box)
         if not boxes or len(seen.shape) != 1 or not box.is_bounded():
             raise ValueError(

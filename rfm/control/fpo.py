@@ -86,7 +86,9 @@ class FPO:
         check_instance("FPO.train", "actor", actor, FlowActor, "FlowActor(field, value, source, 3)")
         check_instance("FPO.train", "environments", environments, Environments, "GymnasiumEnvironments(vector)")
         runner = Runner(environments, self.discount, self.decay, generator)
-        optimisers = [torch.optim.Adam(each.parameters(), self.learning_rate, fused=True) for each in (actor.field, actor.value)]
+        optimisers = [
+            torch.optim.Adam(each.parameters(), self.learning_rate, fused=True) for each in (actor.field, actor.value)
+        ]
         block = self.moments * environments.count
         count = -(-integer("FPO.train", "steps", steps) // block)
         for k in range(count):

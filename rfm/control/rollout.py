@@ -1,12 +1,12 @@
 """What a policy did in environments that run side by side, and what it was worth."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from rfm.control.environments import Environments
+from rfm.control.environments import Environments, Step
 from rfm.control.flow_actor import FlowActor
 from rfm.control.policy_ratio import generalised_advantages
 from rfm.control.running_scale import RunningScale
@@ -44,9 +44,7 @@ class Runner:
         generator: of the policy's noise.
     """
 
-    def __init__(
-        self, environments: Environments, discount: float, decay: float, generator: torch.Generator
-    ) -> None:
+    def __init__(self, environments: Environments, discount: float, decay: float, generator: torch.Generator) -> None:
         self.environments, self.discount, self.decay, self.generator = environments, discount, decay, generator
         self.seen = environments.reset()
         self.episodes: list[float] = []
@@ -78,17 +76,12 @@ class Runner:
         self._discounted[ended] = 0
 
     @torch.no_grad()
-    def _advantages(self, actor: FlowActor, observations: Tensor, steps: list) -> tuple[Tensor, Tensor]:
-        rewards, terminated, truncated, final = (
-            torch.stack([getattr(step, name) for step in steps])
-            for name in ("reward", "terminated", "truncated", "final_observation")
-        )
+    def _advantages(self, actor: FlowActor, observations: Tensor, steps: Sequence[Step]) -> tuple[Tensor, Tensor]:
+        _, rewards, terminated, truncated, final = (torch.stack(each) for each in zip(*steps, strict=True))
         values = actor.values(observations)
         cut = truncated & ~terminated
         # What follows the time limit is not gained, but could have been: its estimate takes its place.
         rewards = rewards / self.scale.std.to(rewards) + self.discount * actor.values(final) * cut
         last = actor.values(self.seen)
-        advantages = generalised_advantages(
-            rewards, values, last, terminated | truncated, self.discount, self.decay
-        )
+        advantages = generalised_advantages(rewards, values, last, terminated | truncated, self.discount, self.decay)
         return advantages, advantages + values
