@@ -34,16 +34,16 @@ class Vectors(VecEnv):
         seen = gymnasium.spaces.Box(-np.inf, np.inf, (environments.observation_size,), np.float32)
         box = gymnasium.spaces.Box(-bound, bound, tuple(m.event_shape), np.float32)
         super().__init__(environments.count, seen, box)
-        self._actions = torch.zeros(environments.count, *m.event_shape)
+        self.actions = torch.zeros(environments.count, *m.event_shape)
 
     def reset(self) -> Any:
         return self.environments.reset().numpy()
 
     def step_async(self, actions: np.ndarray) -> None:
-        self._actions = self.environments.actions.projx(torch.as_tensor(actions, dtype=torch.float32))
+        self.actions = self.environments.actions.projx(torch.as_tensor(actions, dtype=torch.float32))
 
     def step_wait(self) -> Any:
-        step = self.environments.step(self._actions)
+        step = self.environments.step(self.actions)
         done = step.terminated | step.truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in done.nonzero().flatten().tolist():
