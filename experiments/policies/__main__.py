@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from experiments.policies.moving import film_attitude
 from experiments.policies.report import draw_curves, draw_ways, write_page
 from experiments.policies.tasks import METHODS, TASKS
 from experiments.policies.training import trained
@@ -22,6 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/policies"), help="folder of figures and policies")
     parser.add_argument("--out", type=Path, help="page whose tables are written anew")
     parser.add_argument("--figures", type=Path, help="folder of pictures")
+    parser.add_argument("--film", type=Path, help="GIF of bodies that FPO++ turns, of the first seed")
     parser.add_argument("--quick", action="store_true", help="a few seconds for each, to see that all works")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -39,6 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.figures is not None:
         draw_curves(options.runs, options.figures / "policies.png")
         draw_ways(options.runs, options.figures / "passages.png")
+    if options.film is not None:
+        film_attitude(options.runs / f"attitude-FPO++-{options.seeds[0]}.pt", options.film)
 
 
 if __name__ == "__main__":

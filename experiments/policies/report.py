@@ -104,7 +104,8 @@ def draw_curves(runs: Path, path: Path) -> None:
                     grid / 1000, np.min(curves, 0), np.max(curves, 0), color=_COLOURS[method], alpha=0.2, lw=0
                 )
         own.set_title(task, fontsize=9)
-        own.legend(fontsize=7, frameon=False)
+        if own.lines:
+            own.legend(fontsize=7, frameon=False)
         own.tick_params(labelsize=7)
         own.set_xlabel("thousands of steps", fontsize=8)
         own.set_ylabel("return of training episodes", fontsize=8)
