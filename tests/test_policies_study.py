@@ -121,7 +121,8 @@ def test_stable_baselines_sees_the_same_environments() -> None:
 @pytest.mark.slow
 def test_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs, page = tmp_path / "runs", tmp_path / "page.md"
-    page.write_text("# A\n\n<!-- returns -->\n<!-- end -->\n\n<!-- passages -->\n<!-- end -->\n\nBelow.\n")
+    marks = "".join(f"<!-- {name} -->\n<!-- end -->\n\n" for name in ("returns", "passages"))
+    page.write_text(f"# A\n\n{marks}Below.\n")
     arguments = ["--quick", "--runs", str(runs), "--seeds", "0", "--tasks"]
     main([*arguments, "Passages", "Attitude"])
     kept = {file.name: file.read_text() for file in runs.glob("*.json")}
