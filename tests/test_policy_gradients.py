@@ -202,7 +202,7 @@ def vector(name: str, count: int, mode: str = "SAME_STEP") -> Any:
 
 def test_environments_of_gymnasium_are_what_they_are_there() -> None:
     """A pendulum beside single ones, over the end of an episode after 200 steps."""
-    environments = GymnasiumEnvironments(vector("Pendulum-v1", 2), seed=5)
+    environments = GymnasiumEnvironments.of("Pendulum-v1", 2, seed=5)
     single = [gymnasium.make("Pendulum-v1") for _ in range(2)]
     seen = environments.reset()
     known = [each.reset(seed=5 + i)[0] for i, each in enumerate(single)]

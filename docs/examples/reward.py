@@ -22,6 +22,8 @@ class Pointing(Environments):
         reward, over = -self.actions.dist(actions, self.goal), torch.ones(self.count, dtype=torch.bool)
         final = self.goal
         return Step(self.reset(), reward, over, ~over, final)  # terminated, not truncated
+
+
 # --8<-- [end:environments]
 
 

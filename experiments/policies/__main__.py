@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -26,6 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--film", type=Path, help="GIF of bodies that FPO++ turns, of the first seed")
     parser.add_argument("--quick", action="store_true", help="a few seconds for each, to see that all works")
     options = parser.parse_args(arguments)
+    if "PPO" in options.methods and find_spec("stable_baselines3") is None:
+        parser.error("PPO needs stable-baselines3, pip install 'riemannian-flow-matching[control]'")
     torch.set_num_threads(1)
     options.runs.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:

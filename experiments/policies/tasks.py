@@ -11,7 +11,6 @@ from experiments.policies.attitude import Attitude
 from experiments.policies.passages import FLEET, Passages
 from manifolds import Euclidean
 from rfm.control import FPO, ClippedSurrogate, Environments, FlowActor, GymnasiumEnvironments, LossRatio, PolicyNetwork
-from rfm.records.packages import optional_package
 from rfm.sources import Source, Uniform, WrappedNormal
 
 METHODS = ("PPO", "FPO", "FPO++")
@@ -55,10 +54,7 @@ class Task:
         """Return environments side by side."""
         if self.make is not None:
             return self.make(count, seed)
-        gymnasium = optional_package("gymnasium", "control", self.name)
-        again = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
-        found = gymnasium.make_vec(self.name, count, vectorization_mode="sync", vector_kwargs=again)
-        return GymnasiumEnvironments(found, seed)
+        return GymnasiumEnvironments.of(self.name, count, seed)
 
     def actor(self, environments: Environments, seed: int) -> FlowActor:
         """Return a new flow policy, with weights that the seed decides."""

@@ -1,7 +1,7 @@
 """Environments that run side by side, in tensors."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -53,8 +53,8 @@ class GymnasiumEnvironments(Environments):
     Actions are points of `manifolds.Euclidean`, in units in which the box is from -1 to 1; what exceeds it is cut off.
 
     Args:
-        environment: such as ``gymnasium.make_vec("Pendulum-v1", 8, vectorization_mode="sync", vector_kwargs=
-            {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP})``.
+        environment: as `of` makes them, or ``gymnasium.make_vec("Pendulum-v1", 8, vectorization_mode="async",
+            vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP})``.
         seed: of the episodes.
 
     Raises:
@@ -83,6 +83,24 @@ class GymnasiumEnvironments(Environments):
         self.actions = Euclidean(len(low))
         self.middle, self.half = ((high + low) / 2).float(), ((high - low) / 2).float()
         self.shape = box.shape
+
+    @classmethod
+    def of(cls, name: str, count: int, seed: int = 0, **options: Any) -> Self:
+        """Return so many environments of a registered name, one after the other in this process.
+
+        Args:
+            name: such as ``"Pendulum-v1"``.
+            count: how many.
+            seed: of the episodes.
+            options: of each environment, passed on to `gymnasium.make_vec`.
+
+        Raises:
+            rfm.records.packages.MissingPackageError: gymnasium is not installed.
+        """
+        gymnasium = optional_package("gymnasium", "control", "GymnasiumEnvironments")
+        again = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
+        own = gymnasium.make_vec(name, count, vectorization_mode="sync", vector_kwargs=again, **options)
+        return cls(own, seed)
 
     def reset(self) -> Tensor:
         return _float(self.environment.reset(seed=self.seed)[0])
