@@ -1,10 +1,9 @@
+# --8<-- [start:environments]
 import torch
 
 from manifolds import Sphere
+from rfm.control import FPO, ClippedSurrogate, Environments, FlowActor, LossRatio, PolicyNetwork, Step
 from rfm.sources import Uniform
-
-# --8<-- [start:environments]
-from rfm.control import Environments, Step
 
 
 class Pointing(Environments):
@@ -30,8 +29,6 @@ class Pointing(Environments):
 quick = {"moments": 1, "epochs": 2}
 steps = 256
 # --8<-- [start:train]
-from rfm.control import FPO, ClippedSurrogate, FlowActor, LossRatio, PolicyNetwork
-
 environments = Pointing(128)
 torch.manual_seed(0)
 value = torch.nn.Sequential(torch.nn.Linear(3, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
