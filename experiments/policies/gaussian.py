@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from torch import Tensor
 
 from experiments.policies.tasks import Task
-from rfm.control import Environments
+from rfm.control import Environments, GymnasiumEnvironments
 
 _BOX = 10.0
 """Of ambient numbers on a curved manifold: beyond what a Gaussian draws, so that cutting off adds no modes to it."""
@@ -93,8 +93,12 @@ def trained(task: Task, steps: int, seed: int, report: Callable[[int, Sequence[f
     """
     settings = dict(task.ppo)
     count = settings.pop("n_envs")
-    own = task.environment(count, seed)
-    environments = make_vec_env(task.name, count, seed=seed) if task.make is None else VecMonitor(Vectors(own))
+    if task.make is None:
+        environments: VecEnv = make_vec_env(task.name, count, seed=seed)
+        into_actions = GymnasiumEnvironments.of(task.name, 1).from_box
+    else:
+        own = task.make(count, seed)
+        environments, into_actions = VecMonitor(Vectors(own)), own.actions.projx
     gamma = settings.get("gamma", 0.99)
     scaled = VecNormalize(environments, norm_obs=True, norm_reward=task.rewards_scaled, gamma=gamma)
     model = PPO("MlpPolicy", scaled, seed=seed, device="cpu", **settings)
@@ -103,7 +107,6 @@ def trained(task: Task, steps: int, seed: int, report: Callable[[int, Sequence[f
 
     def act(observation: Tensor, certain: bool) -> Tensor:
         found, _ = model.predict(scaled.normalize_obs(observation.numpy()), deterministic=certain)
-        numbers = torch.as_tensor(found, dtype=torch.float32)
-        return own.actions.projx(numbers) if task.make is not None else own.from_box(numbers)
+        return into_actions(torch.as_tensor(found, dtype=torch.float32))
 
     return act

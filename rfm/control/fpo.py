@@ -125,7 +125,7 @@ class FPO:
 
     def _step(self, loss: Tensor, module: nn.Module, optimiser: torch.optim.Adam) -> None:
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), self.max_norm)
         optimiser.step()
 
