@@ -97,9 +97,8 @@ def draw_curves(runs: Path, path: Path) -> None:
             grid = np.linspace(0, TASKS[task].steps, 41)[1:]
             curves = [np.interp(grid, each["at"], each["returns"]) for each in found if each["at"]]
             if curves:
-                own.plot(
-                    grid / 1000, np.mean(curves, 0), color=_COLOURS[method], label=f"{method}, {len(curves)} seeds"
-                )
+                label = f"{method}, {len(curves)} seed{'s' * (len(curves) > 1)}"
+                own.plot(grid / 1000, np.mean(curves, 0), color=_COLOURS[method], label=label)
                 own.fill_between(
                     grid / 1000, np.min(curves, 0), np.max(curves, 0), color=_COLOURS[method], alpha=0.2, lw=0
                 )
@@ -115,7 +114,7 @@ def draw_curves(runs: Path, path: Path) -> None:
 def draw_ways(runs: Path, path: Path) -> None:
     """Draw the ways that robots of one seed took round an obstacle, for each method."""
     known = {method: found[0] for (task, method), found in figures(runs).items() if task == "Passages"}
-    figure = new_figure(3.4 * max(1, len(known)), 2.6, None)
+    figure = new_figure(3.2 * max(1, len(known)), 3.0, None)
     axes = figure.subplots(1, max(1, len(known)), squeeze=False)[0]
     for own, (method, each) in zip(axes, known.items(), strict=False):
         points, obstacle = (torch.tensor(each["ways"][name])[:FLEET] for name in ("points", "obstacles"))
@@ -126,7 +125,7 @@ def draw_ways(runs: Path, path: Path) -> None:
         own.fill(*_degrees(_circle(obstacle[0])).unbind(-1), color="black", alpha=0.8, lw=0)
         own.set_title(f"{method}: {FLEET} robots", fontsize=9)
         own.set_xlim(-75, 75)
-        own.set_ylim(-55, 55)
+        own.set_ylim(-80, 80)
         own.set_aspect("equal")
         own.tick_params(labelsize=7)
         own.set_xlabel("longitude, degrees", fontsize=8)
