@@ -95,7 +95,7 @@ def trained(task: Task, steps: int, seed: int, report: Callable[[int, Sequence[f
     count = settings.pop("n_envs")
     if task.make is None:
         environments: VecEnv = make_vec_env(task.name, count, seed=seed)
-        into_actions = GymnasiumEnvironments.of(task.name, 1).from_box
+        into_actions: Callable[[Tensor], Tensor] = GymnasiumEnvironments.of(task.name, 1).from_box
     else:
         own = task.make(count, seed)
         environments, into_actions = VecMonitor(Vectors(own)), own.actions.projx

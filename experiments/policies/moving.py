@@ -62,7 +62,7 @@ def _image(attitudes: Tensor, angles: Tensor, moment: int) -> Image.Image:
 
 def _draw_body(figure: Figure, place: int, attitude: Tensor) -> None:
     """Draw a box as it is turned, its axes, and in grey the axes that they are to reach."""
-    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+    from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-untyped]
 
     own = figure.add_subplot(1, _BODIES + 1, place + 1, projection="3d")
     rotation = attitude.numpy()

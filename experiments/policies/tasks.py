@@ -109,7 +109,7 @@ TASKS = {
         Task("Attitude", 300_000, 0.99, _OWN | {"gamma": 0.99}, 64, 32, Attitude, 256),
         Task(
             "Pendulum-v1",
-            300_000,
+            100_000,
             0.9,
             {"n_envs": 4, "n_steps": 1024, "gae_lambda": 0.95, "gamma": 0.9, "n_epochs": 10, "ent_coef": 0.0}
             | {"learning_rate": 1e-3, "clip_range": 0.2, "use_sde": True, "sde_sample_freq": 4},
