@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.policies.attitude import steered
 from experiments.policies.passages import FLEET, HALF_WAY, RADIUS, Passages
 from experiments.policies.tasks import METHODS, TASKS
+from experiments.policies.training import assessed
 from rfm.metrics import paired_difference
 from rfm.plotting import new_figure, save_figure
 
@@ -53,13 +55,15 @@ def _returns(known: Runs) -> list[str]:
         minutes = sum(each["seconds"] for each in found) / len(found) / 60
         cells = [str(len(found)), f"{found[0]['steps']:,}", certain, _interval([each["drawn"] for each in found])]
         lines.append(f"| {task} | {method} | " + " | ".join(cells) + f" | {minutes:.1f} |")
+    earned = assessed(TASKS["Attitude"], lambda seen, _: steered(seen), True)
+    lines.append(f"| Attitude | controller on SO(3) | | | {_interval([earned])} | | |")
     return lines
 
 
 def _interval(returns: Sequence[Sequence[float]]) -> str:
     """Return the mean, and the half-width of its 95 % interval, clustered by seed where there are several."""
     values = torch.tensor(returns, dtype=torch.float64)
-    digits = 2 if float(values.abs().mean()) < 20 else 0
+    digits = 2 if float(values.abs().mean()) < 20 else 1
     if len(values) == 1:
         return f"{float(values.mean()):.{digits}f}"
     seed = torch.arange(len(values)).repeat_interleave(values.shape[1])
