@@ -30,6 +30,7 @@ class Task:
         make: environments, from their number and a seed; None for those of gymnasium.
         assessed: episodes at the end of training.
         certain: whether policies are assessed without noise.
+        fpo: other settings of flows.
         rewards_scaled: whether PPO's rewards are divided by the spread of their discounted sums, as flows' always are.
     """
 
@@ -113,8 +114,10 @@ TASKS = {
             0.9,
             {"n_envs": 4, "n_steps": 1024, "gae_lambda": 0.95, "gamma": 0.9, "n_epochs": 10, "ent_coef": 0.0}
             | {"learning_rate": 1e-3, "clip_range": 0.2, "use_sde": True, "sde_sample_freq": 4},
+            moments=64,
             assessed=64,
             rewards_scaled=False,
+            fpo={"batch_size": 256},
         ),
         Task(
             "Reacher-v5",
