@@ -1,7 +1,5 @@
 """A rigid body that is turned by torques to a random attitude, and held there."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -76,8 +74,7 @@ def hat(w: Tensor) -> Tensor:
 def steered(observation: Tensor) -> Tensor:
     """Return torques of a proportional and derivative controller on SO(3), cut off at 1, as a reference."""
     attitude, rate = observation[:, :9].unflatten(1, (3, 3)), observation[:, 9:]
-    group: Any = SO3()
-    log = group.logmap(torch.eye(3).expand_as(attitude), attitude)
+    log = SO3().logmap(torch.eye(3).expand_as(attitude), attitude)
     turn = torch.stack([log[:, 2, 1], log[:, 0, 2], log[:, 1, 0]], dim=-1)
     inertia = torch.tensor(INERTIA)
     # Critically damped about each axis.
