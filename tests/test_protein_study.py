@@ -19,8 +19,9 @@ import rfm
 from manifolds import CentredPoses
 from rfm.command_line import main as cli
 from rfm.datasets.download import DatasetError
-from rfm.proteins import chain_sets
+from rfm.proteins import chain_sets, training
 from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
+from rfm.proteins.loss import backbone_loss, clash_error, distance_error
 from rfm.proteins.peptide_bonds import C_N, OPEN
 from rfm.proteins.sampling import Motif, sample_backbones
 from rfm.proteins.structures import read_chain, write_chain
@@ -28,8 +29,7 @@ from rfm.proteins.structures import read_chain, write_chain
 pytest.importorskip("gemmi")
 pytest.importorskip("tmtools")
 from experiments.proteins import __main__ as commands
-from experiments.proteins import measures, training
-from experiments.proteins.loss import backbone_loss, distance_error
+from experiments.proteins import measures
 
 needs_data = pytest.mark.skipif("RFM_DATA" not in os.environ, reason="RFM_DATA names no folder of data sets")
 
@@ -96,7 +96,7 @@ def test_tm_scores(real: list[Tensor]) -> None:
 
 @needs_data
 def test_the_loss_is_zero_for_the_truth_alone(chains: chain_sets.Chains) -> None:
-    settings = training.smaller(training.QUICK, pairs=9000, motif_share=0.5)
+    settings = commands.changed(commands.QUICK, pairs=9000, motif_share=0.5)
     flow = training.new_flow(settings)
     batches = training._batches(flow, chains.take(torch.arange(40)), settings, torch.device("cpu"))
     batch = batches.batch(0)
@@ -107,6 +107,14 @@ def test_the_loss_is_zero_for_the_truth_alone(chains: chain_sets.Chains) -> None
 
     assert float(backbone_loss(Oracle(), batch, 10.0).abs().max()) < 1e-4
     assert float(distance_error(batch.x_1, batch.x_1, batch.mask, batch.t > 2).max()) < 1e-5
+    assert float(clash_error(batch.x_1, batch.x_1, batch.mask).max()) < 1e-5
+    # All residues at one place: each pair three or more apart overlaps by what it has, and by 4 Angstrom at most.
+    crowded = torch.eye(4).expand_as(batch.x_1)
+    count = batch.mask.sum(-1).double()
+    pairs = (count - 2) * (count - 3) / 2
+    crowding = clash_error(crowded, batch.x_1, batch.mask)
+    assert bool((crowding <= 16 * pairs / count + 1e-3).all())
+    assert bool((crowding >= 14 * pairs / count).all())
     with torch.no_grad():
         assert float(backbone_loss(flow.field, batch, 10.0).min()) > 0.1
     # Padding and held residues do not count: whatever the network would say of them.
@@ -142,8 +150,8 @@ def check_same(whole: rfm.Flow, again: rfm.Flow) -> None:
 
 def started(folder: Path, out: Path, **options: Any) -> rfm.Flow:
     """What the command of `ARGUMENTS` starts."""
-    settings = training.smaller(training.QUICK, steps=6, validations=3)
-    return training.train(commands.read_chains(str(folder)), settings, out, device="cpu", **options)
+    settings = commands.changed(commands.QUICK, steps=6, validations=3)
+    return rfm.proteins.train(commands.read_chains(str(folder)), out, settings, device="cpu", **options)
 
 
 def test_a_capped_run_goes_on_when_the_command_is_given_again(folder: Path, tmp_path: Path) -> None:
@@ -174,11 +182,11 @@ def test_a_killed_run_goes_on_to_the_same_result(run: Path, folder: Path, tmp_pa
     """Killed for good, right after a checkpoint."""
     out = tmp_path / "killed"
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom experiments.proteins.__main__ import read_chains\n"
-        "from experiments.proteins.training import QUICK, smaller, train\n"
-        "settings, (folder, out) = smaller(QUICK, steps=6, validations=3), sys.argv[1:]\n"
+        "import os, sys\nfrom pathlib import Path\nfrom rfm.proteins import train\n"
+        "from experiments.proteins.__main__ import QUICK, changed, read_chains\n"
+        "settings, (folder, out) = changed(QUICK, steps=6, validations=3), sys.argv[1:]\n"
         "def report(spent, record):\n    if record['step'] == 4:\n        os._exit(9)\n"
-        "train(read_chains(folder), settings, Path(out), device='cpu', progress=report)\n"
+        "train(read_chains(folder), Path(out), settings, device='cpu', progress=report)\n"
     )
     arguments = [*ARGUMENTS, "--data", str(folder), "--out", str(out)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
@@ -388,10 +396,10 @@ def test_the_report_has_a_line_for_each_number_of_steps(
 @needs_data
 def test_a_network_learns_one_chain(chains: chain_sets.Chains) -> None:
     """Loss, network, sampler and atoms fit together: a minute's training on one chain gives chains of its size."""
-    settings = training.smaller(training.QUICK, steps=300, width=48, motif_share=0.0)
+    settings = commands.changed(commands.QUICK, steps=300, width=48, motif_share=0.0)
     shortest = chains.take(chains.lengths.argsort(stable=True)[:1])
     flow = training.new_flow(settings)
-    loss = training.Loss(training._batches(flow, shortest, settings, torch.device("cpu")), settings.length)
+    loss = training.Loss(training._batches(flow, shortest, settings, torch.device("cpu")), settings.length, 0.5)
     optimizer = torch.optim.Adam(flow.field.parameters(), lr=2e-3)
     losses = []
     for step in range(settings.steps):

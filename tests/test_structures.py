@@ -123,6 +123,16 @@ def test_an_unknown_residue_is_refused_by_name(tmp_path: Path) -> None:
         read_chains(made(tmp_path, text))
 
 
+def test_an_unknown_hetero_residue_is_x_in_the_chain_and_a_ligand_beside_it(tmp_path: Path) -> None:
+    inside = texts.residue(0, "ALA", 1) + texts.residue(1, "QQQ", 2, hetero=True) + texts.residue(2, "GLY", 3)
+    beside = texts.residue(9, "ZZZ", 90, hetero=True)
+    for text in (f"{inside}{beside}TER\n", f"{inside}TER\n{beside}"):
+        found = read_backbones(made(tmp_path, text))
+        [chain] = found.chains
+        assert (chain.sequence, chain.unknown, chain.breaks) == ("AXG", ("QQQ 2",), ())
+        assert sum(found.left_out.values()) == 1
+
+
 def test_a_calcium_ion_is_no_carbon(tmp_path: Path) -> None:
     ion = "HETATM   99 CA    CA A 200       1.000   2.000   3.000  1.00  0.00          CA  \n"
     assert len(read_chain(made(tmp_path, texts.chain(4) + "TER\n" + ion))) == 4

@@ -8,6 +8,7 @@ python -m experiments.proteins report runs/proteins
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import torch
 import rfm
 from experiments.proteins.jumps import jumps_report
 from experiments.proteins.report import STEPS, report
-from experiments.proteins.training import QUICK, Settings, fabric, smaller, train
 from rfm.datasets import DatasetError, DatasetNotFoundError
-from rfm.proteins import ROTATION_RATE, chain_sets
+from rfm.proteins import ROTATION_RATE, Settings, chain_sets, train
+
+QUICK = Settings(steps=30, pairs=6 * 1024, largest=4, width=32, pair_width=16, depth=2, validations=3)
+"""A tiny network for a few steps: to try the commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train, or go on."""
-    settings = smaller(
+    settings = changed(
         QUICK if options.quick else Settings(),
         steps=options.steps,
         learning_rate=options.learning_rate,
@@ -48,9 +51,9 @@ def run_train(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     flow = train(
-        read_chains(options.data),
-        settings,
+        read_chains(options.data, options.groups),
         options.out,
+        settings,
         training=rfm.Training(
             max_seconds=options.max_seconds,
             fabric=None if options.precision is None else fabric(options.device, options.precision),
@@ -65,12 +68,26 @@ def run_train(options: argparse.Namespace) -> None:
     print(f"run: {options.out}")
 
 
+def changed(settings: Settings, **changes: Any) -> Settings:
+    """Return settings with those changes that are not None."""
+    return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+
+
+def fabric(device: str | None, precision: Any) -> Any:
+    """Return a launched Fabric of one process, for a precision."""
+    from lightning_fabric import Fabric
+
+    found = Fabric(accelerator=device or "auto", devices=1, precision=precision)
+    found.launch()
+    return found
+
+
 def run_report(options: argparse.Namespace) -> None:
     """Print the report, and write it to a file if requested."""
     lines = []
     for line in report(
         options.folder,
-        read_chains(options.data),
+        read_chains(options.data, options.groups),
         lengths=options.lengths,
         each=options.each,
         steps=options.steps,
@@ -103,13 +120,16 @@ def _noted(message: str) -> None:
     print(f"{message} ...", file=sys.stderr, flush=True)
 
 
-def read_chains(data: str = "") -> chain_sets.Chains:
+def read_chains(data: str = "", groups: Path | None = None) -> chain_sets.Chains:
     """Return the chains that ``--data`` means, and report what was left out.
 
-    Where it is empty those of ``RFM_DATA``, or where there are none, those of the package cgdms.
+    Where it is empty those of ``RFM_DATA``, or where there are none, those of the package cgdms. ``groups`` are those
+    of a folder's chains.
     """
     makers = {"": _own_or_packaged, "backbones": chain_sets.backbones, "cgdms": chain_sets.cgdms}
-    chains = makers[data]() if data in makers else chain_sets.folder(data)
+    if groups is not None and data in makers:
+        raise ValueError("--groups is for a folder of your own structures; give --data FOLDER, or leave --groups out")
+    chains = makers[data]() if data in makers else chain_sets.folder(data, groups=groups)
     for note in chains.notes:
         print(note, file=sys.stderr)
     left_out = ", ".join(f"{count} by {reason}" for reason, count in chains.left_out.items())
@@ -144,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         help="backbones (in RFM_DATA), cgdms (the installed package), or a folder of PDB and mmCIF files (default: "
         "backbones if they are there, else cgdms)",
     )
+    _add_groups(train)
     train.add_argument("--quick", action="store_true", help="a tiny network for a few steps: to try the commands")
     for name, kind, what in (
         ("steps", int, "optimiser steps"),
@@ -167,6 +188,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_groups(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="of a folder's chains: a cluster and a member on each line, as mmseqs easy-cluster writes them; clusters "
+        "never cross the split (default: the chains of a file are one)",
+    )
+
+
 def _add_jumps(commands: Any) -> None:
     parser = commands.add_parser("jumps", help="distil a run, and assess samples of 4 and 8 jumps")
     parser.add_argument("folder", type=Path, help="folder of a finished run")
@@ -184,6 +215,7 @@ def _add_report(commands: Any) -> None:
     parser = commands.add_parser("report", help="assess samples of a run beside real held-out chains")
     parser.add_argument("folder", type=Path, help="folder of a finished run")
     parser.add_argument("--data", default="", help="as in training (default: backbones if they are there, else cgdms)")
+    _add_groups(parser)
     parser.add_argument("--lengths", type=int, default=8, help="how many lengths of held-out chains (default: 8)")
     parser.add_argument("--each", type=int, default=4, help="samples of each length (default: 4)")
     parser.add_argument(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import FlatTorus
-from rfm.proteins import HELIX, STRAND, secondary_structure, torsions
+from rfm.proteins import HELIX, STRAND, secondary_structure, tm_score, torsions
 from rfm.sources import KernelMixture
 
 CA_DISTANCE, CA_WINDOW, CLASH = 3.8, 0.1, 3.0
@@ -109,19 +109,6 @@ def gyration_deviation(chains: Chains, real: Chains, within: float = 0.1) -> flo
         near = off <= max(within, float(off.sort().values[min(9, len(off) - 1)]))
         ratios.append(radius / float(other[near].median()) - 1)
     return float(np.median(ratios))
-
-
-def tm_score(a: Tensor, b: Tensor) -> float:
-    """Return the TM-score of two chains by TM-align, normalised by the length of the first.
-
-    Zhang and Skolnick, TM-align: a protein structure alignment algorithm based on the TM-score, 2005,
-    doi:10.1093/nar/gki524.
-    """
-    import tmtools
-
-    first, second = (np.ascontiguousarray(x[:, 1].double().numpy()) for x in (a, b))
-    result = tmtools.tm_align(first, second, "A" * len(first), "A" * len(second))
-    return float(result.tm_norm_chain1)
 
 
 def diversity(chains: Chains, pairs: int, seed: int = 0) -> float:

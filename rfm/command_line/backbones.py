@@ -9,6 +9,7 @@ from torch import Tensor
 
 from manifolds import CentredPoses
 from rfm.flow import Flow
+from rfm.models.packaged import unpacked
 from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
 from rfm.proteins.peptide_bonds import OPEN, open_bonds
 from rfm.proteins.sampling import ROTATION_RATE, Motif, sample_backbones
@@ -39,7 +40,7 @@ def sample_to_folder(arguments: argparse.Namespace) -> None:
         raise ValueError("--rotation-rate is of the exponential schedule; leave it out, or --rotation-schedule linear")
     rate = None if linear else rate or ROTATION_RATE
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    flow = Flow.load(arguments.run).to(device)
+    flow = unpacked(Flow.load(arguments.run)).to(device)
     folder = _folder(arguments)
     count, part = _DRAWN if arguments.n is None else arguments.n, min(_PART, arguments.part_rows)
     first, last, opened = "", "", list[str]()

@@ -15,6 +15,7 @@ from rfm.command_line.arguments import (
     positive_number,
     reject_options,
     residues,
+    run_or_model,
 )
 from rfm.command_line.messages import shows_progress, warn
 from rfm.command_line.solver_option import TRIED, add_error, chosen_solver
@@ -28,7 +29,7 @@ _DRAWN = 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`, some of it for tables or for backbones alone."""
-    source = add_run(parser)
+    source = add_run(parser, packaged=True)
     parser.add_argument("-n", type=positive, metavar="COUNT", help="how many (default: 1000)")
     parser.add_argument(
         "--steps",
@@ -107,6 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw from a flow of either kind."""
     from rfm.command_line.backbones import holds_backbones, sample_to_folder
 
+    arguments.run = run_or_model(arguments)
     if not arguments.manifold and holds_backbones(Path(arguments.run)):
         reject_options(
             arguments,

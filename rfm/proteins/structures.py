@@ -41,6 +41,7 @@ class Chain:
         sequence: one letter per residue, X where there is none.
         numbers: the file's own residue numbers, with insertion codes, such as ``52A``.
         left_out: the residues without a complete backbone, each in words.
+        unknown: the residues whose name is no amino acid's, each in words; in the sequence they are X.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Chain:
     sequence: str
     numbers: tuple[str, ...] = field(repr=False)
     left_out: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -77,7 +79,8 @@ def read_backbones(path: str | Path) -> Backbones:
 
     Raises:
         StructureError: the file cannot be read, holds no protein backbone, a number in a backbone is none, or a residue
-            that is no known amino acid stands in a protein chain with the atoms of one.
+            that is no known amino acid stands in the ATOM records of a chain with the atoms of one. (In HETATM records
+            it is read as X where it is bonded to the chain, and counted as a ligand elsewhere.)
     """
     path = Path(path)
     atoms = read_atoms(path)
@@ -160,7 +163,8 @@ def structure_files(folder: str | Path) -> list[Path]:
 def _chain(name: str, records: ChainRecords, parents: dict[str, str]) -> Chain:
     atoms = torch.tensor([place.positions for place in records.places], dtype=torch.float32).reshape(-1, 3, 3)
     letters = "".join(letter(place.residue, parents) for place in records.places)
-    return Chain(name, atoms, letters, tuple(place.label for place in records.places), tuple(records.left_out))
+    numbers = tuple(place.label for place in records.places)
+    return Chain(name, atoms, letters, numbers, tuple(records.left_out), tuple(records.unknown))
 
 
 def _structure(name: str, atoms: Tensor, sequence: str) -> "Structure":
