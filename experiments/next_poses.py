@@ -8,7 +8,7 @@ The track is cut into blocks of four seconds, which are held out complete; windo
 block tests once, another fifth validates. Coverage is that of regions of 90 %. A run that was killed goes on where it
 was.
 
-    python -m experiments.next_poses [--out runs/next-poses] [--page docs/studies/next-poses.md] [--quick]
+    python -m experiments.next_poses [--out runs/next-poses] [--quick]
 """
 
 import argparse
@@ -57,7 +57,7 @@ class Scored:
 def rows_of(blocks: Tensor, fold: int) -> Rows:
     """Return a fold: a fifth of the blocks tests, the next fifth validates, the others train."""
     names = blocks.unique()
-    parts = names[torch.randperm(len(names), generator=torch.Generator().manual_seed(0))].chunk(FOLDS)
+    parts = names[torch.randperm(len(names), generator=torch.Generator().manual_seed(0))].tensor_split(FOLDS)
     test, held = (torch.isin(blocks, parts[(fold + i) % FOLDS]) for i in (0, 1))
     train, held, test = (part.nonzero()[:, 0] for part in (~(test | held), held, test))
     return train, held, test
@@ -106,7 +106,8 @@ def normal(errors: Tensor, train: Tensor) -> Callable[[Tensor], Tensor]:
 def heavy_tailed(errors: Tensor, rows: Rows) -> Scored:
     """Return Student's distribution on the test errors: degrees and scale make validation likeliest."""
     train, held, test = rows
-    factor, best = _factor(errors, train), (-math.inf, 0.0, 0.0)
+    factor = _factor(errors, train)
+    best: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
 
     def log_prob(e: Tensor, degrees: float, scale: float) -> Tensor:
         gammas = math.lgamma((degrees + 6) / 2) - math.lgamma(degrees / 2) - 3 * math.log(degrees * math.pi)

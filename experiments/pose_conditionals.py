@@ -60,7 +60,7 @@ def fitted(
     known = dict(zip(POSITIONS, poses[:, :3, 3].mT, strict=True))
     conditions = Conditions.of(known)
     joint = rfm.fit(poses[index], manifold, out=out / "joint", **own)
-    given = {"condition": conditions.encode(known)[index], "conditions": conditions}
+    given: dict[str, Any] = {"condition": conditions.encode(known)[index], "conditions": conditions}
     return joint, rfm.fit(poses[index][:, :3, :3], SO3(), out=out / "orientation", **own, **given)
 
 
