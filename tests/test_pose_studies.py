@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 from pathlib import Path
 
 import pytest
@@ -159,8 +158,9 @@ def test_folds_of_windows_test_every_block_once() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("RFM_DATA" not in os.environ, reason="needs the track of the desk in RFM_DATA")
-def test_the_studies_of_conditionals_and_next_poses_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_studies_of_conditionals_and_next_poses_run(
+    rfm_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     next_poses.main(["--quick", "--out", str(tmp_path / "next")])
     text = capsys.readouterr().out
     assert all(f"| {model} | " in text for model in (*next_poses.OTHERS, next_poses.FLOW))
