@@ -1,5 +1,6 @@
 """Packaged models: half precision, a card, and the command line that draws from one by name."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rfm import models
 from rfm.command_line import main as cli
 from rfm.models import Card, packaged
 from rfm.networks import FrameField, VelocityField
+from rfm.proteins import structures
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import CentredPoseSource, Uniform
 
@@ -83,6 +85,18 @@ def test_backbones_are_drawn_from_a_model_by_name(
     assert cli.main(["models"]) == 0
     assert cli.main(["models", "small"]) == 0
     assert capsys.readouterr().out.startswith("small  draws nothing of use\ndraws nothing of use\ndata: no data\n")
+
+
+def test_without_gemmi_backbones_are_pdb_files(
+    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gemmi", None)
+    monkeypatch.setattr(structures, "find_spec", lambda name: None)
+    models.pack(flow_of_backbones(), shelf / "small", CARD)
+    arguments = ["sample", "--model", "small", "--length", "9", "-n", "1", "--steps", "2", "--out", str(tmp_path / "a")]
+    assert cli.main(arguments) == 0
+    assert "install the extra" in capsys.readouterr().out
+    assert [p.suffix for p in sorted((tmp_path / "a").iterdir())] == [".pdb", ".png"]
 
 
 @pytest.mark.parametrize(

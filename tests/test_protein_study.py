@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 import rfm
 from manifolds import CentredPoses
+from rfm import models
 from rfm.command_line import main as cli
 from rfm.datasets.download import DatasetError
 from rfm.proteins import chain_sets, training
@@ -30,6 +32,7 @@ pytest.importorskip("gemmi")
 pytest.importorskip("tmtools")
 from experiments.proteins import __main__ as commands
 from experiments.proteins import measures
+from experiments.proteins.report import Reference
 
 needs_data = pytest.mark.skipif("RFM_DATA" not in os.environ, reason="RFM_DATA names no folder of data sets")
 
@@ -72,6 +75,15 @@ def test_measures_see_what_is_wrong(real: list[Tensor]) -> None:
     folded = real[0].clone()
     folded[30] = folded[0] + 0.5
     assert measures.share_without_clash([folded, real[1]]) == 0.5
+    # An oxygen in another residue's place is an overlap, and no clash.
+    assert measures.share_without_overlap([folded]) == 0
+    assert measures.share_without_overlap(real[:40]) > 0.8
+    assert all(a is not folded for a in measures.compact_and_clear([folded, *real[:9]], real))
+    # Two halves of the real chains are as near as samples of one distribution are; helices alone are far away.
+    floor = measures.torsion_distance(real[::2], real[1::2], residues=400, blocks=2).mean
+    shares = measures.structure_shares(real)[:, 0]
+    helices = [a for a, share in zip(real, shares, strict=True) if share > 0.7]
+    assert measures.torsion_distance(helices, real, residues=400, blocks=2).mean > 1.5 * floor
     kernel = measures.RamachandranKernel(real[:60], residues=800)
     mirrored = [a * torch.tensor([1.0, 1, -1]) for a in real[:20]]
     assert kernel.nll(mirrored, 500) > kernel.nll(real[:20], 500) + 2
@@ -124,6 +136,17 @@ def test_the_loss_is_zero_for_the_truth_alone(chains: chain_sets.Chains) -> None
 
 
 ARGUMENTS = ["train", "--quick", "--steps", "6", "--validations", "3", "--device", "cpu", "--quiet"]
+
+
+@needs_data
+def test_lengths_for_choices_and_those_set_aside_are_disjoint(real: list[Tensor]) -> None:
+    kernel = measures.RamachandranKernel(real[:5], residues=50)
+    reference = Reference(real, real, measures.NearestChain(real[:2], ["a", "b"]), kernel)
+    chosen, aside = set(reference.lengths(400)), set(reference.lengths(400, aside=True))
+    every = {len(a) for a in real}
+    assert chosen | aside == every
+    assert not chosen & aside
+    assert abs(len(aside) - len(every) / 3) <= 1
 
 
 @pytest.fixture(scope="module")
@@ -378,9 +401,23 @@ def test_the_report_has_a_line_for_each_number_of_steps(
     text = (tmp_path / "report.md").read_text()
     assert text == capsys.readouterr().out
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in lines[-2:]] == ["| 4 samples, 2 steps", "| 4 samples, 4 steps"]
-    assert len({line.count("|") for line in lines}) == 1
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 3
+    drawn = ["| 4 samples, 2 steps", "| 4 samples, 4 steps"]
+    assert [line.split(" | ")[0] for line in lines if "samples, " in line] == drawn * 2
+    assert {line.count("|") for line in lines} == {14, 8}
+    # Two lengths are held out, and one of them is set aside.
+    assert len(list((tmp_path / "figures").glob("sample-*.png"))) == 1
+    assert (tmp_path / "figures" / "real.png").exists()
+
+    # It is packed with a card of these figures, and with those of no other report.
+    pack = ["pack", str(run), "--report", str(tmp_path / "report.md"), "--out", str(tmp_path / "packed")]
+    assert commands.main(pack) == 0
+    card = models.Card.read(tmp_path / "packed")
+    assert card.figures["samples"] == "4 samples, 4 steps"
+    assert re.fullmatch(r"\d+ \(real chains: \d+\)", card.figures["without overlap, %"])
+    assert "relative contact order" in card.figures
+    (tmp_path / "report.md").write_text(text.replace("6 steps in", "7 steps in"))
+    assert commands.main(pack) == 2
+    assert "is no report on" in capsys.readouterr().err
 
     # A few jumps of a flow that is distilled from it, beside as many steps of the equation.
     few = ["jumps", str(run), "--runs", str(tmp_path / "few"), "--data", str(folder), "--residues", "20"]

@@ -42,6 +42,7 @@ def test_what_is_written_comes_back(tmp_path: Path, suffix: str) -> None:
     assert float((back.atoms - atoms[:, :3]).abs().max()) <= 5.1e-4
     structure = gemmi.read_structure(str(tmp_path / f"out.{suffix}"))
     assert [a.name for a in structure[0]["A"][0]] == ["N", "CA", "C", "O"]
+    assert structure[0]["A"][0][1].element.name == "C"
     structure.setup_entities()
     assert len(structure[0]["A"].get_polymer()) == len(chain)
 
@@ -50,7 +51,9 @@ def test_what_is_written_says_its_sequence_and_no_cell(tmp_path: Path) -> None:
     chain = read_chain(made(tmp_path, texts.chain(6)))
     for suffix in ("pdb", "cif"):
         write_chain(tmp_path / f"out.{suffix}", chain.atoms, chain.sequence)
-    assert "CRYST1" not in (tmp_path / "out.pdb").read_text()
+    text = (tmp_path / "out.pdb").read_text()
+    assert "CRYST1" not in text
+    assert "SEQRES   1 A    6  ALA GLY SER VAL LEU THR " in text
     block = gemmi.cif.read(str(tmp_path / "out.cif")).sole_block()
     assert not block.get_mmcif_category("_cell.")
     atoms = block.get_mmcif_category("_atom_site.")

@@ -2,7 +2,8 @@
 
 python -m experiments.proteins train --out runs/proteins          # again, to go on after a kill
 rfm sample runs/proteins --length 120 -n 16 --out backbones
-python -m experiments.proteins report runs/proteins
+python -m experiments.proteins report runs/proteins --final --out report.md
+python -m experiments.proteins pack runs/proteins --report report.md --out rfm/models/backbones
 """
 
 import argparse
@@ -16,6 +17,7 @@ import torch
 
 import rfm
 from experiments.proteins.jumps import jumps_report
+from experiments.proteins.packaged import NAME, pack_run
 from experiments.proteins.report import STEPS, report
 from rfm.datasets import DatasetError, DatasetNotFoundError
 from rfm.proteins import ROTATION_RATE, Settings, chain_sets, train
@@ -94,6 +96,8 @@ def run_report(options: argparse.Namespace) -> None:
         pairs=options.pairs,
         rotation_rate=options.rotation_rate,
         close=not options.open_bonds,
+        clear=not options.leave_clashes,
+        aside=options.final,
         seed=options.seed,
         figures=options.figures,
         note=_noted,
@@ -114,6 +118,12 @@ def run_jumps(options: argparse.Namespace) -> None:
         print(line, flush=True)
     if options.out is not None:
         options.out.write_text("\n".join(lines) + "\n")
+
+
+def run_pack(options: argparse.Namespace) -> None:
+    """Write a run as a packaged model, and print its card."""
+    card = pack_run(options.folder, options.report, options.out)
+    print("\n".join(card.lines()))
 
 
 def _noted(message: str) -> None:
@@ -185,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(run=run_train)
     _add_report(commands)
     _add_jumps(commands)
+    _add_pack(commands)
     return parser
 
 
@@ -211,6 +222,14 @@ def _add_jumps(commands: Any) -> None:
     parser.set_defaults(run=run_jumps)
 
 
+def _add_pack(commands: Any) -> None:
+    parser = commands.add_parser("pack", help="write a run as a packaged model: half precision, with a card")
+    parser.add_argument("folder", type=Path, help="folder of a finished run")
+    parser.add_argument("--report", type=Path, required=True, help="what report --final wrote of it")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder of the model, such as rfm/models/{NAME}")
+    parser.set_defaults(run=run_pack)
+
+
 def _add_report(commands: Any) -> None:
     parser = commands.add_parser("report", help="assess samples of a run beside real held-out chains")
     parser.add_argument("folder", type=Path, help="folder of a finished run")
@@ -226,6 +245,10 @@ def _add_report(commands: Any) -> None:
         "--rotation-rate", type=float, default=ROTATION_RATE, help="of the rotation schedule (default: %(default)g)"
     )
     parser.add_argument("--open-bonds", action="store_true", help="do not close the bonds between residues")
+    parser.add_argument("--leave-clashes", action="store_true", help="do not move residues apart that overlap")
+    parser.add_argument(
+        "--final", action="store_true", help="draw the lengths that are set aside, a third of those held out"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
     parser.add_argument("--figures", type=Path, help="folder for pictures")
     parser.add_argument("--out", type=Path, help="markdown file to write")

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=positive,
         help="jumps of a flow that rfm distil made, in place of a solve; of backbones: evaluations of the\nnetwork "
-        "(default: 100)",
+        "(default: 50)",
     )
     group = parser.add_argument_group(
         "for flows of protein backbones", "which are written to a folder as .pdb and .cif"
@@ -86,7 +86,7 @@ def _add_for_backbones(group: argparse._ArgumentGroup) -> list[argparse.Action]:
             "--rotation-rate",
             type=positive_number,
             metavar="RATE",
-            help="of that schedule (default: 10); a higher one draws more regular, less varied chains",
+            help="of that schedule (default: 4); a higher one draws more regular, less varied chains",
         ),
         group.add_argument(
             "--motif",
@@ -100,6 +100,11 @@ def _add_for_backbones(group: argparse._ArgumentGroup) -> list[argparse.Action]:
             "--open-bonds",
             action="store_true",
             help="leave residues where they were drawn, instead of closing the bonds between them",
+        ),
+        group.add_argument(
+            "--leave-clashes",
+            action="store_true",
+            help="do not move residues apart whose atoms are too near each other",
         ),
     ]
 

@@ -3,6 +3,7 @@
 from rfm.proteins import (
     backbones,
     chain_sets,
+    clashes,
     clusters,
     complexes,
     fragments,
@@ -23,6 +24,7 @@ from rfm.proteins.backbones import (
     torsions,
 )
 from rfm.proteins.chain_sets import Chains
+from rfm.proteins.likelihoods import exact_log_prob
 from rfm.proteins.loss import backbone_loss
 from rfm.proteins.peptide_bonds import close_bonds
 from rfm.proteins.sampling import ROTATION_RATE, Motif, sample_backbones
@@ -42,9 +44,11 @@ __all__ = [
     "backbones",
     "beta_times",
     "chain_sets",
+    "clashes",
     "close_bonds",
     "clusters",
     "complexes",
+    "exact_log_prob",
     "fragments",
     "frames_from_atoms",
     "hydrogen_bonds",

@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rfm.datasets.download import DatasetError
 from rfm.proteins.atom_records import StructureError, gemmi
 from rfm.proteins.backbones import oxygens
-from rfm.proteins.chain_sets import DatasetError
 from rfm.proteins.structures import ATOMS, SUFFIXES, read_chain, structure_files
 from rfm.proteins.superposition import rmsd, tm_score
 from rfm.records.descriptions import write_atomically

@@ -1,4 +1,4 @@
-"""Protein backbones in PDB and mmCIF files (the extra ``protein``).
+"""Protein backbones in PDB and mmCIF files (the extra ``protein``, but for writing PDB files).
 
 Reading keeps, of each chain of the first model, the residues that have N, CA and C; what is not kept is counted, and
 listed where it is a residue. Waters, ligands and nucleic acids are no residues; modified amino acids count as what they
@@ -12,6 +12,7 @@ A chain ends at TER, and where numbers begin anew without a peptide bond: see `r
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from rfm.proteins.atom_records import StructureError, gemmi, read_atoms
 from rfm.proteins.chain_records import PEPTIDE_BOND, ChainRecords, chain_records, letter
+from rfm.proteins.pdb_text import LARGEST, pdb_text
 from rfm.records.descriptions import write_atomically
 
 if TYPE_CHECKING:
@@ -133,16 +135,29 @@ def write_chain(path: str | Path, atoms: Tensor, sequence: str | None = None) ->
     Raises:
         ValueError: for another ending, or a chain that a PDB file has no room for.
     """
-    path = Path(path)
-    structure = _structure(path.stem, atoms.detach().double().cpu(), sequence or "G" * len(atoms))
+    path, placed = Path(path), atoms.detach().double().cpu()
+    letters = sequence or "G" * len(atoms)
     if path.suffix == ".pdb":
-        if len(atoms) > 9999 or float(atoms.abs().max()) >= 9999:
-            raise ValueError(f"{path}: a PDB file holds 9999 residues and coordinates below 9999 Angstrom; write .cif")
-        write_atomically(path, lambda file: structure.write_pdb(str(file), cryst1_record=False))
+        if len(atoms) > LARGEST or float(atoms.abs().max()) >= LARGEST:
+            raise ValueError(
+                f"{path}: a PDB file holds {LARGEST} residues and coordinates below {LARGEST} Angstrom; write .cif"
+            )
+        text = pdb_text(placed, letters, ATOMS)
+        write_atomically(path, lambda file: _write_text(file, text))
     elif path.suffix == ".cif":
+        structure = _structure(path.stem, placed, letters)
         write_atomically(path, lambda file: _mmcif(structure).write_file(str(file)))
     else:
         raise ValueError(f"{path}: structures are written as .pdb or .cif; end the name so")
+
+
+def can_write_mmcif() -> bool:
+    """Return whether gemmi is installed, which writes .cif; .pdb needs nothing."""
+    return find_spec("gemmi") is not None
+
+
+def _write_text(file: Path, text: str) -> None:
+    file.write_text(text, encoding="ascii")
 
 
 def structure_files(folder: str | Path) -> list[Path]:
