@@ -17,6 +17,7 @@ def add_run(parser: argparse.ArgumentParser, packaged: bool = False) -> argparse
         parser.add_argument("--model", metavar="NAME", help="a flow that comes with the package: see rfm models")
     else:
         parser.add_argument("run", help="folder that rfm fit made")
+        parser.set_defaults(model=None)
     parser.add_argument("--manifold", metavar="MODULE:NAME", help="a manifold of your own, if it was fitted on one")
     return parser.add_argument(
         "--source", metavar="MODULE:NAME", help="a source of your own, if it was fitted from one"

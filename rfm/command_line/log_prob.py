@@ -16,7 +16,7 @@ SUMMARY = "score the points of a table: log-density in nats, in row order"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
-    add_run(parser)
+    add_run(parser, packaged=True)
     parser.add_argument("table", help="file with the same columns as the table that was fitted, or - for stdin")
     parser.add_argument(
         "--columns",

@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw from a flow of either kind."""
     from rfm.command_line.backbones import holds_backbones, sample_to_folder
 
-    arguments.run = run_or_model(arguments)
+    arguments.run, arguments.model = run_or_model(arguments), None
     if not arguments.manifold and holds_backbones(Path(arguments.run)):
         reject_options(
             arguments,
