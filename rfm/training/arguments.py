@@ -163,6 +163,14 @@ def checked_objective(
     return chosen
 
 
+def check_splits(objective: Objective, processes: int) -> None:
+    """Raise ValueError for an objective whose batches several processes cannot share."""
+    if processes > 1 and not objective.splits:
+        raise ValueError(
+            f"objective runs in one process, there are {processes}; start it without torchrun, or leave objective out"
+        )
+
+
 def hold_out(
     points: Tensor, validation: float | Tensor | np.ndarray[Any, Any] | Sequence[int], seed: int
 ) -> tuple[Tensor, Tensor]:

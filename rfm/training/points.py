@@ -20,6 +20,7 @@ from rfm.likelihood import log_prob
 from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
 from rfm.training.agreement import ACCURATE, agreeing, check_agreement, condition_of, excess
+from rfm.training.arguments import check_splits
 from rfm.training.checkpoint import Validation
 from rfm.training.conditional_refinement import refine_given
 from rfm.training.cross_fitting import CrossFitted
@@ -163,11 +164,7 @@ def train(
     fabric, size = run.fabric, run.budget.batch_size
     if size % fabric.world_size:
         raise ValueError(f"a batch of {size} does not divide among {fabric.world_size} processes; choose a multiple")
-    if fabric.world_size > 1 and not objective.splits:
-        raise ValueError(
-            f"objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "
-            "leave objective out"
-        )
+    check_splits(objective, fabric.world_size)
     if run.training.floor:
         check_floor(flow, data, objective, coupling)
     data = data.to(fabric.device)
