@@ -31,8 +31,8 @@ from rfm.objectives import FlowMatching
 from rfm.training import Budget, HashSplit, Points, Run, Survey, Training, survey, train
 
 _ROWS, _FILES, _GROUP = 100_000_000, 10, 1_000_000
-_STEPS, _TIMED, _TURNS = 8000, 4000, 3
-_PART = 500_000
+_STEPS, _TIMED, _TURNS = 2000, 4100, 2
+_PART = 200_000
 """Rows that are fitted in memory, for the likelihood."""
 
 INTRO = """\
