@@ -1,5 +1,6 @@
 """Commands that read and write part by part: constant memory, another start after a kill, several processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -184,3 +185,30 @@ def test_two_processes_write_what_one_does(folder: Path, tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
     for name in names:
         assert (tmp_path / f"two-{name}").read_bytes() == (tmp_path / f"one-{name}").read_bytes(), name
+
+
+def test_files_in_a_folder_are_fitted_evaluated_and_resumed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = VelocityField.__init__.__defaults__
+    assert defaults is not None
+    monkeypatch.setattr(VelocityField.__init__, "__defaults__", (16, 1, 16, *defaults[3:]))
+    degrees = np.random.default_rng(1).uniform([-80, -170], [80, 170], (400, 2))
+    for i, part in enumerate(np.split(degrees, 2)):
+        storm = [f"s{(200 * i + n) // 4}" for n in range(200)]
+        table = pa.table({"latitude": part[:, 0], "longitude": part[:, 1], "storm": storm})
+        pq.write_table(table, tmp_path / f"part{i}.parquet", row_group_size=70)
+    fit_words = ["fit", str(tmp_path / "*.parquet"), "--manifold", "sphere", "--groups", "storm", "--no-refine"]
+    fit_words += ["--steps", "4", "--batch-size", "32", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert main.main([*fit_words, "--json", "--quiet"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert sum(record["rows"].values()) == 400
+    assert record["data"].endswith("400 of 400 rows")
+    assert main.main([*fit_words, "--resume", "--quiet"]) == 0
+    assert "nothing left to train" in capsys.readouterr().out
+    assert main.main(["evaluate", str(tmp_path / "run"), "--json", "--quiet"]) == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    assert evaluated["test_blocks"] > 5
+    assert main.main([*fit_words, "--validation", "0", "--force", "--quiet"]) == 2
+    assert main.main([*fit_words, "--start", str(folder / "points.csv"), "--force", "--quiet"]) == 2
+    assert "--start is for a table that fits into memory" in capsys.readouterr().err
