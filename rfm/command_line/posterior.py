@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rfm.command_line.column_measurements import Given
     from rfm.command_line.run_folder import RunData
     from rfm.flow import Flow
-    from rfm.posterior import PosteriorDraws
+    from rfm.posterior import PosteriorDraws, Sampler
 
 SUMMARY = "draw points given measurements of their columns, in the columns and units of the table that was fitted"
 
@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--particles",
         type=positive,
-        help="that are tempered, each giving ten draws at each power (default: 256, or 64 where\nsomething is known "
-        "without error); more find rarer modes",
+        help="that are tempered, each giving ten draws at each power (default: 256); where something\nis known without "
+        "error, draws of each round of importance sampling (default: 512);\nmore find rarer modes",
     )
     add_condition(parser)
     parser.add_argument("--plot", type=path, metavar="FILE", help="also draw prior and posterior to a PNG file")
@@ -114,15 +114,18 @@ class _Posterior:
     def draw(
         self, arguments: argparse.Namespace, condition: "Tensor | None", generator: Any, advance: Any
     ) -> "PosteriorDraws":
-        from rfm.posterior import Tempering
+        from rfm.posterior import Tempering, slice_method
 
-        # Each step on a slice takes a density and not a sample.
-        particles = arguments.particles or (256 if self.known is None else 64)
+        progress = within(advance, 100)
+        if self.known is None:
+            method: Sampler = Tempering(particles=arguments.particles or 256, progress=progress)
+        else:
+            method = slice_method(self.known, arguments.particles, progress)
         return self.flow.posterior(
             self.likelihood,
             arguments.n,
             known=self.known,
-            method=Tempering(particles=particles, progress=within(advance, 100)),
+            method=method,
             condition=condition,
             generator=generator,
             batch_size=arguments.batch_size,

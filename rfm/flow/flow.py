@@ -43,6 +43,7 @@ from rfm.posterior import (
     as_likelihood,
     at_points,
     drawn_until,
+    slice_method,
 )
 from rfm.records.descriptions import SavedFlowError
 from rfm.sources import Source, Uniform
@@ -508,8 +509,9 @@ class Flow(nn.Module):
             n: how many.
             known: parts of the point that are known without error, see `rfm.posterior.Slice`. Each step then evaluates
                 the log-density, which costs more than a sample: take fewer particles.
-            method: `rfm.posterior.Tempering` by default; also `Chains` and `Importance`, which are exact in the limit,
-                and the methods of `rfm.posterior` that are not.
+            method: `rfm.posterior.Tempering` by default, `AdaptiveImportance` where some of a point is known and up to
+                six dimensions are free; also `Chains` and `Importance`, which are exact in the limit, and the methods
+                of `rfm.posterior` that are not.
             condition: one condition ``(c,)`` of the prior, or by name, as in `sample`.
             worth: share of ``n``, in (0, 1), that the draws are to be worth, as independent ones; a warning says where
                 they are not.
@@ -539,7 +541,11 @@ class Flow(nn.Module):
                 "once for each"
             )
         solver = Adaptive(atol=1e-3, rtol=1e-3) if solver is None else solver
-        method = Tempering() if method is None else method
+        if known is not None:
+            check_instance("Flow.posterior", "known", known, Slice, "Slice.of_position([0.0, 0.0, 1.0])")
+            known.check(self.manifold)
+        if method is None:
+            method = Tempering() if known is None else slice_method(known)
         if isinstance(method, type) or not isinstance(method, Sampler):
             raise ValueError(
                 f"Flow.posterior: method must be an object that draws, such as Tempering(), got {shown(method)}"
@@ -547,8 +553,6 @@ class Flow(nn.Module):
         own: dict[str, Any] = {"condition": given, "solver": solver, "batch_size": batch_size}
         prior = self._prior(given, solver, batch_size, like)
         if known is not None:
-            check_instance("Flow.posterior", "known", known, Slice, "Slice.of_position([0.0, 0.0, 1.0])")
-            known.check(self.manifold)
             about = self.sample(4000, generator=generator, **own)
             density = functools.partial(self.log_prob, **own)
             run = functools.partial(slice_draws, known, self.manifold, density, about, fits, method, n, generator)

@@ -7,6 +7,7 @@
 `Chains`             exact in the limit; `CrankNicolson`, `RandomWalk` or `Hamiltonian` moves on the source
 `Twisted`            exact in the limit; a stochastic sampler, guided and weighted
 `Importance`         exact in the limit; draws of the prior, weighted
+`AdaptiveImportance` exact in the limit; draws of kernels about what fits, weighted; for slices of a density
 `Guided`             biased; follows a field steered by `FlowDPS`, `OTODE`, `FlowChef` or an energy
 `Flower`             biased; end point, Gaussian correction, fresh noise
 `FlowDPSSteps`       biased; the published code of FlowDPS
@@ -18,6 +19,7 @@ of your own. What is known without error is a `Slice`.
 """
 
 from rfm.posterior import operators
+from rfm.posterior.adaptive_importance import AdaptiveImportance
 from rfm.posterior.chains import Chains
 from rfm.posterior.crank_nicolson import CrankNicolson
 from rfm.posterior.d_flow import DFlow, gaussian_shell
@@ -35,13 +37,14 @@ from rfm.posterior.pnp_flow import PnPFlow
 from rfm.posterior.pooling import at_points, drawn_until, pooled
 from rfm.posterior.proposals import Hamiltonian, Proposal, RandomWalk
 from rfm.posterior.sampler import Sampler
-from rfm.posterior.slices import Slice, Unmeasured, slice_source
+from rfm.posterior.slices import Slice, Unmeasured, slice_method, slice_source
 from rfm.posterior.target import Carried, NoFieldError, SourceTarget, ZeroLikelihoodError
 from rfm.posterior.tempering import Tempering
 from rfm.posterior.twisted import Twisted, score_of_normal_noise
 
 __all__ = [
     "OTODE",
+    "AdaptiveImportance",
     "Carried",
     "Chains",
     "CrankNicolson",
@@ -80,5 +83,6 @@ __all__ = [
     "operators",
     "pooled",
     "score_of_normal_noise",
+    "slice_method",
     "slice_source",
 ]

@@ -54,6 +54,64 @@ def effective_size(log_weights: Tensor) -> float:
     return float((2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp())
 
 
+def raised(log_weights: Tensor, power: float) -> Tensor:
+    """Return ``power * log_weights``: -inf where that is at any positive power, and all 0 at power 0."""
+    return log_weights * power if power > 0 else torch.zeros_like(log_weights)
+
+
+def largest_power(log_weights: Tensor, share: float, most: float = 1.0) -> float:
+    """Return the largest power of weights ``(n,)``, up to ``most``, that leaves them worth a share of their number.
+
+    By bisection; 0 where no positive power does, since too many weights are zero.
+    """
+    n = len(log_weights)
+
+    def keeps(power: float) -> bool:
+        return effective_size(raised(log_weights, power)) >= share * n
+
+    if keeps(most):
+        return most
+    low, high = 0.0, most
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if keeps(middle) else (low, middle)
+    return low
+
+
+def pareto_shape(log_weights: Tensor) -> float:
+    """Return the shape k of the generalised Pareto distribution of the largest weights.
+
+    The weights have ``1 / k`` finite moments: above 0.5 their variance is infinite, above 0.7 means and effective
+    sample sizes of practicable numbers of draws are not to be trusted. NaN of fewer than five positive ones in the
+    tail, which is the largest ``min(n / 5, 3 sqrt(n))``.
+
+    Args:
+        log_weights: logarithms of relative weights ``(n,)``.
+
+    References:
+        Zhang and Stephens, A new and efficient estimation method for the generalized Pareto distribution, 2009, with
+        the prior on k of Vehtari, Simpson, Gelman, Yao and Gabry, Pareto smoothed importance sampling, 2024, appendix.
+    """
+    n = len(log_weights)
+    ordered = (log_weights.double() - log_weights.max()).exp().sort().values
+    m = min(n // 5, math.ceil(3 * math.sqrt(n)))
+    if m < 5:
+        return math.nan
+    y = ordered[-m:] - ordered[-m - 1]
+    y = y[y > 0]
+    m = len(y)
+    if m < 5:
+        return math.nan
+    count = 30 + int(math.sqrt(m))
+    i = torch.arange(1, count + 1, dtype=y.dtype, device=y.device)
+    theta = 1 / y[-1] + (1 - (count / (i - 0.5)).sqrt()) / (3 * y[(m + 2) // 4 - 1])
+    shapes = torch.log1p(-theta[:, None] * y).mean(1)
+    log_likelihood = m * ((-theta / shapes).log() - shapes - 1)
+    mean = (torch.softmax(log_likelihood, 0) * theta).sum()
+    # A prior of ten draws at k = 0.5.
+    return float((m * torch.log1p(-mean * y).mean() + 5) / (m + 10))
+
+
 _FEW_FAMILIES = 20
 
 

@@ -15,11 +15,16 @@ from torch import Tensor
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Power, Product
 from manifolds.arguments import check_instance, shown
 from rfm.arrays import points_of, tensor_of
+from rfm.posterior.adaptive_importance import AdaptiveImportance
 from rfm.posterior.likelihood import Likelihood
+from rfm.posterior.sampler import Sampler
+from rfm.posterior.tempering import Tempering
 from rfm.sources import KernelMixture, Source, default_source
 
 _NEAREST = 64
 """Draws of a flow whose free parts a slice's source is made of."""
+_FEW_DIMENSIONS = 6
+"""Up to as many, kernels about some hundred draws describe a density well enough to be drawn from."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,19 @@ def slice_source(known: Slice, manifold: Manifold, draws: Tensor) -> Source:
     if known.manifold.kernel is None or not bool((known.manifold.dist(free[nearest], free[nearest[:1]]) > 0).any()):
         return background
     return KernelMixture.fit(known.manifold, free[nearest], background=background)
+
+
+def slice_method(known: Slice, draws: int | None = None, progress: Callable[[int], Any] = lambda done: None) -> Sampler:
+    """Return the method for a slice where none is requested: `AdaptiveImportance`, `Tempering` in many dimensions.
+
+    Args:
+        known: the slice.
+        draws: of each round, or particles that are tempered; 512 or 64 by default.
+        progress: called with how many more hundredths of the work are done; in all 100.
+    """
+    if known.manifold.dim <= _FEW_DIMENSIONS and known.manifold.kernel is not None:
+        return AdaptiveImportance(draws=draws or 512, progress=progress)
+    return Tempering(particles=draws or 64, progress=progress)
 
 
 def _free(owner: str, known: Mapping[int, Any], count: int, what: str) -> list[int]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from manifolds.arguments import integer, number
 from rfm.posterior.crank_nicolson import CrankNicolson
-from rfm.posterior.draws import PosteriorDraws, clustered_size, effective_size, systematic
+from rfm.posterior.draws import PosteriorDraws, clustered_size, largest_power, raised, systematic
 from rfm.posterior.proposals import Proposal, metropolis
 from rfm.posterior.target import SourceTarget, State
 
@@ -59,7 +59,7 @@ class Tempering:
         ancestors = torch.arange(len(state.z), device=like.device)
         while power < 1:
             following = self._next_power(state.log_likelihood, power)
-            log_w = _powers(state.log_likelihood, following - power)
+            log_w = raised(state.log_likelihood, following - power)
             evidence += float(log_w.logsumexp(0)) - math.log(len(log_w))
             rows = systematic(log_w, count, generator)
             done = round(100 * following) - round(100 * power)
@@ -96,19 +96,11 @@ class Tempering:
 
     def _next_power(self, log_likelihood: Tensor, power: float) -> float:
         """Return the largest power that keeps the share, by bisection; 1 where it does."""
-        n = len(log_likelihood)
-
-        def keeps(following: float) -> bool:
-            return effective_size(_powers(log_likelihood, following - power)) >= self.share * n
-
-        if keeps(1.0):
+        step = largest_power(log_likelihood, self.share, 1 - power)
+        if step == 1 - power:
             return 1.0
-        low, high = power, 1.0
-        for _ in range(50):
-            middle = (low + high) / 2
-            low, high = (middle, high) if keeps(middle) else (low, middle)
         # Where most particles have no likelihood at all no power keeps the share: drop them at once.
-        return low if low > power else min(1.0, power + 1e-6)
+        return power + step if step > 0 else min(1.0, power + 1e-6)
 
     def _warnings(self, acceptance: float, founders: int) -> tuple[str, ...]:
         notes = []
@@ -119,8 +111,3 @@ class Tempering:
                 f"all draws descend from {founders} draws of the source; modes may be missing: raise particles or share"
             )
         return tuple(notes)
-
-
-def _powers(log_likelihood: Tensor, power: float) -> Tensor:
-    """Return ``power * log_likelihood``, -inf where that is at any positive power."""
-    return log_likelihood * power if power > 0 else torch.zeros_like(log_likelihood)
