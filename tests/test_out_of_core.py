@@ -298,11 +298,25 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         open_blocks(tmp_path / "inside")
 
 
+def test_points_of_geoparquet_are_read_in_blocks(tmp_path: Path) -> None:
+    shapely = pytest.importorskip("shapely")
+    degrees = np.random.default_rng(0).uniform([-170, -80], [170, 80], (50, 2))
+    table = pa.table({"geometry": shapely.to_wkb(shapely.points(degrees)), "depth": degrees[:, 0]})
+    geo = {b"geo": b'{"version": "1.0.0", "primary_column": "geometry", "columns": {}}'}
+    pq.write_table(table.replace_schema_metadata(geo), tmp_path / "a.parquet", row_group_size=20)
+    found = _rows(open_points(str(tmp_path / "a.parquet"), Sphere(2)))
+    latitude, longitude = Sphere.to_degrees(found)
+    torch.testing.assert_close(torch.stack([longitude, latitude], 1), torch.from_numpy(degrees))
+
+
 def test_shares_that_leave_nothing_are_refused(folder: Path) -> None:
     blocks = open_points(str(folder), Sphere(2))
     with pytest.raises(ValueError, match="validation must be a share above 0"):
         rfm.fit_out_of_core(blocks, Sphere(2), validation=0.0)
     few = ArrayPoints(_points(3))
+    rows = _training_set(blocks)
+    with pytest.raises(ValueError, match="rows are of all; hold out a share"):
+        rfm.fit(_points(40), Sphere(2), validation=0.0, rows=rows, progress=False)
     with pytest.raises(ValueError, match="there are too few to validate"):
         rfm.fit_out_of_core(few, Sphere(2), validation=1e-6, progress=False)
     with pytest.raises(ValueError, match="condition has 2 rows, points 3"):

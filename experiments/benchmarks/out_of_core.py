@@ -55,7 +55,7 @@ def write_files(folder: Path, rows: int) -> None:
             for start in range(0, rows // _FILES, group):
                 longitude = 1.5 * math.pi * (i + start * _FILES / rows) / _FILES
                 x = 0.3 * generator.standard_normal((group, 3), dtype=np.float32)
-                x += np.float32([math.cos(longitude), math.sin(longitude), 0.2])
+                x += np.array([math.cos(longitude), math.sin(longitude), 0.2], dtype=np.float32)
                 x /= np.linalg.norm(x, axis=1, keepdims=True)
                 writer.write_table(pa.table(dict(zip("xyz", x.T, strict=True)), schema=schema), row_group_size=group)
 

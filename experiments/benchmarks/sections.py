@@ -80,9 +80,16 @@ class Section:
         if facts is None:
             raise ValueError(f"{heading}: there are no lines with command, date and versions; run its command again")
         versions = dict(item.rsplit(" ", 1) for item in facts["versions"].split(", "))
-        found = facts.groupdict() | {"threads": int(facts["threads"]), "versions": versions}
-        intro, body = rest[: facts.start()].strip(), blocks(rest[facts.end() :])
-        return cls(heading.lstrip("# "), intro, body=body, **found)
+        return cls(
+            heading.lstrip("# "),
+            rest[: facts.start()].strip(),
+            facts["command"],
+            facts["date"],
+            facts["device"],
+            int(facts["threads"]),
+            versions,
+            blocks(rest[facts.end() :]),
+        )
 
 
 def blocks(text: str) -> list[Block]:

@@ -86,7 +86,7 @@ class BlockParts(InputParts):
         return rows_of(next(iter(self.blocks.chunks(0))), 0, _SNIFFED)
 
     def parts(self, is_due: Callable[[int], bool]) -> Iterator[tuple[int, Table]]:
-        due = [is_due(number) for number in range(-(-self.total // self.rows))]
+        due = [is_due(number) for number in range(-(-sum(self.blocks.sizes) // self.rows))]
         return _cut(self._tables(due), self.rows, due)
 
     def _tables(self, due: list[bool]) -> Iterator[tuple[int, Table]]:

@@ -69,6 +69,7 @@ class ParquetFile(BlockFile):
             first = sum(self.sizes[:block])
             batches = file.iter_batches(CHUNK_ROWS, row_groups=[block], columns=known, use_threads=False)
             for start, batch in _with_starts(batches):
+                batch = batch.replace_schema_metadata(file.schema_arrow.metadata)
                 own = _part(rows, start, len(batch))
                 yield from _located(table_of_batch(self.path, batch, own), first + start, own)
 

@@ -204,6 +204,8 @@ def fit(
         return flow if more_steps is None else continued(fit, flow, more_steps, validation_index, budget, settings)
     found = None
     if not len(validation_index):
+        if rows is not None:
+            raise ValueError("fit: validation=0 fits to parts of the points, and rows are of all; hold out a share")
         check_all_points(given is None and flow.source.has_density, chosen)
         found = cross_fit(fit, data, alike, budget, refine, settings)
     # A field of another kind need not know that NaN means not known.

@@ -91,23 +91,22 @@ def survey(
                 weights = trains.double() if chunk.weights is None else trains * chunk.weights
                 masses[block] += weights.sum()
                 total += int(mixed(chunk.key ^ _content(chunk)).sum(dtype=np.uint64))
-                order = mixed(
-                    np.arange(rows, rows + len(sides), dtype=np.uint64) ^ np.uint64(step_seed(split.seed, block))
-                )
-                for side, own in enumerate(kept):
-                    own.add(chunk, sides == side, order)
+                places = np.arange(rows, rows + len(sides), dtype=np.uint64)
+                order = mixed(places ^ np.uint64(step_seed(split.seed, block)))
+                for side, some in enumerate(kept):
+                    some.add(chunk, sides == side, order)
                 for finding, count in chunk.skipped.items():
                     skipped[finding if finding in skipped or len(skipped) < _FAULTS else "other faults"] += count
                 rows += len(sides)
                 advance(len(sides))
     _check_sides(counts, split, float(masses.sum()))
     digest = hashlib.sha256(repr((total % 2**64, counts.tolist())).encode()).hexdigest()
-    parts = [own.points() for own in kept]
-    own = LargeTrainingSet(blocks, split, masses, int(counts[0]), digest, buffer_rows, fan_in)
+    parts = [side.points() for side in kept]
+    rows_on_disk = LargeTrainingSet(blocks, split, masses, int(counts[0]), digest, buffer_rows, fan_in)
     found = tuple(torch.full((len(part.x),), side) for side, part in enumerate(parts) if part is not None)
     points = [part for part in parts if part is not None]
     number_of = (int(counts[0]), int(counts[1]), int(counts[2]))
-    return Survey(own, number_of, joined_points(points), torch.cat(found), dict(skipped))
+    return Survey(rows_on_disk, number_of, joined_points(points), torch.cat(found), dict(skipped))
 
 
 def fit_out_of_core(

@@ -153,8 +153,8 @@ class Windows:
                 plan.append(_Window(tuple(blocks.tolist()), starts, step))
                 masses.append(float(rows.masses[blocks].sum()) / step)
         ends = torch.tensor(masses, dtype=torch.float64).cumsum(0)
-        starts = torch.cat([ends.new_zeros(1), ends[:-1]]) / ends[-1] * self.batches
-        return plan, starts.floor().long()
+        shares = torch.cat([ends.new_zeros(1), ends[:-1]]) / ends[-1]
+        return plan, (shares * self.batches).floor().long()
 
     def _read(self, window: _Window) -> Points:
         """Return the training rows of a window, on the device."""
