@@ -68,7 +68,8 @@ class Tempering:
         if worth >= _ENOUGH and missing < (self.prior_generations - 1) * size:
             self.progress(100)
             return weighted(target, first + target.drawn(missing, generator, like) if missing > 0 else first)
-        log_likelihood, states = first.log_likelihood, functools.partial(target.states, first)
+        log_likelihood = first.log_likelihood
+        states: Callable[[Tensor], State] = functools.partial(target.states, first)
         # One size for all: a particle's own would remember where it has been.
         scale = torch.full((count,), 0.5, dtype=torch.float64, device=like.device)
         power, evidence, accepts, steps = 0.0, 0.0, [], 0
