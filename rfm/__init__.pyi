@@ -9,6 +9,7 @@ from . import grids as grids
 from . import integrators as integrators
 from . import likelihood as likelihood
 from . import metrics as metrics
+from . import models as models
 from . import networks as networks
 from . import objectives as objectives
 from . import paths as paths
@@ -43,6 +44,7 @@ from .paths import marginal_velocity as marginal_velocity
 from .training import Training as Training
 from .training import distil as distil
 from .training import fit as fit
+from .training import fit_out_of_core as fit_out_of_core
 from .training import fit_stream as fit_stream
 from .training import reflow as reflow
 

@@ -15,6 +15,7 @@ from rfm.command_line.arguments import (
     positive_number,
     reject_options,
     residues,
+    run_or_model,
 )
 from rfm.command_line.messages import shows_progress, warn
 from rfm.command_line.solver_option import TRIED, add_error, chosen_solver
@@ -28,13 +29,13 @@ _DRAWN = 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`, some of it for tables or for backbones alone."""
-    source = add_run(parser)
+    source = add_run(parser, packaged=True)
     parser.add_argument("-n", type=positive, metavar="COUNT", help="how many (default: 1000)")
     parser.add_argument(
         "--steps",
         type=positive,
         help="jumps of a flow that rfm distil made, in place of a solve; of backbones: evaluations of the\nnetwork "
-        "(default: 100)",
+        "(default: 50)",
     )
     group = parser.add_argument_group(
         "for flows of protein backbones", "which are written to a folder as .pdb and .cif"
@@ -85,7 +86,7 @@ def _add_for_backbones(group: argparse._ArgumentGroup) -> list[argparse.Action]:
             "--rotation-rate",
             type=positive_number,
             metavar="RATE",
-            help="of that schedule (default: 10); a higher one draws more regular, less varied chains",
+            help="of that schedule (default: 4); a higher one draws more regular, less varied chains",
         ),
         group.add_argument(
             "--motif",
@@ -100,6 +101,11 @@ def _add_for_backbones(group: argparse._ArgumentGroup) -> list[argparse.Action]:
             action="store_true",
             help="leave residues where they were drawn, instead of closing the bonds between them",
         ),
+        group.add_argument(
+            "--leave-clashes",
+            action="store_true",
+            help="do not move residues apart whose atoms are too near each other",
+        ),
     ]
 
 
@@ -107,6 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw from a flow of either kind."""
     from rfm.command_line.backbones import holds_backbones, sample_to_folder
 
+    arguments.run, arguments.model = run_or_model(arguments), None
     if not arguments.manifold and holds_backbones(Path(arguments.run)):
         reject_options(
             arguments,
@@ -130,8 +137,9 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
     from rfm import datasets
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import check_required, condition_file, given_condition, known_columns
+    from rfm.command_line.output_parts import output_parts
     from rfm.command_line.start_table import start_points
-    from rfm.command_line.table_output import checked_output, output_writer, parts
+    from rfm.command_line.table_output import checked_output, part_seed, parts
     from rfm.flow.progress import counting_bar
 
     flow, data = load_run(arguments)
@@ -171,13 +179,19 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
 
     unit, distance = ("nats", None) if arguments.log_prob else ("units of the metric", flow.manifold.dist)
     solver = chosen_solver(arguments, total, unit, tried, distance, arguments.steps)
-    generator = torch.Generator(device).manual_seed(arguments.seed)
     show = shows_progress(arguments, total)
     known = known_columns(flow, condition)
     # The formats of tracks have no column for a score.
     layout = datasets.CSV if arguments.log_prob else data.coordinates.file_layout
-    with output_writer(arguments, out, layout) as write, counting_bar(show, "sample", total) as advance:
-        for rows in parts(total, arguments.part_rows):
+    files = [name for name in (arguments.condition_file, arguments.start) if name is not None]
+    with (
+        output_parts(arguments, out, total, files, layout) as output,
+        counting_bar(show, "sample", total) as advance,
+    ):
+        for number, rows in enumerate(parts(total, arguments.part_rows)):
+            if not output.is_due(number):
+                continue
+            generator = torch.Generator(device).manual_seed(part_seed(arguments.seed, number))
             own = condition if condition is None or condition.ndim == 1 else condition[rows.start : rows.stop]
             if start is None:
                 drawn = flow.sample(
@@ -204,4 +218,5 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
             complete = {name: cells_by_name[name] for name in known if None not in known[name]}
             columns = dict(data.coordinates.leading(len(rows), complete, rows.start))
             columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(points).T, strict=True))
-            write(columns if scores is None else columns | data.coordinates.score_columns(scores), cells_by_name)
+            columns |= {} if scores is None else data.coordinates.score_columns(scores)
+            output.write(number, columns, cells_by_name)

@@ -2,7 +2,7 @@
 
 A policy draws the next H actions given what is seen, carries out the first of them and looks again. `ActionChunks` is
 where H actions live, `Observations` what is seen, `ActionNetwork` the velocity field between them; `fit_policy` trains
-it by imitation, and `FlowPolicy.act` is the policy.
+it by imitation, and `FlowPolicy.act` is the policy. `fit_forecast` learns where a body will be from how it has moved.
 """
 
 from rfm.control.action_chunks import ActionChunks, SameFactors
@@ -11,6 +11,7 @@ from rfm.control.action_network import ActionMap, ActionNetwork
 from rfm.control.environments import Environments, GymnasiumEnvironments, Step
 from rfm.control.fitting import action_network, action_source, fit_policy
 from rfm.control.flow_actor import FlowActor
+from rfm.control.forecast import LinearMotion, MotionForecast, fit_forecast
 from rfm.control.fpo import FPO, Iteration
 from rfm.control.observations import Observation, Observations, Point, Vector, Words
 from rfm.control.policy import FlowPolicy
@@ -34,8 +35,10 @@ __all__ = [
     "FlowPolicy",
     "GymnasiumEnvironments",
     "Iteration",
+    "LinearMotion",
     "LossDraws",
     "LossRatio",
+    "MotionForecast",
     "Observation",
     "ObservationTokens",
     "Observations",
@@ -53,6 +56,7 @@ __all__ = [
     "action_network",
     "action_source",
     "encoder_of",
+    "fit_forecast",
     "fit_policy",
     "generalised_advantages",
 ]
