@@ -90,6 +90,8 @@ def _row(name: str, rows: list[dict[str, Any]], key: str) -> str:
     apart = [(100 * row["accuracy"], 100 * row["accuracy_error"]) for row in rows if "accuracy" in row]
     seconds, drawing = (statistics.mean(row[k] for row in rows) for k in ("train_seconds", "draw_seconds"))
     told = f"{pooled(apart, 0)} %" if apart else ""
+    lost = statistics.mean(row.get("not_finite", 0.0) for row in rows)
+    told += f", without {lost:.1%} that overflow" if lost else ""
     return f"| {name} | {rows[0]['parameters']:,} | {value} | {told} | {seconds:.0f} | {drawing:.2g} |"
 
 

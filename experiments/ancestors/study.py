@@ -65,6 +65,10 @@ def _samples(fitted: Fitted, points: Any, budget: Budget) -> dict[str, Any]:
     start = time.process_time()
     drawn = fitted.sample(budget.drawn, generator)
     known: dict[str, Any] = {"draw_seconds": (time.process_time() - start) * 1000 / budget.drawn}
+    # Inverse maps that were not kept within bounds overflow at some points.
+    finite = drawn.isfinite().flatten(1).all(-1)
+    known["not_finite"] = 1 - float(finite.double().mean())
+    drawn = drawn[finite]
     count = min(len(points.test), len(drawn))
     if count >= _TOLD_APART:
         accuracy = classifier_two_sample(points.manifold, drawn[:count].float(), points.test[:count], folds=3)

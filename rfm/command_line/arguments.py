@@ -17,6 +17,7 @@ def add_run(parser: argparse.ArgumentParser, packaged: bool = False) -> argparse
         parser.add_argument("--model", metavar="NAME", help="a flow that comes with the package: see rfm models")
     else:
         parser.add_argument("run", help="folder that rfm fit made")
+        parser.set_defaults(model=None)
     parser.add_argument("--manifold", metavar="MODULE:NAME", help="a manifold of your own, if it was fitted on one")
     return parser.add_argument(
         "--source", metavar="MODULE:NAME", help="a source of your own, if it was fitted from one"
@@ -77,8 +78,9 @@ def add_output(parser: argparse.ArgumentParser) -> argparse.Action:
 
 def add_table_output(parser: argparse.ArgumentParser) -> argparse.Action:
     """Add where a table is written; return ``--json``."""
-    parser.add_argument("--out", type=path, metavar="FILE", help="file to write (default: stdout)")
+    parser.add_argument("--out", type=path, metavar="FILE", help="file to write, .csv or .parquet (default: stdout)")
     parser.add_argument("--force", action="store_true", help="replace the file")
+    parser.add_argument("--resume", action="store_true", help="go on with what an interrupted command has written")
     return add_output(parser)
 
 
