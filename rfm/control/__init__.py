@@ -9,7 +9,13 @@ from rfm.control.action_chunks import ActionChunks, SameFactors
 from rfm.control.action_matching import TEN_STEPS, ActionMatching
 from rfm.control.action_network import ActionMap, ActionNetwork
 from rfm.control.fitting import action_network, action_source, fit_policy
-from rfm.control.forecast import LinearMotion, MotionForecast, fit_forecast
+from rfm.control.forecast import (
+    LinearMotion,
+    MotionForecast,
+    fit_forecast,
+    motion_coordinates,
+    motion_from_coordinates,
+)
 from rfm.control.observations import Observation, Observations, Point, Vector, Words
 from rfm.control.policy import FlowPolicy
 from rfm.control.policy_ratio import ClippedSurrogate, LossDraws, LossRatio, generalised_advantages
@@ -43,4 +49,6 @@ __all__ = [
     "fit_forecast",
     "fit_policy",
     "generalised_advantages",
+    "motion_coordinates",
+    "motion_from_coordinates",
 ]
