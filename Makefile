@@ -2,7 +2,7 @@
 # make demo       fit the world's airports, print a table, draw a map; arguments as in: make demo ARGS=earthquake
 # make test       linter, type checker, tests, documentation: what must pass before a change goes in
 # make slow       the tests marked slow
-# make bench      the benchmarks, printed as ratios
+# make bench      the benchmarks: docs/benchmarks.json, and the pages made of it
 # make docs       the documentation, in site/
 # make clean      delete what was built, but neither .venv nor runs/
 
@@ -38,7 +38,7 @@ install: .venv/.installed-all
 	touch $@
 
 .venv/.installed-all: .venv/.installed
-	$(PIP) --editable '.[test,docs,bench]'
+	$(PIP) --editable '.[test,docs,bench,control]'
 	# Its Python part alone: the compiled part loads with no current torch, and what it depends on is not needed.
 	$(PIP) --no-deps easypytorch3d
 	# The operators of deepinv, and what it imports, in a folder of their own: beside torchmetrics, Fabric would load
@@ -74,7 +74,9 @@ bench: install
 	$(BIN)/python -m experiments.benchmarks
 	$(BIN)/python -m experiments.benchmarks.couplings --out docs/benchmarks/couplings.md
 	$(BIN)/python -m experiments.benchmarks.geometry --out docs/benchmarks/geometry.md
-	$(BIN)/python -m experiments.benchmarks.accuracy --out docs/benchmarks/accuracy.md
+	$(BIN)/python -m experiments.benchmarks.precision --steps 300 --out docs/benchmarks/precision.md
+	$(BIN)/python -m experiments.benchmarks.out_of_core --out docs/benchmarks/out-of-core.md
+	$(BIN)/python -m experiments.benchmarks.accuracy --points 2 --out docs/benchmarks/accuracy.md
 
 docs: install
 	$(BIN)/mkdocs build --strict

@@ -44,6 +44,7 @@ from .paths import marginal_velocity as marginal_velocity
 from .training import Training as Training
 from .training import distil as distil
 from .training import fit as fit
+from .training import fit_out_of_core as fit_out_of_core
 from .training import fit_stream as fit_stream
 from .training import reflow as reflow
 

@@ -685,7 +685,7 @@ def thrice(manifold, points):
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_interrupted_sampling_leaves_the_old_file_and_no_other(
+def test_interrupted_sampling_leaves_the_old_file_and_the_parts_that_are_done(
     quakes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: list[str]
 ) -> None:
     (quakes / "interrupting_source.py").write_text(_INTERRUPTING)
@@ -695,7 +695,9 @@ def test_interrupted_sampling_leaves_the_old_file_and_no_other(
     draw = ["sample", quakes / "run", "-n", 20, "--out", quakes / "s.csv", "--force", *form]
     run(capsys, *draw, "--source", "interrupting_source:thrice", status=130, part_rows=4)
     assert (quakes / "s.csv").read_text() == "mine"
-    assert sorted(path for path in quakes.iterdir() if path.name != "__pycache__") == before
+    parts = [] if form else [quakes / ".s.csv.parts"]
+    assert sorted(path for path in quakes.iterdir() if path.name != "__pycache__") == sorted([*before, *parts])
+    assert all(len(list(folder.glob("part-*"))) < 5 for folder in parts)
 
 
 def test_conditions_and_times_run_on_through_the_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,6 +74,64 @@ def test_two_processes_make_the_flow_of_one(tmp_path: Path) -> None:
         assert a["validation_nll"] == pytest.approx(b["validation_nll"], abs=1e-3)
 
 
+_OTHERS = '''
+"""Fits by maximum likelihood, of a stream, and of blocks."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+import rfm
+from manifolds import Sphere
+from rfm.networks import VelocityField
+
+torch.set_num_threads(1)
+out, sphere = Path(sys.argv[1]), Sphere(2)
+x = sphere.projx(torch.randn(120, 3, generator=torch.Generator().manual_seed(0)) + 1.5)
+
+
+def field(**settings):
+    torch.manual_seed(0)
+    return VelocityField(sphere, width=16, depth=1, features=16, max_frequency=4.0, **settings)
+
+
+def draw(generator):
+    x_1 = sphere.projx(torch.randn(16, 1, 3, generator=generator) + 1.5)
+    x_0, t = sphere.random_uniform(16, 4, generator=generator), torch.rand(16, 4, generator=generator)
+    return x_0, x_1, t, {"condition": x_1}
+
+
+def validate(model):
+    return float(model(x, torch.full((120,), 0.5), condition=x).square().mean())
+
+
+options = {"progress": False, "device": "cpu", "training": rfm.Training(validations=2)}
+solve = rfm.integrators.FixedStep(rfm.integrators.RK4, 3)
+objective = rfm.MaximumLikelihood(solve, tolerance=10.0)
+likelihood = {"objective": objective, "steps": 4, "batch_size": 32, "refine": False}
+rfm.fit(x, sphere, field=field(), out=out / "likelihood", **likelihood, **options)
+flow = rfm.Flow(sphere, field(condition_dim=3), rfm.sources.Uniform(sphere))
+rfm.fit_stream(draw, flow, validate=validate, steps=20, out=out / "stream", **options)
+blocks = rfm.datasets.ArrayPoints(x.numpy())
+settings = {"buffer_rows": 50, "fan_in": 1, "steps": 20, "batch_size": 16, "refine": False}
+rfm.fit_out_of_core(blocks, sphere, field=field(), out=out / "blocks", **settings, **options)
+'''
+
+
+def test_two_processes_share_other_objectives_streams_and_blocks(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_OTHERS)
+    _run([sys.executable, str(script), "one"], tmp_path)
+    done = _run(_torchrun(str(script), "two"), tmp_path)
+    assert "Traceback" not in done.stderr
+    for name in ("likelihood", "stream", "blocks"):
+        one, two = rfm.Flow.load(tmp_path / "one" / name), rfm.Flow.load(tmp_path / "two" / name)
+        for key, value in one.state_dict().items():
+            torch.testing.assert_close(two.state_dict()[key], value, rtol=1e-3, atol=1e-3)
+        assert [record["step"] for record in one.history] == [record["step"] for record in two.history]
+
+
 @pytest.mark.slow
 def test_the_command_line_under_torchrun_reports_once(tmp_path: Path) -> None:
     x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
@@ -91,7 +149,7 @@ def test_the_command_line_under_torchrun_reports_once(tmp_path: Path) -> None:
     [
         ({"batch_size": 7}, r"a batch of 7 does not divide among 2 processes; choose a multiple"),
         (
-            {"objective": rfm.MaximumLikelihood()},
+            {"objective": rfm.MaximumLikelihood(probes=1)},
             r"objective runs in one process, there are 2; start it without torchrun",
         ),
     ],

@@ -161,3 +161,10 @@ def test_targets_of_make_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"`make ([a-z]+)`", page.read_text(encoding="utf-8")):
             assert re.search(rf"^{target}:", rules, re.MULTILINE), f"{page}: make {target}"
+
+
+def test_the_cost_of_exchange_is_that_of_the_command() -> None:
+    from experiments.benchmarks.exchange import lines
+
+    page = (DOCS / "scale.md").read_text(encoding="utf-8")
+    assert page.split("<!-- exchange -->\n")[1].split("<!-- end -->")[0].splitlines() == list(lines())

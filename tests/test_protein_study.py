@@ -456,6 +456,25 @@ def test_a_network_learns_one_chain(chains: chain_sets.Chains) -> None:
     assert float(measures.ca_distances(list(atoms_from_frames(noise))).median()) > 10
 
 
+def test_structures_of_ones_own_are_assessed_as_complexes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pair.pdb").write_text(texts.chain(5) + "TER\n" + texts.chain(4, chain="B", shift=6.0))
+    assert commands.main(["assess", str(tmp_path), "--complexes"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| pair | 2 | 9 | 9 | 11 | 0 |"
+
+
+@needs_data
+@pytest.mark.slow
+def test_structures_of_ones_own_are_assessed_beside_real_ones(
+    chains: chain_sets.Chains, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(3):
+        write_chain(tmp_path / f"{i}.pdb", chains.chain(i))
+    assert commands.main(["assess", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("| 3 of ") for line in lines)
+    assert lines[-1].endswith("% of the chains are without overlap")
+
+
 def test_without_a_data_set_the_packaged_chains_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,7 @@
-"""``python -m experiments.benchmarks``: every comparison of speed, joined to one page.
+"""``python -m experiments.benchmarks``: every comparison of speed, on one page.
 
-Each part is a process of its own and writes its section to a folder as soon as it is done; the page is what is there.
-``python -m experiments.benchmarks divergence`` runs one part again, ``--join`` none.
+Each part is a process of its own and puts its section into ``docs/benchmarks.json``, of which the page is made, as soon
+as it is done. ``python -m experiments.benchmarks divergence`` runs one part again.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from experiments.benchmarks import (
     training_step,
     work_precision,
 )
-from experiments.benchmarks.harness import HEADER, LIMIT_HEADER, join_page, write_section
+from experiments.benchmarks.harness import HEADER, LIMIT_HEADER, write_page
 
-_PAGE, _FOLDER, _THREADS = Path("docs/benchmarks.md"), Path("runs/benchmarks"), 2
+_PAGE, _THREADS = Path("docs/benchmarks.md"), 2
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Part:
         lines: makes its lines one by one; an argument is the number of threads.
         peers: packages whose versions matter.
         intro: what to know to read it.
-        on_gpu: whether it needs one; without one the section of an earlier run is kept, if it is in the folder.
+        on_gpu: whether it needs one; without one the section of an earlier run stays.
     """
 
     title: str
@@ -81,27 +81,23 @@ PARTS = {
 
 
 def main() -> None:
-    """Run the requested parts, and join the page."""
+    """Run the requested parts."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--threads", type=int, default=_THREADS, help=f"threads of PyTorch (default: {_THREADS})")
-    parser.add_argument("--folder", type=Path, default=_FOLDER, help=f"where sections are kept (default: {_FOLDER})")
     parser.add_argument("--out", type=Path, default=_PAGE, help=f"the page to write into (default: {_PAGE})")
-    parser.add_argument("--join", action="store_true", help="join the sections that are there, and run nothing")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.parts) - set(PARTS)):
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    names = [] if arguments.join else arguments.parts or _possible()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    names = arguments.parts or _possible()
     failed = []
     if len(names) == 1:
-        _run(names[0], arguments.threads, arguments.folder)
+        _run(names[0], arguments.threads, arguments.out)
     else:
         for name in tqdm(names, desc="benchmarks", file=sys.stderr):
             command = [sys.executable, "-m", "experiments.benchmarks", name, "--threads", str(arguments.threads)]
-            command += ["--folder", str(arguments.folder), "--out", str(arguments.out)]
+            command += ["--out", str(arguments.out)]
             failed += [name] if subprocess.run(command, check=False).returncode else []
-    join_page(arguments.out, [arguments.folder / f"{name}.md" for name in PARTS])
     if failed:
         sys.exit(f"these parts failed: {', '.join(failed)}")
 
@@ -110,7 +106,7 @@ def _possible() -> list[str]:
     return [name for name, part in PARTS.items() if torch.cuda.is_available() or not part.on_gpu]
 
 
-def _run(name: str, threads: int, folder: Path) -> None:
+def _run(name: str, threads: int, page: Path) -> None:
     torch.set_num_threads(threads)
     part, lines = PARTS[name], []
     for line in part.lines(threads):
@@ -118,7 +114,7 @@ def _run(name: str, threads: int, folder: Path) -> None:
         print(line, flush=True)
     options = "" if threads == _THREADS else f" --threads {threads}"
     command = f"python -m experiments.benchmarks {name}{options}"
-    write_section(folder / f"{name}.md", part.title, part.intro, command, "\n".join(lines), part.peers)
+    write_page(page, part.title, part.intro, command, "\n".join(lines), part.peers)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,10 @@ from pathlib import Path
 
 import torch
 
+from experiments.benchmarks.sections import Section, blocks, keep
+
+_STARTED = time.perf_counter()
+
 
 @dataclass(frozen=True)
 class Row:
@@ -95,43 +99,29 @@ def in_turns(ours: Callable[[], object], other: Callable[[], object], turns: int
 
 
 def write_page(path: Path, title: str, intro: str, command: str, body: str, packages: tuple[str, ...] = ()) -> None:
-    """Write a page of figures.
+    """Keep what was measured as a section of a page, and write the page.
 
     Args:
         path: the markdown file.
-        title: its heading.
+        title: the section's heading.
         intro: what is measured, and how.
         command: what was typed.
         body: the tables.
         packages: whose versions matter, beside torch's.
     """
-    path.write_text(f"# {title}\n\n{_text(intro, command, body, packages)}")
-
-
-def write_section(path: Path, title: str, intro: str, command: str, body: str, packages: tuple[str, ...] = ()) -> None:
-    """Write a section of a page, to be joined by `join_page`; the arguments are those of `write_page`."""
-    path.write_text(f"## {title}\n\n{_text(intro, command, body, packages)}")
-
-
-def join_page(path: Path, sections: list[Path]) -> None:
-    """Put the sections that are there into a page, after its text up to the line ``MEASURED``."""
-    head, marker, _ = path.read_text().partition(MEASURED)
-    if not marker:
-        raise ValueError(f"{path} has no line {MEASURED} after which the sections go")
-    parts = [section.read_text().rstrip() for section in sections if section.exists()]
-    path.write_text(f"{head}{marker}\n\n" + "\n\n".join(parts) + "\n")
-
-
-MEASURED = "<!-- Everything below is written by python -m experiments.benchmarks. -->"
-
-
-def _text(intro: str, command: str, body: str, packages: tuple[str, ...]) -> str:
     gpu = f"{torch.cuda.get_device_name()}, beside " if torch.cuda.is_initialized() else ""
-    return (
-        f"{intro}\n\n".lstrip() + f"- command: `{command}`\n"
-        f"- date: {date.today()}; device: {gpu}{platform.machine()} CPU, {processor()}; {torch.get_num_threads()} "
-        f"threads; seed 0\n- versions: {versions(packages)}\n\n{body}\n"
+    section = Section(
+        title,
+        intro.strip(),
+        command,
+        date.today().isoformat(),
+        f"{gpu}{platform.machine()} CPU, {processor()}",
+        torch.get_num_threads(),
+        {"Python": platform.python_version(), **{name: _version(name) for name in ("torch", *packages)}},
+        blocks(body),
+        round(time.perf_counter() - _STARTED, 1),
     )
+    keep(path, [section])
 
 
 def versions(packages: tuple[str, ...]) -> str:

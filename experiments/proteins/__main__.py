@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import rfm
+from experiments.proteins.assessment import assess_chains, assess_complexes
 from experiments.proteins.jumps import jumps_report
 from experiments.proteins.packaged import NAME, pack_run
 from experiments.proteins.report import STEPS, report
@@ -120,6 +121,13 @@ def run_jumps(options: argparse.Namespace) -> None:
         options.out.write_text("\n".join(lines) + "\n")
 
 
+def run_assess(options: argparse.Namespace) -> None:
+    """Print what is measured of a folder of structures."""
+    lines = assess_complexes(options.folder) if options.complexes else assess_chains(options.folder, read_chains())
+    for line in lines:
+        print(line, flush=True)
+
+
 def run_pack(options: argparse.Namespace) -> None:
     """Write a run as a packaged model, and print its card."""
     card = pack_run(options.folder, options.report, options.out)
@@ -196,6 +204,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_jumps(commands)
     _add_pack(commands)
+    assess = commands.add_parser("assess", help="measure structure files of your own, beside real chains")
+    assess.add_argument("folder", type=Path, help="folder of PDB and mmCIF files")
+    assess.add_argument("--complexes", action="store_true", help="keep all chains of a file together, as they lie")
+    assess.set_defaults(run=run_assess)
     return parser
 
 

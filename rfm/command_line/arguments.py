@@ -78,8 +78,9 @@ def add_output(parser: argparse.ArgumentParser) -> argparse.Action:
 
 def add_table_output(parser: argparse.ArgumentParser) -> argparse.Action:
     """Add where a table is written; return ``--json``."""
-    parser.add_argument("--out", type=path, metavar="FILE", help="file to write (default: stdout)")
+    parser.add_argument("--out", type=path, metavar="FILE", help="file to write, .csv or .parquet (default: stdout)")
     parser.add_argument("--force", action="store_true", help="replace the file")
+    parser.add_argument("--resume", action="store_true", help="go on with what an interrupted command has written")
     return add_output(parser)
 
 

@@ -40,9 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     parser.add_argument(
         "table",
+        nargs="+",
         help="a point per row, - for stdin: text (comma, tab, semicolon or space separated), Parquet, Arrow,\n.xlsx, "
         "GeoJSON, GeoPackage, NetCDF, FITS, HDF5, .npy, maps of orientations, tracks; also compressed.\n"
-        "FILE#PART names a sheet, layer, variable or group",
+        "FILE#PART names a sheet, layer, variable or group.\n"
+        "Parquet, Arrow and .npy may be larger than memory: several files, a folder, 'folder/*.parquet', or one\n"
+        "of more than 5 million rows",
     )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--manifold", metavar="NAME", help=_MANIFOLD_HELP)
@@ -221,13 +224,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Fit a flow to a table, and report the result."""
     from rfm.command_line.fit_remarks import remarks, warnings_before
     from rfm.command_line.fitted_runs import fitted_record, fitted_text, steps_done, train_run
+    from rfm.command_line.large_runs import describe_counts, is_large, read_large_run
     from rfm.command_line.messages import is_first_process, warn
     from rfm.command_line.named_objects import coupling_by_name, source_by_name
     from rfm.command_line.table_runs import read_run
 
     # More steps go on with a run that is there, under the same settings.
     arguments.resume |= arguments.more_steps is not None
-    run = read_run(arguments)
+    run = read_large_run(arguments) if is_large(arguments.table) else read_run(arguments)
     manifold, data, conditions = run.manifold, run.data, run.observations.conditions
     if is_first_process():
         warn(arguments, list(warnings_before(run, arguments)))
@@ -235,14 +239,19 @@ def run(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.out)
     before = steps_done(folder) if arguments.resume else None
     coupling = coupling_by_name(arguments.coupling, manifold)
-    flow = train_run(manifold, data, arguments, conditions, source, coupling, arguments.likelihood_steps)
+    flow = train_run(manifold, data, arguments, conditions, source, coupling, arguments.likelihood_steps, run.rows)
     record = fitted_record(flow, data, folder) | {
         "unused_columns": run.unused,
         "resumed_at_step": before,
-        "skipped_rows": run.observations.skipped.lines_by_finding,
+        "skipped_rows": run.observations.skipped.lines_by_finding if run.survey is None else run.survey.skipped,
+        **(
+            {}
+            if run.survey is None
+            else {"rows": dict(zip(("train", "validation", "test"), run.survey.counts, strict=True))}
+        ),
     }
     found = remarks(flow, run, folder)
-    text = _resumed_text(flow, before) + fitted_text(flow, data, folder)
+    text = _resumed_text(flow, before) + describe_counts(run) + fitted_text(flow, data, folder)
     report(arguments, record | {"remarks": found}, "\n".join([text, *found]))
 
 

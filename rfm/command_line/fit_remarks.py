@@ -51,7 +51,7 @@ _VALIDATED, _CENTRES = 512, 5000
 
 def warnings_before(run: TableRun, arguments: argparse.Namespace) -> Iterator[str]:
     """Yield what a user should know of the data, a sentence each."""
-    found, data = run.observations, run.data
+    found = run.observations
     if len(found.skipped):
         yield found.skipped.describe(len(found.table))
     if found.rounding is not None:
@@ -65,8 +65,8 @@ def warnings_before(run: TableRun, arguments: argparse.Namespace) -> Iterator[st
         yield from _periodic_names(found.conditions)
     if found.groups is None and arguments.test_share + arguments.validation > 0:
         used = {column.name for column in found.conditions.columns} if found.conditions is not None else set()
-        hint = _alike_by_name(run.manifold, data.points, found.table, used) or _alike_in_order(
-            run.manifold, data.points, found.table
+        hint = _alike_by_name(run.manifold, found.points, found.table, used) or _alike_in_order(
+            run.manifold, found.points, found.table
         )
         if hint:
             yield hint

@@ -23,7 +23,7 @@ from rfm.models.packaged import unpacked
 from rfm.objectives import MaximumLikelihood
 from rfm.records.descriptions import read_json
 from rfm.sources import Source
-from rfm.training import Training, fit
+from rfm.training import LargeTrainingSet, Training, fit
 
 _REFINED = "likelihood"
 """The folder, in that of a run, where training by maximum likelihood keeps its checkpoint and its flow."""
@@ -37,8 +37,12 @@ def train_run(
     source: Source | Callable[[Manifold, Tensor], Source] | None = None,
     coupling: Coupling = Independent(),
     likelihood_steps: int | None = None,
+    rows: LargeTrainingSet | None = None,
 ) -> Flow:
-    """Fit a flow as the arguments say, into their folder; with steps of maximum likelihood afterwards, if any."""
+    """Fit a flow as the arguments say, into their folder; with steps of maximum likelihood afterwards, if any.
+
+    With ``rows`` the run's data are a sample of them.
+    """
     folder = Path(arguments.out)
     index = torch.cat([data.split.train, data.split.validation])
     held = torch.arange(len(data.split.train), len(index))
@@ -64,6 +68,7 @@ def train_run(
         "resume": arguments.resume,
         "more_steps": arguments.more_steps,
         "progress": not arguments.quiet,
+        "rows": rows,
     }
     flow = fit(
         data.points[index],

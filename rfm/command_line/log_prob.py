@@ -1,6 +1,7 @@
 """``rfm log-prob``: the density at the points of a table."""
 
 import argparse
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,21 @@ from rfm.command_line.solver_option import TRIED, add_error, chosen_solver
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rfm.datasets import Table
+
 SUMMARY = "score the points of a table: log-density in nats, in row order"
+_WARNINGS = 8
+"""On conditions beyond the range of the data, at most."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     add_run(parser, packaged=True)
-    parser.add_argument("table", help="file with the same columns as the table that was fitted, or - for stdin")
+    parser.add_argument(
+        "table",
+        help="file with the same columns as the table that was fitted, or - for stdin; Parquet, Arrow, .npy and long\n"
+        "texts are read part by part, also several by 'folder/*.parquet'",
+    )
     parser.add_argument(
         "--columns",
         nargs="+",
@@ -40,45 +49,52 @@ def run(arguments: argparse.Namespace) -> None:
     """Score the points of a table."""
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import given_condition
-    from rfm.command_line.table_output import checked_output, output_writer, parts
-    from rfm.command_line.table_runs import read_input
+    from rfm.command_line.input_parts import input_parts, rows_of
+    from rfm.command_line.output_parts import output_parts
+    from rfm.command_line.table_output import checked_output
     from rfm.datasets import read_conditions
     from rfm.flow.progress import counting_bar
 
     flow, data = load_run(arguments)
     out = checked_output(arguments)
     own = data.coordinates
-    table = own.read(read_input(arguments.table))
+    source = input_parts(arguments, own)
     if arguments.columns:
-        own = own.in_columns(table, arguments.columns)
-    points = own.points(table)
-    condition = given_condition(flow, arguments)
-    if condition is None and flow.conditions is not None:
+        own = own.in_columns(source.first, arguments.columns)
+    one = given_condition(flow, arguments)
+    seen = set[str]()
+
+    def given(table: "Table") -> "Tensor | None":
+        if one is not None or flow.conditions is None:
+            return one
         condition = read_conditions(table, flow.conditions)
-        warn(arguments, flow.conditions.extrapolations(condition))
+        new = [sentence for sentence in flow.conditions.extrapolations(condition) if sentence not in seen]
+        # A long table has its own range in each part.
+        warn(arguments, new[: max(0, _WARNINGS - len(seen))])
+        seen.update(new)
+        return condition
 
-    def given(part: slice) -> "Tensor | None":
-        return condition if condition is None or condition.ndim == 1 else condition[part]
-
-    first = slice(0, TRIED)
+    few = rows_of(source.first, 0, TRIED)
     solver = chosen_solver(
         arguments,
-        len(points),
+        sys.maxsize if source.total is None else source.total,
         "nats",
-        lambda solver: flow.log_prob(points[first], condition=given(first), solver=solver),
+        lambda solver: flow.log_prob(own.points(few), condition=given(few), solver=solver),
         steps=arguments.steps,
     )
-    show, total = shows_progress(arguments, len(points)), len(points)
-    with output_writer(arguments, out) as write, counting_bar(show, "log-prob", total) as advance:
-        for rows in parts(total, arguments.part_rows):
-            part = slice(rows.start, rows.stop)
+    show = shows_progress(arguments, arguments.part_rows if source.total is None else source.total)
+    with (
+        output_parts(arguments, out, source.total, source.files) as output,
+        counting_bar(show, "log-prob", source.total or 0) as advance,
+    ):
+        for number, table in source.parts(output.is_due):
             scores = flow.log_prob(
-                points[part],
-                condition=given(part),
+                own.points(table),
+                condition=given(table),
                 steps=arguments.steps,
                 solver=solver,
                 batch_size=arguments.batch_size,
                 progress=advance,
             )
-            write(data.coordinates.score_columns(scores), {})
-    report_columns(arguments, replace(data, coordinates=own), table)
+            output.write(number, data.coordinates.score_columns(scores), {})
+    report_columns(arguments, replace(data, coordinates=own), source.first)

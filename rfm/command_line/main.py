@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None, *, part_rows: int = _PART_ROWS) -> i
     except KeyboardInterrupt:
         hint = (
             f"; rfm {name} ... --resume goes on"
-            if getattr(arguments, "out", None) and name in ("fit", "distil")
+            if getattr(arguments, "out", None) and name in ("fit", "distil", "sample", "log-prob", "posterior")
             else ""
         )
         _fail(f"rfm {name}: interrupted{hint}")

@@ -23,9 +23,9 @@ def report(arguments: argparse.Namespace, record: dict[str, Any], text: str) -> 
         print(json.dumps(record, indent=1) if arguments.json else text)
 
 
-def warn(arguments: argparse.Namespace, sentences: Sequence[str]) -> None:
-    """Print warnings on stderr, a sentence each."""
-    for sentence in sentences:
+def warn(arguments: argparse.Namespace, sentences: Sequence[str], everywhere: bool = False) -> None:
+    """Print warnings on stderr, a sentence each: in the first process, or in each what it alone has found."""
+    for sentence in sentences if everywhere or is_first_process() else ():
         print(f"rfm {arguments.command}: {sentence}", file=sys.stderr)
 
 
@@ -36,9 +36,10 @@ def progress_note(arguments: argparse.Namespace) -> Callable[[str], None]:
 
 def shows_progress(arguments: argparse.Namespace, total: int) -> bool:
     """Return whether there is enough to do for a bar to be of use."""
-    return not arguments.quiet and total > arguments.batch_size
+    return not arguments.quiet and total > arguments.batch_size and is_first_process()
 
 
 def report_columns(arguments: argparse.Namespace, data: "RunData", table: "Table | None" = None) -> None:
     """Print on stderr which columns points are from, where stdout is not for it."""
-    print(f"rfm {arguments.command}: points from {data.coordinates.describe(table)}", file=sys.stderr)
+    if is_first_process():
+        print(f"rfm {arguments.command}: points from {data.coordinates.describe(table)}", file=sys.stderr)

@@ -60,8 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import check_required, given_condition, known_columns
     from rfm.command_line.given_table import given_rows
-    from rfm.command_line.messages import warn
-    from rfm.command_line.table_output import checked_output, output_writer
+    from rfm.command_line.messages import is_first_process, warn
+    from rfm.command_line.output_parts import output_parts
+    from rfm.command_line.table_output import checked_output, part_seed
     from rfm.flow.progress import counting_bar
 
     flow, data = load_run(arguments)
@@ -73,28 +74,32 @@ def run(arguments: argparse.Namespace) -> None:
     condition = given_condition(flow, arguments)
     check_required(flow, condition, arguments)
     warn(arguments, notes)
-    generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(arguments.seed)
+    files, show = [word for word in arguments.given if "=" not in word], not arguments.quiet and is_first_process()
     known = known_columns(flow, condition)
     cells = {name: values * arguments.n for name, values in known.items()}
     leading = data.coordinates.leading(arguments.n, {k: v for k, v in cells.items() if None not in v})
     with (
-        counting_bar(not arguments.quiet, "posterior", 100 * len(rows), "% of the likelihood") as advance,
-        output_writer(arguments, out, data.coordinates.file_layout) as write,
+        counting_bar(show, "posterior", 100 * len(rows), "% of the likelihood") as advance,
+        output_parts(arguments, out, len(rows) * arguments.n, files, data.coordinates.file_layout) as output,
     ):
-        found = []
+        found = {}
         for row, posterior in enumerate(posteriors, 1):
+            if not output.is_due(row - 1):
+                continue
+            seed = part_seed(arguments.seed, row - 1)
+            generator = torch.Generator(flow._dtype_and_device()[1]).manual_seed(seed)
             draws = posterior.draw(arguments, condition, generator, advance)
             columns = {"row": torch.full((arguments.n,), row).numpy()} if len(rows) > 1 else {}
             columns |= leading
             columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(draws.points).T, strict=True))
-            write(columns, cells)
-            found.append(draws)
-    if arguments.plot:
-        _plot(arguments, flow, data, found[0].points, condition)
-    for row, draws in enumerate(found, 1):
-        warn(arguments, [f"row {row}: {note}" if len(rows) > 1 else note for note in draws.warnings])
-    if not arguments.quiet:
-        warn(arguments, (_summary(arguments.n, found),))
+            output.write(row - 1, columns, cells)
+            found[row] = draws
+    if arguments.plot and found:
+        _plot(arguments, flow, data, found[1].points, condition)
+    for row, draws in found.items():
+        warn(arguments, [f"row {row}: {note}" if len(rows) > 1 else note for note in draws.warnings], everywhere=True)
+    if not arguments.quiet and found:
+        warn(arguments, (_summary(arguments.n, list(found.values())),), everywhere=True)
 
 
 class _Posterior:

@@ -137,8 +137,9 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
     from rfm import datasets
     from rfm.command_line.fitted_runs import load_run
     from rfm.command_line.given_conditions import check_required, condition_file, given_condition, known_columns
+    from rfm.command_line.output_parts import output_parts
     from rfm.command_line.start_table import start_points
-    from rfm.command_line.table_output import checked_output, output_writer, parts
+    from rfm.command_line.table_output import checked_output, part_seed, parts
     from rfm.flow.progress import counting_bar
 
     flow, data = load_run(arguments)
@@ -178,13 +179,19 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
 
     unit, distance = ("nats", None) if arguments.log_prob else ("units of the metric", flow.manifold.dist)
     solver = chosen_solver(arguments, total, unit, tried, distance, arguments.steps)
-    generator = torch.Generator(device).manual_seed(arguments.seed)
     show = shows_progress(arguments, total)
     known = known_columns(flow, condition)
     # The formats of tracks have no column for a score.
     layout = datasets.CSV if arguments.log_prob else data.coordinates.file_layout
-    with output_writer(arguments, out, layout) as write, counting_bar(show, "sample", total) as advance:
-        for rows in parts(total, arguments.part_rows):
+    files = [name for name in (arguments.condition_file, arguments.start) if name is not None]
+    with (
+        output_parts(arguments, out, total, files, layout) as output,
+        counting_bar(show, "sample", total) as advance,
+    ):
+        for number, rows in enumerate(parts(total, arguments.part_rows)):
+            if not output.is_due(number):
+                continue
+            generator = torch.Generator(device).manual_seed(part_seed(arguments.seed, number))
             own = condition if condition is None or condition.ndim == 1 else condition[rows.start : rows.stop]
             if start is None:
                 drawn = flow.sample(
@@ -211,4 +218,5 @@ def _sample_to_table(arguments: argparse.Namespace) -> None:
             complete = {name: cells_by_name[name] for name in known if None not in known[name]}
             columns = dict(data.coordinates.leading(len(rows), complete, rows.start))
             columns |= dict(zip(data.coordinates.names, data.coordinates.columns_of(points).T, strict=True))
-            write(columns if scores is None else columns | data.coordinates.score_columns(scores), cells_by_name)
+            columns |= {} if scores is None else data.coordinates.score_columns(scores)
+            output.write(number, columns, cells_by_name)

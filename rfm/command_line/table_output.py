@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from rfm import datasets
+from rfm.datasets.parquet_files import is_parquet_name, parquet_writer
+from rfm.training import step_seed
 
 Columns = Mapping[str, np.ndarray[Any, Any]]
 
@@ -17,6 +19,11 @@ Columns = Mapping[str, np.ndarray[Any, Any]]
 def parts(total: int, rows: int) -> Iterator[range]:
     """Yield the numbers of the rows that are computed and written together, so many each."""
     return (range(start, min(start + rows, total)) for start in range(0, total, rows))
+
+
+def part_seed(seed: int, number: int) -> int:
+    """Return the seed of a part: that of the command for the first, unrelated ones for those that follow."""
+    return seed if number == 0 else step_seed(seed, number)
 
 
 def checked_output(arguments: argparse.Namespace) -> Path | None:
@@ -48,11 +55,19 @@ def output_writer(
                 {name: column.tolist() for name, column in columns.items()} | dict(conditions)
             )
         return
+    if is_parquet_name(out):
+        assert out is not None
+        with parquet_writer(out) as write_part:
+            yield lambda columns, conditions: write_part(columns, texts_of(conditions, datasets.CSV))
+        return
     with datasets.table_writer(target, layout) as write_table:
+        yield lambda columns, conditions: write_table(
+            list(columns), tuple(columns.values()), texts_of(conditions, layout)
+        )
 
-        def write(columns: Columns, conditions: Mapping[str, Sequence[Any]]) -> None:
-            texts = {name: ["" if cell is None else str(cell) for cell in cells] for name, cells in conditions.items()}
-            # The formats of tracks have no columns for conditions.
-            write_table(list(columns), tuple(columns.values()), texts if layout == datasets.CSV else {})
 
-        yield write
+def texts_of(conditions: Mapping[str, Sequence[Any]], layout: datasets.Layout) -> dict[str, list[str]]:
+    """Return columns of conditions as texts, empty where not known; the formats of tracks have none."""
+    if layout != datasets.CSV:
+        return {}
+    return {name: ["" if cell is None else str(cell) for cell in cells] for name, cells in conditions.items()}

@@ -21,6 +21,7 @@ from rfm.datasets.skipped_rows import SkippedRows
 from rfm.datasets.splits import group_split
 from rfm.datasets.tables import Table, parse_number
 from rfm.datasets.text_files import FileContent, read_once
+from rfm.training import LargeTrainingSet, Survey
 
 _STANDARD_INPUT = "standard input"
 _LARGE_BYTES = 20_000_000
@@ -36,12 +37,19 @@ class TableRun:
         data: the points, how they are split, and how their table is written.
         observations: the table itself, with what its columns are for.
         unused: the columns of numbers that are for nothing.
+        survey: what all rows are, where the points are a sample of more than fit into memory.
     """
 
     manifold: Manifold
     data: RunData
     observations: Observations
     unused: list[str]
+    survey: Survey | None = None
+
+    @property
+    def rows(self) -> LargeTrainingSet | None:
+        """What batches are made of, where that is not the points."""
+        return None if self.survey is None else self.survey.rows
 
 
 def read_run(arguments: argparse.Namespace) -> TableRun:
@@ -50,13 +58,13 @@ def read_run(arguments: argparse.Namespace) -> TableRun:
     Raises:
         ValueError: for what cannot be fitted; the message names it.
     """
-    file = read_input(arguments.table, Path(arguments.out) if arguments.resume else None)
+    file = read_input(arguments.table[0], Path(arguments.out) if arguments.resume else None)
     if len(file.raw) > _LARGE_BYTES:
         progress_note(arguments)(f"reading {file.name} ({len(file.raw) / 1e6:,.0f} MB)")
     skipped = SkippedRows() if arguments.skip_bad_rows else None
     table, layout = datasets.read_points(file, arguments.format, minimum_rows=2, skipped=skipped)
-    roles = _roles(arguments)
-    table, (manifold, coordinates) = _chosen(table, arguments, layout, roles, skipped)
+    roles = roles_of(arguments)
+    table, (manifold, coordinates) = chosen(table, arguments, layout, roles, skipped)
     manifold = bounded(arguments, manifold, coordinates)
     table = rows_inside(arguments, table, manifold, coordinates, skipped)
     if layout == "ang":
@@ -90,7 +98,7 @@ def read_run(arguments: argparse.Namespace) -> TableRun:
     return TableRun(manifold, data, found, found.unused(roles))
 
 
-def _roles(arguments: argparse.Namespace) -> Roles:
+def roles_of(arguments: argparse.Namespace) -> Roles:
     """Return what columns are for, by the options."""
     if arguments.label and not arguments.condition:
         raise ValueError("--label says which columns of --condition hold labels; give --condition too")
@@ -105,7 +113,7 @@ def _roles(arguments: argparse.Namespace) -> Roles:
     )
 
 
-def _chosen(
+def chosen(
     table: Table, arguments: argparse.Namespace, layout: str | None, roles: Roles, skipped: SkippedRows | None
 ) -> tuple[Table, tuple[Manifold, datasets.Coordinates]]:
     """Return the rows that can be used, the manifold, and the coordinates of its points."""

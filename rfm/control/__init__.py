@@ -8,7 +8,9 @@ it by imitation, and `FlowPolicy.act` is the policy. `fit_forecast` learns where
 from rfm.control.action_chunks import ActionChunks, SameFactors
 from rfm.control.action_matching import TEN_STEPS, ActionMatching
 from rfm.control.action_network import ActionMap, ActionNetwork
+from rfm.control.environments import Environments, GymnasiumEnvironments, Step
 from rfm.control.fitting import action_network, action_source, fit_policy
+from rfm.control.flow_actor import FlowActor
 from rfm.control.forecast import (
     LinearMotion,
     MotionForecast,
@@ -16,20 +18,29 @@ from rfm.control.forecast import (
     motion_coordinates,
     motion_from_coordinates,
 )
+from rfm.control.fpo import FPO, Iteration
 from rfm.control.observations import Observation, Observations, Point, Vector, Words
 from rfm.control.policy import FlowPolicy
+from rfm.control.policy_network import PolicyNetwork
 from rfm.control.policy_ratio import ClippedSurrogate, LossDraws, LossRatio, generalised_advantages
 from rfm.control.real_time import RealTimeChunking
+from rfm.control.rollout import Rollout, Runner
+from rfm.control.running_scale import RunningScale
 from rfm.control.token_encoders import ObservationTokens, TokenEncoder, encoder_of
 
 __all__ = [
+    "FPO",
     "TEN_STEPS",
     "ActionChunks",
     "ActionMap",
     "ActionMatching",
     "ActionNetwork",
     "ClippedSurrogate",
+    "Environments",
+    "FlowActor",
     "FlowPolicy",
+    "GymnasiumEnvironments",
+    "Iteration",
     "LinearMotion",
     "LossDraws",
     "LossRatio",
@@ -38,8 +49,13 @@ __all__ = [
     "ObservationTokens",
     "Observations",
     "Point",
+    "PolicyNetwork",
     "RealTimeChunking",
+    "Rollout",
+    "Runner",
+    "RunningScale",
     "SameFactors",
+    "Step",
     "TokenEncoder",
     "Vector",
     "Words",

@@ -30,6 +30,12 @@ from .observations import read_observations as read_observations
 from .orientation_maps import OrientationMap as OrientationMap
 from .orientation_maps import read_orientation_map as read_orientation_map
 from .orientations import Orientations as Orientations
+from .point_blocks import ArrayPoints as ArrayPoints
+from .point_blocks import DatasetPoints as DatasetPoints
+from .point_blocks import PointBlocks as PointBlocks
+from .point_blocks import PointChunk as PointChunk
+from .point_blocks import TablePoints as TablePoints
+from .point_blocks import open_points as open_points
 from .pose_sets import MapDataset as MapDataset
 from .pose_sets import TrackDataset as TrackDataset
 from .pose_sets import desk as desk
@@ -44,6 +50,8 @@ from .splits import deduplicated_split as deduplicated_split
 from .splits import group_labels as group_labels
 from .splits import group_split as group_split
 from .splits import raw_split as raw_split
+from .table_blocks import TableBlocks as TableBlocks
+from .table_blocks import open_blocks as open_blocks
 from .table_files import CSV as CSV
 from .table_files import Layout as Layout
 from .table_files import json_writer as json_writer

@@ -48,7 +48,6 @@ class FlowMatching(Objective):
     distance: Distance = "tangent"
 
     repeats: ClassVar[bool] = True
-    splits: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.path is not None:
@@ -70,6 +69,10 @@ class FlowMatching(Objective):
                 f"FlowMatching: a network that predicts {self.predicts!r} needs a path that says the velocity; pass "
                 "path=GaussianPath(manifold, VariancePreserving())"
             )
+
+    @property
+    def splits(self) -> bool:
+        return True
 
     def __call__(
         self,

@@ -87,6 +87,11 @@ class MaximumLikelihood(Objective):
                     f"MaximumLikelihood: {name} must be a number of at least 0, got {value:g}; choose another"
                 )
 
+    @property
+    def splits(self) -> bool:
+        # Each process would estimate the divergence with other noise than one would.
+        return self.probes is None
+
     def check_source(self, manifold: Manifold, source: Source) -> None:
         source.check_density("MaximumLikelihood")
 

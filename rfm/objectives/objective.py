@@ -40,8 +40,6 @@ class Objective(ABC):
     """Whether the loss looks at the source points, so that it matters which data points they are coupled with."""
     repeats: ClassVar[bool] = False
     """Whether its code does the same at every step, so that a GPU may replay the step as one graph."""
-    splits: ClassVar[bool] = False
-    """Whether the loss of a batch is the mean of those of its parts, so that several processes may share it."""
     refines: ClassVar[bool] = False
     """Whether it may go on from a trained field, whose own weights then compete with those that it finds."""
     by_likelihood: ClassVar[bool] = True
@@ -54,6 +52,11 @@ class Objective(ABC):
     share of the distance to the sixth nearest of the other places."""
     tolerance: float = 0.01
     """By how much, in nats, the mean of `log_prob` over validation points may differ from that of an accurate solve."""
+
+    @property
+    def splits(self) -> bool:
+        """Whether the loss of a batch is the mean of those of its parts, so that several processes may share it."""
+        return False
 
     @abstractmethod
     def __call__(

@@ -31,7 +31,7 @@ from rfm.training.weighted_points import Points
 _LEAST_DIGITS = 1e-2
 """How much of the spread of a condition may be rounding."""
 
-_POINT_TOLERANCE = 1e-3
+POINT_TOLERANCE = 1e-3
 """How far off the manifold data may be, relative to its size: tables round to a few digits."""
 
 
@@ -66,7 +66,7 @@ def check_data(points: Any, manifold: Manifold, condition: Any, weights: Any) ->
         )
     if len(x) < 2:
         raise ValueError(f"fit: needs at least two points, got {len(x)}; give it more data")
-    manifold.check_point(x, tol=_POINT_TOLERANCE)
+    manifold.check_point(x, tol=POINT_TOLERANCE)
     c = w = None
     if condition is not None:
         c = _tensor("condition", condition)
@@ -148,7 +148,7 @@ def check_source(source: Source, manifold: Manifold) -> None:
     check_same_manifold("fit", "source", source.manifold, manifold)
     draws = source.sample((4,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     try:
-        manifold.check_point(draws, tol=_POINT_TOLERANCE)
+        manifold.check_point(draws, tol=POINT_TOLERANCE)
     except ValueError as error:
         raise ValueError(f"fit: source draws no points of {manifold}; make it for this manifold; {error}") from None
 
@@ -161,6 +161,14 @@ def checked_objective(
     if coupling != Independent() and not chosen.pairs:
         raise ValueError(f"fit: {type(chosen).__name__} has no use for coupling; leave out either that or objective")
     return chosen
+
+
+def check_splits(objective: Objective, processes: int) -> None:
+    """Raise ValueError for an objective whose batches several processes cannot share."""
+    if processes > 1 and not objective.splits:
+        raise ValueError(
+            f"objective runs in one process, there are {processes}; start it without torchrun, or leave objective out"
+        )
 
 
 def hold_out(

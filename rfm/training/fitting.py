@@ -48,6 +48,7 @@ from rfm.training.run import Run
 from rfm.training.settings import Training
 from rfm.training.start_points import check_start, check_start_use
 from rfm.training.weighted_points import Points
+from rfm.training.windows import LargeTrainingSet
 
 _BATCH_SIZE = 512
 
@@ -78,6 +79,7 @@ def fit(
     more_steps: int | None = None,
     progress: bool | Report = True,
     training: Training | None = None,
+    rows: LargeTrainingSet | None = None,
 ) -> Flow:
     """Fit a flow to points on a manifold, by Riemannian flow matching.
 
@@ -141,6 +143,8 @@ def fit(
         progress: show a progress bar on stderr; or a function that is called after every step with the share of the
             budget that is spent and a record of step, loss and the last validation.
         training: learning rate, cap on the time, validations, Fabric, whether to replace a flow or capture the step.
+        rows: what batches are made of, where ``points`` are a sample of data larger than memory:
+            `rfm.fit_out_of_core` gives both.
 
     Returns:
         The flow, on the CPU, with ``history``.
@@ -161,8 +165,8 @@ def fit(
     check_start_use(given, source, coupling, chosen)
     seed = seed_of("fit", seed)
     data = data if groups is None else replace(data, group=checked_groups(groups, len(data.x)))
-    rows = data.x if data.group is None else data.group
-    train_index, validation_index = hold_out(rows, validation, seed)
+    alike = data.x if data.group is None else data.group
+    train_index, validation_index = hold_out(alike, validation, seed)
     check_shares(data, train_index, validation_index)
     check_group_sides(data, train_index, validation_index)
     training_data = data.take(train_index)
@@ -184,13 +188,14 @@ def fit(
     data = _in_precision_of(flow, data)
     _check_field(flow, data.take(train_index))
     budget = training.budget(
-        positive_integer("steps", steps, min(max(len(train_index), 2000), 8000)),
+        positive_integer("steps", steps, min(max(len(train_index) if rows is None else rows.count, 2000), 8000)),
         positive_integer("batch_size", batch_size, _BATCH_SIZE),
         seed,
         chosen.learning_rate,
     )
     identity = [manifold, architecture(field), source, conditions, chosen, coupling, data, validation_index, refine]
     identity += [] if validation_source is None else [validation_source]
+    identity += [] if rows is None else [rows.digest, rows.buffer_rows, rows.fan_in]
     check_continuation(more_steps, out, validation_index)
     resume = resume or more_steps is not None
     run = Run(budget, identity, training=training, out=out, resume=resume, device=device, progress=progress)
@@ -199,8 +204,10 @@ def fit(
         return flow if more_steps is None else continued(fit, flow, more_steps, validation_index, budget, settings)
     found = None
     if not len(validation_index):
+        if rows is not None:
+            raise ValueError("fit: validation=0 fits to parts of the points, and rows are of all; hold out a share")
         check_all_points(given is None and flow.source.has_density, chosen)
-        found = cross_fit(fit, data, rows, budget, refine, settings)
+        found = cross_fit(fit, data, alike, budget, refine, settings)
     # A field of another kind need not know that NaN means not known.
     drop = as_field(flow.field).reads_unknown and data.condition is not None
     with run.launched():
@@ -215,6 +222,7 @@ def fit(
             refined=refine,
             validation_source=validation_source,
             cross_fitted=found,
+            rows=rows,
         )
     if found is not None:
         remove_folds(out)

@@ -20,6 +20,7 @@ from rfm.likelihood import log_prob
 from rfm.objectives import Objective
 from rfm.sources import Source, likeliest_weights
 from rfm.training.agreement import ACCURATE, agreeing, check_agreement, condition_of, excess
+from rfm.training.arguments import check_splits
 from rfm.training.checkpoint import Validation
 from rfm.training.conditional_refinement import refine_given
 from rfm.training.cross_fitting import CrossFitted
@@ -31,6 +32,7 @@ from rfm.training.mixture_choice import Clusters, cross_validated
 from rfm.training.refinement import reason_against, refine, validation_components
 from rfm.training.run import Run
 from rfm.training.weighted_points import Points, thinned
+from rfm.training.windows import LargeTrainingSet, Windows
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -58,6 +60,8 @@ class BatchSampler:
             velocity too (Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598), and random parts
             of three more tenths where a condition has several entries, so that any of them may be given.
         condition_widths: how many entries belong together, and are hidden together; one each by default.
+        windows: where the data points of a step are from, in place of ``train``: they are drawn there, and not moved at
+            random, since hardly any is seen more than a few times.
     """
 
     def __init__(
@@ -69,34 +73,44 @@ class BatchSampler:
         coupling: Coupling,
         drop_condition: bool,
         condition_widths: Sequence[int] | None = None,
+        windows: Windows | None = None,
     ) -> None:
+        self.windows = windows
         self.source, self.train, self.size, self.objective, self.coupling = source, train, size, objective, coupling
         self.drop_condition, self.condition_widths = drop_condition, condition_widths
         self.generator = torch.Generator(train.x.device)
-        self.jitter_scales = jitter_scales(source.manifold, train.x, objective.jitter) if objective.jitter else None
+        jitter = 0.0 if windows is not None else objective.jitter
+        self.jitter_scales = jitter_scales(source.manifold, train.x, jitter) if jitter else None
         self.cumulative = None if train.weights is None else (train.weights / train.weights.sum()).double().cumsum(0)
 
-    def batch(self, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+    def batch(self, rank: int = 0, world: int = 1, step: int = 0) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
         """Return source points, data points, times and conditions: every ``world``-th pair from ``rank`` on."""
         x, size, generator = self.train.x, self.size, self.generator
         like: dict[str, Any] = {"generator": generator, "device": x.device}
-        if self.cumulative is None:
-            index = torch.randint(len(x), (size,), **like)
+        if self.windows is not None:
+            own = self.windows.batch(step)
+            paired, x_1, given = None, own.x, own.condition
         else:
-            uniform = torch.rand(size, dtype=torch.float64, **like)
-            index = torch.searchsorted(self.cumulative, uniform).clamp(max=len(x) - 1)
-        paired, x_1 = self.train.start, x[index]
-        x_0 = self.source.sample((size,), dtype=x.dtype, **like) if paired is None else paired[index]
+            index = self._drawn(like)
+            paired = None if self.train.start is None else self.train.start[index]
+            x_1, given = x[index], None if self.train.condition is None else self.train.condition[index]
+        x_0 = self.source.sample((size,), dtype=x.dtype, **like) if paired is None else paired
         if self.jitter_scales is not None:
             x_1 = jittered(self.source.manifold, x_1, self.jitter_scales[index], generator)
         t = self.objective.draw_times((size,), dtype=x.dtype, **like)
-        given = None if self.train.condition is None else self.train.condition[index]
         if given is not None and self.drop_condition:
             given = torch.where(self._hidden_entries(len(given), like), math.nan, given)
         pairs = checked_pairs(self.coupling, self.coupling(x_0, x_1, condition=given, generator=generator), x_1, given)
         share = slice(rank, None, world)
         condition = {} if pairs.condition is None else {"condition": pairs.condition[share]}
         return pairs.x_0[share], pairs.x_1[share], t[share], condition
+
+    def _drawn(self, like: dict[str, Any]) -> Tensor:
+        """Return the numbers of the data points of a batch, by their weights."""
+        if self.cumulative is None:
+            return torch.randint(len(self.train.x), (self.size,), **like)
+        uniform = torch.rand(self.size, dtype=torch.float64, **like)
+        return torch.searchsorted(self.cumulative, uniform).clamp(max=len(self.train.x) - 1)
 
     def _hidden_entries(self, count: int, like: dict[str, Any]) -> Tensor:
         """Return which entries of a batch of conditions are to be unknown, ``(n, c)``."""
@@ -123,6 +137,7 @@ def train(
     refined: bool = False,
     validation_source: Source | None = None,
     cross_fitted: CrossFitted | None = None,
+    rows: LargeTrainingSet | None = None,
 ) -> None:
     """Train ``flow.field`` in place; the flow ends with the averaged weights of the best validation.
 
@@ -139,6 +154,7 @@ def train(
         refined: end with `rfm.training.refinement.refine`, and let the likelihood under a quick refinement decide.
         validation_source: distribution of the start points of validation; the flow's source by default.
         cross_fitted: what other fits found on points that they held out, in place of validation points.
+        rows: what batches are made of, where ``data`` are a sample of it.
 
     Raises:
         ValueError: if the batch or the objective cannot be shared by the processes there are, the loss is no longer
@@ -148,16 +164,13 @@ def train(
     fabric, size = run.fabric, run.budget.batch_size
     if size % fabric.world_size:
         raise ValueError(f"a batch of {size} does not divide among {fabric.world_size} processes; choose a multiple")
-    if fabric.world_size > 1 and not objective.splits:
-        raise ValueError(
-            f"objective runs in one process, there are {fabric.world_size}; start it without torchrun, or "
-            "leave objective out"
-        )
+    check_splits(objective, fabric.world_size)
     if run.training.floor:
         check_floor(flow, data, objective, coupling)
     data = data.to(fabric.device)
     widths = None if flow.conditions is None else [column.width for column in flow.conditions.columns]
-    sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition, widths)
+    windows = None if rows is None else rows.windows(flow.manifold, run.budget, data.x.dtype, fabric.device)
+    sampler = BatchSampler(flow.source, data, size, objective, coupling, drop_condition, widths, windows)
     # A pair says more than the likelihood of its end, which a source of points does not have.
     by_likelihood = data.start is None and flow.source.has_density and objective.by_likelihood
     validate: Callable[[nn.Module], float | Validation]
@@ -178,11 +191,13 @@ def train(
         validate = _by_matching(flow, held, run)
 
     def loss(model: nn.Module, step: int, rank: int, world: int) -> Tensor:
-        x_0, x_1, t, condition = sampler.batch(rank, world)
+        x_0, x_1, t, condition = sampler.batch(rank, world, step)
         return objective(model, flow.source, x_0, x_1, t, generator=sampler.generator, **condition)
 
     def finish(report: Callable[[float], None]) -> None:
         if run.training.floor:
+            # The floor is that of the points in memory.
+            sampler.windows = None
             drawn = sampler.seeded_batch(step_seed(run.budget.seed, _APART + _VALIDATION_BATCHES))
             flow.history[-1] |= loss_above_floor(flow, data, objective, *drawn[:3])
         if last_stage is not None:
@@ -198,7 +213,8 @@ def train(
         validate_start=objective.refines or run.training.validate_start,
         finish=finish,
         generator=sampler.generator,
-        capture=objective.repeats and run.training.capture is not False,
+        # A captured step reads no new rows.
+        capture=objective.repeats and run.training.capture is not False and windows is None,
         measure="validation_nll" if by_likelihood else "validation_loss",
     )
 

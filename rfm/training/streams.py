@@ -16,7 +16,7 @@ from rfm.objectives import Objective
 from rfm.objectives.objective import Loss as ObjectiveLoss
 from rfm.paths import default_path
 from rfm.records.fingerprint import architecture
-from rfm.training.arguments import check_field, checked_objective, positive_integer
+from rfm.training.arguments import check_field, check_splits, checked_objective, positive_integer
 from rfm.training.loop import Loss
 from rfm.training.run import Run
 from rfm.training.settings import Training
@@ -39,10 +39,12 @@ def fit_stream(
     progress: bool | Report = True,
     training: Training | None = None,
 ) -> Flow:
-    """Train a flow on batches made step by step, in one process; otherwise as `rfm.fit` does.
+    """Train a flow on batches made step by step; otherwise as `rfm.fit` does.
 
     The batch may have any shape that broadcasts: ``n`` pictures with ``m`` source points and times each are pairs
-    ``(n, m)``, with targets ``(n, 1)`` and conditions ``(n, 1, c)``.
+    ``(n, m)``, with targets ``(n, 1)`` and conditions ``(n, 1, c)``. Under ``torchrun`` each process makes the batch
+    and takes every so many-th part of it along its first axis, of the conditions too unless they are `rfm.Shared`; all
+    get the same flow.
 
     Args:
         draw: makes the batch of a step with a generator, on whose device it is to be, and no other randomness: source
@@ -87,11 +89,12 @@ def fit_stream(
     if run.is_finished:
         return run.load(flow)
     with run.launched() as fabric:
-        if fabric.world_size > 1:
-            raise ValueError("fit_stream: runs in one process; start it without torchrun")
+        check_splits(chosen, fabric.world_size)
         generator = torch.Generator(fabric.device)
         loss = _loss(draw, flow, chosen.to(fabric.device), generator, run.first_step)
-        run.train(flow, loss, validate, generator=generator, capture=bool(training.capture))
+        # The same in all processes, lest one stops and the others wait for it.
+        found = lambda model: fabric.broadcast(validate(model))  # noqa: E731
+        run.train(flow, loss, found, generator=generator, capture=bool(training.capture))
     return flow
 
 
@@ -113,6 +116,38 @@ def _loss(draw: Draw, flow: Flow, objective: Objective, generator: torch.Generat
         if step == first:
             sample = path.sample(x_0, x_1, t)
             check_field("fit_stream", field, flow.manifold, sample.x_t, sample.t, given)
+        if world > 1:
+            own = {"source points": x_0, "targets": x_1, "times": t, **given}
+            x_0, x_1, t, *others = _shares(own, len(flow.manifold.event_shape), rank, world)
+            given = dict(zip(given, others, strict=True))
         return objective(model, flow.source, x_0, x_1, t, generator=generator, **given)
 
     return loss
+
+
+def _shares(values: dict[str, Any], event_ndim: int, rank: int, world: int) -> list[Any]:
+    """Return every ``world``-th part of tensors along the first axis of their batch, from ``rank`` on.
+
+    Args:
+        values: source points, targets and times, and what the field is called with besides.
+        event_ndim: how many axes a point has.
+        rank: number of this process.
+        world: of how many.
+    """
+    ranks = [event_ndim, event_ndim, 0]
+    shapes = [value.shape[: value.ndim - ndim] for value, ndim in zip(values.values(), ranks, strict=False)]
+    batch = torch.broadcast_shapes(*shapes)
+    # Whatever has fewer axes than the batch is the same along the first one.
+    least = [len(batch) + ndim for ndim in ranks] + [len(batch)] * (len(values) - 3)
+    found = []
+    for (name, value), ndim in zip(values.items(), least, strict=True):
+        if not isinstance(value, Tensor) or value.ndim < ndim or (value.shape[0] == 1 < batch[0]):
+            found.append(value)
+            continue
+        if value.shape[0] != batch[0] or batch[0] % world:
+            raise ValueError(
+                f"fit_stream: {name} has {value.shape[0]} parts along its first axis, in a batch {tuple(batch)} that "
+                f"{world} processes share; make the axis a multiple of them, and mark what has no parts, rfm.Shared"
+            )
+        found.append(value[rank::world])
+    return found

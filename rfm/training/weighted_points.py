@@ -1,6 +1,6 @@
 """Data points with the conditions and weights that belong to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,17 @@ class Points:
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> "Points":
         parts = (self.condition, self.weights, self.start, self.group)
         return Points(function(self.x), *(None if part is None else function(part) for part in parts))
+
+
+def joined_points(parts: Sequence[Points]) -> Points:
+    """Return points one after the other; all have conditions, weights and so on, or none has."""
+
+    def joined(own: Sequence[Tensor | None]) -> Tensor | None:
+        known = [part for part in own if part is not None]
+        return torch.cat(known) if known else None
+
+    others = zip(*((part.condition, part.weights, part.start, part.group) for part in parts), strict=True)
+    return Points(torch.cat([part.x for part in parts]), *map(joined, others))
 
 
 def thinned(points: Points, most: int) -> Points:

@@ -17,6 +17,16 @@ def table_of_arrow(file: str, columns: Any) -> Table:
     return table_of_columns(file, {name: _values(columns.column(name)) for name in columns.column_names})
 
 
+def table_of_batch(file: str, batch: Any, rows: slice) -> Table | None:
+    """Return some rows of a ``pyarrow.RecordBatch``, with the points of GeoParquet; None if there are none."""
+    arrow = package("pyarrow")
+    if rows.start >= rows.stop:
+        return None
+    if rows != slice(0, len(batch), 1):
+        batch = batch.take(arrow.array(np.arange(rows.start, rows.stop, rows.step)))
+    return _with_points(FileContent(file, b""), arrow.Table.from_batches([batch]))
+
+
 def _values(column: Any) -> Any:
     """Return a column as an array of numbers, times or objects."""
     types = package("pyarrow").types

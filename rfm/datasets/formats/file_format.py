@@ -45,15 +45,20 @@ class FileFormat(Generic[_Content]):
         except TableError:
             raise
         except ModuleNotFoundError as error:
-            raise TableError(
-                f"{file}: reading {self.what} needs the package {error.name}, which is not installed; "
-                f"pip install '{_DISTRIBUTION}[{self.extra}]'"
-            ) from None
+            raise TableError(missing_package(file, self.what, error.name, self.extra)) from None
         except Exception as error:  # whatever another library says of bytes that it cannot read
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise TableError(
                 f"{file}: this is {self.what}, and it cannot be read ({reason}); copy or write it again"
             ) from None
+
+
+def missing_package(file: str, what: str, name: str | None, extra: str) -> str:
+    """Return the sentence that reading something needs a package which an extra installs."""
+    return (
+        f"{file}: reading {what} needs the package {name}, which is not installed; "
+        f"pip install '{_DISTRIBUTION}[{extra}]'"
+    )
 
 
 def begins(*signatures: bytes) -> Callable[[FileContent], bool]:

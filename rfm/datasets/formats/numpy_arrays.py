@@ -19,7 +19,7 @@ def _is_archive(source: FileContent) -> bool:
 
 def _read_array(source: FileContent) -> Table:
     refuse_part(source, "a NumPy array")
-    return _table(shown_path(source), np.load(io.BytesIO(source.content), allow_pickle=False))
+    return table_of_array(shown_path(source), np.load(io.BytesIO(source.content), allow_pickle=False))
 
 
 def _read_archive(source: FileContent) -> Table:
@@ -29,10 +29,11 @@ def _read_archive(source: FileContent) -> Table:
     columns = {name: array for name, array in arrays.items() if array.ndim == 1 and array.dtype.names is None}
     if not source.part and len(columns) == len(arrays) and len({len(array) for array in columns.values()}) == 1:
         return table_of_columns(shown_path(source), columns)
-    return _table(shown_path(source), chosen_part(source, arrays, "array"))
+    return table_of_array(shown_path(source), chosen_part(source, arrays, "array"))
 
 
-def _table(file: str, array: np.ndarray[Any, Any]) -> Table:
+def table_of_array(file: str, array: np.ndarray[Any, Any]) -> Table:
+    """Return the table in an array of numbers ``(n, d)`` or ``(n,)``, or of records ``(n,)``."""
     if array.dtype.names is not None and array.ndim == 1:
         return table_of_columns(file, {name: array[name] for name in array.dtype.names})
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiu" or not array.size:

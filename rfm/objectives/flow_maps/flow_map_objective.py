@@ -53,7 +53,6 @@ class FlowMapObjective(Objective):
     invertibility: float = 0.0
     velocity: Callable[..., Tensor] | None = None
 
-    splits: ClassVar[bool] = True
     by_likelihood: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -69,6 +68,10 @@ class FlowMapObjective(Objective):
             raise ValueError(f"{owner}: invertibility is a weight, at least 0, got {self.invertibility}; 1 is usual")
         if self.velocity is not None:
             check_function(owner, "velocity", self.velocity, "flow.field")
+
+    @property
+    def splits(self) -> bool:
+        return True
 
     @abstractmethod
     def jump_loss(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +63,9 @@ class PlainMeanFlow(FlowMapObjective):
 
     resolve_conflicts: bool = False
 
-    splits: ClassVar[bool] = False
+    @property
+    def splits(self) -> bool:
+        return False
 
     def jump_loss(self, jumps: JumpBatch, generator: torch.Generator | None = None) -> Tensor:
         manifold, x = jumps.manifold, jumps.x
