@@ -201,7 +201,7 @@ def test_constraints_pin_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
         *project["dependencies"],
-        *(name for extra in ("test", "docs", "bench") for name in _extra(project, extra)),
+        *(name for extra in ("test", "docs", "bench", "control") for name in _extra(project, extra)),
     ]
     for requirement in wanted:
         name = re.match(r"[\w.-]+", requirement)

@@ -122,6 +122,10 @@ def draw(runs: Path, path: Path) -> None:
             for i, each in enumerate(drawings):
                 style = {"color": "0.75", "lw": 2.0} if i < TRAIN else {"color": "black", "lw": 1.2}
                 own.plot(each[:, 0], each[:, 1], **style)
+            # The frame is that of the drawings, however far a rollout goes astray.
+            own.margins(0.3)
+            own.autoscale_view()
+            own.autoscale(enable=False)
             for each in _tracks(runs, space, kind)[:, shape].flatten(0, 1):
                 own.plot(each[:, 0], each[:, 1], color="#d55e00", lw=0.8)
     for own, (space, kind) in zip(axes[0], columns, strict=True):

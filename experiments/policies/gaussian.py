@@ -106,6 +106,9 @@ def trained(task: Task, steps: int, seed: int, report: Callable[[int, Sequence[f
     scaled.training = False
 
     def act(observation: Tensor, certain: bool) -> Tensor:
+        if model.use_sde and not certain:
+            # Its noise is a function of what is seen, which is drawn anew every few steps and not by each call.
+            model.policy.reset_noise(len(observation))
         found, _ = model.predict(scaled.normalize_obs(observation.numpy()), deterministic=certain)
         return into_actions(torch.as_tensor(found, dtype=torch.float32))
 
