@@ -38,7 +38,7 @@ install: .venv/.installed-all
 	touch $@
 
 .venv/.installed-all: .venv/.installed
-	$(PIP) --editable '.[test,docs,bench]'
+	$(PIP) --editable '.[test,docs,bench,control]'
 	# Its Python part alone: the compiled part loads with no current torch, and what it depends on is not needed.
 	$(PIP) --no-deps easypytorch3d
 	# The operators of deepinv, and what it imports, in a folder of their own: beside torchmetrics, Fabric would load

@@ -9,6 +9,7 @@ from . import grids as grids
 from . import integrators as integrators
 from . import likelihood as likelihood
 from . import metrics as metrics
+from . import models as models
 from . import networks as networks
 from . import objectives as objectives
 from . import paths as paths

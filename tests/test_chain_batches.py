@@ -12,13 +12,14 @@ from rfm.training.chain_batches import ChainBatches, length_buckets, padding
 LENGTHS = torch.tensor([40, 41, 44, 60, 61, 45, 40, 90])
 
 
-def batches(motif_share: float = 0.0, pairs: int = 12_000) -> ChainBatches:
+def batches(motif_share: float = 0.0, pairs: int = 12_000, by_residues: bool = False) -> ChainBatches:
     source = CentredPoseSource(CentredPoses(10, 10.0))
     frames = source.scattered((int(LENGTHS.sum()),), torch.Generator().manual_seed(0))
     # Each chain has an x of its own, and unlike positions along it.
     chain = torch.repeat_interleave(torch.arange(len(LENGTHS)), LENGTHS)
     frames[:, 0, 3] += 1000.0 * chain
-    return ChainBatches(frames, LENGTHS, source, UniformTimes(), pairs=pairs, motif_share=motif_share, seed=3)
+    own = {"pairs": pairs, "motif_share": motif_share, "by_residues": by_residues}
+    return ChainBatches(frames, LENGTHS, source, UniformTimes(), **own, seed=3)  # type: ignore[arg-type]
 
 
 def test_buckets_hold_each_chain_once_and_pad_little() -> None:
@@ -85,3 +86,12 @@ def test_every_chain_is_drawn_equally_often() -> None:
         for length in batch.mask.sum(1).tolist():
             drawn[length == LENGTHS] += 1 / len(batch.t) / int((length == LENGTHS).sum())
     assert torch.allclose(drawn / steps, torch.full((8,), 1 / 8), atol=0.06)
+
+
+def test_by_residues_a_bucket_is_drawn_in_proportion_to_them() -> None:
+    steps, own = 600, batches(pairs=9000, by_residues=True)
+    share = torch.zeros(len(own.buckets))
+    for step in range(steps):
+        share[own.longest.index(own.batch(step).mask.shape[1])] += 1 / steps
+    residues = torch.tensor([float(LENGTHS[bucket].sum()) for bucket in own.buckets])
+    assert torch.allclose(share, residues / residues.sum(), atol=0.06)

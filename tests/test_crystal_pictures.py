@@ -22,7 +22,14 @@ from manifolds import (
 )
 from manifolds.rotations import matrix_from_rotvec
 from rfm.flow import Flow
-from rfm.plotting import ipf_colours, odf_sections, plot_fundamental_zone, plot_inverse_pole_figures, subject_of
+from rfm.plotting import (
+    ipf_colours,
+    odf_sections,
+    plot_fundamental_zone,
+    plot_inverse_pole_figures,
+    pole_density,
+    subject_of,
+)
 from rfm.plotting.crystal_sectors import sector_of
 from rfm.plotting.fundamental_zones import smallest_rotations, zone_surface
 from rfm.plotting.odf_sections import euler_ranges
@@ -112,6 +119,49 @@ def test_colours_are_those_of_orix(laue: str) -> None:
     x = orientations(20)
     expected = sector.colours(sector.reduced(x.numpy()[:, 2, :]))
     np.testing.assert_allclose(ipf_colours(x, GROUPS[laue]), expected, atol=1e-12)
+
+
+@pytest.mark.slow  # orix takes seconds to import
+@pytest.mark.parametrize("pole", [(1, 0, 0), (1, 1, 1)])
+def test_pole_densities_are_those_of_orix(pole: tuple[int, int, int]) -> None:
+    quaternion = pytest.importorskip("orix.quaternion")
+    measure = pytest.importorskip("orix.measure")
+    vector = pytest.importorskip("orix.vector")
+    centres = orientations(3).repeat_interleave(2000, 0)
+    noise = 0.2 * torch.randn(6000, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = centres @ matrix_from_rotvec(noise)
+    # orix: orientations take the sample's coordinates to the crystal's, their inverses poles to the sample.
+    theirs = quaternion.Orientation.from_matrix(x.mT.numpy(), symmetry=quaternion.symmetry.Oh)
+    family = quaternion.symmetry.Oh.outer(vector.Vector3d(pole)).unique()
+    found = (~theirs).outer(family).data.reshape(-1, 3)
+    density, (u, v) = measure.pole_density_function(vector.Vector3d(found), resolution=2, sigma=8)
+    # Bin centres, from the stereographic plane, where the projection is from the south pole.
+    a, b = ((grid[1:, 1:] + grid[:-1, :-1] + grid[1:, :-1] + grid[:-1, 1:]) / 4 for grid in (u, v))
+    r = a**2 + b**2
+    seen = torch.from_numpy(np.stack([2 * a, 2 * b, 1 - r], -1).reshape(-1, 3) / (1 + r.reshape(-1, 1)))
+    group = GROUPS["m-3m"]
+    ours = pole_density(x, pole, group, seen, halfwidth_degrees=8).reshape(density.shape)
+    # Away from the middle and the edge, where bins of equal angles are small or cut.
+    inside = np.isfinite(ours) & ~np.ma.getmaskarray(density) & (r > 0.02) & (r < 0.6)
+    assert inside.sum() > 1000
+    assert ours[inside].max() > 2
+    assert np.abs(ours - density)[inside].max() < 0.12 * ours[inside].max()
+    assert np.corrcoef(ours[inside], np.asarray(density)[inside])[0, 1] > 0.99
+
+
+@pytest.mark.slow  # orix takes seconds to import
+def test_volume_fractions_of_a_component_are_those_of_orix() -> None:
+    quaternion = pytest.importorskip("orix.quaternion")
+    x, centre = orientations(4000), orientations(5)[4]
+    theirs = quaternion.Orientation.from_matrix(x.mT.numpy(), symmetry=quaternion.symmetry.Oh)
+    other = quaternion.Orientation.from_matrix(centre.T.numpy(), symmetry=quaternion.symmetry.Oh)
+    angle = torch.from_numpy(theirs.angle_with(other)[: len(x)].reshape(-1))
+    own = Quotient(SO3(), RightMultiplication(Octahedral())).dist(x, centre.expand_as(x))
+    assert torch.allclose(own, angle, atol=1e-6)
+    # Of uniform orientations the share within w of one is 24 (w - sin w) / pi, until neighbours' balls touch.
+    w = math.radians(15)
+    share = float((own < w).double().mean())
+    assert share == pytest.approx(24 * (w - math.sin(w)) / math.pi, abs=4 * (share / 4000) ** 0.5)
 
 
 @pytest.mark.parametrize("laue", ["m-3m", "6/mmm", "-1"])

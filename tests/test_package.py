@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[1]
 # Lowest first: a room imports those before it, itself, and manifolds.
 _ROOMS = [
     *("arrays", "records", "conditions", "couplings", "field", "integrators", "steering", "sources", "paths"),
-    *("networks", "likelihood", "objectives", "posterior", "flow", "datasets", "proteins", "metrics", "grids"),
-    *("regions", "training", "baselines", "statistics", "sklearn", "plotting", "discrete", "control", "command_line"),
-    "__main__",
+    *("networks", "likelihood", "objectives", "posterior", "flow", "datasets", "metrics", "grids"),
+    *("regions", "training", "proteins", "models", "baselines", "statistics", "sklearn", "plotting", "discrete"),
+    *("control", "command_line", "__main__"),
 ]
 
 
@@ -240,6 +240,8 @@ def test_the_wheel_holds_the_two_packages_alone(wheel: Path) -> None:
     stubs = {"rfm/__init__.pyi", "rfm/datasets/__init__.pyi"}
     data = {"rfm/py.typed", "rfm/plotting/coastlines.npz", "manifolds/py.typed"}
     assert {*stubs, *data, f"{info}/licenses/LICENSE"} <= set(names)
+    models = {str(file.relative_to(ROOT)) for file in (ROOT / "rfm" / "models").glob("*/*.*") if file.suffix != ".pyc"}
+    assert {name for name in names if name.startswith("rfm/models/") and name.count("/") == 3} == models
     for package in ("rfm", "manifolds"):
         sources = {str(file.relative_to(ROOT)) for file in _sources(package)}
         assert {name for name in names if name.startswith(f"{package}/") and name.endswith(".py")} == sources

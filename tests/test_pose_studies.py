@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import rfm
-from experiments import orientations, poses
+from experiments import next_poses, orientations, pose_conditionals, poses
 from manifolds import SE3, SO3, Euclidean, Octahedral, Quotient, RightMultiplication
+from manifolds.rotations import rotvec_from_matrix
 from rfm.command_line.main import main
 from rfm.integrators import Adaptive
 from rfm.networks import VelocityField
@@ -129,3 +130,44 @@ def test_the_study_of_poses_runs_and_goes_on(tmp_path: Path, capsys: pytest.Capt
     assert float(lines[1].split()[0]) == pytest.approx(1311868168.8697, abs=1e-4)
     assert main(["sample", str(out / "orientation"), "-n", "1", "--condition", "tx=0.5", "ty=-1"]) == 0
     assert capsys.readouterr().out.startswith("qx,qy,qz,qw,tx,ty\n")
+
+
+def test_errors_of_constant_velocity_have_densities_of_total_one() -> None:
+    """Normal errors in rotation vectors and shifts, with respect to dR dp: by uniform rotations and normal shifts."""
+    errors = 0.8 * torch.randn(400, 6, generator=seeded(), dtype=torch.float64)
+    density = next_poses.normal(errors, torch.arange(400))
+    turns = SO3().random_uniform(20_000, generator=seeded(1), dtype=torch.float64)
+    shifts = torch.randn(20_000, 3, generator=seeded(2), dtype=torch.float64)
+    log_q = torch.distributions.Normal(0.0, 1.0).log_prob(shifts).sum(-1) - math.log(8 * math.pi**2)
+    x = torch.cat([rotvec_from_matrix(turns), shifts], 1)
+    ratio = (density(x) - log_q).exp()
+    # A rotation vector longer than pi, which one in some hundred of these is, counts from the other side.
+    assert abs(float(ratio.mean()) - 1) < 5 * float(ratio.std()) / math.sqrt(len(x)) + 0.02
+
+
+def test_folds_of_windows_test_every_block_once() -> None:
+    blocks = torch.arange(12).repeat_interleave(3)
+    tested = []
+    for fold in range(next_poses.FOLDS):
+        train, held, test = next_poses.rows_of(blocks, fold)
+        assert torch.equal(torch.cat([train, held, test]).sort().values, torch.arange(36))
+        names = [set(blocks[rows].tolist()) for rows in (train, held, test)]
+        assert not any(a & b for a, b in itertools.combinations(names, 2))
+        tested += test.tolist()
+    assert sorted(tested) == list(range(36))
+
+
+@pytest.mark.slow
+def test_the_studies_of_conditionals_and_next_poses_run(
+    rfm_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    next_poses.main(["--quick", "--out", str(tmp_path / "next")])
+    text = capsys.readouterr().out
+    assert all(f"| {model} | " in text for model in (*next_poses.OTHERS, next_poses.FLOW))
+    next_poses.main(["--quick", "--out", str(tmp_path / "next")])
+    assert capsys.readouterr().out == text
+    pose_conditionals.main(["--quick", "--out", str(tmp_path / "given")])
+    text = capsys.readouterr().out
+    assert "10 slices: 200 draws" in text
+    pose_conditionals.main(["--quick", "--out", str(tmp_path / "given")])
+    assert capsys.readouterr().out == text

@@ -30,7 +30,7 @@ SAMPLERS: list[Sampler] = [
     Importance(20_000),
     Chains(warm_up=60, thin=5),
     Chains(Hamiltonian(3), warm_up=30, thin=2),
-    Tempering(moves=6),
+    Tempering(moves=6, prior_generations=0),
 ]
 NAMES = ["importance", "walk", "hamiltonian", "tempering"]
 names = pytest.mark.parametrize("sampler", SAMPLERS, ids=NAMES)
@@ -184,6 +184,21 @@ def test_importance_of_a_narrow_posterior_is_reported() -> None:
     assert re.search(
         r"are worth [0-9.]+ independent ones, fewer than the 250 requested, after 2 runs", drawn.warnings[0]
     )
+
+
+def test_tempering_takes_draws_of_the_prior_where_they_suffice() -> None:
+    """A loose measurement of normal points: the evidence is known, and moves only where the noise is small."""
+    prior = rfm.Flow(Euclidean(2), lambda x, t: torch.zeros_like(x), WrappedNormal(Euclidean(2), torch.zeros(2), 1.0))
+    for noise, how in ((1.0, "importance sampling"), (0.05, "sequential Monte Carlo")):
+        said = Measurement(lambda x: x, [0.5, -1.0], noise=noise)
+        draws = prior.posterior(said, 500, method=Tempering(particles=128), generator=torch.Generator().manual_seed(0))
+        spread = 1 + noise**2
+        log_evidence = -math.log(2 * math.pi * spread) - 1.25 / (2 * spread)
+        assert draws.method.startswith(how)
+        assert draws.log_evidence == pytest.approx(log_evidence, abs=0.1 if noise == 1 else 0.5)
+        assert draws.effective_sample_size >= 250
+        mean = torch.tensor([0.5, -1.0]) / spread
+        assert torch.allclose(draws.points.mean(0), mean, atol=4 * noise / (spread * 250) ** 0.5)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,12 @@ from torch import Tensor
 
 import rfm
 from manifolds import CentredPoses
+from rfm import models
 from rfm.command_line import main as cli
 from rfm.datasets.download import DatasetError
-from rfm.proteins import chain_sets
+from rfm.proteins import chain_sets, training
 from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
+from rfm.proteins.loss import backbone_loss, clash_error, distance_error
 from rfm.proteins.peptide_bonds import C_N, OPEN
 from rfm.proteins.sampling import Motif, sample_backbones
 from rfm.proteins.structures import read_chain, write_chain
@@ -28,8 +31,8 @@ from rfm.proteins.structures import read_chain, write_chain
 pytest.importorskip("gemmi")
 pytest.importorskip("tmtools")
 from experiments.proteins import __main__ as commands
-from experiments.proteins import measures, training
-from experiments.proteins.loss import backbone_loss, distance_error
+from experiments.proteins import measures
+from experiments.proteins.report import Reference
 
 needs_data = pytest.mark.skipif("RFM_DATA" not in os.environ, reason="RFM_DATA names no folder of data sets")
 
@@ -72,6 +75,15 @@ def test_measures_see_what_is_wrong(real: list[Tensor]) -> None:
     folded = real[0].clone()
     folded[30] = folded[0] + 0.5
     assert measures.share_without_clash([folded, real[1]]) == 0.5
+    # An oxygen in another residue's place is an overlap, and no clash.
+    assert measures.share_without_overlap([folded]) == 0
+    assert measures.share_without_overlap(real[:40]) > 0.8
+    assert all(a is not folded for a in measures.compact_and_clear([folded, *real[:9]], real))
+    # Two halves of the real chains are as near as samples of one distribution are; helices alone are far away.
+    floor = measures.torsion_distance(real[::2], real[1::2], residues=400, blocks=2).mean
+    shares = measures.structure_shares(real)[:, 0]
+    helices = [a for a, share in zip(real, shares, strict=True) if share > 0.7]
+    assert measures.torsion_distance(helices, real, residues=400, blocks=2).mean > 1.5 * floor
     kernel = measures.RamachandranKernel(real[:60], residues=800)
     mirrored = [a * torch.tensor([1.0, 1, -1]) for a in real[:20]]
     assert kernel.nll(mirrored, 500) > kernel.nll(real[:20], 500) + 2
@@ -96,7 +108,7 @@ def test_tm_scores(real: list[Tensor]) -> None:
 
 @needs_data
 def test_the_loss_is_zero_for_the_truth_alone(chains: chain_sets.Chains) -> None:
-    settings = training.smaller(training.QUICK, pairs=9000, motif_share=0.5)
+    settings = commands.changed(commands.QUICK, pairs=9000, motif_share=0.5)
     flow = training.new_flow(settings)
     batches = training._batches(flow, chains.take(torch.arange(40)), settings, torch.device("cpu"))
     batch = batches.batch(0)
@@ -107,6 +119,14 @@ def test_the_loss_is_zero_for_the_truth_alone(chains: chain_sets.Chains) -> None
 
     assert float(backbone_loss(Oracle(), batch, 10.0).abs().max()) < 1e-4
     assert float(distance_error(batch.x_1, batch.x_1, batch.mask, batch.t > 2).max()) < 1e-5
+    assert float(clash_error(batch.x_1, batch.x_1, batch.mask).max()) < 1e-5
+    # All residues at one place: each pair three or more apart overlaps by what it has, and by 4 Angstrom at most.
+    crowded = torch.eye(4).expand_as(batch.x_1)
+    count = batch.mask.sum(-1).double()
+    pairs = (count - 2) * (count - 3) / 2
+    crowding = clash_error(crowded, batch.x_1, batch.mask)
+    assert bool((crowding <= 16 * pairs / count + 1e-3).all())
+    assert bool((crowding >= 14 * pairs / count).all())
     with torch.no_grad():
         assert float(backbone_loss(flow.field, batch, 10.0).min()) > 0.1
     # Padding and held residues do not count: whatever the network would say of them.
@@ -116,6 +136,17 @@ def test_the_loss_is_zero_for_the_truth_alone(chains: chain_sets.Chains) -> None
 
 
 ARGUMENTS = ["train", "--quick", "--steps", "6", "--validations", "3", "--device", "cpu", "--quiet"]
+
+
+@needs_data
+def test_lengths_for_choices_and_those_set_aside_are_disjoint(real: list[Tensor]) -> None:
+    kernel = measures.RamachandranKernel(real[:5], residues=50)
+    reference = Reference(real, real, measures.NearestChain(real[:2], ["a", "b"]), kernel)
+    chosen, aside = set(reference.lengths(400)), set(reference.lengths(400, aside=True))
+    every = {len(a) for a in real}
+    assert chosen | aside == every
+    assert not chosen & aside
+    assert abs(len(aside) - len(every) / 3) <= 1
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +173,8 @@ def check_same(whole: rfm.Flow, again: rfm.Flow) -> None:
 
 def started(folder: Path, out: Path, **options: Any) -> rfm.Flow:
     """What the command of `ARGUMENTS` starts."""
-    settings = training.smaller(training.QUICK, steps=6, validations=3)
-    return training.train(commands.read_chains(str(folder)), settings, out, device="cpu", **options)
+    settings = commands.changed(commands.QUICK, steps=6, validations=3)
+    return rfm.proteins.train(commands.read_chains(str(folder)), out, settings, device="cpu", **options)
 
 
 def test_a_capped_run_goes_on_when_the_command_is_given_again(folder: Path, tmp_path: Path) -> None:
@@ -174,11 +205,11 @@ def test_a_killed_run_goes_on_to_the_same_result(run: Path, folder: Path, tmp_pa
     """Killed for good, right after a checkpoint."""
     out = tmp_path / "killed"
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom experiments.proteins.__main__ import read_chains\n"
-        "from experiments.proteins.training import QUICK, smaller, train\n"
-        "settings, (folder, out) = smaller(QUICK, steps=6, validations=3), sys.argv[1:]\n"
+        "import os, sys\nfrom pathlib import Path\nfrom rfm.proteins import train\n"
+        "from experiments.proteins.__main__ import QUICK, changed, read_chains\n"
+        "settings, (folder, out) = changed(QUICK, steps=6, validations=3), sys.argv[1:]\n"
         "def report(spent, record):\n    if record['step'] == 4:\n        os._exit(9)\n"
-        "train(read_chains(folder), settings, Path(out), device='cpu', progress=report)\n"
+        "train(read_chains(folder), Path(out), settings, device='cpu', progress=report)\n"
     )
     arguments = [*ARGUMENTS, "--data", str(folder), "--out", str(out)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
@@ -370,9 +401,23 @@ def test_the_report_has_a_line_for_each_number_of_steps(
     text = (tmp_path / "report.md").read_text()
     assert text == capsys.readouterr().out
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in lines[-2:]] == ["| 4 samples, 2 steps", "| 4 samples, 4 steps"]
-    assert len({line.count("|") for line in lines}) == 1
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 3
+    drawn = ["| 4 samples, 2 steps", "| 4 samples, 4 steps"]
+    assert [line.split(" | ")[0] for line in lines if "samples, " in line] == drawn * 2
+    assert {line.count("|") for line in lines} == {14, 8}
+    # Two lengths are held out, and one of them is set aside.
+    assert len(list((tmp_path / "figures").glob("sample-*.png"))) == 1
+    assert (tmp_path / "figures" / "real.png").exists()
+
+    # It is packed with a card of these figures, and with those of no other report.
+    pack = ["pack", str(run), "--report", str(tmp_path / "report.md"), "--out", str(tmp_path / "packed")]
+    assert commands.main(pack) == 0
+    card = models.Card.read(tmp_path / "packed")
+    assert card.figures["samples"] == "4 samples, 4 steps"
+    assert re.fullmatch(r"\d+ \(real chains: \d+\)", card.figures["without overlap, %"])
+    assert "relative contact order" in card.figures
+    (tmp_path / "report.md").write_text(text.replace("6 steps in", "7 steps in"))
+    assert commands.main(pack) == 2
+    assert "is no report on" in capsys.readouterr().err
 
     # A few jumps of a flow that is distilled from it, beside as many steps of the equation.
     few = ["jumps", str(run), "--runs", str(tmp_path / "few"), "--data", str(folder), "--residues", "20"]
@@ -388,10 +433,10 @@ def test_the_report_has_a_line_for_each_number_of_steps(
 @needs_data
 def test_a_network_learns_one_chain(chains: chain_sets.Chains) -> None:
     """Loss, network, sampler and atoms fit together: a minute's training on one chain gives chains of its size."""
-    settings = training.smaller(training.QUICK, steps=300, width=48, motif_share=0.0)
+    settings = commands.changed(commands.QUICK, steps=300, width=48, motif_share=0.0)
     shortest = chains.take(chains.lengths.argsort(stable=True)[:1])
     flow = training.new_flow(settings)
-    loss = training.Loss(training._batches(flow, shortest, settings, torch.device("cpu")), settings.length)
+    loss = training.Loss(training._batches(flow, shortest, settings, torch.device("cpu")), settings.length, 0.5)
     optimizer = torch.optim.Adam(flow.field.parameters(), lr=2e-3)
     losses = []
     for step in range(settings.steps):
@@ -409,6 +454,25 @@ def test_a_network_learns_one_chain(chains: chain_sets.Chains) -> None:
     noise = flow.on(CentredPoses(residues, settings.length)).source.sample((4,), torch.Generator().manual_seed(0))
     assert float(measures.ca_distances(drawn).median()) == pytest.approx(3.8, abs=1.0)
     assert float(measures.ca_distances(list(atoms_from_frames(noise))).median()) > 10
+
+
+def test_structures_of_ones_own_are_assessed_as_complexes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pair.pdb").write_text(texts.chain(5) + "TER\n" + texts.chain(4, chain="B", shift=6.0))
+    assert commands.main(["assess", str(tmp_path), "--complexes"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| pair | 2 | 9 | 9 | 11 | 0 |"
+
+
+@needs_data
+@pytest.mark.slow
+def test_structures_of_ones_own_are_assessed_beside_real_ones(
+    chains: chain_sets.Chains, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(3):
+        write_chain(tmp_path / f"{i}.pdb", chains.chain(i))
+    assert commands.main(["assess", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("| 3 of ") for line in lines)
+    assert lines[-1].endswith("% of the chains are without overlap")
 
 
 def test_without_a_data_set_the_packaged_chains_are_taken(

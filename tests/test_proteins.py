@@ -13,7 +13,7 @@ import torch
 from manifolds import SE3
 from rfm.datasets import DatasetError
 from rfm.datasets.download import find
-from rfm.proteins import backbones, chain_sets
+from rfm.proteins import backbones, chain_sets, complexes
 from rfm.training.chain_batches import length_buckets, padding
 
 needs_data = pytest.mark.skipif("RFM_DATA" not in os.environ, reason="RFM_DATA names no folder of data sets")
@@ -204,6 +204,59 @@ def test_a_bad_file_is_named_and_left_out_of_a_folder(tmp_path: Path) -> None:
         (tmp_path / f"{name}.pdb").unlink()
     with pytest.raises(DatasetError, match="none of 2 files can be used"):
         chain_sets.folder(tmp_path)
+
+
+def test_an_unknown_ligand_with_a_backbone_does_not_cost_its_file(tmp_path: Path) -> None:
+    pytest.importorskip("gemmi")
+    text = texts.chain(45) + texts.residue(60, "QQQ", 99, hetero=True)
+    (tmp_path / "a.pdb").write_text(text)
+    found = chain_sets.folder(tmp_path)
+    assert found.names == ("a:A",)
+    assert found.left_out == {"length": 0, "break": 0}
+    assert "1 ligands QQQ, which have a backbone" in "\n".join(found.notes)
+
+
+def dimer(first: int, second: int, shift: float) -> str:
+    return texts.chain(first) + "TER\n" + texts.chain(second, chain="B", shift=shift)
+
+
+def test_chains_of_a_file_or_of_a_listed_cluster_stay_together(tmp_path: Path) -> None:
+    pytest.importorskip("gemmi")
+    for name in ("one", "two", "three"):
+        (tmp_path / f"{name}.pdb").write_text(dimer(45, 45, 12.0))
+    assert chain_sets.folder(tmp_path).names == ("one:A", "one:B", "three:A", "three:B", "two:A", "two:B")
+    assert chain_sets.folder(tmp_path).clusters.tolist() == [0, 0, 1, 1, 2, 2]
+    table = tmp_path / "clusters.tsv"
+    table.write_text("# representative, member\none_A\tone_A\none_A\ttwo\nx\tone:B\n\nx\tthree\n")
+    assert chain_sets.folder(tmp_path, groups=table).clusters.tolist() == [0, 1, 1, 1, 0, 0]
+    for text, message in (
+        ("a one\n", "names no cluster for three:A, three:B, two:A, two:B"),
+        ("a one\nb one\n", "line 2: one is in the clusters a and b"),
+        ("a b c\n", "line 1: has 3 entries"),
+    ):
+        table.write_text(text)
+        with pytest.raises(DatasetError, match=message):
+            chain_sets.folder(tmp_path, groups=table)
+    with pytest.raises(DatasetError, match="does not exist"):
+        chain_sets.folder(tmp_path, groups=tmp_path / "none")
+
+
+def test_complexes_keep_all_chains_as_they_lie(tmp_path: Path) -> None:
+    pytest.importorskip("gemmi")
+    (tmp_path / "pair.pdb").write_text(dimer(5, 4, 6.0))
+    (tmp_path / "crossed.pdb").write_text(dimer(5, 4, 2.0))
+    (tmp_path / "bad.pdb").write_text("")
+    (crossed, pair), faults = complexes.read_complexes(tmp_path)
+    assert len(faults) == 1
+    assert "bad.pdb" in faults[0]
+    assert (pair.name, [c.name for c in pair.chains], len(pair)) == ("pair", ["pair:A", "pair:B"], 9)
+    assert pair.atoms.shape == (9, 3, 3)
+    assert pair.chain_index.tolist() == [0] * 5 + [1] * 4
+    # Sheets 6 Angstrom apart, residues 3.8: within 8 are those opposite, and their neighbours at 7.1.
+    opposite = {(i, 5 + j) for i in range(5) for j in range(4) if abs(i - j) <= 1}
+    assert {tuple(one) for one in pair.between_chains().tolist()} == opposite
+    assert pair.interface.tolist() == list(range(9))
+    assert (pair.clashes, crossed.clashes) == (0, 4)
 
 
 def test_a_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_what_is_written_comes_back(tmp_path: Path, suffix: str) -> None:
     assert float((back.atoms - atoms[:, :3]).abs().max()) <= 5.1e-4
     structure = gemmi.read_structure(str(tmp_path / f"out.{suffix}"))
     assert [a.name for a in structure[0]["A"][0]] == ["N", "CA", "C", "O"]
+    assert structure[0]["A"][0][1].element.name == "C"
     structure.setup_entities()
     assert len(structure[0]["A"].get_polymer()) == len(chain)
 
@@ -50,7 +51,9 @@ def test_what_is_written_says_its_sequence_and_no_cell(tmp_path: Path) -> None:
     chain = read_chain(made(tmp_path, texts.chain(6)))
     for suffix in ("pdb", "cif"):
         write_chain(tmp_path / f"out.{suffix}", chain.atoms, chain.sequence)
-    assert "CRYST1" not in (tmp_path / "out.pdb").read_text()
+    text = (tmp_path / "out.pdb").read_text()
+    assert "CRYST1" not in text
+    assert "SEQRES   1 A    6  ALA GLY SER VAL LEU THR " in text
     block = gemmi.cif.read(str(tmp_path / "out.cif")).sole_block()
     assert not block.get_mmcif_category("_cell.")
     atoms = block.get_mmcif_category("_atom_site.")
@@ -121,6 +124,16 @@ def test_an_unknown_residue_is_refused_by_name(tmp_path: Path) -> None:
     text = texts.residue(0, "ALA", 1) + texts.residue(1, "QQQ", 7) + texts.residue(2, "GLY", 8)
     with pytest.raises(StructureError, match=r"made\.pdb: chain A: residue QQQ 7 has a backbone"):
         read_chains(made(tmp_path, text))
+
+
+def test_an_unknown_hetero_residue_is_x_in_the_chain_and_a_ligand_beside_it(tmp_path: Path) -> None:
+    inside = texts.residue(0, "ALA", 1) + texts.residue(1, "QQQ", 2, hetero=True) + texts.residue(2, "GLY", 3)
+    beside = texts.residue(9, "ZZZ", 90, hetero=True)
+    for text in (f"{inside}{beside}TER\n", f"{inside}TER\n{beside}"):
+        found = read_backbones(made(tmp_path, text))
+        [chain] = found.chains
+        assert (chain.sequence, chain.unknown, chain.breaks) == ("AXG", ("QQQ 2",), ())
+        assert sum(found.left_out.values()) == 1
 
 
 def test_a_calcium_ion_is_no_carbon(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from experiments.symsol.renderer import SIZE, render
 from experiments.symsol.training import Settings, batches, log_likelihoods, new_flow, poses_and_pictures, trained
 from manifolds import SO3
 from manifolds.rotations import matrix_from_wxyz
+from rfm import models
 from rfm.command_line import main as cli
+from rfm.models import packaged
 
 EVERY = pytest.mark.parametrize("body", BODIES, ids=NAMES)
 SMALL = Settings(steps=6, pictures=1, pairs=4, width=4, hidden=8, held_out=1)
@@ -170,6 +172,29 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     torch.testing.assert_close(values[:, 4], torch.tensor(again), atol=1e-3, rtol=0)
     capsys.readouterr()
     assert main(["picture", "cube", str(picture)]) == 2  # exists
+
+
+def test_a_packaged_flow_draws_and_scores_from_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, picture = tmp_path / "run", tmp_path / "cone.png"
+    trained(SMALL, run, device="cpu")
+    monkeypatch.setattr(packaged, "_HERE", tmp_path / "shelf")
+    assert main(["--quick", "--run", str(run), "package", str(tmp_path / "shelf" / "symsol")]) == 0
+    assert main(["picture", "cone", str(picture)]) == 0
+    card = models.card("symsol")
+    assert list(card.figures) == [*NAMES, "mean", "assessed on"]
+    own = ["--model", "symsol", "--condition", f"picture={picture}"]
+    drawn = ["-n", "5", "--log-prob", "--out", str(tmp_path / "poses.csv")]
+    assert cli.main(["sample", *own, *drawn]) == 0
+    assert cli.main(["log-prob", str(tmp_path / "poses.csv"), *own, "--out", str(tmp_path / "scores.csv")]) == 0
+    capsys.readouterr()
+    assert cli.main(["regions", *own, "--draws", "64", "--probabilities", "90"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("90   %")
+    poses = list(csv.reader((tmp_path / "poses.csv").read_text(encoding="utf-8").splitlines()))
+    again = list(csv.reader((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()))
+    for first, second in zip(poses[1:], again[1:], strict=True):
+        assert float(first[4]) == pytest.approx(float(second[0]), abs=1e-3)
 
 
 def test_a_run_that_was_saved_without_the_meaning_of_its_condition_gets_it(tmp_path: Path) -> None:

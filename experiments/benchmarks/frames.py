@@ -29,10 +29,9 @@ from torch import Tensor
 import rfm
 from experiments.benchmarks.compiling import compiled_within
 from experiments.benchmarks.harness import HEADER, LIMIT_HEADER, Limit, Row, in_turns, write_page
-from experiments.proteins.loss import backbone_loss
-from experiments.proteins.training import Settings, late_times, new_flow
 from manifolds import CentredPoses
 from rfm.paths.conversions import velocity_from_endpoint
+from rfm.proteins import Settings, backbone_loss, beta_times, new_flow
 from rfm.sources import CentredPoseSource, IsotropicGaussianSO3
 from rfm.training import ChainBatches
 
@@ -264,7 +263,7 @@ def geometry_share(turns: int = 5) -> Limit:
     assert isinstance(source, CentredPoseSource)
     lengths = torch.full((40,), 96)
     frames = source.scattered((int(lengths.sum()),), torch.Generator().manual_seed(0))
-    batches = ChainBatches(frames, lengths, source, late_times(), pairs=settings.pairs)
+    batches = ChainBatches(frames, lengths, source, beta_times(), pairs=settings.pairs)
     shares = []
     for step in range(turns + 1):
         start = time.perf_counter()

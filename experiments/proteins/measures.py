@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manifolds import FlatTorus
-from rfm.proteins import HELIX, STRAND, secondary_structure, torsions
+from rfm.metrics import Estimate, wasserstein_distance
+from rfm.proteins import HELIX, STRAND, frames_from_atoms, secondary_structure, tm_score, torsions
+from rfm.proteins.clashes import is_clear
 from rfm.sources import KernelMixture
 
 CA_DISTANCE, CA_WINDOW, CLASH = 3.8, 0.1, 3.0
@@ -37,6 +39,14 @@ def share_without_clash(chains: Chains) -> float:
     `share_of_ca_distances`.
     """
     return float(np.mean([_closest(a[:, 1]) >= CLASH for a in chains]))
+
+
+def share_without_overlap(chains: Chains) -> float:
+    """Return the share of chains in which no backbone atoms overlap: `rfm.proteins.clashes.is_clear`.
+
+    Stricter than `share_without_clash`: N, C and O count as well, and of real chains 19 in 20 pass.
+    """
+    return float(np.mean([bool(is_clear(frames_from_atoms(a))) for a in chains]))
 
 
 def _closest(ca: Tensor) -> float:
@@ -67,6 +77,19 @@ def wasserstein_of_shares(a: NDArray[np.float64], b: NDArray[np.float64]) -> flo
 def dihedrals(chains: Chains) -> Tensor:
     """Return phi and psi of all residues that have both, radians, ``(n, 2)``: points of ``FlatTorus(2)``."""
     return torch.cat([torsions(a.double())[1:-1, :2] for a in chains])
+
+
+def torsion_distance(chains: Chains, others: Chains, residues: int = 1200, blocks: int = 4) -> Estimate:
+    """Return the 1-Wasserstein distance between the phi and psi of two sets of chains, on ``FlatTorus(2)``, radians.
+
+    Of as many residues, drawn at random, in blocks of which each is paired exactly; between two samples of one
+    distribution it is not 0. A likelihood under real torsions would reward a chain of nothing but helix.
+    """
+    a, b = (FlatTorus(2).projx(dihedrals(x)) for x in (chains, others))
+    count = min(residues, len(a), len(b)) // blocks * blocks
+    generator = torch.Generator().manual_seed(0)
+    x, y = (points[torch.randperm(len(points), generator=generator)[:count]] for points in (a, b))
+    return wasserstein_distance(FlatTorus(2), x, y, order=1, blocks=blocks)
 
 
 class RamachandranKernel:
@@ -111,17 +134,9 @@ def gyration_deviation(chains: Chains, real: Chains, within: float = 0.1) -> flo
     return float(np.median(ratios))
 
 
-def tm_score(a: Tensor, b: Tensor) -> float:
-    """Return the TM-score of two chains by TM-align, normalised by the length of the first.
-
-    Zhang and Skolnick, TM-align: a protein structure alignment algorithm based on the TM-score, 2005,
-    doi:10.1093/nar/gki524.
-    """
-    import tmtools
-
-    first, second = (np.ascontiguousarray(x[:, 1].double().numpy()) for x in (a, b))
-    result = tmtools.tm_align(first, second, "A" * len(first), "A" * len(second))
-    return float(result.tm_norm_chain1)
+def compact_and_clear(chains: Chains, real: Chains, within: float = 0.15) -> list[Tensor]:
+    """Return the chains without overlap whose radius of gyration is within 15 % of real ones' of like length."""
+    return [a for a in chains if abs(gyration_deviation([a], real)) <= within and share_without_overlap([a]) == 1]
 
 
 def diversity(chains: Chains, pairs: int, seed: int = 0) -> float:

@@ -18,19 +18,21 @@ import torch
 from torch import Tensor
 
 import rfm
-from experiments.proteins import measures
+from experiments.proteins import designability, measures
 from experiments.proteins.measures import NearestChain, RamachandranKernel
 from rfm.plotting import plot_backbone, save_figure
 from rfm.proteins import ROTATION_RATE, Chains, atoms_from_frames, frames_from_atoms, sample_backbones
 from rfm.records import read_json
 
 STEPS = (10, 25, 50, 100)
+SHORT, LONG = 128, 256
 HEADER = """\
-| chains | CA 3.8 ± 0.1 Å, % | without clash, % | helix, % | strand, % | Wasserstein of shares \
-| Ramachandran NLL, nats | radius of gyration, off by | TM between samples \
-| TM to the nearest training chain: median, highest | s per chain |
-|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
-| goal | 99 | 95 | | | below 0.1 | within 0.2 of real | within 10 % | below 0.5 | | |"""
+| chains | CA 3.8 ± 0.1 Å, % | without clash, %: up to 128 residues, up to 256 | without overlap, % | helix, % \
+| strand, % | Wasserstein of shares | distance of torsions on T^2 | Ramachandran NLL, nats \
+| radius of gyration, off by | TM between samples | TM to the nearest training chain: median, highest | s per chain |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+| goal | 99 | 90, 75 | | | | below 0.12 | within twice that of real | within 0.2 of real | within 10 % | below 0.5 \
+| median below 0.6 | |"""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,25 @@ class Reference:
         """Return half of the held-out chains, by length."""
         return sorted(self.held_out, key=len)[first::2]
 
-    def lengths(self, count: int) -> list[int]:
-        """Return lengths of held-out chains, at evenly spaced ranks."""
-        own = sorted(len(a) for a in self.held_out)
+    def evenly(self, count: int) -> list[Tensor]:
+        """Return so many held-out chains of the first half, evenly spaced by length."""
+        half = self.every_second(0)
+        return [half[int(i)] for i in np.linspace(0, len(half) - 1, min(count, len(half))).round()]
+
+    def lengths(self, count: int, aside: bool = False) -> list[int]:
+        """Return lengths of held-out chains, at evenly spaced ranks.
+
+        Args:
+            count: how many.
+            aside: of the third that is set aside for final figures; otherwise of the others, for choices.
+        """
+        every = sorted({len(a) for a in self.held_out})
+        set_aside = set(every[1::3])
+        own = sorted(len(a) for a in self.held_out if (len(a) in set_aside) == aside)
+        if not own:
+            raise ValueError(
+                f"chains of {len(every)} lengths are held out, too few to set any aside; leave out --final"
+            )
         return [own[int(i)] for i in np.linspace(0, len(own) - 1, count).round()]
 
 
@@ -74,23 +92,36 @@ def row(
     shares = measures.structure_shares(chains)
     apart = measures.wasserstein_of_shares(shares, measures.structure_shares(real))
     radius = measures.gyration_deviation(chains, reference.training)
-    nearest = [reference.nearest(a) for a in chains[: max(1, pairs // 4)]]
-    scores = [score for score, _ in nearest]
-    highest, whose = max(nearest)
     helix, strand = 100 * shares.mean(0)
     return (
-        f"| {name} | {100 * measures.share_of_ca_distances(chains):.1f} | "
-        f"{100 * measures.share_without_clash(chains):.0f} | {helix:.1f} | {strand:.1f} | {apart:.3f} | "
+        f"| {name} | {100 * measures.share_of_ca_distances(chains):.1f} | {_without_clash(chains)} | "
+        f"{100 * measures.share_without_overlap(chains):.0f} | {helix:.1f} | {strand:.1f} | {apart:.3f} | "
+        f"{measures.torsion_distance(chains, real).mean:.3f} | "
         f"{reference.kernel.nll(chains):.2f} | {100 * radius:+.1f} % | "
-        f"{measures.diversity(chains, pairs):.2f} | {np.median(scores):.2f}, {highest:.2f} ({whose}) | "
+        f"{measures.diversity(chains, pairs):.2f} | {_nearest(chains, reference, pairs)} | "
         f"{'' if seconds is None else f'{seconds:.1f}'} |"
     )
 
 
+def _without_clash(chains: Sequence[Tensor]) -> str:
+    """Return the percentages of short chains, and of longer ones, without a clash, where there are any."""
+    groups = [[a for a in chains if len(a) <= SHORT], [a for a in chains if SHORT < len(a) <= LONG]]
+    return ", ".join(f"{100 * measures.share_without_clash(g):.0f}" if g else "-" for g in groups)
+
+
+def _nearest(chains: Sequence[Tensor], reference: Reference, pairs: int) -> str:
+    """Return the TM-scores to the nearest training chain: of chains that are compact and do not overlap."""
+    counted = measures.compact_and_clear(chains, reference.training)[: max(1, pairs // 4)]
+    if not counted:
+        return "none is compact and clear"
+    found = [reference.nearest(a) for a in counted]
+    highest, whose = max(found)
+    return f"{np.median([score for score, _ in found]):.2f}, {highest:.2f} ({whose}), of {len(counted)}"
+
+
 def real_row(reference: Reference, count: int, pairs: int) -> str:
     """Return the line of as many real held-out chains, evenly spaced in length, beside the other half of them."""
-    half = reference.every_second(0)
-    some = [half[int(i)] for i in np.linspace(0, len(half) - 1, min(count, len(half))).round()]
+    some = reference.evenly(count)
     return row(f"{len(some)} real, held out", some, reference.every_second(1), reference, pairs, None)
 
 
@@ -104,6 +135,8 @@ def report(
     pairs: int = 120,
     rotation_rate: float = ROTATION_RATE,
     close: bool = True,
+    clear: bool = True,
+    aside: bool = False,
     seed: int = 0,
     figures: Path | None = None,
     note: Callable[[str], Any] = lambda message: None,
@@ -120,6 +153,8 @@ def report(
             chain looked for.
         rotation_rate: of the sampler's rotation schedule.
         close: close the bonds, as ``rfm sample`` does.
+        clear: move residues apart that overlap, likewise.
+        aside: draw chains of the lengths that are set aside, which no choice was made with.
         seed: of the samples.
         figures: folder for pictures of one sample of each length, at the last number of steps; none when None.
         note: receives messages on what is being done.
@@ -131,19 +166,29 @@ def report(
             f"{run} was trained on {record.get('data')}, not on {chains.source}\ngive --data as in training"
         )
     reference = Reference.of(chains, int(record["settings"]["seed"]))
-    yield from _intro(flow, record, run, rotation_rate, close)
+    selected_lengths = reference.lengths(lengths, aside)
+    yield from _intro(flow, record, run, rotation_rate, close, clear)
+    yield f"- lengths {'set aside' if aside else 'for choices'}: {', '.join(map(str, selected_lengths))}"
+    yield ""
     yield HEADER
     note("real chains")
     yield real_row(reference, lengths * each, pairs)
-    selected_lengths = reference.lengths(lengths)
+    assessed = {"real, held out": reference.evenly(lengths * each)}
     drawn: list[Tensor] = []
     for count in steps:
         note(f"{count} steps")
-        started = time.monotonic()
-        drawn = [a for n in selected_lengths for a in _drawn(flow, n, each, count, rotation_rate, close, seed)]
-        seconds = (time.monotonic() - started) / len(drawn)
-        real = reference.every_second(1)
-        yield row(f"{len(drawn)} samples, {count} steps", drawn, real, reference, pairs, seconds)
+        started = time.process_time()
+        drawn = [a for n in selected_lengths for a in _drawn(flow, n, each, count, rotation_rate, close, clear, seed)]
+        seconds = (time.process_time() - started) / len(drawn)
+        name = f"{len(drawn)} samples, {count} steps"
+        yield row(name, drawn, reference.every_second(1), reference, pairs, seconds)
+        assessed[name] = drawn
+    yield ""
+    yield designability.HEADER
+    note("fragments")
+    fragments = designability.Fragments.of(reference.training)
+    for name, chains_of_it in assessed.items():
+        yield designability.row(name, chains_of_it, fragments)
     if figures is not None:
         angles = measures.dihedrals(reference.held_out[:40])
         for i, residues in enumerate(selected_lengths):
@@ -153,7 +198,7 @@ def report(
         save_figure(plot_backbone(chain, f"A real chain of {len(chain)} residues", angles), figures / "real.png")
 
 
-def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path, rate: float, close: bool) -> Iterator[str]:
+def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path, rate: float, close: bool, clear: bool) -> Iterator[str]:
     last = flow.history[-1]
     count = sum(p.numel() for p in flow.parameters())
     yield f"- run: {run}; {record['chains']} chains, {record['data']}; settings {record['settings']}"
@@ -168,15 +213,24 @@ def _intro(flow: rfm.Flow, record: dict[str, Any], run: Path, rate: float, close
     )
     yield (
         f"- samples with self-conditioning and the exponential rotation schedule of rate {rate:g}; bonds "
-        f"{'closed' if close else 'left open'}"
+        f"{'closed' if close else 'left open'}, overlaps {'cleared' if close and clear else 'left'}"
     )
-    yield ""
 
 
-def _drawn(flow: rfm.Flow, residues: int, each: int, steps: int, rate: float, close: bool, seed: int) -> list[Tensor]:
+def _drawn(
+    flow: rfm.Flow, residues: int, each: int, steps: int, rate: float, close: bool, clear: bool, seed: int
+) -> list[Tensor]:
     generator = torch.Generator(next(flow.parameters()).device).manual_seed(seed)
     frames = sample_backbones(
-        flow, residues, each, steps=steps, rotation_rate=rate, close=close, generator=generator, progress=True
+        flow,
+        residues,
+        each,
+        steps=steps,
+        rotation_rate=rate,
+        close=close,
+        clear=clear,
+        generator=generator,
+        progress=True,
     )
     return list(atoms_from_frames(frames).cpu())
 

@@ -5,7 +5,7 @@ uniform distribution has -2.29 and Implicit-PDF reports 4.10 on its own pictures
 
     python -m experiments.symsol --run runs/symsol --figure docs/images/symsol.png
     python -m experiments.symsol picture cube cube.png --seed 3
-    python -m experiments.symsol sample cube.png --run runs/symsol -n 1000 --out poses.csv
+    python -m experiments.symsol --run runs/symsol package rfm/models/symsol
 """
 
 import sys

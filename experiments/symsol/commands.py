@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+import rfm
 from experiments.symsol.bodies import BODIES, NAMES
 from experiments.symsol.evaluation import report
+from experiments.symsol.packaging import package
 from experiments.symsol.renderer import render
 from experiments.symsol.training import Settings, trained
 from manifolds import SO3
@@ -49,7 +51,22 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("body", choices=NAMES)
     picture.add_argument("file", type=Path, help="PNG file to write")
     picture.add_argument("--seed", type=int, default=0, help="of the pose (default 0)")
+    package = commands.add_parser("package", help="write a trained flow in half precision, with its card")
+    package.set_defaults(run_command=_package)
+    package.add_argument(
+        "folder", type=Path, help="to write: rfm/models/symsol for the one that comes with the package"
+    )
     return parser
+
+
+def _package(options: argparse.Namespace) -> None:
+    """Write what ``--run`` holds as a packaged model, whose figures are those of the weights as rounded."""
+    if options.run is None:
+        raise ValueError("package: say which run, --run runs/symsol before the word package")
+    flow = rfm.Flow.load(options.run)
+    sizes = (4, 1, 20) if options.quick else (400, 12, 600)
+    package(flow, options.folder, *sizes)
+    print(f"{options.folder}: {sum(file.stat().st_size for file in options.folder.iterdir()) / 1e6:.2f} MB")
 
 
 def _study(options: argparse.Namespace) -> None:

@@ -41,10 +41,10 @@ class Modes:
 def test_likelihoods(flow: rfm.Flow, count: int) -> Tensor:
     """Return the log-likelihoods of poses held out, ``(bodies, count)``, in nats and the published measure."""
     assert isinstance(flow.field, Encoded)
-    return log_likelihoods(flow.field, *_seen(flow, count), TEST_SOLVER).double().cpu()
+    return log_likelihoods(flow.field, *seen_poses(flow, count), TEST_SOLVER).double().cpu()
 
 
-def _seen(flow: rfm.Flow, count: int) -> tuple[Tensor, Tensor]:
+def seen_poses(flow: rfm.Flow, count: int) -> tuple[Tensor, Tensor]:
     """Return poses held out and their pictures, the same on every device, where the flow is."""
     poses, pictures = poses_and_pictures(count, torch.Generator().manual_seed(TEST_SEED))
     device = next(flow.parameters()).device
@@ -54,7 +54,7 @@ def _seen(flow: rfm.Flow, count: int) -> tuple[Tensor, Tensor]:
 def solver_error(flow: rfm.Flow, count: int) -> float:
     """Return by how much the mean log-likelihood of some poses is off, in nats, for the solver's tolerance."""
     assert isinstance(flow.field, Encoded)
-    seen = _seen(flow, count)
+    seen = seen_poses(flow, count)
     solvers = (TEST_SOLVER, Adaptive(atol=1e-5, rtol=1e-5))
     usual, finer = (log_likelihoods(flow.field, *seen, solver=solver) for solver in solvers)
     return float((usual - finer).double().mean())
@@ -104,7 +104,7 @@ def report(flow: rfm.Flow, count: int, pictures: int, samples: int) -> str:
         samples: number of samples for each picture.
     """
     scores = test_likelihoods(flow, count)
-    poses, seen = _seen(flow, pictures)
+    poses, seen = seen_poses(flow, pictures)
     lines = [
         "| body | uniform | Implicit-PDF | flow | standard error | poses found | samples within 15° | median error |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",

@@ -137,7 +137,11 @@ def trained(
     if out is not None and (flow.conditions is None or not is_run_folder(out)):
         flow.conditions = CONDITIONS
         flow.save(out)
-        # Its data are generated as they are needed: none are stored.
-        none = torch.zeros(0, dtype=torch.long)
-        RunData(torch.zeros(0, 3, 3), Split(none, none, none), COORDINATES, "symmetric solids").save(out)
+        no_data().save(out)
     return flow
+
+
+def no_data() -> RunData:
+    """Return what a run folder says of data that are generated as they are needed: none are stored."""
+    none = torch.zeros(0, dtype=torch.long)
+    return RunData(torch.zeros(0, 3, 3), Split(none, none, none), COORDINATES, "symmetric solids")

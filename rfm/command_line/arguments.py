@@ -5,13 +5,37 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def add_run(parser: argparse.ArgumentParser) -> argparse.Action:
-    """Add the folder of a run; return ``--source``."""
-    parser.add_argument("run", help="folder that rfm fit made")
+def add_run(parser: argparse.ArgumentParser, packaged: bool = False) -> argparse.Action:
+    """Add the folder of a run; return ``--source``.
+
+    Args:
+        parser: of the verb.
+        packaged: accept ``--model NAME``, a trained flow that comes with the package, in its place: see `run_or_model`.
+    """
+    if packaged:
+        parser.add_argument("run", nargs="?", help="folder that rfm fit made; or --model")
+        parser.add_argument("--model", metavar="NAME", help="a flow that comes with the package: see rfm models")
+    else:
+        parser.add_argument("run", help="folder that rfm fit made")
+        parser.set_defaults(model=None)
     parser.add_argument("--manifold", metavar="MODULE:NAME", help="a manifold of your own, if it was fitted on one")
     return parser.add_argument(
         "--source", metavar="MODULE:NAME", help="a source of your own, if it was fitted from one"
     )
+
+
+def run_or_model(arguments: argparse.Namespace) -> str:
+    """Return the folder of the run, or of the packaged model that was named in its place.
+
+    Raises:
+        ValueError: if both are given, or neither, or there is no such model.
+    """
+    from rfm import models
+
+    if (arguments.run is None) == (arguments.model is None):
+        found = "neither" if arguments.run is None else "both"
+        raise ValueError(f"give either the folder of a run or --model NAME, got {found}; rfm models lists the models")
+    return str(arguments.run if arguments.model is None else models.folder(arguments.model))
 
 
 def add_condition(parser: Any, more: str = "") -> argparse.Action:

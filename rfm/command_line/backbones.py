@@ -9,10 +9,11 @@ from torch import Tensor
 
 from manifolds import CentredPoses
 from rfm.flow import Flow
+from rfm.models.packaged import unpacked
 from rfm.proteins.backbones import atoms_from_frames, frames_from_atoms
 from rfm.proteins.peptide_bonds import OPEN, open_bonds
-from rfm.proteins.sampling import ROTATION_RATE, Motif, sample_backbones
-from rfm.proteins.structures import Chain, read_chain, write_chain
+from rfm.proteins.sampling import ROTATION_RATE, STEPS, Motif, sample_backbones
+from rfm.proteins.structures import Chain, can_write_mmcif, read_chain, write_chain
 from rfm.records.descriptions import read_json
 
 _DRAWN = 16
@@ -39,7 +40,7 @@ def sample_to_folder(arguments: argparse.Namespace) -> None:
         raise ValueError("--rotation-rate is of the exponential schedule; leave it out, or --rotation-schedule linear")
     rate = None if linear else rate or ROTATION_RATE
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    flow = Flow.load(arguments.run).to(device)
+    flow = unpacked(Flow.load(arguments.run)).to(device)
     folder = _folder(arguments)
     count, part = _DRAWN if arguments.n is None else arguments.n, min(_PART, arguments.part_rows)
     first, last, opened = "", "", list[str]()
@@ -52,10 +53,11 @@ def sample_to_folder(arguments: argparse.Namespace) -> None:
                 flow,
                 residues,
                 min(part, count - start),
-                steps=arguments.steps or 100,
+                steps=arguments.steps or STEPS,
                 rotation_rate=rate,
                 motif=motif,
                 close=not arguments.open_bonds,
+                clear=not arguments.leave_clashes,
                 generator=generator,
                 progress=not arguments.quiet,
             )
@@ -68,10 +70,17 @@ def sample_to_folder(arguments: argparse.Namespace) -> None:
                 picture = plot_backbone(atoms[0], _stem(residues, 0))
                 save_figure(picture, folder / f"{_stem(residues, 0)}.png")
     total = count * len(arguments.length)
-    print(f"{total} backbones, each as .pdb and .cif, from {first} to {last}; a picture of each length")
+    formats = " and ".join(_suffixes())
+    print(f"{total} backbones, each as {formats}, from {first} to {last}; a picture of each length")
+    if not can_write_mmcif():
+        print(".cif needs the package gemmi; install the extra: pip install 'riemannian-flow-matching[protein]'")
     if opened:
         more = f" and {len(opened) - _SHOWN} more" if len(opened) > _SHOWN else ""
         print(f"bonds that stay open, C - N off by more than {OPEN} Angstrom: {'; '.join(opened[:_SHOWN])}{more}")
+
+
+def _suffixes() -> tuple[str, ...]:
+    return (".pdb", ".cif") if can_write_mmcif() else (".pdb",)
 
 
 def _stem(residues: int, i: int) -> str:
@@ -80,7 +89,7 @@ def _stem(residues: int, i: int) -> str:
 
 def _written(folder: Path, residues: int, i: int, atoms: Tensor, sequence: str) -> str:
     stem = _stem(residues, i)
-    for suffix in (".pdb", ".cif"):
+    for suffix in _suffixes():
         write_chain(folder / (stem + suffix), atoms, sequence)
     return f"{folder / stem}.pdb"
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from manifolds import Manifold
+from rfm.command_line.arguments import run_or_model
 from rfm.command_line.backbones import holds_backbones
 from rfm.command_line.messages import is_first_process
 from rfm.command_line.named_objects import imported_manifold, source_by_name
@@ -18,6 +19,7 @@ from rfm.conditions import Conditions
 from rfm.couplings import Coupling, Independent
 from rfm.flow import Flow
 from rfm.flow.saved_flow import saved_manifold
+from rfm.models.packaged import unpacked
 from rfm.objectives import MaximumLikelihood
 from rfm.records.descriptions import read_json
 from rfm.sources import Source
@@ -153,8 +155,8 @@ def steps_done(folder: Path) -> int | None:
 
 
 def load_run(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
-    """Return the flow and the data of a run folder."""
-    folder = Path(arguments.run)
+    """Return the flow and the data of a run folder, or of a packaged model."""
+    folder = Path(run_or_model(arguments))
     if not arguments.manifold and holds_backbones(folder):
         raise ValueError(
             f"{folder} holds a flow of protein backbones, which rfm {arguments.command} does not know; "
@@ -162,7 +164,7 @@ def load_run(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
         )
     manifold = imported_manifold(arguments.manifold) if arguments.manifold else None
     if not arguments.source:
-        return Flow.load(folder, manifold=manifold), RunData.load(folder)
+        return unpacked(Flow.load(folder, manifold=manifold)), RunData.load(folder)
     source = source_by_name(arguments.source)
     manifold = saved_manifold(folder) if manifold is None else manifold
     data = RunData.load(folder)

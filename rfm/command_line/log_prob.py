@@ -21,7 +21,7 @@ _WARNINGS = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
-    add_run(parser)
+    add_run(parser, packaged=True)
     parser.add_argument(
         "table",
         help="file with the same columns as the table that was fitted, or - for stdin; Parquet, Arrow, .npy and long\n"

@@ -21,9 +21,11 @@ from rfm.command_line import (
     fit,
     grid,
     log_prob,
+    models,
     plot,
     posterior,
     probability,
+    refold,
     regions,
     report,
     sample,
@@ -46,6 +48,8 @@ _VERBS: dict[str, ModuleType] = {
     "report": report,
     "demo": demo,
     "data": data,
+    "models": models,
+    "refold": refold,
     "check": check,
 }
 
@@ -69,7 +73,7 @@ examples:
   rfm fit track.txt --manifold se3 --blocks seconds=2 --out runs/track
   rfm fit quakes.csv --manifold sphere --condition magnitude region --out runs/by-region
   rfm sample runs/by-region --condition magnitude=6 region=chile --guidance 2
-  rfm sample runs/proteins --length 120 -n 16 --out backbones
+  rfm sample --model backbones --length 120 -n 16 --out backbones
 """
 
 _PART_ROWS = 65_536

@@ -24,7 +24,7 @@ _PAGE_EVALUATIONS = 8000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
-    add_run(parser)
+    add_run(parser, packaged=True)
     add_condition(parser, "; the data drawn are those nearest to it")
     parser.add_argument(
         "--out",

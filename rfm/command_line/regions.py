@@ -31,7 +31,7 @@ _DRAWS = 4000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
-    add_run(parser)
+    add_run(parser, packaged=True)
     parser.add_argument(
         "--probabilities",
         nargs="+",

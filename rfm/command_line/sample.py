@@ -15,6 +15,7 @@ from rfm.command_line.arguments import (
     positive_number,
     reject_options,
     residues,
+    run_or_model,
 )
 from rfm.command_line.messages import shows_progress, warn
 from rfm.command_line.solver_option import TRIED, add_error, chosen_solver
@@ -28,13 +29,13 @@ _DRAWN = 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`, some of it for tables or for backbones alone."""
-    source = add_run(parser)
+    source = add_run(parser, packaged=True)
     parser.add_argument("-n", type=positive, metavar="COUNT", help="how many (default: 1000)")
     parser.add_argument(
         "--steps",
         type=positive,
         help="jumps of a flow that rfm distil made, in place of a solve; of backbones: evaluations of the\nnetwork "
-        "(default: 100)",
+        "(default: 50)",
     )
     group = parser.add_argument_group(
         "for flows of protein backbones", "which are written to a folder as .pdb and .cif"
@@ -85,7 +86,7 @@ def _add_for_backbones(group: argparse._ArgumentGroup) -> list[argparse.Action]:
             "--rotation-rate",
             type=positive_number,
             metavar="RATE",
-            help="of that schedule (default: 10); a higher one draws more regular, less varied chains",
+            help="of that schedule (default: 4); a higher one draws more regular, less varied chains",
         ),
         group.add_argument(
             "--motif",
@@ -100,6 +101,11 @@ def _add_for_backbones(group: argparse._ArgumentGroup) -> list[argparse.Action]:
             action="store_true",
             help="leave residues where they were drawn, instead of closing the bonds between them",
         ),
+        group.add_argument(
+            "--leave-clashes",
+            action="store_true",
+            help="do not move residues apart whose atoms are too near each other",
+        ),
     ]
 
 
@@ -107,6 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw from a flow of either kind."""
     from rfm.command_line.backbones import holds_backbones, sample_to_folder
 
+    arguments.run, arguments.model = run_or_model(arguments), None
     if not arguments.manifold and holds_backbones(Path(arguments.run)):
         reject_options(
             arguments,

@@ -22,6 +22,9 @@ from .handwriting import HandwritingDataset as HandwritingDataset
 from .handwriting import handwriting as handwriting
 from .meshes import points_on_surface as points_on_surface
 from .meshes import read_mesh as read_mesh
+from .motion import MotionWindows as MotionWindows
+from .motion import motion_windows as motion_windows
+from .motion import past_motions as past_motions
 from .observations import Observations as Observations
 from .observations import read_observations as read_observations
 from .orientation_maps import OrientationMap as OrientationMap

@@ -104,7 +104,7 @@ class AdaptiveImportance:
 
     def _learned(self, target: SourceTarget, generator: torch.Generator | None, like: Tensor) -> "_Learned":
         """Return the best proposal of all rounds."""
-        state = target.drawn(self.draws, generator, like)
+        state = target.states(target.drawn(self.draws, generator, like))
         proposals: list[Source] = [target.source]
         log_q = state.log_prior[:, None]
         best = _Learned(target.source, 0.0, 0)

@@ -101,11 +101,11 @@ class Chains:
         self, target: SourceTarget, ladder: Ladder, generator: torch.Generator | None, like: Tensor
     ) -> tuple[State, float]:
         """Return states of all copies, and the log-evidence by importance sampling, NaN where few draws matter."""
-        state = target.drawn(ladder.chains * self.starts, generator, like)
-        possible = (state.log_likelihood > -math.inf).double().log()
-        sure = effective_size(state.log_likelihood) >= _SURE
-        evidence = float(state.log_likelihood.logsumexp(0)) - math.log(len(possible)) if sure else math.nan
-        return state.take(systematic(possible, ladder.rungs * ladder.chains, generator)), evidence
+        draws = target.drawn(ladder.chains * self.starts, generator, like)
+        possible = (draws.log_likelihood > -math.inf).double().log()
+        sure = effective_size(draws.log_likelihood) >= _SURE
+        evidence = float(draws.log_likelihood.logsumexp(0)) - math.log(len(possible)) if sure else math.nan
+        return target.states(draws, systematic(possible, ladder.rungs * ladder.chains, generator)), evidence
 
     def _moved(
         self, target: SourceTarget, ladder: Ladder, state: State, scale: Tensor, generator: torch.Generator | None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from manifolds.arguments import integer
 from rfm.posterior.draws import PosteriorDraws, effective_size
-from rfm.posterior.target import SourceTarget
+from rfm.posterior.target import PriorDraws, SourceTarget
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,18 @@ class Importance:
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return weighted draws of the prior; arguments and errors are those of `Sampler`."""
-        state = target.drawn(max(n, self.draws), generator, like)
-        log_w = state.log_likelihood
-        total = log_w.logsumexp(0)
-        return PosteriorDraws(
-            state.x,
-            log_w - total,
-            f"importance sampling, {len(log_w)} draws of the prior",
-            target.evaluations,
-            effective_size(log_w),
-            log_evidence=float(total) - math.log(len(log_w)),
-        )
+        return weighted(target, target.drawn(max(n, self.draws), generator, like))
+
+
+def weighted(target: SourceTarget, prior: PriorDraws) -> PosteriorDraws:
+    """Return draws of the prior, weighted by their likelihood."""
+    log_w = prior.log_likelihood
+    total = log_w.logsumexp(0)
+    return PosteriorDraws(
+        prior.x,
+        log_w - total,
+        f"importance sampling, {len(log_w)} draws of the prior",
+        target.evaluations,
+        effective_size(log_w),
+        log_evidence=float(total) - math.log(len(log_w)),
+    )

@@ -65,11 +65,29 @@ class State(NamedTuple):
         )
 
 
+class PriorDraws(NamedTuple):
+    """Draws of the source ``z``, where they are carried, and log-likelihoods ``(n,)``.
+
+    Their density is left out, which may cost more than all the rest: few of them need it, see `SourceTarget.states`.
+    """
+
+    z: Tensor
+    x: Tensor
+    log_likelihood: Tensor
+
+    def __add__(self, other: "PriorDraws") -> "PriorDraws":  # type: ignore[override]
+        """Return both, one after the other."""
+        return PriorDraws(*(torch.cat(parts) for parts in zip(self, other, strict=True)))
+
+
 class Carried(NamedTuple):
     """Points of the data, and how many velocities were evaluated on the way, over all of them."""
 
     x: Tensor
     evaluations: int
+
+
+_ALL = slice(None)
 
 
 class SourceTarget:
@@ -135,8 +153,8 @@ class SourceTarget:
         """Return draws of the source, ``(count, *event_shape)``."""
         return self.source.sample((count,), generator=generator, dtype=like.dtype, device=like.device)
 
-    def drawn(self, count: int, generator: torch.Generator | None, like: Tensor) -> State:
-        """Return the states of so many draws of the source.
+    def drawn(self, count: int, generator: torch.Generator | None, like: Tensor) -> PriorDraws:
+        """Return so many draws of the source.
 
         Args:
             count: how many.
@@ -146,19 +164,27 @@ class SourceTarget:
         Raises:
             ZeroLikelihoodError: the likelihood is zero at all of them.
         """
-        state = self.at(self.noise(count, generator, like))
-        if not bool((state.log_likelihood > -math.inf).any()):
+        draws = PriorDraws(*self._carried(self.noise(count, generator, like)))
+        if not bool((draws.log_likelihood > -math.inf).any()):
             raise ZeroLikelihoodError(
                 f"posterior: the likelihood is zero at all {count} draws of the prior; the measurement contradicts the "
                 "flow, or needs more noise"
             )
-        return state
+        return draws
+
+    def states(self, draws: PriorDraws, rows: Tensor | slice = _ALL) -> State:
+        """Return the states of some draws of the source, with their density."""
+        z, x, log_likelihood = (part[rows] for part in draws)
+        return State(z, x, self.source.log_prob(z).double(), log_likelihood)
 
     def at(self, z: Tensor) -> State:
         """Return the states of points of the source ``(n, *event_shape)``."""
+        return self.states(PriorDraws(*self._carried(z)))
+
+    def _carried(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, evaluations = self.carry(z)
         self.evaluations += evaluations
-        return State(z, x, self.source.log_prob(z).double(), checked_log_likelihood(self.likelihood, x, z.shape[:1]))
+        return z, x, checked_log_likelihood(self.likelihood, x, z.shape[:1])
 
     def with_gradient(self, z: Tensor, power: float | Tensor) -> tuple[State, Tensor]:
         """Return the states, and the Riemannian gradient of `State.log_density` at ``z``, ``(n, *event_shape)``.

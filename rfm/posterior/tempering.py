@@ -1,5 +1,6 @@
 """Sequential Monte Carlo: from the source to the posterior by powers of the likelihood."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,25 +11,32 @@ from torch import Tensor
 
 from manifolds.arguments import integer, number
 from rfm.posterior.crank_nicolson import CrankNicolson
-from rfm.posterior.draws import PosteriorDraws, clustered_size, largest_power, raised, systematic
+from rfm.posterior.draws import PosteriorDraws, clustered_size, effective_size, largest_power, raised, systematic
+from rfm.posterior.importance import weighted
 from rfm.posterior.proposals import Proposal, metropolis
 from rfm.posterior.target import SourceTarget, State
+
+_ENOUGH = 50
+"""Effective draws of the first generation, from which the number that suffices is predicted."""
 
 
 @dataclass(frozen=True)
 class Tempering:
     """Particles that go from the source to the posterior while the likelihood is raised to powers from 0 to 1.
 
-    Exact in the limit of many particles. Each power is the largest that leaves the particles worth ``share`` of their
-    number; ``particles`` of them are chosen and moved by Metropolis steps, and where these have been, all of it, is the
-    next generation: no step is wasted. The steps' size adapts from power to power. It gives the evidence, and finds
-    modes that chains from few starts would miss.
+    Exact in the limit of many particles. Where some more draws of the prior would do they are taken as they are,
+    weighted: that is importance sampling, which needs neither moves nor densities. Each power is the largest that
+    leaves the particles worth ``share`` of their number; ``particles`` of them are chosen and moved by Metropolis
+    steps, and where these have been, all of it, is the next generation: no step is wasted. The steps' size adapts
+    from power to power. It gives the evidence, and finds modes that chains from few starts would miss.
 
     Args:
         proposal: of the moves.
         moves: Metropolis steps after each power; twice as many at the end.
         share: of the effective sample size kept at each step, in (0, 1).
         particles: moved, at least; each gives ``moves`` draws, so more where more draws are requested.
+        prior_generations: draws of the prior are taken as they are where up to so many times those of the first
+            generation are worth what is requested; 0 moves in any case.
         progress: called after each power with how many more hundredths of the likelihood are in; in all 100.
 
     References:
@@ -41,29 +49,38 @@ class Tempering:
     moves: int = 10
     share: float = 0.5
     particles: int = 1024
+    prior_generations: int = 8
     progress: Callable[[int], Any] = field(default=lambda done: None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("moves", "particles"):
             integer("Tempering", name, getattr(self, name))
+        integer("Tempering", "prior_generations", self.prior_generations, 0)
         if not 0 < number("Tempering", "share", self.share) < 1:
             raise ValueError(f"Tempering: share, of the effective sample size, is between 0 and 1, got {self.share}")
 
     def run(self, target: SourceTarget, n: int, generator: torch.Generator | None, like: Tensor) -> PosteriorDraws:
         """Return the last generation; arguments and errors are those of `Sampler`."""
         count = max(self.particles, -(-n // self.moves))
-        state = target.drawn(count * self.moves, generator, like)
+        first = target.drawn(count * self.moves, generator, like)
+        size, worth = len(first.z), effective_size(first.log_likelihood)
+        missing = math.ceil(n * size / worth) - size
+        if worth >= _ENOUGH and missing < (self.prior_generations - 1) * size:
+            self.progress(100)
+            return weighted(target, first + target.drawn(missing, generator, like) if missing > 0 else first)
+        log_likelihood = first.log_likelihood
+        states: Callable[[Tensor], State] = functools.partial(target.states, first)
         # One size for all: a particle's own would remember where it has been.
         scale = torch.full((count,), 0.5, dtype=torch.float64, device=like.device)
         power, evidence, accepts, steps = 0.0, 0.0, [], 0
-        ancestors = torch.arange(len(state.z), device=like.device)
+        ancestors = torch.arange(size, device=like.device)
         while power < 1:
-            following = self._next_power(state.log_likelihood, power)
-            log_w = raised(state.log_likelihood, following - power)
+            following = self._next_power(log_likelihood, power)
+            log_w = raised(log_likelihood, following - power)
             evidence += float(log_w.logsumexp(0)) - math.log(len(log_w))
             rows = systematic(log_w, count, generator)
             done = round(100 * following) - round(100 * power)
-            own, ancestors, power = state.take(rows), ancestors[rows], following
+            own, ancestors, power = states(rows), ancestors[rows], following
             steps += 1
             visited = []
             for _ in range(self.moves if power < 1 else 2 * self.moves):
@@ -72,6 +89,7 @@ class Tempering:
                 accepts.append(accept.mean())
                 scale = (scale * (accept.mean() - self.proposal.goal).exp()).clamp(1e-7, self.proposal.largest)
             state, ancestors = State.together(visited), ancestors.repeat(len(visited))
+            log_likelihood, states = state.log_likelihood, state.take
             self.progress(done)
         founders = len(ancestors.unique())
         acceptance = float(torch.stack(accepts[-2 * self.moves :]).mean())

@@ -63,11 +63,17 @@ def atoms_from_frames(frames: Tensor) -> Tensor:
     rotation, ca = frames[..., :3, :3], frames[..., :3, 3]
     body = ca.new_tensor([[N_CA * math.cos(N_CA_C), N_CA * math.sin(N_CA_C), 0.0], [0.0] * 3, [CA_C, 0.0, 0.0]])
     atoms = body @ rotation.mT + ca[..., None, :]
-    return torch.cat([atoms, _oxygens(atoms)[..., None, :]], dim=-2)
+    return torch.cat([atoms, oxygens(atoms)[..., None, :]], dim=-2)
 
 
-def _oxygens(atoms: Tensor) -> Tensor:
-    """Return the carbonyl O of residues with N, CA, C: at 120.1 degrees from CA, away from the next N."""
+def oxygens(atoms: Tensor) -> Tensor:
+    """Return the carbonyl O of residues with N, CA, C, ``(*batch, residues, 3)``: at 120.1 degrees from CA.
+
+    It lies away from the next N; the last O goes where psi would be 140 degrees.
+
+    Args:
+        atoms: N, CA, C of a chain, ``(*batch, residues, 3, 3)``, Angstrom.
+    """
     n, ca, c = atoms.unbind(-2)
     # N, CA, C, N turned by psi: a point in the half plane that the next N would lie in.
     back = torch.nn.functional.normalize(ca - c, dim=-1)

@@ -43,6 +43,7 @@ class Place:
         occupancy: of the conformer that was taken.
         altlocs: labels of all that it has.
         hetero: it stands in HETATM records, and the file does not declare it part of a polymer.
+        unknown: its name is no amino acid's, nor that of anything else that is known.
     """
 
     residue: str
@@ -53,37 +54,45 @@ class Place:
     occupancy: float
     altlocs: frozenset[str]
     hetero: bool
+    unknown: bool
 
 
 @dataclass(eq=False)
 class ChainRecords:
-    """A chain: its residues with a backbone, and what was left out of it, each in words."""
+    """A chain: its residues with a backbone, what was left out of it, and which are of an unknown kind, in words."""
 
     name: str
     places: list[Place]
     left_out: list[str]
+    unknown: list[str]
 
 
 def chain_records(path: Path, atoms: AtomFile) -> tuple[list[ChainRecords], Counter[str]]:
     """Return the protein chains of a file, and how much of it is something else, by what it is.
 
     Raises:
-        StructureError: a number is none, or a residue with a backbone that is no known amino acid is in a chain.
+        StructureError: a number is none, or a residue with a backbone that is no known amino acid is in the ATOM
+            records of a chain. In HETATM records it is a residue of unknown kind, X, where a peptide bond joins it to
+            the chain, and a ligand elsewhere.
     """
     counted: Counter[str] = Counter()
     segments: dict[tuple[str, str], list[Place]] = {}
     for key, records in _by_segment(atoms.records).items():
         residues = [one for one in _residues(records) if _is_residue(path, one, atoms.parents, counted)]
         if residues:
-            segments[key] = _one_for_each_place([_place(path, one, counted) for one in residues], counted)
+            segments[key] = _one_for_each_place(
+                [_place(path, one, atoms.parents, counted) for one in residues], counted
+            )
     chains: list[ChainRecords] = []
     for chain in dict.fromkeys(chain for chain, _ in segments):
         own = [places for (name, _), places in segments.items() if name == chain]
         parts = [part for segment in _with_late_residues(own, counted) for part in _cut_where_anew(segment)]
         for i, part in enumerate(parts):
             name = chain if i == 0 else f"{chain}.{i + 1}"
-            complete = [place for place in part if place.positions]
-            chains.append(ChainRecords(name, _in_order(complete), [place.fault for place in part if place.fault]))
+            complete = _without_lone_unknown([place for place in part if place.positions], counted)
+            faults = [place.fault for place in part if place.fault]
+            unknown = [f"{place.residue} {place.label}" for place in complete if place.unknown]
+            chains.append(ChainRecords(name, _in_order(complete), faults, unknown))
     return chains, counted
 
 
@@ -176,6 +185,8 @@ def _is_residue(path: Path, residue: _Residue, parents: dict[str, str], counted:
         counted["ligands and ions"] += 1
         return False
     if not info.found() and residue.complete and first.polymer is not False:
+        if first.hetero:
+            return True
         raise StructureError(
             f"{path}: chain {first.chain}: residue {first.residue} {first.number}{first.insertion} has a backbone, and "
             "is no amino acid; rename it to the amino acid that it is made from, or take it out"
@@ -185,7 +196,7 @@ def _is_residue(path: Path, residue: _Residue, parents: dict[str, str], counted:
     return False
 
 
-def _place(path: Path, residue: _Residue, counted: Counter[str]) -> Place:
+def _place(path: Path, residue: _Residue, parents: dict[str, str], counted: Counter[str]) -> Place:
     """Return the conformer whose N, CA and C are there most."""
     first, number = residue.first, residue_number(path, residue.first)
     label = f"{number}{residue.first.insertion}"
@@ -207,6 +218,7 @@ def _place(path: Path, residue: _Residue, counted: Counter[str]) -> Place:
         best[0],
         frozenset(residue.altlocs),
         first.hetero and first.polymer is None,
+        not gemmi().find_tabulated_residue(_known_name(first.residue, parents)).found(),
     )
 
 
@@ -265,6 +277,17 @@ def _with_late_residues(segments: list[list[Place]], counted: Counter[str]) -> l
             else:
                 home.append(place)
     return chains
+
+
+def _without_lone_unknown(places: list[Place], counted: Counter[str]) -> list[Place]:
+    """Return residues without those of unknown kind that no peptide bond joins to another: ligands."""
+    kept = []
+    for place in places:
+        if place.unknown and not any(_bonded(place, other) or _bonded(other, place) for other in places):
+            counted[f"ligands {place.residue}, which have a backbone"] += 1
+        else:
+            kept.append(place)
+    return kept
 
 
 def _cut_where_anew(places: list[Place]) -> list[list[Place]]:

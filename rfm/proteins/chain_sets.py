@@ -23,6 +23,7 @@ from rfm.datasets.splits import Split, group_split
 from rfm.proteins.atom_records import StructureError
 from rfm.proteins.backbones import frames_from_atoms
 from rfm.proteins.chain_records import PEPTIDE_BOND
+from rfm.proteins.clusters import read_clusters
 from rfm.proteins.structures import Chain, read_backbones, structure_files
 
 MINIMUM, MAXIMUM = 40, 256
@@ -143,19 +144,23 @@ def cgdms(minimum: int = MINIMUM, maximum: int = 100) -> Chains:
     )
 
 
-def folder(path: str | Path, minimum: int = MINIMUM, maximum: int = MAXIMUM) -> Chains:
+def folder(
+    path: str | Path, minimum: int = MINIMUM, maximum: int = MAXIMUM, groups: str | Path | None = None
+) -> Chains:
     """Return the chains of a folder of PDB and mmCIF files, as `rfm.proteins.structures` reads them.
 
-    Each chain is a cluster of its own: put one of each family there, or held-out figures flatter. A file that cannot be
-    used is left out, and named in ``notes``.
+    The chains of a file are one cluster, since many are copies of each other. Nothing else is known of their likeness:
+    give ``groups``, or put one of each family there, or held-out figures flatter. A file that cannot be used is left
+    out, and named in ``notes``.
 
     Args:
         path: the folder.
         minimum: the shortest chain, residues.
         maximum: the longest.
+        groups: a table of clusters and their members, see `rfm.proteins.clusters.read_clusters`.
 
     Raises:
-        DatasetError: no file can be used, or no chain fits.
+        DatasetError: no file can be used, no chain fits, or ``groups`` does not name the clusters of those that do.
     """
     files = structure_files(path)
     chains, notes, other = list[Chain](), list[str](), Counter[str]()
@@ -171,11 +176,21 @@ def folder(path: str | Path, minimum: int = MINIMUM, maximum: int = MAXIMUM) -> 
     if not chains:
         raise DatasetError(f"the folder {path}: none of {len(files)} files can be used; {notes[0]}")
     notes += [f"left out {chain.name}: {', '.join(chain.left_out)}" for chain in chains if chain.left_out]
+    notes += [f"of unknown kind in {chain.name}: {', '.join(chain.unknown)}" for chain in chains if chain.unknown]
     if other:
         notes.append(f"not read of the files: {', '.join(f'{count} {what}' for what, count in other.items())}")
     joined = _joined([c.atoms for c in chains], [c.name for c in chains], f"the folder {path}", minimum, maximum)
     left_out = joined.left_out | ({"file that cannot be used": unread} if unread else {})
-    return replace(joined, left_out=left_out, notes=tuple(notes))
+    return replace(joined, clusters=_clusters(joined.names, groups), left_out=left_out, notes=tuple(notes))
+
+
+def _clusters(names: Sequence[str], groups: str | Path | None) -> Tensor:
+    """Return the clusters that a table says, or those of the chains' files."""
+    if groups is not None:
+        return read_clusters(groups, names)
+    files = [name.rpartition(":")[0] for name in names]
+    number = {file: i for i, file in enumerate(dict.fromkeys(files))}
+    return torch.tensor([number[file] for file in files])
 
 
 def _joined(

@@ -12,14 +12,17 @@ from rfm.networks import FrameField
 from rfm.networks.frames import Amend
 from rfm.proteins.backbones import atoms_from_frames
 from rfm.proteins.chain_records import PEPTIDE_BOND
+from rfm.proteins.clashes import separate
 from rfm.proteins.motifs import ConstrainedFrames, MotifFlow
 from rfm.proteins.peptide_bonds import close_bonds
 from rfm.steering import Clocks, ExponentialClock, SelfConditioning, Steering
 
-ROTATION_RATE = 10.0
+ROTATION_RATE, STEPS = 4.0, 50
+"""Of the rotation schedule, and of the sampler, by default."""
 _PAIRS = 2**19
 """Pairs of residues computed together, which bounds memory to about a gigabyte."""
 _CLOSED_FROM, _ROUNDS = 0.3, 4
+_CLEAR_ROUNDS, _FINAL_ROUNDS = 2, 30
 
 
 class Motif(NamedTuple):
@@ -52,11 +55,12 @@ def sample_backbones(
     residues: int,
     count: int,
     *,
-    steps: int = 100,
+    steps: int = STEPS,
     rotation_rate: float | None = ROTATION_RATE,
     self_conditioning: bool = True,
     motif: Motif | None = None,
     close: bool = True,
+    clear: bool = True,
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
@@ -66,8 +70,10 @@ def sample_backbones(
     ahead of positions, as ``1 - exp(-rate t)``, and arrive with them (`rfm.steering.ExponentialClock`): such samples
     follow no density that the flow could compute. From time 0.3 on bonds between residues are closed in each prediction
     before it is followed, and in the result (`rfm.proteins.close_bonds`): closed in the result alone, torsions pay
-    for it. Bonds that are far apart may stay open, see `rfm.proteins.peptide_bonds.open_bonds`. With
-    ``rotation_rate=None``, open bonds and without self-conditioning they are those of `Flow.sample` with this solver.
+    for it. Bonds that are far apart may stay open, see `rfm.proteins.peptide_bonds.open_bonds`. Likewise residues whose
+    atoms are too near each other are moved apart (`rfm.proteins.clashes.separate`), in each prediction and in the
+    result: early enough for the network to build on it. With ``rotation_rate=None``, bonds and clashes left as they are
+    and without self-conditioning they are those of `Flow.sample` with this solver.
 
     Args:
         flow: of a `rfm.networks.FrameField`, on `CentredPoses` of any number.
@@ -78,6 +84,7 @@ def sample_backbones(
         self_conditioning: give the network its last prediction.
         motif: residues that are given; the others are built around them.
         close: move residues as little as makes the bonds between them flat, trans and of ideal length.
+        clear: move residues that overlap apart; only with ``close``.
         generator: source of randomness, on the device of the flow.
         progress: show on stderr how many are done.
 
@@ -100,7 +107,7 @@ def sample_backbones(
                 "Angstrom); leave places between them"
             )
         held[motif.places.to(held.device)] = True
-    amend = _closing(held) if close else None
+    amend = _closing(held, clear) if close else None
     if motif is not None:
         drawn: Flow | MotifFlow = MotifFlow(sized, motif.frames, motif.places, amend)
     else:
@@ -117,13 +124,19 @@ def sample_backbones(
         generator=generator,
         progress=progress,
     )
-    return torch.cat([close_bonds(part, held) for part in frames.split(batch)]) if close else frames
+    if not close:
+        return frames
+    parts = [separate(part, held, _FINAL_ROUNDS) if clear else part for part in frames.split(batch)]
+    return torch.cat([close_bonds(part, held) for part in parts])
 
 
-def _closing(held: Tensor) -> Amend:
-    """Return what closes the bonds of predictions: later ones, for the first are no chains yet."""
+def _closing(held: Tensor, clear: bool) -> Amend:
+    """Return what closes the bonds of predictions, and clears their clashes: of later ones, the first are no chains."""
 
     def amend(frames: Tensor, t: Tensor) -> Tensor:
-        return close_bonds(frames, held, _ROUNDS) if float(t.min()) >= _CLOSED_FROM else frames
+        if float(t.min()) < _CLOSED_FROM:
+            return frames
+        closed = close_bonds(frames, held, _ROUNDS)
+        return separate(closed, held, _CLEAR_ROUNDS) if clear else closed
 
     return amend

@@ -1,4 +1,4 @@
-"""Protein backbones in PDB and mmCIF files (the extra ``protein``).
+"""Protein backbones in PDB and mmCIF files (the extra ``protein``, but for writing PDB files).
 
 Reading keeps, of each chain of the first model, the residues that have N, CA and C; what is not kept is counted, and
 listed where it is a residue. Waters, ligands and nucleic acids are no residues; modified amino acids count as what they
@@ -12,6 +12,7 @@ A chain ends at TER, and where numbers begin anew without a peptide bond: see `r
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from rfm.proteins.atom_records import StructureError, gemmi, read_atoms
 from rfm.proteins.chain_records import PEPTIDE_BOND, ChainRecords, chain_records, letter
+from rfm.proteins.pdb_text import LARGEST, pdb_text
 from rfm.records.descriptions import write_atomically
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Chain:
         sequence: one letter per residue, X where there is none.
         numbers: the file's own residue numbers, with insertion codes, such as ``52A``.
         left_out: the residues without a complete backbone, each in words.
+        unknown: the residues whose name is no amino acid's, each in words; in the sequence they are X.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Chain:
     sequence: str
     numbers: tuple[str, ...] = field(repr=False)
     left_out: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -77,7 +81,8 @@ def read_backbones(path: str | Path) -> Backbones:
 
     Raises:
         StructureError: the file cannot be read, holds no protein backbone, a number in a backbone is none, or a residue
-            that is no known amino acid stands in a protein chain with the atoms of one.
+            that is no known amino acid stands in the ATOM records of a chain with the atoms of one. (In HETATM records
+            it is read as X where it is bonded to the chain, and counted as a ligand elsewhere.)
     """
     path = Path(path)
     atoms = read_atoms(path)
@@ -130,16 +135,29 @@ def write_chain(path: str | Path, atoms: Tensor, sequence: str | None = None) ->
     Raises:
         ValueError: for another ending, or a chain that a PDB file has no room for.
     """
-    path = Path(path)
-    structure = _structure(path.stem, atoms.detach().double().cpu(), sequence or "G" * len(atoms))
+    path, placed = Path(path), atoms.detach().double().cpu()
+    letters = sequence or "G" * len(atoms)
     if path.suffix == ".pdb":
-        if len(atoms) > 9999 or float(atoms.abs().max()) >= 9999:
-            raise ValueError(f"{path}: a PDB file holds 9999 residues and coordinates below 9999 Angstrom; write .cif")
-        write_atomically(path, lambda file: structure.write_pdb(str(file), cryst1_record=False))
+        if len(atoms) > LARGEST or float(atoms.abs().max()) >= LARGEST:
+            raise ValueError(
+                f"{path}: a PDB file holds {LARGEST} residues and coordinates below {LARGEST} Angstrom; write .cif"
+            )
+        text = pdb_text(placed, letters, ATOMS)
+        write_atomically(path, lambda file: _write_text(file, text))
     elif path.suffix == ".cif":
+        structure = _structure(path.stem, placed, letters)
         write_atomically(path, lambda file: _mmcif(structure).write_file(str(file)))
     else:
         raise ValueError(f"{path}: structures are written as .pdb or .cif; end the name so")
+
+
+def can_write_mmcif() -> bool:
+    """Return whether gemmi is installed, which writes .cif; .pdb needs nothing."""
+    return find_spec("gemmi") is not None
+
+
+def _write_text(file: Path, text: str) -> None:
+    file.write_text(text, encoding="ascii")
 
 
 def structure_files(folder: str | Path) -> list[Path]:
@@ -160,7 +178,8 @@ def structure_files(folder: str | Path) -> list[Path]:
 def _chain(name: str, records: ChainRecords, parents: dict[str, str]) -> Chain:
     atoms = torch.tensor([place.positions for place in records.places], dtype=torch.float32).reshape(-1, 3, 3)
     letters = "".join(letter(place.residue, parents) for place in records.places)
-    return Chain(name, atoms, letters, tuple(place.label for place in records.places), tuple(records.left_out))
+    numbers = tuple(place.label for place in records.places)
+    return Chain(name, atoms, letters, numbers, tuple(records.left_out), tuple(records.unknown))
 
 
 def _structure(name: str, atoms: Tensor, sequence: str) -> "Structure":

@@ -14,7 +14,7 @@ from rfm.sources.truncated_sums import Precision, truncated_log_sums
 _CHUNK_ELEMENTS = 2**18
 """Distances held at a time: 2 MiB, about a second-level cache, where the passes over them are fastest."""
 
-_TRUNCATED_PAIRS = 2**22
+_TRUNCATED_PAIRS = 2**16
 """Where there are fewer pairs of a point and a centre, complete sums are as fast."""
 
 

@@ -38,8 +38,9 @@ class ChainBatch(NamedTuple):
 class ChainBatches:
     """Draws the training batch of each step from the run's seed and the step's number alone.
 
-    Each chain is drawn equally often, up to the rounding of batch sizes: a bucket in proportion to its chains, then
-    chains of it at random.
+    A bucket is drawn, then chains of it at random. Drawn in proportion to its chains, each chain has an equal share in
+    the mean loss of the batches; in proportion to its residues (``by_residues``), a share that grows with its length.
+    The first leaves the few long chains of a set few steps, with a chain or two in each.
 
     Args:
         frames: of all residues, ``(total, 4, 4)``, on the device to train on; see `rfm.proteins.chain_sets.Chains`.
@@ -49,6 +50,7 @@ class ChainBatches:
         pairs: about how many pairs of residues a batch holds: the cost of attention.
         largest: the most chains in a batch.
         motif_share: of the chains in a batch, how many have held residues on average.
+        by_residues: draw buckets in proportion to their residues, not to their chains.
         seed: of every random draw.
     """
 
@@ -62,6 +64,7 @@ class ChainBatches:
         pairs: int,
         largest: int = 64,
         motif_share: float = 0.0,
+        by_residues: bool = False,
         seed: int = 0,
     ) -> None:
         self.frames, self.source, self.times = frames, source, times
@@ -71,7 +74,8 @@ class ChainBatches:
         self.offsets = torch.cumsum(self.lengths, 0) - self.lengths
         self.buckets = [bucket.to(device) for bucket in length_buckets(lengths.cpu())]
         self.longest = [int(lengths[bucket.cpu()].max()) for bucket in self.buckets]
-        self.ends = torch.tensor([len(bucket) for bucket in self.buckets]).cumsum(0)
+        sizes = [int(lengths[bucket.cpu()].sum()) if by_residues else len(bucket) for bucket in self.buckets]
+        self.ends = torch.tensor(sizes).cumsum(0)
         self.generator = torch.Generator(device)
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> ChainBatch:
