@@ -15,22 +15,21 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import rfm
 from experiments.benchmarks.harness import LIMIT_HEADER, Limit, write_page
 from manifolds import Sphere
-from rfm.couplings import Independent
 from rfm.networks import VelocityField
 from rfm.objectives import FlowMatching
 from rfm.sources import Uniform
 from rfm.training import Budget, HashSplit, Survey, Training, survey
-from rfm.training.points import BatchSampler
 
 _ROWS, _FILES, _GROUP = 100_000_000, 10, 1_000_000
 _STEPS, _BATCH = 2000, 512
@@ -98,26 +97,33 @@ def step_seconds(found: Survey, turns: int = 12, steps: int = 40) -> tuple[float
         part = rows.windows(sphere, few, torch.float32, cpu).read(window)
         reads.append((time.process_time() - started) * _BATCH / len(part.x))
     # A run of one step, which reads nothing ahead.
-    windows = rows.windows(sphere, fixed, torch.float32, cpu)
-    samplers = [BatchSampler(source, part, _BATCH, objective, Independent(), False, None, w) for w in (windows, None)]
+    windows, in_memory = rows.windows(sphere, fixed, torch.float32, cpu), part.x[:_PART]
+    generator = torch.Generator()
+
+    def drawn(step: int) -> Tensor:
+        return in_memory[torch.randint(len(in_memory), (_BATCH,), generator=generator)]
+
     torch.manual_seed(0)
     field = VelocityField(sphere)
     optimizer = torch.optim.AdamW(field.parameters(), lr=1e-3, fused=True)
 
-    def seconds(sampler: BatchSampler, count: int, first: int) -> float:
+    def seconds(batch: Callable[[int], Tensor], count: int, first: int) -> float:
         started = time.process_time()
         for step in range(first, first + count):
-            sampler.generator.manual_seed(step)
-            x_0, x_1, t, condition = sampler.batch(step=step)
-            objective(field, source, x_0, x_1, t, generator=sampler.generator, **condition).backward()
+            generator.manual_seed(step)
+            x_1 = batch(step)
+            x_0 = source.sample((_BATCH,), dtype=x_1.dtype, generator=generator)
+            t = objective.draw_times((_BATCH,), dtype=x_1.dtype, generator=generator)
+            objective(field, source, x_0, x_1, t, generator=generator).backward()
             optimizer.step()
             optimizer.zero_grad()
         return (time.process_time() - started) / count
 
+    batches: tuple[Callable[[int], Tensor], ...] = (lambda step: windows.batch(step).x, drawn)
     pairs = []
     for turn in range(-1, turns):
         order = (0, 1) if turn % 2 else (1, 0)
-        pair = {i: seconds(samplers[i], steps, (turn + 1) * steps) for i in order}
+        pair = {i: seconds(batches[i], steps, (turn + 1) * steps) for i in order}
         pairs += [pair] if turn >= 0 else []
     large, small = (statistics.median(pair[i] for pair in pairs) for i in (0, 1))
     return large, small, statistics.median(reads)
