@@ -86,7 +86,7 @@ def _add_for_backbones(group: argparse._ArgumentGroup) -> list[argparse.Action]:
             "--rotation-rate",
             type=positive_number,
             metavar="RATE",
-            help="of that schedule (default: 4); a higher one draws more regular, less varied chains",
+            help="of that schedule (default: 5); a higher one draws more regular, less varied chains",
         ),
         group.add_argument(
             "--motif",

@@ -17,7 +17,7 @@ from rfm.proteins.motifs import ConstrainedFrames, MotifFlow
 from rfm.proteins.peptide_bonds import close_bonds
 from rfm.steering import Clocks, ExponentialClock, SelfConditioning, Steering
 
-ROTATION_RATE, STEPS = 4.0, 50
+ROTATION_RATE, STEPS = 5.0, 50
 """Of the rotation schedule, and of the sampler, by default."""
 _PAIRS = 2**19
 """Pairs of residues computed together, which bounds memory to about a gigabyte."""
