@@ -10,10 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rfm.proteins import HELIX, STRAND
-from rfm.proteins.fragments import FragmentLibrary, contacts, stretches
-from rfm.proteins.hydrogen_bonds import bonds_per_residue, dssp
-from rfm.proteins.packing import contacts_per_residue, coordination, relative_contact_order
+from rfm.proteins import HELIX, STRAND, fragments, hydrogen_bonds, packing
 
 HEADER = """\
 | chains | hydrogen bonds per residue | helix, strand by hydrogen bonds, % | CA within 10 Å | contacts per residue \
@@ -23,7 +20,7 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class Fragments:
-    """Pieces of training chains: stretches, and pairs in contact."""
+    """Pieces of training chains: fragments.stretches, and pairs in contact."""
 
     local: FragmentLibrary
     in_contact: FragmentLibrary
@@ -31,7 +28,7 @@ class Fragments:
     @classmethod
     def of(cls, chains: Sequence[Tensor]) -> "Fragments":
         """Return those of some chains, 20,000 of each kind at most."""
-        return cls(FragmentLibrary(chains, stretches), FragmentLibrary(chains, contacts))
+        return cls(fragments.FragmentLibrary(chains, fragments.stretches), fragments.FragmentLibrary(chains, contacts))
 
     def mean_rmsd(self, chains: Sequence[Tensor]) -> tuple[float, float]:
         """Return the mean over pieces of the RMSD to the nearest one, of both kinds, Angstrom; NaN without pieces."""
@@ -41,14 +38,14 @@ class Fragments:
 
 def row(name: str, chains: Sequence[Tensor], fragments: Fragments) -> str:
     """Return one line of the table."""
-    structures = [dssp(a) for a in chains]
+    structures = [hydrogen_bonds.dssp(a) for a in chains]
     helix, strand = (
         100 * np.mean([float((s == kind).double().mean()) for s in structures]) for kind in (HELIX, STRAND)
     )
-    bonds = np.mean([bonds_per_residue(a) for a in chains])
-    packed = np.mean([float(coordination(a[:, 1]).double().mean()) for a in chains])
-    touching = np.mean([contacts_per_residue(a[:, 1]) for a in chains])
-    order = np.mean([relative_contact_order(a[:, 1]) for a in chains])
+    bonds = np.mean([hydrogen_bonds.bonds_per_residue(a) for a in chains])
+    packed = np.mean([float(packing.coordination(a[:, 1]).double().mean()) for a in chains])
+    touching = np.mean([packing.contacts_per_residue(a[:, 1]) for a in chains])
+    order = np.mean([packing.relative_contact_order(a[:, 1]) for a in chains])
     local, in_contact = fragments.mean_rmsd(chains)
     return (
         f"| {name} | {bonds:.2f} | {helix:.0f}, {strand:.0f} | {packed:.1f} | {touching:.2f} | {order:.3f} | "

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from manifolds import FlatTorus
 from rfm.metrics import Estimate, wasserstein_distance
-from rfm.proteins import HELIX, STRAND, frames_from_atoms, secondary_structure, tm_score, torsions
-from rfm.proteins.clashes import is_clear
+from rfm.proteins import HELIX, STRAND, clashes, frames_from_atoms, secondary_structure, tm_score, torsions
 from rfm.sources import KernelMixture
 
 CA_DISTANCE, CA_WINDOW, CLASH = 3.8, 0.1, 3.0
@@ -46,7 +45,7 @@ def share_without_overlap(chains: Chains) -> float:
 
     Stricter than `share_without_clash`: N, C and O count as well, and of real chains 19 in 20 pass.
     """
-    return float(np.mean([bool(is_clear(frames_from_atoms(a))) for a in chains]))
+    return float(np.mean([bool(clashes.is_clear(frames_from_atoms(a))) for a in chains]))
 
 
 def _closest(ca: Tensor) -> float:
