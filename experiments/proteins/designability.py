@@ -20,15 +20,18 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class Fragments:
-    """Pieces of training chains: fragments.stretches, and pairs in contact."""
+    """Pieces of training chains: stretches, and pairs in contact."""
 
-    local: FragmentLibrary
-    in_contact: FragmentLibrary
+    local: fragments.FragmentLibrary
+    in_contact: fragments.FragmentLibrary
 
     @classmethod
     def of(cls, chains: Sequence[Tensor]) -> "Fragments":
         """Return those of some chains, 20,000 of each kind at most."""
-        return cls(fragments.FragmentLibrary(chains, fragments.stretches), fragments.FragmentLibrary(chains, contacts))
+        return cls(
+            fragments.FragmentLibrary(chains, fragments.stretches),
+            fragments.FragmentLibrary(chains, fragments.contacts),
+        )
 
     def mean_rmsd(self, chains: Sequence[Tensor]) -> tuple[float, float]:
         """Return the mean over pieces of the RMSD to the nearest one, of both kinds, Angstrom; NaN without pieces."""
