@@ -23,11 +23,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rfm.control import fit_forecast
-from rfm.control.forecast import LinearMotion, coordinates, motion_of
+from rfm.control import LinearMotion, fit_forecast, motion_coordinates, motion_from_coordinates
 from rfm.datasets import MotionWindows, desk, motion_windows
 from rfm.metrics import negative_log_likelihood, paired_difference
-from rfm.metrics.estimates import clustered_mean
 from rfm.regions import coverage
 
 HORIZONS = (0.1, 0.3, 1.0)
@@ -69,21 +67,21 @@ def constant_velocity(windows: MotionWindows, rows: Rows) -> Tensor:
     Least squares damps it; the lag is the one whose normal errors make validation likeliest.
     """
     train, held, _ = rows
-    future, tried = coordinates(windows.future), []
+    future, tried = motion_coordinates(windows.future), []
     for lag in range(len(windows.lags)):
-        past = coordinates(windows.past[:, lag])
+        past = motion_coordinates(windows.past[:, lag])
         guess = []
         for part in (slice(3), slice(3, 6)):
             a, b = past[train][:, part], future[train][:, part]
             guess.append(past[:, part] * ((a * b).sum() / a.square().sum()))
-        errors = errors_of(motion_of(torch.cat(guess, 1)), windows.future)
+        errors = errors_of(motion_from_coordinates(torch.cat(guess, 1)), windows.future)
         tried.append((float(normal(errors, train)(errors[held]).mean()), errors))
     return max(tried, key=lambda pair: pair[0])[1]
 
 
 def errors_of(guess: Tensor, future: Tensor) -> Tensor:
     """Return coordinates ``(n, 6)`` of what motions differ by from a guess."""
-    return coordinates(torch.linalg.solve(guess, future))
+    return motion_coordinates(torch.linalg.solve(guess, future))
 
 
 def volume(errors: Tensor) -> Tensor:
@@ -136,7 +134,7 @@ def nearest(windows: MotionWindows, errors: Tensor, rows: Rows) -> Scored:
     train, held, test = rows
     factor = _factor(errors, train)
     white = torch.linalg.solve_triangular(factor, errors.mT, upper=False).mT
-    window = coordinates(windows.past).flatten(1)
+    window = motion_coordinates(windows.past).flatten(1)
     window = (window - window[train].mean(0)) / window[train].std(0)
     constant = factor.diagonal().log().sum() + 3 * math.log(2 * math.pi)
 
@@ -232,7 +230,8 @@ def tables(found: Mapping[float, Mapping[str, Tensor]]) -> str:
         blocks[-1] += f"\n| {model} | {' | '.join(cells)} |"
     blocks.append(f"| share in regions of 90 % | {' | '.join(heads)} |\n{rule}")
     for model in models:
-        shares = [clustered_mean(own[f"{model}/held"], groups=own["few"]) for own in found.values()]
+        # A mean with a clustered error, of any number: of shares too.
+        shares = [negative_log_likelihood(-own[f"{model}/held"], groups=own["few"]) for own in found.values()]
         blocks[-1] += (
             f"\n| {model} | {' | '.join(f'{100 * e.mean:.0f} ± {100 * e.standard_error:.0f} %' for e in shares)} |"
         )
@@ -262,7 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=400, help="optimiser steps of each flow at most (default 400)")
     parser.add_argument("--quick", action="store_true", help="one horizon, few windows and steps, to see that it runs")
     options = parser.parse_args(arguments)
-    horizons, folds, steps, every = HORIZONS, FOLDS, options.steps, 1 / 30
+    horizons: Sequence[float] = HORIZONS
+    folds, steps, every = FOLDS, options.steps, 1 / 30
     if options.quick:
         horizons, folds, steps, every = (0.3,), 1, 16, 1 / 6
     print(tables({horizon: measure(horizon, folds, steps, every, options.out) for horizon in horizons}))

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from manifolds import SE3, SO3
-from rfm.control import LinearMotion, MotionForecast, fit_forecast
-from rfm.control.forecast import coordinates, motion_of
+from rfm.control import LinearMotion, MotionForecast, fit_forecast, motion_coordinates, motion_from_coordinates
 from rfm.datasets import motion_windows, past_motions
 
 TWIST = torch.tensor([0.3, -0.8, 0.5, 0.2, 0.1, -0.4], dtype=torch.float64)
@@ -34,13 +33,13 @@ def wandering(seconds: float, seed: int) -> tuple[Tensor, Tensor]:
     poses = [torch.eye(4, dtype=torch.float64)]
     for push in pushes[1:]:
         velocity = 0.97 * velocity + 0.1 * push
-        poses.append(poses[-1] @ motion_of(velocity / 60))
+        poses.append(poses[-1] @ motion_from_coordinates(velocity / 60))
     return torch.stack(poses), t
 
 
 def placed() -> Tensor:
     """Return a motion of the world."""
-    return motion_of(torch.tensor([0.4, 2.0, -1.0, 5.0, -3.0, 0.7], dtype=torch.float64))
+    return motion_from_coordinates(torch.tensor([0.4, 2.0, -1.0, 5.0, -3.0, 0.7], dtype=torch.float64))
 
 
 def test_motions_of_a_screw_are_its_own_and_do_not_depend_on_the_world() -> None:
@@ -68,12 +67,12 @@ def test_windows_cross_neither_gaps_nor_borders_of_blocks() -> None:
 
 def test_coordinates_of_motions_go_there_and_back() -> None:
     values = 0.6 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert torch.allclose(coordinates(motion_of(values)), values, atol=1e-12)
+    assert torch.allclose(motion_coordinates(motion_from_coordinates(values)), values, atol=1e-12)
 
 
 def test_a_linear_prediction_of_a_screw_is_exact() -> None:
     t = torch.linspace(0, 30, 6001, dtype=torch.float64)
-    pushed = screw(t) @ motion_of(1e-3 * torch.sin(t * 7)[:, None] * torch.ones(6, dtype=torch.float64))
+    pushed = screw(t) @ motion_from_coordinates(1e-3 * torch.sin(t * 7)[:, None] * torch.ones(6, dtype=torch.float64))
     windows = motion_windows(pushed, t, 0.2)
     half = len(windows) // 2
     parts = [(windows.past[own], windows.future[own]) for own in (slice(half), slice(half, None))]
@@ -107,14 +106,14 @@ def test_the_density_of_poses_integrates_to_one(forecast: MotionForecast) -> Non
     drawn = forecast.sample(poses, t, 1000, generator)
     # From normal coordinates about the mean draw, which have a density with respect to dR dp of their own.
     centre = SE3().projx(drawn.mean(0))
-    own = coordinates(torch.linalg.solve(centre, drawn))
+    own = motion_coordinates(torch.linalg.solve(centre, drawn))
     normal = torch.distributions.MultivariateNormal(own.mean(0), 2.5 * own.T.cov())
     with torch.random.fork_rng():
         torch.manual_seed(0)
         values = normal.sample((1000,))
     half = values[:, :3].norm(dim=-1) / 2
     log_q = normal.log_prob(values) - 2 * torch.sinc(half / math.pi).log()
-    ratio = (forecast.log_prob(poses, t, centre @ motion_of(values)) - log_q).exp()
+    ratio = (forecast.log_prob(poses, t, centre @ motion_from_coordinates(values)) - log_q).exp()
     assert abs(float(ratio.mean()) - 1) < 5 * float(ratio.std()) / 1000**0.5 < 0.4
 
 

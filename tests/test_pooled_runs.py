@@ -1,6 +1,7 @@
 """Runs put together by their evidence, and what draws of equal weight are worth, against brute force."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,6 +58,16 @@ def test_runs_weigh_as_their_evidence() -> None:
     assert pooled(unknown).weights.tolist() == pytest.approx([1 / 12] * 12)
     with pytest.raises(ValueError, match="weighted by their evidence"):
         pooled(unknown, [0.0, 0.0])
+
+
+def test_runs_of_which_some_were_not_moved_keep_what_the_others_say() -> None:
+    run = weighted(torch.zeros(2, 1), torch.zeros(2).double())
+    moved = [
+        replace(run, diagnostics={"founders": count, "powers": powers}) for count, powers in ((30.0, 2.0), (9.0, 4.0))
+    ]
+    for runs in ([run, *moved], [moved[0], run, moved[1]]):
+        assert pooled(runs).diagnostics == {"founders": 39.0, "powers": 4.0}
+    assert pooled([run, run]).diagnostics == {}
 
 
 def test_a_run_is_repeated_until_its_draws_are_worth_enough() -> None:

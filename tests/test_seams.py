@@ -31,6 +31,10 @@ ALLOWED = {
     "rfm.command_line.report_content.report_on": "a page is written from content that a test knows",
     "rfm.command_line.plot._PAGE_EVALUATIONS": "the same, of a page that turns",
     "rfm.datasets.formats.arrow.package": "a package that is missing",
+    "rfm.proteins.structures.find_spec": "the same",
+    "rfm.models.packaged._HERE": "the folder of packaged models, where a test puts one of its own",
+    "rfm.command_line.input_parts._LONG_TEXT": "from it on, a text is read part by part",
+    "rfm.command_line.output_parts.OutputParts.write": "a kill between two parts",
     "rfm.Flow.sample": "draws that a test knows, or that do not fit into memory",
     "rfm.networks.VelocityField.__init__.__defaults__": "the command line chooses its network by itself",
 }

@@ -1,7 +1,6 @@
 import torch
 
-from rfm.control import MotionForecast, fit_forecast
-from rfm.control.forecast import motion_of
+from rfm.control import MotionForecast, fit_forecast, motion_from_coordinates
 from rfm.datasets import motion_windows
 
 # A hand that wanders: its velocity is a slow random walk.
@@ -10,7 +9,7 @@ seconds = torch.arange(0, 40, 1 / 60, dtype=torch.float64)
 velocity, track = torch.zeros(6, dtype=torch.float64), [torch.eye(4, dtype=torch.float64)]
 for push in torch.randn(len(seconds) - 1, 6, generator=generator, dtype=torch.float64):
     velocity = 0.97 * velocity + 0.1 * push
-    track.append(track[-1] @ motion_of(velocity / 60))
+    track.append(track[-1] @ motion_from_coordinates(velocity / 60))
 poses = torch.stack(track)
 
 # --8<-- [start:forecast]

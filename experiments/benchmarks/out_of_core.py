@@ -15,31 +15,32 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import rfm
 from experiments.benchmarks.harness import LIMIT_HEADER, Limit, write_page
 from manifolds import Sphere
-from rfm.flow import Flow
 from rfm.networks import VelocityField
 from rfm.objectives import FlowMatching
-from rfm.training import Budget, HashSplit, Points, Run, Survey, Training, survey, train
+from rfm.sources import Uniform
+from rfm.training import Budget, HashSplit, Survey, Training, survey
 
 _ROWS, _FILES, _GROUP = 100_000_000, 10, 1_000_000
-_STEPS, _TIMED, _TURNS = 2000, 4100, 2
+_STEPS, _BATCH = 2000, 512
 _PART = 200_000
 """Rows that are fitted in memory, for the likelihood."""
 
 INTRO = """\
 `rfm fit` of points of the sphere in ten Parquet files, sorted by region, beside what fits into memory. **Peak memory**
-is that of the process, everything that it loads included. **Steps** are those of the default network, batch 512, as
-`rfm.fit` takes them, timed in turns in one process on one thread; the processor's seconds count the thread that reads
-ahead, the clock's do not where a second core is free. **Likelihoods** are of the same rows, held out from both fits."""
+is that of the process, everything that it loads included. **Steps** are those of the default network, batch 512, in
+seconds of the processor, in turns in one process on one thread; those of the thread that reads ahead are added, which a
+second core takes off the clock. **Likelihoods** are of the same rows, held out from both fits."""
 
 
 def write_files(folder: Path, rows: int) -> None:
@@ -82,36 +83,53 @@ def fit_files(folder: Path, steps: int) -> dict[str, Any]:
     return json.loads(done.stdout) | {"clock": time.perf_counter() - started, "megabytes": peak}
 
 
-def timed_steps(found: Survey, part: Points | None, steps: int) -> tuple[float, float]:
-    """Return the clock's and the processor's seconds per step, on the files or on a part of them in memory."""
+def step_seconds(found: Survey, turns: int = 12, steps: int = 40) -> tuple[float, float, float]:
+    """Return the processor's seconds per step on files and in memory, and those of reading, per step.
+
+    Short turns alternate, of which none reads; the seconds of a window that is read are shared by its batches.
+    """
+    sphere, objective = Sphere(2), FlowMatching().on(Sphere(2))
+    rows, source, cpu = found.rows, Uniform(sphere), torch.device("cpu")
+    few, fixed = Budget(10**6, _BATCH, 1e-3, 0), Budget(1, _BATCH, 1e-3, 0)
+    reads = []
+    for window in rows.windows(sphere, few, torch.float32, cpu).plan(0)[:3]:
+        started = time.process_time()
+        part = rows.windows(sphere, few, torch.float32, cpu).read(window)
+        reads.append((time.process_time() - started) * _BATCH / len(part.x))
+    # A run of one step, which reads nothing ahead.
+    windows, in_memory = rows.windows(sphere, fixed, torch.float32, cpu), part.x[:_PART]
+    generator = torch.Generator()
+
+    def drawn(step: int) -> Tensor:
+        return in_memory[torch.randint(len(in_memory), (_BATCH,), generator=generator)]
+
     torch.manual_seed(0)
-    sphere = Sphere(2)
-    flow = Flow(sphere, VelocityField(sphere))
-    stamps: list[tuple[float, float]] = []
+    field = VelocityField(sphere)
+    optimizer = torch.optim.AdamW(field.parameters(), lr=1e-3, fused=True)
 
-    class _EnoughError(Exception):
-        pass
+    def seconds(batch: Callable[[int], Tensor], count: int, first: int) -> float:
+        started = time.process_time()
+        for step in range(first, first + count):
+            generator.manual_seed(step)
+            x_1 = batch(step)
+            x_0 = source.sample((_BATCH,), dtype=x_1.dtype, generator=generator)
+            t = objective.draw_times((_BATCH,), dtype=x_1.dtype, generator=generator)
+            objective(field, source, x_0, x_1, t, generator=generator).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return (time.process_time() - started) / count
 
-    def report(spent: float, record: dict[str, object]) -> None:
-        stamps.append((time.perf_counter(), time.process_time()))
-        if len(stamps) == steps:
-            raise _EnoughError
-
-    budget = Budget(steps=10**6, batch_size=512, learning_rate=1e-3, seed=0, validations=1)
-    data = found.sample if part is None else part
-    data = Points(sphere.projx(data.x).float())
-    run = Run(budget, device="cpu", progress=report)
-    try:
-        with run.launched():
-            few = data.take(torch.arange(10))
-            train(flow, data, few, run, objective=FlowMatching(), rows=found.rows if part is None else None)
-    except _EnoughError:
-        pass
-    clock, processor = zip(stamps[9], stamps[-1], strict=True)
-    return (clock[1] - clock[0]) / (steps - 10), (processor[1] - processor[0]) / (steps - 10)
+    batches: tuple[Callable[[int], Tensor], ...] = (lambda step: windows.batch(step).x, drawn)
+    pairs = []
+    for turn in range(-1, turns):
+        order = (0, 1) if turn % 2 else (1, 0)
+        pair = {i: seconds(batches[i], steps, (turn + 1) * steps) for i in order}
+        pairs += [pair] if turn >= 0 else []
+    large, small = (statistics.median(pair[i] for pair in pairs) for i in (0, 1))
+    return large, small, statistics.median(reads)
 
 
-def lines(folder: Path, rows: int, steps: int, timed: int) -> Iterator[str]:
+def lines(folder: Path, rows: int, steps: int) -> Iterator[str]:
     """Yield the lines of the tables."""
     sphere = Sphere(2)
     write_files(folder, rows)
@@ -120,37 +138,28 @@ def lines(folder: Path, rows: int, steps: int, timed: int) -> Iterator[str]:
     counts = own["rows"]
     yield (
         f"{sum(counts.values()):,} rows, {size / 1e9:.2f} GB; {counts['train']:,} train; {own['steps']:,} steps in "
-        f"{own['seconds']:.0f} s, {own['clock']:.0f} s with the survey of all rows and the refinement.\n"
+        f"{own['seconds']:.0f} s, {own['clock']:.0f} s with the survey of all rows and the refinement."
     )
+    yield ""
+    yield LIMIT_HEADER
+    yield Limit(f"peak memory of `rfm fit`, {sum(counts.values()):,} rows", own["megabytes"], 1074, "MB").line()
     points = rfm.datasets.open_points(str(folder / "*.parquet"), sphere, ["x", "y", "z"])
     started = time.process_time()
     found = survey(points, sphere, HashSplit(0, 0.01, 0.01), sample=(_PART, 2000, 10_000), progress=False)
     seconds = time.process_time() - started
+    large, small, reads = step_seconds(found)
+    yield Limit("seconds per step, files over memory", (large + reads) / small, 1.05, "").line()
     train_rows, held, test = (found.sample.take((found.sides == side).nonzero()[:, 0]) for side in range(3))
-    pairs = []
-    for turn in range(_TURNS):
-        pair = [timed_steps(found, part, timed) for part in ((None, train_rows) if turn % 2 else (train_rows, None))]
-        pairs.append(pair if turn % 2 else pair[::-1])
-    ratios = [statistics.median(large[i] / small[i] for large, small in pairs) for i in range(2)]
-    flow = rfm.Flow.load(folder / "run")
-    x = torch.cat([train_rows.x, held.x])
-    held_rows = torch.arange(len(train_rows.x), len(x))
-    training = Training(validations=4)
-    small = rfm.fit(
-        x, sphere, validation=held_rows, steps=steps, refine=False, training=training, progress=False, device="cpu"
-    )
-    difference = small.base.log_prob(test.x) - flow.base.log_prob(test.x)
-    yield LIMIT_HEADER
-    yield Limit(f"peak memory of `rfm fit`, {sum(counts.values()):,} rows", own["megabytes"], 1074, "MB").line()
-    yield Limit("clock's seconds per step, files over memory", ratios[0], 1.05, "").line()
-    yield Limit("processor's seconds per step, files over memory", ratios[1], 1.05, "").line()
+    x, held_rows = torch.cat([train_rows.x, held.x]), torch.arange(len(train_rows.x), len(train_rows.x) + len(held.x))
+    settings: dict[str, Any] = {"refine": False, "training": Training(validations=4), "progress": False}
+    in_memory = rfm.fit(x, sphere, validation=held_rows, steps=steps, device="cpu", **settings)
+    difference = in_memory.log_prob(test.x) - rfm.Flow.load(folder / "run").base.log_prob(test.x)
     name = f"test NLL without refinement, files minus {len(train_rows.x):,} rows in memory"
     yield Limit(name, float(difference.mean()), 0.01, "nats").line()
     yield ""
-    milliseconds = [1e3 * statistics.median(pair[i][0] for pair in pairs) for i in range(2)]
     yield (
-        f"A step takes {milliseconds[0]:.2f} ms on the files and {milliseconds[1]:.2f} ms in memory. The survey, a "
-        f"pass over all rows, takes {seconds:.0f} seconds of the processor."
+        f"A step takes {1e3 * large:.2f} ms on the files and {1e3 * small:.2f} ms in memory, and reading "
+        f"{1e3 * reads:.3f} ms of the thread that reads ahead. The survey, a pass over all rows, takes {seconds:.0f} s."
     )
 
 
@@ -159,7 +168,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.out_of_core", description=__doc__)
     parser.add_argument("--rows", type=int, default=_ROWS, help=f"how many there are (default: {_ROWS:,})")
     parser.add_argument("--steps", type=int, default=_STEPS, help=f"of the fits (default: {_STEPS})")
-    parser.add_argument("--timed", type=int, default=_TIMED, help=f"steps of a turn (default: {_TIMED})")
     parser.add_argument("--folder", type=Path, default=Path("runs/out-of-core"), help="where the files are written")
     parser.add_argument("--out", type=Path, help="the page to write")
     arguments = parser.parse_args()
@@ -168,7 +176,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True)
     text = []
     try:
-        for line in lines(arguments.folder, arguments.rows, arguments.steps, arguments.timed):
+        for line in lines(arguments.folder, arguments.rows, arguments.steps):
             print(line, flush=True)
             text.append(line)
     finally:

@@ -28,8 +28,10 @@ class Fragments:
     @classmethod
     def of(cls, chains: Sequence[Tensor]) -> "Fragments":
         """Return those of some chains, 20,000 of each kind at most."""
-        kinds = (fragments.stretches, fragments.contacts)
-        return cls(*(fragments.FragmentLibrary(chains, kind) for kind in kinds))
+        return cls(
+            fragments.FragmentLibrary(chains, fragments.stretches),
+            fragments.FragmentLibrary(chains, fragments.contacts),
+        )
 
     def mean_rmsd(self, chains: Sequence[Tensor]) -> tuple[float, float]:
         """Return the mean over pieces of the RMSD to the nearest one, of both kinds, Angstrom; NaN without pieces."""
@@ -37,7 +39,7 @@ class Fragments:
         return float(means[0]), float(means[1])
 
 
-def row(name: str, chains: Sequence[Tensor], pieces: Fragments) -> str:
+def row(name: str, chains: Sequence[Tensor], fragments: Fragments) -> str:
     """Return one line of the table."""
     structures = [hydrogen_bonds.dssp(a) for a in chains]
     helix, strand = (
@@ -47,7 +49,7 @@ def row(name: str, chains: Sequence[Tensor], pieces: Fragments) -> str:
     packed = np.mean([float(packing.coordination(a[:, 1]).double().mean()) for a in chains])
     touching = np.mean([packing.contacts_per_residue(a[:, 1]) for a in chains])
     order = np.mean([packing.relative_contact_order(a[:, 1]) for a in chains])
-    local, in_contact = pieces.mean_rmsd(chains)
+    local, in_contact = fragments.mean_rmsd(chains)
     return (
         f"| {name} | {bonds:.2f} | {helix:.0f}, {strand:.0f} | {packed:.1f} | {touching:.2f} | {order:.3f} | "
         f"{local:.2f}, {in_contact:.2f} |"

@@ -11,8 +11,7 @@ from experiments.symsol.bodies import BODIES
 from experiments.symsol.evaluation import IMPLICIT_PDF, modes, seen_poses, test_likelihoods
 from experiments.symsol.training import no_data
 from rfm.metrics import negative_log_likelihood
-from rfm.models import Card, pack
-from rfm.models.packaged import unpacked
+from rfm.models import Card, pack, unpacked
 
 _LIMITS = (
     "Pictures are 32 by 32 grey levels of a tetrahedron, cube, icosahedron, cone or cylinder, as the command "

@@ -11,7 +11,13 @@ from rfm.control.action_network import ActionMap, ActionNetwork
 from rfm.control.environments import Environments, GymnasiumEnvironments, Step
 from rfm.control.fitting import action_network, action_source, fit_policy
 from rfm.control.flow_actor import FlowActor
-from rfm.control.forecast import LinearMotion, MotionForecast, fit_forecast
+from rfm.control.forecast import (
+    LinearMotion,
+    MotionForecast,
+    fit_forecast,
+    motion_coordinates,
+    motion_from_coordinates,
+)
 from rfm.control.fpo import FPO, Iteration
 from rfm.control.observations import Observation, Observations, Point, Vector, Words
 from rfm.control.policy import FlowPolicy
@@ -59,4 +65,6 @@ __all__ = [
     "fit_forecast",
     "fit_policy",
     "generalised_advantages",
+    "motion_coordinates",
+    "motion_from_coordinates",
 ]

@@ -48,7 +48,7 @@ class LinearMotion:
             held_past: of windows held out ``(m, k, 4, 4)``.
             held_future: likewise ``(m, 4, 4)``.
         """
-        rows, wanted = _rows(past), coordinates(future)
+        rows, wanted = _rows(past), motion_coordinates(future)
         # Rotations and translations have units of their own, and short lags small numbers.
         unit = rows.std(0).clamp(min=1e-12)
         unit[-1] = 1
@@ -57,7 +57,7 @@ class LinearMotion:
         for penalty in _PENALTIES:
             square = rows.mT @ rows + penalty * len(rows) * torch.eye(rows.shape[1], dtype=rows.dtype)
             found = torch.linalg.solve(square, rows.mT @ wanted) / unit[:, None]
-            error, held = wanted - rows * unit @ found, coordinates(held_future) - _rows(held_past) @ found
+            error, held = wanted - rows * unit @ found, motion_coordinates(held_future) - _rows(held_past) @ found
             normal = torch.distributions.MultivariateNormal(
                 error.new_zeros(6), error.mT @ error / len(error) + 1e-18 * torch.eye(6, dtype=error.dtype)
             )
@@ -66,7 +66,7 @@ class LinearMotion:
 
     def __call__(self, past: Tensor) -> Tensor:
         """Return the predicted motions ``(*batch, 4, 4)`` after ``past`` ``(*batch, k, 4, 4)``."""
-        return motion_of(_rows(past) @ self.coefficients)
+        return motion_from_coordinates(_rows(past) @ self.coefficients)
 
 
 class MotionForecast:
@@ -174,7 +174,7 @@ def fit_forecast(
     past = windows.past[every]
     x, known = torch.linalg.solve(linear(past), windows.future[every]), evenness(past)
     train, given = x[: len(rows)], known[: len(rows)]
-    squares = coordinates(train).square().mean(0)
+    squares = motion_coordinates(train).square().mean(0)
     spread = float(squares[:3].mean().sqrt().clamp(min=1e-6))
     manifold = SE3(float(squares[3:].mean().sqrt().clamp(min=1e-6)) / spread)
     embedded = manifold.embed(train)
@@ -210,13 +210,13 @@ def fit_forecast(
     return MotionForecast(linear, flow, windows.horizon, windows.lags)
 
 
-def coordinates(motion: Tensor) -> Tensor:
+def motion_coordinates(motion: Tensor) -> Tensor:
     """Return the rotation vector and the translation of motions ``(*batch, 4, 4)``, ``(*batch, 6)``."""
     return torch.cat([rotvec_from_matrix(motion[..., :3, :3]), motion[..., :3, 3]], dim=-1)
 
 
-def motion_of(values: Tensor) -> Tensor:
-    """Return the motions ``(*batch, 4, 4)`` of given `coordinates` ``(*batch, 6)``."""
+def motion_from_coordinates(values: Tensor) -> Tensor:
+    """Return the motions ``(*batch, 4, 4)`` of given `motion_coordinates` ``(*batch, 6)``."""
     top = torch.cat([matrix_from_rotvec(values[..., :3]), values[..., 3:, None]], dim=-1)
     last = torch.tensor([0.0, 0, 0, 1], dtype=top.dtype, device=top.device)
     return torch.cat([top, last.expand(*top.shape[:-2], 1, 4)], dim=-2)
@@ -233,14 +233,14 @@ def evenness(past: Tensor) -> Tensor:
     """
     none = torch.eye(4, dtype=past.dtype, device=past.device).expand_as(past[..., :1, :, :])
     later = torch.cat([none, past[..., :-1, :, :]], dim=-3)
-    steps = coordinates(past @ torch.linalg.inv(later))
+    steps = motion_coordinates(past @ torch.linalg.inv(later))
     parts = [*steps.split(3, dim=-1), *steps.diff(dim=-2).split(3, dim=-1)]
     return torch.stack([part.square().mean((-1, -2)).clamp(min=1e-16).log() / 2 for part in parts], dim=-1)
 
 
 def _rows(past: Tensor) -> Tensor:
     """Return what a linear prediction reads: coordinates of each lag's motion, and 1, ``(*batch, 6 k + 1)``."""
-    flat = coordinates(past.double()).flatten(-2)
+    flat = motion_coordinates(past.double()).flatten(-2)
     return torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1)
 
 

@@ -66,9 +66,10 @@ def pooled(runs: Sequence[PosteriorDraws], log_masses: Sequence[float] | None = 
 
 
 def _combined(runs: Sequence[PosteriorDraws]) -> dict[str, float]:
-    return {
-        name: float(_COMBINED.get(name, max)([run.diagnostics[name] for run in runs])) for name in runs[0].diagnostics
-    }
+    """Return the diagnostics of all runs; a run that took draws of the prior as they are has none of moves."""
+    names = dict.fromkeys(name for run in runs for name in run.diagnostics)
+    known = {name: [run.diagnostics[name] for run in runs if name in run.diagnostics] for name in names}
+    return {name: float(_COMBINED.get(name, max)(values)) for name, values in known.items()}
 
 
 def equally_weighted(draws: PosteriorDraws, n: int, generator: torch.Generator | None) -> PosteriorDraws:

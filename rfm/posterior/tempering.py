@@ -49,7 +49,7 @@ class Tempering:
     moves: int = 10
     share: float = 0.5
     particles: int = 1024
-    prior_generations: int = 8
+    prior_generations: int = 50
     progress: Callable[[int], Any] = field(default=lambda done: None, repr=False)
 
     def __post_init__(self) -> None:

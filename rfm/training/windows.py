@@ -118,6 +118,10 @@ class Windows:
             index = self._order[torch.arange(first, first + size) % count]
         return self._data.take(index.to(self._data.x.device))
 
+    def plan(self, epoch: int) -> list["_Window"]:
+        """Return the windows of an epoch, in their order."""
+        return self._planned(epoch)[0]
+
     def _enter(self, epoch: int, place: int) -> int:
         """Have the window of a batch in memory; return its number."""
         if epoch != self._epoch:
@@ -130,7 +134,7 @@ class Windows:
                 # One that is used no longer makes room first.
                 self._data, ahead = Points(torch.empty(0)), self._ahead
                 self._ahead = None
-                self._data = ahead[1].result() if ahead is not None and ahead[0] == window else self._read(window)
+                self._data = ahead[1].result() if ahead is not None and ahead[0] == window else self.read(window)
                 self._window = window
             self._shuffle(epoch, number)
             self._read_ahead(epoch, number)
@@ -156,7 +160,7 @@ class Windows:
         shares = torch.cat([ends.new_zeros(1), ends[:-1]]) / ends[-1]
         return plan, (shares * self.batches).floor().long()
 
-    def _read(self, window: _Window) -> Points:
+    def read(self, window: _Window) -> Points:
         """Return the training rows of a window, on the device."""
         parts = list[Points]()
         for block, start in zip(window.blocks, window.starts, strict=True):
@@ -184,6 +188,6 @@ class Windows:
         last = number + 1 == len(self._plan)
         first = (epoch + 1) * self.batches if last else epoch * self.batches + int(self._starts[number + 1])
         if first < self.budget.steps:
-            window = self._planned(epoch + 1)[0][0] if last else self._plan[number + 1]
+            window = self.plan(epoch + 1)[0] if last else self._plan[number + 1]
             if window != self._window:
-                self._ahead = window, self._reader.submit(self._read, window)
+                self._ahead = window, self._reader.submit(self.read, window)
