@@ -271,6 +271,8 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> No
     fit = ["fit", "t.csv", "--manifold", "sphere", "--out", "run", "--steps", "3", "--batch-size", "16"]
     assert "run: run" in call(command, *fit, "--device", "cpu")
     assert call(command, "sample", "run", "-n", "3").startswith("lat,lon\n")
+    drawn = ["--length", "40", "-n", "1", "--steps", "2", "--out", "drawn"]
+    assert "1 backbones" in call(command, "sample", "--model", "backbones", *drawn)
     assert "uniform" in call(command, "evaluate", "run")
     call(command, "plot", "run")
     assert (tmp_path / "run" / "density.png").is_file()
