@@ -8,7 +8,7 @@ from rfm.integrators import GEODESIC_MIDPOINT, FixedStep
 
 LONGEST = 16
 """Residues: of more, the exact divergence takes minutes, one derivative for each of 6 N - 3 dimensions at each step."""
-_STEPS, _GRADING = 40, 4.0
+_STEPS, _GRADING = 80, 4.0
 """The velocity to the predicted end points grows like ``1 / (1 - t)``: steps shrink with what is left of the time."""
 
 
