@@ -14,6 +14,7 @@ import rfm
 _SCRIPT = '''
 """Fit a small flow; under torchrun, with the other processes."""
 
+import atexit
 import sys
 from pathlib import Path
 
@@ -23,6 +24,14 @@ from manifolds import Sphere
 from rfm.training.fitting import fit
 from rfm.networks import VelocityField
 
+
+@atexit.register  # before what is trained, and so run after all that training registers
+def check():
+    assert not torch.distributed.is_initialized()
+    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in threads if "gloo" in name], threads  # they might abort the interpreter
+
+
 torch.set_num_threads(1)
 x = Sphere(2).projx(torch.randn(120, 3, generator=torch.Generator().manual_seed(0)) + 1.5)
 torch.manual_seed(0)
@@ -31,10 +40,7 @@ options = {"validation": list(range(21)), "weights": torch.linspace(1, 2, 120)}
 flow = fit(
     x, Sphere(2), field=field, steps=40, batch_size=64, out=sys.argv[1], progress=False, device="cpu", **options
 )
-assert not torch.distributed.is_initialized()
 assert flow.history[-1]["step"] == 40
-threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-assert not [name for name in threads if "gloo" in name], threads  # they would be stopped at exit, or abort it
 '''
 
 

@@ -294,7 +294,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         with pytest.raises(TableError, match=message):
             open_points(word, Sphere(2))
     (tmp_path / "inside").mkdir()
-    with pytest.raises(TableError, match="in this folder; name files in it"):
+    with pytest.raises(TableError, match="this is a folder; name a file in it"):
         open_blocks(tmp_path / "inside")
 
 

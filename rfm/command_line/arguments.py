@@ -34,7 +34,9 @@ def run_or_model(arguments: argparse.Namespace) -> str:
 
     if (arguments.run is None) == (arguments.model is None):
         found = "neither" if arguments.run is None else "both"
-        raise ValueError(f"give either the folder of a run or --model NAME, got {found}; rfm models lists the models")
+        raise ValueError(
+            f"give either the folder of a run or --model NAME, got {found}; see rfm models for their names, and --help"
+        )
     return str(arguments.run if arguments.model is None else models.folder(arguments.model))
 
 

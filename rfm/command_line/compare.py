@@ -76,7 +76,7 @@ def _side(arguments: argparse.Namespace, folder: str, file: "FileContent") -> "t
     from rfm.command_line.fitted_runs import load_run
     from rfm.datasets import read_conditions
 
-    flow, data = load_run(argparse.Namespace(**vars(arguments) | {"run": folder}))
+    flow, data = load_run(argparse.Namespace(**vars(arguments) | {"run": folder, "model": None}))
     flow.source.check_density(f"rfm compare, {folder}")
     table = data.coordinates.read(file)
     points = data.coordinates.points(table)

@@ -22,14 +22,12 @@ def meeting_point() -> Iterator[Callable[[], None]]:
     if world() == 1:
         yield lambda: None
         return
-    import gc
-
     import torch.distributed as dist
 
-    # By gloo, with a GPU too: they exchange nothing else. However long one of them takes, the others wait.
-    dist.init_process_group("gloo", timeout=timedelta(days=30))
-    try:
-        yield lambda: dist.barrier()
-    finally:
-        dist.destroy_process_group()
-        gc.collect()
+    from rfm.training.process_group import end_at_exit
+
+    if not dist.is_initialized():
+        # By gloo, with a GPU too: they exchange nothing else. However long one of them takes, the others wait.
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+        end_at_exit()
+    yield dist.barrier

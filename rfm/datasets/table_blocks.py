@@ -212,7 +212,7 @@ def _files_of(word: str) -> list[str]:
     if Path(word).is_dir():
         found = sorted(str(path) for pattern in PATTERNS for path in Path(word).rglob(pattern))
         if not found:
-            raise TableError(f"{word}: there is no {', '.join(PATTERNS)} in this folder; name files in it")
+            raise TableError(f"{word}: this is a folder; name a file in it, or one that holds {', '.join(PATTERNS)}")
         return found
     if Path(word).is_file():
         return [word]

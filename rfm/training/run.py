@@ -1,6 +1,5 @@
 """A training run: its folder, fingerprint, checkpoint, device and seed, opened, resumed and finished in one place."""
 
-import gc
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -157,24 +156,23 @@ class Run:
 
     @contextmanager
     def launched(self) -> Iterator["Fabric"]:
-        """Yield a launched Fabric; end the process group if it was begun here."""
+        """Yield a launched Fabric; a process group that is begun here ends with the process."""
         import torch.distributed as dist
+
+        from rfm.training.process_group import end_at_exit
 
         begun, fabric = dist.is_initialized(), self.training.fabric
         if fabric is None:
             fabric = _make_fabric(self.device)
             fabric.launch()
+            if dist.is_initialized() and not begun:
+                end_at_exit()
         self._fabric = fabric
         try:
             with training_bar(fabric.is_global_zero and self.progress) as self._report:
                 yield fabric
         finally:
-            if dist.is_initialized() and not begun:
-                dist.destroy_process_group()
-                # The wrapped network, a cycle, still holds the group. Left to the interpreter's exit, gloo's threads
-                # may outlive what they use, and the process is aborted.
-                self._fabric = None
-                gc.collect()
+            self._fabric = None
 
     def train(
         self,
