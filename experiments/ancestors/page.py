@@ -124,6 +124,9 @@ def _straightness(found: Results) -> str:
     return "\n".join(lines)
 
 
+_SECONDS, _NATS = (2, 5, 10, 20, 50), (0.02, 0.05, 0.1, 0.2, 0.5)
+
+
 def draw(folder: Path, path: Path) -> None:
     """Save the divergence from the truth against seconds of training, a panel for each plane."""
     import matplotlib
@@ -132,17 +135,24 @@ def draw(folder: Path, path: Path) -> None:
     found = {name: seeds for name, seeds in results(folder).items() if name in PLANES}
     figure = Figure(figsize=(11, 6.6), layout="constrained")
     names = [*NORMALIZING, *SAME_NETWORK]
-    panels = figure.subplots(2, 3, sharex=True, sharey=True).flat
-    for axes, (problem, seeds) in zip(panels, found.items(), strict=False):
+    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    shown: dict[str, Any] = {}
+    for axes, (problem, seeds) in zip(panels.flat, found.items(), strict=False):
         for i, name in enumerate(names):
             rows = [seed[name] for seed in seeds if "divergence" in seed.get(name, {})]
             x, y = ([row[key] for row in rows] for key in ("train_seconds", "divergence"))
-            marker = "s" if name in NORMALIZING else "o"
-            axes.plot(x, y, marker, color=matplotlib.colormaps["tab10"](i), label=name, markersize=5)
+            if rows:
+                marker = "s" if name in NORMALIZING else "o"
+                (shown[name],) = axes.plot(x, y, marker, color=matplotlib.colormaps["tab10"](i), markersize=6)
         axes.set(xscale="log", yscale="log", title=problem)
-    figure.supxlabel("seconds to train", fontsize=10)
-    figure.supylabel("divergence from the truth, nats", fontsize=10)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+        axes.set_xticks(_SECONDS, _SECONDS)
+        axes.set_yticks(_NATS, _NATS)
+        axes.minorticks_off()
+        axes.grid(color="0.92")
+    for axes in panels[-1]:
+        axes.set_xlabel("seconds to train", fontsize=10)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("divergence, nats", fontsize=10)
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
