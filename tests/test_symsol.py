@@ -174,6 +174,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["picture", "cube", str(picture)]) == 2  # exists
 
 
+@pytest.mark.slow
 def test_a_packaged_flow_draws_and_scores_from_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +196,14 @@ def test_a_packaged_flow_draws_and_scores_from_a_picture(
     again = list(csv.reader((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()))
     for first, second in zip(poses[1:], again[1:], strict=True):
         assert float(first[4]) == pytest.approx(float(second[0]), abs=1e-3)
+    # In parts, which the flow's file identifies.
+    scored = ["log-prob", str(tmp_path / "poses.csv"), *own, "--out", str(tmp_path / "parts.csv")]
+    assert cli.main(scored, part_rows=2) == 0
+    assert len((tmp_path / "parts.csv").read_text(encoding="utf-8").splitlines()) == 6
+    # A picture goes where the user is, not into the package.
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plot", *own]) == 0
+    assert (tmp_path / "density.png").exists()
 
 
 def test_a_run_that_was_saved_without_the_meaning_of_its_condition_gets_it(tmp_path: Path) -> None:

@@ -155,8 +155,9 @@ def steps_done(folder: Path) -> int | None:
 
 
 def load_run(arguments: argparse.Namespace) -> tuple[Flow, RunData]:
-    """Return the flow and the data of a run folder, or of a packaged model."""
+    """Return the flow and the data of a run folder, or of a packaged model, whose folder is the run from here on."""
     folder = Path(run_or_model(arguments))
+    arguments.run = str(folder)
     if not arguments.manifold and holds_backbones(folder):
         raise ValueError(
             f"{folder} holds a flow of protein backbones, which rfm {arguments.command} does not know; "

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def picture_file(arguments: argparse.Namespace, usual: str, endings: Sequence[str]) -> Path:
-    """Return the file to write, by default ``usual`` in the run's folder.
+    """Return the file to write, by default ``usual`` in the run's folder, or here of a packaged model.
 
     Raises:
         ValueError: its ending is none of these, or it is there already and is not to be replaced.
     """
     from rfm.command_line.table_output import checked_output
 
-    arguments.out = arguments.out or str(Path(arguments.run) / usual)
+    arguments.out = arguments.out or (usual if arguments.model else str(Path(arguments.run) / usual))
     out = checked_output(arguments)
     assert out is not None
     if out.suffix.lower() not in endings:
