@@ -141,8 +141,8 @@ def test_pole_densities_are_those_of_orix(pole: tuple[int, int, int]) -> None:
     seen = torch.from_numpy(np.stack([2 * a, 2 * b, 1 - r], -1).reshape(-1, 3) / (1 + r.reshape(-1, 1)))
     group = GROUPS["m-3m"]
     ours = pole_density(x, pole, group, seen, halfwidth_degrees=8).reshape(density.shape)
-    # Away from the middle and the edge, where bins of equal angles are small or cut.
-    inside = np.isfinite(ours) & ~np.ma.getmaskarray(density) & (r > 0.02) & (r < 0.6)
+    # Away from the middle, where bins of equal angles hold few of the poles, and from the edge, which cuts them.
+    inside = np.isfinite(ours) & ~np.ma.getmaskarray(density) & (r > 0.05) & (r < 0.6)
     assert inside.sum() > 1000
     assert ours[inside].max() > 2
     assert np.abs(ours - density)[inside].max() < 0.12 * ours[inside].max()
