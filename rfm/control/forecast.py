@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from manifolds import SE3
-from manifolds.arguments import check_instance, integer
+from manifolds.arguments import check_instance, seed_of
 from manifolds.rotations import matrix_from_rotvec, rotvec_from_matrix
-from rfm.arrays import tensor_of
+from rfm.arrays import indices_of
 from rfm.datasets.motion import MotionWindows, past_motions
 from rfm.flow import Flow
 from rfm.networks import VelocityField
 from rfm.records.descriptions import read_json, write_json
 from rfm.sources import IsotropicGaussianSO3, KernelMixture, RigidMotionSource
 from rfm.training import Training, fit
+from rfm.training.arguments import hold_out
 
 _PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _WIDTHS = 12
@@ -48,7 +49,7 @@ class LinearMotion:
             held_past: of windows held out ``(m, k, 4, 4)``.
             held_future: likewise ``(m, 4, 4)``.
         """
-        rows, wanted = _rows(past), motion_coordinates(future)
+        rows, target = _rows(past), motion_coordinates(future)
         # Rotations and translations have units of their own, and short lags small numbers.
         unit = rows.std(0).clamp(min=1e-12)
         unit[-1] = 1
@@ -56,8 +57,8 @@ class LinearMotion:
         best: tuple[float, Tensor] = (-math.inf, torch.empty(0))
         for penalty in _PENALTIES:
             square = rows.mT @ rows + penalty * len(rows) * torch.eye(rows.shape[1], dtype=rows.dtype)
-            found = torch.linalg.solve(square, rows.mT @ wanted) / unit[:, None]
-            error, held = wanted - rows * unit @ found, motion_coordinates(held_future) - _rows(held_past) @ found
+            found = torch.linalg.solve(square, rows.mT @ target) / unit[:, None]
+            error, held = target - rows * unit @ found, motion_coordinates(held_future) - _rows(held_past) @ found
             normal = torch.distributions.MultivariateNormal(
                 error.new_zeros(6), error.mT @ error / len(error) + 1e-18 * torch.eye(6, dtype=error.dtype)
             )
@@ -96,7 +97,7 @@ class MotionForecast:
 
     def remainder(self, past: Tensor, future: Tensor) -> Tensor:
         """Return what motions ``(n, 4, 4)`` differ by from the prediction given ``past`` ``(n, k, 4, 4)``."""
-        return torch.linalg.solve(self.linear(past), future)
+        return SE3().inverse(self.linear(past)) @ future
 
     @staticmethod
     def condition(past: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ class MotionForecast:
         Other arguments are those of `sample`.
         """
         past = past_motions(poses, seconds, self.lags)
-        x = torch.linalg.solve(poses[-1].double() @ self.linear(past), ahead.double())
+        x = SE3().inverse(poses[-1].double() @ self.linear(past)) @ ahead.double()
         return self.flow.log_prob(x.float(), condition=self.condition(past).expand(len(x), -1)).double() - self._unit
 
     def save(self, folder: str | Path) -> None:
@@ -140,7 +141,12 @@ class MotionForecast:
     def load(cls, folder: str | Path) -> Self:
         """Return what was saved to a folder."""
         record, flow = read_json(Path(folder) / _FILE), Flow.load(folder)
-        return cls(LinearMotion(torch.tensor(record["linear"])), flow, record["horizon"], tuple(record["lags"]))
+        return cls(
+            LinearMotion(torch.tensor(record["linear"], dtype=torch.float64)),
+            flow,
+            record["horizon"],
+            tuple(record["lags"]),
+        )
 
 
 def fit_forecast(
@@ -162,23 +168,23 @@ def fit_forecast(
         progress: show a progress bar on stderr.
 
     Raises:
-        ValueError: for windows of fewer than four blocks, or rows that are none.
+        ValueError: for windows of fewer than four blocks, or rows that are none, or all.
     """
     check_instance("fit_forecast", "windows", windows, MotionWindows, "motion_windows(poses, seconds, 0.5)")
-    held = _held_out(windows, integer("fit_forecast", "seed", seed, 0)) if validation is None else validation
-    held = tensor_of("fit_forecast", "validation", held, torch.int64)
-    rows = torch.ones(len(windows), dtype=torch.bool).index_fill(0, held, False).nonzero()[:, 0]
+    seed = seed_of("fit_forecast", seed)
+    held = _held_out(windows, seed) if validation is None else indices_of("fit_forecast", "validation", validation)
+    rows, held = hold_out(windows.now, held, seed)
     linear = LinearMotion.fit(windows.past[rows], windows.future[rows], windows.past[held], windows.future[held])
     # Overlapping windows nearly repeat each other, and a validation costs more than many steps.
     every = torch.cat([rows, held[:: max(1, len(held) // _VALIDATED)]])
     past = windows.past[every]
-    x, known = torch.linalg.solve(linear(past), windows.future[every]), evenness(past)
+    x, known = SE3().inverse(linear(past)) @ windows.future[every], evenness(past)
     train, given = x[: len(rows)], known[: len(rows)]
     squares = motion_coordinates(train).square().mean(0)
     spread = float(squares[:3].mean().sqrt().clamp(min=1e-6))
     manifold = SE3(float(squares[3:].mean().sqrt().clamp(min=1e-6)) / spread)
     embedded = manifold.embed(train)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         field = VelocityField(
             manifold,
@@ -233,7 +239,7 @@ def evenness(past: Tensor) -> Tensor:
     """
     none = torch.eye(4, dtype=past.dtype, device=past.device).expand_as(past[..., :1, :, :])
     later = torch.cat([none, past[..., :-1, :, :]], dim=-3)
-    steps = motion_coordinates(past @ torch.linalg.inv(later))
+    steps = motion_coordinates(past @ SE3().inverse(later))
     parts = [*steps.split(3, dim=-1), *steps.diff(dim=-2).split(3, dim=-1)]
     return torch.stack([part.square().mean((-1, -2)).clamp(min=1e-16).log() / 2 for part in parts], dim=-1)
 

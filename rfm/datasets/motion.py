@@ -69,8 +69,8 @@ def motion_windows(
     Raises:
         ValueError: for times that run back, lags that are not ascending, or blocks without a window.
     """
-    x, t = _checked(poses, seconds)
-    lags, horizon = checked_lags("motion_windows", lags), number("motion_windows", "horizon", horizon)
+    x, t = _checked("motion_windows", poses, seconds)
+    lags, horizon = _ascending("motion_windows", lags), number("motion_windows", "horizon", horizon)
     every, block = number("motion_windows", "every", every), number("motion_windows", "block_seconds", block_seconds)
     if horizon <= 0 or every <= 0 or block <= horizon + lags[-1]:
         raise ValueError(
@@ -92,7 +92,7 @@ def motion_windows(
             f"motion_windows: no window of {lags[-1] + horizon:g} seconds is measured throughout within a block of "
             f"{block:g} seconds; take a shorter horizon or longer blocks"
         )
-    future = _inverse(at[kept]) @ ahead[kept]
+    future = SE3().inverse(at[kept]) @ ahead[kept]
     return MotionWindows(now[kept], at[kept], past[kept], future, numbers[kept].long(), horizon, lags)
 
 
@@ -107,8 +107,8 @@ def past_motions(poses: Tensor, seconds: Tensor, lags: Sequence[float] = LAGS) -
     Raises:
         ValueError: for times that run back, or poses that do not reach back to the longest lag without a gap.
     """
-    x, t = _checked(poses, seconds)
-    lags = checked_lags("past_motions", lags)
+    x, t = _checked("past_motions", poses, seconds)
+    lags = _ascending("past_motions", lags)
     past, found = _past(x, t, t[-1:], x[-1:], lags)
     if not bool(found):
         raise ValueError(
@@ -118,7 +118,7 @@ def past_motions(poses: Tensor, seconds: Tensor, lags: Sequence[float] = LAGS) -
     return past[0]
 
 
-def checked_lags(owner: str, lags: Sequence[float]) -> tuple[float, ...]:
+def _ascending(owner: str, lags: Sequence[float]) -> tuple[float, ...]:
     """Return lags as numbers, or raise ValueError unless they are above 0 and ascending."""
     found = tuple(number(owner, "each of lags", lag) for lag in lags)
     if len(found) < 2 or found[0] <= 0 or any(a >= b for a, b in itertools.pairwise(found)):
@@ -126,12 +126,12 @@ def checked_lags(owner: str, lags: Sequence[float]) -> tuple[float, ...]:
     return found
 
 
-def _checked(poses: Tensor, seconds: Tensor) -> tuple[Tensor, Tensor]:
-    x = points_of("motion_windows", SE3(), poses, torch.float64).double()
-    t = tensor_of("motion_windows", "seconds", seconds, torch.float64).double()
+def _checked(owner: str, poses: Tensor, seconds: Tensor) -> tuple[Tensor, Tensor]:
+    x = points_of(owner, SE3(), poses, torch.float64)
+    t = tensor_of(owner, "seconds", seconds, torch.float64)
     if x.ndim != 3 or t.shape != x.shape[:1] or len(t) < 2 or not bool((t.diff() >= 0).all()):
         raise ValueError(
-            "motion_windows: takes two poses or more (n, 4, 4) with their times (n,), which must not run back, got "
+            f"{owner}: takes two poses or more (n, 4, 4) with their times (n,), which must not run back, got "
             f"{tuple(x.shape)} and {tuple(t.shape)}"
         )
     return x, t
@@ -144,7 +144,7 @@ def _past(x: Tensor, t: Tensor, now: Tensor, at: Tensor, lags: Sequence[float]) 
     for lag in lags:
         then, measured = _at(x, t, now - lag)
         known &= measured
-        motions.append(_inverse(then) @ at)
+        motions.append(SE3().inverse(then) @ at)
     return torch.stack(motions, 1), known
 
 
@@ -157,10 +157,3 @@ def _at(x: Tensor, t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
     # To rounding: a window may end at the very last pose.
     known = (gap <= _LONGEST_GAP * t.diff().median()) & (share > -1e-6) & (share < 1 + 1e-6)
     return SE3().geodesic(x[before], x[after], share.clamp(0, 1))[0], known
-
-
-def _inverse(x: Tensor) -> Tensor:
-    """Return inverse poses: the transpose is exact where a solve is not."""
-    turned = x[..., :3, :3].mT
-    top = torch.cat([turned, -turned @ x[..., :3, 3:]], dim=-1)
-    return torch.cat([top, x[..., 3:, :]], dim=-2)
