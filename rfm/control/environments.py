@@ -77,7 +77,8 @@ class GymnasiumEnvironments(Environments):
                 f"GymnasiumEnvironments: episodes begin anew in the step in which the last one ended, got {mode}; make "
                 "the environment with vector_kwargs={'autoreset_mode': gymnasium.vector.AutoresetMode.SAME_STEP}"
             )
-        self.environment, self.seed = environment, seed
+        self.environment = environment
+        self.seed: int | None = seed
         self.count, self.observation_size = int(environment.num_envs), int(seen.shape[0])
         low, high = (torch.as_tensor(each).flatten() for each in (box.low, box.high))
         self.actions = Euclidean(len(low))
@@ -103,7 +104,9 @@ class GymnasiumEnvironments(Environments):
         return cls(own, seed)
 
     def reset(self) -> Tensor:
-        return _float(self.environment.reset(seed=self.seed)[0])
+        # Once: seeded anew, every reset would begin the same episodes.
+        seed, self.seed = self.seed, None
+        return _float(self.environment.reset(seed=seed)[0])
 
     def step(self, actions: Tensor) -> Step:
         numbers = self.into_box(actions.detach()).numpy()

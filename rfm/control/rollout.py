@@ -25,9 +25,9 @@ class Rollout(NamedTuple):
     """What was to be gained, as estimated afterwards ``(moments, n)``."""
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Yield numbers of actions, each once, in batches of equal size up to one."""
+        """Yield indices of actions, each once, in batches of equal size up to one."""
         n = self.advantages.numel()
-        yield from torch.randperm(n, generator=generator).chunk(max(1, round(n / size)))
+        yield from torch.randperm(n, generator=generator).tensor_split(max(1, round(n / size)))
 
     def flat(self) -> Self:
         """Return it with moments and environments in one axis."""
