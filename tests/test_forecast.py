@@ -138,6 +138,7 @@ def test_a_forecast_is_the_same_after_saving(forecast: MotionForecast, tmp_path:
     forecast.save(tmp_path / "ahead")
     again = MotionForecast.load(tmp_path / "ahead")
     assert (again.horizon, again.lags) == (forecast.horizon, forecast.lags)
+    assert torch.equal(again.linear.coefficients, forecast.linear.coefficients)
     two = [own.sample(poses, t, 5, torch.Generator().manual_seed(1)) for own in (forecast, again)]
     assert torch.allclose(*two, atol=1e-6)
     SO3().check_point(two[0][:, :3, :3], tol=1e-5)
@@ -156,5 +157,16 @@ def test_bad_windows_are_one_sentence() -> None:
         motion_windows(poses, t, 3.0)
     with pytest.raises(ValueError, match=r"must reach 0\.2 seconds back from the last one"):
         past_motions(poses[-5:], t[-5:])
+    with pytest.raises(ValueError, match=r"past_motions: takes two poses"):
+        past_motions(poses, t.flip(0))
     with pytest.raises(ValueError, match="the windows lie in 1 blocks"):
         fit_forecast(motion_windows(poses, t, 0.5))
+    windows = motion_windows(poses, t, 0.5)
+    for rows, reason in (
+        (torch.arange(len(windows)) < 5, "for a mask pass"),
+        (torch.tensor([], dtype=torch.int64), "at least one"),
+        (torch.tensor([len(windows)]), "indices from 0"),
+        (torch.arange(len(windows)), "none is left to train on"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            fit_forecast(windows, validation=rows)

@@ -150,8 +150,9 @@ def test_rollouts_go_on_and_know_how_episodes_end() -> None:
     torch.testing.assert_close(rollout.values[4], reward + 0.9 * value[0])
     again = runner.run(actor, 2)
     assert again.observations[:, 0, 0].tolist() == [2, 0]
-    batches = torch.cat(list(rollout.flat().batches(3, torch.Generator().manual_seed(0))))
-    assert batches.sort().values.tolist() == list(range(10))
+    batches = list(rollout.flat().batches(3, torch.Generator().manual_seed(0)))
+    assert [len(batch) for batch in batches] == [4, 3, 3]
+    assert torch.cat(batches).sort().values.tolist() == list(range(10))
 
 
 class _Affine(nn.Module):
@@ -220,6 +221,7 @@ def test_environments_of_gymnasium_are_what_they_are_there() -> None:
             )
     assert float((step.observation - step.final_observation).abs().max()) > 0
     torch.testing.assert_close(environments.from_box(environments.into_box(actions[0] / 5)), actions[0] / 5)
+    assert float((environments.reset() - seen).abs().max()) > 0
 
 
 def test_environments_that_do_not_fit() -> None:

@@ -141,12 +141,8 @@ class MotionForecast:
     def load(cls, folder: str | Path) -> Self:
         """Return what was saved to a folder."""
         record, flow = read_json(Path(folder) / _FILE), Flow.load(folder)
-        return cls(
-            LinearMotion(torch.tensor(record["linear"], dtype=torch.float64)),
-            flow,
-            record["horizon"],
-            tuple(record["lags"]),
-        )
+        linear = LinearMotion(torch.tensor(record["linear"], dtype=torch.float64))
+        return cls(linear, flow, record["horizon"], tuple(record["lags"]))
 
 
 def fit_forecast(
