@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import scipy.stats
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,6 +27,7 @@ from torch import Tensor
 from rfm.control import LinearMotion, fit_forecast, motion_coordinates, motion_from_coordinates
 from rfm.datasets import MotionWindows, desk, motion_windows
 from rfm.metrics import negative_log_likelihood, paired_difference
+from rfm.metrics.estimates import clustered_mean
 from rfm.regions import coverage
 
 HORIZONS = (0.1, 0.3, 1.0)
@@ -118,10 +120,7 @@ def heavy_tailed(errors: Tensor, rows: Rows) -> Scored:
             best = max(best, (float(log_prob(errors[held], degrees, scale).mean()), degrees, scale))
     _, degrees, scale = best
     # The squared distance over six is distributed as F(6, degrees).
-    draws = torch.distributions.FisherSnedecor(torch.tensor(6.0), torch.tensor(degrees))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        radius = 6 * float(draws.sample((200_000,)).quantile(REGION))
+    radius = 6 * float(scipy.stats.f.ppf(REGION, 6, degrees))
     held_in = _squares(errors[test], factor) / scale**2 < radius
     return Scored(log_prob(errors[test], degrees, scale), held_in.double())
 
@@ -230,8 +229,7 @@ def tables(found: Mapping[float, Mapping[str, Tensor]]) -> str:
         blocks[-1] += f"\n| {model} | {' | '.join(cells)} |"
     blocks.append(f"| share in regions of 90 % | {' | '.join(heads)} |\n{rule}")
     for model in models:
-        # A mean with a clustered error, of any number: of shares too.
-        shares = [negative_log_likelihood(-own[f"{model}/held"], groups=own["few"]) for own in found.values()]
+        shares = [clustered_mean(own[f"{model}/held"], own["few"]) for own in found.values()]
         blocks[-1] += (
             f"\n| {model} | {' | '.join(f'{100 * e.mean:.0f} ± {100 * e.standard_error:.0f} %' for e in shares)} |"
         )

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import rfm
+from experiments.page_tables import write_tables
 from manifolds import SO3, Euclidean, FlatTorus, Manifold, Sphere
 from rfm.control import ClippedSurrogate, LossDraws, LossRatio
 from rfm.likelihood import euler_log_prob, euler_transport
@@ -196,12 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
     lines = table(figures)
     print("\n".join(lines))
     if options.out is not None:
-        text = options.out.read_text(encoding="utf-8")
-        block = "\n".join(["<!-- ratios -->", "", *lines, "", "<!-- end -->"])
-        text, count = re.subn(r"<!-- ratios -->.*?<!-- end -->", lambda _: block, text, flags=re.S)
-        if count != 1:
-            raise ValueError(f"policy_ratios: {options.out} has {count} places for ratios; give it one")
-        options.out.write_text(text, encoding="utf-8")
+        write_tables(options.out, {"ratios": lines})
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from experiments.policies.__main__ import main
-from experiments.policies.attitude import INERTIA, MOMENTS, SECONDS, Attitude, hat, steered
+from experiments.policies.attitude import INERTIA, MOMENTS, SECONDS, Attitude, steered
 from experiments.policies.gaussian import Vectors
 from experiments.policies.passages import FLEET, HALF_WAY, RADIUS, Passages
 from experiments.policies.report import figures, write_page
 from experiments.policies.tasks import METHODS, TASKS
 from manifolds import SO3, Sphere
+from manifolds.rotations import hat
 
 
 def spinning(count: int = 5) -> Attitude:

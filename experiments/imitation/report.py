@@ -1,9 +1,7 @@
 """The page and the picture of the study."""
 
 import json
-import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,10 @@ from torch import Tensor
 from experiments.imitation.fork import fork_table
 from experiments.imitation.policies import KINDS, TRAIN
 from experiments.imitation.spaces import EVERY, SPACES
+from experiments.page_tables import write_tables
 from rfm.datasets import handwriting
 from rfm.metrics import paired_difference
+from rfm.metrics.estimates import clustered_mean
 from rfm.plotting import new_figure, save_figure
 
 _WORDS = {
@@ -35,22 +35,7 @@ def figures(runs: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 def write_page(page: Path, runs: Path) -> None:
     """Write the tables between the marks of a page anew."""
-    text = page.read_text(encoding="utf-8")
-    for name, lines in (
-        ("measures", _measures(runs)),
-        ("differences", _differences(runs)),
-        ("fork", fork_table(runs)),
-    ):
-        block = "\n".join([f"<!-- {name} -->", "", *lines, "", "<!-- end -->"])
-        text, count = re.subn(rf"<!-- {name} -->.*?<!-- end -->", partial(_constant, block), text, flags=re.S)
-        if count != 1:
-            raise ValueError(f"write_page: {page} has {count} places for {name}; give it one")
-    page.write_text(text, encoding="utf-8")
-
-
-def _constant(block: str, _: re.Match[str]) -> str:
-    """Return a block as it is, whatever backslashes it has."""
-    return block
+    write_tables(page, {"measures": _measures(runs), "differences": _differences(runs), "fork": fork_table(runs)})
 
 
 def _measures(runs: Path) -> list[str]:
@@ -99,8 +84,7 @@ def _ordered(runs: Path) -> list[tuple[tuple[str, str], dict[str, Any]]]:
 
 
 def _interval(values: Sequence[float], groups: Tensor, digits: int) -> str:
-    found = torch.tensor(values, dtype=torch.float64)
-    estimate = paired_difference(found, torch.zeros_like(found), groups=groups)
+    estimate = clustered_mean(torch.tensor(values, dtype=torch.float64), groups)
     return f"{estimate.mean:.{digits}f} ± {1.96 * estimate.standard_error:.{digits}f}"
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from manifolds import SO3, Euclidean
+from manifolds.rotations import hat, rotvec_from_matrix
 from rfm.control import Environments, Step
 
 INERTIA = (1.0, 1.5, 2.0)
@@ -64,18 +65,8 @@ class Attitude(Environments):
         return torch.cat([self.attitude.flatten(1), self.rate], dim=-1)
 
 
-def hat(w: Tensor) -> Tensor:
-    """Return the skew matrices of vectors ``(*batch, 3)``."""
-    x, y, z = w.unbind(-1)
-    o = torch.zeros_like(x)
-    return torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).unflatten(-1, (3, 3))
-
-
 def steered(observation: Tensor) -> Tensor:
     """Return torques of a proportional and derivative controller on SO(3), cut off at 1, as a reference."""
     attitude, rate = observation[:, :9].unflatten(1, (3, 3)), observation[:, 9:]
-    log = SO3().logmap(torch.eye(3).expand_as(attitude), attitude)
-    turn = torch.stack([log[:, 2, 1], log[:, 0, 2], log[:, 1, 0]], dim=-1)
-    inertia = torch.tensor(INERTIA)
     # Critically damped about each axis.
-    return (-inertia * (turn + 2 * rate)).clamp(-1, 1)
+    return (-torch.tensor(INERTIA) * (rotvec_from_matrix(attitude) + 2 * rate)).clamp(-1, 1)

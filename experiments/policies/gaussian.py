@@ -99,8 +99,7 @@ def trained(task: Task, steps: int, seed: int, report: Callable[[int, Sequence[f
     else:
         own = task.make(count, seed)
         environments, into_actions = VecMonitor(Vectors(own)), own.actions.projx
-    gamma = settings.get("gamma", 0.99)
-    scaled = VecNormalize(environments, norm_obs=True, norm_reward=task.rewards_scaled, gamma=gamma)
+    scaled = VecNormalize(environments, norm_obs=True, norm_reward=task.rewards_scaled, gamma=settings["gamma"])
     model = PPO("MlpPolicy", scaled, seed=seed, device="cpu", **settings)
     model.learn(steps, callback=_Episodes(report))
     scaled.training = False

@@ -1,20 +1,18 @@
 """The tables and the pictures of the study."""
 
 import json
-import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from experiments.page_tables import write_tables
 from experiments.policies.attitude import steered
 from experiments.policies.passages import FLEET, HALF_WAY, RADIUS, Passages
 from experiments.policies.tasks import METHODS, TASKS
 from experiments.policies.training import assessed
-from rfm.metrics import paired_difference
 from rfm.plotting import new_figure, save_figure
 
 _COLOURS = {"PPO": "#0072b2", "FPO": "#e69f00", "FPO++": "#d55e00"}
@@ -32,50 +30,36 @@ def figures(runs: Path) -> Runs:
 
 def write_page(page: Path, runs: Path) -> None:
     """Write the tables between the marks of a page anew."""
-    text = page.read_text(encoding="utf-8")
     known = figures(runs)
-    for name, lines in (("returns", _returns(known)), ("passages", _passages(known))):
-        block = "\n".join([f"<!-- {name} -->", "", *lines, "", "<!-- end -->"])
-        text, count = re.subn(rf"<!-- {name} -->.*?<!-- end -->", partial(_constant, block), text, flags=re.S)
-        if count != 1:
-            raise ValueError(f"write_page: {page} has {count} places for {name}; give it one")
-    page.write_text(text, encoding="utf-8")
-
-
-def _constant(block: str, _: re.Match[str]) -> str:
-    """Return a block as it is, whatever backslashes it has."""
-    return block
+    write_tables(page, {"returns": _returns(known), "passages": _passages(known)})
 
 
 def _returns(known: Runs) -> list[str]:
     head = "| task | policy | seeds | steps | return, without noise | return, as drawn | CPU minutes |"
     lines = [head, "|---|---|---:|---:|---:|---:|---:|"]
     for (task, method), found in known.items():
-        certain = _interval([each["final"] for each in found]) if TASKS[task].certain else ""
+        certain = _mean([each["final"] for each in found]) if TASKS[task].certain else ""
         minutes = sum(each["seconds"] for each in found) / len(found) / 60
-        cells = [str(len(found)), f"{found[0]['steps']:,}", certain, _interval([each["drawn"] for each in found])]
+        cells = [str(len(found)), f"{found[0]['steps']:,}", certain, _mean([each["drawn"] for each in found])]
         lines.append(f"| {task} | {method} | " + " | ".join(cells) + f" | {minutes:.1f} |")
     earned = assessed(TASKS["Attitude"], lambda seen, _: steered(seen), True)
-    lines.append(f"| Attitude | controller on SO(3) | | | {_interval([earned])} | | |")
+    lines.append(f"| Attitude | controller on SO(3) | | | {_mean([earned])} | | |")
     return lines
 
 
-def _interval(returns: Sequence[Sequence[float]]) -> str:
-    """Return the mean, and the half-width of its 95 % interval, clustered by seed where there are several."""
-    values = torch.tensor(returns, dtype=torch.float64)
-    digits = 2 if float(values.abs().mean()) < 20 else 1
-    if len(values) == 1:
-        return f"{float(values.mean()):.{digits}f}"
-    seed = torch.arange(len(values)).repeat_interleave(values.shape[1])
-    found = paired_difference(values.flatten(), torch.zeros(values.numel()).double(), groups=seed)
-    return f"{found.mean:.{digits}f} ± {1.96 * found.standard_error:.{digits}f}"
+def _mean(returns: Sequence[Sequence[float]]) -> str:
+    """Return the mean, and the range of the seeds where there are several: too few for an interval."""
+    seeds = torch.tensor(returns, dtype=torch.float64).mean(1)
+    digits = 2 if float(seeds.mean().abs()) < 20 else 1
+    low, mean, high = (f"{float(value):.{digits}f}" for value in (seeds.min(), seeds.mean(), seeds.max()))
+    return mean if len(seeds) == 1 else f"{mean} ({low} to {high})"
 
 
 def _passages(known: Runs) -> list[str]:
     lines = ["| policy | seed | passed to the north, % | met the obstacle, % | detour, radians |"]
     lines.append("|---|---:|---:|---:|---:|")
-    for (task, method), found in known.items():
-        for each in found if task == "Passages" else []:
+    for method in METHODS:
+        for each in known.get(("Passages", method), []):
             own = each["ways"]
             length, hit, north = Passages(FLEET).passed(torch.tensor(own["points"]), torch.tensor(own["obstacles"]))
             clear = ~hit

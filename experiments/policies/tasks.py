@@ -86,7 +86,15 @@ def noise(environments: Environments) -> Source:
 
 # Published settings: rl-baselines3-zoo, hyperparams/ppo.yml (2025), for Pendulum-v1, Reacher-v2, Hopper-v4 and
 # HalfCheetah-v4. For the tasks of this study there are none; theirs are those of the flows.
-_OWN = {"n_steps": 32, "batch_size": 512, "n_epochs": 10, "gae_lambda": 0.95, "learning_rate": 1e-3, "n_envs": 64}
+_OWN = {
+    "n_envs": 64,
+    "n_steps": 32,
+    "batch_size": 512,
+    "n_epochs": 10,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "learning_rate": 1e-3,
+}
 _WIDE = {
     "log_std_init": -2,
     "ortho_init": False,
@@ -101,13 +109,13 @@ TASKS = {
             150_000,
             0.99,
             _OWN | {"n_envs": 8 * FLEET, "n_steps": 8},
-            8 * FLEET,
-            8,
-            Passages,
-            1024,
+            environments=8 * FLEET,
+            moments=8,
+            make=Passages,
+            assessed=1024,
             certain=False,
         ),
-        Task("Attitude", 300_000, 0.99, _OWN | {"gamma": 0.99}, 64, 32, Attitude, 256),
+        Task("Attitude", 300_000, 0.99, _OWN, environments=64, moments=32, make=Attitude, assessed=256),
         Task(
             "Pendulum-v1",
             100_000,
