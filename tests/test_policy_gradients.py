@@ -189,11 +189,20 @@ def test_training_is_decided_by_its_seed() -> None:
 
 
 def test_settings_that_cannot_be() -> None:
-    for wrong in ({"moments": 0}, {"draws": 1.5}, {"learning_rate": -1.0}, {"max_norm": math.nan}):
+    for wrong in ({"moments": 0}, {"draws": 1.5}, {"learning_rate": -1.0}, {"max_norm": math.nan}, {"decay": 1.5}):
         with pytest.raises(ValueError, match="FPO: "):
             FPO(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"FPO\.train: environments"):
         next(FPO().train(actor_of(Euclidean(1), 3), None, 10, torch.Generator()))  # type: ignore[arg-type]
+    for actor, environments, reason in (
+        (actor_of(Euclidean(3), 3), North(4), "the actor's source lives on"),
+        (actor_of(Sphere(2), 4), North(4), "observations of 4 numbers"),
+        (actor_of(Sphere(2), 3), North(1), "two actions or more"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            next(FPO(moments=1).train(actor, environments, 10, torch.Generator()))
+    with pytest.raises(ValueError, match="RunningScale: takes vectors"):
+        RunningScale(3).update(torch.zeros(3, 4))
 
 
 def vector(name: str, count: int, mode: str = "SAME_STEP") -> Any:

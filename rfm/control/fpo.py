@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from manifolds.arguments import check_instance, integer, positive
+from manifolds.arguments import check_instance, integer, number, positive
 from rfm.control.environments import Environments
 from rfm.control.flow_actor import FlowActor
 from rfm.control.policy_ratio import ClippedSurrogate, LossDraws, LossRatio
@@ -15,6 +15,7 @@ from rfm.control.rollout import Rollout, Runner
 from rfm.field import as_field
 from rfm.paths import ConditionalPath
 from rfm.paths.times import TimeSampler
+from rfm.sources.base import check_same_manifold
 
 
 class Iteration(NamedTuple):
@@ -71,6 +72,11 @@ class FPO:
             object.__setattr__(self, name, integer("FPO", name, getattr(self, name)))
         for name in ("learning_rate", "max_norm"):
             object.__setattr__(self, name, positive("FPO", name, getattr(self, name)))
+        for name in ("discount", "decay"):
+            value = number("FPO", name, getattr(self, name))
+            if not 0 <= value <= 1:
+                raise ValueError(f"FPO: {name} must be from 0 to 1, got {value}; choose another")
+            object.__setattr__(self, name, value)
 
     def train(
         self, actor: FlowActor, environments: Environments, steps: int, generator: torch.Generator
@@ -82,9 +88,24 @@ class FPO:
             environments: where it acts.
             steps: of environments, all of them together, rounded up to full iterations.
             generator: source of randomness.
+
+        Raises:
+            ValueError: for an actor whose actions or observations are not those of the environments, or iterations of
+                a single action.
         """
         check_instance("FPO.train", "actor", actor, FlowActor, "FlowActor(field, value, source, 3)")
         check_instance("FPO.train", "environments", environments, Environments, "GymnasiumEnvironments(vector)")
+        check_same_manifold("FPO.train", "the actor's source", actor.source.manifold, environments.actions)
+        if actor.scale.size != environments.observation_size:
+            raise ValueError(
+                f"FPO.train: the actor takes observations of {actor.scale.size} numbers, and those of the environments "
+                f"have {environments.observation_size}; make it with observation_size={environments.observation_size}"
+            )
+        if self.moments * environments.count < 2:
+            raise ValueError(
+                "FPO.train: advantages are standardised over an iteration, which must have two actions or more, got 1; "
+                "take more moments or environments"
+            )
         runner = Runner(environments, self.discount, self.decay, generator)
         optimisers = [
             torch.optim.Adam(each.parameters(), self.learning_rate, fused=True) for each in (actor.field, actor.value)

@@ -19,11 +19,10 @@ class RunningScale(nn.Module):
 
     def __init__(self, size: int, limit: float = 10.0) -> None:
         super().__init__()
-        self.limit = limit
-        size = integer("RunningScale", "size", size)
+        self.limit, self.size = limit, integer("RunningScale", "size", size)
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
-        self.register_buffer("squares", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(self.size, dtype=torch.float64))
+        self.register_buffer("squares", torch.zeros(self.size, dtype=torch.float64))
 
     count: Tensor
     mean: Tensor
@@ -31,8 +30,17 @@ class RunningScale(nn.Module):
 
     @torch.no_grad()
     def update(self, values: Tensor) -> None:
-        """Take vectors ``(*batch, size)`` into account."""
-        rows = values.reshape(-1, len(self.mean)).double()
+        """Take vectors ``(*batch, size)`` into account.
+
+        Raises:
+            ValueError: if they have another length.
+        """
+        if values.shape[-1:] != self.mean.shape:
+            raise ValueError(
+                f"RunningScale: takes vectors (*batch, {self.size}), got shape {tuple(values.shape)}; make one for "
+                "vectors of that length"
+            )
+        rows = values.reshape(-1, self.size).double()
         own = rows.mean(0)
         total = self.count + len(rows)
         gap = own - self.mean
