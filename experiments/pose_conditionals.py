@@ -44,14 +44,12 @@ def spread_over(index: Tensor, blocks: Tensor, each: int) -> Tensor:
     return torch.cat(chosen)
 
 
-def fitted(
-    poses: Tensor, split: Split, steps: int, out: Path, manifold: SE3, every: int = 1
-) -> tuple[rfm.Flow, rfm.Flow]:
+def fitted(poses: Tensor, split: Split, steps: int, out: Path, manifold: SE3) -> tuple[rfm.Flow, rfm.Flow]:
     """Return the flow of poses and the one of orientations given positions, fitted or as an earlier run left them."""
-    index = torch.cat([split.train[::every], split.validation[::every]])
+    index = torch.cat([split.train, split.validation])
     own: dict[str, Any] = {
-        "validation": torch.arange(len(split.train[::every]), len(index)),
-        # Kernels on top would be judged, not what the flows have learned.
+        "validation": torch.arange(len(split.train), len(index)),
+        # Kernels on top would be scored, not what the flows have learned.
         "refine": False,
         "steps": steps,
         "batch_size": 256,
@@ -93,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     poses, blocks = dataset.points, block_labels(dataset.seconds, (BLOCK_SECONDS,))
     split = group_split(blocks, 0, test=TEST_SHARE)
     m = SE3(length_of(poses[:, :3, 3]))
-    joint, trained = fitted(poses, split, options.steps, options.out, m, every=20 if options.quick else 2)
+    every = 20 if options.quick else 2
+    thinned = Split(split.train[::every], split.validation[::every], split.test)
+    joint, trained = fitted(poses, thinned, options.steps, options.out, m)
     index = spread_over(split.test, blocks, options.each)
     found = []
     for seed, i in enumerate(index.tolist()):
@@ -103,7 +103,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{seed + 1} of {len(index)}", end="\r", file=sys.stderr, flush=True)
         found.append(json.loads(file.read_text(encoding="utf-8")))
     positions = dict(zip(POSITIONS, poses[index][:, :3, 3].mT, strict=True))
-    thinned = Split(split.train[::2], split.validation[::2], split.test)
     mixture = kernels(m, RunData(poses, thinned, dataset.coordinates, dataset.name, dataset.sha256))
     of_position = marginals(mixture, m)[1]
     unit = 3 * torch.log(torch.tensor(m.length, dtype=torch.float64))

@@ -121,14 +121,14 @@ def test_stable_baselines_sees_the_same_environments() -> None:
 
 @pytest.mark.slow
 def test_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs, page = tmp_path / "runs", tmp_path / "page.md"
+    runs, page, film = tmp_path / "runs", tmp_path / "page.md", tmp_path / "film.gif"
     marks = "".join(f"<!-- {name} -->\n<!-- end -->\n\n" for name in ("returns", "passages"))
     page.write_text(f"# A\n\n{marks}Below.\n")
     arguments = ["--quick", "--runs", str(runs), "--seeds", "0", "--tasks"]
     main([*arguments, "Passages", "Attitude"])
     kept = {file.name: file.read_text() for file in runs.glob("*.json")}
     assert len(kept) == 2 * len(METHODS)
-    main([*arguments, "Passages", "Reacher-v5", "--out", str(page), "--figures", str(tmp_path)])
+    main([*arguments, "Passages", "Reacher-v5", "--out", str(page), "--figures", str(tmp_path), "--film", str(film)])
     assert all((runs / name).read_text() == text for name, text in kept.items())
     known = figures(runs)
     assert {task for task, _ in known} == {"Passages", "Attitude", "Reacher-v5"}
@@ -138,7 +138,7 @@ def test_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixtur
     text = page.read_text()
     assert text.count("\n| Reacher-v5 |") == 3
     assert text.endswith("Below.\n")
-    assert all((tmp_path / name).stat().st_size > 1000 for name in ("policies.png", "passages.png"))
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("policies.png", "passages.png", "film.gif"))
     assert "100 % of 600 steps" in capsys.readouterr().err
     json.loads((runs / "passages-PPO-0.json").read_text())
     with pytest.raises(ValueError, match="0 places"):

@@ -7,7 +7,7 @@ from rfm.sources import Uniform
 
 
 class Pointing(Environments):
-    """Points of a sphere that are to be named when they are seen: an episode is one action."""
+    """Directions, points of a sphere, to point at when they are seen: an episode is one action."""
 
     def __init__(self, count):
         self.count, self.observation_size, self.actions = count, 3, Sphere(2)

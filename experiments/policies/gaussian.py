@@ -54,7 +54,8 @@ class Vectors(VecEnv):
     def close(self) -> None: ...
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [getattr(self.environments, attr_name, None)] * self.num_envs
+        # Such as render_mode: there is none.
+        return [None] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         raise NotImplementedError("Vectors: environments in tensors have no attributes of their own")

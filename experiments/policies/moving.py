@@ -1,6 +1,5 @@
 """Moving pictures of rollouts: bodies that turn to their goal, beside the angle that is left."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,10 @@ from torch import Tensor
 from experiments.policies.attitude import MOMENTS, SECONDS, Attitude
 from experiments.policies.tasks import TASKS
 from rfm.plotting import new_figure
+from rfm.plotting.animation import image_of, write_gif
 
 _BODIES, _EVERY, _COLOURS = 3, 2, 48
+_AXES = ("#d55e00", "#009e73", "#0072b2")
 _SIDES = (1.0, 0.6, 0.35)
 """Half the lengths of a body's edges."""
 
@@ -34,12 +35,7 @@ def film_attitude(weights: Path, path: Path) -> None:
         angles.append(bodies.angle())
         seen = bodies.step(actor.act(seen, noise=torch.zeros(_BODIES, 3))).observation
     images = [_image(torch.stack(attitudes), torch.stack(angles), k) for k in range(0, MOMENTS, _EVERY)]
-    # One palette for all frames, for colours not to flicker.
-    palette = images[-1].quantize(_COLOURS)
-    first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    pause = int(1000 * SECONDS * _EVERY)
-    durations = [pause] * len(rest) + [1500]
-    first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, optimize=True)
+    write_gif(images, path, int(1000 * SECONDS * _EVERY), last=1500, colours=_COLOURS)
 
 
 def _image(attitudes: Tensor, angles: Tensor, moment: int) -> Image.Image:
@@ -54,10 +50,7 @@ def _image(attitudes: Tensor, angles: Tensor, moment: int) -> Image.Image:
     own.set_xlabel("seconds", fontsize=8)
     own.set_ylabel("degrees from the goal", fontsize=8)
     own.tick_params(labelsize=7)
-    with io.BytesIO() as buffer:
-        figure.savefig(buffer, format="png", dpi=70)
-        buffer.seek(0)
-        return Image.open(buffer).convert("RGB")
+    return image_of(figure, 70)
 
 
 def _draw_body(figure: Figure, place: int, attitude: Tensor) -> None:
@@ -75,9 +68,9 @@ def _draw_body(figure: Figure, place: int, attitude: Tensor) -> None:
             corners[:, axis] = side
             corners[:, first], corners[:, second] = [-1, 1, 1, -1], [-1, -1, 1, 1]
             faces.append((half * corners) @ rotation.T)
-    colours = [colour for colour in ("#d55e00", "#009e73", "#0072b2") for _ in range(2)]
+    colours = [colour for colour in _AXES for _ in range(2)]
     own.add_collection3d(Poly3DCollection(faces, facecolors=colours, edgecolors="white", lw=0.6, alpha=0.95))
-    for axis, colour in enumerate(("#d55e00", "#009e73", "#0072b2")):
+    for axis, colour in enumerate(_AXES):
         for direction, style in (
             (np.eye(3)[:, axis], {"color": "0.6", "lw": 3}),
             (rotation[:, axis], {"color": colour}),

@@ -14,10 +14,10 @@ _POINTS = 24
 
 
 class Passages(Environments):
-    """Each robot of a fleet names a point of the sphere through which it goes from one place to another.
+    """Each robot of a fleet chooses a via point on the sphere, through which it goes from one place to another.
 
-    The way is two geodesics, along the equator if the point is on it. In between lies an obstacle, which all robots of
-    a fleet see at the same place, and which is different for each fleet and moment. A robot gains 1, less what its way
+    The way is two geodesics, along the equator if the via point is on it. In between lies an obstacle, which all robots
+    of a fleet see at the same place, and which is different for each fleet and moment. A robot gains 1, less what its way
     is longer than the straight one in radians, less 1 if it meets the obstacle, less ``2 s - 1`` where a share s of its
     fleet passes on the same side. The fleet does best where each robot goes left or right by the flip of a coin; none
     knows what the others do. An episode is one decision.
@@ -49,8 +49,8 @@ class Passages(Environments):
 
     def step(self, actions: Tensor) -> Step:
         length, hit, north = self.passed(actions.detach(), self.obstacle)
-        sides = north.float().unflatten(0, (-1, FLEET))
-        share = torch.where(north, sides.mean(1).repeat_interleave(FLEET), 1 - sides.mean(1).repeat_interleave(FLEET))
+        northern = north.float().unflatten(0, (-1, FLEET)).mean(1).repeat_interleave(FLEET)
+        share = torch.where(north, northern, 1 - northern)
         reward = 1 - (length - 2 * HALF_WAY) - hit.float() - (2 * share - 1)
         final, over = self.obstacle, torch.ones(self.count, dtype=torch.bool)
         return Step(self.reset(), reward, over, torch.zeros_like(over), final)

@@ -3,7 +3,7 @@
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,24 +123,41 @@ def on_one_side(at: Array, ahead: Array, turn: float) -> tuple[Array, Array]:
 
 
 def _images(motion: Motion, dots_per_inch: float) -> Iterator["Image"]:
+    for figure in frames(motion):
+        yield image_of(figure, dots_per_inch)
+
+
+def image_of(figure: "Figure", dots_per_inch: float) -> "Image":
+    """Return a figure as pixels."""
     from PIL import Image
 
-    for figure in frames(motion):
-        with io.BytesIO() as buffer:
-            figure.savefig(buffer, format="png", dpi=dots_per_inch)
-            buffer.seek(0)
-            yield Image.open(buffer).convert("RGB")
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png", dpi=dots_per_inch)
+        buffer.seek(0)
+        return Image.open(buffer).convert("RGB")
+
+
+def write_gif(images: Sequence["Image"], file: Path, milliseconds: int, last: int, colours: int = _COLOURS) -> None:
+    """Write images as a GIF that begins again.
+
+    Args:
+        images: the frames, of one size.
+        file: any name.
+        milliseconds: how long a frame stands.
+        last: how long the last one does.
+        colours: how many.
+    """
+    from PIL import Image
+
+    # The colours of the last frame for all: a palette for each would make colours flicker, and the file larger.
+    palette = images[-1].quantize(colours)
+    first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    durations = [milliseconds] * len(rest) + [last]
+    first.save(file, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=True)
 
 
 def _write_gif(motion: Motion, file: Path, dots_per_inch: float) -> None:
-    from PIL import Image
-
-    images = list(_images(motion, dots_per_inch))
-    # The colours of the last frame for all: a palette for each would make colours flicker, and the file larger.
-    palette = images[-1].quantize(_COLOURS)
-    first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    durations = [FRAME_MILLISECONDS] * (len(images) - 1) + [_LAST_MILLISECONDS]
-    first.save(file, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=True)
+    write_gif(list(_images(motion, dots_per_inch)), file, FRAME_MILLISECONDS, _LAST_MILLISECONDS)
 
 
 def _write_mp4(motion: Motion, file: Path, dots_per_inch: float) -> None:
