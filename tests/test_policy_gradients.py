@@ -191,7 +191,7 @@ def test_training_is_decided_by_its_seed() -> None:
 def test_settings_that_cannot_be() -> None:
     for wrong in ({"moments": 0}, {"draws": 1.5}, {"learning_rate": -1.0}, {"max_norm": math.nan}, {"decay": 1.5}):
         with pytest.raises(ValueError, match="FPO: "):
-            FPO(**wrong)  # type: ignore[arg-type]
+            FPO(**wrong)
     with pytest.raises(ValueError, match=r"FPO\.train: environments"):
         next(FPO().train(actor_of(Euclidean(1), 3), None, 10, torch.Generator()))  # type: ignore[arg-type]
     for actor, environments, reason in (

@@ -17,10 +17,10 @@ class Passages(Environments):
     """Each robot of a fleet chooses a via point on the sphere, through which it goes from one place to another.
 
     The way is two geodesics, along the equator if the via point is on it. In between lies an obstacle, which all robots
-    of a fleet see at the same place, and which is different for each fleet and moment. A robot gains 1, less what its way
-    is longer than the straight one in radians, less 1 if it meets the obstacle, less ``2 s - 1`` where a share s of its
-    fleet passes on the same side. The fleet does best where each robot goes left or right by the flip of a coin; none
-    knows what the others do. An episode is one decision.
+    of a fleet see at the same place, and which is different for each fleet and moment. A robot gains 1, less what its
+    way is longer than the straight one in radians, less 1 if it meets the obstacle, less ``2 s - 1`` where a share s of
+    its fleet passes on the same side. The fleet does best where each robot goes left or right by the flip of a coin;
+    none knows what the others do. An episode is one decision.
 
     Args:
         count: how many robots, a multiple of a fleet.

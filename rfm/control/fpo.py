@@ -128,9 +128,8 @@ class FPO:
         with torch.no_grad():
             old = _losses(actor, draws, path, rollout.actions, seen)
         advantages = (rollout.advantages - rollout.advantages.mean()) / (rollout.advantages.std() + _LEAST)
-        change = 0.0
         for _ in range(self.epochs):
-            change, rows = 0.0, 0
+            change = 0.0
             for index in rollout.batches(self.batch_size, generator):
                 own = LossDraws(draws.noise[:, index], draws.times[:, index])
                 new = _losses(actor, own, path, rollout.actions[index], seen[index])
@@ -140,9 +139,7 @@ class FPO:
                 for loss, module, optimiser in zip(losses, (actor.field, actor.value), optimisers, strict=True):
                     self._step(loss, module, optimiser)
                 change += float(log_ratio.detach().abs().mean()) * len(index)
-                rows += len(index)
-            change /= rows
-        return change
+        return change / len(advantages)
 
     def _step(self, loss: Tensor, module: nn.Module, optimiser: torch.optim.Adam) -> None:
         optimiser.zero_grad()
