@@ -27,7 +27,6 @@ from torch import Tensor
 from rfm.control import LinearMotion, fit_forecast, motion_coordinates, motion_from_coordinates
 from rfm.datasets import MotionWindows, desk, motion_windows
 from rfm.metrics import negative_log_likelihood, paired_difference
-from rfm.metrics.estimates import clustered_mean
 from rfm.regions import coverage
 
 HORIZONS = (0.1, 0.3, 1.0)
@@ -229,7 +228,8 @@ def tables(found: Mapping[float, Mapping[str, Tensor]]) -> str:
         blocks[-1] += f"\n| {model} | {' | '.join(cells)} |"
     blocks.append(f"| share in regions of 90 % | {' | '.join(heads)} |\n{rule}")
     for model in models:
-        shares = [clustered_mean(own[f"{model}/held"], own["few"]) for own in found.values()]
+        # A mean with a clustered error, of any number: of shares too.
+        shares = [negative_log_likelihood(-own[f"{model}/held"], groups=own["few"]) for own in found.values()]
         blocks[-1] += (
             f"\n| {model} | {' | '.join(f'{100 * e.mean:.0f} ± {100 * e.standard_error:.0f} %' for e in shares)} |"
         )

@@ -14,7 +14,6 @@ from experiments.imitation.spaces import EVERY, SPACES
 from experiments.page_tables import write_tables
 from rfm.datasets import handwriting
 from rfm.metrics import paired_difference
-from rfm.metrics.estimates import clustered_mean
 from rfm.plotting import new_figure, save_figure
 
 _WORDS = {
@@ -84,7 +83,8 @@ def _ordered(runs: Path) -> list[tuple[tuple[str, str], dict[str, Any]]]:
 
 
 def _interval(values: Sequence[float], groups: Tensor, digits: int) -> str:
-    estimate = clustered_mean(torch.tensor(values, dtype=torch.float64), groups)
+    found = torch.tensor(values, dtype=torch.float64)
+    estimate = paired_difference(found, torch.zeros_like(found), groups=groups)
     return f"{estimate.mean:.{digits}f} ± {1.96 * estimate.standard_error:.{digits}f}"
 
 

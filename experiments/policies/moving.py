@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from experiments.policies.attitude import MOMENTS, SECONDS, Attitude
 from experiments.policies.tasks import TASKS
-from rfm.plotting import new_figure
-from rfm.plotting.animation import image_of, write_gif
+from rfm.plotting import new_figure, write_gif
 
 _BODIES, _EVERY, _COLOURS = 3, 2, 48
 _AXES = ("#d55e00", "#009e73", "#0072b2")
@@ -34,11 +32,11 @@ def film_attitude(weights: Path, path: Path) -> None:
         attitudes.append(bodies.attitude)
         angles.append(bodies.angle())
         seen = bodies.step(actor.act(seen, noise=torch.zeros(_BODIES, 3))).observation
-    images = [_image(torch.stack(attitudes), torch.stack(angles), k) for k in range(0, MOMENTS, _EVERY)]
-    write_gif(images, path, int(1000 * SECONDS * _EVERY), last=1500, colours=_COLOURS)
+    figures = (_frame(torch.stack(attitudes), torch.stack(angles), k) for k in range(0, MOMENTS, _EVERY))
+    write_gif(figures, path, int(1000 * SECONDS * _EVERY), last=1500, colours=_COLOURS)
 
 
-def _image(attitudes: Tensor, angles: Tensor, moment: int) -> Image.Image:
+def _frame(attitudes: Tensor, angles: Tensor, moment: int) -> Figure:
     figure = new_figure(7.2, 2.4, None)
     for i in range(_BODIES):
         _draw_body(figure, i, attitudes[moment, i])
@@ -50,7 +48,7 @@ def _image(attitudes: Tensor, angles: Tensor, moment: int) -> Image.Image:
     own.set_xlabel("seconds", fontsize=8)
     own.set_ylabel("degrees from the goal", fontsize=8)
     own.tick_params(labelsize=7)
-    return image_of(figure, 70)
+    return figure
 
 
 def _draw_body(figure: Figure, place: int, attitude: Tensor) -> None:

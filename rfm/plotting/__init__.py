@@ -6,7 +6,7 @@ changed. Importing this package imports neither matplotlib nor plotly.
 """
 
 from rfm.plotting.animated_pages import animated
-from rfm.plotting.animation import save_animation
+from rfm.plotting.animation import save_animation, write_gif
 from rfm.plotting.backbones import plot_backbone
 from rfm.plotting.borders import border_lines, draw_border_in_plane, draw_border_on_map
 from rfm.plotting.crystal_sectors import ipf_colours
@@ -66,4 +66,5 @@ __all__ = [
     "space",
     "subject_of",
     "world_map",
+    "write_gif",
 ]

@@ -3,7 +3,7 @@
 import io
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,33 +122,37 @@ def on_one_side(at: Array, ahead: Array, turn: float) -> tuple[Array, Array]:
     return at[kept], ahead[kept]
 
 
-def _images(motion: Motion, dots_per_inch: float) -> Iterator["Image"]:
-    for figure in frames(motion):
-        yield image_of(figure, dots_per_inch)
-
-
-def image_of(figure: "Figure", dots_per_inch: float) -> "Image":
-    """Return a figure as pixels."""
+def _images(figures: Iterable["Figure"], dots_per_inch: float) -> Iterator["Image"]:
     from PIL import Image
 
-    with io.BytesIO() as buffer:
-        figure.savefig(buffer, format="png", dpi=dots_per_inch)
-        buffer.seek(0)
-        return Image.open(buffer).convert("RGB")
+    for figure in figures:
+        with io.BytesIO() as buffer:
+            figure.savefig(buffer, format="png", dpi=dots_per_inch)
+            buffer.seek(0)
+            yield Image.open(buffer).convert("RGB")
 
 
-def write_gif(images: Sequence["Image"], file: Path, milliseconds: int, last: int, colours: int = _COLOURS) -> None:
-    """Write images as a GIF that begins again.
+def write_gif(
+    figures: Iterable["Figure"],
+    file: Path,
+    milliseconds: int = FRAME_MILLISECONDS,
+    last: int = _LAST_MILLISECONDS,
+    colours: int = _COLOURS,
+    dots_per_inch: float = 70,
+) -> None:
+    """Write figures as a GIF that begins again.
 
     Args:
-        images: the frames, of one size.
+        figures: of one size; each is drawn before the next is taken.
         file: any name.
         milliseconds: how long a frame stands.
         last: how long the last one does.
         colours: how many.
+        dots_per_inch: of the picture.
     """
     from PIL import Image
 
+    images = list(_images(figures, dots_per_inch))
     # The colours of the last frame for all: a palette for each would make colours flicker, and the file larger.
     palette = images[-1].quantize(colours)
     first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
@@ -157,7 +161,7 @@ def write_gif(images: Sequence["Image"], file: Path, milliseconds: int, last: in
 
 
 def _write_gif(motion: Motion, file: Path, dots_per_inch: float) -> None:
-    write_gif(list(_images(motion, dots_per_inch)), file, FRAME_MILLISECONDS, _LAST_MILLISECONDS)
+    write_gif(frames(motion), file, dots_per_inch=dots_per_inch)
 
 
 def _write_mp4(motion: Motion, file: Path, dots_per_inch: float) -> None:
